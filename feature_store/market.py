@@ -1,0 +1,180 @@
+"""Instruments, sessions, ticks and bars: the words every other module speaks.
+
+Times are UTC epoch nanoseconds (``int64``); prices are rupees (``float64``).
+
+    MarketDataError
+    ├── UnreadableFile      the file cannot be opened or is not what its name says
+    ├── MissingColumn       a required column is absent
+    └── UnknownInstrument   a symbol or token is not in the universe
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Self
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+IST = ZoneInfo("Asia/Kolkata")
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+
+
+class MarketDataError(Exception):
+    """Market data that cannot be used; the message names file, row or key and what to do."""
+
+
+class UnreadableFile(MarketDataError):
+    """A file that cannot be opened or parsed."""
+
+
+class MissingColumn(MarketDataError):
+    """A table without a column that it must have."""
+
+
+class UnknownInstrument(MarketDataError):
+    """A symbol or token outside the universe."""
+
+
+class Instrument(BaseModel):
+    """One tradable instrument or index of the exchange."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    instrument_token: int
+    symbol: str
+    tick_size_inr: float = 0.05
+    tradable: bool = True
+
+
+class Universe(BaseModel):
+    """The instruments of a run, in a fixed order; arrays name an instrument by its index here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    instruments: tuple[Instrument, ...]
+
+    @classmethod
+    def from_symbols(cls, symbols: Sequence[str], untradable: frozenset[str] = frozenset()) -> Self:
+        """Build a universe from symbols alone; tokens are CRC-32 of the symbol, so they do not move with the list."""
+        return cls(
+            instruments=tuple(
+                Instrument(instrument_token=zlib.crc32(s.encode()), symbol=s, tradable=s not in untradable)
+                for s in sorted(set(symbols))
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.instruments)
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """Instrument tokens by index, shape ``(n_instruments,)``."""
+        return np.array([i.instrument_token for i in self.instruments], dtype=np.int64)
+
+    @cached_property
+    def index_of_symbol(self) -> dict[str, int]:
+        """Index of each symbol."""
+        return {instrument.symbol: index for index, instrument in enumerate(self.instruments)}
+
+    @cached_property
+    def index_of_token(self) -> dict[int, int]:
+        """Index of each instrument token."""
+        return {instrument.instrument_token: index for index, instrument in enumerate(self.instruments)}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the instruments."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def partition_of(self, index: NDArray[np.int32], partitions: int) -> NDArray[np.int32]:
+        """Market partition of each instrument index: fixed by its token, so it outlives changes of the universe."""
+        return (self.tokens[index] % partitions).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One trading session of the exchange; ``open_ns`` is its first instant, ``close_ns`` the first one after it."""
+
+    date: dt.date
+    open_ns: int
+    close_ns: int
+
+    @classmethod
+    def regular(cls, date: dt.date) -> Session:
+        """Give the regular NSE session of a date: 09:15 to 15:30 IST."""
+        return cls(date, ist_ns(date, dt.time(9, 15)), ist_ns(date, dt.time(15, 30)))
+
+
+def ist_ns(date: dt.date, time: dt.time) -> int:
+    """UTC epoch nanoseconds of a wall-clock time in Asia/Kolkata."""
+    return int(dt.datetime.combine(date, time, IST).timestamp()) * SECOND_NS
+
+
+def ist_text(time_ns: int) -> str:
+    """Format epoch nanoseconds as ``YYYY-MM-DD HH:MM:SS IST`` for people."""
+    return f"{dt.datetime.fromtimestamp(time_ns // SECOND_NS, IST):%Y-%m-%d %H:%M:%S} IST"
+
+
+class _Columns:
+    """Equal-length arrays that are sliced together."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))  # type: ignore[arg-type]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join tables of the same kind, in the order given; at least one part."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))  # type: ignore[arg-type]
+
+    def digest(self) -> str:
+        """SHA-256 over the columns' bytes, in declaration order."""
+        sha = hashlib.sha256()
+        for f in fields(self):  # type: ignore[arg-type]
+            sha.update(np.ascontiguousarray(getattr(self, f.name)).tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Ticks(_Columns):
+    """Ticks in order of ``event_time_ns``; ties keep their order of arrival. All arrays have shape ``(n,)``."""
+
+    instrument: NDArray[np.int32]
+    """Index in the universe."""
+    event_time_ns: NDArray[np.int64]
+    """Exchange time."""
+    last_price: NDArray[np.float64]
+    """Last traded price, rupees; finite and positive."""
+    day_volume: NDArray[np.int64]
+    """Shares traded since the session's open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bars(_Columns):
+    """Closed bars over ``[start_ns, end_ns)``, in order of ``(end_ns, instrument)``. All arrays have shape ``(n,)``."""
+
+    instrument: NDArray[np.int32]
+    """Index in the universe."""
+    start_ns: NDArray[np.int64]
+    """The first instant of the bar (bars are START-stamped wherever one stamp is shown)."""
+    end_ns: NDArray[np.int64]
+    """The first instant after the bar; nothing in the bar was known before it."""
+    open: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    close: NDArray[np.float64]
+    volume: NDArray[np.int64]
+    """Shares traded inside the bar."""
+    tick_count: NDArray[np.int32]
+    """Ticks that made the bar; 0 when the source had bars only."""

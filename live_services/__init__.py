@@ -1,0 +1,1 @@
+"""The live desk: market feed, strategy runner, risk manager, paper trading, portfolio, and the runtime under them."""

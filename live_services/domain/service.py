@@ -1,0 +1,117 @@
+"""What a service is to the runtime: its inputs, its state for a session, and pure functions over both.
+
+The runtime merges a task's inputs by (event time, rank of the input, partition, offset), and calls ``handle`` for each
+record whose time every gating input's watermark has passed, then ``advance`` with the new watermark. All outputs carry
+an event time no earlier than the watermark before the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from feature_store.market import Bars, Session, Ticks
+from live_services.domain.events import Event
+from live_services.domain.topics import Scope, Topic
+
+State = TypeVar("State")
+"""A service's state for one session of one task."""
+
+Role = Literal["gating", "lagged", "control"]
+"""gating   a record at T waits until this input's watermark has passed T.
+lagged   records of a whole second s are visible to records later than s; a record at T waits until everything up to the
+         whole second before T is here, but the watermark is not held back by it. Lagged records produce no outputs.
+control  what this task itself put on the log; read back at a restart, never waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One topic a service reads. The order of a service's inputs is their rank among equal event times."""
+
+    topic: Topic
+    role: Role = "gating"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a record stood on the log; for ``Basis`` only."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickSlice:
+    """Ticks of one frame, or of the part of it that is due."""
+
+    ticks: Ticks
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class BarSlice:
+    """Bars of one frame, or of the part of it that is due; a bar's event time is its end."""
+
+    bars: Bars
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One event and where it stood."""
+
+    event: Event
+    position: Position
+
+
+Record = TickSlice | BarSlice | EventRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """The unit of state and ownership: (service, broker, partition)."""
+
+    service: str
+    scope: Scope
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.scope}.{self.service}[{self.partition}]"
+
+
+class Service(Protocol, Generic[State]):
+    """A topic list and a handler. Implementations are in ``live_services/services``; none does IO in a handler."""
+
+    name: str
+    scope: Scope
+    inputs: tuple[Input, ...]
+    outputs: tuple[Topic, ...]
+    """Every topic it produces to; watermarks are forwarded on those that are ``watermarked``."""
+    single_task: bool
+    """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
+
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
+        """Do what has to be ready before the first record (load models). ``control``: this task's own control records."""
+        ...
+
+    def open_session(self, session: Session, task: TaskId) -> State:
+        """Build the state at a session's open."""
+        ...
+
+    def commands(self, state: State, now_ns: int) -> Iterable[Event]:
+        """Give control events decided outside the log, effective at ``now_ns``; the runtime logs and then handles them."""
+        ...
+
+    def handle(self, record: Record, state: State, now_ns: int) -> Iterable[Event]:
+        """Handle one record. ``now_ns`` is its event time (of a slice: that of its last row)."""
+        ...
+
+    def advance(self, state: State, now_ns: int) -> Iterable[Event]:
+        """Do what is due by the watermark ``now_ns``: no record with an earlier event time is left."""
+        ...
+
+    def promise(self, now_ns: int) -> int:
+        """Watermark to forward after ``advance(now_ns)``; ``now_ns`` unless the service knows it is done with that instant."""
+        ...

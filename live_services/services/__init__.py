@@ -1,0 +1,1 @@
+"""One module a service: its topic list and its handler."""

@@ -1,0 +1,229 @@
+"""Settings: frozen, typed, refusing unknown keys, hiding secrets, and able to say where each value came from.
+
+Highest first: command-line options, environment (``KAFKA__BOOTSTRAP_SERVERS``), ``alpha-panda.toml`` (or the file named
+by ``ALPHA_PANDA_CONFIG``), the running stack's own endpoints, defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from live_services.domain.topics import Broker
+from models_registry.refs import ModelRef
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    """Apache Kafka; without ``bootstrap_servers`` an embedded one is started on loopback."""
+
+    bootstrap_servers: str = ""
+    market_partitions: int = Field(default=1, ge=1, le=64)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_cafile: Path | None = None
+
+
+class RedisSettings(_Section):
+    """Redis or Valkey; without ``url`` an embedded one is started on loopback. The URL may hold a password."""
+
+    url: SecretStr = SecretStr("")
+
+
+class MlflowSettings(_Section):
+    """The model registry; without ``tracking_uri`` a server on SQLite is started on loopback."""
+
+    tracking_uri: str = ""
+    poll_seconds: float = Field(default=5.0, gt=0)
+
+
+class DagsterSettings(_Section):
+    """Where a person finds the Dagster UI; empty when none is running."""
+
+    url: str = ""
+
+
+class LedgerSettings(_Section):
+    """The append-only promotion ledger, a SQLAlchemy URL; default: SQLite in the home directory."""
+
+    url: SecretStr = SecretStr("")
+
+
+class SyntheticSettings(_Section):
+    """The generated market; always labelled SYNTHETIC."""
+
+    instruments: int = Field(default=20, ge=2, le=3000)
+    sessions: int = Field(default=30, ge=3, le=1000)
+    first_session: str = "2026-01-05"
+    edge_bps: float = Field(default=6.0, ge=0)
+    """Size of the planted momentum edge per bar, basis points."""
+    seed: int = 7
+
+
+class MarketSettings(_Section):
+    """What comes in, and how it is replayed."""
+
+    source: Literal["synthetic", "files"] = "synthetic"
+    bars_file: Path | None = None
+    ticks_file: Path | None = None
+    bar_minutes: int = Field(default=1, ge=1, le=375)
+    feed: Literal["ticks", "bars"] = "ticks"
+    replay_session: str = ""
+    """Session to replay, ``YYYY-MM-DD``; default: the last one there is."""
+    frame_ms: int = Field(default=1000, ge=10, le=600_000)
+    """Event time in one frame of ticks."""
+    speed: float = Field(default=0.0, ge=0)
+    """Replay speed, 1 = as it happened, 0 = as fast as the services take it."""
+    synthetic: SyntheticSettings = SyntheticSettings()
+
+
+class StrategySettings(_Section):
+    """One strategy and the model it asks, by registry name and alias."""
+
+    name: str = "momentum"
+    model: str = "momentum@champion"
+    notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
+    holding_bars: int = Field(default=10, ge=1)
+    last_entry_minutes_before_close: int = Field(default=20, ge=1)
+    exit_minutes_before_close: int = Field(default=10, ge=1)
+
+    @field_validator("model")
+    @classmethod
+    def _is_reference(cls, value: str) -> str:
+        return str(ModelRef.parse(value))
+
+
+class RiskSettings(_Section):
+    """Limits of one broker's account."""
+
+    max_quantity_per_instrument: int = Field(default=10_000, ge=1)
+    max_notional_per_instrument_inr: float = Field(default=250_000.0, gt=0)
+    max_gross_notional_inr: float = Field(default=1_000_000.0, gt=0)
+    max_open_positions: int = Field(default=10, ge=1)
+
+
+class TradingSettings(_Section):
+    """One broker's world."""
+
+    enabled: bool = False
+    costs_bps: float = Field(default=3.0, ge=0)
+    """Explicit costs of a fill, basis points of its notional."""
+    pnl_interval_seconds: int = Field(default=60, ge=1)
+    """A snapshot comes at least this often in event time while positions are open, and after every fill."""
+    risk: RiskSettings = RiskSettings()
+
+
+class BrokersSettings(_Section):
+    """``TRADING__<BROKER>__…``."""
+
+    paper: TradingSettings = TradingSettings(enabled=True)
+    zerodha: TradingSettings = TradingSettings()
+
+
+class RuntimeSettings(_Section):
+    """The one runtime loop."""
+
+    watermark_interval_ms: int = Field(default=100, ge=1)
+    commit_interval_ms: int = Field(default=25, ge=1)
+    offsets_interval_ms: int = Field(default=1000, ge=1)
+    transaction_timeout_ms: int = Field(default=10_000, ge=1000)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus port on loopback; 0 picks a free one, shown by ``alpha-panda status``."""
+
+
+class Settings(BaseSettings):
+    """All settings of the live side and of the CLI."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        nested_model_default_partial_update=True,
+    )
+
+    alpha_panda_home: Path = Path(".alpha-panda")
+    """State of this machine: Kafka's log, Valkey, MLflow, Dagster, offline store, process files."""
+    active_brokers: tuple[Broker, ...] = ("paper",)
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    dagster: DagsterSettings = DagsterSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    market: MarketSettings = MarketSettings()
+    strategies: tuple[StrategySettings, ...] = (StrategySettings(),)
+    trading: BrokersSettings = BrokersSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources, highest first."""
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, config_file()),
+            TomlConfigSettingsSource(settings_cls, endpoints_file(home_directory())),
+        )
+
+    @property
+    def store_root(self) -> Path:
+        """Root of the offline store."""
+        return self.alpha_panda_home / "store"
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the promotion ledger."""
+        return self.ledger.url.get_secret_value() or f"sqlite:///{(self.alpha_panda_home / 'ledger.sqlite').absolute()}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the configuration (secrets masked), stamped in every output's basis."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def home_directory() -> Path:
+    """``ALPHA_PANDA_HOME``, needed before settings can be read because the running stack's endpoints are kept there."""
+    return Path(os.environ.get("ALPHA_PANDA_HOME") or ".alpha-panda")
+
+
+def config_file() -> Path:
+    """Path of the settings file, whether it exists or not."""
+    return Path(os.environ.get("ALPHA_PANDA_CONFIG") or "alpha-panda.toml")
+
+
+def endpoints_file(home: Path) -> Path:
+    """Where a running stack writes the addresses it chose (TOML, same keys as the settings)."""
+    return home / "run" / "endpoints.toml"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` are command-line options.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        Names each wrong key and what was expected.
+    """
+    return Settings(**overrides)
