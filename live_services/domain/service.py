@@ -93,7 +93,7 @@ class Service(Protocol, Generic[State]):
     """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Do what has to be ready before the first record (load models). ``control``: this task's own control records."""
+        """Get ready before the first record (load models); ``control`` holds this task's own control records."""
         ...
 
     def open_session(self, session: Session, task: TaskId) -> State:
@@ -101,7 +101,7 @@ class Service(Protocol, Generic[State]):
         ...
 
     def commands(self, state: State, now_ns: int) -> Iterable[Event]:
-        """Give control events decided outside the log, effective at ``now_ns``; the runtime logs and then handles them."""
+        """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
         ...
 
     def handle(self, record: Record, state: State, now_ns: int) -> Iterable[Event]:
@@ -113,5 +113,5 @@ class Service(Protocol, Generic[State]):
         ...
 
     def promise(self, now_ns: int) -> int:
-        """Watermark to forward after ``advance(now_ns)``; ``now_ns`` unless the service knows it is done with that instant."""
+        """Watermark to forward after ``advance(now_ns)``: later than it only if that instant is done with."""
         ...
