@@ -259,5 +259,5 @@ def test_what_is_no_data_is_refused_with_what_to_do(name: str, content: bytes, s
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFile, match="nowhere.csv"):
+    with pytest.raises(UnreadableFile, match=r"nowhere\.csv"):
         read_bars(tmp_path / "nowhere.csv")
