@@ -68,7 +68,7 @@ class ServerSpec:
     argv: tuple[str, ...]
     """No secrets here: other users can read command lines."""
     directory: Path
-    """Its data and, under ``logs``, its log. Absolute."""
+    """Its data and, under ``output``, its log. Absolute."""
     endpoint: str
     ready: Callable[[], bool]
     """Really asks the server; never raises for one that is not there yet."""
@@ -331,7 +331,7 @@ def start(spec: ServerSpec) -> subprocess.Popen[bytes]:
 
 def log_file(spec: ServerSpec) -> Path:
     """Where a server that ``start`` started writes its output."""
-    return spec.directory / "logs" / f"{spec.name}.log"
+    return spec.directory / "output" / f"{spec.name}.log"  # not "logs": Dagster empties that
 
 
 def wait_ready(spec: ServerSpec, process: subprocess.Popen[bytes]) -> None:
