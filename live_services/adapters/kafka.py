@@ -153,6 +153,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         await admin.start()
     except KafkaConnectionError as cause:
+        await admin.close()
         raise NoBroker(f"no Kafka broker answers at {kafka.bootstrap_servers}: {cause}") from cause
     try:
         yield admin
@@ -203,7 +204,11 @@ class EventProducer:
         self._unacknowledged: list[asyncio.Future[Any]] = []
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except KafkaConnectionError:
+            await self._producer.stop()
+            raise
         return self
 
     async def __aexit__(

@@ -173,7 +173,7 @@ class HealthReporter:
     def __init__(self, settings: Settings, metrics_port: int = 0) -> None:
         self._url = settings.redis.url.get_secret_value()
         self._metrics_port = metrics_port
-        self._values: dict[str, str] = {}
+        self.values: dict[str, str] = {}
         self._portfolios: dict[str, str] = {}
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
@@ -191,7 +191,7 @@ class HealthReporter:
             "partition": task.partition,
             "metrics_port": self._metrics_port,
         }
-        self._values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
+        self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Keep the newest portfolio for the next write."""
@@ -202,7 +202,7 @@ class HealthReporter:
     def withdraw(self, task: TaskId) -> None:
         """Have a task's health removed."""
         key = keys.task_health(task.scope, task.service, task.partition)
-        self._values.pop(key, None)
+        self.values.pop(key, None)
         self._gone.add(key)
 
     async def __aenter__(self) -> Self:
@@ -238,7 +238,7 @@ class HealthReporter:
             async with client.pipeline(transaction=False) as pipe:
                 for key in self._gone:
                     pipe.delete(key)
-                for key, content in self._values.items():
+                for key, content in self.values.items():
                     pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
                 for key, content in self._portfolios.items():
                     pipe.set(key, content)
