@@ -109,6 +109,9 @@ def configure_logging(service: str, level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # Every reconnect and rebalance is INFO there; what matters comes from the runtime.
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # Kafka verifies a transaction at its first produce and answers "NotEnoughReplicas" meanwhile, many times a minute;
+    # a delivery that really fails ends the commit, and with it the process, with its own message.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(service=service)
 
 
@@ -167,7 +170,8 @@ class Metrics:
 class HealthReporter:
     """Writes task health, and each broker's newest portfolio, to Redis; away from the trading loop.
 
-    Use as an async context manager; without a Redis URL it does nothing.
+    Use as an async context manager; without a Redis URL it does nothing. ``values`` holds what the next write sends, by
+    key.
     """
 
     def __init__(self, settings: Settings, metrics_port: int = 0) -> None:
