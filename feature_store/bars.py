@@ -94,7 +94,7 @@ class BarBuilder:
         passed = max(last - int(self._counters[_INTERVAL]), 0)
         out = _NO_BARS
         if passed:
-            open_bars = np.count_nonzero(self._tick_count)
+            open_bars = int(np.count_nonzero(self._tick_count))
             out = _empty_bars(min(len(ticks) + open_bars, passed * self.n_instruments))
         closed = _step_ticks(
             ticks.instrument,
@@ -126,7 +126,7 @@ class BarBuilder:
         interval = self._interval_of(watermark_ns, session)
         if interval <= self._counters[_INTERVAL]:
             return _NO_BARS
-        out = _empty_bars(np.count_nonzero(self._tick_count))
+        out = _empty_bars(int(np.count_nonzero(self._tick_count)))
         closed = _close_bars(
             session.open_ns,
             session.close_ns,
@@ -226,8 +226,8 @@ def _arrays(bars: Bars) -> tuple[NDArray[np.generic], ...]:
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _close_bars(  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _close_bars(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     open_ns, close_ns, bar_ns, counters, prices, volumes, tick_count, at,
     instrument, start, end, opens, highs, lows, closes, volume, count,
 ):  # fmt: skip
@@ -247,8 +247,8 @@ def _close_bars(  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _step_ticks(  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _step_ticks(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     tick_instrument, event_time_ns, last_price, day_volume,
     open_ns, close_ns, bar_ns, counters, prices, volumes, tick_count,
     instrument, start, end, opens, highs, lows, closes, volume, count,

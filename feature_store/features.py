@@ -76,7 +76,7 @@ class FeatureSchema:
 
 
 def schema_hash(columns: Sequence[dict[str, Any]], bar_clock: str) -> str:
-    """SHA-256 of the canonical JSON of the ordered columns (name, parameters, dtype, version, warm-up) and the clock."""
+    """SHA-256 of the canonical JSON of the clock and the ordered columns (see `FeatureSchema.columns`)."""
     text = json.dumps({"bar_clock": bar_clock, "columns": list(columns)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -176,7 +176,7 @@ def feature_table(
 
 
 def compile_kernels() -> None:
-    """Compile every kernel of the package, or load it from numba's cache, so that the first real batch does not wait."""
+    """Compile every kernel, or load it from numba's cache, so that the first real batch does not wait."""
     from feature_store.labels import forward_return
 
     session = Session.regular(_ANY_DATE)

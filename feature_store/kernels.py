@@ -1,9 +1,9 @@
 """The features themselves, and the compiled step that computes them for history and live alike.
 
 To add a feature, write one decorated function here and nothing else. It gets a `Window` with exactly the last
-``warm_up`` bars of one instrument, oldest first, and returns a float. It can see no other bar, so its memory is finite by
-construction and its value cannot depend on where a run began. Keyword defaults are its parameters and go into the feature
-schema's hash; raise ``version`` when the arithmetic changes. The parity tests find it by themselves.
+``warm_up`` bars of one instrument, oldest first, and returns a float. It can see no other bar, so its memory is finite
+by construction and its value cannot depend on where a run began. Keyword defaults are its parameters and go into the
+feature schema's hash; raise ``version`` when the arithmetic changes. The parity tests find it by themselves.
 
 Features and step share this file because numba's cache notices changes of a function's own file only.
 """
@@ -183,14 +183,14 @@ def _chain(functions: list[Callable[[Window], float]]) -> Callable[[int, Window]
     first = functions[0]
     if len(functions) == 1:
 
-        @njit  # type: ignore[untyped-decorator]
+        @njit
         def only(which, window):  # type: ignore[no-untyped-def]  # noqa: ARG001
             return first(window)
 
         return only  # type: ignore[no-any-return]
     others = _chain(functions[1:])
 
-    @njit  # type: ignore[untyped-decorator]
+    @njit
     def link(which, window):  # type: ignore[no-untyped-def]
         return first(window) if which == 0 else others(which - 1, window)
 
@@ -201,15 +201,15 @@ SPECS: tuple[FeatureSpec, ...] = tuple(_SPECS)
 _evaluate = _chain(_FUNCTIONS)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def step_bars(  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def step_bars(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     instrument, start_ns, end_ns, opens, highs, lows, closes, volumes,
     which, warm_up, ring, ring_end_ns, seen, date, out, warm,
 ):  # fmt: skip
     """Step the state over bars and write their feature rows; rows that are not warm are left as they are.
 
-    ``ring`` has shape ``(n_instruments, 5, 2 K)`` and holds every bar twice, K apart, so that the last K bars always lie
-    contiguous, oldest first. ``which`` and ``warm_up`` name the schema's features. Returns -1 at an index that is
+    ``ring`` has shape ``(n_instruments, 5, 2 K)`` and holds every bar twice, K apart, so that the last K bars always
+    lie contiguous, oldest first. ``which`` and ``warm_up`` name the schema's features. Returns -1 at an index that is
     outside the universe, else 0.
     """
     capacity = ring_end_ns.shape[1] // 2

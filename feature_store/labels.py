@@ -66,8 +66,10 @@ def forward_return(bars: Bars, horizon_bars: int, n_instruments: int) -> tuple[N
     return returns, label_end_ns
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _label_rows(instrument, start_ns, end_ns, close, rows, seen, date, returns, label_end_ns):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _label_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    instrument, start_ns, end_ns, close, rows, seen, date, returns, label_end_ns,
+):  # fmt: skip
     horizon = rows.shape[1]
     for row in range(len(instrument)):
         i = instrument[row]
