@@ -130,6 +130,7 @@ class ModelLoader:
         self._unloadable: dict[VersionKey, str] = {}
         self._nudged = asyncio.Event()
         self._refreshing = asyncio.Lock()
+        self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     # --- what a strategy runner asks ------------------------------------------------------------------------------
@@ -177,19 +178,23 @@ class ModelLoader:
 
     async def start(self) -> None:
         """Look at the aliases once and go on in the background; a second call changes nothing."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._follow(), name="model-loader")
-            for _ in range(_FIRST_TRIES):
-                await self.refresh()
-                if not self.outage:
-                    break
-                await asyncio.sleep(_FIRST_WAIT_SECONDS)
+        async with self._starting:
+            if self._task is None:
+                await self._first_look()
+                self._task = asyncio.create_task(self._follow(), name="model-loader")
 
     async def stop(self) -> None:
         """End the background loop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _first_look(self) -> None:
+        for waits_left in reversed(range(_FIRST_TRIES)):
+            await self.refresh()
+            if not self.outage or not waits_left:
+                return
+            await asyncio.sleep(_FIRST_WAIT_SECONDS)
 
     # --- the loop -------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,11 @@ class StrategyRunner:
 
     def _assignment_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
         current = state.desk.assigned(strategy.name)
-        candidate = self._candidate(strategy)
+        candidate = self._loader.candidates.get(strategy.name)
+        if candidate is None:
+            if current is not None:
+                return  # the registry is silent, or names a version that is refused: what runs goes on
+            candidate = Candidate(None, self._why_unknown(strategy))
         wanted = candidate.model.identity if candidate.model is not None else None
         running = current.model.identity if current is not None and current.model is not None else None
         if current is not None and wanted == running:
@@ -164,14 +168,11 @@ class StrategyRunner:
             reason=candidate.reason,
         )
 
-    def _candidate(self, strategy: StrategySettings) -> Candidate:
-        known = self._loader.candidates.get(strategy.name)
-        if known is not None:
-            return known
+    def _why_unknown(self, strategy: StrategySettings) -> str:
         refusal = self._loader.refusals.get(strategy.name)
         if refusal is not None:
-            return Candidate(None, f"{strategy.model} names version {refusal.version}: {refusal.reason}")
-        return Candidate(None, self._loader.outage or "the model registry has not answered yet")
+            return f"{strategy.model} names version {refusal.version}: {refusal.reason}"
+        return self._loader.outage or "the model registry has not answered yet"
 
     def _refusal_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
         refusal = self._loader.refusals.get(strategy.name)
