@@ -16,14 +16,14 @@ def cuts(market: Ticks | Bars, partitions: int = 1, frame_ms: int = 1000, paced:
 
 @pytest.mark.parametrize("frame_ms", [10, 700, 1000, 60_000, 600_000])
 @pytest.mark.parametrize("paced", [True, False])
-def test_every_tick_is_in_one_frame_before_its_watermark_and_not_before_the_one_before(
-    frame_ms: int, paced: bool
-) -> None:
+def test_every_tick_is_in_the_one_frame_of_its_time(frame_ms: int, paced: bool) -> None:
     found = cuts(WALK, partitions=3, frame_ms=frame_ms, paced=paced)
     before = 0
     for cut in found:
         for partition, part in enumerate(cut.parts):
             assert isinstance(part, Ticks)
+            if not len(part):
+                continue
             assert ((part.event_time_ns >= before) & (part.event_time_ns < cut.watermark_ns)).all()
             assert (UNIVERSE.partition_of(part.instrument, 3) == partition).all()
         before = cut.watermark_ns

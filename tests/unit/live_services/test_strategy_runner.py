@@ -97,9 +97,7 @@ async def test_a_moved_alias_swaps_the_model(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("by_gate", [True, False])
-async def test_a_refused_version_is_announced_once_and_the_running_one_goes_on(
-    registry: Registry, by_gate: bool
-) -> None:
+async def test_a_refused_version_is_announced_once_and_the_other_goes_on(registry: Registry, by_gate: bool) -> None:
     world = World(registry)
     await world.say()
     (registry.gate if by_gate else registry.bad)["2"] = "digest differs"
@@ -111,7 +109,7 @@ async def test_a_refused_version_is_announced_once_and_the_running_one_goes_on(
     assert world.running == "1"
 
 
-async def test_a_version_that_cannot_be_loaded_is_not_fetched_at_every_poll_but_after_a_nudge(
+async def test_a_version_that_cannot_be_loaded_is_fetched_again_only_after_a_nudge(
     registry: Registry,
 ) -> None:
     world = World(registry)
@@ -157,7 +155,7 @@ async def test_a_registry_that_is_down_changes_nothing(registry: Registry) -> No
     assert (world.running, "connection refused" in world.loader.outage) == ("1", True)
 
 
-async def test_after_a_restart_what_the_log_says_runs_although_the_alias_names_a_refused_version(
+async def test_after_a_restart_what_the_log_says_runs_on_although_its_alias_is_refused(
     registry: Registry,
 ) -> None:
     before = World(registry)
@@ -176,7 +174,7 @@ async def test_a_version_of_the_log_that_is_gone_stops_the_runner_with_its_name(
     world = World(registry)
     control = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
     registry.bad["1"] = "deleted"
-    with pytest.raises(ModelUnavailable, match="momentum version 1.*deleted"):
+    with pytest.raises(ModelUnavailable, match=r"momentum version 1.*deleted"):
         await World(registry).runner.prepare(TASK, control)
 
 
