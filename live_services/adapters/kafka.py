@@ -1,0 +1,379 @@
+"""Apache Kafka: connections, topics, producers of single events, and readers of what is on the log.
+
+KafkaSetupError
+├── NoBroker          no address is set, or nothing answers there
+├── TopicMismatch     a topic exists with another number of partitions
+└── TopicNotCreated   the brokers refused to create a topic
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
+
+from feature_store.market import Session
+from live_services.domain.clock import watermark
+from live_services.domain.events import Event, ModelPromoted, event_id, topic_of
+from live_services.domain.frames import EncodedFrame
+from live_services.domain.topics import Topic, all_topics
+from live_services.settings import KafkaSettings, Settings
+
+# With the default of 100 ms the first produce of a transaction often waits that long for the markers of the last one.
+_TRANSACTION_RETRY_BACKOFF_MS: Final = 5
+# Larger polls make garbage that costs more than it saves.
+MAX_POLL_RECORDS: Final = 500
+_MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
+_REPLICATION: Final = 3
+_READ_TIMEOUT_MS: Final = 500
+
+
+class KafkaSetupError(Exception):
+    """Kafka is not as the platform needs it; the message says what to do."""
+
+
+class NoBroker(KafkaSetupError):
+    """No broker is configured or none answers."""
+
+
+class TopicMismatch(KafkaSetupError):
+    """A topic exists with another number of partitions."""
+
+
+class TopicNotCreated(KafkaSetupError):
+    """The brokers refused to create a topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One committed record as it is on the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """Kafka's own, wall clock."""
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def connection(kafka: KafkaSettings) -> dict[str, Any]:
+    """Give the arguments that every aiokafka client of these settings shares; the only place that opens the secret.
+
+    Raises
+    ------
+    NoBroker
+        If no address is set.
+    """
+    if not kafka.bootstrap_servers:
+        raise NoBroker("kafka.bootstrap_servers is empty: start the embedded Kafka (alpha-panda up) or set the address")
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "security_protocol": kafka.security_protocol,
+    }
+    if kafka.security_protocol in ("SSL", "SASL_SSL"):
+        arguments["ssl_context"] = ssl.create_default_context(cafile=kafka.ssl_cafile)
+    if kafka.security_protocol.startswith("SASL"):
+        arguments["sasl_mechanism"] = kafka.sasl_mechanism
+        arguments["sasl_plain_username"] = kafka.sasl_username
+        arguments["sasl_plain_password"] = kafka.sasl_password.get_secret_value()
+    return arguments
+
+
+# --- topics -------------------------------------------------------------------------------------------------------
+
+
+async def create_topics(settings: Settings, topics: Iterable[Topic] | None = None) -> tuple[str, ...]:
+    """Create the topics that are missing, and their dead-letter topics; give the names of those created.
+
+    Parameters
+    ----------
+    topics
+        Default: the shared topics and those of the active brokers.
+
+    Raises
+    ------
+    TopicMismatch
+        If a topic exists with another number of partitions.
+    TopicNotCreated
+        If the brokers refuse.
+    """
+    wanted = _partitions_by_name(settings, all_topics(settings.active_brokers) if topics is None else topics)
+    async with _admin(settings.kafka) as admin:
+        existing = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(None)}
+        wrong = [
+            f"{name} has {existing[name]} partitions instead of {count}"
+            for name, count in wanted.items()
+            if existing.get(name, count) != count
+        ]
+        if wrong:
+            raise TopicMismatch(
+                f"{'; '.join(wrong)}. Set kafka.market_partitions to what exists, or use another Kafka: "
+                "instruments have fixed partitions, so topics are not repartitioned"
+            )
+        brokers = len((await admin.describe_cluster())["brokers"])
+        missing = {name: count for name, count in wanted.items() if name not in existing}
+        await _create(admin, missing, min(_REPLICATION, brokers))
+    return tuple(missing)
+
+
+async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replication: int) -> None:
+    if not missing:
+        return
+    configs = {"max.message.bytes": str(_MAX_FRAME_BYTES)}
+    response = await admin.create_topics(
+        [NewTopic(name, count, replication, topic_configs=configs) for name, count in missing.items()]
+    )
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicNotCreated(f"{name}: {error.__name__} {' '.join(str(m) for m in message)}")
+
+
+def _partitions_by_name(settings: Settings, topics: Iterable[Topic]) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for topic in topics:
+        wanted[topic.name] = topic.partitions(settings.kafka.market_partitions)
+        wanted[topic.dlq] = 1
+    return wanted
+
+
+@asynccontextmanager
+async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection(kafka))
+    try:
+        await admin.start()
+    except KafkaConnectionError as cause:
+        raise NoBroker(f"no Kafka broker answers at {kafka.bootstrap_servers}: {cause}") from cause
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+# --- producing ----------------------------------------------------------------------------------------------------
+
+
+def headers_of(event: Event) -> list[tuple[str, bytes]]:
+    """Give the Kafka headers of an event."""
+    return [
+        ("event_type", event.event_type.encode()),
+        ("broker", event.broker.encode()),
+        ("schema_version", str(event.schema_version).encode()),
+        ("event_time_ns", str(event.event_time_ns).encode()),
+    ]
+
+
+def value_of(event: Event) -> bytes:
+    """Give the bytes of an event: its JSON."""
+    return event.model_dump_json().encode()
+
+
+def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_ms: int) -> AIOKafkaProducer:
+    """Build (not start) a task's producer; starting it fences the predecessor with the same id."""
+    return AIOKafkaProducer(
+        **connection(kafka),
+        transactional_id=transactional_id,
+        transaction_timeout_ms=timeout_ms,
+        retry_backoff_ms=_TRANSACTION_RETRY_BACKOFF_MS,
+        acks="all",
+        max_request_size=_MAX_FRAME_BYTES,
+    )
+
+
+class EventProducer:
+    """Idempotent producer for what is not a service of the runtime: the feed, announcements, tools.
+
+    It takes events, watermarks and encoded frames only, so nothing without a type and a broker gets on a topic.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._producer = AIOKafkaProducer(
+            **connection(kafka), enable_idempotence=True, acks="all", max_request_size=_MAX_FRAME_BYTES
+        )
+        self._unacknowledged: list[asyncio.Future[Any]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.flush()
+        finally:
+            await self._producer.stop()
+
+    async def produce(self, event: Event, partition: int = 0) -> None:
+        """Send an event to the one topic it belongs to and wait until the brokers have it."""
+        await self._send(topic_of(event), partition, value_of(event), headers_of(event))
+        await self.flush()
+
+    async def produce_watermark(self, topic: Topic, partition: int, session: Session, watermark_ns: int) -> None:
+        """Send a watermark behind what was sent before; :meth:`flush` waits for it."""
+        event = watermark(topic, partition, session, watermark_ns)
+        await self._send(topic, partition, value_of(event), headers_of(event))
+
+    async def produce_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
+        """Send a frame behind what was sent before; :meth:`flush` waits for it."""
+        await self._send(topic, partition, frame.value, frame.headers)
+
+    async def flush(self) -> None:
+        """Wait until the brokers have everything that was sent.
+
+        Raises
+        ------
+        aiokafka.errors.KafkaError
+            If a record could not be delivered.
+        """
+        sent, self._unacknowledged = self._unacknowledged, []
+        await asyncio.gather(*sent)
+
+    async def _send(self, topic: Topic, partition: int, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+        sent = await self._producer.send(topic.name, value=value, partition=partition, headers=list(headers))
+        self._unacknowledged = [f for f in self._unacknowledged if not f.done() or f.exception() is not None]
+        self._unacknowledged.append(sent)
+
+
+def promoted_event(
+    *,
+    model_name: str,
+    model_version: str,
+    alias: str,
+    previous_version: str | None,
+    reason: str,
+    promoted_by: str,
+    now_ns: int,
+) -> ModelPromoted:
+    """Build the event that announces a promotion."""
+    identity = event_id("model.promoted", model_name, alias, model_version, now_ns)
+    return ModelPromoted(
+        broker="shared",
+        event_id=identity,
+        correlation_id=identity,
+        causation_id=identity,
+        event_time_ns=now_ns,
+        model_name=model_name,
+        model_version=model_version,
+        alias=alias,
+        previous_version=previous_version,
+        reason=reason,
+        promoted_by=promoted_by,
+    )
+
+
+def announce_promotion(kafka: KafkaSettings, event: ModelPromoted) -> None:
+    """Publish on ``models.promoted``; for callers without an event loop (Dagster, the CLI)."""
+
+    async def publish() -> None:
+        async with EventProducer(kafka) as producer:
+            await producer.produce(event)
+
+    asyncio.run(publish())
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+async def committed_offsets(
+    kafka: KafkaSettings, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
+    """Give the committed offset and its metadata of those partitions that have one."""
+    async with _admin(kafka) as admin:
+        found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    return {tp: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
+
+
+def _reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **connection(kafka),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=MAX_POLL_RECORDS,
+        max_partition_fetch_bytes=_MAX_FRAME_BYTES,
+    )
+
+
+async def read_topic(kafka: KafkaSettings, topic: str, partition: int | None = None) -> AsyncIterator[StoredRecord]:
+    """Give a topic's committed records from its beginning to the end it has now, each partition in order.
+
+    Raises
+    ------
+    KafkaSetupError
+        If the topic does not exist.
+    """
+    consumer = _reader(kafka)
+    await consumer.start()
+    try:
+        ours = await _partitions(consumer, [topic], partition)
+        ends = await consumer.end_offsets(ours)
+        consumer.assign(ours)
+        await consumer.seek_to_beginning(*ours)
+        while behind := [tp for tp in ours if await consumer.position(tp) < ends[tp]]:
+            fetched = await consumer.getmany(*behind, timeout_ms=_READ_TIMEOUT_MS)
+            for records in fetched.values():
+                for record in records:
+                    if record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                        yield _stored(record)
+    finally:
+        await consumer.stop()
+
+
+async def follow(
+    kafka: KafkaSettings, topics: Sequence[str], *, from_beginning: bool = False
+) -> AsyncIterator[StoredRecord]:
+    """Give the committed records of topics as they come, until the caller stops asking.
+
+    Raises
+    ------
+    KafkaSetupError
+        If a topic does not exist.
+    """
+    consumer = _reader(kafka)
+    await consumer.start()
+    try:
+        ours = await _partitions(consumer, topics, None)
+        consumer.assign(ours)
+        await (consumer.seek_to_beginning(*ours) if from_beginning else consumer.seek_to_end(*ours))
+        while True:
+            fetched = await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)
+            for records in fetched.values():
+                for record in records:
+                    yield _stored(record)
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(
+    consumer: AIOKafkaConsumer, topics: Sequence[str], partition: int | None
+) -> tuple[TopicPartition, ...]:
+    known = await consumer.topics()
+    missing = [topic for topic in topics if topic not in known]
+    if missing:
+        raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; alpha-panda up creates them")
+    counts = {topic: consumer.partitions_for_topic(topic) or set() for topic in topics}
+    return tuple(TopicPartition(t, p) for t in topics for p in sorted(counts[t]) if partition in (None, p))
+
+
+def _stored(record: Any) -> StoredRecord:
+    return StoredRecord(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value or b"",
+        tuple(record.headers),
+    )

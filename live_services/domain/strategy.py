@@ -1,0 +1,344 @@
+"""The momentum strategy: a model's score at each closed bar opens, and time closes.
+
+The same object serves the live runner and the backtest. Ticks go in (or bars), signals come out; a signal's event time
+is its decision time, the end of its bar, whatever watermark happened to close that bar. A task's strategies trade on
+virtual positions: they are not told what risk or the broker did, so nothing flows backwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.bars import BarBuilder
+from feature_store.features import FeatureEngine, FeatureSchema
+from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
+from live_services.domain.chain import Stamp
+from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.service import Position
+from live_services.domain.topics import Broker
+from live_services.settings import StrategySettings
+from models_registry.refs import ModelIdentity
+
+
+class ScoringModel(Protocol):
+    """What a strategy needs of a model; a row's score depends on that row alone."""
+
+    def score(self, X: NDArray[np.float64], /) -> NDArray[np.float64]:  # noqa: N803
+        """Score feature rows ``(n, F)`` in schema order; shape ``(n,)``, finite for finite rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A version that was proved and is ready to score."""
+
+    identity: ModelIdentity
+    schema: FeatureSchema
+    model: ScoringModel
+    buy_threshold: float
+    """Open long at or above."""
+    sell_threshold: float
+    """Open short at or below."""
+    artifact_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A strategy runs a model, or none, for decisions strictly later than ``effective_ns``."""
+
+    effective_ns: int
+    strategy: str
+    model: LoadedModel | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Closed bars with the feature rows of every schema in use, by schema hash."""
+
+    bars: Bars
+    rows: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+
+@dataclass(slots=True)
+class _VirtualPosition:
+    instrument: int
+    side: Side
+    quantity: int
+    threshold: float
+    model: LoadedModel
+    batch: _Batch
+    """With ``row``: the instrument's newest bar."""
+    row: int
+    bars_held: int = 0
+
+
+@dataclass(slots=True)
+class _Book:
+    """One strategy of a task: its assignments in order of time, and its virtual positions by instrument."""
+
+    settings: StrategySettings
+    assignments: list[Assignment] = field(default_factory=list)
+    positions: dict[int, _VirtualPosition] = field(default_factory=dict)
+
+    @property
+    def models(self) -> Iterator[LoadedModel]:
+        yield from (assignment.model for assignment in self.assignments if assignment.model is not None)
+        yield from (position.model for position in self.positions.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scores:
+    """Scores of a batch for one strategy; NaN where nothing may be opened."""
+
+    score: NDArray[np.float64]
+    candidates: NDArray[np.intp]
+    """Rows beyond a threshold, ascending."""
+    model_of: NDArray[np.int64]
+    """Index into the assignments, by row."""
+
+
+class StrategyDesk:
+    """All strategies of one task for one session.
+
+    Parameters
+    ----------
+    universe : Universe
+        Instruments by index.
+    session : Session
+        The session; its end times bound entries and force exits.
+    strategies : sequence of StrategySettings
+        In the order in which their signals come at one instant.
+    bar_minutes : int
+        Length of the bars built from ticks.
+    broker : Broker
+        Whose signals these are.
+    stamp : Stamp
+        Configuration and code, for the signals' basis.
+    """
+
+    def __init__(
+        self,
+        universe: Universe,
+        session: Session,
+        strategies: Sequence[StrategySettings],
+        bar_minutes: int,
+        broker: Broker = "paper",
+        stamp: Stamp | None = None,
+    ) -> None:
+        self.session = session
+        self._universe = universe
+        self._tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
+        self._books = {settings.name: _Book(settings) for settings in strategies}
+        self._broker: Broker = broker
+        self._stamp = stamp or Stamp()
+        self._bar_ns = bar_minutes * MINUTE_NS
+        self._builder = BarBuilder(len(universe), self._bar_ns)
+        self._engines: dict[str, FeatureEngine] = {}
+        self._history: list[Bars] = []
+        self._waiting: list[Bars] = []
+        self._frames: deque[tuple[Position, int, int]] = deque()
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def assign(self, assignment: Assignment) -> None:
+        """Let a strategy run another model, or none; open virtual positions keep the model that opened them.
+
+        A schema that is new to the session catches up on the session's bars, so its rows are what they would have been.
+        """
+        book = self._books[assignment.strategy]
+        book.assignments.append(assignment)
+        if assignment.model is not None and assignment.model.schema.hash not in self._engines:
+            engine = FeatureEngine(assignment.model.schema, len(self._universe))
+            if self._history:
+                engine.step(Bars.concatenate(self._history))
+            self._engines[assignment.model.schema.hash] = engine
+
+    def assigned(self, strategy: str) -> Assignment | None:
+        """Give a strategy's newest assignment; None before the first."""
+        assignments = self._books[strategy].assignments
+        return assignments[-1] if assignments else None
+
+    # --- market data --------------------------------------------------------------------------------------------
+
+    def on_ticks(self, ticks: Ticks, position: Position | None = None) -> list[SignalGenerated]:
+        """Take ticks in order of time; decide on the bars that their own times closed."""
+        if not len(ticks):
+            return []
+        self._note_frame(position, int(ticks.event_time_ns[0]), int(ticks.event_time_ns[-1]))
+        return self._decide(self._builder.step(ticks, self.session))
+
+    def on_bars(self, bars: Bars, position: Position | None = None) -> None:
+        """Take closed bars; ``advance`` decides once every bar of that end is here."""
+        if len(bars):
+            self._note_frame(position, int(bars.start_ns.min()), int(bars.end_ns[-1]) - 1)
+            self._waiting.append(bars)
+
+    def advance(self, watermark_ns: int) -> list[SignalGenerated]:
+        """Close and decide what the watermark closed.
+
+        Built bars end at or before the watermark; of bars that came as bars, all those with an end before it are here.
+        """
+        signals = self._decide(self._builder.advance(watermark_ns))
+        if self._waiting:
+            signals += self._decide(self._complete_before(watermark_ns))
+        while self._frames and self._frames[0][2] < watermark_ns - 2 * self._bar_ns:
+            self._frames.popleft()
+        return signals
+
+    def _complete_before(self, watermark_ns: int) -> Bars:
+        bars = Bars.concatenate(self._waiting)
+        due = bars.end_ns < watermark_ns
+        self._waiting = [] if due.all() else [bars[~due]]
+        ready = bars[due]
+        return ready[np.lexsort((ready.instrument, ready.end_ns))]
+
+    def _note_frame(self, position: Position | None, first_ns: int, last_ns: int) -> None:
+        if position is not None:
+            self._frames.append((position, first_ns, last_ns))
+
+    # --- decisions ----------------------------------------------------------------------------------------------
+
+    def _decide(self, bars: Bars) -> list[SignalGenerated]:
+        if not len(bars):
+            return []
+        self._history.append(bars)
+        batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
+        scores = {name: self._scores(book, batch) for name, book in self._books.items()}
+        signals: list[SignalGenerated] = []
+        edges = [0, *(np.flatnonzero(np.diff(bars.end_ns)) + 1).tolist(), len(bars)]
+        for first, end in zip(edges[:-1], edges[1:], strict=True):
+            signals += self._decide_at(batch, scores, first, end)
+        self._forget_unused_models(int(bars.end_ns[-1]))
+        return signals
+
+    def _decide_at(self, batch: _Batch, scores: dict[str, _Scores], first: int, end: int) -> list[SignalGenerated]:
+        closes: list[tuple[int, SignalGenerated]] = []
+        opens: list[tuple[int, SignalGenerated]] = []
+        for name, book in self._books.items():
+            closed = list(self._closes(book, batch, first, end))
+            closes += closed
+            opens += self._opens(book, batch, scores[name], first, end, {instrument for instrument, _ in closed})
+        return [signal for group in (closes, opens) for _, signal in sorted(group, key=lambda pair: pair[0])]
+
+    def _scores(self, book: _Book, batch: _Batch) -> _Scores:
+        bars = batch.bars
+        score, beyond = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.bool_)
+        effective = np.array([assignment.effective_ns for assignment in book.assignments], dtype=np.int64)
+        model_of = np.searchsorted(effective, bars.end_ns, side="left") - 1
+        last_entry_ns = self.session.close_ns - book.settings.last_entry_minutes_before_close * MINUTE_NS
+        may_open = self._tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
+        for index in np.unique(model_of):
+            model = book.assignments[index].model if index >= 0 else None
+            if model is None:
+                continue
+            rows, warm = batch.rows[model.schema.hash]
+            mine = warm & may_open & (model_of == index)
+            if not mine.any():
+                continue
+            found = model.model.score(np.ascontiguousarray(rows[mine]))
+            score[mine] = found
+            beyond[mine] = (found >= model.buy_threshold) | (found <= model.sell_threshold)
+        return _Scores(score, np.flatnonzero(beyond), model_of)
+
+    def _closes(self, book: _Book, batch: _Batch, first: int, end: int) -> Iterator[tuple[int, SignalGenerated]]:
+        decision_ns = int(batch.bars.end_ns[first])
+        exit_ns = self.session.close_ns - book.settings.exit_minutes_before_close * MINUTE_NS
+        instruments = batch.bars.instrument[first:end]
+        for instrument, position in sorted(book.positions.items()):
+            row = int(np.searchsorted(instruments, instrument))
+            if row < len(instruments) and instruments[row] == instrument:
+                position.batch, position.row = batch, first + row
+                position.bars_held += 1
+            if position.bars_held >= book.settings.holding_bars or decision_ns >= exit_ns:
+                del book.positions[instrument]
+                yield instrument, self._close(book, position, decision_ns)
+
+    def _opens(
+        self, book: _Book, batch: _Batch, scores: _Scores, first: int, end: int, closed: set[int]
+    ) -> Iterator[tuple[int, SignalGenerated]]:
+        lo, hi = np.searchsorted(scores.candidates, (first, end))
+        for row in scores.candidates[lo:hi].tolist():
+            instrument = int(batch.bars.instrument[row])
+            model = book.assignments[scores.model_of[row]].model
+            if model is None or instrument in book.positions or instrument in closed:
+                continue
+            score, close = float(scores.score[row]), float(batch.bars.close[row])
+            side: Side = "BUY" if score >= model.buy_threshold else "SELL"
+            position = _VirtualPosition(
+                instrument=instrument,
+                side=side,
+                quantity=max(int(book.settings.notional_per_trade_inr // close), 1),
+                threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
+                model=model,
+                batch=batch,
+                row=row,
+            )
+            book.positions[instrument] = position
+            yield instrument, self._signal(book, position, "open", side, score, int(batch.bars.end_ns[row]))
+
+    def _close(self, book: _Book, position: _VirtualPosition, decision_ns: int) -> SignalGenerated:
+        rows, _ = position.batch.rows[position.model.schema.hash]
+        row = np.ascontiguousarray(rows[position.row : position.row + 1])
+        score = float(position.model.model.score(row)[0])
+        return self._signal(book, position, "close", "SELL" if position.side == "BUY" else "BUY", score, decision_ns)
+
+    def _signal(
+        self, book: _Book, position: _VirtualPosition, intent: Intent, side: Side, score: float, decision_ns: int
+    ) -> SignalGenerated:
+        instrument = self._universe.instruments[position.instrument]
+        bar = _bar_values(position.batch.bars, position.row)
+        model = position.model
+        features = position.batch.rows[model.schema.hash][0][position.row]
+        identity = event_id("signal", book.settings.name, instrument.instrument_token, decision_ns, intent)
+        return SignalGenerated(
+            broker=self._broker,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=decision_ns,
+            model_name=model.identity.model_name,
+            model_version=model.identity.model_version,
+            feature_schema_hash=model.identity.feature_schema_hash,
+            basis=self._stamp.basis(
+                at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
+            ),
+            strategy=book.settings.name,
+            instrument_token=instrument.instrument_token,
+            symbol=instrument.symbol,
+            side=side,
+            intent=intent,
+            quantity=position.quantity,
+            score=score,
+            threshold=position.threshold,
+            reference_price=bar.close,
+            bar=bar,
+            features=dict(zip(model.schema.names, features.tolist(), strict=True)),
+        )
+
+    def _forget_unused_models(self, decided_ns: int) -> None:
+        """Drop assignments that were superseded before the last decision, and engines nobody needs."""
+        for book in self._books.values():
+            while len(book.assignments) > 1 and book.assignments[1].effective_ns < decided_ns:
+                del book.assignments[0]
+        used = {model.schema.hash for book in self._books.values() for model in book.models}
+        for schema in self._engines.keys() - used:
+            del self._engines[schema]
+
+
+def _bar_values(bars: Bars, row: int) -> BarValues:
+    return BarValues(
+        start_ns=int(bars.start_ns[row]),
+        end_ns=int(bars.end_ns[row]),
+        open=float(bars.open[row]),
+        high=float(bars.high[row]),
+        low=float(bars.low[row]),
+        close=float(bars.close[row]),
+        volume=int(bars.volume[row]),
+        tick_count=int(bars.tick_count[row]),
+    )
