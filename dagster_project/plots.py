@@ -75,6 +75,4 @@ def _zero(lowest: float, highest: float) -> str:
 
 def _markdown(body: str, caption: str) -> str:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{body}</svg>'
-    return (
-        f"![{caption.split(':', maxsplit=1)[0]}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
-    )
+    return f"![{caption.split(':', maxsplit=1)[0]}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
