@@ -1,7 +1,7 @@
 """Who trades: a version that passed its gate becomes champion, and people promote and roll back from the Launchpad.
 
-The sensor looks at the state of the registry and the ledger, not at events, so nothing is lost while it sleeps. What was
-decided once it never decides again: a version that a person rolled back from stays where the person put it.
+The sensor looks at the state of the registry and the ledger, not at events, so nothing is lost while it sleeps. What
+was decided once it never decides again: a version that a person rolled back from stays where the person put it.
 """
 
 import getpass
@@ -258,7 +258,8 @@ def roll_back_alias(
 
 @dg.job(
     executor_def=dg.in_process_executor,
-    description="Promote a version by hand: with the defaults, the newest version of momentum to champion, if its gate passed.",
+    description="Promote a version by hand: with the defaults, the newest version of momentum to champion, if its gate "
+    "passed.",
 )
 def promote_job() -> None:
     """Promote a version by hand."""

@@ -49,9 +49,7 @@ class TrainingConfig(dg.Config):
     description="The momentum model, fitted on all training sessions, measured by walk-forward on sessions that it had "
     "not seen, and packed into files that load without pickle.",
 )
-def momentum_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], labels: Any
-) -> Candidate:
+def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, labels: Any) -> Candidate:
     """Train, measure and pack."""
     from models_registry.packing import pack, parity
     from models_registry.training import UntrainableFrame, train
@@ -166,7 +164,6 @@ def momentum_version(
 ) -> dg.MaterializeResult:
     """Judge the candidate against the champion, and register it whatever the verdict."""
     from models_registry.description import describe, plots
-
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
