@@ -210,6 +210,11 @@ class Merge:
         self._stalled_at_ns = min(held, default=None)
         return Release(items, bound if self._stalled_at_ns is None else self._stalled_at_ns)
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a lagged input holds back an item whose time has come."""
+        return self._stalled_at_ns is not None
+
     def waiting_for(self) -> str:
         """Name the input that holds the merge: ``topic[partition]``, or nothing if no partition is behind another."""
         if self._stalled_at_ns is not None:
