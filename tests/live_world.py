@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from feature_store.features import FEATURES, feature_schema
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.events import (
     BarValues,
@@ -18,6 +19,8 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
+from live_services.domain.strategy import LoadedModel
+from models_registry.refs import ModelIdentity
 
 SESSION = Session.regular(dt.date(2026, 1, 5))
 OPEN = SESSION.open_ns
@@ -175,3 +178,23 @@ def snapshot(seconds: int, positions: dict[int, int], settled: Sequence[str] = (
         fills=len(positions),
         settled_signal_ids=tuple(settled),
     )
+
+
+class LinearScore:
+    """A model whose score is one feature times a factor: easy to steer, exact for any number of rows."""
+
+    def __init__(self, column: int, factor: float = 1.0) -> None:
+        self.column, self.factor, self.calls = column, factor, 0
+
+    def score(self, X: np.ndarray, /) -> np.ndarray:  # noqa: N803
+        self.calls += 1
+        assert np.isfinite(X).all()
+        return X[:, self.column] * self.factor
+
+
+def loaded_model(
+    version: str = "1", names: Sequence[str] | None = None, buy: float = 5e-4, sell: float = -5e-4
+) -> LoadedModel:
+    schema = feature_schema(names or [FEATURES[0].name], 1)
+    identity = ModelIdentity(model_name="momentum", model_version=version, feature_schema_hash=schema.hash)
+    return LoadedModel(identity, schema, LinearScore(0), buy, sell, "sha")

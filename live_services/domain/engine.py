@@ -18,9 +18,7 @@ from feature_store.market import SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.chain import Outcome, Stamp
 from live_services.domain.events import (
     Event,
-    OrderCancelled,
     OrderFilled,
-    OrderRejected,
     PnlSnapshot,
     SignalGenerated,
     SignalValidated,
@@ -49,8 +47,8 @@ class EngineConfig:
     """Everything of the settings that decides what a session does."""
 
     universe: Universe
-    strategies: tuple[StrategySettings, ...] = (StrategySettings(),)
-    trading: TradingSettings = TradingSettings(enabled=True)
+    strategies: tuple[StrategySettings, ...] = field(default_factory=lambda: (StrategySettings(),))
+    trading: TradingSettings = field(default_factory=lambda: TradingSettings(enabled=True))
     bar_minutes: int = 1
     broker: Broker = "paper"
     market_partitions: int = 1
@@ -122,9 +120,7 @@ def event_times(market: Ticks | Bars) -> np.ndarray[tuple[int], np.dtype[np.int6
     return market.event_time_ns if isinstance(market, Ticks) else market.end_ns
 
 
-def _frames(
-    market: Ticks | Bars, session: Session, frame_ns: int | None
-) -> Iterator[tuple[Ticks | Bars, int]]:
+def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:
     end_ns = session.close_ns + SECOND_NS
     cuts = [end_ns] if frame_ns is None else [*range(session.open_ns + frame_ns, end_ns, frame_ns), end_ns]
     edges = [0, *np.searchsorted(event_times(market), cuts).tolist()]
@@ -140,7 +136,12 @@ class _Engine:
         self._partitions = config.market_partitions
         self._desks = [
             StrategyDesk(
-                config.universe, session, config.strategies, config.bar_minutes, config.broker, config.stamp
+                config.universe,
+                session,
+                config.strategies,
+                bar_minutes=config.bar_minutes,
+                broker=config.broker,
+                stamp=config.stamp,
             )
             for _ in range(config.market_partitions)
         ]
@@ -229,5 +230,3 @@ def fills_of(events: Sequence[Event]) -> tuple[OrderFilled, ...]:
 def final_snapshot(events: Sequence[Event]) -> PnlSnapshot:
     """Pick the last snapshot: the session's result."""
     return [event for event in events if isinstance(event, PnlSnapshot)][-1]
-
-

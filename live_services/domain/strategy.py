@@ -7,6 +7,7 @@ virtual positions: they are not told what risk or the broker did, so nothing flo
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,25 @@ class _Batch:
 
     bars: Bars
     rows: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Instant:
+    """The rows of a batch whose bars end at one time; their instruments ascend."""
+
+    batch: _Batch
+    first: int
+    end: int
+
+    @property
+    def decision_ns(self) -> int:
+        return int(self.batch.bars.end_ns[self.first])
+
+    def row_of(self, instrument: int) -> int | None:
+        """Row of an instrument's bar; None if it has none now."""
+        instruments = self.batch.bars.instrument[self.first : self.end]
+        at = int(np.searchsorted(instruments, instrument))
+        return self.first + at if at < len(instruments) and instruments[at] == instrument else None
 
 
 @dataclass(slots=True)
@@ -127,6 +147,7 @@ class StrategyDesk:
         universe: Universe,
         session: Session,
         strategies: Sequence[StrategySettings],
+        *,
         bar_minutes: int,
         broker: Broker = "paper",
         stamp: Stamp | None = None,
@@ -212,18 +233,18 @@ class StrategyDesk:
         scores = {name: self._scores(book, batch) for name, book in self._books.items()}
         signals: list[SignalGenerated] = []
         edges = [0, *(np.flatnonzero(np.diff(bars.end_ns)) + 1).tolist(), len(bars)]
-        for first, end in zip(edges[:-1], edges[1:], strict=True):
-            signals += self._decide_at(batch, scores, first, end)
+        for first, end in itertools.pairwise(edges):
+            signals += self._decide_at(_Instant(batch, first, end), scores)
         self._forget_unused_models(int(bars.end_ns[-1]))
         return signals
 
-    def _decide_at(self, batch: _Batch, scores: dict[str, _Scores], first: int, end: int) -> list[SignalGenerated]:
+    def _decide_at(self, instant: _Instant, scores: dict[str, _Scores]) -> list[SignalGenerated]:
         closes: list[tuple[int, SignalGenerated]] = []
         opens: list[tuple[int, SignalGenerated]] = []
         for name, book in self._books.items():
-            closed = list(self._closes(book, batch, first, end))
+            closed = list(self._closes(book, instant))
             closes += closed
-            opens += self._opens(book, batch, scores[name], first, end, {instrument for instrument, _ in closed})
+            opens += self._opens(book, instant, scores[name], {instrument for instrument, _ in closed})
         return [signal for group in (closes, opens) for _, signal in sorted(group, key=lambda pair: pair[0])]
 
     def _scores(self, book: _Book, batch: _Batch) -> _Scores:
@@ -246,23 +267,22 @@ class StrategyDesk:
             beyond[mine] = (found >= model.buy_threshold) | (found <= model.sell_threshold)
         return _Scores(score, np.flatnonzero(beyond), model_of)
 
-    def _closes(self, book: _Book, batch: _Batch, first: int, end: int) -> Iterator[tuple[int, SignalGenerated]]:
-        decision_ns = int(batch.bars.end_ns[first])
+    def _closes(self, book: _Book, instant: _Instant) -> Iterator[tuple[int, SignalGenerated]]:
+        decision_ns = instant.decision_ns
         exit_ns = self.session.close_ns - book.settings.exit_minutes_before_close * MINUTE_NS
-        instruments = batch.bars.instrument[first:end]
         for instrument, position in sorted(book.positions.items()):
-            row = int(np.searchsorted(instruments, instrument))
-            if row < len(instruments) and instruments[row] == instrument:
-                position.batch, position.row = batch, first + row
+            if (row := instant.row_of(instrument)) is not None:
+                position.batch, position.row = instant.batch, row
                 position.bars_held += 1
             if position.bars_held >= book.settings.holding_bars or decision_ns >= exit_ns:
                 del book.positions[instrument]
                 yield instrument, self._close(book, position, decision_ns)
 
     def _opens(
-        self, book: _Book, batch: _Batch, scores: _Scores, first: int, end: int, closed: set[int]
+        self, book: _Book, instant: _Instant, scores: _Scores, closed: set[int]
     ) -> Iterator[tuple[int, SignalGenerated]]:
-        lo, hi = np.searchsorted(scores.candidates, (first, end))
+        batch = instant.batch
+        lo, hi = np.searchsorted(scores.candidates, (instant.first, instant.end))
         for row in scores.candidates[lo:hi].tolist():
             instrument = int(batch.bars.instrument[row])
             model = book.assignments[scores.model_of[row]].model
@@ -280,16 +300,17 @@ class StrategyDesk:
                 row=row,
             )
             book.positions[instrument] = position
-            yield instrument, self._signal(book, position, "open", side, score, int(batch.bars.end_ns[row]))
+            yield instrument, self._signal(book, position, instant.decision_ns, intent="open", side=side, score=score)
 
     def _close(self, book: _Book, position: _VirtualPosition, decision_ns: int) -> SignalGenerated:
         rows, _ = position.batch.rows[position.model.schema.hash]
         row = np.ascontiguousarray(rows[position.row : position.row + 1])
         score = float(position.model.model.score(row)[0])
-        return self._signal(book, position, "close", "SELL" if position.side == "BUY" else "BUY", score, decision_ns)
+        side: Side = "SELL" if position.side == "BUY" else "BUY"
+        return self._signal(book, position, decision_ns, intent="close", side=side, score=score)
 
     def _signal(
-        self, book: _Book, position: _VirtualPosition, intent: Intent, side: Side, score: float, decision_ns: int
+        self, book: _Book, position: _VirtualPosition, decision_ns: int, *, intent: Intent, side: Side, score: float
     ) -> SignalGenerated:
         instrument = self._universe.instruments[position.instrument]
         bar = _bar_values(position.batch.bars, position.row)

@@ -41,6 +41,11 @@ MODELS_LOADED: Final = Topic("models.loaded", "shared", per_market_partition=Fal
 MODELS_REFUSED: Final = Topic("models.refused", "shared", per_market_partition=False, watermarked=False)
 
 
+def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
+    """Give the topic that the market comes on."""
+    return MARKET_TICKS if feed == "ticks" else MARKET_BARS
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerTopics:
     """The topics of one broker's world."""

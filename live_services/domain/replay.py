@@ -1,0 +1,82 @@
+"""How a recorded session is cut into frames: by event time, on an absolute grid, the same at every replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
+from live_services.domain.clock import session_end_ns
+from live_services.domain.engine import event_times, within_session
+
+_MILLISECOND_NS: Final = 1_000_000
+_IDLE_WATERMARK_NS: Final = 100 * _MILLISECOND_NS  # an idle market still has a clock, but not one tick of it per frame
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Everything between the cut before and ``watermark_ns``."""
+
+    watermark_ns: int
+    number: int
+    """Number of the grid cell since the session's open; the same at every replay."""
+    parts: tuple[Ticks | Bars, ...]
+    """By market partition; an empty part goes out as a watermark."""
+
+
+def cuts_of_session(
+    market: Ticks | Bars, session: Session, universe: Universe, partitions: int, *, frame_ms: int, paced: bool
+) -> Iterator[Cut]:
+    """Cut a session.
+
+    Parameters
+    ----------
+    market : Ticks or Bars
+        In order of event time; what is outside the session is left out.
+    frame_ms : int
+        Event time in a frame of ticks; cuts are at multiples of it. Bars are cut after each end.
+    paced : bool
+        True: also cut the idle stretches, every 100 ms of ticks (1 s of bars) at most. False: only at grid points with
+        ticks, and at the first one at or after each minute.
+
+    Yields
+    ------
+    Cut
+        First an empty one at the session's open, last one at its end, one second after the close.
+    """
+    market = within_session(market, session)
+    times = event_times(market)
+    if isinstance(market, Ticks):
+        watermarks = _tick_cuts(times, session, frame_ms * _MILLISECOND_NS, paced=paced)
+        cell_ns = frame_ms * _MILLISECOND_NS
+    else:
+        watermarks, cell_ns = _bar_cuts(times, session, paced=paced), SECOND_NS
+    whose = universe.partition_of(market.instrument, partitions)
+    done = 0
+    yield Cut(session.open_ns, 0, tuple(market[0:0] for _ in range(partitions)))
+    for watermark_ns in watermarks.tolist():
+        end = int(np.searchsorted(times, watermark_ns))
+        rows, of = market[done:end], whose[done:end]
+        parts = (rows,) if partitions == 1 else tuple(rows[of == partition] for partition in range(partitions))
+        yield Cut(watermark_ns, (watermark_ns - 1) // cell_ns - session.open_ns // cell_ns, parts)
+        done = end
+
+
+def _tick_cuts(times: NDArray[np.int64], session: Session, frame_ns: int, *, paced: bool) -> NDArray[np.int64]:
+    step_ns = max(frame_ns, _IDLE_WATERMARK_NS) if paced else MINUTE_NS
+    idle = np.arange(session.open_ns + step_ns, session.close_ns, step_ns, dtype=np.int64)
+    cuts = np.concatenate([(times // frame_ns + 1) * frame_ns, -(-idle // frame_ns) * frame_ns])
+    return _ended(np.minimum(cuts, session.close_ns), session)
+
+
+def _bar_cuts(times: NDArray[np.int64], session: Session, *, paced: bool) -> NDArray[np.int64]:
+    idle = np.arange(session.open_ns + SECOND_NS, session.close_ns if paced else 0, SECOND_NS, dtype=np.int64)
+    return _ended(np.concatenate([times + 1, idle]), session)
+
+
+def _ended(cuts: NDArray[np.int64], session: Session) -> NDArray[np.int64]:
+    return np.unique(np.append(cuts, session_end_ns(session)))

@@ -1,0 +1,272 @@
+"""Model loading: follows the aliases, proves versions off the event loop, and hands over what may run.
+
+The alias is the truth and is polled; a `models.promoted` event only makes the next poll come at once. A version is
+proved (gate, digests, structure, feature schema, golden rows) before a strategy runner sees it. What is refused changes
+nothing: the version that runs goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from feature_store.features import UnknownFeature, feature_schema
+from live_services.domain.strategy import LoadedModel
+from live_services.settings import Settings, StrategySettings
+from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
+from models_registry.refs import Alias, ModelIdentity, ModelRef, Sidecar
+
+_log = structlog.get_logger(__name__)
+
+_FIRST_TRIES: Final = 5  # a registry that starts beside us needs a moment; then the session starts without a model
+_FIRST_WAIT_SECONDS: Final = 1.0
+
+VersionKey = tuple[str, str]
+"""Model name and version."""
+GateQuestion = Callable[[str, str, Alias], str | None]
+"""``(name, version, rung)`` → None if the version may run there, else why not."""
+
+
+class ModelSource(Protocol):
+    """What the loader needs of the registry."""
+
+    def resolve(self, ref: ModelRef, /) -> str | None:
+        """Give the version an alias names now."""
+        ...
+
+    def fetch(self, name: str, version: str, /) -> tuple[Sidecar, Mapping[str, bytes]]:
+        """Give a version's sidecar and artifact files."""
+        ...
+
+
+class ModelUnavailable(Exception):
+    """A version that the log says was running can no longer be loaded, so the session cannot be run again as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a strategy should run now: a proved model, or none and why."""
+
+    model: LoadedModel | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that an alias names and that must not run."""
+
+    version: str
+    reason: str
+
+
+def prove(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minutes: int) -> LoadedModel:
+    """Turn a version's files into a model that may score; never unpickles.
+
+    Raises
+    ------
+    models_registry.packing.ModelRefusedError
+        If anything does not fit; says what to do.
+    """
+    try:
+        schema = feature_schema([column.name for column in sidecar.feature_schema], bar_minutes)
+    except UnknownFeature as unknown:
+        raise FeatureSchemaMismatch(
+            f"{sidecar.model_name} version {version} needs features that this code does not have: {unknown}"
+        ) from unknown
+    if sidecar.bar_clock != schema.bar_clock:
+        raise FeatureSchemaMismatch(
+            f"{sidecar.model_name} version {version} was trained on bars of {sidecar.bar_clock}, this process builds "
+            f"{schema.bar_clock}: set market.bar_minutes to what it was trained on, or train on these bars"
+        )
+    model = load(files, sidecar, expected_feature_schema_hash=schema.hash)
+    identity = ModelIdentity(model_name=sidecar.model_name, model_version=version, feature_schema_hash=schema.hash)
+    sha256 = sidecar.artifact_sha256.get("flat.npz", "")
+    return LoadedModel(identity, schema, model, sidecar.buy_threshold, sidecar.sell_threshold, sha256)
+
+
+class ModelLoader:
+    """Keeps, for every strategy, the model it should run; shared by all tasks of a process.
+
+    Parameters
+    ----------
+    source
+        The registry.
+    may_run
+        Whether a version may run on a rung: its gate passed, or the ledger overrules it.
+    strategies
+        Whose aliases to follow.
+    bar_minutes
+        Length of the bars this process computes features on.
+    poll_seconds
+        How often the aliases are looked at.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        may_run: GateQuestion,
+        strategies: Sequence[StrategySettings],
+        *,
+        bar_minutes: int,
+        poll_seconds: float,
+    ) -> None:
+        self.candidates: dict[str, Candidate] = {}
+        """By strategy; absent until the registry answered about it, or while its first version is refused."""
+        self.refusals: dict[str, Refusal] = {}
+        """By strategy: the version its alias names now, if it is refused."""
+        self.outage = ""
+        """Why the registry or the ledger could not be asked the last time; empty while they answer."""
+        self._source = source
+        self._may_run = may_run
+        self._references = {strategy.name: ModelRef.parse(strategy.model) for strategy in strategies}
+        self._bar_minutes = bar_minutes
+        self._poll_seconds = poll_seconds
+        self._loaded: dict[VersionKey, LoadedModel] = {}
+        self._unloadable: dict[VersionKey, str] = {}
+        self._nudged = asyncio.Event()
+        self._refreshing = asyncio.Lock()
+        self._starting = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- what a strategy runner asks ------------------------------------------------------------------------------
+
+    def loaded(self, name: str, version: str) -> LoadedModel:
+        """Give a version that was proved before.
+
+        Raises
+        ------
+        ModelUnavailable
+            If it was not.
+        """
+        try:
+            return self._loaded[name, version]
+        except KeyError:
+            raise ModelUnavailable(f"{name} version {version} was not loaded before the session's records") from None
+
+    def check(self) -> None:
+        """Raise what ended the background loop, if anything did."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    def nudge(self) -> None:
+        """Look at the aliases now, and look again at what could not be loaded."""
+        self._unloadable.clear()
+        self._nudged.set()
+
+    async def require(self, name: str, version: str) -> None:
+        """Load a version that the log names, whatever its alias says now.
+
+        Raises
+        ------
+        ModelUnavailable
+            If it cannot be loaded.
+        """
+        if (name, version) in self._loaded:
+            return
+        try:
+            await self._load(name, version)
+        except (ModelRefusedError, OSError) as cause:
+            raise ModelUnavailable(
+                f"the log says that {name} version {version} traded in this session, but it cannot be loaded: {cause}. "
+                "Make the version available again; without it the session cannot be continued as it was"
+            ) from cause
+
+    async def start(self) -> None:
+        """Look at the aliases once and go on in the background; a second call changes nothing."""
+        async with self._starting:
+            if self._task is None:
+                await self._first_look()
+                self._task = asyncio.create_task(self._follow(), name="model-loader")
+
+    async def stop(self) -> None:
+        """End the background loop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _first_look(self) -> None:
+        for waits_left in reversed(range(_FIRST_TRIES)):
+            await self.refresh()
+            if not self.outage or not waits_left:
+                return
+            await asyncio.sleep(_FIRST_WAIT_SECONDS)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._nudged.wait()
+            except TimeoutError:
+                pass
+            self._nudged.clear()
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look at every strategy's alias, and prove what is new behind it."""
+        async with self._refreshing:
+            try:
+                for strategy, ref in self._references.items():
+                    await self._refresh_one(strategy, ref)
+            except (OSError, SQLAlchemyError) as failure:
+                if not self.outage:
+                    _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
+                self.outage = f"the model registry or the ledger does not answer: {failure}"
+            else:
+                self.outage = ""
+
+    async def _refresh_one(self, strategy: str, ref: ModelRef) -> None:
+        version = await asyncio.to_thread(self._source.resolve, ref)
+        if version is None:
+            self.candidates[strategy] = Candidate(None, f"{ref} names no version")
+            self.refusals.pop(strategy, None)
+            return
+        current = self.candidates.get(strategy)
+        if current is not None and current.model is not None and current.model.identity.model_version == version:
+            self.refusals.pop(strategy, None)
+            return
+        try:
+            reason = await asyncio.to_thread(self._may_run, ref.name, version, ref.alias)
+            model = None if reason is not None else await self._load(ref.name, version)
+        except ModelRefusedError as refused:
+            model, reason = None, str(refused)
+        if model is None:
+            self.refusals[strategy] = Refusal(version, reason or "")
+            if current is not None and current.model is None:
+                self.candidates[strategy] = Candidate(None, f"{ref} names version {version}: {reason}")
+        else:
+            self.candidates[strategy] = Candidate(model, f"{ref} names version {version}")
+            self.refusals.pop(strategy, None)
+
+    async def _load(self, name: str, version: str) -> LoadedModel:
+        key = (name, version)
+        if key in self._unloadable:
+            raise ModelRefusedError(self._unloadable[key])
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = await asyncio.to_thread(self._fetch_and_prove, name, version)
+            except ModelRefusedError as refused:
+                self._unloadable[key] = str(refused)
+                raise
+        return self._loaded[key]
+
+    def _fetch_and_prove(self, name: str, version: str) -> LoadedModel:
+        sidecar, files = self._source.fetch(name, version)
+        return prove(sidecar, files, version, self._bar_minutes)
+
+
+def build_loader(settings: Settings, source: ModelSource, may_run: GateQuestion) -> ModelLoader:
+    """Build the loader of a process's strategies."""
+    return ModelLoader(
+        source,
+        may_run,
+        settings.strategies,
+        bar_minutes=settings.market.bar_minutes,
+        poll_seconds=settings.mlflow.poll_seconds,
+    )

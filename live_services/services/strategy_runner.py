@@ -1,0 +1,200 @@
+"""Strategy runner: the market in, raw signals out; which model runs from when on is a record on its control topic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from feature_store.features import compile_kernels
+from feature_store.market import Session, Universe
+from live_services.domain.chain import Stamp
+from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned, event_id
+from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
+from live_services.domain.strategy import Assignment, StrategyDesk
+from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, broker_topics, market_topic
+from live_services.services.model_loading import Candidate, ModelLoader
+from live_services.settings import Settings, StrategySettings
+from models_registry.refs import ModelRef
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class StrategyState:
+    """One task's strategies for one session."""
+
+    task: TaskId
+    desk: StrategyDesk
+    refused: set[tuple[str, str, str]] = field(default_factory=set)
+    """What was announced as refused: strategy, version, reason."""
+
+
+class StrategyRunner:
+    """A `Service`: one task for each market partition."""
+
+    name = "strategy_runner"
+    single_task = False
+
+    def __init__(
+        self, settings: Settings, universe: Universe, loader: ModelLoader, stamp: Stamp, *, broker: Broker = "paper"
+    ) -> None:
+        topics = broker_topics(broker)
+        self.scope: Broker = broker
+        self.inputs = (Input(market_topic(settings.market.feed)), Input(topics.control, "control"))
+        self.outputs = (topics.signals_raw, MODELS_LOADED, MODELS_REFUSED)
+        self._on_bars = settings.market.feed == "bars"
+        self._strategies = {strategy.name: strategy for strategy in settings.strategies}
+        self._bar_minutes = settings.market.bar_minutes
+        self._universe = universe
+        self._loader = loader
+        self._stamp = stamp
+
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:  # a Service takes the task
+        """Load what the session's control records name, look at the aliases, and compile the kernels.
+
+        Raises
+        ------
+        ModelUnavailable
+            If a version that the log says was running cannot be loaded any more.
+        """
+        _log.debug("preparing", task=str(task), control_records=len(control))
+        await asyncio.to_thread(compile_kernels)
+        for event in control:
+            if isinstance(event, StrategyModelAssigned) and event.model_version is not None:
+                await self._loader.require(event.model_name, event.model_version)
+        await self._loader.start()
+
+    def open_session(self, session: Session, task: TaskId) -> StrategyState:
+        """Begin the session without bars, positions or models; ``commands`` assigns the models."""
+        desk = StrategyDesk(
+            self._universe,
+            session,
+            tuple(self._strategies.values()),
+            bar_minutes=self._bar_minutes,
+            broker=self.scope,
+            stamp=self._stamp,
+        )
+        return StrategyState(task, desk)
+
+    def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
+        """Assign to each strategy what it should run and does not; announce each refused version once."""
+        self._loader.check()
+        for strategy in self._strategies.values():
+            yield from self._assignment_due(state, strategy, now_ns)
+            yield from self._refusal_due(state, strategy, now_ns)
+
+    def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
+        """Take market data, or a control record of this task.
+
+        Raises
+        ------
+        TypeError
+            For any other event.
+        """
+        if isinstance(record, TickSlice):
+            return state.desk.on_ticks(record.ticks, record.position)
+        if isinstance(record, BarSlice):
+            state.desk.on_bars(record.bars, record.position)
+            return ()
+        if isinstance(record.event, StrategyModelAssigned):
+            return self._assign(state, record)
+        raise TypeError(f"{self.name} does not take {record!r:.200}")
+
+    def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
+        """Decide on the bars that the watermark closed."""
+        return state.desk.advance(now_ns)
+
+    def promise(self, now_ns: int) -> int:
+        """Bars built from ticks and ending now are decided; of bars that come as bars, more may end now."""
+        return now_ns if self._on_bars else now_ns + 1
+
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def _assign(self, state: StrategyState, record: EventRecord) -> Iterable[Event]:
+        event = record.event
+        if not isinstance(event, StrategyModelAssigned) or event.strategy not in self._strategies:
+            return ()  # a strategy that the configuration no longer has
+        if event.model_version is None:
+            state.desk.assign(Assignment(event.event_time_ns, event.strategy, None))
+            return ()
+        model = self._loader.loaded(event.model_name, event.model_version)
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model))
+        ref = ModelRef.parse(self._strategies[event.strategy].model)
+        return (
+            ModelLoaded(
+                broker=self.scope,
+                event_id=event_id("loaded", event.event_id),
+                correlation_id=event.correlation_id,
+                causation_id=event.event_id,
+                event_time_ns=event.event_time_ns,
+                strategy=event.strategy,
+                model_name=event.model_name,
+                model_version=event.model_version,
+                alias=ref.alias,
+                feature_schema_hash=model.identity.feature_schema_hash,
+                artifact_sha256=model.artifact_sha256,
+                task=str(state.task),
+            ),
+        )
+
+    def _assignment_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+        current = state.desk.assigned(strategy.name)
+        candidate = self._loader.candidates.get(strategy.name)
+        if candidate is None:
+            if current is not None:
+                return  # the registry is silent, or names a version that is refused: what runs goes on
+            candidate = Candidate(None, self._why_unknown(strategy))
+        wanted = candidate.model.identity if candidate.model is not None else None
+        running = current.model.identity if current is not None and current.model is not None else None
+        if current is not None and wanted == running:
+            return
+        if wanted is None:
+            _log.warning("strategy_disabled", strategy=strategy.name, task=str(state.task), reason=candidate.reason)
+        identity = event_id("assigned", str(state.task), strategy.name, now_ns, wanted.model_version if wanted else "")
+        yield StrategyModelAssigned(
+            event_type="strategy.model_assigned",
+            broker=self.scope,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=now_ns,
+            strategy=strategy.name,
+            model_name=ModelRef.parse(strategy.model).name,
+            model_version=wanted.model_version if wanted else None,
+            feature_schema_hash=wanted.feature_schema_hash if wanted else None,
+            reason=candidate.reason,
+        )
+
+    def _why_unknown(self, strategy: StrategySettings) -> str:
+        refusal = self._loader.refusals.get(strategy.name)
+        if refusal is not None:
+            return f"{strategy.model} names version {refusal.version}: {refusal.reason}"
+        return self._loader.outage or "the model registry has not answered yet"
+
+    def _refusal_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+        refusal = self._loader.refusals.get(strategy.name)
+        if refusal is None or (strategy.name, refusal.version, refusal.reason) in state.refused:
+            return
+        state.refused.add((strategy.name, refusal.version, refusal.reason))
+        current = state.desk.assigned(strategy.name)
+        running = current.model.identity.model_version if current is not None and current.model is not None else None
+        _log.warning("model_refused", strategy=strategy.name, version=refusal.version, reason=refusal.reason)
+        ref = ModelRef.parse(strategy.model)
+        identity = event_id("refused", str(state.task), strategy.name, refusal.version, refusal.reason)
+        yield ModelRefused(
+            broker=self.scope,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=now_ns,
+            strategy=strategy.name,
+            model_name=ref.name,
+            model_version=refusal.version,
+            alias=ref.alias,
+            reason=refusal.reason,
+            running_version=running,
+            task=str(state.task),
+        )

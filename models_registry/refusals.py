@@ -1,0 +1,82 @@
+"""Why a model version does not run, and the digests that stand before anything is read.
+
+A refused version changes nothing: what is running goes on. The tree:
+
+    ModelRefusedError
+    ├── TamperedModel          a file is not what the sidecar names, or its structure is unsafe
+    ├── FeatureSchemaMismatch  the model was trained on other features than those being computed
+    ├── GoldenRowsDiffer       the packed model does not say here what the trained one said
+    ├── UnknownModelVersion    the registry holds no such version
+    └── GateNotPassed          the gate for the rung did not pass and nobody overruled it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from models_registry.refs import GateCheck
+
+MODEL_FILE: Final = "model.skops"
+FLAT_FILE: Final = "flat.npz"
+GOLDEN_FILE: Final = "golden.npz"
+SIDECAR_FILE: Final = "sidecar.json"
+ARTIFACT_FILES: Final = (MODEL_FILE, FLAT_FILE, GOLDEN_FILE)
+"""What a version consists of beside its sidecar; the sidecar names the SHA-256 of each."""
+
+
+class ModelRefusedError(Exception):
+    """A model version that must not run; the message says why and what to do."""
+
+
+class TamperedModel(ModelRefusedError):
+    """Bytes that are not what was registered, or that no trainer of ours writes."""
+
+
+class FeatureSchemaMismatch(ModelRefusedError):
+    """A model of other features; never papered over."""
+
+
+class GoldenRowsDiffer(ModelRefusedError):
+    """The golden rows score differently here; equality is promised per platform and library versions."""
+
+
+class UnknownModelVersion(ModelRefusedError):
+    """A name, version or alias that the registry does not hold."""
+
+
+class GateNotPassed(ModelRefusedError):
+    """A gate that said no; ``failed`` are the checks that did not pass."""
+
+    def __init__(self, message: str, failed: tuple[GateCheck, ...] = ()) -> None:
+        super().__init__(message)
+        self.failed = failed
+
+
+def sha256_of(value: bytes) -> str:
+    """SHA-256 of bytes, hexadecimal."""
+    return hashlib.sha256(value).hexdigest()
+
+
+def verify_digests(files: Mapping[str, bytes], expected: Mapping[str, str]) -> None:
+    """Compare every file with the sidecar's ``artifact_sha256`` before anything is parsed.
+
+    Raises
+    ------
+    TamperedModel
+        If a file is missing, unexpected, or has other bytes; names the file.
+    """
+    names = set(ARTIFACT_FILES)
+    if set(expected) != names or set(files) != names:
+        raise TamperedModel(
+            f"a version has exactly {sorted(names)}; the sidecar names {sorted(expected)}, found {sorted(files)}. "
+            "Train and register the model again."
+        )
+    for name in ARTIFACT_FILES:
+        found = sha256_of(files[name])
+        if found != expected[name]:
+            raise TamperedModel(
+                f"{name} has SHA-256 {found[:16]}…, the sidecar says {expected[name][:16]}…: the artifact was changed "
+                "after training. Do not use this version; promote another one or train again."
+            )

@@ -1,0 +1,239 @@
+# ruff: noqa: N806
+import numpy as np
+import pytest
+
+from models_registry.flat import LAYOUT, dump_arrays, flatten, load_arrays, load_flat
+from models_registry.packing import (
+    FeatureSchemaMismatch,
+    GoldenRowsDiffer,
+    ModelRefusedError,
+    TamperedModel,
+    load,
+    pack,
+    parity,
+)
+from models_registry.refusals import FLAT_FILE, GOLDEN_FILE, sha256_of
+from tests.models_registry_frames import SCHEMA_HASH, frame, packed, sidecar, trained
+
+ALGORITHMS = ["hist_gradient_boosting", "logistic_regression"]
+
+
+def with_file(files, name, value):
+    """A version whose sidecar agrees with the changed file: what is left is the structure's own guard."""
+    changed = dict(files) | {name: value}
+    record = sidecar().model_copy(update={"artifact_sha256": {n: sha256_of(v) for n, v in changed.items()}})
+    return changed, record
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_packed_model_loads_and_scores_like_the_trained_one(algorithm):
+    model = load(packed(algorithm).files, sidecar(algorithm), expected_feature_schema_hash=SCHEMA_HASH)
+    X = frame(seed=9).X
+    reference = trained(algorithm).estimator.predict_proba(X)[:, 1]
+    if algorithm == "hist_gradient_boosting":
+        assert model.score(X).tobytes() == reference.tobytes()
+    else:
+        assert np.max(np.abs(model.score(X) - reference)) <= 1e-12
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_scores_do_not_depend_on_how_rows_are_batched(algorithm):
+    model = load(packed(algorithm).files, sidecar(algorithm), expected_feature_schema_hash=SCHEMA_HASH)
+    X = frame(seed=9).X[:200]
+    one_by_one = np.concatenate([model.score(X[i : i + 1]) for i in range(len(X))])
+    assert one_by_one.tobytes() == model.score(X).tobytes() == model.score(np.asfortranarray(X)).tobytes()
+
+
+def test_trees_send_missing_values_where_scikit_learn_does():
+    X = frame(seed=9).X[:3000].copy()
+    X[np.random.default_rng(0).random(X.shape) < 0.3] = np.nan
+    model = load(packed().files, sidecar(), expected_feature_schema_hash=SCHEMA_HASH)
+    assert model.score(X).tobytes() == trained().estimator.predict_proba(X)[:, 1].tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_parity_holds_on_rows_that_are_not_golden(algorithm):
+    found = parity(packed(algorithm), trained(algorithm).estimator, frame(seed=8).X[:1000])
+    assert found.holds
+    assert found.rows == 1000
+
+
+def test_flat_and_golden_files_are_the_same_bytes_every_time():
+    again = pack(trained().estimator, trained().golden_rows)
+    assert {n: again.sha256[n] for n in (FLAT_FILE, GOLDEN_FILE)} == {
+        n: packed().sha256[n] for n in (FLAT_FILE, GOLDEN_FILE)
+    }
+
+
+def test_the_skops_file_is_the_estimator():
+    import skops.io
+
+    back = skops.io.loads(
+        packed().files["model.skops"], trusted=["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
+    )
+    X = frame().X[:50]
+    np.testing.assert_array_equal(back.predict_proba(X), trained().estimator.predict_proba(X))
+
+
+def test_loading_never_deserialises_the_skops_file(monkeypatch):
+    import skops.io
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("live code read model.skops")
+
+    for name in ("load", "loads"):
+        monkeypatch.setattr(skops.io, name, refuse)
+    load(packed().files, sidecar(), expected_feature_schema_hash=SCHEMA_HASH)
+
+
+def test_digests_are_compared_before_anything_is_parsed():
+    broken = dict.fromkeys(packed().files, b"no model")
+    with pytest.raises(TamperedModel, match="the artifact was changed"):
+        load(broken, sidecar(), expected_feature_schema_hash="another")
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_a_missing_or_unexpected_file_is_refused(change):
+    files = dict(packed().files)
+    if change == "missing":
+        del files[FLAT_FILE]
+    else:
+        files["run_me.py"] = b""
+    with pytest.raises(TamperedModel, match="exactly"):
+        load(files, sidecar(), expected_feature_schema_hash=SCHEMA_HASH)
+
+
+def test_a_model_of_other_features_is_refused():
+    with pytest.raises(FeatureSchemaMismatch, match="Train the model on the current features"):
+        load(packed().files, sidecar(), expected_feature_schema_hash="0" * 64)
+
+
+def test_a_model_that_says_something_else_on_the_golden_rows_is_refused():
+    golden = load_arrays(packed().files[GOLDEN_FILE], {"X": ("<f8", 2), "score": ("<f8", 1)}, GOLDEN_FILE)
+    golden["score"] = golden["score"].copy()
+    golden["score"][7] = np.nextafter(golden["score"][7], 1.0)
+    files, record = with_file(packed().files, GOLDEN_FILE, dump_arrays(golden))
+    with pytest.raises(GoldenRowsDiffer, match="1 of"):
+        load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
+
+
+def _first_split(arrays):
+    return int(np.flatnonzero(arrays["is_leaf"] == 0)[0])
+
+
+def _set(name, value):
+    def change(arrays):
+        arrays[name][_first_split(arrays)] = value
+
+    return change
+
+
+def _drop(arrays):
+    del arrays["right"]
+
+
+def _retype(arrays):
+    arrays["threshold"] = arrays["threshold"].astype(np.float32)
+
+
+def _shorten(arrays):
+    arrays["value"] = arrays["value"][:-1]
+
+
+def _uncover(arrays):
+    arrays["tree_start"] = arrays["tree_start"][:-1]
+
+
+def _format(arrays):
+    arrays["format_version"] = np.array(2)
+
+
+def _width(arrays):
+    arrays["n_features"] = np.array(40)
+
+
+def _one_leaf_nan(arrays):
+    arrays["value"][-1] = np.nan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("left", 0),
+        _set("left", -1),
+        _set("right", 10_000),
+        _set("feature", 4),
+        _set("feature", -1),
+        _set("threshold", np.nan),
+        _set("missing_left", 2),
+        _drop,
+        _retype,
+        _shorten,
+        _uncover,
+        _format,
+        _width,
+        _one_leaf_nan,
+    ],
+)
+def test_a_crafted_tree_is_refused_even_when_its_digest_fits(change):
+    _, arrays = flatten(trained().estimator)
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    change(arrays)
+    files, record = with_file(packed().files, FLAT_FILE, dump_arrays(arrays))
+    with pytest.raises(TamperedModel, match=r"flat\.npz"):
+        load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
+
+
+def test_a_pickled_array_is_refused():
+    import io
+
+    buffer = io.BytesIO()
+    _, arrays = flatten(trained().estimator)
+    np.savez(buffer, allow_pickle=True, **(arrays | {"value": np.array([print], dtype=object)}))
+    files, record = with_file(packed().files, FLAT_FILE, buffer.getvalue())
+    with pytest.raises(TamperedModel, match="without pickle"):
+        load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
+
+
+def test_a_linear_model_with_a_zero_scale_is_refused():
+    _, arrays = flatten(trained("logistic_regression").estimator)
+    arrays["scale"] = np.zeros_like(arrays["scale"])
+    with pytest.raises(TamperedModel, match="not positive"):
+        load_flat(dump_arrays(arrays), "logistic_regression", 4)
+
+
+def test_the_layout_of_both_kinds_is_what_flatten_writes():
+    for algorithm in ALGORITHMS:
+        kind, arrays = flatten(trained(algorithm).estimator)
+        assert kind == algorithm
+        assert {n: (a.dtype.str, a.ndim) for n, a in arrays.items()} == LAYOUT[kind]
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 5)), np.zeros((3, 4), dtype=np.float32), np.zeros(4)])
+def test_rows_of_another_shape_or_dtype_are_not_scored(rows):
+    model = load(packed().files, sidecar(), expected_feature_schema_hash=SCHEMA_HASH)
+    with pytest.raises(ValueError, match="4 features"):
+        model.score(rows)
+
+
+def test_no_rows_have_no_scores():
+    model = load(packed().files, sidecar(), expected_feature_schema_hash=SCHEMA_HASH)
+    assert model.score(np.empty((0, 4))).shape == (0,)
+
+
+def test_packing_needs_enough_finite_golden_rows():
+    with pytest.raises(ValueError, match="at least 64"):
+        pack(trained().estimator, trained().golden_rows[:63])
+    with pytest.raises(ValueError, match="finite"):
+        pack(trained().estimator, np.full((64, 4), np.nan))
+
+
+def test_an_unknown_estimator_has_no_flat_form():
+    with pytest.raises(TypeError, match="no flat form"):
+        flatten(object())
+
+
+def test_every_refusal_is_one_tree():
+    assert issubclass(TamperedModel, ModelRefusedError)
+    assert issubclass(FeatureSchemaMismatch, ModelRefusedError)
+    assert issubclass(GoldenRowsDiffer, ModelRefusedError)
