@@ -314,10 +314,10 @@ async def read_topic(kafka: KafkaSettings, topic: str, partition: int | None = N
     KafkaSetupError
         If the topic does not exist.
     """
+    ours = await _partitions(kafka, [topic], partition)
     consumer = _reader(kafka)
     await consumer.start()
     try:
-        ours = await _partitions(consumer, [topic], partition)
         ends = await consumer.end_offsets(ours)
         consumer.assign(ours)
         await consumer.seek_to_beginning(*ours)
@@ -341,10 +341,10 @@ async def follow(
     KafkaSetupError
         If a topic does not exist.
     """
+    ours = await _partitions(kafka, topics)
     consumer = _reader(kafka)
     await consumer.start()
     try:
-        ours = await _partitions(consumer, topics, None)
         consumer.assign(ours)
         await (consumer.seek_to_beginning(*ours) if from_beginning else consumer.seek_to_end(*ours))
         while True:
@@ -357,14 +357,13 @@ async def follow(
 
 
 async def _partitions(
-    consumer: AIOKafkaConsumer, topics: Sequence[str], partition: int | None
+    kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
 ) -> tuple[TopicPartition, ...]:
-    known = await consumer.topics()
-    missing = [topic for topic in topics if topic not in known]
-    if missing:
+    async with _admin(kafka) as admin:
+        known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
+    if missing := [topic for topic in topics if topic not in known]:
         raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; alpha-panda up creates them")
-    counts = {topic: consumer.partitions_for_topic(topic) or set() for topic in topics}
-    return tuple(TopicPartition(t, p) for t in topics for p in sorted(counts[t]) if partition in (None, p))
+    return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 
 def _stored(record: Any) -> StoredRecord:
