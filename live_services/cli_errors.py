@@ -40,12 +40,20 @@ def expected_failures() -> tuple[type[Exception], ...]:
     import requests
     import sqlalchemy.exc
     from aiokafka.errors import KafkaError
+    from models_registry.ledger import LedgerError
+    from models_registry.promotion import PromotionError
+    from models_registry.registry import RegistryUnavailable
 
     from feature_store.market import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.embedded import EmbeddedServerError
+    from live_services.explain import ExplainError
     from live_services.kafka_jars import KafkaJarsError
+    from live_services.runtime import RuntimeFailure
+    from live_services.services.market_feed import FeedError
+    from live_services.services.model_loading import ModelUnavailable
     from live_services.supervision import SupervisionError
+    from models_registry.refusals import ModelRefusedError
 
     return (
         CommandFailed,
@@ -56,6 +64,14 @@ def expected_failures() -> tuple[type[Exception], ...]:
         EmbeddedServerError,
         KafkaJarsError,
         SupervisionError,
+        ExplainError,
+        RuntimeFailure,
+        FeedError,
+        ModelUnavailable,
+        LedgerError,
+        PromotionError,
+        ModelRefusedError,
+        RegistryUnavailable,
         KafkaSetupError,
         KafkaError,
         redis.RedisError,

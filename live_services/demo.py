@@ -28,8 +28,9 @@ from live_services.up import has_market, interrupts_ignored, signals_as_interrup
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.market import Session
     from models_registry.registry import Registry, VersionInfo
+
+    from feature_store.market import Session
 
 MARKER: Final = ".alpha-panda-demo"
 MODEL: Final = "momentum"
@@ -233,7 +234,9 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> VersionI
         _override(demo, settings, registry, version, demo.options.override_gate)
     else:
         demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
-        demo.tell(f'a person may overrule it:  alpha-panda models promote {MODEL} {version.version} --override "REASON"')
+        demo.tell(
+            f'a person may overrule it:  alpha-panda models promote {MODEL} {version.version} --override "REASON"'
+        )
         demo.tell('                      or:  alpha-panda demo … --override-gate "REASON"')
         demo.summary["promotion"] = None
         return None
@@ -324,7 +327,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     from live_services.status import read_health
 
     store = OfflineStore(settings.store_root)
-    session = replay_session(settings, store)
+    session = await asyncio.to_thread(replay_session, settings)
     stack.start_services()
     fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
     demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from feature_store.market import UnknownInstrument, ist_text
+from feature_store.market import UnknownInstrument, UnreadableFile, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import SignalGenerated, decode_event
 from live_services.domain.topics import Broker, broker_topics
@@ -58,10 +58,15 @@ def _from_store(settings: Settings, symbol: str) -> FeatureRow:
     store = OfflineStore(settings.store_root)
     universe = store.universe()
     if symbol not in universe.index_of_symbol:
-        raise UnknownInstrument(f"the store knows no instrument {symbol!r}; it knows {', '.join(universe.index_of_symbol)}")
+        raise UnknownInstrument(
+            f"the store knows no instrument {symbol!r}; it knows {', '.join(universe.index_of_symbol)}"
+        )
     schema = feature_schema(None, settings.market.bar_minutes)
     for session in reversed(store.sessions()):
-        bars, rows, warm = store.read_features(session, schema)
+        try:
+            bars, rows, warm = store.read_features(session, schema)
+        except UnreadableFile:
+            continue  # a session without features
         mine = (bars.instrument == universe.index_of_symbol[symbol]) & warm
         if mine.any():
             last = int(mine.nonzero()[0][-1])

@@ -14,9 +14,7 @@ from live_services import kafka_jars
 @contextmanager
 def jar_progress(console: Console) -> Iterator[kafka_jars.Progress]:
     """Show the download of Kafka's jars; nothing shows when all are here already."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    )
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True)
     missing = any(not jar.path(kafka_jars.cache_directory() / "maven").exists() for jar in kafka_jars.read_lock())
     if missing and not console.is_terminal:
         console.print("Fetching Apache Kafka (45 MB, once; kept in the user cache)")

@@ -112,7 +112,9 @@ async def watch(
     tally = Tally(universe, settings.market.bar_minutes * MINUTE_NS)
     reader = asyncio.create_task(_count(settings, tally))
     try:
-        with Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        with (
+            Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext() as live
+        ):
             await _until_closed(settings, stack, session, tally, console, live, budget_seconds)
         await _until_quiet(tally)
     finally:

@@ -67,11 +67,15 @@ def print_status(settings: Settings, console: Console) -> None:
     processes = Table("process", "state", "", title=str(stack.home))
     for process in sorted(stack.supervisor.processes(), key=lambda p: (p.group, p.name)):
         colour = {"RUNNING": "green", "EXITED": "dim", "FATAL": "bold red", "BACKOFF": "red"}.get(process.state, "")
-        processes.add_row(process.name, f"[{colour}]{process.state}[/]" if colour else process.state, process.description)
+        processes.add_row(
+            process.name, f"[{colour}]{process.state}[/]" if colour else process.state, process.description
+        )
     console.print(processes)
     for reason in stack.desk.skipped:
         console.print(reason, markup=False)
-    console.print(f"MLflow {settings.mlflow.tracking_uri} · Dagster {settings.dagster.url} · Kafka {settings.kafka.bootstrap_servers}")
+    console.print(
+        f"MLflow {settings.mlflow.tracking_uri} · Dagster {settings.dagster.url} · Kafka {settings.kafka.bootstrap_servers}"
+    )
     health = read_health(settings)
     if health.tasks:
         console.print(_tasks(health))
