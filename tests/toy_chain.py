@@ -38,12 +38,15 @@ PAPER = broker_topics("paper")
 UNIVERSE = Universe(instruments=tuple(Instrument(instrument_token=100 + i, symbol=f"S{i}") for i in range(4)))
 OPEN_NS = 1_767_584_700 * SECOND_NS
 SESSION = Session(dt.date(2026, 1, 5), OPEN_NS, OPEN_NS + 60 * SECOND_NS)
+DAY_NS = 86_400 * SECOND_NS
+NEXT_SESSION = Session(dt.date(2026, 1, 6), OPEN_NS + DAY_NS, OPEN_NS + DAY_NS + 60 * SECOND_NS)
 
 
-def toy_ticks(seconds: int = 60, per_second: int = 20, seed: int = 3) -> Ticks:
+def toy_ticks(session: Session = SESSION, per_second: int = 20, seed: int = 3) -> Ticks:
+    seconds = (session.close_ns - session.open_ns) // SECOND_NS
     rng = np.random.default_rng(seed)
     n = seconds * per_second
-    times = np.sort(rng.integers(0, seconds * SECOND_NS // 1_000_000, n)) * 1_000_000 + OPEN_NS
+    times = np.sort(rng.integers(0, seconds * SECOND_NS // 1_000_000, n)) * 1_000_000 + session.open_ns
     return Ticks(
         rng.integers(0, len(UNIVERSE), n).astype(np.int32),
         times.astype(np.int64),
@@ -316,6 +319,7 @@ class MemoryTask:
                 for r in self.log.topics[PAPER.control.name]
                 if any(i.role == "control" for i in self.service.inputs)
             ]
+            control = [e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns]
             resume = Resume(newest.watermark_ns, tuple(control))
         task = TaskId(self.service.name, "paper", 0)
         self.run: TaskRun[Any] = TaskRun(

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ from tests.toy_chain import (
     ToyRisk,
     ToyStrategy,
     frames_of,
-    run_chain,
     toy_settings,
     toy_signal,
     toy_ticks,
@@ -60,28 +58,27 @@ COMPARED = (PAPER.signals_raw.name, PAPER.signals_validated.name, PAPER.pnl_snap
 async def kafka(kafka_servers: str) -> AsyncIterator[KafkaSettings]:
     """The platform's topics, empty; Kafka drops the groups' offsets with the topics."""
     settings = toy_settings(kafka_servers)
-    admin = AIOKafkaAdminClient(**connection(settings.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-    await create_topics(settings)
+    await recreate(settings.kafka)
     yield settings.kafka
 
 
-async def feed(kafka: KafkaSettings, frame_ns: int, pace: float = 0.0) -> None:
+async def feed(kafka: KafkaSettings, frame_ns: int, pace: float = 0.0, partitions: int = 1) -> None:
+    async with asyncio.TaskGroup() as group:
+        for partition in range(partitions):
+            group.create_task(feed_partition(kafka, frame_ns, pace, partition, partitions))
+
+
+async def feed_partition(kafka: KafkaSettings, frame_ns: int, pace: float, partition: int, partitions: int) -> None:
     async with EventProducer(kafka) as producer:
-        await producer.produce_watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns)
-        for number, (ticks, cut) in enumerate(frames_of(toy_ticks(), frame_ns)):
-            await producer.produce_frame(MARKET_TICKS, 0, encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION))
+        await producer.produce_watermark(MARKET_TICKS, partition, SESSION, SESSION.open_ns)
+        for number, (everything, cut) in enumerate(frames_of(toy_ticks(), frame_ns)):
+            ticks = everything[UNIVERSE.partition_of(everything.instrument, partitions) == partition]
+            frame = encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION)
+            await producer.produce_frame(MARKET_TICKS, partition, frame)
             if pace:
                 await producer.flush()
                 await asyncio.sleep(pace)
-        await producer.produce_watermark(MARKET_TICKS, 0, SESSION, session_end_ns(SESSION))
+        await producer.produce_watermark(MARKET_TICKS, partition, SESSION, session_end_ns(SESSION))
 
 
 async def events(kafka: KafkaSettings, topic: str) -> list[bytes]:
@@ -131,7 +128,7 @@ async def chain_on(kafka: KafkaSettings, frame_ns: int) -> dict[str, list[bytes]
     return await all_outputs(kafka)
 
 
-async def recreate(kafka: KafkaSettings) -> None:
+async def recreate(kafka: KafkaSettings, partitions: int = 1) -> None:
     admin = AIOKafkaAdminClient(**connection(kafka))
     await admin.start()
     try:
@@ -141,7 +138,10 @@ async def recreate(kafka: KafkaSettings) -> None:
                 await asyncio.sleep(0.2)
     finally:
         await admin.close()
-    await create_topics(toy_settings(kafka.bootstrap_servers))
+    settings = toy_settings(kafka.bootstrap_servers)
+    await create_topics(
+        settings.model_copy(update={"kafka": kafka.model_copy(update={"market_partitions": partitions})})
+    )
 
 
 async def test_frames_of_different_sizes_give_the_same_outputs(kafka: KafkaSettings) -> None:
@@ -186,19 +186,49 @@ async def start_child(kafka: KafkaSettings) -> asyncio.subprocess.Process:
 
 
 async def test_a_stopped_process_commits_its_batch_and_a_successor_goes_on(kafka: KafkaSettings) -> None:
-    await feed(kafka, SECOND_NS)
+    expected = await chain_on(kafka, SECOND_NS)
+    await recreate(kafka)
+    feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.1))
     child = await start_child(kafka)
     async with asyncio.timeout(30):
         while not await events(kafka, PAPER.signals_validated.name):
             await asyncio.sleep(0.05)
     child.terminate()
     assert await asyncio.wait_for(child.wait(), 20) == 0
-    started = time.monotonic()
+    assert len(await events(kafka, PAPER.signals_validated.name)) < SIGNALS
     async with running(kafka, ToyStrategy(), ToyRisk(), ToyPortfolio()):
+        await feeding
         await until_ended(kafka, PAPER.pnl_snapshots.name)
-    assert len(await events(kafka, PAPER.signals_validated.name)) == SIGNALS
-    assert len(await events(kafka, PAPER.control.name)) == 1
-    assert time.monotonic() - started < 60
+    assert await all_outputs(kafka) == expected
+
+
+async def test_two_market_partitions_are_two_tasks_that_move_between_members(kafka: KafkaSettings) -> None:
+    two = toy_settings(kafka.bootstrap_servers).model_copy(
+        update={"kafka": kafka.model_copy(update={"market_partitions": 2})}
+    )
+    logs = []
+    for frame_ns in (SECOND_NS, 430_000_000):
+        await recreate(kafka, partitions=2)
+        stop, stop_first = asyncio.Event(), asyncio.Event()
+        feeding = asyncio.create_task(feed(two.kafka, frame_ns, pace=0.03, partitions=2))
+        async with asyncio.TaskGroup() as group:
+            for service, ends in (
+                (ToyStrategy(), stop_first),
+                (ToyStrategy(), stop),
+                (ToyRisk(), stop),
+                (ToyPortfolio(), stop),
+            ):
+                group.create_task(run_service(service, two, UNIVERSE, NoTelemetry(), ends))
+            async with asyncio.timeout(30):
+                while not await events(kafka, PAPER.signals_validated.name):
+                    await asyncio.sleep(0.1)
+            stop_first.set()
+            await feeding
+            await until_ended(kafka, PAPER.pnl_snapshots.name)
+            stop.set()
+        logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
+    assert logs[0] == logs[1]
+    assert len(logs[0][PAPER.control.name]) == 2
 
 
 async def send_raw(kafka: KafkaSettings, topic: str, value: bytes, headers: Any = ()) -> None:
@@ -295,6 +325,3 @@ async def test_creating_topics_again_changes_nothing_and_another_partition_count
 async def test_reading_a_topic_that_does_not_exist_says_so(kafka: KafkaSettings) -> None:
     with pytest.raises(KafkaSetupError, match="no topic nowhere"):
         await events(kafka, "nowhere")
-
-
-__all__ = ["run_chain"]

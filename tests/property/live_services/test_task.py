@@ -8,13 +8,14 @@ from functools import cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import SECOND_NS
+from feature_store.market import SECOND_NS, Session
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS
 from live_services.task import Received
 from tests.toy_chain import (
+    NEXT_SESSION,
     PAPER,
     SESSION,
     UNIVERSE,
@@ -32,15 +33,17 @@ COMPARED = (PAPER.signals_raw, PAPER.signals_validated, PAPER.pnl_snapshots, PAP
 
 def _feed(frame_ns: int) -> MemoryLog:
     log = MemoryLog()
-    for at in (SESSION.open_ns, None, session_end_ns(SESSION)):
-        if at is not None:
-            event = watermark(MARKET_TICKS, 0, SESSION, at)
-            log.append(MARKET_TICKS.name, value_of(event), headers_of(event))
-            continue
-        for number, (ticks, cut) in enumerate(frames_of(toy_ticks(), frame_ns)):
-            frame = encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION)
-            log.append(MARKET_TICKS.name, *frame)
+    for session in (SESSION, NEXT_SESSION):
+        _append_watermark(log, session, session.open_ns)
+        for number, (ticks, cut) in enumerate(frames_of(toy_ticks(session), frame_ns, session)):
+            log.append(MARKET_TICKS.name, *encode_tick_frame(ticks, UNIVERSE, number, cut, session))
+        _append_watermark(log, session, session_end_ns(session))
     return log
+
+
+def _append_watermark(log: MemoryLog, session: Session, at_ns: int) -> None:
+    event = watermark(MARKET_TICKS, 0, session, at_ns)
+    log.append(MARKET_TICKS.name, value_of(event), headers_of(event))
 
 
 def _run(log: MemoryLog, seed: int, kills: int) -> dict[str, list[bytes]]:
@@ -74,11 +77,11 @@ def _reference() -> dict[str, list[bytes]]:
     return _run(_feed(SECOND_NS), seed=0, kills=0)
 
 
-def test_the_chain_handles_the_whole_session() -> None:
+def test_the_chain_handles_two_whole_sessions() -> None:
     reference = _reference()
-    assert len(reference["paper.signals.raw"]) == len(reference["paper.signals.validated"]) == 60 * 20 // 7
-    assert len(reference["paper.pnl.snapshots"]) > 30
-    assert len(reference["paper.control"]) == 1
+    assert len(reference["paper.signals.raw"]) == len(reference["paper.signals.validated"]) == 2 * (60 * 20 // 7)
+    assert len(reference["paper.pnl.snapshots"]) > 60
+    assert len(reference["paper.control"]) == 2
 
 
 @settings(max_examples=25, deadline=None)
