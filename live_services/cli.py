@@ -14,8 +14,9 @@ from rich.table import Table
 
 from live_services import cli_models
 from live_services.cli_errors import ClearGroup, CommandFailed, err, out
+from live_services.composition import read_settings
 from live_services.domain.topics import Broker
-from live_services.settings import Settings, home_directory, load_settings
+from live_services.settings import load_settings
 
 app = typer.Typer(
     cls=ClearGroup,
@@ -52,21 +53,12 @@ def main(home: HomeOption = None) -> None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
 
 
-def read_settings(**options: Any) -> Settings:
-    """Read the settings; a home set in the file becomes everybody's home."""
-    settings = load_settings(**options)
-    if settings.alpha_panda_home.absolute() != home_directory().absolute():
-        os.environ["ALPHA_PANDA_HOME"] = str(settings.alpha_panda_home.absolute())
-        settings = load_settings(**options)
-    return settings
-
-
 def _tell(line: str) -> None:
     out.print(line, soft_wrap=True, markup=False)
 
 
 @app.command()
-def demo(
+def demo(  # noqa: PLR0917 (each one is an option of the command line)
     bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
     ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
     override_gate: Annotated[
@@ -197,7 +189,7 @@ def topics_tail(
     from live_services.topic_lines import tail
 
     try:
-        asyncio.run(tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, write=out.out))
+        asyncio.run(tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, write=out))
     except KeyboardInterrupt:
         err.print("ended")
 

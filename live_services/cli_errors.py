@@ -1,4 +1,4 @@
-"""Failures as one clear message and an exit code: 0 done, 1 it failed, 2 it was asked wrongly (unknown option or value)."""
+"""Failures as one clear message and an exit code: 0 done, 1 it failed, 2 wrong command line."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.embedded import EmbeddedServerError
     from live_services.explain import ExplainError
     from live_services.kafka_jars import KafkaJarsError
-    from live_services.runtime import RuntimeFailure
     from live_services.services.market_feed import FeedError
     from live_services.services.model_loading import ModelUnavailable
     from live_services.supervision import SupervisionError
+    from live_services.task import RuntimeFailure
     from models_registry.refusals import ModelRefusedError
 
     return (

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from feature_store.market import ist_text
 from live_services.cli_errors import ClearGroup, CommandFailed, out
-from live_services.settings import Settings, load_settings
+from live_services.composition import announcer, build_ledger, build_registry, read_settings
+from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the le
 @app.command("list")
 def list_models() -> None:
     """List every version with its aliases and its gate's verdict."""
-    registry = _registry(load_settings())
+    registry = build_registry(read_settings())
     table = Table("model", "version", "aliases", "champion gate", "created", "feature schema")
     for name in registry.names():
         for info in registry.versions(name):
@@ -53,7 +54,7 @@ def show(
     version: Annotated[str | None, typer.Argument(help="Version; default: the champion, else the newest.")] = None,
 ) -> None:
     """Show a version's sidecar: data, period, label, metrics, gate, digests, commit."""
-    registry = _registry(load_settings())
+    registry = build_registry(read_settings())
     version = version or registry.resolve(ModelRef(name=name, alias="champion")) or _newest(registry, name)
     sidecar = registry.sidecar(name, version)
     table = Table("", "", title=f"{name} version {version}", show_header=False)
@@ -95,9 +96,9 @@ def promote(
     ] = None,
 ) -> None:
     """Move an alias to a version whose gate passed, or overrule the gate by name and with a reason."""
-    settings = load_settings()
+    settings = read_settings()
     record = promote_as_person(
-        settings, _registry(settings), name, version, _alias(alias), reason=override or reason, override=override
+        settings, build_registry(settings), name, version, _alias(alias), reason=override or reason, override=override
     )
     _say(record)
 
@@ -105,12 +106,11 @@ def promote(
 @app.command()
 def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "champion") -> None:
     """Move an alias back to the version it named before."""
-    from live_services.composition import announcer, build_ledger
     from models_registry import promotion
 
-    settings = load_settings()
+    settings = read_settings()
     record = promotion.rollback(
-        _registry(settings),
+        build_registry(settings),
         build_ledger(settings),
         name,
         _alias(alias),
@@ -125,10 +125,8 @@ def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "cha
 @app.command()
 def history(name: NameArgument) -> None:
     """Show the promotion ledger of a model: who moved which alias, when, from what to what, and why."""
-    from live_services.composition import build_ledger
-
     table = Table("#", "when", "alias", "from", "to", "what", "by", "why")
-    for entry in build_ledger(load_settings()).history(name):
+    for entry in build_ledger(read_settings()).history(name):
         table.add_row(
             str(entry.number),
             ist_text(entry.at_ns),
@@ -159,7 +157,6 @@ def promote_as_person(
     models_registry.refusals.ModelRefusedError
         If the gate says no and there is no override.
     """
-    from live_services.composition import announcer, build_ledger
     from models_registry import promotion
 
     return promotion.promote(
@@ -174,12 +171,6 @@ def promote_as_person(
         now_ns=time.time_ns(),
         announce=announcer(settings, out.print),
     )
-
-
-def _registry(settings: Settings) -> Registry:
-    from live_services.composition import build_registry
-
-    return build_registry(settings)
 
 
 def _newest(registry: Registry, name: str) -> str:

@@ -1,8 +1,9 @@
-"""The composition root of the live side: settings become clients, clients become services. Nothing else builds clients."""
+"""The composition root of the live side: settings become clients, clients become services; nothing else does this."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
-from live_services.settings import Settings
+from live_services.settings import Settings, home_directory, load_settings
 from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from live_services.services.model_loading import ModelLoader
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def read_settings(**options: Any) -> Settings:
+    """Read the settings; a home set in the file becomes everybody's home."""
+    settings = load_settings(**options)
+    if settings.alpha_panda_home.absolute() != home_directory().absolute():
+        os.environ["ALPHA_PANDA_HOME"] = str(settings.alpha_panda_home.absolute())
+        settings = load_settings(**options)
+    return settings
 
 
 def run_named(service: str, broker: str, settings: Settings) -> None:

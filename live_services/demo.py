@@ -160,7 +160,7 @@ def _run(demo: Demo) -> None:
     settings = load_settings()
     stack = Stack(settings)
     kept = False
-    with _compiling(demo):
+    with _compiling():
         try:
             _start_servers(demo, stack)
             settings = load_settings()
@@ -177,7 +177,7 @@ def _run(demo: Demo) -> None:
 
 
 @contextmanager
-def _compiling(demo: Demo) -> Iterator[None]:
+def _compiling() -> Iterator[None]:
     """Compile the feature kernels beside the set-up, so that nobody waits for them later."""
     code = "from feature_store.features import compile_kernels; compile_kernels()"
     from live_services.research_servers import python_environment
@@ -234,10 +234,9 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> VersionI
         _override(demo, settings, registry, version, demo.options.override_gate)
     else:
         demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
-        demo.tell(
-            f'a person may overrule it:  alpha-panda models promote {MODEL} {version.version} --override "REASON"'
-        )
-        demo.tell('                      or:  alpha-panda demo … --override-gate "REASON"')
+        demo.tell("a person may overrule it:")
+        demo.tell(f'  alpha-panda models promote {MODEL} {version.version} --override "REASON"')
+        demo.tell('  alpha-panda demo … --override-gate "REASON"')
         demo.summary["promotion"] = None
         return None
     return version
@@ -320,10 +319,11 @@ def _override(demo: Demo, settings: Settings, registry: Registry, version: Versi
 
 
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
+    from feature_store.market import MINUTE_NS
     from feature_store.offline import OfflineStore
     from live_services.composition import explain_order, replay_session
     from live_services.explain import render
-    from live_services.replay_view import table, watch
+    from live_services.replay_view import Tally, table, watch
     from live_services.status import read_health
 
     store = OfflineStore(settings.store_root)
@@ -331,7 +331,8 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     stack.start_services()
     fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
     demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
-    tally = await watch(settings, stack, store.universe(), session, demo.console, _replay_budget(settings, session))
+    tally = Tally(store.universe(), settings.market.bar_minutes * MINUTE_NS)
+    await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
     totals = tally.totals()
     demo.summary |= {"session": str(session.date), "feed": settings.market.feed, "totals": totals}
     demo.tell("the portfolio has passed the session's close")

@@ -58,9 +58,8 @@ def _from_store(settings: Settings, symbol: str) -> FeatureRow:
     store = OfflineStore(settings.store_root)
     universe = store.universe()
     if symbol not in universe.index_of_symbol:
-        raise UnknownInstrument(
-            f"the store knows no instrument {symbol!r}; it knows {', '.join(universe.index_of_symbol)}"
-        )
+        known = ", ".join(universe.index_of_symbol)
+        raise UnknownInstrument(f"the store knows no instrument {symbol!r}; it knows {known}")
     schema = feature_schema(None, settings.market.bar_minutes)
     for session in reversed(store.sessions()):
         try:

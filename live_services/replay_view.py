@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from feature_store.bars import BarBuilder
-from feature_store.market import MINUTE_NS, SECOND_NS, Session, Ticks, Universe, ist_text
+from feature_store.market import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
 from live_services.domain.frames import FRAME_TOPICS, decode_frame
@@ -98,8 +99,8 @@ def watched_topics(broker: Broker) -> list[str]:
 
 
 async def watch(
-    settings: Settings, stack: Stack, universe: Universe, session: Session, console: Console, budget_seconds: float
-) -> Tally:
+    settings: Settings, stack: Stack, tally: Tally, session: Session, console: Console, *, budget_seconds: float
+) -> None:
     """Show the replay until the portfolio's watermark has passed the session's close.
 
     Raises
@@ -109,18 +110,32 @@ async def watch(
     live_services.supervision.ProcessFailed
         A service gave up.
     """
-    tally = Tally(universe, settings.market.bar_minutes * MINUTE_NS)
     reader = asyncio.create_task(_count(settings, tally))
     try:
-        with (
-            Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext() as live
-        ):
-            await _until_closed(settings, stack, session, tally, console, live, budget_seconds)
+        with _view(console) as show:
+            await _until_closed(settings, stack, session, tally, show, budget_seconds=budget_seconds)
         await _until_quiet(tally)
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
-    return tally
+
+
+@contextmanager
+def _view(console: Console) -> Iterator[Callable[[Tally, Health], None]]:
+    """Show the numbers as a table that renews itself, or as a line now and then where that is impossible."""
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            yield lambda tally, health: live.update(table(tally, health), refresh=True)
+        return
+    last = time.monotonic()
+
+    def print_line(tally: Tally, health: Health) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_SECONDS:
+            console.print(line(tally, health), soft_wrap=True, markup=False)
+            last = time.monotonic()
+
+    yield print_line
 
 
 async def _count(settings: Settings, tally: Tally) -> None:
@@ -135,21 +150,17 @@ async def _until_closed(
     stack: Stack,
     session: Session,
     tally: Tally,
-    console: Console,
-    live: Live | None,
+    show: Callable[[Tally, Health], None],
+    *,
     budget_seconds: float,
 ) -> None:
-    started = moved = last_line = time.monotonic()
+    started = moved = time.monotonic()
     seen = -1
     while True:
         health = await asyncio.to_thread(read_health, settings)
         await asyncio.to_thread(stack.supervisor.require_alive, SERVICES)
         now = time.monotonic()
-        if live is not None:
-            live.update(table(tally, health), refresh=True)
-        elif now - last_line >= _LINE_SECONDS:
-            console.print(line(tally, health), soft_wrap=True, markup=False)
-            last_line = now
+        show(tally, health)
         if reached_ns(health) >= session.close_ns:
             return
         if tally.records != seen:

@@ -251,10 +251,10 @@ def endpoints_toml(specs: tuple[ServerSpec, ...]) -> str:
 
 async def create_topics(settings: Settings) -> None:
     """Create every topic of the shared market and of the brokers that run."""
-    from live_services.adapters import kafka
+    from live_services.adapters.kafka import create_topics as create
 
     brokers: tuple[Broker, ...] = tuple(b for b in BROKER_SERVICES if skip_reason(settings, b) is None)
-    await kafka.create_topics(settings, all_topics(brokers))
+    await create(settings, all_topics(brokers))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +49,8 @@ def read_health(settings: Settings) -> Health:
     finally:
         client.close()
     return Health(
-        tuple(json.loads(task) for task in tasks if task is not None),  # type: ignore[arg-type]
-        {broker: json.loads(value) for broker, value in portfolios.items() if value is not None},  # type: ignore[arg-type]
+        tuple(json.loads(task) for task in tasks if task is not None),
+        {broker: json.loads(value) for broker, value in portfolios.items() if value is not None},
     )
 
 
@@ -73,9 +72,8 @@ def print_status(settings: Settings, console: Console) -> None:
     console.print(processes)
     for reason in stack.desk.skipped:
         console.print(reason, markup=False)
-    console.print(
-        f"MLflow {settings.mlflow.tracking_uri} · Dagster {settings.dagster.url} · Kafka {settings.kafka.bootstrap_servers}"
-    )
+    urls = (settings.mlflow.tracking_uri, settings.dagster.url, settings.kafka.bootstrap_servers)
+    console.print("MLflow {} · Dagster {} · Kafka {}".format(*urls), markup=False)
     health = read_health(settings)
     if health.tasks:
         console.print(_tasks(health))
@@ -107,8 +105,3 @@ def _portfolio(broker: str, portfolio: dict[str, Any]) -> Table:
         amounts = [p[k] for k in ("average_price", "mark_price", "realized_pnl_inr", "unrealized_pnl_inr", "costs_inr")]
         table.add_row(p["symbol"], str(p["quantity"]), *(f"{amount:,.2f}" for amount in amounts))
     return table
-
-
-def elapsed_text(since: float) -> str:
-    """Seconds since a ``time.monotonic()``, for a person."""
-    return f"{time.monotonic() - since:.0f} s"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -34,12 +33,11 @@ async def tail(settings: Settings, topic: str, *, from_beginning: bool, limit: i
     if topic not in known:
         raise CommandFailed(f"there is no topic {topic!r}; choose one of {', '.join(known[::2])}, or one with .dlq")
     seen = 0
-    async with aclosing(follow(settings.kafka, [topic], from_beginning=from_beginning)) as records:
-        async for record in records:
-            write.print(line_of(record), soft_wrap=True, markup=False)
-            seen += 1
-            if seen == limit:
-                return
+    async for record in follow(settings.kafka, [topic], from_beginning=from_beginning):
+        write.print(line_of(record), soft_wrap=True, markup=False)
+        seen += 1
+        if seen == limit:
+            return
 
 
 def line_of(record: StoredRecord) -> str:

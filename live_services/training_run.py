@@ -20,7 +20,9 @@ _RUN: Final = """
 query Run($id: ID!) { runOrError(runId: $id) { __typename ... on Run {
   status
   assetMaterializations { assetKey { path } }
-  eventConnection(limit: 1000) { events { __typename ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } } } }
+  eventConnection(limit: 1000) { events {
+    __typename ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+  } }
 } } }
 """
 

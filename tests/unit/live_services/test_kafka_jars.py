@@ -45,7 +45,7 @@ def test_a_genuine_jar_is_fetched_once(tmp_path):
 
 def test_a_tampered_jar_is_refused_and_removed(tmp_path):
     fetch, _ = _serves(b"something else")
-    with pytest.raises(WrongDigest, match="org.example:thing:1.0: SHA-256 is"):
+    with pytest.raises(WrongDigest, match=r"org\.example:thing:1\.0: SHA-256 is"):
         ensure_jars(tmp_path, PINNED, fetch=fetch)
     assert not PINNED[0].path(tmp_path / "maven").exists()
 
