@@ -1,0 +1,1 @@
+"""Assets: what exists because something was computed. Thin: load, call a function, return metadata."""

@@ -1,0 +1,330 @@
+"""Market data → bars → features → labels, and the checks that stop training where it would be wrong."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from dagster_project import checks
+from dagster_project.failures import told_to_people
+from dagster_project.market import (
+    Arrival,
+    bring_in,
+    end_partition,
+    first_partition,
+    keep,
+    replayed_session,
+    session_bars,
+    training_sessions,
+)
+from dagster_project.plots import column_plot, line_plot
+from dagster_project.resources import OfflineStoreResource
+from feature_store.market import MINUTE_NS, MarketDataError, ist_text
+from live_services.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_store.features import FeatureSchema
+    from feature_store.market import Session
+
+GROUP: Final = "market"
+MARKET_DAY: Final = "market_day"
+
+
+def market_days(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
+    end = end_partition(settings.market)
+    return dg.DailyPartitionsDefinition(
+        start_date=first_partition(settings.market, settings.store_root).isoformat(),
+        end_date=end.isoformat() if end is not None else None,
+        timezone="Asia/Kolkata",
+        end_offset=0 if end is not None else 1,  # today's session, once it is over, is not yesterday's
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"parquet"},
+    description="The whole market, brought in from its source (generated, or the files in the settings) into the "
+    "offline store, one file per session. Rows that cannot be used are quarantined with their reason, not lost.",
+)
+def market_data(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+) -> dg.MaterializeResult:
+    """Bring every session in."""
+    store = offline.store()
+    with told_to_people(MarketDataError):
+        arrival = bring_in(settings.market)
+        if not arrival.sessions:
+            raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
+        keep(arrival, store)
+    for session in arrival.sessions:
+        context.log_event(
+            dg.AssetMaterialization(MARKET_DAY, partition=session.date.isoformat(), metadata=_day(arrival, session))
+        )
+    rows = [_rows(arrival, session) for session in arrival.sessions]
+    return dg.MaterializeResult(
+        metadata={
+            "market": arrival.name,
+            "sessions": len(arrival.sessions),
+            "first_session": arrival.sessions[0].date.isoformat(),
+            "last_session": arrival.sessions[-1].date.isoformat(),
+            "instruments": len(store.universe()),
+            "dagster/row_count": sum(bars + ticks for bars, ticks in rows),
+            "bars": sum(bars for bars, _ in rows),
+            "ticks": sum(ticks for _, ticks in rows),
+            "tick_sessions": [session.date.isoformat() for session in arrival.ticks],
+            "universe_digest": store.universe().digest,
+            "quarantined": arrival.quarantined or "nothing",
+            "quarantined_rows": sum(arrival.quarantined.values()),
+            "offline_store": dg.MetadataValue.path(str(store.root)),
+        }
+    )
+
+
+def market_day_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Build the daily-partitioned asset; its days depend on the market that is set."""
+
+    @dg.asset(
+        name=MARKET_DAY,
+        group_name=GROUP,
+        kinds={"parquet"},
+        partitions_def=market_days(settings),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        description="One session of the market, by day. market_data fills all of them at once; materialise a day or a "
+        "range here to bring just those in again, for example after their source was corrected. A backfill is one run.",
+    )
+    def market_day(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+    ) -> dg.MaterializeResult:
+        days = tuple(context.partition_keys)
+        with told_to_people(MarketDataError):
+            arrival = bring_in(settings.market, {dt.date.fromisoformat(day) for day in days})
+            keep(arrival, offline.store())
+        by_day = {session.date.isoformat(): session for session in arrival.sessions}
+        for day in days:
+            facts = _day(arrival, by_day[day]) if day in by_day else {"market": arrival.name, "session": "no session"}
+            context.add_asset_metadata(facts, partition_key=day)
+        return dg.MaterializeResult()
+
+    return market_day
+
+
+def _rows(arrival: Arrival, session: "Session") -> tuple[int, int]:
+    bars, ticks = arrival.bars.get(session), arrival.ticks.get(session)
+    return len(bars[1]) if bars else 0, len(ticks[1]) if ticks else 0
+
+
+def _day(arrival: Arrival, session: "Session") -> dict[str, Any]:
+    bars, ticks = _rows(arrival, session)
+    return {
+        "market": arrival.name,
+        "session": f"{ist_text(session.open_ns)} to {ist_text(session.close_ns)}",
+        "dagster/row_count": bars + ticks,
+        "bars": bars,
+        "ticks": ticks,
+    }
+
+
+@dg.asset(
+    deps=[market_data, dg.AssetKey(MARKET_DAY)],
+    group_name=GROUP,
+    kinds={"parquet", "numba"},
+    description="Bars of every session on the desk's clock (market.bar_minutes): aggregated from the source's bars, or "
+    "built from ticks by the builder that the live feed uses.",
+)
+def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+    """Put every session that came in on the desk's clock."""
+    from dagster_project.market import source_store
+
+    store = offline.store()
+    with told_to_people(MarketDataError):
+        name, universe = store.market() or "", store.universe()
+        days = {session.date: session for session in (*store.sessions("ticks"), *source_store(store).sessions())}
+        rows = []
+        for date in sorted(days):
+            built = session_bars(store, days[date], settings.market.bar_minutes)
+            store.write_bars(days[date], universe, built, name)
+            rows.append(len(built))
+        digest = store.digest(tuple(days.values()))
+    return dg.MaterializeResult(
+        metadata={
+            "market": name,
+            "bar_minutes": settings.market.bar_minutes,
+            "sessions": len(rows),
+            "instruments": len(universe),
+            "dagster/row_count": sum(rows),
+            "digest": digest,
+            "bars_per_session": dg.MetadataValue.md(column_plot(rows[-24:], "Bars per session, the last 24 sessions")),
+        },
+        data_version=dg.DataVersion(digest),
+    )
+
+
+@dg.asset(
+    deps=[bars],
+    group_name=GROUP,
+    kinds={"parquet", "numba"},
+    description="Feature rows of every bar, by the compiled step that the live strategy runner uses.",
+)
+def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+    """Compute every declared feature on every session."""
+    from feature_store.features import feature_table
+
+    store, schema = offline.store(), schema_of(settings)
+    rows = warm_rows = 0
+    with told_to_people(MarketDataError):
+        n_instruments, sessions = len(store.universe()), store.sessions("bars")
+        for session in sessions:
+            table = store.read_bars([session])
+            values, warm = feature_table(table, schema, n_instruments)
+            store.write_features(session, schema, table, values, warm)
+            rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
+    return dg.MaterializeResult(
+        metadata={
+            "market": store.market() or "",
+            "features": list(schema.names),
+            "feature_schema_hash": schema.hash,
+            "bar_clock": schema.bar_clock,
+            "warm_up_bars": schema.warm_up,
+            "sessions": len(sessions),
+            "dagster/row_count": rows,
+            "warm_rows": warm_rows,
+        }
+    )
+
+
+@dg.asset(
+    deps=[features],
+    group_name=GROUP,
+    kinds={"parquet"},
+    io_manager_key="training_frames",
+    description="The training set: warm feature rows of the sessions before the replayed one, each with its forward "
+    "return over as many bars as the strategy holds.",
+)
+def labels(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+) -> Any:
+    """Label what may be trained on."""
+    from feature_store.offline import training_frame
+
+    store, horizon = offline.store(), horizon_bars(settings)
+    with told_to_people(MarketDataError):
+        sessions = training_sessions(store, settings.market)
+        frame = training_frame(store, sessions, schema_of(settings), horizon)
+    replayed = replayed_session(store, settings.market)
+    bps = frame.forward_return * 1e4
+    context.add_output_metadata(
+        {
+            "market": frame.market,
+            "label": f"forward_return_{horizon}_bars",
+            "sessions": len(sessions),
+            "first_session": sessions[0].date.isoformat(),
+            "last_session": sessions[-1].date.isoformat(),
+            "replayed_session": replayed.date.isoformat() if replayed else "none",
+            "dagster/row_count": len(frame),
+            "up_share": round(float((bps > 0).mean()), 4),
+            "mean_bps": round(float(bps.mean()), 3),
+            "standard_deviation_bps": round(float(bps.std()), 3),
+            "training_data_digest": frame.digest,
+            "distribution": dg.MetadataValue.md(_quantiles(bps)),
+        }
+    )
+    return frame
+
+
+def _quantiles(bps: Any) -> str:
+    import numpy as np
+
+    return line_plot(
+        np.quantile(bps, np.linspace(0.01, 0.99, 45)).tolist(), "Forward return, basis points, 1 % to 99 % quantile"
+    )
+
+
+def schema_of(settings: Settings) -> "FeatureSchema":
+    """Give the schema that is trained: every declared feature, on the desk's clock."""
+    from feature_store.features import feature_schema
+
+    return feature_schema(None, settings.market.bar_minutes)
+
+
+def horizon_bars(settings: Settings) -> int:
+    """Give the label's horizon: what the strategy that asks the momentum model holds."""
+    asking = [strategy for strategy in settings.strategies if strategy.model.startswith("momentum@")]
+    return asking[0].holding_bars if asking else 10
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+@dg.asset_check(
+    asset=bars, blocking=True, description="No price that cannot be; stops the run before features are made."
+)
+def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
+    """Check all stored bars."""
+    store = offline.store()
+    return _result(checks.prices_are_sane(store.read_bars(store.sessions("bars"))))
+
+
+@dg.asset_check(asset=bars, description="Every session has at least half of the bars that its instruments could have.")
+def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
+    """Check coverage; a thin session is a warning, because illiquid instruments make few bars."""
+    store = offline.store()
+    sessions, bar_ns = store.sessions("bars"), settings.market.bar_minutes * MINUTE_NS
+    finding = checks.sessions_are_covered(store.read_bars(sessions), sessions, store.universe(), bar_ns)
+    return _result(finding, dg.AssetCheckSeverity.WARN)
+
+
+@dg.asset_check(
+    asset=features, blocking=True, description="One session at once and in micro-batches as live: equal bit for bit."
+)
+def history_equals_live(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
+    """Check parity on the newest session."""
+    store = offline.store()
+    newest = store.read_bars(store.sessions("bars")[-1:])
+    return _result(checks.history_equals_live(newest, schema_of(settings), len(store.universe())))
+
+
+@dg.asset_check(
+    asset=features, blocking=True, description="A feature row does not change when the future becomes known."
+)
+def features_ignore_the_future(
+    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+) -> dg.AssetCheckResult:
+    """Check prefixes of the newest session."""
+    store = offline.store()
+    newest = store.read_bars(store.sessions("bars")[-1:])
+    return _result(checks.rows_ignore_the_future(newest, schema_of(settings), len(store.universe())))
+
+
+@dg.asset_check(
+    asset=labels,
+    blocking=True,
+    description="Labels end after their decision, the same day, before the replayed session.",
+)
+def labels_end_before_replay(
+    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource, labels: Any
+) -> dg.AssetCheckResult:
+    """Check every label of the training set."""
+    import numpy as np
+
+    replayed = replayed_session(offline.store(), settings.market)
+    labelled = np.isfinite(labels.forward_return)
+    opens = replayed.open_ns if replayed else None
+    return _result(checks.labels_end_in_time(labels.decision_ns, labels.label_end_ns, labelled, opens))
+
+
+def _result(
+    finding: checks.Finding, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    observed: Mapping[str, Any] = finding.observed
+    return dg.AssetCheckResult(passed=finding.passed, severity=severity, description=finding.says, metadata=observed)
+
+
+CHECKS: Final = (
+    prices_are_sane,
+    sessions_are_covered,
+    history_equals_live,
+    features_ignore_the_future,
+    labels_end_before_replay,
+)

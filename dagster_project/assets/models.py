@@ -1,0 +1,261 @@
+"""Labels → momentum model → out-of-sample report → registered version, and the checks that stand before a promotion."""
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_project.assets.market_data import labels
+from dagster_project.candidate import Candidate
+from dagster_project.failures import told_to_people
+from dagster_project.market import replayed_session
+from dagster_project.plots import column_plot, line_plot
+from dagster_project.provenance import code_commit
+from dagster_project.report import decile_returns_bps, description, figures, gate_table
+from dagster_project.resources import MlflowResource, OfflineStoreResource
+from feature_store.market import ist_text
+from live_services.settings import Settings
+from models_registry.refs import FeatureColumn, ModelRef
+
+if TYPE_CHECKING:
+    from feature_store.offline import TrainingFrame
+
+GROUP: Final = "models"
+MODEL_NAME: Final = "momentum"
+
+
+class Algorithm(Enum):
+    """The estimators there are, as the Launchpad offers them."""
+
+    hist_gradient_boosting = "hist_gradient_boosting"
+    logistic_regression = "logistic_regression"
+
+
+class TrainingConfig(dg.Config):
+    """How the momentum model is fitted."""
+
+    algorithm: Algorithm = Algorithm.hist_gradient_boosting
+    seed: int = Field(default=7, description="Equal seeds and equal data give an equal model.")
+    folds: int = Field(default=4, ge=1, description="Walk-forward test blocks; sessions are cut into one more.")
+
+
+@dg.asset(
+    deps=[labels],
+    group_name=GROUP,
+    kinds={"sklearn"},
+    io_manager_key="candidates",
+    description="The momentum model, fitted on all training sessions, measured by walk-forward on sessions that it had "
+    "not seen, and packed into files that load without pickle.",
+)
+def momentum_model(
+    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], labels: Any
+) -> Candidate:
+    """Train, measure and pack."""
+    from models_registry.packing import pack, parity
+    from models_registry.training import UntrainableFrame, train
+    from models_registry.validation import NotEnoughSessions
+
+    frame: TrainingFrame = labels
+    with told_to_people(UntrainableFrame, NotEnoughSessions):
+        trained = train(frame, config.algorithm.value, config.seed, folds=config.folds)
+    packed = pack(trained.estimator, trained.golden_rows)
+    candidate = Candidate(
+        trained=trained,
+        packed=packed,
+        parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
+        market=frame.market,
+        bar_clock=frame.schema.bar_clock,
+        feature_schema=tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
+        feature_schema_hash=frame.schema.hash,
+        label=f"forward_return_{frame.horizon_bars}_bars",
+        label_horizon_bars=frame.horizon_bars,
+    )
+    context.add_output_metadata(
+        {
+            "market": candidate.market,
+            "algorithm": trained.algorithm,
+            "seed": trained.seed,
+            "dagster/row_count": trained.training_rows,
+            "dropped_rows": trained.dropped,
+            "trained_from": ist_text(trained.training_start_ns),
+            "trained_to": ist_text(trained.training_end_ns),
+            "buy_threshold": round(trained.buy_threshold, 6),
+            "sell_threshold": round(trained.sell_threshold, 6),
+            "feature_schema_hash": candidate.feature_schema_hash,
+            "training_data_digest": trained.data_digest,
+            "packed_bytes": sum(len(content) for content in packed.files.values()),
+            "packed_largest_difference": candidate.parity.largest_difference,
+            "git_commit": code_commit(),
+        }
+    )
+    return candidate
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"sklearn"},
+    description="What the momentum model was worth on sessions it had not seen, fold by fold, against always guessing "
+    "the base rate.",
+)
+def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult:
+    """Report the out-of-sample results."""
+    trained = momentum_model.trained
+    return dg.MaterializeResult(
+        metadata={
+            "market": momentum_model.market,
+            **{name: round(float(value), 5) for name, value in trained.metrics.items()},
+            "folds": _fold_table(trained.folds),
+            "forward_return_by_score_decile": dg.MetadataValue.md(
+                column_plot(
+                    decile_returns_bps(trained.oof), "Mean forward return by score decile, bps, lowest score first"
+                )
+            ),
+            "auc_by_fold": dg.MetadataValue.md(
+                line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
+            ),
+        }
+    )
+
+
+def _fold_table(folds: Any) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord(
+            {
+                "fold": fold.fold,
+                "tested_from": ist_text(fold.test_start_ns)[:10],
+                "tested_to": ist_text(fold.test_end_ns)[:10],
+                "rows": fold.rows,
+                **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
+                "gross_bps": round(float(fold.metrics["gross_expectancy_bps"]), 2),
+                "net_bps": round(float(fold.metrics["net_expectancy_bps"]), 2),
+            }
+        )
+        for fold in folds
+    ]
+    return dg.MetadataValue.table(records)
+
+
+@dg.asset(
+    deps=[momentum_report],
+    group_name=GROUP,
+    kinds={"mlflow"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "skill_gate",
+            asset="momentum_version",
+            description="Whether this version may become champion; also a tag in MLflow.",
+        )
+    ],
+    description="The momentum model as a version in MLflow, with its sidecar and the verdict of its gate. Registering "
+    "promotes nothing: the sensor promote_champion, or a person, moves the alias.",
+)
+def momentum_version(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    mlflow: MlflowResource,
+    momentum_model: Candidate,
+) -> dg.MaterializeResult:
+    """Judge the candidate against the champion, and register it whatever the verdict."""
+    from models_registry.gates import skill_gate
+    from models_registry.packing import build_sidecar
+
+    registry = mlflow.registry()
+    champion_version = registry.resolve(ModelRef(name=MODEL_NAME, alias="champion"))
+    champion = registry.sidecar(MODEL_NAME, champion_version) if champion_version else None
+    gate = skill_gate(
+        momentum_model.trained,
+        momentum_model.parity,
+        market=momentum_model.market,
+        champion=champion,
+        champion_version=champion_version,
+    )
+    run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run_id}" if settings.dagster.url else ""
+    sidecar = build_sidecar(
+        momentum_model.trained,
+        momentum_model.packed,
+        gate,
+        model_name=MODEL_NAME,
+        market=momentum_model.market,
+        bar_clock=momentum_model.bar_clock,
+        feature_schema=momentum_model.feature_schema,
+        feature_schema_hash=momentum_model.feature_schema_hash,
+        label=momentum_model.label,
+        label_horizon_bars=momentum_model.label_horizon_bars,
+        git_commit=code_commit(),
+        created_by=f"Dagster run {context.run_id}",
+        created_at_ns=time.time_ns(),
+        run_url=run_url,
+    )
+    version = registry.register(
+        momentum_model.packed,
+        sidecar,
+        description=description(sidecar, champion, champion_version),
+        plots=figures(momentum_model.trained),
+        run_name=f"train_momentum {context.run_id[:8]}",
+        tags={"dagster.run_id": context.run_id, "dagster.run_url": run_url},
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "version": version,
+            "model": MODEL_NAME,
+            "market": sidecar.market,
+            "mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version)),
+            "gate_champion": "passed" if gate.passed else "failed",
+            "gate": dg.MetadataValue.md(gate_table(gate)),
+            "champion_when_judged": champion_version or "none",
+            "dagster/row_count": sidecar.training_rows,
+            "training_data_digest": sidecar.training_data_digest,
+            "feature_schema_hash": sidecar.feature_schema_hash,
+            "artifact_sha256": dict(sidecar.artifact_sha256),
+            "git_commit": sidecar.git_commit,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="skill_gate",
+                passed=gate.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="passed: the sensor promotes it"
+                if gate.passed
+                else "failed: nothing is promoted. "
+                + "; ".join(f"{c.name}: {c.observed}" for c in gate.checks if not c.passed),
+                metadata={c.name: f"{c.observed} (asked: {c.required})" for c in gate.checks},
+            )
+        ],
+    )
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+@dg.asset_check(
+    asset=momentum_model, blocking=True, description="No training row knows anything of the replayed session."
+)
+def training_ends_before_replay(
+    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource, momentum_model: Candidate
+) -> dg.AssetCheckResult:
+    """Compare the last label's end with the replayed session's open."""
+    replayed, end_ns = replayed_session(offline.store(), settings.market), momentum_model.trained.training_end_ns
+    return dg.AssetCheckResult(
+        passed=replayed is None or end_ns <= replayed.open_ns,
+        description=f"trained to {ist_text(end_ns)}; replayed: {replayed.date if replayed else 'nothing'}",
+    )
+
+
+@dg.asset_check(
+    asset=momentum_model,
+    blocking=True,
+    description="The packed model that live code runs says what the trained one says.",
+)
+def packed_model_equals_trained(momentum_model: Candidate) -> dg.AssetCheckResult:
+    """Read the parity that was measured when the model was packed."""
+    parity = momentum_model.parity
+    return dg.AssetCheckResult(
+        passed=parity.holds,
+        description=f"{parity.rows:,} rows, largest difference {parity.largest_difference:.3g}",
+        metadata={"allowed_difference": parity.allowed_difference, "bit_equal": parity.bit_equal},
+    )
+
+
+CHECKS: Final = (training_ends_before_replay, packed_model_equals_trained)

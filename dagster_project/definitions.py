@@ -1,0 +1,67 @@
+"""The composition root of research: settings become resources, and everything Dagster shows is named here.
+
+Loaded by the webserver, the daemon and every run, so heavy libraries are imported inside functions.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from dagster_project.assets import market_data as market_assets
+from dagster_project.assets import models as model_assets
+from dagster_project.candidate import CandidateStore
+from dagster_project.frames import TrainingFrameStore
+from dagster_project.live import LIVE_MODEL, live_model_observations
+from dagster_project.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
+from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
+from live_services.settings import Settings, load_settings
+
+TRAIN = (
+    market_assets.market_data,
+    market_assets.bars,
+    market_assets.features,
+    market_assets.labels,
+    model_assets.momentum_model,
+    model_assets.momentum_report,
+    model_assets.momentum_version,
+)
+
+train_momentum = dg.define_asset_job(
+    "train_momentum",
+    selection=dg.AssetSelection.assets(*TRAIN),
+    description="From market data to a registered version, in one run: needs no partition and no configuration. The "
+    "sensor promote_champion does the rest if the gate passes.",
+)
+
+
+def resources(settings: Settings) -> dict[str, object]:
+    """Give the table of resources; environments differ in nothing else."""
+    root = settings.store_root.absolute()
+    return {
+        "settings": settings,
+        "offline": OfflineStoreResource(root=str(root)),
+        "training_frames": TrainingFrameStore(root=str(root / "training")),
+        "candidates": CandidateStore(root=str(root / "candidates")),
+        "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
+        "ledger": LedgerResource(settings.ledger_url),
+        "announcer": PromotionAnnouncer(settings.kafka),
+    }
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """Put the code location together for these settings."""
+    return dg.Definitions(
+        assets=[*TRAIN, market_assets.market_day_asset(settings), MOMENTUM_CHAMPION, LIVE_MODEL],
+        asset_checks=[*market_assets.CHECKS, *model_assets.CHECKS],
+        jobs=[train_momentum, promote_job, rollback_job],
+        sensors=[promote_champion, live_model_observations],
+        resources=resources(settings),
+        # One process for a run: each process more costs 7 to 12 seconds of start.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Read the settings when Dagster asks, not when this module is imported."""
+    return definitions(load_settings())

@@ -1,0 +1,191 @@
+"""Where the market comes from: generated, or read from the user's files; session by session into the offline store."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe
+from live_services.settings import MarketSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from feature_store.offline import OfflineStore
+
+_Table = TypeVar("_Table", Bars, Ticks)
+FILES_FIRST_YEAR = 2015
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """A market as its source has it; bars keep the source's clock."""
+
+    name: str
+    """Starts with ``SYNTHETIC`` when it was generated."""
+    bars: dict[Session, tuple[Universe, Bars]]
+    ticks: dict[Session, tuple[Universe, Ticks]]
+    quarantine: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """Rows that were left out, with ``reason`` and ``row``, by kind of file."""
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Sessions with bars or ticks, in order."""
+        return tuple(sorted({*self.bars, *self.ticks}, key=lambda session: session.date))
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """Rows left out, by reason."""
+        counts: Counter[str] = Counter()
+        for rows in self.quarantine.values():
+            counts.update(str(reason) for reason in rows["reason"])
+        return dict(counts)
+
+
+def bring_in(market: MarketSettings, dates: Collection[dt.date] | None = None) -> Arrival:
+    """Get the market, or the sessions of some dates.
+
+    Raises
+    ------
+    MarketDataError
+        If a file cannot be used, or none is set; the message says what to do.
+    """
+    arrival = _generated(market) if market.source == "synthetic" else _from_files(market)
+    if dates is None:
+        return arrival
+    wanted = frozenset(dates)
+    return Arrival(
+        arrival.name,
+        {session: bars for session, bars in arrival.bars.items() if session.date in wanted},
+        {session: ticks for session, ticks in arrival.ticks.items() if session.date in wanted},
+        arrival.quarantine,
+    )
+
+
+def _generated(market: MarketSettings) -> Arrival:
+    from feature_store.synthetic import synthetic_market
+
+    made = synthetic_market(**market.synthetic.model_dump())
+    bars = {session: (made.universe, table) for session, table in zip(made.sessions, made.bars, strict=True)}
+    return Arrival(made.name, bars, {made.tick_session: (made.universe, made.ticks)})
+
+
+def _from_files(market: MarketSettings) -> Arrival:
+    from feature_store.sources import read_bars, read_ticks
+
+    if market.bars_file is None and market.ticks_file is None:
+        raise MarketDataError(
+            "market.source is 'files' but no file is named: set market.bars_file, market.ticks_file or both "
+            "(MARKET__BARS_FILE, or [market] in alpha-panda.toml)"
+        )
+    name = " ".join(path.name for path in (market.bars_file, market.ticks_file) if path is not None)
+    quarantine: dict[str, pd.DataFrame] = {}
+    bars: dict[Session, tuple[Universe, Bars]] = {}
+    ticks: dict[Session, tuple[Universe, Ticks]] = {}
+    if market.bars_file is not None:
+        universe, table, left_out = read_bars(market.bars_file)
+        bars = {session: (universe, part) for session, part in by_session(table)}
+        quarantine["bars"] = left_out.rows
+    if market.ticks_file is not None:
+        universe, ticked, left_out = read_ticks(market.ticks_file)
+        ticks = {session: (universe, part) for session, part in by_session(ticked)}
+        quarantine["ticks"] = left_out.rows
+    return Arrival(name, bars, ticks, quarantine)
+
+
+def by_session(table: _Table) -> Iterator[tuple[Session, _Table]]:
+    """Cut a table that is in order of time into the sessions it knows."""
+    from feature_store.sources import known_sessions
+
+    # A bar belongs where it starts: its end may be the close itself.
+    times = table.start_ns if isinstance(table, Bars) else table.event_time_ns
+    for session in known_sessions(table):
+        first, last = np.searchsorted(times, [session.open_ns, session.close_ns])
+        yield session, table[first:last]
+
+
+def source_store(store: OfflineStore) -> OfflineStore:
+    """Give the part of the store that keeps bars on their source's clock."""
+    from feature_store.offline import OfflineStore
+
+    return OfflineStore(store.root / "source")
+
+
+def keep(arrival: Arrival, store: OfflineStore) -> None:
+    """Write an arrival's sessions and its quarantine; what a session had before is replaced."""
+    source = source_store(store)
+    for session, (universe, bars) in arrival.bars.items():
+        store.write_universe(universe, arrival.name)
+        source.write_bars(session, universe, bars, arrival.name)
+    for session, (universe, ticks) in arrival.ticks.items():
+        store.write_ticks(session, universe, ticks, arrival.name)
+    for kind, rows in arrival.quarantine.items():
+        store.write_quarantine(kind, rows)
+
+
+def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
+    """Bars of a session on the desk's clock: aggregated from the source's bars, or built from its ticks if it has none."""
+    from feature_store.bars import aggregate_bars, bars_of_session
+
+    universe, source = store.universe(), source_store(store)
+    if session in source.sessions():
+        shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
+        return aggregate_bars(shorter, session, len(universe), bar_minutes * MINUTE_NS)
+    return bars_of_session(store.read_ticks(session), session, len(universe), bar_minutes * MINUTE_NS)
+
+
+def _reindexed(bars: Bars, old: Universe, new: Universe) -> Bars:
+    from dataclasses import replace
+
+    place = np.array([new.index_of_token[int(token)] for token in old.tokens], dtype=np.int32)
+    return replace(bars, instrument=place[bars.instrument])
+
+
+def replayed_session(store: OfflineStore, market: MarketSettings) -> Session | None:
+    """Give the session that is replayed: the one set, or the last that has what is fed (ticks, else bars)."""
+    ticked = store.sessions("ticks") if market.feed == "ticks" else ()
+    known = ticked or store.sessions("bars")
+    if market.replay_session:
+        date = dt.date.fromisoformat(market.replay_session)
+        return next((s for s in (*known, *store.sessions("bars")) if s.date == date), None)
+    return known[-1] if known else None
+
+
+def training_sessions(store: OfflineStore, market: MarketSettings) -> tuple[Session, ...]:
+    """Give the sessions before the replayed one; that one is never trained on.
+
+    Raises
+    ------
+    MarketDataError
+        If there is none.
+    """
+    replayed = replayed_session(store, market)
+    sessions = tuple(s for s in store.sessions("bars") if replayed is None or s.date < replayed.date)
+    if not sessions:
+        raise MarketDataError(
+            f"no session lies before the replayed one ({replayed.date if replayed else 'none'}): bring in more "
+            "sessions, or set market.replay_session to a later date"
+        )
+    return sessions
+
+
+def first_partition(market: MarketSettings, store_root: Path) -> dt.date:
+    """Give the first day that may have data, without reading any: the code location must load fast."""
+    if market.source == "synthetic":
+        return dt.date.fromisoformat(market.synthetic.first_session)
+    kept = sorted(path.name.removeprefix("session=") for path in store_root.glob("bars/session=*"))
+    return dt.date(dt.date.fromisoformat(kept[0]).year if kept else FILES_FIRST_YEAR, 1, 1)
+
+
+def end_partition(market: MarketSettings) -> dt.date | None:
+    """Give the day after the last one that a generated market may have; None follows the clock."""
+    if market.source != "synthetic":
+        return None
+    # Weekday sessions and one more of ticks; a generated market may well lie in the future.
+    return first_partition(market, Path()) + dt.timedelta(days=(market.synthetic.sessions + 1) * 7 // 5 + 3)

@@ -1,0 +1,106 @@
+"""What assets, sensors and jobs are handed: the offline store, the registry, the ledger, the announcer, the settings.
+
+Environments differ in this table only. Nothing connects before it is used. What may hold a password (ledger URL, Kafka)
+is a plain object, because the UI shows the configuration of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+
+from live_services.domain.events import ModelPromoted
+from live_services.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from models_registry.ledger import PromotionLedger
+    from models_registry.registry import Registry
+
+    from feature_store.offline import OfflineStore
+
+logger = logging.getLogger(__name__)
+
+_ANNOUNCE_SECONDS: Final = 10.0
+"""A promotion stands without its announcement; a broker that does not answer must not hold a sensor for long."""
+
+
+class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
+    """Market data, bars and features as Parquet files, one per session."""
+
+    root: str
+
+    def store(self) -> OfflineStore:
+        """Open the store."""
+        from feature_store.offline import OfflineStore
+
+        return OfflineStore(Path(self.root))
+
+
+class MlflowResource(dg.ConfigurableResource["Registry"]):
+    """The model registry; dagster-mlflow would hold pandas back to 2.3."""
+
+    tracking_uri: str
+
+    def registry(self) -> Registry:
+        """Open the registry.
+
+        Raises
+        ------
+        dagster.Failure
+            If no address is set.
+        """
+        from models_registry.registry import Registry
+
+        if not self.tracking_uri:
+            raise dg.Failure(
+                "No MLflow server is set: start everything with `alpha-panda up`, or name a server of your own in "
+                "MLFLOW__TRACKING_URI or under [mlflow] in alpha-panda.toml, then reload this code location.",
+                allow_retries=False,
+            )
+        return Registry(self.tracking_uri)
+
+
+@dataclass(frozen=True)
+class LedgerResource:
+    """The append-only promotion ledger."""
+
+    url: str
+
+    def ledger(self) -> PromotionLedger:
+        """Open the ledger, and create its file where it is a file."""
+        from models_registry.ledger import PromotionLedger
+
+        return PromotionLedger(self.url)
+
+
+@dataclass(frozen=True)
+class PromotionAnnouncer:
+    """Tells the live side that an alias moved. A nudge: the alias is the truth, and live services poll it anyway."""
+
+    kafka: KafkaSettings
+
+    def announce(self, event: ModelPromoted) -> bool:
+        """Publish ``models.promoted``; give False, with a warning in the log, if Kafka is absent or silent."""
+        from aiokafka.errors import KafkaError
+
+        from live_services.adapters.kafka import EventProducer
+
+        async def publish() -> None:
+            async with asyncio.timeout(_ANNOUNCE_SECONDS), EventProducer(self.kafka) as producer:
+                await producer.produce(event)
+
+        why: object = "no Kafka is set"
+        if self.kafka.bootstrap_servers:
+            try:
+                asyncio.run(publish())
+            except (KafkaError, OSError, TimeoutError) as error:
+                why = error or type(error).__name__
+            else:
+                return True
+        logger.warning("models.promoted was not published (%s); live services find the alias by their poll", why)
+        return False
