@@ -29,6 +29,8 @@ class ClearGroup(TyperGroup):
         """Run the command; an expected failure becomes a message and exit code 1."""
         try:
             return super().invoke(ctx)
+        except (BrokenPipeError, click.ClickException, click.Abort, click.exceptions.Exit):
+            raise  # these click ends by itself, with its own exit codes
         except expected_failures() as problem:
             err.print(f"[bold red]error:[/] {_escape(message_of(problem))}", soft_wrap=True)
             raise typer.Exit(1) from problem
