@@ -1,4 +1,4 @@
-"""A trained model on its way to the registry, kept between assets as plain files: nothing is pickled, nothing is unpickled."""
+"""A trained model on its way to the registry, kept between assets as plain files: nothing is pickled."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 from pydantic import ValidationError
@@ -83,7 +83,7 @@ def observe(
 
 
 def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord") -> dg.AssetObservation:
-    metadata: dict[str, dg.MetadataValue[str] | str | float | int] = {
+    metadata: dict[str, Any] = {
         "state": "loaded" if isinstance(event, ModelLoaded) else "REFUSED",
         "model": f"{event.model_name}@{event.alias}",
         "version": event.model_version,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Tick
 from live_services.settings import MarketSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from feature_store.offline import OfflineStore
+    from feature_store.sources import Quarantine
 
-_Table = TypeVar("_Table", Bars, Ticks)
-FILES_FIRST_YEAR = 2015
+_FILES_FIRST_YEAR: Final = 2015
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +29,8 @@ class Arrival:
     """Starts with ``SYNTHETIC`` when it was generated."""
     bars: dict[Session, tuple[Universe, Bars]]
     ticks: dict[Session, tuple[Universe, Ticks]]
-    quarantine: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """Rows that were left out, with ``reason`` and ``row``, by kind of file."""
+    quarantine: dict[str, Quarantine] = field(default_factory=dict)
+    """Rows that were left out, by kind of file."""
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -43,8 +41,8 @@ class Arrival:
     def quarantined(self) -> dict[str, int]:
         """Rows left out, by reason."""
         counts: Counter[str] = Counter()
-        for rows in self.quarantine.values():
-            counts.update(str(reason) for reason in rows["reason"])
+        for left_out in self.quarantine.values():
+            counts.update(left_out.counts())
         return dict(counts)
 
 
@@ -77,7 +75,7 @@ def _generated(market: MarketSettings) -> Arrival:
 
 
 def _from_files(market: MarketSettings) -> Arrival:
-    from feature_store.sources import read_bars, read_ticks
+    from feature_store.sources import by_session, read_bars, read_ticks
 
     if market.bars_file is None and market.ticks_file is None:
         raise MarketDataError(
@@ -85,29 +83,18 @@ def _from_files(market: MarketSettings) -> Arrival:
             "(MARKET__BARS_FILE, or [market] in alpha-panda.toml)"
         )
     name = " ".join(path.name for path in (market.bars_file, market.ticks_file) if path is not None)
-    quarantine: dict[str, pd.DataFrame] = {}
+    quarantine: dict[str, Quarantine] = {}
     bars: dict[Session, tuple[Universe, Bars]] = {}
     ticks: dict[Session, tuple[Universe, Ticks]] = {}
     if market.bars_file is not None:
-        universe, table, left_out = read_bars(market.bars_file)
-        bars = {session: (universe, part) for session, part in by_session(table)}
-        quarantine["bars"] = left_out.rows
+        of_bars = read_bars(market.bars_file)
+        bars = {session: (of_bars.universe, part) for session, part in by_session(of_bars.bars)}
+        quarantine["bars"] = of_bars.quarantine
     if market.ticks_file is not None:
-        universe, ticked, left_out = read_ticks(market.ticks_file)
-        ticks = {session: (universe, part) for session, part in by_session(ticked)}
-        quarantine["ticks"] = left_out.rows
+        of_ticks = read_ticks(market.ticks_file)
+        ticks = {session: (of_ticks.universe, part) for session, part in by_session(of_ticks.ticks)}
+        quarantine["ticks"] = of_ticks.quarantine
     return Arrival(name, bars, ticks, quarantine)
-
-
-def by_session(table: _Table) -> Iterator[tuple[Session, _Table]]:
-    """Cut a table that is in order of time into the sessions it knows."""
-    from feature_store.sources import known_sessions
-
-    # A bar belongs where it starts: its end may be the close itself.
-    times = table.start_ns if isinstance(table, Bars) else table.event_time_ns
-    for session in known_sessions(table):
-        first, last = np.searchsorted(times, [session.open_ns, session.close_ns])
-        yield session, table[first:last]
 
 
 def source_store(store: OfflineStore) -> OfflineStore:
@@ -125,24 +112,34 @@ def keep(arrival: Arrival, store: OfflineStore) -> None:
         source.write_bars(session, universe, bars, arrival.name)
     for session, (universe, ticks) in arrival.ticks.items():
         store.write_ticks(session, universe, ticks, arrival.name)
-    for kind, rows in arrival.quarantine.items():
-        store.write_quarantine(kind, rows)
+    for kind, left_out in arrival.quarantine.items():
+        store.write_quarantine(kind, left_out.rows)
 
 
 def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
-    """Bars of a session on the desk's clock: aggregated from the source's bars, or built from its ticks if it has none."""
+    """Bars of a session on the desk's clock: from the source's bars, or from its ticks if it has none.
+
+    Raises
+    ------
+    MarketDataError
+        If the source's bars do not add up to the desk's.
+    """
     from feature_store.bars import aggregate_bars, bars_of_session
 
-    universe, source = store.universe(), source_store(store)
-    if session in source.sessions():
-        shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
-        return aggregate_bars(shorter, session, len(universe), bar_minutes * MINUTE_NS)
-    return bars_of_session(store.read_ticks(session), session, len(universe), bar_minutes * MINUTE_NS)
+    universe, source, bar_ns = store.universe(), source_store(store), bar_minutes * MINUTE_NS
+    if session not in source.sessions():
+        return bars_of_session(store.read_ticks(session), session, len(universe), bar_ns)
+    shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
+    longest = int((shorter.end_ns - shorter.start_ns).max(initial=0))
+    if bar_ns % max(longest, 1):
+        raise MarketDataError(
+            f"bars of {longest / MINUTE_NS:g} minutes do not add up to bars of {bar_minutes} (session {session.date}): "
+            "set market.bar_minutes to a multiple of the source's"
+        )
+    return aggregate_bars(shorter, session, len(universe), bar_ns)
 
 
 def _reindexed(bars: Bars, old: Universe, new: Universe) -> Bars:
-    from dataclasses import replace
-
     place = np.array([new.index_of_token[int(token)] for token in old.tokens], dtype=np.int32)
     return replace(bars, instrument=place[bars.instrument])
 
@@ -180,7 +177,7 @@ def first_partition(market: MarketSettings, store_root: Path) -> dt.date:
     if market.source == "synthetic":
         return dt.date.fromisoformat(market.synthetic.first_session)
     kept = sorted(path.name.removeprefix("session=") for path in store_root.glob("bars/session=*"))
-    return dt.date(dt.date.fromisoformat(kept[0]).year if kept else FILES_FIRST_YEAR, 1, 1)
+    return dt.date(dt.date.fromisoformat(kept[0]).year if kept else _FILES_FIRST_YEAR, 1, 1)
 
 
 def end_partition(market: MarketSettings) -> dt.date | None:

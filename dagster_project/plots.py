@@ -1,4 +1,4 @@
-"""Small plots for Dagster's metadata: SVG in a data URI, because markdown of 1,000 characters or more hides behind a link."""
+"""Small plots for Dagster's metadata: SVG in a data URI; markdown of 1,000 characters or more hides behind a link."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line_plot(values: Sequence[float], caption: str) -> str:
     Returns
     -------
     str
-        Markdown of fewer than 1,000 characters: the image and below it the caption with first, lowest, highest and last value.
+        Markdown of fewer than 1,000 characters: the image, below it the caption with first, lowest, highest and last.
     """
     finite = [float(v) for v in values if math.isfinite(v)]
     if not finite:
@@ -75,6 +75,5 @@ def _zero(lowest: float, highest: float) -> str:
 
 def _markdown(body: str, caption: str) -> str:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{body}</svg>'
-    return (
-        f"![{caption.split(':', maxsplit=1)[0]}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
-    )
+    image = base64.b64encode(svg.encode()).decode()
+    return f"![{caption.partition(':')[0]}](data:image/svg+xml;base64,{image})\n\n{caption}"

@@ -7,23 +7,21 @@ is a plain object, because the UI shows the configuration of the others.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from live_services.domain.events import ModelPromoted
+from dagster_project.failures import told_to_people
 from live_services.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
+    from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
 
     from feature_store.offline import OfflineStore
-
-logger = logging.getLogger(__name__)
 
 _ANNOUNCE_SECONDS: Final = 10.0
 """A promotion stands without its announcement; a broker that does not answer must not hold a sensor for long."""
@@ -62,7 +60,8 @@ class MlflowResource(dg.ConfigurableResource["Registry"]):
                 "MLFLOW__TRACKING_URI or under [mlflow] in alpha-panda.toml, then reload this code location.",
                 allow_retries=False,
             )
-        return Registry(self.tracking_uri)
+        with told_to_people(ValueError):
+            return Registry(self.tracking_uri)
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,22 @@ class PromotionAnnouncer:
 
     kafka: KafkaSettings
 
-    def announce(self, event: ModelPromoted) -> bool:
-        """Publish ``models.promoted``; give False, with a warning in the log, if Kafka is absent or silent."""
+    def announce(self, record: PromotionRecord) -> str | None:
+        """Publish ``models.promoted``; give the reason if Kafka is absent or silent, None if it was published."""
         from aiokafka.errors import KafkaError
 
-        from live_services.adapters.kafka import EventProducer
+        from live_services.adapters.kafka import EventProducer, promoted_event
+
+        if not self.kafka.bootstrap_servers:
+            return "no Kafka is set"
+        event = promoted_event(record, record.model_version, record.previous_version, record.at_ns)
 
         async def publish() -> None:
             async with asyncio.timeout(_ANNOUNCE_SECONDS), EventProducer(self.kafka) as producer:
                 await producer.produce(event)
 
-        why: object = "no Kafka is set"
-        if self.kafka.bootstrap_servers:
-            try:
-                asyncio.run(publish())
-            except (KafkaError, OSError, TimeoutError) as error:
-                why = error or type(error).__name__
-            else:
-                return True
-        logger.warning("models.promoted was not published (%s); live services find the alias by their poll", why)
-        return False
+        try:
+            asyncio.run(publish())
+        except (KafkaError, OSError, TimeoutError) as error:
+            return str(error) or type(error).__name__
+        return None

@@ -40,6 +40,7 @@ from models_registry.refusals import (
 )
 
 if TYPE_CHECKING:
+    from feature_store.offline import TrainingFrame
     from models_registry.training import TrainedModel
 
 __all__ = [
@@ -212,35 +213,30 @@ def _compare_golden(model: FlatModel, rows: NDArray[np.float64], expected: NDArr
 
 def build_sidecar(
     trained: TrainedModel,
+    frame: TrainingFrame,
     packed: Packed,
     gate: GateResult,
     *,
     model_name: str,
-    market: str,
-    bar_clock: str,
-    feature_schema: tuple[FeatureColumn, ...],
-    feature_schema_hash: str,
-    label: str,
-    label_horizon_bars: int,
     git_commit: str,
     created_by: str,
     created_at_ns: int,
     run_url: str = "",
 ) -> Sidecar:
-    """Put together what a version carries, from the training's result and who made it."""
+    """Put together what a version carries: the frame, the training's result, its files, and who made it when."""
     return Sidecar(
         model_name=model_name,
         algorithm=trained.algorithm,
-        market=market,
-        bar_clock=bar_clock,
-        feature_schema=feature_schema,
-        feature_schema_hash=feature_schema_hash,
-        training_data_digest=trained.data_digest,
+        market=frame.market,
+        bar_clock=frame.schema.bar_clock,
+        feature_schema=tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
+        feature_schema_hash=frame.schema.hash,
+        training_data_digest=frame.digest,
         training_start_ns=trained.training_start_ns,
         training_end_ns=trained.training_end_ns,
         training_rows=trained.training_rows,
-        label=label,
-        label_horizon_bars=label_horizon_bars,
+        label=f"forward_return_{frame.horizon_bars}_bars",
+        label_horizon_bars=frame.horizon_bars,
         buy_threshold=trained.buy_threshold,
         sell_threshold=trained.sell_threshold,
         folds=trained.folds,

@@ -4,58 +4,52 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from feature_store.features import FeatureSchema, FeatureSpec
 from feature_store.market import MINUTE_NS, Session
+from feature_store.offline import TrainingFrame
 from models_registry.gates import SkillLimits, skill_gate
 from models_registry.packing import Packed, build_sidecar, pack, parity
-from models_registry.refs import FeatureColumn, GateCheck, GateResult, Sidecar
+from models_registry.refs import GateCheck, GateResult, Sidecar
 from models_registry.training import TrainedModel, train
 
 NAMES = ("return_1", "momentum", "volatility", "noise")
-SCHEMA_HASH = "f" * 64
+SCHEMA = FeatureSchema(
+    tuple(
+        FeatureSpec(name=n, parameters={"window": 10}, warm_up=10, units="1", source="tests", version=1) for n in NAMES
+    ),
+    "time:60s",
+)
+SCHEMA_HASH = SCHEMA.hash
 
 
-@dataclass(frozen=True, eq=False)
-class HandMadeFrame:
-    X: Any
-    forward_return: Any
-    decision_ns: Any
-    label_end_ns: Any
-    instrument: Any
-    schema: Any
-    digest: str
-    start_ns: int
-    end_ns: int
-
-
-def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3, names=NAMES) -> Any:
+def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) -> TrainingFrame:
     """Rows whose return leans on the second feature by ``edge`` standard deviations; a session's last have no label."""
     random = np.random.default_rng(seed)
     n = sessions * rows * instruments
-    X = random.normal(size=(n, len(names)))
+    X = random.normal(size=(n, len(NAMES)))
     forward = 1e-3 * (edge * X[:, 1] + random.normal(size=n))
     opens = [Session.regular(dt.date(2026, 1, 5) + dt.timedelta(days=day)).open_ns for day in range(sessions)]
     minute = np.tile(np.repeat(np.arange(1, rows + 1), instruments), sessions)
     decision = np.repeat(opens, rows * instruments) + minute * MINUTE_NS
     forward[minute > rows - horizon] = np.nan
     label_end = decision + horizon * MINUTE_NS
-    schema = SimpleNamespace(names=names, hash=SCHEMA_HASH, bar_clock="time:60s")
-    return HandMadeFrame(
+    return TrainingFrame(
         X=X,
         forward_return=forward,
         decision_ns=decision,
         label_end_ns=label_end,
         instrument=np.tile(np.arange(instruments, dtype=np.int32), sessions * rows),
-        schema=schema,
+        schema=SCHEMA,
         digest="d" * 64,
         start_ns=int(decision.min()),
         end_ns=int(decision.max()),
+        market="SYNTHETIC test",
+        horizon_bars=horizon,
     )
 
 
@@ -98,17 +92,10 @@ def sidecar(
 ) -> Sidecar:
     return build_sidecar(
         trained(algorithm, edge),
+        frame(edge=edge),
         packed(algorithm, edge),
         gate_result or gate(algorithm, edge),
         model_name=name,
-        market="SYNTHETIC test",
-        bar_clock="time:60s",
-        feature_schema=tuple(
-            FeatureColumn(name=n, parameters={"window": 10}, dtype="float64", version=1, warm_up=10) for n in NAMES
-        ),
-        feature_schema_hash=SCHEMA_HASH,
-        label="forward_return_10",
-        label_horizon_bars=10,
         git_commit="0" * 40,
         created_by="tests",
         created_at_ns=1_767_600_000_000_000_000,

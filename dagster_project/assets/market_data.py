@@ -1,12 +1,10 @@
 """Market data → bars → features → labels, and the checks that stop training where it would be wrong."""
 
 import datetime as dt
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from dagster_project import checks
 from dagster_project.failures import told_to_people
 from dagster_project.market import (
     Arrival,
@@ -24,6 +22,7 @@ from feature_store.market import MINUTE_NS, MarketDataError, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
+    from feature_store.checks import CheckResult
     from feature_store.features import FeatureSchema
     from feature_store.market import Session
 
@@ -258,73 +257,97 @@ def horizon_bars(settings: Settings) -> int:
 
 
 @dg.asset_check(
-    asset=bars, blocking=True, description="No price that cannot be; stops the run before features are made."
+    asset=bars,
+    blocking=True,
+    description="Prices that can be, in order of time, inside their sessions; else nothing is trained.",
 )
 def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
     """Check all stored bars."""
+    from feature_store.checks import inside_sessions, monotone_times, price_sanity
+
     store = offline.store()
-    return _result(checks.prices_are_sane(store.read_bars(store.sessions("bars"))))
+    sessions = store.sessions("bars")
+    table = store.read_bars(sessions)
+    return _result(price_sanity(table), monotone_times(table), inside_sessions(table, sessions))
 
 
-@dg.asset_check(asset=bars, description="Every session has at least half of the bars that its instruments could have.")
+@dg.asset_check(
+    asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its."
+)
 def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
-    """Check coverage; a thin session is a warning, because illiquid instruments make few bars."""
+    """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
+    from feature_store.checks import instrument_coverage, missing_intervals
+
     store = offline.store()
     sessions, bar_ns = store.sessions("bars"), settings.market.bar_minutes * MINUTE_NS
-    finding = checks.sessions_are_covered(store.read_bars(sessions), sessions, store.universe(), bar_ns)
-    return _result(finding, dg.AssetCheckSeverity.WARN)
+    table = store.read_bars(sessions)
+    return _result(
+        missing_intervals(table, sessions, bar_ns),
+        instrument_coverage(table, store.universe(), sessions, bar_ns),
+        severity=dg.AssetCheckSeverity.WARN,
+    )
 
 
 @dg.asset_check(
-    asset=features, blocking=True, description="One session at once and in micro-batches as live: equal bit for bit."
+    asset=features,
+    blocking=True,
+    description="The newest session at once and in micro-batches, as live: equal bit for bit, and finite where warm.",
 )
 def history_equals_live(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
-    """Check parity on the newest session."""
-    store = offline.store()
-    newest = store.read_bars(store.sessions("bars")[-1:])
-    return _result(checks.history_equals_live(newest, schema_of(settings), len(store.universe())))
+    """Check parity on the newest session, and what was stored."""
+    from feature_store import checks
+
+    store, schema = offline.store(), schema_of(settings)
+    table, rows, warm = store.read_features(store.sessions("bars")[-1], schema)
+    parity = checks.history_equals_live(table, schema, len(store.universe()))
+    return _result(parity, checks.warm_rows_finite(rows, warm))
 
 
 @dg.asset_check(
-    asset=features, blocking=True, description="A feature row does not change when the future becomes known."
+    asset=features, blocking=True, description="A feature row does not change when what follows it becomes known."
 )
-def features_ignore_the_future(
-    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
-) -> dg.AssetCheckResult:
+def features_know_no_future(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
     """Check prefixes of the newest session."""
+    from feature_store import checks
+
     store = offline.store()
     newest = store.read_bars(store.sessions("bars")[-1:])
-    return _result(checks.rows_ignore_the_future(newest, schema_of(settings), len(store.universe())))
+    return _result(checks.features_know_no_future(newest, schema_of(settings), len(store.universe())))
 
 
 @dg.asset_check(
     asset=labels,
     blocking=True,
-    description="Labels end after their decision, the same day, before the replayed session.",
+    description="Labels end after their decision, the same day, before the replayed session opens.",
 )
 def labels_end_before_replay(
     settings: dg.ResourceParam[Settings], offline: OfflineStoreResource, labels: Any
 ) -> dg.AssetCheckResult:
     """Check every label of the training set."""
-    import numpy as np
+    from dagster_project.checks import labels_end_in_time
 
     replayed = replayed_session(offline.store(), settings.market)
-    labelled = np.isfinite(labels.forward_return)
     opens = replayed.open_ns if replayed else None
-    return _result(checks.labels_end_in_time(labels.decision_ns, labels.label_end_ns, labelled, opens))
+    return _result(labels_end_in_time(labels.decision_ns, labels.label_end_ns, opens))
 
 
 def _result(
-    finding: checks.Finding, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    *results: "CheckResult", severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 ) -> dg.AssetCheckResult:
-    observed: Mapping[str, Any] = finding.observed
-    return dg.AssetCheckResult(passed=finding.passed, severity=severity, description=finding.says, metadata=observed)
+    failed = [result.name for result in results if not result.passed]
+    details = {f"{r.name}.{name}": value for r in results for name, value in r.details.items() if value != ""}
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=severity,
+        description=f"failed: {', '.join(failed)}" if failed else ", ".join(result.name for result in results),
+        metadata={name: round(value, 6) if isinstance(value, float) else value for name, value in details.items()},
+    )
 
 
 CHECKS: Final = (
     prices_are_sane,
     sessions_are_covered,
     history_equals_live,
-    features_ignore_the_future,
+    features_know_no_future,
     labels_end_before_replay,
 )

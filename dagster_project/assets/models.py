@@ -11,16 +11,16 @@ from dagster_project.assets.market_data import labels
 from dagster_project.candidate import Candidate
 from dagster_project.failures import told_to_people
 from dagster_project.market import replayed_session
-from dagster_project.plots import column_plot, line_plot
+from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
 from dagster_project.provenance import code_commit
-from dagster_project.report import decile_returns_bps, description, figures, gate_table
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import ist_text
 from live_services.settings import Settings
-from models_registry.refs import FeatureColumn, ModelRef
+from models_registry.refs import FeatureColumn, GateResult, ModelRef
 
 if TYPE_CHECKING:
     from feature_store.offline import TrainingFrame
+    from models_registry.training import OutOfFold
 
 GROUP: Final = "models"
 MODEL_NAME: Final = "momentum"
@@ -49,9 +49,7 @@ class TrainingConfig(dg.Config):
     description="The momentum model, fitted on all training sessions, measured by walk-forward on sessions that it had "
     "not seen, and packed into files that load without pickle.",
 )
-def momentum_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], labels: Any
-) -> Candidate:
+def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, labels: Any) -> Candidate:
     """Train, measure and pack."""
     from models_registry.packing import pack, parity
     from models_registry.training import UntrainableFrame, train
@@ -109,7 +107,7 @@ def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult:
             "folds": _fold_table(trained.folds),
             "forward_return_by_score_decile": dg.MetadataValue.md(
                 column_plot(
-                    decile_returns_bps(trained.oof), "Mean forward return by score decile, bps, lowest score first"
+                    _decile_returns_bps(trained.oof), "Mean forward return by score decile, bps, lowest score first"
                 )
             ),
             "auc_by_fold": dg.MetadataValue.md(
@@ -137,6 +135,13 @@ def _fold_table(folds: Any) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records)
 
 
+def _decile_returns_bps(oof: "OutOfFold") -> list[float]:
+    import numpy as np
+
+    parts = np.array_split(np.argsort(oof.score, kind="stable"), 10)
+    return [float(oof.forward_return[part].mean()) * 1e4 if len(part) else 0.0 for part in parts]
+
+
 @dg.asset(
     deps=[momentum_report],
     group_name=GROUP,
@@ -158,6 +163,7 @@ def momentum_version(
     momentum_model: Candidate,
 ) -> dg.MaterializeResult:
     """Judge the candidate against the champion, and register it whatever the verdict."""
+    from models_registry.description import describe, plots
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
@@ -191,10 +197,10 @@ def momentum_version(
     version = registry.register(
         momentum_model.packed,
         sidecar,
-        description=description(sidecar, champion, champion_version),
-        plots=figures(momentum_model.trained),
+        description=describe(sidecar, champion, champion_version),
+        plots=plots(momentum_model.trained),
         run_name=f"train_momentum {context.run_id[:8]}",
-        tags={"dagster.run_id": context.run_id, "dagster.run_url": run_url},
+        tags={"dagster_run_id": context.run_id} | ({"dagster_run_url": run_url} if run_url else {}),
     )
     return dg.MaterializeResult(
         metadata={
@@ -203,7 +209,7 @@ def momentum_version(
             "market": sidecar.market,
             "mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version)),
             "gate_champion": "passed" if gate.passed else "failed",
-            "gate": dg.MetadataValue.md(gate_table(gate)),
+            "gate": dg.MetadataValue.md(_gate_table(gate)),
             "champion_when_judged": champion_version or "none",
             "dagster/row_count": sidecar.training_rows,
             "training_data_digest": sidecar.training_data_digest,
@@ -224,6 +230,12 @@ def momentum_version(
             )
         ],
     )
+
+
+def _gate_table(gate: GateResult) -> str:
+    # Short enough to be shown inline: what was asked stands in the check's own metadata.
+    rows = (f"| {'✓' if check.passed else '✗'} {check.name} | {check.observed} |" for check in gate.checks)
+    return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]
 
 
 # --- checks -------------------------------------------------------------------------------------------------------

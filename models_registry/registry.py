@@ -1,0 +1,344 @@
+"""The model registry on an MLflow server: writing through MLflow's client, reading over plain REST.
+
+Live processes poll aliases and fetch versions with ``requests`` alone; importing MLflow there would cost 190 MB and
+seconds. A read never deserialises a model: it gives bytes that were compared with the sidecar, and the sidecar with the
+digest in the version's tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from urllib.parse import quote, urlsplit
+
+import requests
+from pydantic import ValidationError
+
+from models_registry.refs import Alias, GateVerdict, ModelRef, Sidecar
+from models_registry.refusals import (
+    ARTIFACT_FILES,
+    SIDECAR_FILE,
+    TamperedModel,
+    UnknownModelVersion,
+    sha256_of,
+    verify_digests,
+)
+
+if TYPE_CHECKING:
+    from models_registry.packing import Packed
+
+_API: Final = "/api/2.0/mlflow"
+_TIMEOUT_S: Final = (3.05, 30.0)
+"""Seconds to connect, seconds between bytes: no caller waits for ever."""
+_UI: Final = "?workflowType=machine_learning"
+"""Without it the MLflow interface opens in its GenAI view, which shows no classic models."""
+SIDECAR_TAG: Final = "sidecar_sha256"
+
+
+class RegistryUnavailable(Exception):
+    """The registry did not answer, or not as an MLflow server does; the message names the URL and what to do."""
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """What the registry says about a version, without reading its files."""
+
+    name: str
+    version: str
+    aliases: tuple[Alias, ...]
+    tags: dict[str, str]
+    created_at_ns: int
+    run_id: str
+    source: str
+    description: str = field(default="", repr=False)
+
+    def gate_verdict(self, rung: Alias) -> GateVerdict | None:
+        """Verdict of the gate for a rung; None if no gate has judged it."""
+        verdict = self.tags.get(f"gate.{rung}")
+        return cast("GateVerdict", verdict) if verdict in get_args(GateVerdict) else None
+
+    @property
+    def feature_schema_hash(self) -> str:
+        """Hash of the features that the version was trained on; empty if it was not registered by Alpha Panda."""
+        return self.tags.get("feature_schema_hash", "")
+
+
+class Registry:
+    """Names, versions and aliases of models on one MLflow server.
+
+    Parameters
+    ----------
+    tracking_uri : str
+        ``http(s)://host:port`` of a server that serves artifacts (the default of ``mlflow server``).
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        if urlsplit(tracking_uri).scheme not in {"http", "https"}:
+            raise ValueError(
+                f"mlflow.tracking_uri must be the http(s) address of an MLflow server, got {tracking_uri!r}; "
+                "live processes read the registry over REST"
+            )
+        self.tracking_uri = tracking_uri.rstrip("/")
+        self._session = requests.Session()
+        # A proxy set for the internet must not swallow a call to this machine.
+        self._session.trust_env = urlsplit(tracking_uri).hostname not in {"127.0.0.1", "localhost", "::1"}
+
+    # --- reading ---
+
+    def resolve(self, ref: ModelRef) -> str | None:
+        """Version that an alias points to; None if the model or the alias does not exist."""
+        return self._aliases(ref.name).get(ref.alias)
+
+    def version(self, name: str, version: str) -> VersionInfo:
+        """Tags, aliases and gate verdicts of a version.
+
+        Raises
+        ------
+        UnknownModelVersion
+            If the registry holds no such version.
+        RegistryUnavailable
+            If the server does not answer.
+        """
+        found = self._get("/model-versions/get", name=name, version=version)
+        if found is None:
+            raise UnknownModelVersion(
+                f"{name} has no version {version} in the registry at {self._shown}; "
+                f"it has {', '.join(v.version for v in self.versions(name)) or 'none'}"
+            )
+        return _version_info(found["model_version"], self._aliases(name))
+
+    def versions(self, name: str) -> tuple[VersionInfo, ...]:
+        """All versions of a model, newest first; empty if there is no such model."""
+        escaped = name.replace("'", "")
+        pages = self._pages("/model-versions/search", "model_versions", filter=f"name='{escaped}'")
+        aliases = self._aliases(name)
+        found = [_version_info(item, aliases) for item in pages]
+        return tuple(sorted(found, key=lambda info: int(info.version), reverse=True))
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all registered models."""
+        return tuple(sorted(item["name"] for item in self._pages("/registered-models/search", "registered_models")))
+
+    def sidecar(self, name: str, version: str) -> Sidecar:
+        """The sidecar of a version, compared with the digest in the version's tag.
+
+        Raises
+        ------
+        TamperedModel
+            If it is missing, unreadable, not what was registered, or names another model.
+        """
+        return self._sidecar(self.version(name, version))[0]
+
+    def fetch(self, name: str, version: str) -> tuple[Sidecar, dict[str, bytes]]:
+        """The sidecar and the artifact files of a version, all digests verified; nothing is deserialised.
+
+        Raises
+        ------
+        TamperedModel, UnknownModelVersion, RegistryUnavailable
+        """
+        sidecar, folder = self._sidecar(self.version(name, version))
+        files = {file: self._artifact(folder, file) for file in ARTIFACT_FILES}
+        verify_digests(files, sidecar.artifact_sha256)
+        return sidecar, files
+
+    def url_of(self, name: str, version: str) -> str:
+        """Page of a version in the MLflow interface."""
+        return f"{self._shown}/#/models/{quote(name)}/versions/{quote(version)}{_UI}"
+
+    def plot_url(self, run_id: str, plot: str) -> str:
+        """Address of a plot that was registered with a version, for links and for ``<img>``."""
+        return f"{self._shown}/get-artifact?path={quote('plots/' + plot)}&run_uuid={quote(run_id)}"
+
+    # --- aliases and tags ---
+
+    def set_alias(self, name: str, alias: Alias, version: str) -> None:
+        """Point an alias at a version. Only ``promotion.py`` calls this: an alias without a ledger entry is refused."""
+        self._send("POST", "/registered-models/alias", {"name": name, "alias": alias, "version": version})
+
+    def delete_alias(self, name: str, alias: Alias) -> None:
+        """Take an alias away; what runs under it goes on until it is stopped."""
+        self._send("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
+
+    # --- writing ---
+
+    def register(  # noqa: PLR0917
+        self,
+        packed: Packed,
+        sidecar: Sidecar,
+        description: str,
+        plots: Mapping[str, bytes] | None = None,
+        run_name: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register a version of ``sidecar.model_name`` and give its version; sets no alias.
+
+        Writes one MLflow run with parameters, metrics and plots, and one logged model that holds MLflow's own skops
+        file (for its interface) beside our four files, which are what the digests stand for.
+
+        Parameters
+        ----------
+        packed : Packed
+            From ``packing.pack``.
+        sidecar : Sidecar
+            From ``packing.build_sidecar``.
+        description : str
+            Markdown for a person; the plots are appended to it.
+        plots : mapping of bytes, optional
+            PNG by file name.
+        run_name : str, optional
+            Name of the MLflow run; default: the model's name.
+        tags : mapping of str, optional
+            Further tags, for example ``dagster_run_id``.
+
+        Raises
+        ------
+        TamperedModel
+            If the files are not those that the sidecar names.
+        RegistryUnavailable
+            If the server does not answer.
+        """
+        from models_registry import mlflow_writer
+
+        verify_digests(packed.files, sidecar.artifact_sha256)
+        self._get("/registered-models/search", max_results=1)  # fails in seconds where MLflow's client retries minutes
+        sidecar_json = sidecar.model_dump_json(indent=2).encode()
+        return mlflow_writer.write(
+            self,
+            dict(packed.files) | {SIDECAR_FILE: sidecar_json},
+            sidecar,
+            description=description,
+            plots=plots or {},
+            run_name=run_name or sidecar.model_name,
+            tags=tags_of(sidecar, sidecar_json) | dict(tags or {}),
+        )
+
+    # --- REST ---
+
+    @property
+    def _shown(self) -> str:
+        parts = urlsplit(self.tracking_uri)  # an address may hold a password; a message never does
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def _aliases(self, name: str) -> dict[Alias, str]:
+        found = self._get("/registered-models/get", name=name)
+        if found is None:
+            return {}
+        rungs = get_args(Alias)
+        listed = found["registered_model"].get("aliases", [])
+        return {item["alias"]: str(item["version"]) for item in listed if item["alias"] in rungs}
+
+    def _sidecar(self, info: VersionInfo) -> tuple[Sidecar, str]:
+        folder = self._artifact_folder(info)
+        value = self._artifact(folder, SIDECAR_FILE)
+        registered = info.tags.get(SIDECAR_TAG)
+        if sha256_of(value) != registered:
+            raise TamperedModel(
+                f"the sidecar of {info.name} v{info.version} has SHA-256 {sha256_of(value)[:16]}…, its version tag "
+                f"says {(registered or 'nothing')[:16]}…: it was changed after registration. Promote another version."
+            )
+        try:
+            sidecar = Sidecar.model_validate_json(value)
+        except ValidationError as error:
+            raise TamperedModel(f"the sidecar of {info.name} v{info.version} cannot be read: {error}") from error
+        if sidecar.model_name != info.name:
+            raise TamperedModel(f"{info.name} v{info.version} holds the files of the model {sidecar.model_name}")
+        return sidecar, folder
+
+    def _artifact_folder(self, info: VersionInfo) -> str:
+        scheme, _, model_id = info.source.partition(":/")
+        if scheme != "models" or not model_id:
+            raise TamperedModel(
+                f"{info.name} v{info.version} was not registered by Alpha Panda (its source is {info.source!r}); "
+                "train it through the platform so that it carries a sidecar"
+            )
+        found = self._get(f"/logged-models/{quote(model_id.strip('/'), safe='')}")
+        if found is None:
+            raise TamperedModel(f"the files of {info.name} v{info.version} were deleted from the registry")
+        uri = urlsplit(found["model"]["info"]["artifact_uri"])
+        if uri.scheme != "mlflow-artifacts":
+            raise RegistryUnavailable(
+                f"the server at {self._shown} does not serve artifacts ({uri.scheme}:…); start it with "
+                "`mlflow server --serve-artifacts`, which is its default"
+            )
+        return quote(uri.path.strip("/"))
+
+    def _artifact(self, folder: str, file: str) -> bytes:
+        path = f"/api/2.0/mlflow-artifacts/artifacts/{folder}/extra_files/{quote(file)}"
+        response = self._request("GET", path)
+        if response.status_code in {400, 404, 500}:  # the server answers 500 for a file that is not on its disk
+            raise TamperedModel(
+                f"{file} cannot be read from the registry ({response.status_code} at {self._shown}{path}): "
+                "the version is incomplete, promote another one or train again"
+            )
+        self._expect_ok(response, path)
+        return response.content
+
+    def _pages(self, path: str, key: str, **query: str) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            page = self._get(path, max_results=200, **query, **({"page_token": token} if token else {})) or {}
+            yield from page.get(key, [])
+            token = page.get("next_page_token", "")
+            if not token:
+                return
+
+    def _get(self, path: str, **query: str | int) -> dict[str, Any] | None:
+        response = self._request("GET", _API + path, params=query)
+        if response.status_code == 404 and "RESOURCE_DOES_NOT_EXIST" in response.text:
+            return None
+        self._expect_ok(response, path)
+        try:
+            return cast("dict[str, Any]", response.json())
+        except requests.exceptions.JSONDecodeError as error:
+            raise RegistryUnavailable(f"{self._shown}{_API}{path} did not answer as MLflow does: {error}") from error
+
+    def _send(self, method: str, path: str, body: dict[str, str]) -> None:
+        response = self._request(method, _API + path, json=body)
+        if response.status_code == 404:
+            raise UnknownModelVersion(f"{body} is not in the registry at {self._shown}: {response.text[:200]}")
+        self._expect_ok(response, path)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        try:
+            return self._session.request(method, self.tracking_uri + path, timeout=_TIMEOUT_S, **arguments)
+        except requests.RequestException as error:
+            raise RegistryUnavailable(
+                f"the model registry at {self._shown} did not answer ({type(error).__name__}). Start it with "
+                "`alpha-panda up`, or correct mlflow.tracking_uri."
+            ) from error
+
+    def _expect_ok(self, response: requests.Response, path: str) -> None:
+        if not response.ok:
+            raise RegistryUnavailable(
+                f"{self._shown}{path} answered {response.status_code}: {response.text[:200]}. Is this an MLflow 3 "
+                "server, and may this process use it?"
+            )
+
+
+def _version_info(item: Mapping[str, Any], aliases: Mapping[Alias, str]) -> VersionInfo:
+    version = str(item["version"])
+    return VersionInfo(
+        name=item["name"],
+        version=version,
+        aliases=tuple(alias for alias in get_args(Alias) if aliases.get(alias) == version),
+        tags={tag["key"]: tag["value"] for tag in item.get("tags", [])},
+        created_at_ns=int(item["creation_timestamp"]) * 1_000_000,
+        run_id=item.get("run_id", ""),
+        source=item.get("source", ""),
+        description=item.get("description", ""),
+    )
+
+
+def tags_of(sidecar: Sidecar, sidecar_json: bytes) -> dict[str, str]:
+    """Tags of a version: what a poll must know without reading files."""
+    return {
+        f"gate.{sidecar.gate.rung}": "passed" if sidecar.gate.passed else "failed",
+        SIDECAR_TAG: sha256_of(sidecar_json),
+        "feature_schema_hash": sidecar.feature_schema_hash,
+        "market": sidecar.market,
+        "training_data_digest": sidecar.training_data_digest,
+        "git_commit": sidecar.git_commit,
+        "algorithm": sidecar.algorithm,
+        "created_by": sidecar.created_by,
+    }

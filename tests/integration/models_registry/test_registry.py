@@ -1,0 +1,117 @@
+import re
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from models_registry.description import describe, plots
+from models_registry.ledger import PromotionLedger
+from models_registry.promotion import may_run, promote, rollback
+from models_registry.refs import ModelRef
+from models_registry.refusals import TamperedModel
+from models_registry.registry import Registry, RegistryUnavailable
+from tests.models_registry_frames import packed, sidecar, trained
+
+pytestmark = pytest.mark.integration
+
+READER = """
+import sys
+from models_registry.registry import Registry
+from models_registry.refs import ModelRef
+from models_registry.packing import load
+registry = Registry(sys.argv[1])
+version = registry.resolve(ModelRef.parse("reader@challenger"))
+sidecar, files = registry.fetch("reader", version)
+load(files, sidecar, expected_feature_schema_hash=sidecar.feature_schema_hash)
+assert registry.version("reader", version).gate_verdict("champion") == "passed"
+heavy = {"mlflow", "skops", "sklearn", "matplotlib", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+sys.stdout.write("read " + version)
+"""
+
+
+@pytest.fixture
+def registry(mlflow_server):
+    return Registry(mlflow_server.url)
+
+
+def register(registry, name, **changes):
+    return registry.register(packed(), sidecar(name=name, **changes), describe(sidecar(name=name)), plots(trained()))
+
+
+def test_a_process_that_only_reads_never_imports_mlflow(registry):
+    registry.set_alias("reader", "challenger", register(registry, "reader"))
+    done = subprocess.run(
+        [sys.executable, "-c", READER, registry.tracking_uri], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout == "read 1", done.stderr
+
+
+def test_the_description_and_its_plots_can_be_opened(registry):
+    version = register(registry, "described")
+    text = registry.version("described", version).description
+    images = re.findall(r"!\[[^]]+]\(([^)]+)\)", text)
+    assert len(images) == 2
+    for image in images:
+        response = requests.get(image, timeout=10)
+        assert response.content.startswith(b"\x89PNG"), image
+
+
+def test_the_page_of_a_version_opens_in_the_machine_learning_view(registry):
+    assert registry.url_of("momentum", "3").endswith("/#/models/momentum/versions/3?workflowType=machine_learning")
+
+
+@pytest.mark.parametrize("file", ["model.skops", "flat.npz", "golden.npz", "sidecar.json"])
+@pytest.mark.parametrize("change", ["flip", "delete"])
+def test_a_file_changed_on_the_servers_disk_is_refused(registry, mlflow_server, file, change):
+    name = f"broken-{change}-{file.partition('.')[0]}"
+    version = register(registry, name)
+    stored = [p for p in mlflow_server.artifacts.rglob(file) if p.parent.name == "extra_files"]
+    newest = max(stored, key=lambda path: path.stat().st_mtime_ns)
+    if change == "flip":
+        value = bytearray(newest.read_bytes())
+        value[len(value) // 2] ^= 1
+        newest.write_bytes(bytes(value))
+    else:
+        newest.unlink()
+    with pytest.raises(TamperedModel, match=file.replace(".json", "")):
+        registry.fetch(name, version)
+
+
+def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry, tmp_path):
+    ledger = PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    announced = []
+    first, second = register(registry, "climber"), register(registry, "climber")
+    arguments = {"promoted_by": "tests", "reason": "test", "now_ns": 1, "announce": announced.append}
+    for version in (first, second):
+        promote(registry, ledger, "climber", version, "champion", override=None, **arguments)
+        assert registry.resolve(ModelRef(name="climber", alias="champion")) == version
+        assert may_run(registry.version("climber", version), ledger, "champion") is None
+    rollback(registry, ledger, "climber", "champion", **arguments)
+    assert registry.resolve(ModelRef(name="climber", alias="champion")) == first
+    assert [record.action for record in announced] == ["promote", "promote", "rollback"]
+    assert ledger.verify() == 3
+
+
+def test_an_alias_moved_in_the_mlflow_interface_is_refused(registry, tmp_path):
+    ledger = PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    version = register(registry, "by-hand")
+    registry.set_alias("by-hand", "champion", version)
+    assert "moved past the ledger" in may_run(registry.version("by-hand", version), ledger, "champion")
+
+
+def test_a_version_that_alpha_panda_did_not_register_is_refused(registry):
+    import mlflow
+
+    client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", source="mlflow-artifacts:/somewhere")
+    with pytest.raises(TamperedModel, match="not registered by Alpha Panda"):
+        registry.fetch("foreign", "1")
+
+
+def test_a_server_that_is_no_mlflow_is_named(mlflow_server):
+    registry = Registry(mlflow_server.url + "/elsewhere")
+    with pytest.raises(RegistryUnavailable, match="/elsewhere"):
+        registry.names()

@@ -1,0 +1,78 @@
+"""A registry in memory: what promotion and runners need of one, with the same refusals as the real one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models_registry.packing import Packed
+from models_registry.refs import Alias, ModelRef, Sidecar
+from models_registry.refusals import (
+    SIDECAR_FILE,
+    TamperedModel,
+    UnknownModelVersion,
+    sha256_of,
+    verify_digests,
+)
+from models_registry.registry import SIDECAR_TAG, VersionInfo, tags_of
+
+
+class InMemoryRegistry:
+    def __init__(self) -> None:
+        self.infos: dict[tuple[str, str], VersionInfo] = {}
+        self.files: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.aliases: dict[tuple[str, Alias], str] = {}
+
+    def register(self, packed: Packed, sidecar: Sidecar, description="", plots=None, run_name="", tags=None) -> str:
+        verify_digests(packed.files, sidecar.artifact_sha256)
+        version = str(1 + sum(name == sidecar.model_name for name, _ in self.infos))
+        key = (sidecar.model_name, version)
+        sidecar_json = sidecar.model_dump_json(indent=2).encode()
+        self.files[key] = dict(packed.files) | {SIDECAR_FILE: sidecar_json}
+        self.infos[key] = VersionInfo(
+            name=key[0],
+            version=version,
+            aliases=(),
+            tags=tags_of(sidecar, sidecar_json) | dict(tags or {}),
+            created_at_ns=1,
+            run_id="run",
+            source="memory",
+            description=description,
+        )
+        return version
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for name, _ in self.infos}))
+
+    def versions(self, name: str) -> tuple[VersionInfo, ...]:
+        found = [self.version(*key) for key in self.infos if key[0] == name]
+        return tuple(sorted(found, key=lambda info: int(info.version), reverse=True))
+
+    def resolve(self, ref: ModelRef) -> str | None:
+        return self.aliases.get((ref.name, ref.alias))
+
+    def version(self, name: str, version: str) -> VersionInfo:
+        if (name, version) not in self.infos:
+            raise UnknownModelVersion(f"{name} has no version {version}")
+        held = tuple(alias for (n, alias), v in self.aliases.items() if (n, v) == (name, version))
+        return replace(self.infos[name, version], aliases=held)
+
+    def sidecar(self, name: str, version: str) -> Sidecar:
+        info = self.version(name, version)
+        value = self.files[name, version][SIDECAR_FILE]
+        if sha256_of(value) != info.tags[SIDECAR_TAG]:
+            raise TamperedModel("the sidecar was changed after registration")
+        return Sidecar.model_validate_json(value)
+
+    def fetch(self, name: str, version: str) -> tuple[Sidecar, dict[str, bytes]]:
+        sidecar = self.sidecar(name, version)
+        files = {file: value for file, value in self.files[name, version].items() if file != SIDECAR_FILE}
+        verify_digests(files, sidecar.artifact_sha256)
+        return sidecar, files
+
+    def set_alias(self, name: str, alias: Alias, version: str) -> None:
+        if (name, version) not in self.infos:
+            raise UnknownModelVersion(f"{name} has no version {version}")
+        self.aliases[name, alias] = version
+
+    def delete_alias(self, name: str, alias: Alias) -> None:
+        self.aliases.pop((name, alias), None)

@@ -1,0 +1,262 @@
+import threading
+
+import pytest
+
+from models_registry.ledger import PromotionLedger
+from models_registry.promotion import (
+    NothingToRollBack,
+    OverrideNeedsReason,
+    may_run,
+    promote,
+    rollback,
+    standing_versions,
+)
+from models_registry.refs import ModelRef
+from models_registry.refusals import GateNotPassed, TamperedModel, UnknownModelVersion
+from tests.models_registry_fakes import InMemoryRegistry
+from tests.models_registry_frames import FAILED_GATE, packed, sidecar
+
+CHAMPION = ModelRef.parse("momentum@champion")
+
+
+class Desk:
+    """A registry with versions 1 to 4 (3 failed its gate), a ledger, and what was announced."""
+
+    def __init__(self, folder):
+        self.registry = InMemoryRegistry()
+        self.ledger = PromotionLedger(f"sqlite:///{folder}/ledger.sqlite")
+        self.announced = []
+        for version in range(1, 5):
+            self.registry.register(packed(), sidecar(gate_result=FAILED_GATE if version == 3 else None))
+
+    def promote(self, version, alias="champion", override=None, **changes):
+        arguments = {"promoted_by": "asha", "reason": "better", "now_ns": 5, "announce": self.announced.append}
+        return promote(
+            self.registry, self.ledger, "momentum", version, alias, override=override, **(arguments | changes)
+        )
+
+    def rollback(self, alias="champion"):
+        return rollback(
+            self.registry,
+            self.ledger,
+            "momentum",
+            alias,
+            promoted_by="ravi",
+            reason="it loses",
+            now_ns=9,
+            announce=self.announced.append,
+        )
+
+    def may_run(self, version, rung="champion"):
+        return may_run(self.registry.version("momentum", version), self.ledger, rung)
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)
+
+
+def test_a_promotion_is_recorded_moved_and_announced(desk):
+    record = desk.promote("1")
+    assert desk.registry.resolve(CHAMPION) == "1"
+    assert desk.announced == [record]
+    assert (record.previous_version, record.action, record.override, record.ledger_number) == (
+        None,
+        "promote",
+        False,
+        1,
+    )
+    (entry,) = desk.ledger.history("momentum")
+    assert (entry.by, entry.reason, entry.at_ns) == ("asha", "better", 5)
+    assert entry.evidence["gate"]["passed"] is True
+    assert entry.evidence["artifact_sha256"] == packed().sha256
+    assert desk.may_run("1") is None
+    assert desk.promote("2").previous_version == "1"
+
+
+def test_the_order_is_ledger_then_alias_then_announcement(desk):
+    seen = []
+    set_alias = desk.registry.set_alias
+
+    def watched(*arguments):
+        seen.append(("alias", len(desk.ledger.history("momentum"))))
+        set_alias(*arguments)
+
+    desk.registry.set_alias = watched
+    desk.promote("1", announce=lambda record: seen.append(("announced", desk.registry.resolve(CHAMPION))))
+    assert seen == [("alias", 1), ("announced", "1")]
+
+
+def test_a_failed_gate_refuses_and_lists_what_failed(desk):
+    with pytest.raises(GateNotPassed, match=r"auc_above_chance: 0\.49, required > 0\.5") as caught:
+        desk.promote("3")
+    assert [check.name for check in caught.value.failed] == ["auc_above_chance"]
+    assert desk.ledger.history("momentum") == ()
+    assert desk.registry.resolve(CHAMPION) is None
+    assert desk.announced == []
+
+
+def test_a_person_may_overrule_by_name_and_with_a_reason(desk):
+    record = desk.promote("3", override="shadow looked fine for a week")
+    assert (record.override, record.action) == (True, "override")
+    (entry,) = desk.ledger.history("momentum")
+    assert entry.reason == "better [override: shadow looked fine for a week]"
+    assert entry.evidence["gate"]["passed"] is False
+    assert desk.may_run("3") is None
+
+
+@pytest.mark.parametrize("blank", [{"override": " "}, {"promoted_by": ""}, {"reason": " "}])
+def test_nothing_is_promoted_without_who_and_why(desk, blank):
+    with pytest.raises(OverrideNeedsReason):
+        desk.promote("3", **({"override": "why not"} | blank))
+    assert desk.ledger.history("momentum") == ()
+
+
+def test_an_override_that_was_not_needed_is_not_one(desk):
+    assert not desk.promote("1", override="to be sure").override
+
+
+def test_going_live_needs_an_override_because_its_gate_is_not_built(desk):
+    with pytest.raises(GateNotPassed, match="economics gate"):
+        desk.promote("1", "live")
+    assert desk.promote("1", "live", override="agreed with risk").override
+    assert desk.may_run("1", "live") is None
+
+
+def test_a_champion_gate_does_not_open_the_live_rung(desk):
+    desk.promote("1")
+    assert "moved past the ledger" in desk.may_run("1", "live")
+
+
+def test_a_challenger_needs_no_gate(desk):
+    assert not desk.promote("3", "challenger").override
+    assert desk.may_run("3", "challenger") is None
+
+
+def test_an_unknown_version_is_refused(desk):
+    with pytest.raises(UnknownModelVersion):
+        desk.promote("9")
+
+
+@pytest.mark.parametrize("file", ["flat.npz", "sidecar.json"])
+def test_a_version_whose_files_were_changed_is_refused(desk, file):
+    desk.registry.files["momentum", "1"][file] += b" "
+    with pytest.raises(TamperedModel):
+        desk.promote("1")
+    assert desk.ledger.history("momentum") == ()
+
+
+def test_a_verdict_written_into_the_tag_by_hand_does_not_open_the_gate(desk):
+    desk.registry.infos["momentum", "3"].tags["gate.champion"] = "passed"
+    with pytest.raises(GateNotPassed):
+        desk.promote("3")
+
+
+def test_promoting_the_same_version_again_only_announces_it(desk):
+    first = desk.promote("1")
+    assert desk.promote("1", promoted_by="ravi") == first
+    assert len(desk.ledger.history("momentum")) == 1
+    assert len(desk.announced) == 2
+
+
+def test_a_promotion_cut_off_before_the_alias_moved_is_refused_until_it_is_run_again(desk):
+    desk.promote("1")
+    set_alias = desk.registry.set_alias
+
+    def lost(*arguments):
+        raise ConnectionError("registry went away")
+
+    desk.registry.set_alias = lost
+    with pytest.raises(ConnectionError):
+        desk.promote("2")
+    assert desk.registry.resolve(CHAMPION) == "1"
+    assert "promotion was cut off" in desk.may_run("1")
+    desk.registry.set_alias = set_alias
+    desk.promote("2")
+    assert desk.registry.resolve(CHAMPION) == "2"
+    assert desk.may_run("2") is None
+
+
+def test_an_alias_moved_past_the_ledger_is_refused(desk):
+    desk.promote("1")
+    desk.registry.set_alias("momentum", "champion", "2")
+    assert "moved past the ledger" in desk.may_run("2")
+
+
+def test_a_sidecar_swapped_after_the_promotion_is_refused(desk):
+    desk.promote("1")
+    desk.registry.infos["momentum", "1"].tags["sidecar_sha256"] = "0" * 64
+    assert "not what was promoted" in desk.may_run("1")
+
+
+def test_a_gate_that_is_withdrawn_after_the_promotion_is_refused(desk):
+    desk.promote("1")
+    desk.registry.infos["momentum", "1"].tags["gate.champion"] = "failed"
+    assert "gate of momentum v1 failed" in desk.may_run("1")
+    del desk.registry.infos["momentum", "1"].tags["gate.champion"]
+    assert "was never asked" in desk.may_run("1")
+
+
+def test_rolling_back_twice_goes_back_two_versions(desk):
+    for version in "124":
+        desk.promote(version)
+    assert desk.rollback().model_version == "2"
+    record = desk.rollback()
+    assert (record.model_version, record.previous_version, record.action) == ("1", "2", "rollback")
+    assert desk.registry.resolve(CHAMPION) == "1"
+    assert desk.may_run("1") is None
+    with pytest.raises(NothingToRollBack):
+        desk.rollback()
+    desk.promote("4")
+    assert desk.rollback().model_version == "1"
+    assert desk.ledger.verify() == 7
+
+
+def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
+    desk.promote("3", override="trial")
+    desk.promote("1")
+    assert desk.rollback().override
+    assert desk.may_run("3") is None
+
+
+def test_a_rollback_of_an_alias_moved_by_hand_returns_to_the_ledgers_version(desk):
+    desk.promote("1")
+    desk.registry.set_alias("momentum", "champion", "2")
+    assert desk.rollback().model_version == "1"
+
+
+def test_a_rollback_to_a_version_that_was_tampered_with_is_refused(desk):
+    desk.promote("1")
+    desk.promote("2")
+    desk.registry.files["momentum", "1"]["flat.npz"] += b" "
+    with pytest.raises(TamperedModel):
+        desk.rollback()
+    assert desk.registry.resolve(CHAMPION) == "2"
+
+
+def test_nothing_was_ever_promoted_so_nothing_rolls_back(desk):
+    with pytest.raises(NothingToRollBack):
+        desk.rollback()
+    assert standing_versions((), "champion") == []
+
+
+def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
+    failures = []
+    start = threading.Barrier(3)
+
+    def run(version):
+        try:
+            start.wait(10)
+            for _ in range(4):
+                desk.promote(version)
+        except Exception as error:  # noqa: BLE001 - whatever a thread raises fails the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(version,)) for version in "124"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    desk.ledger.verify()
+    assert desk.registry.resolve(CHAMPION) == desk.ledger.latest("momentum", "champion").to_version
