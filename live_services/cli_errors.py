@@ -1,4 +1,4 @@
-"""Failures as one clear message and an exit code: 0 done, 1 it failed, 2 it was asked wrongly (unknown option or value)."""
+"""Failures as one clear message and an exit code: 0 done, 1 it failed, 2 wrong command line."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class ClearGroup(TyperGroup):
         """Run the command; an expected failure becomes a message and exit code 1."""
         try:
             return super().invoke(ctx)
+        except (BrokenPipeError, click.ClickException, click.Abort, click.exceptions.Exit):
+            raise  # these click ends by itself, with its own exit codes
         except expected_failures() as problem:
             err.print(f"[bold red]error:[/] {_escape(message_of(problem))}", soft_wrap=True)
             raise typer.Exit(1) from problem
@@ -40,12 +42,20 @@ def expected_failures() -> tuple[type[Exception], ...]:
     import requests
     import sqlalchemy.exc
     from aiokafka.errors import KafkaError
+    from models_registry.ledger import LedgerError
+    from models_registry.promotion import PromotionError
+    from models_registry.registry import RegistryUnavailable
 
     from feature_store.market import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.embedded import EmbeddedServerError
+    from live_services.explain import ExplainError
     from live_services.kafka_jars import KafkaJarsError
+    from live_services.services.market_feed import FeedError
+    from live_services.services.model_loading import ModelUnavailable
     from live_services.supervision import SupervisionError
+    from live_services.task import RuntimeFailure
+    from models_registry.refusals import ModelRefusedError
 
     return (
         CommandFailed,
@@ -56,6 +66,14 @@ def expected_failures() -> tuple[type[Exception], ...]:
         EmbeddedServerError,
         KafkaJarsError,
         SupervisionError,
+        ExplainError,
+        RuntimeFailure,
+        FeedError,
+        ModelUnavailable,
+        LedgerError,
+        PromotionError,
+        ModelRefusedError,
+        RegistryUnavailable,
         KafkaSetupError,
         KafkaError,
         redis.RedisError,

@@ -10,7 +10,7 @@ from typing import Final
 
 import requests
 
-from live_services.embedded import LOOPBACK, ServerSpec, free_port, listens
+from live_services.embedded import LOOPBACK, EmbeddedServerError, ServerSpec, free_port, listens
 
 CODE_LOCATION: Final = "dagster_project.definitions"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
@@ -94,10 +94,11 @@ def dagster_specs(
     workspace = directory / "workspace.yaml"
     env = {"DAGSTER_HOME": str(directory)} | python_environment() | mlflow_environment() | environment
 
-    def write_configuration() -> None:
+    def prepare() -> None:
         (directory / "dagster.yaml").write_text(_DAGSTER_YAML)
         server = f"{{host: {LOOPBACK}, port: {code_port}, location_name: {CODE_LOCATION}}}"
         workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
+        _create_dagster_storage(directory)
 
     code = [sys.executable, "-m", "dagster", "api", "grpc", "-m", CODE_LOCATION, "-h", LOOPBACK, "-p", str(code_port)]
     code += ["-d", str(_PACKAGE_ROOT), "--location-name", CODE_LOCATION, "--use-python-environment-entry-point"]
@@ -111,7 +112,7 @@ def dagster_specs(
             ready=partial(listens, LOOPBACK, code_port),
             env=env,
             ready_seconds=120.0,
-            prepare=write_configuration,
+            prepare=prepare,
         ),
         ServerSpec(
             "dagster-web",
@@ -131,6 +132,18 @@ def dagster_specs(
             env=env,
         ),
     )
+
+
+def _create_dagster_storage(directory: Path) -> None:
+    """Create Dagster's tables before its three processes start; at once, one finds the other half-way and dies."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(directory)) as instance:
+        for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+            if storage is None:
+                raise EmbeddedServerError(
+                    f"Dagster has no storage in {directory}; remove that directory and start again"
+                )
 
 
 def http_answers(url: str) -> bool:

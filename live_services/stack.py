@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,8 @@ class Stack:
         settings = load_settings(alpha_panda_home=self.home)
         self._specs = self._embedded(settings, ports, tell, progress)
         write_private(endpoints, endpoints_toml(self._specs))
-        for spec in self._specs:
-            spec.prepare()
+        with ThreadPoolExecutor() as pool:  # Kafka's formatting and Dagster's tables take seconds each
+            list(pool.map(lambda spec: spec.prepare(), self._specs))
         groups = {
             SERVERS: [Program(s.name, s.argv, s.env, s.stop_seconds) for s in self._specs],
             SERVICES: [self._service_program(name, scope) for name, scope in self.desk.services],
@@ -195,7 +196,7 @@ class Stack:
                         f"see {self.supervisor.log_of(spec.name)}"
                     )
             for process in self.supervisor.processes():
-                if process.group == SERVERS and process.state in {"FATAL", "EXITED"}:
+                if process.group == SERVERS and process.state == "FATAL":  # EXITED is started again
                     raise death(process.name, self.supervisor.log_of(process.name), None)
             time.sleep(0.1)
 
@@ -251,10 +252,10 @@ def endpoints_toml(specs: tuple[ServerSpec, ...]) -> str:
 
 async def create_topics(settings: Settings) -> None:
     """Create every topic of the shared market and of the brokers that run."""
-    from live_services.adapters import kafka
+    from live_services.adapters.kafka import create_topics as create
 
     brokers: tuple[Broker, ...] = tuple(b for b in BROKER_SERVICES if skip_reason(settings, b) is None)
-    await kafka.create_topics(settings, all_topics(brokers))
+    await create(settings, all_topics(brokers))
 
 
 @contextmanager

@@ -185,10 +185,12 @@ class Supervisor:
         NotRunning
             If no supervisord answers on this home.
         """
-        pids = [p.pid for p in self.processes() if p.pid]
+        processes = self.processes()
+        pids = [p.pid for p in processes if p.pid]
         supervisor_pid = int(self._call("getPID"))
         deadline = time.monotonic() + budget_seconds
-        for group in (SERVICES, SERVERS):
+        present = {p.group for p in processes}
+        for group in (g for g in (SERVICES, SERVERS) if g in present):
             self._call("stopProcessGroup", group, True)
         self._call("shutdown")
         while _alive(supervisor_pid) and time.monotonic() < deadline:

@@ -84,13 +84,30 @@ class TaskId:
 class Service(Protocol, Generic[State]):
     """A topic list and a handler. Implementations are in ``live_services/services``; none does IO in a handler."""
 
-    name: str
-    scope: Scope
-    inputs: tuple[Input, ...]
-    outputs: tuple[Topic, ...]
-    """Every topic it produces to; watermarks are forwarded on those that are ``watermarked``."""
-    single_task: bool
-    """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
+    @property
+    def name(self) -> str:
+        """Name of the service, in its consumer group and its health."""
+        ...
+
+    @property
+    def scope(self) -> Scope:
+        """Whose world it belongs to."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it reads, in order of rank."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Topic, ...]:
+        """Every topic it produces to; watermarks are forwarded on those that are ``watermarked``."""
+        ...
+
+    @property
+    def single_task(self) -> bool:
+        """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
+        ...
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
         """Get ready before the first record (load models); ``control`` holds this task's own control records."""

@@ -1,0 +1,251 @@
+"""``alpha-panda``: the commands a person types. Thin: each reads settings, calls one function, shows what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from live_services import cli_models
+from live_services.cli_errors import ClearGroup, CommandFailed, err, out
+from live_services.composition import read_settings
+from live_services.domain.topics import Broker
+from live_services.settings import load_settings
+
+app = typer.Typer(
+    cls=ClearGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="""Alpha Panda carries an ML trading model from research to orders, and explains every order.
+
+Start with **alpha-panda demo**: the whole road on this machine, in about three minutes.
+
+Settings come from options, the environment (`KAFKA__BOOTSTRAP_SERVERS`), `alpha-panda.toml`, the running stack and
+defaults, in this order; **alpha-panda config show** says which it was.
+
+Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line.""",
+)
+topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
+config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
+features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
+app.add_typer(features_app, name="features")
+app.add_typer(cli_models.app, name="models")
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="State directory [ALPHA_PANDA_HOME, else .alpha-panda].")
+]
+BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")]
+
+
+@app.callback()
+def main(home: HomeOption = None) -> None:
+    """Choose the home directory before anything reads settings."""
+    if home is not None:
+        os.environ["ALPHA_PANDA_HOME"] = str(home)
+
+
+def _tell(line: str) -> None:
+    out.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def demo(  # noqa: PLR0917 (each one is an option of the command line)
+    bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
+    ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
+    override_gate: Annotated[
+        str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
+    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
+        ".alpha-panda/demo"
+    ),
+    speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
+    sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
+    instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
+) -> None:
+    """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
+
+    Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
+    """
+    from live_services.demo import DemoOptions, run_demo
+
+    run_demo(
+        DemoOptions(
+            bars=bars,
+            ticks=ticks,
+            override_gate=override_gate,
+            keep=keep,
+            summary=summary,
+            home=home,
+            speed=speed,
+            sessions=sessions,
+            instruments=instruments,
+        ),
+        out,
+    )
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Come back at once; stop with `down`.")] = False,
+) -> None:
+    """Start everything for real use: the servers that no setting names, then the services.
+
+    Ctrl-C stops all of it. With KAFKA__BOOTSTRAP_SERVERS, REDIS__URL or MLFLOW__TRACKING_URI set, those are used
+    instead of starting one here.
+    """
+    from live_services.progress import jar_progress
+    from live_services.stack import Ports
+    from live_services.up import hold, signals_as_interrupts, start_everything
+
+    settings = read_settings()
+    try:
+        with signals_as_interrupts():
+            with jar_progress(out) as progress:
+                stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
+            running = load_settings()
+            _tell(f"MLflow {running.mlflow.tracking_uri}?workflowType=machine_learning · Dagster {running.dagster.url}")
+            if detach:
+                _tell("running; `alpha-panda status` shows it, `alpha-panda down` stops it")
+                return
+            _tell("Ctrl-C stops everything")
+            hold(stack, _tell)
+    except KeyboardInterrupt:
+        _tell("stopped")
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `up` started on this home."""
+    from live_services.stack import Stack
+    from live_services.supervision import NotRunning
+    from live_services.up import interrupts_ignored
+
+    stack = Stack(read_settings())
+    if not stack.supervisor.running:
+        raise NotRunning(f"nothing is running on {stack.home}")
+    with interrupts_ignored():
+        stack.stop()
+    _tell("stopped")
+
+
+@app.command()
+def status() -> None:
+    """Show the processes, the health of every task, and the portfolio."""
+    from live_services.status import print_status
+
+    print_status(read_settings(), out)
+
+
+@app.command()
+def run(
+    service: Annotated[
+        str,
+        typer.Argument(help="market_feed, strategy_runner, risk_manager, paper_trading or portfolio_manager."),
+    ],
+    broker: BrokerOption = "paper",
+) -> None:
+    """Run one service in the foreground; `up` runs them all."""
+    from live_services.composition import run_named
+
+    run_named(service, broker, read_settings())
+
+
+@app.command()
+def explain(
+    order_id: Annotated[str | None, typer.Argument(help="Order id; default: the last order filled.")] = None,
+    broker: BrokerOption = "paper",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Trace an order back: signal, risk, model, features, bar, input offsets, training data, commit."""
+    from live_services.composition import explain_order
+
+    explanation = asyncio.run(explain_order(read_settings(), _broker(broker), order_id))
+    if as_json:
+        out.print_json(explanation.model_dump_json())
+    else:
+        from live_services.explain import render
+
+        out.print(render(explanation))
+
+
+@topics_app.command("tail")
+def topics_tail(
+    topic: Annotated[str, typer.Argument(help="For example paper.signals.raw; `topics list` names them.")],
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start at the first record.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many records.")] = None,
+) -> None:
+    """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it."""
+    from live_services.topic_lines import tail
+
+    try:
+        asyncio.run(tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, write=out))
+    except KeyboardInterrupt:
+        err.print("ended")
+
+
+@topics_app.command("list")
+def topics_list() -> None:
+    """List every topic, its scope and its partitions."""
+    from live_services.domain.topics import all_topics
+
+    table = Table("topic", "scope", "partitions", "dead letters")
+    partitions = read_settings().kafka.market_partitions
+    for topic in all_topics():
+        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), topic.dlq)
+    out.print(table)
+
+
+@config_app.command("show")
+def config_show(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show each setting, its value and where it came from; secrets are hidden."""
+    from live_services.settings_report import report
+
+    options: Mapping[str, Any] = {}
+    lines = report(options)
+    if as_json:
+        out.print_json(json.dumps([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines]))
+        return
+    table = Table("setting", "value", "from")
+    for line in lines:
+        table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
+    out.print(table)
+
+
+@features_app.command("show")
+def features_show(
+    symbol: Annotated[str, typer.Argument(help="Instrument, for example RELIANCE.")],
+    broker: BrokerOption = "paper",
+) -> None:
+    """Show an instrument's newest feature row: from its last signal, else from the offline store.
+
+    The online store, with the row of the last closed bar, comes later.
+    """
+    from live_services.feature_rows import newest_row
+
+    row = asyncio.run(newest_row(read_settings(), _broker(broker), symbol))
+    table = Table("feature", "value", title=f"{symbol}: {row.origin}, known at {row.known_at}")
+    for name, value in row.values.items():
+        table.add_row(name, f"{value:.6g}")
+    out.print(table)
+
+
+def _broker(name: str) -> Broker:
+    from live_services.domain.topics import BROKERS
+
+    for broker in BROKERS:
+        if broker == name:
+            return broker
+    raise CommandFailed(f"there is no broker {name!r}; choose one of {', '.join(BROKERS)}")

@@ -1,0 +1,284 @@
+"""The composition root of the live side: settings become clients, clients become services; nothing else does this."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from live_services.cli_errors import CommandFailed
+from live_services.domain.topics import (
+    BROKERS,
+    MODELS_PROMOTED,
+    Broker,
+    Topic,
+    broker_topics,
+    market_topic,
+)
+from live_services.settings import Settings, home_directory, load_settings
+from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
+
+if TYPE_CHECKING:
+    from models_registry.ledger import PromotionLedger
+    from models_registry.promotion import PromotionRecord
+    from models_registry.registry import Registry
+
+    from feature_store.market import Session, Universe
+    from live_services.domain.chain import Stamp
+    from live_services.domain.events import Event
+    from live_services.domain.service import Service
+    from live_services.explain import Explanation
+    from live_services.services.model_loading import ModelLoader
+
+_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def read_settings(**options: Any) -> Settings:
+    """Read the settings; a home set in the file becomes everybody's home."""
+    settings = load_settings(**options)
+    if settings.alpha_panda_home.absolute() != home_directory().absolute():
+        os.environ["ALPHA_PANDA_HOME"] = str(settings.alpha_panda_home.absolute())
+        settings = load_settings(**options)
+    return settings
+
+
+def run_named(service: str, broker: str, settings: Settings) -> None:
+    """Run one service in the foreground until SIGINT or SIGTERM.
+
+    Raises
+    ------
+    CommandFailed
+        There is no such service or broker, or the broker is not to run.
+    """
+    from live_services.adapters.telemetry import configure_logging
+
+    chosen = _runnable(service, broker, settings)
+    configure_logging(service)
+    if service == FEED:
+        asyncio.run(_run_feed(settings))
+    else:
+        asyncio.run(_run(service, chosen, settings))
+
+
+def _runnable(service: str, broker: str, settings: Settings) -> Broker:
+    chosen = next((b for b in BROKERS if b == broker), None)
+    if chosen is None:
+        raise CommandFailed(f"there is no broker {broker!r}; choose one of {', '.join(BROKERS)}")
+    known = (FEED, *BROKER_SERVICES["paper"])
+    if service not in known:
+        raise CommandFailed(f"there is no service {service!r}; choose one of {', '.join(known)}")
+    if service == FEED:
+        return chosen
+    if chosen == "zerodha":
+        raise CommandFailed(NO_ZERODHA)
+    reason = skip_reason(settings, chosen)
+    if reason is not None:
+        raise CommandFailed(f"{broker} is not to run: {reason}")
+    return chosen
+
+
+async def _run_feed(settings: Settings) -> None:
+    from live_services.runtime import stop_on_signals
+    from live_services.services.market_feed import run_market_feed
+
+    await run_market_feed(settings, stop_on_signals())
+
+
+async def _run(name: str, broker: Broker, settings: Settings) -> None:
+    from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.runtime import run_service, stop_on_signals
+
+    stop = stop_on_signals()
+    async with _service(name, broker, settings) as (service, universe), LiveTelemetry(settings) as telemetry:
+        await run_service(service, settings, universe, telemetry, stop)
+
+
+@asynccontextmanager
+async def _service(name: str, broker: Broker, settings: Settings) -> AsyncIterator[tuple[Service[Any], Universe]]:
+    """Build a service; what it needs beside itself runs for as long as the block."""
+    from live_services.services.paper_trading import PaperTrading
+    from live_services.services.portfolio_manager import PortfolioManager
+    from live_services.services.risk_manager import RiskManager
+    from live_services.services.strategy_runner import StrategyRunner
+
+    universe, account = _universe(settings), getattr(settings.trading, broker)
+    market = market_topic(settings.market.feed)
+    if name == "strategy_runner":
+        async with _loader(settings) as loader:
+            yield StrategyRunner(settings, universe, loader, stamp(settings), broker=broker), universe
+    elif name == "risk_manager":
+        yield RiskManager(account.risk, stamp(settings), broker), universe
+    elif name == "paper_trading":
+        yield PaperTrading(universe, market, account.costs_bps, stamp(settings), broker=broker), universe
+    else:
+        yield PortfolioManager(universe, market, account.pnl_interval_seconds, broker), universe
+
+
+def _universe(settings: Settings) -> Universe:
+    from feature_store.offline import OfflineStore
+
+    return OfflineStore(settings.store_root).universe()
+
+
+@asynccontextmanager
+async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
+    from models_registry.promotion import may_run
+
+    from live_services.services.model_loading import build_loader
+    from models_registry.refs import Alias
+
+    registry, ledger = build_registry(settings), build_ledger(settings)
+
+    def objection(name: str, model_version: str, rung: Alias) -> str | None:
+        return may_run(registry.version(name, model_version), ledger, rung)
+
+    loader = build_loader(settings, registry, objection)
+    nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
+    try:
+        yield loader
+    finally:
+        nudges.cancel()
+        await asyncio.gather(nudges, return_exceptions=True)
+        await loader.stop()
+
+
+async def _nudge(settings: Settings, loader: ModelLoader) -> None:
+    from live_services.adapters.kafka import follow
+
+    async for _ in follow(settings.kafka, [MODELS_PROMOTED.name]):
+        loader.nudge()
+
+
+def build_registry(settings: Settings) -> Registry:
+    """Build the client of the model registry.
+
+    Raises
+    ------
+    CommandFailed
+        If no address is known.
+    """
+    from models_registry.registry import Registry
+
+    if not settings.mlflow.tracking_uri:
+        raise CommandFailed("no model registry is known: start one with `alpha-panda up`, or set MLFLOW__TRACKING_URI")
+    return Registry(settings.mlflow.tracking_uri)
+
+
+def build_ledger(settings: Settings) -> PromotionLedger:
+    """Build the promotion ledger."""
+    from models_registry.ledger import PromotionLedger
+
+    return PromotionLedger(settings.ledger_url)
+
+
+def stamp(settings: Settings) -> Stamp:
+    """Say which configuration and which code make this process's outputs."""
+    from live_services.domain.chain import Stamp
+
+    return Stamp(settings.digest, code_commit())
+
+
+def code_commit(root: Path = _PACKAGE_ROOT) -> str:
+    """Give the commit of the running code, ``+changes`` behind it if files differ, else the package's version."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD") if (root / ".git").exists() else None
+    if commit:
+        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
+    try:
+        return f"version {version('alpha-panda')}"
+    except PackageNotFoundError:
+        return ""
+
+
+def replay_session(settings: Settings) -> Session:
+    """Give the session that the feed replays.
+
+    Raises
+    ------
+    live_services.services.market_feed.FeedError
+        If there is none.
+    """
+    from live_services.services.market_feed import load_replay
+
+    return load_replay(settings).session
+
+
+async def explain_order(settings: Settings, broker: Broker, order_id: str | None) -> Explanation:
+    """Explain an order, by default the one filled last.
+
+    Raises
+    ------
+    CommandFailed
+        No order was filled yet.
+    live_services.explain.ExplainError
+        There is no such order, or a link of its chain is gone.
+    """
+    from live_services import explain
+    from live_services.domain.events import OrderFilled
+
+    topics = broker_topics(broker)
+    needed = (
+        topics.orders_submitted,
+        topics.orders_filled,
+        topics.orders_rejected,
+        topics.orders_cancelled,
+        topics.signals_validated,
+        topics.signals_raw,
+        topics.control,
+    )
+    log = {topic.name: await read_events(settings, topic) for topic in needed}
+    if order_id is None:
+        filled = [e for e in log[topics.orders_filled.name] if isinstance(e, OrderFilled)]
+        if not filled:
+            raise CommandFailed(f"no order was filled on {topics.orders_filled.name} yet: let a session run first")
+        order_id = max(filled, key=lambda e: e.event_time_ns).order_id
+    registry = build_registry(settings)
+    return await asyncio.to_thread(
+        explain.explain_order, order_id, lambda topic: log[topic.name], registry.sidecar, broker
+    )
+
+
+async def read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
+    """Read a topic's committed events, without its watermarks."""
+    from live_services.adapters.kafka import read_topic
+    from live_services.domain.events import Watermark, decode_event
+
+    events = [decode_event(record.value) async for record in read_topic(settings.kafka, topic.name)]
+    return [event for event in events if not isinstance(event, Watermark)]
+
+
+def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:
+    """Give what publishes ``models.promoted``; without a Kafka that answers it says so, and the promotion stands."""
+    from aiokafka.errors import KafkaError
+
+    from live_services.adapters.kafka import KafkaSetupError, announce_promotion, promoted_event
+
+    def announce(record: PromotionRecord) -> None:
+        event = promoted_event(
+            model_name=record.model_name,
+            model_version=record.model_version,
+            alias=record.alias,
+            previous_version=record.previous_version,
+            reason=record.reason,
+            promoted_by=record.promoted_by,
+            now_ns=record.at_ns,
+        )
+        try:
+            announce_promotion(settings.kafka, event)
+        except (KafkaSetupError, KafkaError, OSError, TimeoutError) as problem:
+            tell(f"models.promoted was not published ({problem}); live services find the alias by their poll")
+
+    return announce

@@ -1,0 +1,373 @@
+"""``alpha-panda demo``: the whole road on real parts, from a market to an explained order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+
+from live_services import training_run
+from live_services.cli_errors import CommandFailed
+from live_services.embedded import stop
+from live_services.progress import jar_progress
+from live_services.settings import Settings, load_settings
+from live_services.stack import FEED, Stack, create_topics, environment, owned_home, program_name
+from live_services.supervision import SERVICES
+from live_services.up import has_market, interrupts_ignored, signals_as_interrupts
+from models_registry.refs import ModelRef
+
+if TYPE_CHECKING:
+    from models_registry.registry import Registry, VersionInfo
+
+    from feature_store.market import Session
+
+MARKER: Final = ".alpha-panda-demo"
+MODEL: Final = "momentum"
+_TRAINING_SECONDS: Final = 600.0
+_PROMOTION_SECONDS: Final = 60.0
+_REPLAY_SECONDS: Final = 900.0
+_ADDRESSES: Final = (
+    "KAFKA__BOOTSTRAP_SERVERS",
+    "REDIS__URL",
+    "MLFLOW__TRACKING_URI",
+    "DAGSTER__URL",
+    "LEDGER__URL",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What a person chose on the command line."""
+
+    home: Path
+    bars: Path | None = None
+    ticks: Path | None = None
+    override_gate: str | None = None
+    keep: bool = False
+    summary: Path | None = None
+    speed: float = 0.0
+    sessions: int | None = None
+    instruments: int | None = None
+
+
+@dataclass
+class Demo:
+    """One run of the demo: where it is, and what it has found so far."""
+
+    options: DemoOptions
+    console: Console
+    started: float = field(default_factory=time.monotonic)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def tell(self, text: str) -> None:
+        """Print one line with the seconds since the start."""
+        self.console.print(f"{time.monotonic() - self.started:4.0f} s  {text}", soft_wrap=True, markup=False)
+
+
+def run_demo(options: DemoOptions, console: Console) -> None:
+    """Run the demo; whatever happens, nothing it started stays behind (unless ``keep``).
+
+    Raises
+    ------
+    CommandFailed
+        A step failed or took too long; the message says which and where to look.
+    """
+    demo = Demo(options, console)
+    check_files(options)
+    home = fresh_home(options.home)
+    configuration = home / "alpha-panda.toml"
+    configuration.write_text(configuration_toml(options))
+    for name in _ADDRESSES:
+        if os.environ.pop(name, None):
+            demo.tell(f"{name} is set but not used: the demo starts its own servers")
+    chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(configuration)}
+    try:
+        with signals_as_interrupts(), environment(chosen):
+            _run(demo)
+    except KeyboardInterrupt as interrupt:
+        raise CommandFailed("interrupted; everything was stopped") from interrupt
+
+
+def check_files(options: DemoOptions) -> None:
+    """Refuse missing files before anything starts.
+
+    Raises
+    ------
+    CommandFailed
+        Names the file or the option.
+    """
+    for option, path in (("--bars", options.bars), ("--ticks", options.ticks)):
+        if path is not None and not path.is_file():
+            raise CommandFailed(f"{option}: there is no file {path}")
+    if options.ticks is not None and options.bars is None:
+        raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
+    if options.bars is not None and (options.sessions or options.instruments):
+        raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
+
+
+def fresh_home(home: Path) -> Path:
+    """Give an empty demo home; wipes one only if a demo made it.
+
+    Raises
+    ------
+    CommandFailed
+        The directory holds something else, or a demo is running in it.
+    """
+    from live_services.supervision import Supervisor
+
+    home = home.absolute()
+    if home.exists() and any(home.iterdir()):
+        if not (home / MARKER).exists():
+            raise CommandFailed(f"{home} is not empty and no demo made it; choose another with --home")
+        if Supervisor(home).running:
+            raise CommandFailed(f"a demo is running on {home}; stop it with `alpha-panda --home {home} down`")
+        shutil.rmtree(home)
+    owned_home(home)
+    (home / MARKER).touch()
+    return home
+
+
+def configuration_toml(options: DemoOptions) -> str:
+    """Write the demo's settings file."""
+    market: dict[str, str | float] = {"source": "files" if options.bars else "synthetic"}
+    if options.bars:
+        market["bars_file"] = str(options.bars.absolute())
+        market["feed"] = "ticks" if options.ticks else "bars"
+    if options.ticks:
+        market["ticks_file"] = str(options.ticks.absolute())
+    market["speed"] = options.speed
+    synthetic = {
+        k: v for k, v in (("sessions", options.sessions), ("instruments", options.instruments)) if v is not None
+    }
+    lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
+    if synthetic:
+        lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _run(demo: Demo) -> None:
+    settings = load_settings()
+    stack = Stack(settings)
+    kept = False
+    with _compiling():
+        try:
+            _start_servers(demo, stack)
+            settings = load_settings()
+            version = _train_and_promote(demo, stack, settings)
+            if version is not None:
+                asyncio.run(_replay_and_explain(demo, stack, settings))
+            _finish(demo)
+            kept = demo.options.keep
+        finally:
+            if not kept:
+                with interrupts_ignored():
+                    demo.tell("stopping everything")
+                    stack.stop()
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile the feature kernels beside the set-up, so that nobody waits for them later."""
+    code = "from feature_store.features import compile_kernels; compile_kernels()"
+    from live_services.research_servers import python_environment
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | python_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        stop(process, 5.0)
+
+
+def _start_servers(demo: Demo, stack: Stack) -> None:
+    demo.tell(f"state of this demo: {stack.home}")
+    with jar_progress(demo.console) as progress:
+        stack.start_servers(tell=demo.tell, progress=progress)
+    demo.tell("starting Apache Kafka, Valkey, MLflow and Dagster on loopback, and compiling the feature kernels")
+    stack.wait_ready("kafka", "valkey", tell=demo.tell)
+    settings = load_settings()
+    asyncio.run(create_topics(settings))
+    stack.wait_ready("mlflow", "dagster-code", "dagster-web", tell=demo.tell)
+    demo.tell(f"MLflow   {settings.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+    demo.tell(f"Dagster  {settings.dagster.url}")
+    demo.tell(f"Kafka    {settings.kafka.bootstrap_servers}")
+    demo.summary["urls"] = {
+        "mlflow": settings.mlflow.tracking_uri,
+        "dagster": settings.dagster.url,
+        "kafka": settings.kafka.bootstrap_servers,
+    }
+
+
+def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> VersionInfo | None:
+    from models_registry.registry import Registry
+
+    run_id = training_run.launch(settings.dagster.url)
+    demo.tell(f"Dagster runs {training_run.JOB}: {settings.dagster.url}/runs/{run_id}")
+    early = _EarlyServices(demo, stack, settings)
+    training_run.follow(
+        settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
+    )
+    early.start()
+    registry = Registry(settings.mlflow.tracking_uri)
+    version = newest_version(registry)
+    _describe(demo, registry, version)
+    if version.gate_verdict("champion") == "passed":
+        _wait_for_sensor(demo, registry, version)
+    elif demo.options.override_gate is not None:
+        _override(demo, settings, registry, version, demo.options.override_gate)
+    else:
+        demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
+        demo.tell("a person may overrule it:")
+        demo.tell(f'  alpha-panda models promote {MODEL} {version.version} --override "REASON"')
+        demo.tell('  alpha-panda demo … --override-gate "REASON"')
+        demo.summary["promotion"] = None
+        return None
+    return version
+
+
+class _EarlyServices:
+    """Starts what needs no model as soon as the market is in the store: it is up by the time the model is."""
+
+    def __init__(self, demo: Demo, stack: Stack, settings: Settings) -> None:
+        self._demo, self._stack, self._settings = demo, stack, settings
+        self._started = False
+
+    def start(self) -> None:
+        """Start them once there is a market."""
+        if self._started or not has_market(self._settings):
+            return
+        for name, scope in self._stack.desk.services:
+            if name not in (FEED, "strategy_runner"):
+                self._stack.supervisor.start_program(SERVICES, program_name(name, scope))
+        self._demo.tell("risk manager, paper trading and portfolio start while the model trains")
+        self._started = True
+
+
+def newest_version(registry: Registry) -> VersionInfo:
+    """Give the version registered last.
+
+    Raises
+    ------
+    CommandFailed
+        If the run registered none.
+    """
+    versions = registry.versions(MODEL)
+    if not versions:
+        raise CommandFailed(f"the run registered no version of {MODEL}; see its log in Dagster")
+    return max(versions, key=lambda v: int(v.version))
+
+
+def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> None:
+    sidecar = registry.sidecar(MODEL, version.version)
+    demo.tell(f"market: {sidecar.market}")
+    demo.tell(f"registered {MODEL} version {version.version}: {registry.url_of(MODEL, version.version)}")
+    for check in sidecar.gate.checks:
+        mark = "passed" if check.passed else "FAILED"
+        demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
+    demo.summary |= {
+        "market": sidecar.market,
+        "model": {
+            "name": MODEL,
+            "version": version.version,
+            "feature_schema_hash": sidecar.feature_schema_hash,
+            "training_data_digest": sidecar.training_data_digest,
+            "metrics": sidecar.metrics,
+            "gate_passed": sidecar.gate.passed,
+            "gate": [check.model_dump() for check in sidecar.gate.checks],
+        },
+    }
+
+
+def _wait_for_sensor(demo: Demo, registry: Registry, version: VersionInfo) -> None:
+    demo.tell(f"the gate passed; Dagster's sensor now promotes it to {MODEL}@champion")
+    deadline = time.monotonic() + _PROMOTION_SECONDS
+    while registry.resolve(ModelRef(name=MODEL, alias="champion")) != version.version:
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"the sensor did not promote version {version.version} within {_PROMOTION_SECONDS:.0f} s; see the "
+                f"sensors in Dagster and {demo.options.home / 'logs' / 'dagster-daemon.log'}"
+            )
+        time.sleep(0.5)
+    demo.tell(f"{MODEL}@champion is version {version.version}, promoted by the sensor")
+    demo.summary["promotion"] = {"version": version.version, "promoted_by": "sensor", "override": None}
+
+
+def _override(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo, reason: str) -> None:
+    from live_services.cli_models import promote_as_person
+
+    promote_as_person(settings, registry, MODEL, version.version, "champion", reason=reason, override=reason)
+    demo.tell(f"the gate said no; overruled for this reason, which the ledger keeps: {reason}")
+    demo.tell(f"{MODEL}@champion is version {version.version}, promoted by you")
+    demo.summary["promotion"] = {"version": version.version, "promoted_by": "person", "override": reason}
+
+
+async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
+    from feature_store.market import MINUTE_NS
+    from feature_store.offline import OfflineStore
+    from live_services.composition import explain_order, replay_session
+    from live_services.explain import render
+    from live_services.replay_view import Tally, table, watch
+    from live_services.status import read_health
+
+    store = OfflineStore(settings.store_root)
+    session = await asyncio.to_thread(replay_session, settings)
+    stack.start_services()
+    fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
+    demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
+    tally = Tally(store.universe(), settings.market.bar_minutes * MINUTE_NS)
+    await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
+    totals = tally.totals()
+    demo.summary |= {"session": str(session.date), "feed": settings.market.feed, "totals": totals}
+    demo.tell("the portfolio has passed the session's close")
+    demo.console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    if tally.last_filled is None:
+        demo.tell("no order was filled in this session, so there is none to explain")
+        demo.summary["explanation"] = None
+        return
+    explanation = await explain_order(settings, "paper", tally.last_filled.order_id)
+    demo.console.print(render(explanation))
+    demo.summary["explanation"] = explanation.model_dump(mode="json")
+
+
+def _replay_budget(settings: Settings, session: Session) -> float:
+    if settings.market.speed == 0:
+        return _REPLAY_SECONDS
+    return _REPLAY_SECONDS + (session.close_ns - session.open_ns) / 1e9 / settings.market.speed
+
+
+def _finish(demo: Demo) -> None:
+    demo.summary["seconds"] = round(time.monotonic() - demo.started, 1)
+    for name, value in demo.summary.get("totals", {}).items():
+        demo.console.print(f"  {name:20} {value:>16,}", markup=False)
+    if demo.options.summary is not None:
+        demo.options.summary.parent.mkdir(parents=True, exist_ok=True)
+        demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")
+        demo.tell(f"summary written to {demo.options.summary}")
+    demo.tell("done" + (f" (market: {demo.summary['market']})" if "market" in demo.summary else ""))
+    home = demo.options.home
+    if demo.options.keep:
+        demo.tell(f"everything keeps running; stop it with  alpha-panda --home {home} down")
+    demo.console.print("\nNext:", markup=False)
+    for command, what in (
+        ("alpha-panda demo --bars FILE [--ticks FILE]", "the same on your own market data"),
+        ("alpha-panda config show", "then change [[strategies]] in alpha-panda.toml: a first strategy of your own"),
+        ("alpha-panda up", "keep it all running, until Ctrl-C"),
+    ):
+        demo.console.print(f"  {command:46} {what}", markup=False, soft_wrap=True)

@@ -1,0 +1,121 @@
+"""``alpha-panda up``: servers, topics, services, in this order; then hold them until Ctrl-C, or leave them be."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from live_services.kafka_jars import Progress
+from live_services.settings import Settings, load_settings
+from live_services.stack import ANY_PORTS, Ports, Stack, Tell, create_topics, owned_home, require_external
+from live_services.supervision import SERVICES, SupervisionError
+
+_LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+def start_everything(
+    settings: Settings, *, tell: Tell, ports: Ports = ANY_PORTS, progress: Progress | None = None
+) -> Stack:
+    """Start the servers, wait for them, create the topics, and start the services if there is a market to trade.
+
+    Anything that goes wrong stops what was started.
+    """
+    owned_home(settings.alpha_panda_home)
+    stack = Stack(settings)
+    if stack.supervisor.running:
+        start_idle_services(stack, tell)
+        return stack
+    try:
+        for reason in stack.desk.skipped:
+            tell(reason)
+        require_external(settings)
+        stack.start_servers(tell=tell, ports=ports, progress=progress)
+        stack.wait_ready(tell=tell)
+        running = load_settings()
+        asyncio.run(create_topics(running))
+        start_idle_services(stack, tell)
+    except BaseException:
+        stack.stop()
+        raise
+    return stack
+
+
+def start_idle_services(stack: Stack, tell: Tell) -> bool:
+    """Start the services that are not running; whether there was a market for them."""
+    settings = load_settings()
+    if not has_market(settings):
+        tell(
+            f"no market data yet: launch the job train_momentum at {settings.dagster.url or 'your Dagster'}; "
+            "the services start when there is some"
+        )
+        return False
+    if any(p.group == SERVICES and p.state != "RUNNING" for p in stack.supervisor.processes()):
+        stack.start_services()
+        tell("services started: " + ", ".join(f"{scope}.{name}" for name, scope in stack.desk.services))
+    return True
+
+
+def has_market(settings: Settings) -> bool:
+    """Whether the offline store knows instruments and sessions, without which no service can start."""
+    from feature_store.offline import OfflineStore
+
+    return settings.store_root.exists() and bool(OfflineStore(settings.store_root).sessions())
+
+
+def hold(stack: Stack, tell: Tell) -> None:
+    """Keep everything running until Ctrl-C or SIGTERM, then stop it all.
+
+    Raises
+    ------
+    SupervisionError
+        supervisord ended by itself.
+    """
+    started = any(p.group == SERVICES and p.state == "RUNNING" for p in stack.supervisor.processes())
+    with stopped_at_the_end(stack, tell):
+        while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
+            if not started and has_market(load_settings()):
+                started = start_idle_services(stack, tell)
+        raise SupervisionError(f"supervisord ended by itself; see {stack.supervisor.logs / 'supervisord.log'}")
+
+
+@contextmanager
+def stopped_at_the_end(stack: Stack, tell: Tell) -> Iterator[None]:
+    """Stop the stack when the block ends, however it ends; a second Ctrl-C does not leave it half stopped."""
+    with signals_as_interrupts():
+        try:
+            yield
+        finally:
+            with interrupts_ignored():
+                tell("stopping everything")
+                stack.stop()
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does."""
+    with _handlers(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        yield
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Let nothing but SIGKILL end the block early."""
+    with _handlers(signal.SIG_IGN, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        yield
+
+
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+
+@contextmanager
+def _handlers(handler: _Handler, *numbers: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
