@@ -14,6 +14,7 @@ from live_services.services.strategy_runner import StrategyRunner, StrategyState
 from live_services.settings import Settings, StrategySettings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError
 from models_registry.refs import FeatureColumn, GateResult, ModelRef, Sidecar
+from models_registry.registry import RegistryUnavailable
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model
 
 TASK = TaskId("strategy_runner", "paper", 0)
@@ -31,7 +32,7 @@ class Registry:
 
     def resolve(self, ref: ModelRef) -> str | None:
         if self.down:
-            raise OSError("connection refused")
+            raise RegistryUnavailable("connection refused")
         return self.alias
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, Mapping[str, bytes]]:
