@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
+from feature_store.features import feature_schema
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned
 from live_services.domain.service import EventRecord, Position, TaskId
@@ -12,8 +14,9 @@ from live_services.services import model_loading
 from live_services.services.model_loading import ModelLoader, ModelUnavailable, prove
 from live_services.services.strategy_runner import StrategyRunner, StrategyState
 from live_services.settings import Settings, StrategySettings
-from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError
+from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, pack
 from models_registry.refs import FeatureColumn, GateResult, ModelRef, Sidecar
+from models_registry.registry import RegistryUnavailable
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model
 
 TASK = TaskId("strategy_runner", "paper", 0)
@@ -31,7 +34,7 @@ class Registry:
 
     def resolve(self, ref: ModelRef) -> str | None:
         if self.down:
-            raise OSError("connection refused")
+            raise RegistryUnavailable("connection refused")
         return self.alias
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, Mapping[str, bytes]]:
@@ -230,3 +233,27 @@ def test_a_model_of_unknown_features_or_other_bars_is_refused_with_what_to_do() 
 def test_files_that_are_missing_are_refused() -> None:
     with pytest.raises(ModelRefusedError):
         prove(sidecar(), {}, "1", 1)
+
+
+def test_a_packed_model_is_proved_and_scores_as_it_was_trained() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(300, 2))
+    estimator = HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(rows, rows[:, 0] > 0)
+    packed = pack(estimator, rows[:100])
+    schema = feature_schema(["momentum", "rsi"], 1)
+    card = sidecar(
+        algorithm="hist_gradient_boosting",
+        feature_schema=tuple(FeatureColumn.model_validate(column) for column in schema.columns()),
+        feature_schema_hash=schema.hash,
+        artifact_sha256=packed.sha256,
+    )
+    proved = prove(card, packed.files, "4", 1)
+    assert proved.identity.model_version == "4"
+    assert (proved.model.score(rows) == estimator.predict_proba(rows)[:, 1]).all()
+    changed = packed.files | {"flat.npz": packed.files["flat.npz"] + b"x"}
+    with pytest.raises(ModelRefusedError, match=r"flat\.npz"):
+        prove(card, changed, "4", 1)
+    with pytest.raises(FeatureSchemaMismatch):
+        prove(card.model_copy(update={"feature_schema_hash": "other"}), packed.files, "4", 1)
