@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feature_store.kernels import kernel_input
 from feature_store.market import Bars, Session, Ticks, UnknownInstrument
 
 _INTERVAL, _LATE, _OUTSIDE, _DECREASES = range(4)  # places in the counter array
@@ -97,10 +98,10 @@ class BarBuilder:
             open_bars = int(np.count_nonzero(self._tick_count))
             out = _empty_bars(min(len(ticks) + open_bars, passed * self.n_instruments))
         closed = _step_ticks(
-            ticks.instrument,
-            ticks.event_time_ns,
-            ticks.last_price,
-            ticks.day_volume,
+            kernel_input(ticks.instrument, np.int32),
+            kernel_input(ticks.event_time_ns, np.int64),
+            kernel_input(ticks.last_price, np.float64),
+            kernel_input(ticks.day_volume, np.int64),
             session.open_ns,
             session.close_ns,
             self.bar_ns,

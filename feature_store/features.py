@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars import bars_of_session
-from feature_store.kernels import SPECS, FeatureSpec, step_bars
+from feature_store.kernels import SPECS, FeatureSpec, kernel_input, step_bars
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, UnknownInstrument
 
 __all__ = ["FEATURES", "FeatureEngine", "FeatureSchema", "FeatureSpec", "UnknownFeature", "compile_kernels",
@@ -143,14 +143,14 @@ class FeatureEngine:
         rows = np.full((len(bars), len(self._which)), np.nan)
         warm = np.zeros(len(bars), dtype=np.bool_)
         status = step_bars(
-            bars.instrument,
-            bars.start_ns,
-            bars.end_ns,
-            bars.open,
-            bars.high,
-            bars.low,
-            bars.close,
-            bars.volume,
+            kernel_input(bars.instrument, np.int32),
+            kernel_input(bars.start_ns, np.int64),
+            kernel_input(bars.end_ns, np.int64),
+            kernel_input(bars.open, np.float64),
+            kernel_input(bars.high, np.float64),
+            kernel_input(bars.low, np.float64),
+            kernel_input(bars.close, np.float64),
+            kernel_input(bars.volume, np.int64),
             self._which,
             self._warm_up,
             self._ring,

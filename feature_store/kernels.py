@@ -14,7 +14,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -24,6 +24,16 @@ _IST_OFFSET_NS = 19_800_000_000_000  # India has had no daylight saving time sin
 _DAY_NS = 86_400_000_000_000
 _OPEN_NS = 33_300_000_000_000  # 09:15
 _SESSION_NS = 22_500_000_000_000  # 09:15 to 15:30
+
+
+def kernel_input(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Give an array as a contiguous, read-only one of a type, so that each kernel is compiled for one signature only.
+
+    Arrays decoded from Arrow are read-only; without this their first batch would wait for a compilation.
+    """
+    view = np.ascontiguousarray(array, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
 
 
 class Window(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feature_store.kernels import kernel_input
 from feature_store.market import Bars, UnknownInstrument
 
 _IST_OFFSET_NS = 19_800_000_000_000
@@ -59,7 +60,15 @@ def forward_return(bars: Bars, horizon_bars: int, n_instruments: int) -> tuple[N
     seen = np.zeros(n_instruments, dtype=np.int64)
     date = np.full(n_instruments, -1, dtype=np.int64)
     status = _label_rows(
-        bars.instrument, bars.start_ns, bars.end_ns, bars.close, rows, seen, date, returns, label_end_ns
+        kernel_input(bars.instrument, np.int32),
+        kernel_input(bars.start_ns, np.int64),
+        kernel_input(bars.end_ns, np.int64),
+        kernel_input(bars.close, np.float64),
+        rows,
+        seen,
+        date,
+        returns,
+        label_end_ns,
     )
     if status < 0:
         raise UnknownInstrument(f"a bar names an instrument index outside 0…{n_instruments - 1}")
