@@ -49,7 +49,7 @@ def market_days(settings: Settings) -> dg.DailyPartitionsDefinition:
 )
 def market_data(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Bring every session in."""
     store = offline.store()
     with told_to_people(MarketDataError):
@@ -95,7 +95,7 @@ def market_day_asset(settings: Settings) -> dg.AssetsDefinition:
     )
     def market_day(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[None]:
         days = tuple(context.partition_keys)
         with told_to_people(MarketDataError):
             arrival = bring_in(settings.market, {dt.date.fromisoformat(day) for day in days})
@@ -132,7 +132,7 @@ def _day(arrival: Arrival, session: "Session") -> dict[str, Any]:
     description="Bars of every session on the desk's clock (market.bar_minutes): aggregated from the source's bars, or "
     "built from ticks by the builder that the live feed uses.",
 )
-def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
     """Put every session that came in on the desk's clock."""
     from dagster_project.market import source_store
 
@@ -166,7 +166,7 @@ def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) ->
     kinds={"parquet", "numba"},
     description="Feature rows of every bar, by the compiled step that the live strategy runner uses.",
 )
-def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
     from feature_store.features import feature_table
 
@@ -271,9 +271,7 @@ def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
     return _result(price_sanity(table), monotone_times(table), inside_sessions(table, sessions))
 
 
-@dg.asset_check(
-    asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its."
-)
+@dg.asset_check(asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its.")
 def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
     """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
     from feature_store.checks import instrument_coverage, missing_intervals
