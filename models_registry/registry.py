@@ -247,9 +247,9 @@ class Registry:
 
     def _artifact_folder(self, info: VersionInfo) -> str:
         scheme, _, model_id = info.source.partition(":/")
-        if scheme != "models" or not model_id:
+        if scheme != "models" or not model_id or SIDECAR_TAG not in info.tags:
             raise TamperedModel(
-                f"{info.name} v{info.version} was not registered by Alpha Panda (its source is {info.source!r}); "
+                f"{info.name} v{info.version} was not registered by Alpha Panda (no {SIDECAR_TAG} tag, source {info.source!r}); "
                 "train it through the platform so that it carries a sidecar"
             )
         found = self._get(f"/logged-models/{quote(model_id.strip('/'), safe='')}")
