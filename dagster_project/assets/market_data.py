@@ -30,14 +30,16 @@ GROUP: Final = "market"
 MARKET_DAY: Final = "market_day"
 
 
-def market_days(settings: Settings) -> dg.DailyPartitionsDefinition:
+def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
     """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
     end = end_partition(settings.market)
     return dg.DailyPartitionsDefinition(
         start_date=first_partition(settings.market, settings.store_root).isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
-        end_offset=0 if end is not None else 1,  # today's session, once it is over, is not yesterday's
+        # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
+        # lie in the future.
+        end_offset=1 if end is None else max(1, (end - today).days),
     )
 
 
@@ -81,14 +83,14 @@ def market_data(
     )
 
 
-def market_day_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Build the daily-partitioned asset; its days depend on the market that is set."""
+def market_day_asset(settings: Settings, today: dt.date) -> dg.AssetsDefinition:
+    """Build the daily-partitioned asset; its days depend on the market that is set, and on what day it is."""
 
     @dg.asset(
         name=MARKET_DAY,
         group_name=GROUP,
         kinds={"parquet"},
-        partitions_def=market_days(settings),
+        partitions_def=market_days(settings, today),
         backfill_policy=dg.BackfillPolicy.single_run(),
         description="One session of the market, by day. market_data fills all of them at once; materialise a day or a "
         "range here to bring just those in again, for example after their source was corrected. A backfill is one run.",

@@ -18,7 +18,7 @@ def settings(tmp_path, monkeypatch):
 
 @pytest.fixture
 def defs(settings):
-    return definitions(settings)
+    return definitions(settings, dt.date(2027, 1, 1))
 
 
 def test_everything_a_person_sees_is_there_and_loads(defs):
@@ -68,16 +68,19 @@ def test_training_needs_no_partition(defs):
     assert defs.resolve_job_def("train_momentum").partitions_def is None
 
 
-def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, defs):
-    days = defs.resolve_asset_graph().get(dg.AssetKey("market_day")).partitions_def
-    keys = days.get_partition_keys(current_time=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))
+@pytest.mark.parametrize("today", [dt.date(2025, 11, 3), dt.date(2026, 2, 1), dt.date(2027, 1, 1)])
+def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, today):
+    days = definitions(settings, today).resolve_asset_graph().get(dg.AssetKey("market_day")).partitions_def
+    keys = days.get_partition_keys(current_time=dt.datetime.combine(today, dt.time(6), dt.UTC))
     assert keys[0] == settings.market.synthetic.first_session
     assert "2026-02-16" in keys  # the session of ticks
 
 
 def test_what_may_hold_a_password_is_no_shown_configuration(settings):
     table = resources(settings)
-    shown = {name for name, value in table.items() if isinstance(value, dg.ConfigurableResource | dg.ConfigurableIOManager)}
+    shown = {
+        name for name, value in table.items() if isinstance(value, dg.ConfigurableResource | dg.ConfigurableIOManager)
+    }
     assert shown == {"offline", "training_frames", "candidates", "mlflow"}
 
 
