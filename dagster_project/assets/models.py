@@ -178,7 +178,7 @@ def momentum_version(
         champion=champion,
         champion_version=champion_version,
     )
-    run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run_id}" if settings.dagster.url else ""
+    run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run.run_id}" if settings.dagster.url else ""
     sidecar = build_sidecar(
         momentum_model.trained,
         labels,
@@ -186,7 +186,7 @@ def momentum_version(
         gate,
         model_name=MODEL_NAME,
         git_commit=code_commit(),
-        created_by=f"Dagster run {context.run_id}",
+        created_by=f"Dagster run {context.run.run_id}",
         created_at_ns=time.time_ns(),
         run_url=run_url,
     )
@@ -195,8 +195,8 @@ def momentum_version(
         sidecar,
         description=describe(sidecar, champion, champion_version),
         plots=plots(momentum_model.trained),
-        run_name=f"train_momentum {context.run_id[:8]}",
-        tags={"dagster_run_id": context.run_id} | ({"dagster_run_url": run_url} if run_url else {}),
+        run_name=f"train_momentum {context.run.run_id[:8]}",
+        tags={"dagster_run_id": context.run.run_id} | ({"dagster_run_url": run_url} if run_url else {}),
     )
     return dg.MaterializeResult(
         metadata={

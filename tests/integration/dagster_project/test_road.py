@@ -20,12 +20,12 @@ CHAMPION = ModelRef(name="momentum", alias="champion")
 class Desk:
     """One machine's research side: definitions, instance, registry and ledger."""
 
-    def __init__(self, home, url):
+    def __init__(self, home, url, instance=None):
         market = {"synthetic": {"instruments": 10, "sessions": 12, "edge_bps": 8.0}}
         self.settings = load_settings(alpha_panda_home=home, mlflow={"tracking_uri": url}, market=market)
         self.definitions = definitions(self.settings, dt.date(2027, 1, 1))
-        self.instance = dg.DagsterInstance.ephemeral()
-        self.registry = Registry(url)
+        self.instance = instance
+        self.registry = Registry(url) if url else None
         self.ledger = PromotionLedger(self.settings.ledger_url)
         self.cursor = None
 
@@ -33,6 +33,10 @@ class Desk:
         run_config = {"ops": {op: {"config": values} for op, values in config.items()}}
         found = self.definitions.resolve_job_def(job)
         return found.execute_in_process(run_config, instance=self.instance, raise_on_error=False)
+
+    def materialise(self, asset, **tags):
+        everything = self.definitions.resolve_implicit_global_asset_job_def()
+        return everything.execute_in_process(asset_selection=[dg.AssetKey(asset)], instance=self.instance, tags=tags)
 
     def look(self):
         """One tick of the sensor, as the daemon does it."""
@@ -55,7 +59,8 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(mlflow_server, tmp_path_factory):
-    return Desk(tmp_path_factory.mktemp("home"), mlflow_server.url)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Desk(tmp_path_factory.mktemp("home"), mlflow_server.url, instance)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +98,9 @@ def test_the_run_fills_the_days_that_came_in(desk, first_run):
 
 
 def test_a_range_of_days_is_one_run_and_says_where_no_session_was(desk, first_run):
-    asset = desk.definitions.resolve_asset_graph().get(dg.AssetKey("market_day")).assets_def
-    tags = {"dagster/asset_partition_range_start": "2026-01-09", "dagster/asset_partition_range_end": "2026-01-12"}
-    result = dg.materialize([asset], instance=desk.instance, resources=resources(desk.settings), tags=tags)
-    found = {
-        e.partition: e.step_materialization_data.materialization.metadata
-        for e in result.get_asset_materialization_events()
-    }
+    span = {"dagster/asset_partition_range_start": "2026-01-09", "dagster/asset_partition_range_end": "2026-01-12"}
+    events = desk.materialise("market_day", **span).get_asset_materialization_events()
+    found = {event.partition: event.step_materialization_data.materialization.metadata for event in events}
     assert sorted(found) == ["2026-01-09", "2026-01-10", "2026-01-11", "2026-01-12"]
     assert found["2026-01-10"]["session"].value == "no session"
     assert found["2026-01-12"]["bars"].value == 10 * 375
@@ -145,13 +146,9 @@ def test_a_registry_that_does_not_answer_is_a_reason_to_skip(desk, tmp_path):
 
 
 def test_without_a_registry_the_run_says_what_to_start(tmp_path):
-    alone = Desk.__new__(Desk)
-    alone.settings = load_settings(
-        alpha_panda_home=tmp_path, market={"synthetic": {"instruments": 4, "sessions": 6}}, mlflow={"tracking_uri": ""}
-    )
-    alone.definitions = definitions(alone.settings, dt.date(2027, 1, 1))
-    alone.instance = dg.DagsterInstance.ephemeral()
-    result = alone.launch("train_momentum")
+    with dg.DagsterInstance.ephemeral() as instance:
+        alone = Desk(tmp_path, "", instance)
+        result = alone.launch("train_momentum")
     (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     assert failure.step_key == "momentum_version"
     assert "alpha-panda up" in failure.step_failure_data.user_failure_data.description
