@@ -174,6 +174,7 @@ def _run(demo: Demo) -> None:
                 with interrupts_ignored():
                     demo.tell("stopping everything")
                     stack.stop()
+    _say_what_is_next(demo)
 
 
 @contextmanager
@@ -361,6 +362,9 @@ def _finish(demo: Demo) -> None:
         demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")
         demo.tell(f"summary written to {demo.options.summary}")
     demo.tell("done" + (f" (market: {demo.summary['market']})" if "market" in demo.summary else ""))
+
+
+def _say_what_is_next(demo: Demo) -> None:
     home = demo.options.home
     if demo.options.keep:
         demo.tell(f"everything keeps running; stop it with  alpha-panda --home {home} down")
