@@ -28,9 +28,8 @@ from live_services.up import has_market, interrupts_ignored, signals_as_interrup
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
-    from models_registry.registry import Registry, VersionInfo
-
     from feature_store.market import Session
+    from models_registry.registry import Registry, VersionInfo
 
 MARKER: Final = ".alpha-panda-demo"
 MODEL: Final = "momentum"

@@ -208,7 +208,8 @@ class Supervisor:
 
     def wait(self, seconds: float) -> bool:
         """Wait for supervisord's end; whether it came."""
-        if self._process is None:
+        if self._process is None:  # another command started it
+            time.sleep(seconds)
             return not self.running
         try:
             self._process.wait(seconds)
