@@ -114,9 +114,8 @@ def up(
             with jar_progress(out) as progress:
                 stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
             running = load_settings()
-            _tell(
-                f"MLflow {running.mlflow.tracking_uri}/#/models?workflowType=machine_learning · Dagster {running.dagster.url}"
-            )
+            _tell(f"MLflow {running.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+            _tell(f"Dagster {running.dagster.url}")
             if detach:
                 _tell("running; `alpha-panda status` shows it, `alpha-panda down` stops it")
                 return
