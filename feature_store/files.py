@@ -126,7 +126,7 @@ def read_file(
         raise UnreadableFile(f"{path} has columns but no rows; export it again")
     bad_rows = np.array([row for row, _ in bad], dtype=np.int64)
     malformed = pd.DataFrame({"row": bad_rows, "text": pd.Series([text for _, text in bad], dtype="str")})
-    numbers = np.setdiff1d(np.arange(1, len(table) + len(bad) + 1), bad_rows)
+    numbers = np.delete(np.arange(1, len(table) + len(bad) + 1), bad_rows - 1)
     columns = {ours: table.column(table.column_names.index(theirs)) for ours, theirs in names.items()}
     return FileTable(path, columns, names, numbers, malformed)
 

@@ -137,14 +137,28 @@ class OfflineStore:
         rows: NDArray[np.float64],
         warm: NDArray[np.bool_],
     ) -> str:
-        """Write the feature rows of a session's bars (indexed by this store's `universe`); give the file's digest."""
+        """Write the feature rows of a session's bars; give the file's digest.
+
+        Raises
+        ------
+        MarketDataError
+            If ``bars`` are not the session's bars in this store, indexed by its `universe`.
+        """
+        bars_digest = _columns_digest(_stored_columns(bars, self.universe()))
+        if bars_digest != self.manifest("bars", session)["digest"]:
+            raise MarketDataError(f"these are not the stored bars of {session.date}; compute features from read_bars")
         frame = {
             "instrument_token": self.universe().tokens[bars.instrument],
             "end_ns": bars.end_ns,
             "warm": warm,
             **{name: rows[:, k] for k, name in enumerate(schema.names)},
         }
-        facts = {"schema": list(schema.columns()), "bar_clock": schema.bar_clock, "feature_schema_hash": schema.hash}
+        facts = {
+            "schema": list(schema.columns()),
+            "bar_clock": schema.bar_clock,
+            "feature_schema_hash": schema.hash,
+            "bars_digest": bars_digest,
+        }
         return self._write_table(self._feature_folder(schema, session), session, frame, facts)
 
     def read_features(
@@ -157,9 +171,9 @@ class OfflineStore:
         MarketDataError
             If the bars have changed since the features were written.
         """
-        table = self._read_table(self._feature_folder(schema, session))
-        bars = self.read_bars([session])
-        if not np.array_equal(table["end_ns"], bars.end_ns):
+        folder = self._feature_folder(schema, session)
+        table, bars = self._read_table(folder), self.read_bars([session])
+        if _read_json(folder / "manifest.json")["bars_digest"] != self.manifest("bars", session)["digest"]:
             raise MarketDataError(f"features of {_date(session)} are older than its bars; materialise features again")
         rows = np.column_stack([table[name] for name in schema.names])
         return bars, np.ascontiguousarray(rows), table["warm"].astype(np.bool_)
@@ -190,9 +204,9 @@ class OfflineStore:
 
     def _write(self, kind: str, session: Session, universe: Universe, table: Bars | Ticks, source: str) -> str:
         self.write_universe(universe, self.market() or source)
-        columns = {f.name: getattr(table, f.name) for f in fields(table)}
-        columns = {"instrument_token": universe.tokens[columns.pop("instrument")], **columns}
-        return self._write_table(self._folder(kind, session), session, columns, {"source": source})
+        return self._write_table(
+            self._folder(kind, session), session, _stored_columns(table, universe), {"source": source}
+        )
 
     def _write_table(
         self, folder: Path, session: Session, columns: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -328,6 +342,11 @@ def _dates(sessions: Sequence[Session | dt.date]) -> str:
 
 def _session_of(manifest: Mapping[str, Any]) -> Session:
     return Session(dt.date.fromisoformat(manifest["session"]), manifest["open_ns"], manifest["close_ns"])
+
+
+def _stored_columns(table: Bars | Ticks, universe: Universe) -> dict[str, NDArray[Any]]:
+    columns = {f.name: getattr(table, f.name) for f in fields(table)}
+    return {"instrument_token": universe.tokens[columns.pop("instrument")], **columns}
 
 
 def _columns_digest(columns: Mapping[str, NDArray[Any]]) -> str:

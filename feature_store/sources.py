@@ -168,7 +168,7 @@ def read_ticks(
 def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
     """Give the regular sessions of the dates that the data has, in order."""
     time_ns = table.start_ns if isinstance(table, Bars) else table.event_time_ns
-    days = np.unique((time_ns + _IST_OFFSET_NS) // _DAY_NS)
+    days = np.sort(pd.unique((time_ns + _IST_OFFSET_NS) // _DAY_NS))
     return tuple(Session.regular(dt.date(1970, 1, 1) + dt.timedelta(days=int(day))) for day in days)
 
 

@@ -60,8 +60,8 @@ def synthetic_market(
     first_session : str or date
         Date of the first session; a weekend moves it to Monday.
     edge_bps : float
-        Drift per minute while a burst lasts, basis points. Bursts fill a quarter of the time, half as many up as
-        there are bursts, with a half-life of 15 minutes.
+        Drift per minute while a burst lasts, basis points; up or down with equal odds. Bursts fill a quarter of the
+        time and have a half-life of 15 minutes.
     seed : int
         Seed of numpy's PCG64.
     """

@@ -5,8 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.market import MINUTE_NS, IST, Bars, MissingColumn, Session, UnreadableFile, Universe, ist_ns
-from feature_store.market import MarketDataError
+from feature_store.market import (
+    IST,
+    MINUTE_NS,
+    Bars,
+    MarketDataError,
+    MissingColumn,
+    Session,
+    Universe,
+    UnreadableFile,
+    ist_ns,
+)
 from feature_store.sources import by_session, known_sessions, read_bars, read_ticks
 
 DATE = dt.date(2026, 1, 5)
@@ -211,14 +220,14 @@ def test_a_file_of_which_no_row_is_usable_is_all_quarantine(path: Path) -> None:
 @pytest.mark.parametrize("column", ["timestamp", "symbol", "high", "volume"])
 def test_a_missing_column_is_named_with_the_file_and_what_is_there(column: str, path: Path) -> None:
     save(bar_frame().drop(columns=column), path)
-    with pytest.raises(MissingColumn, match=f"{column}.*rename") as told:
+    with pytest.raises(MissingColumn, match=rf"{column}.*rename") as told:
         read_bars(path)
     assert str(path) in str(told.value)
 
 
 def test_a_column_of_numbers_is_no_time(tmp_path: Path) -> None:
     path = save(bar_frame().assign(timestamp=1), tmp_path / "n.parquet")
-    with pytest.raises(MarketDataError, match="timestamp.*no time"):
+    with pytest.raises(MarketDataError, match=r"timestamp.*no time"):
         read_bars(path)
 
 
@@ -250,5 +259,5 @@ def test_what_is_no_data_is_refused_with_what_to_do(name: str, content: bytes, s
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFile, match="nowhere.csv"):
+    with pytest.raises(UnreadableFile, match=r"nowhere\.csv"):
         read_bars(tmp_path / "nowhere.csv")

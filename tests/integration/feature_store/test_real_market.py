@@ -1,0 +1,103 @@
+"""Real NSE prices, where there are any; the project holds none."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_store import checks
+from feature_store.bars import BarBuilder, bars_of_session
+from feature_store.features import feature_schema, feature_table
+from feature_store.market import MINUTE_NS, Bars
+from feature_store.offline import OfflineStore, training_frame
+from feature_store.sources import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
+
+DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
+pytestmark = pytest.mark.skipif(
+    not DATA, reason="ALPHA_PANDA_TEST_DATA is not set; it names a directory of real NSE Parquet files"
+)
+
+
+@pytest.fixture(scope="module")
+def vendor() -> SourceBars:
+    return read_bars(Path(DATA or "") / "nse_minute_2021-03-26_2021-06-03.parquet")
+
+
+@pytest.fixture(scope="module")
+def source() -> SourceTicks:
+    return read_ticks(Path(DATA or "") / "nse_ticks_2021-05-31_2021-06-03.parquet")
+
+
+def test_every_row_of_the_files_is_used(vendor: SourceBars, source: SourceTicks) -> None:
+    assert (len(vendor.bars), len(source.ticks)) == (588_399, 3_917_125)
+    assert (vendor.quarantine.counts(), source.quarantine.counts()) == ({}, {})
+    assert (vendor.bar_ns, source.volume_decreases) == (MINUTE_NS, 0)
+    assert (len(known_sessions(vendor.bars)), len(known_sessions(source.ticks))) == (45, 4)
+    assert sum(not i.tradable for i in vendor.universe.instruments) == 12
+    assert vendor.universe == source.universe
+
+
+def test_bars_of_the_ticks_equal_the_vendors_bit_for_bit(vendor: SourceBars, source: SourceTicks) -> None:
+    expected = dict(by_session(vendor.bars))
+    built = 0
+    for session, ticks in by_session(source.ticks):
+        bars = bars_of_session(ticks, session, len(source.universe), MINUTE_NS)
+        assert bars.digest() == expected[session].digest()
+        built += len(bars)
+    assert built == 88_430
+
+
+def test_frames_of_a_live_day_give_the_same_bars(source: SourceTicks) -> None:
+    session, ticks = next(iter(by_session(source.ticks)))
+    n = len(source.universe)
+    builder, parts, begin = BarBuilder(n, MINUTE_NS), [], 0
+    sizes = np.random.default_rng(1).integers(1, 2000, 2000)
+    for size in sizes:
+        parts.append(builder.step(ticks[begin : begin + int(size)], session))
+        begin += int(size)
+    assert begin >= len(ticks)
+    parts.append(builder.advance(session.close_ns))
+    assert Bars.concatenate(parts).digest() == bars_of_session(ticks, session, n, MINUTE_NS).digest()
+
+
+def test_features_of_real_bars_pass_the_checks(vendor: SourceBars) -> None:
+    bars, n, schema = vendor.bars, len(vendor.universe), feature_schema(None, 1)
+    rows, warm = feature_table(bars, schema, n)
+    results = (
+        checks.price_sanity(bars),
+        checks.monotone_times(bars),
+        checks.inside_sessions(bars, known_sessions(bars)),
+        checks.features_know_no_future(bars, schema, n, cuts=3),
+        checks.history_equals_live(bars, schema, n),
+        checks.warm_rows_finite(rows, warm),
+    )
+    assert [r for r in results if not r.passed] == []
+
+
+def test_the_known_outages_are_found(vendor: SourceBars) -> None:
+    sessions = {str(session.date): (session, bars) for session, bars in by_session(vendor.bars)}
+    for date in ("2021-04-07", "2021-04-23", "2021-05-07", "2021-05-12", "2021-05-24"):
+        session, bars = sessions[date]
+        assert not checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
+    session, bars = sessions["2021-05-25"]  # the feed lost most symbols, not all of them
+    assert not checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed
+    for date in ("2021-05-31", "2021-06-03"):
+        session, bars = sessions[date]
+        assert checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
+        assert checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed, date
+
+
+def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
+    source = read_bars(Path(DATA or "") / "nse_60minute_2024-12_2025-08.parquet")
+    assert source.bar_ns == 60 * MINUTE_NS
+    store = OfflineStore(tmp_path)
+    for session, bars in list(by_session(source.bars))[:20]:
+        store.write_bars(session, source.universe, bars, "NSE")
+    frame = training_frame(store, store.sessions(), feature_schema(["time_of_day"], 60), 2)
+    assert len(frame) > 0
+
+
+def test_daily_bars_are_quarantined_because_no_session_holds_them() -> None:
+    source = read_bars(Path(DATA or "") / "nse_daily_2020-07_2025-08.parquet")
+    assert source.quarantine.counts() == {"outside_session": 61_248}
