@@ -247,10 +247,10 @@ class Registry:
 
     def _artifact_folder(self, info: VersionInfo) -> str:
         scheme, _, model_id = info.source.partition(":/")
-        if scheme != "models" or not model_id:
+        if scheme != "models" or not model_id or SIDECAR_TAG not in info.tags:
             raise TamperedModel(
-                f"{info.name} v{info.version} was not registered by Alpha Panda (its source is {info.source!r}); "
-                "train it through the platform so that it carries a sidecar"
+                f"{info.name} v{info.version} was not registered by Alpha Panda (its source is {info.source!r}, tags "
+                f"{sorted(info.tags)}); train it through the platform so that it carries a sidecar"
             )
         found = self._get(f"/logged-models/{quote(model_id.strip('/'), safe='')}")
         if found is None:

@@ -105,8 +105,9 @@ def test_a_version_that_alpha_panda_did_not_register_is_refused(registry):
     import mlflow
 
     client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    ours = registry.version("domestic", register(registry, "domestic"))
     client.create_registered_model("foreign")
-    client.create_model_version("foreign", source="mlflow-artifacts:/somewhere")
+    client.create_model_version("foreign", source=ours.source, model_id=ours.source.removeprefix("models:/"))
     with pytest.raises(TamperedModel, match="not registered by Alpha Panda"):
         registry.fetch("foreign", "1")
 
