@@ -27,11 +27,13 @@ from live_services.domain.events import (
 )
 from live_services.domain.topics import Broker, Topic, broker_topics
 from models_registry.refs import Sidecar
+from models_registry.refusals import ModelRefusedError
+from models_registry.registry import RegistryUnavailable
 
 EventLog = Callable[[Topic], Iterable[Event]]
 """Gives the events of a topic in the order of the log."""
 SidecarSource = Callable[[str, str], Sidecar]
-"""``(model name, version)`` → its sidecar; raises LookupError or OSError when there is none."""
+"""``(model name, version)`` → its sidecar; raises as `models_registry.registry.Registry.sidecar`."""
 
 _SHORTEST_PREFIX: Final = 6
 _EXAMPLES: Final = 3
@@ -112,7 +114,7 @@ def explain_order(order_id: str, log: EventLog, sidecars: SidecarSource, broker:
     )
     try:
         sidecar = sidecars(signal.model_name, signal.model_version)
-    except (LookupError, OSError) as cause:
+    except (ModelRefusedError, RegistryUnavailable, LookupError, OSError) as cause:
         raise BrokenChain(
             "sidecar",
             f"{signal.model_name} version {signal.model_version} cannot be read from the model registry ({cause}). "

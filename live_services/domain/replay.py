@@ -57,12 +57,16 @@ def cuts_of_session(
         watermarks, cell_ns = _bar_cuts(times, session, paced=paced), SECOND_NS
     whose = universe.partition_of(market.instrument, partitions)
     done = 0
-    yield Cut(session.open_ns, 0, tuple(market[0:0] for _ in range(partitions)))
-    for watermark_ns in watermarks.tolist():
-        end = int(np.searchsorted(times, watermark_ns))
+    nothing = tuple(market[0:0] for _ in range(partitions))
+    yield Cut(session.open_ns, 0, nothing)
+    for watermark_ns, end in zip(watermarks.tolist(), np.searchsorted(times, watermarks).tolist(), strict=True):
+        number = (watermark_ns - 1) // cell_ns - session.open_ns // cell_ns
+        if end == done:
+            yield Cut(watermark_ns, number, nothing)
+            continue
         rows, of = market[done:end], whose[done:end]
         parts = (rows,) if partitions == 1 else tuple(rows[of == partition] for partition in range(partitions))
-        yield Cut(watermark_ns, (watermark_ns - 1) // cell_ns - session.open_ns // cell_ns, parts)
+        yield Cut(watermark_ns, number, parts)
         done = end
 
 

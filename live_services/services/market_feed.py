@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -31,7 +31,7 @@ from live_services.settings import KafkaSettings, Settings
 _log = structlog.get_logger(__name__)
 
 _MAX_IN_FLIGHT: Final = 256  # records sent and not yet acknowledged; more only fills memory
-_LAST_RECORD_TIMEOUT_MS: Final = 10_000
+_LAST_RECORD_SECONDS: Final = 10.0
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 
@@ -197,23 +197,29 @@ async def last_watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, tuple
     consumer = AIOKafkaConsumer(**connection(kafka), enable_auto_commit=False)
     await consumer.start()
     try:
-        await consumer.topics()
-        partitions = [TopicPartition(topic.name, p) for p in sorted(consumer.partitions_for_topic(topic.name) or ())]
-        if not partitions:
-            return {}
+        partitions = [TopicPartition(topic.name, p) for p in range(topic.partitions(kafka.market_partitions))]
         consumer.assign(partitions)
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         found = {}
         for partition in partitions:
-            if ends[partition] <= begins[partition]:
-                continue
-            consumer.seek(partition, ends[partition] - 1)
-            fetched = await consumer.getmany(partition, timeout_ms=_LAST_RECORD_TIMEOUT_MS, max_records=1)
-            if records := fetched.get(partition):
-                found[partition.partition] = _watermark_of(records[-1].value, dict(records[-1].headers))
+            if ends[partition] > begins[partition]:
+                last = await _record_at(consumer, partition, ends[partition] - 1)
+                found[partition.partition] = _watermark_of(last.value, dict(last.headers))
         return found
     finally:
         await consumer.stop()
+
+
+async def _record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Any:
+    consumer.seek(partition, offset)
+    deadline = time.monotonic() + _LAST_RECORD_SECONDS
+    while time.monotonic() < deadline:
+        for record in (await consumer.getmany(partition, timeout_ms=500)).get(partition, ()):
+            if record.offset == offset:
+                return record
+    raise FeedError(
+        f"Kafka did not give offset {offset} of {partition.topic}[{partition.partition}] in time; try again"
+    )
 
 
 def _watermark_of(value: bytes, headers: Mapping[str, bytes]) -> tuple[int, int]:

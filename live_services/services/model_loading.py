@@ -20,6 +20,7 @@ from live_services.domain.strategy import LoadedModel
 from live_services.settings import Settings, StrategySettings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.refs import Alias, ModelIdentity, ModelRef, Sidecar
+from models_registry.registry import RegistryUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -170,7 +171,7 @@ class ModelLoader:
             return
         try:
             await self._load(name, version)
-        except (ModelRefusedError, OSError) as cause:
+        except (ModelRefusedError, RegistryUnavailable, OSError) as cause:
             raise ModelUnavailable(
                 f"the log says that {name} version {version} traded in this session, but it cannot be loaded: {cause}. "
                 "Make the version available again; without it the session cannot be continued as it was"
@@ -214,7 +215,7 @@ class ModelLoader:
             try:
                 for strategy, ref in self._references.items():
                     await self._refresh_one(strategy, ref)
-            except (OSError, SQLAlchemyError) as failure:
+            except (RegistryUnavailable, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
                 self.outage = f"the model registry or the ledger does not answer: {failure}"

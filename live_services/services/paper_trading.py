@@ -9,7 +9,7 @@ from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, SignalValidated
 from live_services.domain.execution import PaperBroker
 from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
-from live_services.domain.topics import Broker, Topic, broker_topics
+from live_services.domain.topics import Broker, Scope, Topic, broker_topics
 
 
 class PaperTrading:
@@ -22,9 +22,14 @@ class PaperTrading:
         self, universe: Universe, market: Topic, costs_bps: float, stamp: Stamp, *, broker: Broker = "paper"
     ) -> None:
         topics = broker_topics(broker)
-        self.scope = broker
-        self.inputs = (Input(topics.signals_validated), Input(market))
-        self.outputs = (topics.orders_submitted, topics.orders_filled, topics.orders_rejected, topics.orders_cancelled)
+        self.scope: Scope = broker
+        self.inputs: tuple[Input, ...] = (Input(topics.signals_validated), Input(market))
+        self.outputs: tuple[Topic, ...] = (
+            topics.orders_submitted,
+            topics.orders_filled,
+            topics.orders_rejected,
+            topics.orders_cancelled,
+        )
         self._universe = universe
         self._costs_bps = costs_bps
         self._stamp = stamp

@@ -14,7 +14,7 @@ from live_services.domain import keys
 from live_services.domain.events import Event, OrderCancelled, OrderFilled, OrderRejected, PnlSnapshot
 from live_services.domain.portfolio import Portfolio
 from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
-from live_services.domain.topics import Broker, Topic, broker_topics
+from live_services.domain.topics import Broker, Scope, Topic, broker_topics
 
 _log = structlog.get_logger(__name__)
 
@@ -29,14 +29,15 @@ class PortfolioManager:
 
     def __init__(self, universe: Universe, market: Topic, interval_seconds: int, broker: Broker = "paper") -> None:
         topics = broker_topics(broker)
-        self.scope: Broker = broker
-        self.inputs = (
+        self.scope: Scope = broker
+        self._broker: Broker = broker
+        self.inputs: tuple[Input, ...] = (
             Input(topics.orders_filled),
             Input(topics.orders_rejected),
             Input(topics.orders_cancelled),
             Input(market),
         )
-        self.outputs = (topics.pnl_snapshots,)
+        self.outputs: tuple[Topic, ...] = (topics.pnl_snapshots,)
         self.newest: PnlSnapshot | None = None
         self._universe = universe
         self._interval_seconds = interval_seconds
@@ -46,7 +47,7 @@ class PortfolioManager:
 
     def open_session(self, session: Session, task: TaskId) -> Portfolio:
         """Begin the session flat."""
-        return Portfolio(self._universe, session, self.scope, self._interval_seconds)
+        return Portfolio(self._universe, session, self._broker, self._interval_seconds)
 
     def commands(self, state: Portfolio, now_ns: int) -> Iterable[Event]:
         """Give none."""

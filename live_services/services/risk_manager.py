@@ -9,7 +9,7 @@ from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, PnlSnapshot, SignalGenerated
 from live_services.domain.risk import RiskState, apply_snapshot, decide
 from live_services.domain.service import EventRecord, Input, Record, TaskId
-from live_services.domain.topics import Broker, broker_topics
+from live_services.domain.topics import Broker, Scope, Topic, broker_topics
 from live_services.settings import RiskSettings
 
 
@@ -21,9 +21,9 @@ class RiskManager:
 
     def __init__(self, limits: RiskSettings, stamp: Stamp, broker: Broker = "paper") -> None:
         topics = broker_topics(broker)
-        self.scope = broker
-        self.inputs = (Input(topics.signals_raw), Input(topics.pnl_snapshots, "lagged"))
-        self.outputs = (topics.signals_validated, topics.signals_rejected)
+        self.scope: Scope = broker
+        self.inputs: tuple[Input, ...] = (Input(topics.signals_raw), Input(topics.pnl_snapshots, "lagged"))
+        self.outputs: tuple[Topic, ...] = (topics.signals_validated, topics.signals_rejected)
         self._limits = limits
         self._stamp = stamp
 

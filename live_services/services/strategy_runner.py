@@ -14,7 +14,7 @@ from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned, event_id
 from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
 from live_services.domain.strategy import Assignment, StrategyDesk
-from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, broker_topics, market_topic
+from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
 from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.settings import Settings, StrategySettings
 from models_registry.refs import ModelRef
@@ -42,9 +42,10 @@ class StrategyRunner:
         self, settings: Settings, universe: Universe, loader: ModelLoader, stamp: Stamp, *, broker: Broker = "paper"
     ) -> None:
         topics = broker_topics(broker)
-        self.scope: Broker = broker
-        self.inputs = (Input(market_topic(settings.market.feed)), Input(topics.control, "control"))
-        self.outputs = (topics.signals_raw, MODELS_LOADED, MODELS_REFUSED)
+        self.scope: Scope = broker
+        self._broker: Broker = broker
+        self.inputs: tuple[Input, ...] = (Input(market_topic(settings.market.feed)), Input(topics.control, "control"))
+        self.outputs: tuple[Topic, ...] = (topics.signals_raw, MODELS_LOADED, MODELS_REFUSED)
         self._on_bars = settings.market.feed == "bars"
         self._strategies = {strategy.name: strategy for strategy in settings.strategies}
         self._bar_minutes = settings.market.bar_minutes
@@ -74,7 +75,7 @@ class StrategyRunner:
             session,
             tuple(self._strategies.values()),
             bar_minutes=self._bar_minutes,
-            broker=self.scope,
+            broker=self._broker,
             stamp=self._stamp,
         )
         return StrategyState(task, desk)
@@ -125,7 +126,7 @@ class StrategyRunner:
         ref = ModelRef.parse(self._strategies[event.strategy].model)
         return (
             ModelLoaded(
-                broker=self.scope,
+                broker=self._broker,
                 event_id=event_id("loaded", event.event_id),
                 correlation_id=event.correlation_id,
                 causation_id=event.event_id,
@@ -156,7 +157,7 @@ class StrategyRunner:
         identity = event_id("assigned", str(state.task), strategy.name, now_ns, wanted.model_version if wanted else "")
         yield StrategyModelAssigned(
             event_type="strategy.model_assigned",
-            broker=self.scope,
+            broker=self._broker,
             event_id=identity,
             correlation_id=identity,
             causation_id=identity,
@@ -185,7 +186,7 @@ class StrategyRunner:
         ref = ModelRef.parse(strategy.model)
         identity = event_id("refused", str(state.task), strategy.name, refusal.version, refusal.reason)
         yield ModelRefused(
-            broker=self.scope,
+            broker=self._broker,
             event_id=identity,
             correlation_id=identity,
             causation_id=identity,

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import Ticks
+from feature_store.market import Session, Ticks
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalRejected, SignalValidated
 from live_services.domain.execution import PaperBroker
 from live_services.domain.portfolio import Holding, Portfolio
@@ -16,6 +16,7 @@ from live_services.domain.risk import RiskState, decide
 from live_services.settings import RiskSettings
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, random_walk, signal, validated
 
+SHORT = Session(SESSION.date, OPEN, OPEN + 180 * SECOND)
 trades = st.lists(st.tuples(st.integers(-50, 50).filter(bool), st.integers(1, 500)), min_size=1, max_size=30)
 
 
@@ -37,7 +38,7 @@ def sliced(ticks: Ticks, cuts: list[int]) -> list[Ticks]:
 
 
 def snapshots_of(ticks: Ticks, cuts: list[int], fills: list[OrderFilled]) -> list[PnlSnapshot]:
-    book, waiting, snapshots = Portfolio(UNIVERSE, SESSION, "paper", 7), list(fills), []
+    book, waiting, snapshots = Portfolio(UNIVERSE, SHORT, "paper", 7), list(fills), []
     for part in sliced(ticks, cuts):
         if not len(part):
             continue
@@ -48,7 +49,7 @@ def snapshots_of(ticks: Ticks, cuts: list[int], fills: list[OrderFilled]) -> lis
         snapshots += book.advance(watermark)
     for fill in waiting:
         book.on_outcome(fill)
-    return snapshots + book.advance(SESSION.close_ns + SECOND)
+    return snapshots + book.advance(SHORT.close_ns + SECOND)
 
 
 @settings(deadline=None, max_examples=40)
