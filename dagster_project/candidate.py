@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from models_registry.refs import FeatureColumn, FeatureDistribution, FoldResult
+from models_registry.refs import FeatureDistribution, FoldResult
 
 if TYPE_CHECKING:
     from models_registry.packing import Packed, Parity
@@ -26,11 +26,7 @@ class Candidate:
     packed: Packed
     parity: Parity
     market: str
-    bar_clock: str
-    feature_schema: tuple[FeatureColumn, ...]
-    feature_schema_hash: str
-    label: str
-    label_horizon_bars: int
+    """Starts with ``SYNTHETIC`` when it was generated."""
 
 
 class CandidateStore(dg.ConfigurableIOManager):
@@ -86,7 +82,6 @@ def write_candidate(directory: Path, candidate: Candidate) -> None:
         "trained": plain,
         "packed": candidate.packed.sha256,
         "parity": asdict(candidate.parity),
-        "feature_schema": [column.model_dump() for column in candidate.feature_schema],
     }
     (directory / "candidate.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
     with (directory / "arrays.npz").open("wb") as file:
@@ -116,6 +111,5 @@ def read_candidate(directory: Path) -> Candidate:
         trained=TrainedModel(estimator=None, oof=oof, golden_rows=golden_rows, **plain),
         packed=Packed({name: (directory / name).read_bytes() for name in sha256}, sha256),
         parity=Parity(**rest.pop("parity")),
-        feature_schema=tuple(FeatureColumn.model_validate(column) for column in rest.pop("feature_schema")),
         **rest,
     )

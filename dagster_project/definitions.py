@@ -5,6 +5,8 @@ Loaded by the webserver, the daemon and every run, so heavy libraries are import
 
 from __future__ import annotations
 
+import datetime as dt
+
 import dagster as dg
 
 from dagster_project.assets import market_data as market_assets
@@ -14,6 +16,7 @@ from dagster_project.frames import TrainingFrameStore
 from dagster_project.live import LIVE_MODEL, live_model_observations
 from dagster_project.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
+from feature_store.market import IST
 from live_services.settings import Settings, load_settings
 
 TRAIN = (
@@ -48,10 +51,10 @@ def resources(settings: Settings) -> dict[str, object]:
     }
 
 
-def definitions(settings: Settings) -> dg.Definitions:
-    """Put the code location together for these settings."""
+def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
+    """Put the code location together for these settings and this day."""
     return dg.Definitions(
-        assets=[*TRAIN, market_assets.market_day_asset(settings), MOMENTUM_CHAMPION, LIVE_MODEL],
+        assets=[*TRAIN, market_assets.market_day_asset(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
         asset_checks=[*market_assets.CHECKS, *model_assets.CHECKS],
         jobs=[train_momentum, promote_job, rollback_job],
         sensors=[promote_champion, live_model_observations],
@@ -64,4 +67,4 @@ def definitions(settings: Settings) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Read the settings when Dagster asks, not when this module is imported."""
-    return definitions(load_settings())
+    return definitions(load_settings(), dt.datetime.now(IST).date())

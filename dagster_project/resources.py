@@ -17,11 +17,10 @@ from dagster_project.failures import told_to_people
 from live_services.settings import KafkaSettings
 
 if TYPE_CHECKING:
+    from feature_store.offline import OfflineStore
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
-
-    from feature_store.offline import OfflineStore
 
 _ANNOUNCE_SECONDS: Final = 10.0
 """A promotion stands without its announcement; a broker that does not answer must not hold a sensor for long."""
@@ -91,7 +90,15 @@ class PromotionAnnouncer:
 
         if not self.kafka.bootstrap_servers:
             return "no Kafka is set"
-        event = promoted_event(record, record.model_version, record.previous_version, record.at_ns)
+        event = promoted_event(
+            model_name=record.model_name,
+            model_version=record.model_version,
+            alias=record.alias,
+            previous_version=record.previous_version,
+            reason=record.reason,
+            promoted_by=record.promoted_by,
+            now_ns=record.at_ns,
+        )
 
         async def publish() -> None:
             async with asyncio.timeout(_ANNOUNCE_SECONDS), EventProducer(self.kafka) as producer:

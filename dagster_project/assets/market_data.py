@@ -30,14 +30,16 @@ GROUP: Final = "market"
 MARKET_DAY: Final = "market_day"
 
 
-def market_days(settings: Settings) -> dg.DailyPartitionsDefinition:
+def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
     """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
     end = end_partition(settings.market)
     return dg.DailyPartitionsDefinition(
         start_date=first_partition(settings.market, settings.store_root).isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
-        end_offset=0 if end is not None else 1,  # today's session, once it is over, is not yesterday's
+        # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
+        # lie in the future.
+        end_offset=1 if end is None else max(1, (end - today).days),
     )
 
 
@@ -49,7 +51,7 @@ def market_days(settings: Settings) -> dg.DailyPartitionsDefinition:
 )
 def market_data(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Bring every session in."""
     store = offline.store()
     with told_to_people(MarketDataError):
@@ -81,21 +83,21 @@ def market_data(
     )
 
 
-def market_day_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Build the daily-partitioned asset; its days depend on the market that is set."""
+def market_day_asset(settings: Settings, today: dt.date) -> dg.AssetsDefinition:
+    """Build the daily-partitioned asset; its days depend on the market that is set, and on what day it is."""
 
     @dg.asset(
         name=MARKET_DAY,
         group_name=GROUP,
         kinds={"parquet"},
-        partitions_def=market_days(settings),
+        partitions_def=market_days(settings, today),
         backfill_policy=dg.BackfillPolicy.single_run(),
         description="One session of the market, by day. market_data fills all of them at once; materialise a day or a "
         "range here to bring just those in again, for example after their source was corrected. A backfill is one run.",
     )
     def market_day(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[None]:
         days = tuple(context.partition_keys)
         with told_to_people(MarketDataError):
             arrival = bring_in(settings.market, {dt.date.fromisoformat(day) for day in days})
@@ -132,7 +134,7 @@ def _day(arrival: Arrival, session: "Session") -> dict[str, Any]:
     description="Bars of every session on the desk's clock (market.bar_minutes): aggregated from the source's bars, or "
     "built from ticks by the builder that the live feed uses.",
 )
-def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
     """Put every session that came in on the desk's clock."""
     from dagster_project.market import source_store
 
@@ -166,7 +168,7 @@ def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) ->
     kinds={"parquet", "numba"},
     description="Feature rows of every bar, by the compiled step that the live strategy runner uses.",
 )
-def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult:
+def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
     from feature_store.features import feature_table
 
@@ -271,9 +273,7 @@ def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
     return _result(price_sanity(table), monotone_times(table), inside_sessions(table, sessions))
 
 
-@dg.asset_check(
-    asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its."
-)
+@dg.asset_check(asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its.")
 def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
     """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
     from feature_store.checks import instrument_coverage, missing_intervals

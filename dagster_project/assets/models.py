@@ -16,7 +16,7 @@ from dagster_project.provenance import code_commit
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import ist_text
 from live_services.settings import Settings
-from models_registry.refs import FeatureColumn, GateResult, ModelRef
+from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
     from feature_store.offline import TrainingFrame
@@ -64,11 +64,6 @@ def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, la
         packed=packed,
         parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
         market=frame.market,
-        bar_clock=frame.schema.bar_clock,
-        feature_schema=tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
-        feature_schema_hash=frame.schema.hash,
-        label=f"forward_return_{frame.horizon_bars}_bars",
-        label_horizon_bars=frame.horizon_bars,
     )
     context.add_output_metadata(
         {
@@ -81,7 +76,7 @@ def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, la
             "trained_to": ist_text(trained.training_end_ns),
             "buy_threshold": round(trained.buy_threshold, 6),
             "sell_threshold": round(trained.sell_threshold, 6),
-            "feature_schema_hash": candidate.feature_schema_hash,
+            "feature_schema_hash": frame.schema.hash,
             "training_data_digest": trained.data_digest,
             "packed_bytes": sum(len(content) for content in packed.files.values()),
             "packed_largest_difference": candidate.parity.largest_difference,
@@ -97,7 +92,7 @@ def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, la
     description="What the momentum model was worth on sessions it had not seen, fold by fold, against always guessing "
     "the base rate.",
 )
-def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult:
+def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult[None]:
     """Report the out-of-sample results."""
     trained = momentum_model.trained
     return dg.MaterializeResult(
@@ -161,12 +156,18 @@ def momentum_version(
     settings: dg.ResourceParam[Settings],
     mlflow: MlflowResource,
     momentum_model: Candidate,
-) -> dg.MaterializeResult:
+    labels: Any,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
     """Judge the candidate against the champion, and register it whatever the verdict."""
     from models_registry.description import describe, plots
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
+    if labels.digest != momentum_model.trained.data_digest:
+        raise dg.Failure(
+            "The labels have changed since the model was trained: materialise momentum_model again.",
+            allow_retries=False,
+        )
     registry = mlflow.registry()
     champion_version = registry.resolve(ModelRef(name=MODEL_NAME, alias="champion"))
     champion = registry.sidecar(MODEL_NAME, champion_version) if champion_version else None
@@ -180,15 +181,10 @@ def momentum_version(
     run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run_id}" if settings.dagster.url else ""
     sidecar = build_sidecar(
         momentum_model.trained,
+        labels,
         momentum_model.packed,
         gate,
         model_name=MODEL_NAME,
-        market=momentum_model.market,
-        bar_clock=momentum_model.bar_clock,
-        feature_schema=momentum_model.feature_schema,
-        feature_schema_hash=momentum_model.feature_schema_hash,
-        label=momentum_model.label,
-        label_horizon_bars=momentum_model.label_horizon_bars,
         git_commit=code_commit(),
         created_by=f"Dagster run {context.run_id}",
         created_at_ns=time.time_ns(),

@@ -1,0 +1,157 @@
+"""From a small synthetic market to a champion and back, on a real MLflow server and a real ledger."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from dagster_project.definitions import definitions, resources
+from dagster_project.promotion import SENSOR, promote_champion
+from live_services.settings import load_settings
+from models_registry.ledger import PromotionLedger
+from models_registry.refs import ModelRef
+from models_registry.registry import Registry
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+CHAMPION = ModelRef(name="momentum", alias="champion")
+
+
+class Desk:
+    """One machine's research side: definitions, instance, registry and ledger."""
+
+    def __init__(self, home, url):
+        market = {"synthetic": {"instruments": 10, "sessions": 12, "edge_bps": 8.0}}
+        self.settings = load_settings(alpha_panda_home=home, mlflow={"tracking_uri": url}, market=market)
+        self.definitions = definitions(self.settings, dt.date(2027, 1, 1))
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.registry = Registry(url)
+        self.ledger = PromotionLedger(self.settings.ledger_url)
+        self.cursor = None
+
+    def launch(self, job, **config):
+        run_config = {"ops": {op: {"config": values} for op, values in config.items()}}
+        found = self.definitions.resolve_job_def(job)
+        return found.execute_in_process(run_config, instance=self.instance, raise_on_error=False)
+
+    def look(self):
+        """One tick of the sensor, as the daemon does it."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            resources=resources(self.settings),
+            definitions=self.definitions,
+        )
+        result = promote_champion(context)
+        if isinstance(result, dg.SkipReason):
+            return []
+        self.cursor = result.cursor
+        return [(event.asset_key.to_user_string(), event.metadata["version"].value) for event in result.asset_events]
+
+    def metadata(self, asset):
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+@pytest.fixture(scope="module")
+def desk(mlflow_server, tmp_path_factory):
+    return Desk(tmp_path_factory.mktemp("home"), mlflow_server.url)
+
+
+@pytest.fixture(scope="module")
+def first_run(desk):
+    return desk.launch("train_momentum")
+
+
+def test_one_run_without_partition_or_configuration_ends_in_a_registered_version(desk, first_run):
+    assert first_run.success
+    assert {check.check_name: check.passed for check in first_run.get_asset_check_evaluations()} == {
+        "prices_are_sane": True,
+        "sessions_are_covered": True,
+        "history_equals_live": True,
+        "features_know_no_future": True,
+        "labels_end_before_replay": True,
+        "packed_model_equals_trained": True,
+        "training_ends_before_replay": True,
+        "skill_gate": True,
+    }
+    (version,) = desk.registry.versions("momentum")
+    sidecar, _ = desk.registry.fetch("momentum", version.version)
+    assert version.gate_verdict("champion") == "passed"
+    assert version.tags["dagster_run_id"] == first_run.run_id
+    assert sidecar.market.startswith("SYNTHETIC")
+    assert sidecar.git_commit
+    for asset in ("market_data", "bars", "features", "labels", "momentum_model", "momentum_report", "momentum_version"):
+        assert desk.metadata(asset)["market"].startswith("SYNTHETIC")
+    assert desk.metadata("momentum_version")["training_data_digest"] == desk.metadata("labels")["training_data_digest"]
+
+
+def test_the_run_fills_the_days_that_came_in(desk, first_run):
+    days = desk.instance.get_materialized_partitions(dg.AssetKey("market_day"))
+    assert len(days) == 13
+    assert {"2026-01-05", "2026-01-21"} <= days
+
+
+def test_a_range_of_days_is_one_run_and_says_where_no_session_was(desk, first_run):
+    asset = desk.definitions.resolve_asset_graph().get(dg.AssetKey("market_day")).assets_def
+    tags = {"dagster/asset_partition_range_start": "2026-01-09", "dagster/asset_partition_range_end": "2026-01-12"}
+    result = dg.materialize([asset], instance=desk.instance, resources=resources(desk.settings), tags=tags)
+    found = {
+        e.partition: e.step_materialization_data.materialization.metadata
+        for e in result.get_asset_materialization_events()
+    }
+    assert sorted(found) == ["2026-01-09", "2026-01-10", "2026-01-11", "2026-01-12"]
+    assert found["2026-01-10"]["session"].value == "no session"
+    assert found["2026-01-12"]["bars"].value == 10 * 375
+
+
+def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):
+    assert desk.look() == [("momentum_champion", "1")]
+    assert desk.registry.resolve(CHAMPION) == "1"
+    assert desk.look() == []
+
+    assert not desk.launch("rollback_job").success  # there is no version before the first
+
+    # The same data again: no better than the champion, so the gate says no and the sensor does nothing.
+    assert desk.launch("train_momentum").success
+    assert desk.metadata("momentum_version")["gate_champion"] == "failed"
+    assert desk.look() == []
+    assert desk.registry.resolve(CHAMPION) == "1"
+
+    assert not desk.launch("promote_job").success
+    nameless = {"override_reason": "to try it on paper"}
+    assert not desk.launch("promote_job", promote_version=nameless).success
+    assert desk.launch("promote_job", promote_version=nameless | {"promoted_by": "Asha"}).success
+    assert desk.look() == [("momentum_champion", "2")]
+    assert desk.registry.resolve(CHAMPION) == "2"
+
+    assert desk.launch("rollback_job", roll_back_alias={"promoted_by": "Asha", "reason": "worse on paper"}).success
+    assert desk.registry.resolve(CHAMPION) == "1"
+    assert desk.look() == [("momentum_champion", "1")]
+    assert desk.look() == []
+    assert [(entry.by, entry.to_version) for entry in desk.ledger.history("momentum")] == [
+        (SENSOR, "1"),
+        ("Asha", "2"),
+        ("Asha", "1"),
+    ]
+
+
+def test_a_registry_that_does_not_answer_is_a_reason_to_skip(desk, tmp_path):
+    lost = Desk(tmp_path, "http://127.0.0.1:9")
+    context = dg.build_sensor_context(resources=resources(lost.settings), definitions=lost.definitions)
+    answer = promote_champion(context)
+    assert isinstance(answer, dg.SkipReason)
+    assert "did not answer" in answer.skip_message
+
+
+def test_without_a_registry_the_run_says_what_to_start(tmp_path):
+    alone = Desk.__new__(Desk)
+    alone.settings = load_settings(
+        alpha_panda_home=tmp_path, market={"synthetic": {"instruments": 4, "sessions": 6}}, mlflow={"tracking_uri": ""}
+    )
+    alone.definitions = definitions(alone.settings, dt.date(2027, 1, 1))
+    alone.instance = dg.DagsterInstance.ephemeral()
+    result = alone.launch("train_momentum")
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert failure.step_key == "momentum_version"
+    assert "alpha-panda up" in failure.step_failure_data.user_failure_data.description

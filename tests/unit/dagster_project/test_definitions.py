@@ -1,0 +1,91 @@
+import datetime as dt
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from dagster_project.definitions import definitions, resources
+from live_services.settings import load_settings
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
+    return load_settings(alpha_panda_home=tmp_path)
+
+
+@pytest.fixture
+def defs(settings):
+    return definitions(settings, dt.date(2027, 1, 1))
+
+
+def test_everything_a_person_sees_is_there_and_loads(defs):
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == [
+        "bars",
+        "features",
+        "labels",
+        "live_model",
+        "market_data",
+        "market_day",
+        "momentum_champion",
+        "momentum_model",
+        "momentum_report",
+        "momentum_version",
+    ]
+    assert sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys) == [
+        "bars:prices_are_sane",
+        "bars:sessions_are_covered",
+        "features:features_know_no_future",
+        "features:history_equals_live",
+        "labels:labels_end_before_replay",
+        "momentum_model:packed_model_equals_trained",
+        "momentum_model:training_ends_before_replay",
+        "momentum_version:skill_gate",
+    ]
+    repository = defs.get_repository_def()
+    assert sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")) == [
+        "promote_job",
+        "rollback_job",
+        "train_momentum",
+    ]
+    assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
+        "promote_champion": "RUNNING",
+        "live_model_observations": "RUNNING",
+    }
+
+
+def test_what_would_train_wrongly_stops_the_run(defs):
+    graph = defs.resolve_asset_graph()
+    advisory = {key.name for key in graph.asset_check_keys if not graph.get(key).blocking}
+    assert advisory == {"sessions_are_covered", "skill_gate"}
+
+
+def test_training_needs_no_partition(defs):
+    assert defs.resolve_job_def("train_momentum").partitions_def is None
+
+
+@pytest.mark.parametrize("today", [dt.date(2025, 11, 3), dt.date(2026, 2, 1), dt.date(2027, 1, 1)])
+def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, today):
+    days = definitions(settings, today).resolve_asset_graph().get(dg.AssetKey("market_day")).partitions_def
+    keys = days.get_partition_keys(current_time=dt.datetime.combine(today, dt.time(6), dt.UTC))
+    assert keys[0] == settings.market.synthetic.first_session
+    assert "2026-02-16" in keys  # the session of ticks
+
+
+def test_what_may_hold_a_password_is_no_shown_configuration(settings):
+    table = resources(settings)
+    shown = {
+        name for name, value in table.items() if isinstance(value, dg.ConfigurableResource | dg.ConfigurableIOManager)
+    }
+    assert shown == {"offline", "training_frames", "candidates", "mlflow"}
+
+
+def test_loading_the_code_location_imports_no_heavy_library():
+    heavy = {"mlflow", "sklearn", "matplotlib", "pandas", "pyarrow", "numba", "aiokafka"}
+    code = f"import sys, dagster_project.definitions; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,76 @@
+from dataclasses import dataclass
+
+import pytest
+
+from dagster_project.promotion import SENSOR, due
+
+
+@dataclass(frozen=True)
+class Version:
+    version: str
+    verdict: str | None = "passed"
+    aliases: tuple[str, ...] = ()
+
+    def gate_verdict(self, rung):
+        assert rung == "champion"
+        return self.verdict
+
+
+@dataclass(frozen=True)
+class Entry:
+    to_version: str
+    from_version: str | None = None
+    by: str = SENSOR
+    alias: str = "champion"
+
+
+CHAMPION = ("champion",)
+
+
+@pytest.mark.parametrize(
+    ("versions", "history", "expected"),
+    [
+        pytest.param([], [], None, id="no version at all"),
+        pytest.param([Version("1", "failed")], [], None, id="a failed gate promotes nothing"),
+        pytest.param([Version("1", None)], [], None, id="a gate that was never asked promotes nothing"),
+        pytest.param([Version("1")], [], "1", id="the first version that passed"),
+        pytest.param([Version("9"), Version("10")], [], "10", id="versions are numbers, not text"),
+        pytest.param([Version("1", aliases=CHAMPION)], [Entry("1")], None, id="the champion stays"),
+        pytest.param([Version("1", aliases=CHAMPION), Version("2")], [Entry("1")], "2", id="a newer one that passed"),
+        pytest.param(
+            [Version("1", aliases=CHAMPION), Version("2")],
+            [Entry("1"), Entry("2", "1"), Entry("1", "2", by="Asha")],
+            None,
+            id="what a person rolled back is not promoted again",
+        ),
+        pytest.param(
+            [Version("1", aliases=CHAMPION), Version("2"), Version("3")],
+            [Entry("1"), Entry("2", "1"), Entry("1", "2", by="Asha")],
+            "3",
+            id="after a rollback the next version is looked at again",
+        ),
+        pytest.param(
+            [Version("1"), Version("2", "failed", CHAMPION)],
+            [Entry("2", by="Asha")],
+            None,
+            id="an older version never replaces one that a person chose",
+        ),
+        pytest.param(
+            [Version("1")], [Entry("1", alias="challenger")], "1", id="a challenger was not decided on for champion"
+        ),
+        pytest.param(
+            [Version("1", aliases=CHAMPION), Version("2")],
+            [Entry("1"), Entry("2", "1")],
+            "2",
+            id="its own promotion that was cut off before the alias moved is completed",
+        ),
+        pytest.param(
+            [Version("1", aliases=CHAMPION), Version("2")],
+            [Entry("1"), Entry("2", "1", by="Asha")],
+            None,
+            id="a person's promotion that was cut off is theirs to repeat",
+        ),
+    ],
+)
+def test_the_version_that_is_due(versions, history, expected):
+    assert due(versions, history) == expected
