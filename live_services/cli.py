@@ -114,7 +114,8 @@ def up(
             with jar_progress(out) as progress:
                 stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
             running = load_settings()
-            _tell(f"MLflow {running.mlflow.tracking_uri}?workflowType=machine_learning · Dagster {running.dagster.url}")
+            _tell(f"MLflow {running.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+            _tell(f"Dagster {running.dagster.url}")
             if detach:
                 _tell("running; `alpha-panda status` shows it, `alpha-panda down` stops it")
                 return
@@ -184,12 +185,15 @@ def topics_tail(
     topic: Annotated[str, typer.Argument(help="For example paper.signals.raw; `topics list` names them.")],
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start at the first record.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many records.")] = None,
+    watermarks: Annotated[bool, typer.Option("--watermarks", help="Show watermarks too.")] = False,
 ) -> None:
     """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it."""
     from live_services.topic_lines import tail
 
     try:
-        asyncio.run(tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, write=out))
+        asyncio.run(
+            tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, watermarks=watermarks, write=out)
+        )
     except KeyboardInterrupt:
         err.print("ended")
 

@@ -42,9 +42,6 @@ def expected_failures() -> tuple[type[Exception], ...]:
     import requests
     import sqlalchemy.exc
     from aiokafka.errors import KafkaError
-    from models_registry.ledger import LedgerError
-    from models_registry.promotion import PromotionError
-    from models_registry.registry import RegistryUnavailable
 
     from feature_store.market import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
@@ -55,7 +52,10 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.services.model_loading import ModelUnavailable
     from live_services.supervision import SupervisionError
     from live_services.task import RuntimeFailure
+    from models_registry.ledger import LedgerError
+    from models_registry.promotion import PromotionError
     from models_registry.refusals import ModelRefusedError
+    from models_registry.registry import RegistryUnavailable
 
     return (
         CommandFailed,

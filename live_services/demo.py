@@ -28,9 +28,8 @@ from live_services.up import has_market, interrupts_ignored, signals_as_interrup
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
-    from models_registry.registry import Registry, VersionInfo
-
     from feature_store.market import Session
+    from models_registry.registry import Registry, VersionInfo
 
 MARKER: Final = ".alpha-panda-demo"
 MODEL: Final = "momentum"
@@ -174,6 +173,7 @@ def _run(demo: Demo) -> None:
                 with interrupts_ignored():
                     demo.tell("stopping everything")
                     stack.stop()
+    _say_what_is_next(demo)
 
 
 @contextmanager
@@ -361,6 +361,9 @@ def _finish(demo: Demo) -> None:
         demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")
         demo.tell(f"summary written to {demo.options.summary}")
     demo.tell("done" + (f" (market: {demo.summary['market']})" if "market" in demo.summary else ""))
+
+
+def _say_what_is_next(demo: Demo) -> None:
     home = demo.options.home
     if demo.options.keep:
         demo.tell(f"everything keeps running; stop it with  alpha-panda --home {home} down")

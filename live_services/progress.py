@@ -18,8 +18,11 @@ def jar_progress(console: Console) -> Iterator[kafka_jars.Progress]:
     missing = any(not jar.path(kafka_jars.cache_directory() / "maven").exists() for jar in kafka_jars.read_lock())
     if missing and not console.is_terminal:
         console.print("Fetching Apache Kafka (45 MB, once; kept in the user cache)")
+    if not missing or not console.is_terminal:
+        yield lambda _here, _total: None
+        return
     with bar:
-        task = bar.add_task("Fetching Apache Kafka", total=None, visible=missing)
+        task = bar.add_task("Fetching Apache Kafka", total=None)
 
         def progress(here: int, total: int) -> None:
             bar.update(task, completed=here, total=total)

@@ -46,6 +46,7 @@ class Tally:
     events: Counter[str] = field(default_factory=Counter)
     portfolio: PnlSnapshot | None = None
     last_filled: OrderFilled | None = None
+    """The last opening order that filled (the model's own decision), else the last of any."""
     records: int = 0
     _builders: dict[int, BarBuilder] = field(default_factory=dict)
 
@@ -62,7 +63,7 @@ class Tally:
             event = decode_event(record.value)
             if isinstance(event, PnlSnapshot):
                 self.portfolio = event
-            elif isinstance(event, OrderFilled):
+            elif isinstance(event, OrderFilled) and (event.intent == "open" or self.last_filled is None):
                 self.last_filled = event
 
     def _add_frame(self, record: StoredRecord) -> None:

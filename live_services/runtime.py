@@ -31,6 +31,7 @@ from feature_store.market import Universe
 from live_services.adapters.assignor import OneMemberAssignor
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
+    commit_together,
     committed_offsets,
     connection,
     headers_of,
@@ -337,18 +338,9 @@ class _Runtime(Generic[State]):
         outputs: Sequence[Output],
         positions: Mapping[TopicPartitionKey, Committed],
     ) -> None:
-        await producer.begin_transaction()
-        sent = [
-            await producer.send(o.topic, value=value_of(o.event), partition=o.partition, headers=_headers(o))
-            for o in outputs
-        ]
-        for delivery in sent:
-            delivery.add_done_callback(_look_at)
-        if positions:
-            offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
-            await producer.send_offsets_to_transaction(offsets, self._group)
-        await producer.commit_transaction()
-        await asyncio.gather(*sent)
+        records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]
+        offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
+        await commit_together(producer, records, offsets, self._group)
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 
@@ -399,12 +391,6 @@ class _Runtime(Generic[State]):
         names = {*self._inputs, *(t.name for t in self._service.outputs), *(t.name for t in self._controls)}
         if missing := sorted(names - set(known)):
             raise WrongShape(f"{self._service.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
-
-
-def _look_at(delivery: asyncio.Future[Any]) -> None:
-    """Have a failed delivery count as seen: its transaction fails with the same error."""
-    if not delivery.cancelled():
-        delivery.exception()
 
 
 def _check_shape(service: Service[Any], settings: Settings) -> None:

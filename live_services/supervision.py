@@ -27,7 +27,6 @@ from live_services.embedded import death, stop
 
 SERVERS: Final = "servers"
 SERVICES: Final = "services"
-_GAVE_UP: Final = frozenset({"FATAL", "EXITED", "STOPPED", "UNKNOWN"})
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
 
 
@@ -69,8 +68,8 @@ class ProcessState:
 
     @property
     def gave_up(self) -> bool:
-        """Whether nobody will start it again."""
-        return self.state in _GAVE_UP
+        """Whether it failed and nobody will start it again; a replay that is over (EXITED) did not fail."""
+        return self.state in {"FATAL", "UNKNOWN"}
 
 
 class Supervisor:
@@ -174,7 +173,7 @@ class Supervisor:
             With the last lines of its log.
         """
         for process in self.processes():
-            if process.group == group and process.gave_up and process.description != "Not started":
+            if process.group == group and process.gave_up:
                 raise ProcessFailed(str(death(process.name, self.log_of(process.name), None)))
 
     def shutdown(self, budget_seconds: float = 60.0) -> None:
@@ -209,7 +208,8 @@ class Supervisor:
 
     def wait(self, seconds: float) -> bool:
         """Wait for supervisord's end; whether it came."""
-        if self._process is None:
+        if self._process is None:  # another command started it
+            time.sleep(seconds)
             return not self.running
         try:
             self._process.wait(seconds)

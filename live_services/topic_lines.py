@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord
 
 
-async def tail(settings: Settings, topic: str, *, from_beginning: bool, limit: int | None, write: Console) -> None:
+async def tail(
+    settings: Settings, topic: str, *, from_beginning: bool, limit: int | None, watermarks: bool, write: Console
+) -> None:
     """Write a topic's committed records, one JSON line each, until ``limit`` or Ctrl-C.
 
     Raises
@@ -34,6 +35,8 @@ async def tail(settings: Settings, topic: str, *, from_beginning: bool, limit: i
         raise CommandFailed(f"there is no topic {topic!r}; choose one of {', '.join(known[::2])}, or one with .dlq")
     seen = 0
     async for record in follow(settings.kafka, [topic], from_beginning=from_beginning):
+        if not watermarks and ("event_type", b"watermark") in record.headers:
+            continue
         write.print(line_of(record), soft_wrap=True, markup=False)
         seen += 1
         if seen == limit:
@@ -62,25 +65,3 @@ def _document(value: bytes) -> dict[str, Any]:
     except ValueError:
         return {"undecodable_bytes": value[:200].hex()}
     return document if isinstance(document, dict) else {"value": document}
-
-
-async def counts(settings: Settings, topics: list[str]) -> dict[str, int]:
-    """Give the newest offset of each topic, summed over its partitions; a cheap upper bound of its records."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
-    from live_services.adapters.kafka import connection
-
-    consumer = AIOKafkaConsumer(**connection(settings.kafka))
-    await consumer.start()
-    try:
-        known = await consumer.topics()
-        partitions = [
-            TopicPartition(topic, p)
-            for topic in topics
-            if topic in known
-            for p in consumer.partitions_for_topic(topic) or ()
-        ]
-        ends = await asyncio.wait_for(consumer.end_offsets(partitions), 10)
-    finally:
-        await consumer.stop()
-    return {topic: sum(end for tp, end in ends.items() if tp.topic == topic) for topic in topics}

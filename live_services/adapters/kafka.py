@@ -16,9 +16,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    IllegalOperation,
+    InvalidProducerEpoch,
+    KafkaConnectionError,
+    KafkaError,
+    ProducerFenced,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from feature_store.market import Session
 from live_services.domain.clock import watermark
@@ -189,6 +197,43 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         acks="all",
         max_request_size=_MAX_FRAME_BYTES,
     )
+
+
+async def commit_together(
+    producer: AIOKafkaProducer,
+    outputs: Iterable[tuple[str, int, bytes, list[tuple[str, bytes]]]],
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    group: str,
+) -> None:
+    """Commit records (topic, partition, value, headers) and a group's offsets in one transaction.
+
+    Raises
+    ------
+    ProducerFenced, InvalidProducerEpoch
+        If a producer with the same transactional id was started after this one.
+    aiokafka.errors.KafkaError
+        If the transaction failed for another reason.
+    """
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        await producer.begin_transaction()
+        for topic, partition, value, headers in outputs:
+            sent.append(await producer.send(topic, value=value, partition=partition, headers=headers))
+        if offsets:
+            await producer.send_offsets_to_transaction(offsets, group)
+        await producer.commit_transaction()
+        await asyncio.gather(*sent)
+    except KafkaError as failure:
+        failures = [f.exception() for f in sent if f.done() and not f.cancelled()]
+        # aiokafka never reads this future of a transaction that failed; unread it would complain when it is collected.
+        waiter = producer._txn_manager.wait_for_transaction_end()
+        if waiter is not None and waiter.done():
+            waiter.exception()
+        fenced = [f for f in failures if isinstance(f, ProducerFenced | InvalidProducerEpoch)]
+        # A producer that was fenced between two sends says "not in a transaction" at the second.
+        if fenced and isinstance(failure, IllegalOperation):
+            raise fenced[0] from failure
+        raise
 
 
 class EventProducer:
