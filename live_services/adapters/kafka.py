@@ -42,6 +42,8 @@ MAX_POLL_RECORDS: Final = 500
 _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 _REPLICATION: Final = 3
 _READ_TIMEOUT_MS: Final = 500
+_CREATE_SECONDS: Final = 30.0
+_CREATE_POLL_SECONDS: Final = 0.05
 
 
 class KafkaSetupError(Exception):
@@ -131,6 +133,7 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
         brokers = len((await admin.describe_cluster())["brokers"])
         missing = {name: count for name, count in wanted.items() if name not in existing}
         await _create(admin, missing, min(_REPLICATION, brokers))
+        await _until_known(admin, missing)
     return tuple(missing)
 
 
@@ -145,6 +148,21 @@ async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replic
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
             raise TopicNotCreated(f"{name}: {error.__name__} {' '.join(str(m) for m in message)}")
+
+
+async def _until_known(admin: AIOKafkaAdminClient, created: Mapping[str, int]) -> None:
+    """Wait until the brokers' metadata shows what was created: the answer to the request comes before that."""
+    missing = list(created)
+    try:
+        async with asyncio.timeout(_CREATE_SECONDS):
+            while missing:
+                known = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(None)}
+                if missing := [name for name, count in created.items() if known.get(name) != count]:
+                    await asyncio.sleep(_CREATE_POLL_SECONDS)
+    except TimeoutError as cause:
+        raise TopicNotCreated(
+            f"after {_CREATE_SECONDS:.0f} s Kafka still does not show {', '.join(missing)}"
+        ) from cause
 
 
 def _partitions_by_name(settings: Settings, topics: Iterable[Topic]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market import SECOND_NS
@@ -82,6 +82,18 @@ async def feed_partition(kafka: KafkaSettings, frame_ns: int, pace: float, parti
         await producer.produce_watermark(MARKET_TICKS, partition, SESSION, session_end_ns(SESSION))
 
 
+async def until_settled(kafka: KafkaSettings, *topics: str) -> None:
+    """Wait for the markers of the last transactions: they are written after a commit has returned."""
+    partitions = [TopicPartition(topic, 0) for topic in topics]
+    async with (
+        asyncio.timeout(30),
+        AIOKafkaConsumer(**connection(kafka), isolation_level="read_committed") as committed,
+        AIOKafkaConsumer(**connection(kafka)) as everything,
+    ):
+        while await committed.end_offsets(partitions) != await everything.end_offsets(partitions):
+            await asyncio.sleep(0.05)
+
+
 async def events(kafka: KafkaSettings, topic: str) -> list[bytes]:
     return [r.value async for r in read_topic(kafka, topic) if not is_watermark(r)]
 
@@ -91,6 +103,7 @@ def is_watermark(record: StoredRecord) -> bool:
 
 
 async def letters(kafka: KafkaSettings, topic: str) -> list[DeadLetter]:
+    await until_settled(kafka, topic)
     found = [decode_event(value) for value in await events(kafka, topic)]
     return [letter for letter in found if isinstance(letter, DeadLetter)]
 
@@ -119,6 +132,7 @@ async def running(kafka: KafkaSettings, *services: Any) -> AsyncIterator[asyncio
 
 
 async def all_outputs(kafka: KafkaSettings) -> dict[str, list[bytes]]:
+    await until_settled(kafka, *COMPARED)
     return {topic: await events(kafka, topic) for topic in COMPARED}
 
 
