@@ -76,7 +76,9 @@ def message_of(problem: Exception) -> str:
     if isinstance(problem, SettingsError):
         return f"{problem}. Lists are written as JSON in the environment, for example ACTIVE_BROKERS='[\"paper\"]'."
     if isinstance(problem, tomllib.TOMLDecodeError):
-        return f"the settings file is not TOML: {problem}. `ALPHA_PANDA_CONFIG` names it; the default is alpha-panda.toml."
+        return (
+            f"the settings file is not TOML: {problem}. `ALPHA_PANDA_CONFIG` names it; the default is alpha-panda.toml."
+        )
     if isinstance(problem, requests.RequestException):
         where = problem.request.url if problem.request is not None else "its address"
         return f"no answer from {where}: {type(problem).__name__}. Is it running? See `alpha-panda status`."

@@ -82,12 +82,17 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    singles: list[tuple[int, int, Single]] = field(default_factory=list)  # heap of (time, offset, item)
+    singles: list[tuple[int, int, int, Single]] = field(default_factory=list)  # heap of (due, time, offset, item)
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
+
+    def push(self, time_ns: int, offset: int, item: Single) -> None:
+        # A lagged record is due with its whole second, so that watermarks inside a second make no difference.
+        due_ns = time_ns if self.source.role == "gating" else _second_from(time_ns)
+        heapq.heappush(self.singles, (due_ns, time_ns, offset, item))
 
     @property
     def head_ns(self) -> int | None:
@@ -100,11 +105,11 @@ class _Queue:
     @property
     def covered_ns(self) -> int:
         """Latest event time that may see this lagged input: every whole second strictly before it is complete."""
-        return -(-self.watermark_ns // SECOND_NS) * SECOND_NS
+        return _second_from(self.watermark_ns)
 
     @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, offset, _ in self.singles]
+        offsets = [offset for _, _, offset, _ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -141,7 +146,7 @@ class Merge:
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        heapq.heappush(queue.singles, (time_ns, offset, record))
+        queue.push(time_ns, offset, record)
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
         """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
@@ -174,7 +179,7 @@ class Merge:
     def push_refused(self, topic: str, partition: int, offset: int, letter: DeadLetter) -> None:
         """Queue the dead letter of a record that could not be read, at ``letter.event_time_ns``."""
         queue = self._arrived(topic, partition, offset)
-        heapq.heappush(queue.singles, (letter.event_time_ns, offset, Refused(letter)))
+        queue.push(letter.event_time_ns, offset, Refused(letter))
 
     def watermark_ns(self, topic: str, partition: int) -> int:
         """Watermark of one partition; ``BEGINNING_NS`` before it said anything."""
@@ -236,7 +241,7 @@ class Merge:
         """Count a lagged input's watermark as the session's open, and drop what it still holds from before."""
         for queue in self._lagged:
             queue.watermark_ns = max(queue.watermark_ns, session.open_ns)
-            queue.singles = [single for single in queue.singles if single[0] >= session.open_ns]
+            queue.singles = [single for single in queue.singles if single[1] >= session.open_ns]
             heapq.heapify(queue.singles)
         for queue in self._queues.values():
             queue.sessions = [entry for entry in queue.sessions if entry[0].open_ns >= session.open_ns]
@@ -285,7 +290,7 @@ class Merge:
                 if (time_ns := single[0]) >= end:
                     return
                 yield from self._lagged_before(time_ns)
-                yield time_ns, heapq.heappop(single[3].singles)[2]
+                yield time_ns, heapq.heappop(single[3].singles)[3]
             elif frame is not None and frame[0] < end:
                 time_ns, rank = frame
                 yield from self._lagged_before(time_ns)
@@ -300,10 +305,10 @@ class Merge:
         due = []
         for queue in self._lagged:
             while queue.singles and queue.singles[0][0] < time_ns:
-                at, offset, item = heapq.heappop(queue.singles)
-                due.append((at, queue.source.rank, queue.source.partition, offset, item))
-        due.sort(key=lambda d: d[:4])
-        yield from ((d[0], d[4]) for d in due)
+                due_ns, at, offset, item = heapq.heappop(queue.singles)
+                due.append((due_ns, at, queue.source.rank, queue.source.partition, offset, item))
+        due.sort(key=lambda d: d[:5])
+        yield from ((d[1], d[5]) for d in due)
 
     def _rows(self, rank: int, stop: int) -> Iterator[tuple[int, Item]]:
         """Slices of one input's frames before ``stop``; rows of several partitions are woven into one slice."""
@@ -316,6 +321,11 @@ class Merge:
             yield from (_slice(part, position) for part, position in taken[0])
         else:
             yield _weave([one for of_partition in taken for one in of_partition])
+
+
+def _second_from(time_ns: int) -> int:
+    """Whole second at or after a time."""
+    return -(-time_ns // SECOND_NS) * SECOND_NS
 
 
 def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:

@@ -31,6 +31,7 @@ from feature_store.market import Universe
 from live_services.adapters.assignor import OneMemberAssignor
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
+    commit_together,
     committed_offsets,
     connection,
     headers_of,
@@ -337,16 +338,9 @@ class _Runtime(Generic[State]):
         outputs: Sequence[Output],
         positions: Mapping[TopicPartitionKey, Committed],
     ) -> None:
-        await producer.begin_transaction()
-        sent = [
-            await producer.send(o.topic, value=value_of(o.event), partition=o.partition, headers=_headers(o))
-            for o in outputs
-        ]
-        if positions:
-            offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
-            await producer.send_offsets_to_transaction(offsets, self._group)
-        await producer.commit_transaction()
-        await asyncio.gather(*sent)
+        records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]
+        offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
+        await commit_together(producer, records, offsets, self._group)
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 

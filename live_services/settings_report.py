@@ -31,9 +31,7 @@ def report(options: Mapping[str, Any]) -> tuple[SettingLine, ...]:
     """Give every setting with its value and where it came from, in the order of declaration."""
     settings = load_settings(**options)
     sources = tuple(_sources(options))
-    return tuple(
-        SettingLine(key, _shown(value), _origin(key, sources)) for key, value in _leaves(settings)
-    )
+    return tuple(SettingLine(key, _shown(value), _origin(key, sources)) for key, value in _leaves(settings))
 
 
 def _sources(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

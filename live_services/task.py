@@ -256,7 +256,8 @@ class TaskRun(Generic[State]):
         for event in self._service.commands(self._state, self.now_ns):
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                raise UndeclaredOutput(f"{self.task}: command {event.event_type} needs {topic.name} as a control input")
+                self._produce([event])  # an announcement: said once, never read back
+                continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
             self._emit(Output(topic.name, self._partition(topic), event, control_of=self.task))

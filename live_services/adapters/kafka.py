@@ -16,9 +16,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    IllegalOperation,
+    InvalidProducerEpoch,
+    KafkaConnectionError,
+    KafkaError,
+    ProducerFenced,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from feature_store.market import Session
 from live_services.domain.clock import watermark
@@ -34,6 +42,8 @@ MAX_POLL_RECORDS: Final = 500
 _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 _REPLICATION: Final = 3
 _READ_TIMEOUT_MS: Final = 500
+_CREATE_SECONDS: Final = 30.0
+_CREATE_POLL_SECONDS: Final = 0.05
 
 
 class KafkaSetupError(Exception):
@@ -123,6 +133,7 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
         brokers = len((await admin.describe_cluster())["brokers"])
         missing = {name: count for name, count in wanted.items() if name not in existing}
         await _create(admin, missing, min(_REPLICATION, brokers))
+        await _until_known(admin, missing)
     return tuple(missing)
 
 
@@ -139,6 +150,21 @@ async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replic
             raise TopicNotCreated(f"{name}: {error.__name__} {' '.join(str(m) for m in message)}")
 
 
+async def _until_known(admin: AIOKafkaAdminClient, created: Mapping[str, int]) -> None:
+    """Wait until the brokers' metadata shows what was created: the answer to the request comes before that."""
+    missing = list(created)
+    try:
+        async with asyncio.timeout(_CREATE_SECONDS):
+            while missing:
+                known = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(None)}
+                if missing := [name for name, count in created.items() if known.get(name) != count]:
+                    await asyncio.sleep(_CREATE_POLL_SECONDS)
+    except TimeoutError as cause:
+        raise TopicNotCreated(
+            f"after {_CREATE_SECONDS:.0f} s Kafka still does not show {', '.join(missing)}"
+        ) from cause
+
+
 def _partitions_by_name(settings: Settings, topics: Iterable[Topic]) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for topic in topics:
@@ -153,6 +179,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         await admin.start()
     except KafkaConnectionError as cause:
+        await admin.close()
         raise NoBroker(f"no Kafka broker answers at {kafka.bootstrap_servers}: {cause}") from cause
     try:
         yield admin
@@ -190,6 +217,43 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
     )
 
 
+async def commit_together(
+    producer: AIOKafkaProducer,
+    outputs: Iterable[tuple[str, int, bytes, list[tuple[str, bytes]]]],
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    group: str,
+) -> None:
+    """Commit records (topic, partition, value, headers) and a group's offsets in one transaction.
+
+    Raises
+    ------
+    ProducerFenced, InvalidProducerEpoch
+        If a producer with the same transactional id was started after this one.
+    aiokafka.errors.KafkaError
+        If the transaction failed for another reason.
+    """
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        await producer.begin_transaction()
+        for topic, partition, value, headers in outputs:
+            sent.append(await producer.send(topic, value=value, partition=partition, headers=headers))
+        if offsets:
+            await producer.send_offsets_to_transaction(offsets, group)
+        await producer.commit_transaction()
+        await asyncio.gather(*sent)
+    except KafkaError as failure:
+        failures = [f.exception() for f in sent if f.done() and not f.cancelled()]
+        # aiokafka never reads this future of a transaction that failed; unread it would complain when it is collected.
+        waiter = producer._txn_manager.wait_for_transaction_end()
+        if waiter is not None and waiter.done():
+            waiter.exception()
+        fenced = [f for f in failures if isinstance(f, ProducerFenced | InvalidProducerEpoch)]
+        # A producer that was fenced between two sends says "not in a transaction" at the second.
+        if fenced and isinstance(failure, IllegalOperation):
+            raise fenced[0] from failure
+        raise
+
+
 class EventProducer:
     """Idempotent producer for what is not a service of the runtime: the feed, announcements, tools.
 
@@ -203,7 +267,11 @@ class EventProducer:
         self._unacknowledged: list[asyncio.Future[Any]] = []
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except KafkaConnectionError:
+            await self._producer.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -314,10 +382,10 @@ async def read_topic(kafka: KafkaSettings, topic: str, partition: int | None = N
     KafkaSetupError
         If the topic does not exist.
     """
+    ours = await _partitions(kafka, [topic], partition)
     consumer = _reader(kafka)
     await consumer.start()
     try:
-        ours = await _partitions(consumer, [topic], partition)
         ends = await consumer.end_offsets(ours)
         consumer.assign(ours)
         await consumer.seek_to_beginning(*ours)
@@ -341,10 +409,10 @@ async def follow(
     KafkaSetupError
         If a topic does not exist.
     """
+    ours = await _partitions(kafka, topics)
     consumer = _reader(kafka)
     await consumer.start()
     try:
-        ours = await _partitions(consumer, topics, None)
         consumer.assign(ours)
         await (consumer.seek_to_beginning(*ours) if from_beginning else consumer.seek_to_end(*ours))
         while True:
@@ -357,14 +425,13 @@ async def follow(
 
 
 async def _partitions(
-    consumer: AIOKafkaConsumer, topics: Sequence[str], partition: int | None
+    kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
 ) -> tuple[TopicPartition, ...]:
-    known = await consumer.topics()
-    missing = [topic for topic in topics if topic not in known]
-    if missing:
+    async with _admin(kafka) as admin:
+        known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
+    if missing := [topic for topic in topics if topic not in known]:
         raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; alpha-panda up creates them")
-    counts = {topic: consumer.partitions_for_topic(topic) or set() for topic in topics}
-    return tuple(TopicPartition(t, p) for t in topics for p in sorted(counts[t]) if partition in (None, p))
+    return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 
 def _stored(record: Any) -> StoredRecord:

@@ -109,6 +109,9 @@ def configure_logging(service: str, level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # Every reconnect and rebalance is INFO there; what matters comes from the runtime.
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # Kafka verifies a transaction at its first produce and answers "NotEnoughReplicas" meanwhile, many times a minute;
+    # a delivery that really fails ends the commit, and with it the process, with its own message.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(service=service)
 
 
@@ -167,13 +170,14 @@ class Metrics:
 class HealthReporter:
     """Writes task health, and each broker's newest portfolio, to Redis; away from the trading loop.
 
-    Use as an async context manager; without a Redis URL it does nothing.
+    Use as an async context manager; without a Redis URL it does nothing. ``values`` holds what the next write sends, by
+    key.
     """
 
     def __init__(self, settings: Settings, metrics_port: int = 0) -> None:
         self._url = settings.redis.url.get_secret_value()
         self._metrics_port = metrics_port
-        self._values: dict[str, str] = {}
+        self.values: dict[str, str] = {}
         self._portfolios: dict[str, str] = {}
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
@@ -191,7 +195,7 @@ class HealthReporter:
             "partition": task.partition,
             "metrics_port": self._metrics_port,
         }
-        self._values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
+        self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Keep the newest portfolio for the next write."""
@@ -202,7 +206,7 @@ class HealthReporter:
     def withdraw(self, task: TaskId) -> None:
         """Have a task's health removed."""
         key = keys.task_health(task.scope, task.service, task.partition)
-        self._values.pop(key, None)
+        self.values.pop(key, None)
         self._gone.add(key)
 
     async def __aenter__(self) -> Self:
@@ -238,7 +242,7 @@ class HealthReporter:
             async with client.pipeline(transaction=False) as pipe:
                 for key in self._gone:
                     pipe.delete(key)
-                for key, content in self._values.items():
+                for key, content in self.values.items():
                     pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
                 for key, content in self._portfolios.items():
                     pipe.set(key, content)

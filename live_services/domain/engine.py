@@ -122,9 +122,7 @@ def event_times(market: Ticks | Bars) -> np.ndarray[tuple[int], np.dtype[np.int6
     return market.event_time_ns if isinstance(market, Ticks) else market.end_ns
 
 
-def _frames(
-    market: Ticks | Bars, session: Session, frame_ns: int | None
-) -> Iterator[tuple[Ticks | Bars, int]]:
+def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:
     end_ns = session.close_ns + SECOND_NS
     cuts = [end_ns] if frame_ns is None else [*range(session.open_ns + frame_ns, end_ns, frame_ns), end_ns]
     edges = [0, *np.searchsorted(event_times(market), cuts).tolist()]
@@ -139,9 +137,7 @@ class _Engine:
         self._universe = config.universe
         self._partitions = config.market_partitions
         self._desks = [
-            StrategyDesk(
-                config.universe, session, config.strategies, config.bar_minutes, config.broker, config.stamp
-            )
+            StrategyDesk(config.universe, session, config.strategies, config.bar_minutes, config.broker, config.stamp)
             for _ in range(config.market_partitions)
         ]
         for desk in self._desks:
@@ -229,5 +225,3 @@ def fills_of(events: Sequence[Event]) -> tuple[OrderFilled, ...]:
 def final_snapshot(events: Sequence[Event]) -> PnlSnapshot:
     """Pick the last snapshot: the session's result."""
     return [event for event in events if isinstance(event, PnlSnapshot)][-1]
-
-
