@@ -54,7 +54,10 @@ def live_model_observations(
     if not records:
         return dg.SkipReason("No strategy runner loaded or refused a model since the last look.")
     observations, cursor = observe(records, seen)
-    return dg.SensorResult(asset_events=observations, cursor=json.dumps(cursor))
+    said = "; ".join(observation.description or "" for observation in observations)
+    return dg.SensorResult(
+        asset_events=observations, cursor=json.dumps(cursor), skip_reason=f"No run is needed. Observed: {said}"
+    )
 
 
 def observe(

@@ -131,7 +131,8 @@ def promote_champion(
         cursor = max([cursor, *(entry.number for entry in fresh)])
     if not events:
         return dg.SkipReason("; ".join(refused) or "No version waits for promotion.")
-    return dg.SensorResult(asset_events=events, cursor=str(cursor))
+    said = "; ".join(event.description or "" for event in events)
+    return dg.SensorResult(asset_events=events, cursor=str(cursor), skip_reason=f"No run is needed. Recorded: {said}")
 
 
 def model_names(settings: Settings) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def train(
     NotEnoughSessions
         If there are too few sessions for the folds.
     """
-    # Before the limit: it reaches only libraries that are loaded, and OpenMP's spinning threads on busy cores made 2 s 30 s.
+    # Before the limit, which reaches only libraries that are loaded: OpenMP's threads on busy cores made 2 s into 30 s.
     import sklearn.ensemble
     import sklearn.linear_model  # noqa: F401
     from threadpoolctl import threadpool_limits
