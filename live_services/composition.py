@@ -24,16 +24,15 @@ from live_services.settings import Settings, home_directory, load_settings
 from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
 if TYPE_CHECKING:
-    from models_registry.ledger import PromotionLedger
-    from models_registry.promotion import PromotionRecord
-    from models_registry.registry import Registry
-
     from feature_store.market import Session, Universe
     from live_services.domain.chain import Stamp
     from live_services.domain.events import Event
     from live_services.domain.service import Service
     from live_services.explain import Explanation
     from live_services.services.model_loading import ModelLoader
+    from models_registry.ledger import PromotionLedger
+    from models_registry.promotion import PromotionRecord
+    from models_registry.registry import Registry
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -127,9 +126,8 @@ def _universe(settings: Settings) -> Universe:
 
 @asynccontextmanager
 async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
-    from models_registry.promotion import may_run
-
     from live_services.services.model_loading import build_loader
+    from models_registry.promotion import may_run
     from models_registry.refs import Alias
 
     registry, ledger = build_registry(settings), build_ledger(settings)

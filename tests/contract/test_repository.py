@@ -13,7 +13,9 @@ PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_projec
 
 def test_imports_run_one_way_and_pure_modules_do_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert import_linter.lint_imports(config_filename="pyproject.toml", no_cache=True) == import_linter.EXIT_STATUS_SUCCESS
+    assert (
+        import_linter.lint_imports(config_filename="pyproject.toml", no_cache=True) == import_linter.EXIT_STATUS_SUCCESS
+    )
 
 
 def test_no_package_imports_tests_notebooks_or_benchmarks() -> None:
