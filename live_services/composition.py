@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from live_services.cli_errors import CommandFailed
 from live_services.domain.topics import (
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
-
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def read_settings(**options: Any) -> Settings:
@@ -177,28 +172,9 @@ def build_ledger(settings: Settings) -> PromotionLedger:
 def stamp(settings: Settings) -> Stamp:
     """Say which configuration and which code make this process's outputs."""
     from live_services.domain.chain import Stamp
+    from models_registry.provenance import code_commit
 
     return Stamp(settings.digest, code_commit())
-
-
-def code_commit(root: Path = _PACKAGE_ROOT) -> str:
-    """Give the commit of the running code, ``+changes`` behind it if files differ, else the package's version."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    if commit:
-        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    try:
-        return f"version {version('alpha-panda')}"
-    except PackageNotFoundError:
-        return ""
 
 
 def replay_session(settings: Settings) -> Session:

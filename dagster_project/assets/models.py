@@ -12,10 +12,10 @@ from dagster_project.candidate import Candidate
 from dagster_project.failures import told_to_people
 from dagster_project.market import replayed_session
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
-from dagster_project.provenance import code_commit
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import ist_text
 from live_services.settings import Settings
+from models_registry.provenance import code_commit
 from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
