@@ -236,23 +236,11 @@ async def read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:
     """Give what publishes ``models.promoted``; without a Kafka that answers it says so, and the promotion stands."""
-    from aiokafka.errors import KafkaError
-
-    from live_services.adapters.kafka import KafkaSetupError, announce_promotion, promoted_event
+    from live_services.adapters.promotions import announce_promotion
 
     def announce(record: PromotionRecord) -> None:
-        event = promoted_event(
-            model_name=record.model_name,
-            model_version=record.model_version,
-            alias=record.alias,
-            previous_version=record.previous_version,
-            reason=record.reason,
-            promoted_by=record.promoted_by,
-            now_ns=record.at_ns,
-        )
-        try:
-            announce_promotion(settings.kafka, event)
-        except (KafkaSetupError, KafkaError, OSError, TimeoutError) as problem:
+        problem = announce_promotion(settings.kafka, record)
+        if problem is not None:
             tell(f"models.promoted was not published ({problem}); live services find the alias by their poll")
 
     return announce
