@@ -84,7 +84,7 @@ market.speed = {speed}
 market.frame_ms = {frame_ms}
 mlflow.poll_seconds = {poll_seconds}
 trading.paper.enabled = true
-trading.paper.risk.max_open_positions = 1 # so that there is something to reject
+trading.paper.risk.max_open_positions = 3 # so that there is something to reject
 """
         )
 
@@ -115,7 +115,7 @@ trading.paper.risk.max_open_positions = 1 # so that there is something to reject
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
         for algorithm, asked in zip(algorithms, limits, strict=True):
-            trained = train(frame, algorithm, seed=7, folds=4)
+            trained = train(frame, algorithm, seed=7, buy_quantile=0.92, sell_quantile=0.08)  # to trade often
             packed = pack(trained.estimator, trained.golden_rows)
             agreement = parity(packed, trained.estimator, frame.X[::50])
             sidecar = build_sidecar(
