@@ -84,7 +84,7 @@ market.speed = {speed}
 market.frame_ms = {frame_ms}
 mlflow.poll_seconds = {poll_seconds}
 trading.paper.enabled = true
-trading.paper.risk.max_open_positions = 3 # so that there is something to reject
+trading.paper.risk.max_open_positions = 2 # so that there is something to reject
 """
         )
 
@@ -194,7 +194,7 @@ trading.paper.risk.max_open_positions = 3 # so that there is something to reject
         end_ns = session_end_ns(self.session)
         self.until(lambda: self.watermark_ns(PAPER.pnl_snapshots) >= end_ns, seconds)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 90) -> None:
         """Wait for a condition; fail at once when a service has given up."""
         deadline = time.monotonic() + seconds
         while not condition():

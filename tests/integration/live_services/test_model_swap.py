@@ -93,7 +93,7 @@ def test_versions_are_swapped_refused_and_found_while_a_session_is_traded(open_d
     tampered = desk.stored_file(third, "flat.npz")
     whole = tampered.read_bytes()
     try:
-        with desk.trading(speed=150, poll_seconds=NEVER):
+        with desk.trading(speed=100, poll_seconds=NEVER):
             desk.until(lambda: len(opened(desk, first)) > 0)
 
             # A second version is promoted and announced.
@@ -119,7 +119,7 @@ def test_versions_are_swapped_refused_and_found_while_a_session_is_traded(open_d
             desk.until(lambda: len(opened(desk, second)) > went_on)
 
             # A runner that starts now follows the log: the version of before, not the one behind the alias.
-            desk.configure(speed=150, poll_seconds=1.0)
+            desk.configure(speed=100, poll_seconds=1.0)
             runner = desk.kill(RUNNER)
             went_on = len(opened(desk, second))
             desk.until(lambda: desk.is_back(RUNNER, runner) and len(opened(desk, second)) > went_on)

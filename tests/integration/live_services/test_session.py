@@ -12,7 +12,8 @@ from tests.trading_desk import PAPER, Log, OpenDesk, events, facts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-FEED, RUNNER, TRADER = "market_feed", "paper.strategy_runner", "paper.paper_trading"
+FEED, RUNNER, RISK = "market_feed", "paper.strategy_runner", "paper.risk_manager"
+TRADER, PORTFOLIO = "paper.paper_trading", "paper.portfolio_manager"
 
 
 def assert_said_the_same(log: Mapping[str, list[StoredRecord]], reference: Mapping[str, list[StoredRecord]]) -> None:
@@ -28,11 +29,11 @@ def counts(log: Mapping[str, list[StoredRecord]]) -> dict[str, int]:
 
 def test_the_reference_session_has_signals_rejections_orders_fills_and_profit_or_loss(reference: Log) -> None:
     said = counts(reference)
-    assert said[PAPER.signals_raw.name] > 20
+    assert said[PAPER.signals_raw.name] > 50
     assert said[PAPER.signals_rejected.name] > 0
-    assert said[PAPER.orders_submitted.name] == said[PAPER.signals_validated.name] > 10
-    assert said[PAPER.orders_filled.name] > 10
-    assert said[PAPER.pnl_snapshots.name] > 10
+    assert said[PAPER.orders_submitted.name] == said[PAPER.signals_validated.name] > 20
+    assert said[PAPER.orders_filled.name] > 20
+    assert said[PAPER.pnl_snapshots.name] > 20
     assert {record.partition for record in reference[PAPER.signals_raw.name]} == {0, 1}
     assert all(not records for topic, records in reference.items() if topic.endswith(".dlq"))
 
@@ -62,10 +63,11 @@ def test_a_session_in_which_processes_are_killed_is_the_same_session(open_desk: 
         desk.until(lambda: desk.is_back(TRADER, trader) and desk.watermark_ns(PAPER.orders_filled) > traded_ns)
 
         desk.configure(speed=0)  # what is left comes at full speed from the feed that takes over
-        feed = desk.kill(FEED)
-        assert desk.watermark_ns(MARKET_TICKS) < close_ns, "the feed was killed after its work"
+        others = {program: desk.kill(program) for program in (FEED, RISK, PORTFOLIO)}
+        for topic in (MARKET_TICKS, PAPER.signals_validated, PAPER.pnl_snapshots):
+            assert desk.watermark_ns(topic) < close_ns, f"who writes {topic.name} was killed after its work"
         desk.wait_for_close()
-        assert desk.pid_of(FEED) != feed
+        assert all(desk.pid_of(program) != pid for program, pid in others.items())
         log = desk.log()
         desk.assert_market_is_whole()
     assert_said_the_same(log, reference)
