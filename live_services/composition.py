@@ -20,6 +20,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.readiness import market_arrives, model_arrives
 from live_services.settings import Settings, home_directory, load_settings
 from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
@@ -85,7 +86,9 @@ async def _run_feed(settings: Settings) -> None:
     from live_services.runtime import stop_on_signals
     from live_services.services.market_feed import run_market_feed
 
-    await run_market_feed(settings, stop_on_signals())
+    stop = stop_on_signals()
+    if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+        await run_market_feed(settings, stop)
 
 
 async def _run(name: str, broker: Broker, settings: Settings) -> None:
@@ -93,6 +96,8 @@ async def _run(name: str, broker: Broker, settings: Settings) -> None:
     from live_services.runtime import run_service, stop_on_signals
 
     stop = stop_on_signals()
+    if not await market_arrives(settings, stop):
+        return
     async with _service(name, broker, settings) as (service, universe), LiveTelemetry(settings) as telemetry:
         await run_service(service, settings, universe, telemetry, stop)
 
