@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check lock clean
 
 demo: .venv/ready
 	@$(BIN)/alpha-panda demo $(ARGS)
@@ -16,10 +16,6 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-
-# NAME=features: a file in benchmarks/; OUT=FILE also writes JSON.
-bench: .venv/ready
-	@$(BIN)/python benchmarks/$(NAME).py $(if $(OUT),--out $(OUT))
 
 # Recompute requirements.lock after a change to the dependencies in pyproject.toml.
 lock: .venv/ready

@@ -6,10 +6,9 @@ is a plain object, because the UI shows the configuration of the others.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
-
-_ANNOUNCE_SECONDS: Final = 10.0
-"""A promotion stands without its announcement; a broker that does not answer must not hold a sensor for long."""
 
 
 class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
@@ -84,28 +80,6 @@ class PromotionAnnouncer:
 
     def announce(self, record: PromotionRecord) -> str | None:
         """Publish ``models.promoted``; give the reason if Kafka is absent or silent, None if it was published."""
-        from aiokafka.errors import KafkaError
+        from live_services.adapters.promotions import announce_promotion
 
-        from live_services.adapters.kafka import EventProducer, promoted_event
-
-        if not self.kafka.bootstrap_servers:
-            return "no Kafka is set"
-        event = promoted_event(
-            model_name=record.model_name,
-            model_version=record.model_version,
-            alias=record.alias,
-            previous_version=record.previous_version,
-            reason=record.reason,
-            promoted_by=record.promoted_by,
-            now_ns=record.at_ns,
-        )
-
-        async def publish() -> None:
-            async with asyncio.timeout(_ANNOUNCE_SECONDS), EventProducer(self.kafka) as producer:
-                await producer.produce(event)
-
-        try:
-            asyncio.run(publish())
-        except (KafkaError, OSError, TimeoutError) as error:
-            return str(error) or type(error).__name__
-        return None
+        return announce_promotion(self.kafka, record)

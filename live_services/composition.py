@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from live_services.cli_errors import CommandFailed
 from live_services.domain.topics import (
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
-
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def read_settings(**options: Any) -> Settings:
@@ -182,28 +177,9 @@ def build_ledger(settings: Settings) -> PromotionLedger:
 def stamp(settings: Settings) -> Stamp:
     """Say which configuration and which code make this process's outputs."""
     from live_services.domain.chain import Stamp
+    from models_registry.provenance import code_commit
 
     return Stamp(settings.digest, code_commit())
-
-
-def code_commit(root: Path = _PACKAGE_ROOT) -> str:
-    """Give the commit of the running code, ``+changes`` behind it if files differ, else the package's version."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    if commit:
-        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    try:
-        return f"version {version('alpha-panda')}"
-    except PackageNotFoundError:
-        return ""
 
 
 def replay_session(settings: Settings) -> Session:
@@ -255,33 +231,21 @@ async def explain_order(settings: Settings, broker: Broker, order_id: str | None
 
 
 async def read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
-    """Read a topic's committed events, without its watermarks."""
+    """Read a topic's committed events, without its watermarks; what is no event is left to the dead letters."""
     from live_services.adapters.kafka import read_topic
-    from live_services.domain.events import Watermark, decode_event
+    from live_services.domain.events import Watermark, event_or_none
 
-    events = [decode_event(record.value) async for record in read_topic(settings.kafka, topic.name)]
-    return [event for event in events if not isinstance(event, Watermark)]
+    events = [event_or_none(record.value) async for record in read_topic(settings.kafka, topic.name)]
+    return [event for event in events if event is not None and not isinstance(event, Watermark)]
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:
     """Give what publishes ``models.promoted``; without a Kafka that answers it says so, and the promotion stands."""
-    from aiokafka.errors import KafkaError
-
-    from live_services.adapters.kafka import KafkaSetupError, announce_promotion, promoted_event
+    from live_services.adapters.promotions import announce_promotion
 
     def announce(record: PromotionRecord) -> None:
-        event = promoted_event(
-            model_name=record.model_name,
-            model_version=record.model_version,
-            alias=record.alias,
-            previous_version=record.previous_version,
-            reason=record.reason,
-            promoted_by=record.promoted_by,
-            now_ns=record.at_ns,
-        )
-        try:
-            announce_promotion(settings.kafka, event)
-        except (KafkaSetupError, KafkaError, OSError, TimeoutError) as problem:
+        problem = announce_promotion(settings.kafka, record)
+        if problem is not None:
             tell(f"models.promoted was not published ({problem}); live services find the alias by their poll")
 
     return announce

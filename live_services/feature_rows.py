@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from feature_store.market import UnknownInstrument, UnreadableFile, ist_text
 from live_services.cli_errors import CommandFailed, did_you_mean
-from live_services.domain.events import SignalGenerated, decode_event
+from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.topics import Broker, broker_topics
 from live_services.settings import Settings
 
@@ -42,7 +42,7 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str) -> Feat
 
     newest: SignalGenerated | None = None
     async for record in read_topic(settings.kafka, broker_topics(broker).signals_raw.name):
-        event = decode_event(record.value)
+        event = event_or_none(record.value)
         if isinstance(event, SignalGenerated) and event.symbol == symbol:
             newest = event
     if newest is None:

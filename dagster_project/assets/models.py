@@ -12,10 +12,10 @@ from dagster_project.candidate import Candidate
 from dagster_project.failures import told_to_people
 from dagster_project.market import replayed_session
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
-from dagster_project.provenance import code_commit
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import ist_text
 from live_services.settings import Settings
+from models_registry.provenance import code_commit
 from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class TrainingConfig(dg.Config):
     description="The momentum model, fitted on all training sessions, measured by walk-forward on sessions that it had "
     "not seen, and packed into files that load without pickle.",
 )
-def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, labels: Any) -> Candidate:
+def momentum_model(
+    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], labels: Any
+) -> Candidate:
     """Train, measure and pack."""
     from models_registry.packing import pack, parity
     from models_registry.training import UntrainableFrame, train
@@ -57,7 +59,13 @@ def momentum_model(context: dg.AssetExecutionContext, config: TrainingConfig, la
 
     frame: TrainingFrame = labels
     with told_to_people(UntrainableFrame, NotEnoughSessions):
-        trained = train(frame, config.algorithm.value, config.seed, folds=config.folds)
+        trained = train(
+            frame,
+            config.algorithm.value,
+            config.seed,
+            folds=config.folds,
+            round_trip_cost_bps=2 * settings.trading.paper.costs_bps,
+        )
     packed = pack(trained.estimator, trained.golden_rows)
     candidate = Candidate(
         trained=trained,

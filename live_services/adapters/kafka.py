@@ -30,7 +30,7 @@ from aiokafka.errors import (
 
 from feature_store.market import Session
 from live_services.domain.clock import watermark
-from live_services.domain.events import Event, ModelPromoted, event_id, topic_of
+from live_services.domain.events import Event, topic_of
 from live_services.domain.frames import EncodedFrame
 from live_services.domain.topics import Topic, all_topics
 from live_services.settings import KafkaSettings, Settings
@@ -312,43 +312,6 @@ class EventProducer:
         sent = await self._producer.send(topic.name, value=value, partition=partition, headers=list(headers))
         self._unacknowledged = [f for f in self._unacknowledged if not f.done() or f.exception() is not None]
         self._unacknowledged.append(sent)
-
-
-def promoted_event(
-    *,
-    model_name: str,
-    model_version: str,
-    alias: str,
-    previous_version: str | None,
-    reason: str,
-    promoted_by: str,
-    now_ns: int,
-) -> ModelPromoted:
-    """Build the event that announces a promotion."""
-    identity = event_id("model.promoted", model_name, alias, model_version, now_ns)
-    return ModelPromoted(
-        broker="shared",
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
-        event_time_ns=now_ns,
-        model_name=model_name,
-        model_version=model_version,
-        alias=alias,
-        previous_version=previous_version,
-        reason=reason,
-        promoted_by=promoted_by,
-    )
-
-
-def announce_promotion(kafka: KafkaSettings, event: ModelPromoted) -> None:
-    """Publish on ``models.promoted``; for callers without an event loop (Dagster, the CLI)."""
-
-    async def publish() -> None:
-        async with EventProducer(kafka) as producer:
-            await producer.produce(event)
-
-    asyncio.run(publish())
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

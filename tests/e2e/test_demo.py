@@ -60,3 +60,28 @@ def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_be
     assert explanation["signal"]["basis"]["input_positions"]
     assert "Next:" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    "ALPHA_PANDA_TEST_DATA" not in os.environ, reason="ALPHA_PANDA_TEST_DATA does not name the directory of real files"
+)
+def test_the_demo_trades_real_files_when_a_person_overrules_the_gate(tmp_path: Path) -> None:
+    home, summary_file = tmp_path / "demo", tmp_path / "summary.json"
+    data = Path(os.environ["ALPHA_PANDA_TEST_DATA"])
+    files = (
+        "--bars",
+        str(data / "nse_minute_2021-03-26_2021-06-03.parquet"),
+        "--ticks",
+        str(data / "nse_ticks_2021-05-31_2021-06-03.parquet"),
+    )
+    done = _demo(home, *files, "--override-gate", "the test's reason", "--summary", str(summary_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _left_behind(home) == []
+    summary = json.loads(summary_file.read_text())
+    assert "SYNTHETIC" not in summary["market"]
+    assert summary["model"]["gate_passed"] is False
+    assert summary["promotion"]["override"] == "the test's reason"
+    totals = summary["totals"]
+    assert (totals["ticks"], totals["bars"]) == (930_887, 22_387)
+    assert totals["fills"] >= 2
+    assert totals["signals"] == totals["orders"] + totals["signals_rejected"]

@@ -47,7 +47,7 @@ async def _first_value(bootstrap_servers: str) -> bytes:
     )
     await consumer.start()
     try:
-        record = await asyncio.wait_for(consumer.getone(), 20)
+        record = await asyncio.wait_for(consumer.getone(), 60)
         return record.value
     finally:
         await consumer.stop()
@@ -57,6 +57,8 @@ def test_kafka_keeps_a_committed_record_over_sigkill_and_leaves_no_process(tmp_p
     spec = kafka_spec(tmp_path / "kafka")
     with running(spec) as process:
         asyncio.run(_produce(spec.endpoint, b"kept"))
+        # Readers see it only when the commit's marker is written, which is after the producer's commit returns.
+        assert asyncio.run(_first_value(spec.endpoint)) == b"kept"
         process.kill()
         process.wait(10)
         assert not kafka_answers(spec.endpoint)
