@@ -86,12 +86,14 @@ def _from_files(market: MarketSettings) -> Arrival:
     quarantine: dict[str, Quarantine] = {}
     bars: dict[Session, tuple[Universe, Bars]] = {}
     ticks: dict[Session, tuple[Universe, Ticks]] = {}
+    known: Universe | None = None
     if market.bars_file is not None:
         of_bars = read_bars(market.bars_file)
+        known = of_bars.universe  # a symbol that only the ticks have was never trained on
         bars = {session: (of_bars.universe, part) for session, part in by_session(of_bars.bars)}
         quarantine["bars"] = of_bars.quarantine
     if market.ticks_file is not None:
-        of_ticks = read_ticks(market.ticks_file)
+        of_ticks = read_ticks(market.ticks_file, universe=known)
         ticks = {session: (of_ticks.universe, part) for session, part in by_session(of_ticks.ticks)}
         quarantine["ticks"] = of_ticks.quarantine
     return Arrival(name, bars, ticks, quarantine)

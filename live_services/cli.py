@@ -49,8 +49,12 @@ BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")
 @app.callback()
 def main(home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
+    from live_services.settings_report import misspelt_environment
+
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
+    for line in misspelt_environment():
+        err.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
 
 
 def _tell(line: str) -> None:
@@ -128,13 +132,13 @@ def up(
 @app.command()
 def down() -> None:
     """Stop everything that `up` started on this home."""
+    from live_services.orphans import orphans
     from live_services.stack import Stack
-    from live_services.supervision import NotRunning
     from live_services.up import interrupts_ignored
 
     stack = Stack(read_settings())
-    if not stack.supervisor.running:
-        raise NotRunning(f"nothing is running on {stack.home}")
+    if not orphans(stack.supervisor.socket_path):
+        stack.supervisor.processes()  # says so if nothing runs
     with interrupts_ignored():
         stack.stop()
     _tell("stopped")

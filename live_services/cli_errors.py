@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Final
 
 import click
 import typer
@@ -12,14 +14,29 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from typer.core import TyperGroup
 
+from live_services.settings import SettingsFileError, config_file
 from live_services.settings_report import describe_error
 
+_FEW: Final = 8
+_SUGGESTIONS: Final = 3
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
 class CommandFailed(Exception):
     """A command could not do what was asked; the message says what to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which known names are near one that is not known; else all if they are few, else nothing."""
+    names = {known_name.lower(): known_name for known_name in known}
+    asked = name.lower()
+    near = get_close_matches(asked, names, n=_SUGGESTIONS) or [n for n in names if asked in n][:_SUGGESTIONS]
+    if near:
+        return f"did you mean {' or '.join(names[n] for n in near)}?"
+    if len(names) > _FEW:
+        return ""
+    return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names.values())}"
 
 
 class ClearGroup(TyperGroup):
@@ -61,6 +78,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
         CommandFailed,
         ValidationError,
         SettingsError,
+        SettingsFileError,
         tomllib.TOMLDecodeError,
         MarketDataError,
         EmbeddedServerError,
@@ -95,7 +113,8 @@ def message_of(problem: Exception) -> str:
         return f"{problem}. Lists are written as JSON in the environment, for example ACTIVE_BROKERS='[\"paper\"]'."
     if isinstance(problem, tomllib.TOMLDecodeError):
         return (
-            f"the settings file is not TOML: {problem}. `ALPHA_PANDA_CONFIG` names it; the default is alpha-panda.toml."
+            f"the settings file {config_file()} is not TOML: {problem}. Correct that line; ALPHA_PANDA_CONFIG can name "
+            "another file."
         )
     if isinstance(problem, requests.RequestException):
         where = problem.request.url if problem.request is not None else "its address"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
@@ -55,7 +55,11 @@ def show(
 ) -> None:
     """Show a version's sidecar: data, period, label, metrics, gate, digests, commit."""
     registry = build_registry(read_settings())
-    version = version or registry.resolve(ModelRef(name=name, alias="champion")) or _newest(registry, name)
+    version = (
+        (_number(version) if version else None)
+        or registry.resolve(ModelRef(name=name, alias="champion"))
+        or _newest(registry, name)
+    )
     sidecar = registry.sidecar(name, version)
     table = Table("", "", title=f"{name} version {version}", show_header=False)
     for key, value in (
@@ -98,7 +102,13 @@ def promote(
     """Move an alias to a version whose gate passed, or overrule the gate by name and with a reason."""
     settings = read_settings()
     record = promote_as_person(
-        settings, build_registry(settings), name, version, _alias(alias), reason=override or reason, override=override
+        settings,
+        build_registry(settings),
+        name,
+        _number(version),
+        _alias(alias),
+        reason=override or reason,
+        override=override,
     )
     _say(record)
 
@@ -126,7 +136,11 @@ def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "cha
 def history(name: NameArgument) -> None:
     """Show the promotion ledger of a model: who moved which alias, when, from what to what, and why."""
     table = Table("#", "when", "alias", "from", "to", "what", "by", "why")
-    for entry in build_ledger(read_settings()).history(name):
+    entries = build_ledger(read_settings()).history(name)
+    if not entries:
+        out.print(f"the ledger has no promotion of {name!r}; `alpha-panda models list` names the models", markup=False)
+        return
+    for entry in entries:
         table.add_row(
             str(entry.number),
             ist_text(entry.at_ns),
@@ -181,7 +195,17 @@ def _newest(registry: Registry, name: str) -> str:
 
 
 def _alias(text: str) -> Alias:
-    return ModelRef.parse(f"any@{text}").alias
+    rungs: tuple[Alias, ...] = get_args(Alias)
+    for alias in rungs:
+        if alias == text:
+            return alias
+    raise CommandFailed(f"there is no alias {text!r}; choose one of {', '.join(rungs)}")
+
+
+def _number(version: str) -> str:
+    if not version.isdecimal():
+        raise CommandFailed(f"a version is a number, not {version!r}; `alpha-panda models list` names them")
+    return version
 
 
 def _say(record: PromotionRecord) -> None:

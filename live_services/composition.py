@@ -17,6 +17,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.readiness import market_arrives, model_arrives
 from live_services.settings import Settings, home_directory, load_settings
 from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
@@ -80,7 +81,9 @@ async def _run_feed(settings: Settings) -> None:
     from live_services.runtime import stop_on_signals
     from live_services.services.market_feed import run_market_feed
 
-    await run_market_feed(settings, stop_on_signals())
+    stop = stop_on_signals()
+    if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+        await run_market_feed(settings, stop)
 
 
 async def _run(name: str, broker: Broker, settings: Settings) -> None:
@@ -88,6 +91,8 @@ async def _run(name: str, broker: Broker, settings: Settings) -> None:
     from live_services.runtime import run_service, stop_on_signals
 
     stop = stop_on_signals()
+    if not await market_arrives(settings, stop):
+        return
     async with _service(name, broker, settings) as (service, universe), LiveTelemetry(settings) as telemetry:
         await run_service(service, settings, universe, telemetry, stop)
 
@@ -226,12 +231,12 @@ async def explain_order(settings: Settings, broker: Broker, order_id: str | None
 
 
 async def read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
-    """Read a topic's committed events, without its watermarks."""
+    """Read a topic's committed events, without its watermarks; what is no event is left to the dead letters."""
     from live_services.adapters.kafka import read_topic
-    from live_services.domain.events import Watermark, decode_event
+    from live_services.domain.events import Watermark, event_or_none
 
-    events = [decode_event(record.value) async for record in read_topic(settings.kafka, topic.name)]
-    return [event for event in events if not isinstance(event, Watermark)]
+    events = [event_or_none(record.value) async for record in read_topic(settings.kafka, topic.name)]
+    return [event for event in events if event is not None and not isinstance(event, Watermark)]
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:

@@ -20,11 +20,14 @@ from rich.console import Console
 from live_services import training_run
 from live_services.cli_errors import CommandFailed
 from live_services.embedded import stop
+from live_services.market_files import MarketFiles, look_at
+from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import jar_progress
-from live_services.settings import Settings, load_settings
+from live_services.readiness import has_market
+from live_services.settings import CONFIG_NAME, Settings, StrategySettings, load_settings
 from live_services.stack import FEED, Stack, create_topics, environment, owned_home, program_name
 from live_services.supervision import SERVICES
-from live_services.up import has_market, interrupts_ignored, signals_as_interrupts
+from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -84,9 +87,12 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     """
     demo = Demo(options, console)
     check_files(options)
+    files = None
+    if options.bars is not None:
+        files = look_at(options.bars, options.ticks, options.home / "store" / "quarantine", demo.tell)
     home = fresh_home(options.home)
-    configuration = home / "alpha-panda.toml"
-    configuration.write_text(configuration_toml(options))
+    configuration = home / CONFIG_NAME
+    configuration.write_text(configuration_toml(options, files))
     for name in _ADDRESSES:
         if os.environ.pop(name, None):
             demo.tell(f"{name} is set but not used: the demo starts its own servers")
@@ -123,6 +129,7 @@ def fresh_home(home: Path) -> Path:
     CommandFailed
         The directory holds something else, or a demo is running in it.
     """
+    from live_services.orphans import stop_orphans
     from live_services.supervision import Supervisor
 
     home = home.absolute()
@@ -130,16 +137,19 @@ def fresh_home(home: Path) -> Path:
         if not (home / MARKER).exists():
             raise CommandFailed(f"{home} is not empty and no demo made it; choose another with --home")
         if Supervisor(home).running:
-            raise CommandFailed(f"a demo is running on {home}; stop it with `alpha-panda --home {home} down`")
+            raise CommandFailed(f"a demo is running on {home}; stop it with `{of_home(home)} down`")
+        stop_orphans(Supervisor(home).socket_path)  # of a demo whose supervisor was killed
         shutil.rmtree(home)
     owned_home(home)
     (home / MARKER).touch()
     return home
 
 
-def configuration_toml(options: DemoOptions) -> str:
-    """Write the demo's settings file."""
+def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
+    """Write the demo's settings file; its strategy stands there in full, to be changed."""
     market: dict[str, str | float] = {"source": "files" if options.bars else "synthetic"}
+    if files is not None and files.bar_minutes > 1:
+        market["bar_minutes"] = files.bar_minutes
     if options.bars:
         market["bars_file"] = str(options.bars.absolute())
         market["feed"] = "ticks" if options.ticks else "bars"
@@ -152,6 +162,7 @@ def configuration_toml(options: DemoOptions) -> str:
     lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
     if synthetic:
         lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
+    lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in StrategySettings().model_dump().items())]
     return "\n".join(lines) + "\n"
 
 
@@ -235,8 +246,9 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> VersionI
     else:
         demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
         demo.tell("a person may overrule it:")
-        demo.tell(f'  alpha-panda models promote {MODEL} {version.version} --override "REASON"')
-        demo.tell('  alpha-panda demo … --override-gate "REASON"')
+        if demo.options.keep:
+            demo.tell(f'  {of_home(demo.options.home)} models promote {MODEL} {version.version} --override "REASON"')
+        demo.tell(f'  {program()} demo … --override-gate "REASON"')
         demo.summary["promotion"] = None
         return None
     return version
@@ -364,13 +376,7 @@ def _finish(demo: Demo) -> None:
 
 
 def _say_what_is_next(demo: Demo) -> None:
-    home = demo.options.home
-    if demo.options.keep:
-        demo.tell(f"everything keeps running; stop it with  alpha-panda --home {home} down")
     demo.console.print("\nNext:", markup=False)
-    for command, what in (
-        ("alpha-panda demo --bars FILE [--ticks FILE]", "the same on your own market data"),
-        ("alpha-panda config show", "then change [[strategies]] in alpha-panda.toml: a first strategy of your own"),
-        ("alpha-panda up", "keep it all running, until Ctrl-C"),
-    ):
-        demo.console.print(f"  {command:46} {what}", markup=False, soft_wrap=True)
+    for command, what in next_steps(demo.options.home, running=demo.options.keep):
+        demo.console.print(f"  {command}", markup=False, soft_wrap=True)
+        demo.console.print(f"      {what}", markup=False, style="dim", soft_wrap=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from feature_store.market import UnknownInstrument, UnreadableFile, ist_text
-from live_services.cli_errors import CommandFailed
-from live_services.domain.events import SignalGenerated, decode_event
+from live_services.cli_errors import CommandFailed, did_you_mean
+from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.topics import Broker, broker_topics
 from live_services.settings import Settings
 
@@ -42,7 +42,7 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str) -> Feat
 
     newest: SignalGenerated | None = None
     async for record in read_topic(settings.kafka, broker_topics(broker).signals_raw.name):
-        event = decode_event(record.value)
+        event = event_or_none(record.value)
         if isinstance(event, SignalGenerated) and event.symbol == symbol:
             newest = event
     if newest is None:
@@ -58,8 +58,8 @@ def _from_store(settings: Settings, symbol: str) -> FeatureRow:
     store = OfflineStore(settings.store_root)
     universe = store.universe()
     if symbol not in universe.index_of_symbol:
-        known = ", ".join(universe.index_of_symbol)
-        raise UnknownInstrument(f"the store knows no instrument {symbol!r}; it knows {known}")
+        near = did_you_mean(symbol, universe.index_of_symbol) or f"it knows {len(universe)} others"
+        raise UnknownInstrument(f"the store knows no instrument {symbol!r}; {near}")
     schema = feature_schema(None, settings.market.bar_minutes)
     for session in reversed(store.sessions()):
         try:

@@ -127,8 +127,16 @@ def _ensure(jar: PinnedJar, repository: Path, fetch: Fetch) -> Path:
     path = jar.path(repository)
     if path.exists() and _sha256(path) == jar.sha256:
         return path
+    changed = path.exists()
     path.unlink(missing_ok=True)  # a broken download, or a file somebody changed: fetch it again once
-    fetch(jar, repository)
+    try:
+        fetch(jar, repository)
+    except JarUnavailable as problem:
+        if changed:
+            raise JarUnavailable(
+                f"{path} was not the file that {LOCK_FILE.name} pins by its SHA-256, so it was removed. {problem}"
+            ) from problem
+        raise
     found = _sha256(path)
     if found != jar.sha256:
         path.unlink()
@@ -152,12 +160,20 @@ def fetch_with_jgo(jar: PinnedJar, repository: Path) -> None:
             jar.path(repository).unlink(missing_ok=True)
             if attempt == _ATTEMPTS:
                 raise JarUnavailable(
-                    f"{jar} could not be fetched ({problem}). Kafka's jars (45 MB) are downloaded once: connect to "
+                    f"{jar} could not be fetched ({_reason(problem)}). Kafka's jars (45 MB) are downloaded once: connect to "
                     f"the network and try again, copy them from another machine to {repository} "
                     "(or set ALPHA_PANDA_CACHE), or use your own Kafka with KAFKA__BOOTSTRAP_SERVERS."
                 ) from problem
         else:
             return
+
+
+def _reason(problem: Exception) -> str:
+    import requests
+
+    if isinstance(problem, requests.RequestException) and problem.request is not None:
+        return f"{type(problem).__name__}, asking {problem.request.url}"
+    return str(problem)
 
 
 def _sha256(path: Path) -> str:

@@ -1,17 +1,19 @@
 """Settings: frozen, typed, refusing unknown keys, hiding secrets, and able to say where each value came from.
 
-Highest first: command-line options, environment (``KAFKA__BOOTSTRAP_SERVERS``), ``alpha-panda.toml`` (or the file named
-by ``ALPHA_PANDA_CONFIG``), the running stack's own endpoints, defaults.
+Highest first: command-line options, environment (``KAFKA__BOOTSTRAP_SERVERS``), ``alpha-panda.toml`` (that of
+``ALPHA_PANDA_CONFIG``, else the home's, else the working directory's), the running stack's own endpoints, defaults.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +24,44 @@ from pydantic_settings import (
 from live_services.domain.topics import Broker
 from models_registry.refs import ModelRef
 
+CONFIG_NAME: Final = "alpha-panda.toml"
+_SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+
+
+class SettingsFileError(Exception):
+    """The settings file cannot be read; the message names it."""
+
+
+def _server_list(value: str) -> str:
+    if value and not all(_SERVERS.fullmatch(part.strip()) for part in value.split(",")):
+        raise ValueError("write HOST:PORT, several with commas between them, for example 127.0.0.1:9092")
+    return value
+
+
+def _http_address(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise ValueError("write the address of a server, for example http://127.0.0.1:5000")
+    return value.rstrip("/")
+
+
+def _redis_address(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not re.match(r"(rediss?|unix)://\S", value.get_secret_value()):
+        raise ValueError("write redis://HOST:PORT/0, rediss:// for TLS, or unix:///PATH")
+    return value
+
+
+def _iso_date(value: str) -> str:
+    if value:
+        try:
+            dt.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("write a date as YYYY-MM-DD") from None
+    return value
+
+
+_HttpAddress = Annotated[str, AfterValidator(_http_address)]
+_IsoDate = Annotated[str, AfterValidator(_iso_date)]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,7 +70,7 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """Apache Kafka; without ``bootstrap_servers`` an embedded one is started on loopback."""
 
-    bootstrap_servers: str = ""
+    bootstrap_servers: Annotated[str, AfterValidator(_server_list)] = ""
     market_partitions: int = Field(default=1, ge=1, le=64)
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
@@ -42,20 +82,20 @@ class KafkaSettings(_Section):
 class RedisSettings(_Section):
     """Redis or Valkey; without ``url`` an embedded one is started on loopback. The URL may hold a password."""
 
-    url: SecretStr = SecretStr("")
+    url: Annotated[SecretStr, AfterValidator(_redis_address)] = SecretStr("")
 
 
 class MlflowSettings(_Section):
     """The model registry; without ``tracking_uri`` a server on SQLite is started on loopback."""
 
-    tracking_uri: str = ""
+    tracking_uri: _HttpAddress = ""
     poll_seconds: float = Field(default=5.0, gt=0)
 
 
 class DagsterSettings(_Section):
     """Where a person finds the Dagster UI; empty when none is running."""
 
-    url: str = ""
+    url: _HttpAddress = ""
 
 
 class LedgerSettings(_Section):
@@ -69,7 +109,7 @@ class SyntheticSettings(_Section):
 
     instruments: int = Field(default=20, ge=2, le=3000)
     sessions: int = Field(default=30, ge=3, le=1000)
-    first_session: str = "2026-01-05"
+    first_session: Annotated[_IsoDate, Field(min_length=1)] = "2026-01-05"
     edge_bps: float = Field(default=6.0, ge=0)
     """Size of the planted momentum edge per bar, basis points."""
     seed: int = 7
@@ -83,7 +123,7 @@ class MarketSettings(_Section):
     ticks_file: Path | None = None
     bar_minutes: int = Field(default=1, ge=1, le=375)
     feed: Literal["ticks", "bars"] = "ticks"
-    replay_session: str = ""
+    replay_session: _IsoDate = ""
     """Session to replay, ``YYYY-MM-DD``; default: the last one there is."""
     frame_ms: int = Field(default=1000, ge=10, le=600_000)
     """Event time in one frame of ticks."""
@@ -183,7 +223,7 @@ class Settings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            TomlConfigSettingsSource(settings_cls, config_file()),
+            TomlConfigSettingsSource(settings_cls, _readable(config_file())),
             TomlConfigSettingsSource(settings_cls, endpoints_file(home_directory())),
         )
 
@@ -209,8 +249,36 @@ def home_directory() -> Path:
 
 
 def config_file() -> Path:
-    """Path of the settings file, whether it exists or not."""
-    return Path(os.environ.get("ALPHA_PANDA_CONFIG") or "alpha-panda.toml")
+    """Path of the settings file, whether it exists or not.
+
+    It is the one that ``ALPHA_PANDA_CONFIG`` names; else the home's own ``alpha-panda.toml`` (a demo writes one), else
+    the one of the working directory.
+    """
+    named = os.environ.get("ALPHA_PANDA_CONFIG")
+    of_home = home_directory() / CONFIG_NAME
+    return Path(named) if named else of_home if of_home.exists() else Path(CONFIG_NAME)
+
+
+def _readable(path: Path) -> Path:
+    """Give the path back if it can be read, or if it is only the default and not there.
+
+    Raises
+    ------
+    SettingsFileError
+        If it cannot.
+    """
+    if not path.exists() and not os.environ.get("ALPHA_PANDA_CONFIG"):
+        return path
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        named = " (ALPHA_PANDA_CONFIG names it)" if os.environ.get("ALPHA_PANDA_CONFIG") else ""
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise SettingsFileError(
+            f"the settings file {path}{named} cannot be read: {reason}. Correct it, or do without it: every setting "
+            "has a default"
+        ) from problem
+    return path
 
 
 def endpoints_file(home: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
@@ -14,6 +16,7 @@ from pydantic_settings import EnvSettingsSource
 from live_services.settings import Settings, config_file, endpoints_file, home_directory, load_settings
 
 HIDDEN: Final = "(set, hidden)"
+_ALIKE: Final = 0.8  # nearer than this: MARKT__SPEED; other programs have variables with __ too
 _SECRET_KEYS: Final = frozenset({"redis.url", "kafka.sasl_password", "ledger.url"})
 
 
@@ -91,6 +94,34 @@ def describe_error(error: ValidationError) -> str:
         key = ".".join(str(step) for step in problem["loc"])
         origin = _origin(key, sources)
         seen = "" if key in _SECRET_KEYS or problem["type"] == "extra_forbidden" else f" (it is {problem['input']!r})"
-        message = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"there is no such setting{_instead(problem['loc'])}"
         lines.append(f"  {key}: {message}{seen}, from {origin}")
-    return "Wrong settings:\n" + "\n".join(lines) + "\n`alpha-panda config show` lists every key in force."
+    return "Wrong settings:\n" + "\n".join(lines) + "\nCorrect or remove them; what is not set has a default."
+
+
+def _instead(place: tuple[int | str, ...]) -> str:
+    """Say which keys there are beside a wrong one, nearest first."""
+    section: object = Settings
+    for step in place[:-1]:
+        if isinstance(section, type) and issubclass(section, BaseModel) and step in section.model_fields:
+            annotation = section.model_fields[str(step)].annotation
+            section = next((a for a in get_args(annotation) if a is not Ellipsis), annotation)
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return ""
+    known = list(section.model_fields)
+    near = get_close_matches(str(place[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+def misspelt_environment() -> tuple[str, ...]:
+    """Give a line for each environment variable that looks like a setting with its section misspelt."""
+    sections = [name.upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(os.environ):
+        section, separator, rest = name.partition("__")
+        near = get_close_matches(section, sections, n=1, cutoff=_ALIKE) if separator and rest else []
+        if near and section.upper() not in sections:
+            lines.append(f"{name} is no setting and is not used; did you mean {near[0]}__{rest}?")
+    return tuple(lines)

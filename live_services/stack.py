@@ -28,6 +28,7 @@ from live_services.embedded import (
     valkey_spec,
 )
 from live_services.kafka_jars import Progress
+from live_services.orphans import stop_orphans
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
 from live_services.supervision import (
     SERVERS,
@@ -129,6 +130,9 @@ class Stack:
             raise AlreadyRunning(
                 f"a stack is running on {self.home}: see `alpha-panda status`, stop it with `alpha-panda down`"
             )
+        left = stop_orphans(self.supervisor.socket_path)
+        if left:
+            tell(f"the supervisor of this home was killed; stopped what it had left running: {left}")
         endpoints = endpoints_file(self.home)
         endpoints.unlink(missing_ok=True)  # of a stack that was killed; what is external is decided without it
         settings = load_settings(alpha_panda_home=self.home)
@@ -210,6 +214,7 @@ class Stack:
             self.supervisor.shutdown()
         except SupervisionError:
             self.supervisor.kill()
+        stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
         endpoints_file(self.home).unlink(missing_ok=True)
 
 

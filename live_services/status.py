@@ -12,6 +12,7 @@ from rich.table import Table
 from feature_store.market import ist_text
 from live_services.domain import keys
 from live_services.domain.topics import BROKERS
+from live_services.readiness import missing
 from live_services.settings import Settings
 from live_services.stack import Stack
 
@@ -74,6 +75,9 @@ def print_status(settings: Settings, console: Console) -> None:
         console.print(reason, markup=False)
     urls = (settings.mlflow.tracking_uri, settings.dagster.url, settings.kafka.bootstrap_servers)
     console.print("MLflow {} · Dagster {} · Kafka {}".format(*urls), markup=False)
+    lacking = missing(settings)
+    if lacking is not None:
+        console.print(lacking, markup=False, soft_wrap=True)
     health = read_health(settings)
     if health.tasks:
         console.print(_tasks(health))

@@ -24,6 +24,7 @@ from typing import Any, Final
 from xmlrpc.client import Fault, ServerProxy
 
 from live_services.embedded import death, stop
+from live_services.orphans import names, orphans
 
 SERVERS: Final = "servers"
 SERVICES: Final = "services"
@@ -221,6 +222,15 @@ class Supervisor:
             return False
         return True
 
+    def _absence(self) -> str:
+        left = names(orphans(self.socket_path))
+        if left:
+            return (
+                f"the supervisor of {self.home} was killed, but what it started still runs ({left}): stop that with "
+                "`alpha-panda down`; `alpha-panda up` does so too and starts afresh"
+            )
+        return f"nothing is running on {self.home}; start it with `alpha-panda up`"
+
     def _call(self, method: str, *arguments: object) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
 
@@ -229,7 +239,7 @@ class Supervisor:
             with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
                 return getattr(proxy.supervisor, method)(*arguments)
         except (ConnectionError, FileNotFoundError) as problem:
-            raise NotRunning(f"nothing is running on {self.home}; start it with `alpha-panda up`") from problem
+            raise NotRunning(self._absence()) from problem
         finally:
             transport.close()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from live_services.cli_errors import CommandFailed
+from live_services.cli_errors import CommandFailed, did_you_mean
 from live_services.domain.frames import FRAME_TOPICS
 from live_services.domain.topics import all_topics
 from live_services.settings import Settings
@@ -32,7 +32,9 @@ async def tail(
 
     known = [name for t in all_topics() for name in (t.name, t.dlq)]
     if topic not in known:
-        raise CommandFailed(f"there is no topic {topic!r}; choose one of {', '.join(known[::2])}, or one with .dlq")
+        raise CommandFailed(
+            f"there is no topic {topic!r}; {did_you_mean(topic, known)} `alpha-panda topics list` names them all"
+        )
     seen = 0
     async for record in follow(settings.kafka, [topic], from_beginning=from_beginning):
         if not watermarks and ("event_type", b"watermark") in record.headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,6 +15,7 @@ from live_services.stack import Tell
 
 JOB: Final = "train_momentum"
 _POLL_SECONDS: Final = 0.5
+_CLASS_NAME: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*: ")  # Dagster puts it before the message
 _TERMINAL: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 
 _RUN: Final = """
@@ -90,4 +92,5 @@ def _query(url: str, run_id: str) -> dict[str, Any]:
 
 def _reason(event: dict[str, Any]) -> str:
     causes = [cause["message"] for cause in event["error"].get("causes") or ()]
-    return f"{event['stepKey']}: {(causes or [event['error']['message']])[-1].strip()}"
+    message = (causes or [event["error"]["message"]])[-1].strip()
+    return f"{event['stepKey']}: {_CLASS_NAME.sub('', message)}"

@@ -10,8 +10,18 @@ from types import FrameType
 from typing import Final
 
 from live_services.kafka_jars import Progress
+from live_services.readiness import missing
 from live_services.settings import Settings, load_settings
-from live_services.stack import ANY_PORTS, Ports, Stack, Tell, create_topics, owned_home, require_external
+from live_services.stack import (
+    ANY_PORTS,
+    Ports,
+    Stack,
+    Tell,
+    create_topics,
+    owned_home,
+    program_name,
+    require_external,
+)
 from live_services.supervision import SERVICES, SupervisionError
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -20,7 +30,7 @@ _LOOK_AGAIN_SECONDS: Final = 1.0
 def start_everything(
     settings: Settings, *, tell: Tell, ports: Ports = ANY_PORTS, progress: Progress | None = None
 ) -> Stack:
-    """Start the servers, wait for them, create the topics, and start the services if there is a market to trade.
+    """Start the servers, wait for them, create the topics, and start the services, which wait for a market and a model.
 
     Anything that goes wrong stops what was started.
     """
@@ -44,26 +54,14 @@ def start_everything(
     return stack
 
 
-def start_idle_services(stack: Stack, tell: Tell) -> bool:
-    """Start the services that are not running; whether there was a market for them."""
-    settings = load_settings()
-    if not has_market(settings):
-        tell(
-            f"no market data yet: launch the job train_momentum at {settings.dagster.url or 'your Dagster'}; "
-            "the services start when there is some"
-        )
-        return False
-    if any(p.group == SERVICES and p.state != "RUNNING" for p in stack.supervisor.processes()):
+def start_idle_services(stack: Stack, tell: Tell) -> None:
+    """Start the services that are not running, and say what they wait for."""
+    if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
         stack.start_services()
-        tell("services started: " + ", ".join(f"{scope}.{name}" for name, scope in stack.desk.services))
-    return True
-
-
-def has_market(settings: Settings) -> bool:
-    """Whether the offline store knows instruments and sessions, without which no service can start."""
-    from feature_store.offline import OfflineStore
-
-    return settings.store_root.exists() and bool(OfflineStore(settings.store_root).sessions())
+        tell("services started: " + ", ".join(program_name(name, scope) for name, scope in stack.desk.services))
+    lacking = missing(load_settings())
+    if lacking is not None:
+        tell(lacking)
 
 
 def hold(stack: Stack, tell: Tell) -> None:
@@ -74,11 +72,14 @@ def hold(stack: Stack, tell: Tell) -> None:
     SupervisionError
         supervisord ended by itself.
     """
-    started = any(p.group == SERVICES and p.state == "RUNNING" for p in stack.supervisor.processes())
     with stopped_at_the_end(stack, tell):
+        lacking = missing(load_settings())
         while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
-            if not started and has_market(load_settings()):
-                started = start_idle_services(stack, tell)
+            if lacking is None:
+                continue
+            lacking, before = missing(load_settings()), lacking
+            if lacking != before:
+                tell(lacking or "a model is there: the replay starts, and the strategy trades")
         raise SupervisionError(f"supervisord ended by itself; see {stack.supervisor.logs / 'supervisord.log'}")
 
 

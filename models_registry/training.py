@@ -189,7 +189,10 @@ def _usable(frame: TrainingFrame) -> _Rows:
     }
     up = returns[keep] > 0.0
     if len(up) < _MINIMUM_ROWS:
-        raise UntrainableFrame(f"{len(up)} usable rows, at least {_MINIMUM_ROWS} are needed; dropped {dropped}")
+        raise UntrainableFrame(
+            f"{len(up)} usable rows, at least {_MINIMUM_ROWS} are needed: give more sessions or instruments. "
+            f"Dropped: {', '.join(f'{n} {reason}' for reason, n in dropped.items())}"
+        )
     if up.all() or not up.any():
         raise UntrainableFrame("every forward return has the same sign: check the label")
     return _Rows(

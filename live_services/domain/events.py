@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from live_services.domain.topics import (
     MODELS_LOADED,
@@ -300,6 +300,14 @@ def decode_event(value: bytes) -> Event:
     """
     event: Event = _decoder.validate_json(value)
     return event
+
+
+def event_or_none(value: bytes) -> Event | None:
+    """Read an event from its JSON, for a person who looks back; None for bytes that are no event."""
+    try:
+        return decode_event(value)
+    except ValidationError:
+        return None
 
 
 _BROKER_TOPIC_FIELD: Final[dict[str, str]] = {

@@ -11,7 +11,8 @@ from live_services.settings import load_settings
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(tmp_path / "none.toml"))
+    (tmp_path / "empty.toml").touch()
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(tmp_path / "empty.toml"))
     monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
     return load_settings(alpha_panda_home=tmp_path)
 

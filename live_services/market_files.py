@@ -1,0 +1,111 @@
+"""The demo's look at a person's own files before anything starts: what they hold, what is left out, what is lacking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from live_services.cli_errors import CommandFailed
+
+if TYPE_CHECKING:
+    from feature_store.market import Session, Universe
+    from feature_store.sources import Quarantine, SourceBars, SourceTicks
+    from live_services.stack import Tell
+
+TRAINING_SESSIONS: Final = 5
+"""Walk-forward over four folds, the default of training, needs one block more."""
+_HOLDING_BARS: Final = 10  # of the demo's strategy; a label needs as many bars behind it
+
+
+@dataclass(frozen=True, slots=True)
+class MarketFiles:
+    """What a look at the files found."""
+
+    bar_minutes: int
+
+
+def look_at(bars: Path, ticks: Path | None, quarantine: Path, tell: Tell) -> MarketFiles:
+    """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.
+
+    Parameters
+    ----------
+    bars, ticks
+        The files.
+    quarantine
+        Directory where the rows left out will lie, once Dagster has brought the market in.
+    tell
+        Takes one line for the person who waits.
+
+    Raises
+    ------
+    CommandFailed
+        Too few usable rows, sessions or bars a session; the message names the file and what to do.
+    feature_store.market.MarketDataError
+        A file cannot be read at all.
+    """
+    from feature_store.market import MINUTE_NS
+    from feature_store.sources import known_sessions, read_bars, read_ticks
+
+    of_bars = read_bars(bars)
+    _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
+    sessions = known_sessions(of_bars.bars)
+    minutes = of_bars.bar_ns // MINUTE_NS
+    _require_bars_enough(bars, minutes)
+    if minutes > 1:
+        tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
+    if ticks is None:
+        _require_sessions(
+            bars, [s for s in sessions if s != sessions[-1]], sessions[-1], "the last session of the file"
+        )
+        return MarketFiles(minutes)
+    of_ticks = read_ticks(ticks, universe=of_bars.universe)
+    _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
+    ticked = known_sessions(of_ticks.ticks)
+    before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
+    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}")
+    return MarketFiles(minutes)
+
+
+def _tell_of(  # noqa: PLR0917
+    path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
+) -> None:
+    left_out = source.quarantine
+    if not usable:
+        raise CommandFailed(f"{path}: none of its {len(left_out):,} rows can be used: {_reasons(left_out)}")
+    tell(f"{path.name}: {usable:,} {kind} of {_instruments(source.universe)}")
+    if len(left_out):
+        tell(f"  {len(left_out):,} rows cannot be used: {_reasons(left_out)}")
+        tell(f"  they are kept, each with its row number and reason, in {directory / kind}.parquet")
+
+
+def _instruments(universe: Universe) -> str:
+    return f"{len(universe):,} instrument{'' if len(universe) == 1 else 's'}"
+
+
+def _reasons(left_out: Quarantine) -> str:
+    """Count rows by reason, and name the first row of each."""
+    first = left_out.rows.groupby("reason")["row"].min()
+    parts = [f"{n:,} {reason} (first: row {first[reason]})" for reason, n in left_out.counts().items()]
+    return ", ".join(parts)
+
+
+def _require_bars_enough(path: Path, minutes: int) -> None:
+    from feature_store.features import feature_schema
+
+    a_session, needed = -(-375 // minutes), feature_schema(None, minutes).warm_up + _HOLDING_BARS
+    if a_session <= needed:
+        raise CommandFailed(
+            f"{path}: bars of {minutes} minutes are {a_session} in a session; features and labels need more than "
+            f"{needed}. Give bars of {375 // (needed + 1)} minutes or shorter"
+        )
+
+
+def _require_sessions(path: Path, before: list[Session], replayed: Session, which: str) -> None:
+    if len(before) >= TRAINING_SESSIONS:
+        return
+    dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
+    raise CommandFailed(
+        f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed; training needs "
+        f"at least {TRAINING_SESSIONS}, and 20 or more to say anything. Give a file with earlier sessions"
+    )

@@ -1,0 +1,49 @@
+"""What to type next, so that it works when it is copied: the program as it was called, the home that was used."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from live_services.settings import CONFIG_NAME
+
+
+def program() -> str:
+    """Give the words that call this program again from the same directory: ``.venv/bin/alpha-panda`` without a venv."""
+    script = Path(sys.argv[0])
+    if script.name != "alpha-panda":
+        return f"{shlex.quote(sys.executable)} -m live_services"
+    on_path = shutil.which(script.name)
+    if on_path is not None and Path(on_path).resolve() == script.resolve():
+        return script.name
+    return shlex.quote(str(_from_here(script)))
+
+
+def of_home(home: Path) -> str:
+    """Give the same, for a home."""
+    return f"{program()} --home {shlex.quote(str(_from_here(home)))}"
+
+
+def _from_here(path: Path) -> Path:
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def next_steps(home: Path, *, running: bool) -> tuple[tuple[str, str], ...]:
+    """Give the commands that follow a demo, each with what it does."""
+    configuration = shlex.quote(str(_from_here(home / CONFIG_NAME)))
+    keep_on = (
+        (f"{of_home(home)} status", "it is all running: look at it; `down` instead of `status` stops it")
+        if running
+        else (f"{of_home(home)} up", "keep it all running, with this model and data, until Ctrl-C")
+    )
+    return (
+        (f"{program()} demo --bars FILE", "the same on your own market data (and --ticks FILE if you have them)"),
+        (
+            f"cp -n {configuration} . && {program()} up",
+            f"a first strategy of your own: change [[strategies]] in ./{CONFIG_NAME}, launch train_momentum in Dagster",
+        ),
+        keep_on,
+    )
