@@ -67,8 +67,8 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     if sidecar.run_url:
         lines += [f"[The Dagster run that trained it]({sidecar.run_url})", ""]
     lines.append(
-        "Versions are promoted from Dagster or with `alpha-panda models promote`, which write the ledger. The *Promote model* "
-        "button of this page does not, and an alias set by hand is refused by the strategy runner."
+        "Versions are promoted from Dagster or with `alpha-panda models promote`, which write the ledger. The "
+        "*Promote model* button of this page does not, and an alias set by hand is refused by the strategy runner."
     )
     return "\n".join(lines)
 
