@@ -160,8 +160,8 @@ def fetch_with_jgo(jar: PinnedJar, repository: Path) -> None:
             jar.path(repository).unlink(missing_ok=True)
             if attempt == _ATTEMPTS:
                 raise JarUnavailable(
-                    f"{jar} could not be fetched ({_reason(problem)}). Kafka's jars (45 MB) are downloaded once: connect to "
-                    f"the network and try again, copy them from another machine to {repository} "
+                    f"{jar} could not be fetched ({_reason(problem)}). Kafka's jars (45 MB) are downloaded once: "
+                    f"connect to the network and try again, copy them from another machine to {repository} "
                     "(or set ALPHA_PANDA_CACHE), or use your own Kafka with KAFKA__BOOTSTRAP_SERVERS."
                 ) from problem
         else:
