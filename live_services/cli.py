@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,14 @@ BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")
 
 
 @app.callback()
-def main(home: HomeOption = None) -> None:
+def main(context: typer.Context, home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
     from live_services.settings_report import misspelt_environment
 
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
+    if context.invoked_subcommand != "run":
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():
         err.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
 

@@ -16,10 +16,13 @@ from live_services.cli import app
 from live_services.cli_errors import did_you_mean
 from live_services.demo import DemoOptions, configuration_toml
 from live_services.domain.events import event_or_none
+from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
 from live_services.market_files import look_at
 from live_services.next_steps import next_steps, program
 from live_services.orphans import orphans, stop_orphans
 from live_services.settings import config_file
+from live_services.supervision import Supervisor
+from live_services.training_run import _reason
 
 runner = CliRunner()
 
@@ -116,6 +119,41 @@ def test_a_wrong_argument_names_those_there_are(monkeypatch, arguments, told):
 def test_servers_that_settings_name_and_that_do_not_answer_stop_up_before_anything_starts(monkeypatch):
     monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://127.0.0.1:9")
     assert "no MLflow answers at http://127.0.0.1:9" in _fails("up")
+
+
+def test_a_disk_that_is_too_full_for_kafka_stops_up_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("live_services.embedded.MIN_FREE_BYTES", 2**62)
+    message = _fails("up")
+    assert "MB free; Kafka needs" in message
+    assert "ALPHA_PANDA_HOME" in message
+    assert not Supervisor(tmp_path / "home").running
+
+
+def test_a_changed_jar_that_cannot_be_fetched_again_is_said_to_be_changed(tmp_path):
+    jar = PinnedJar("org.x", "y", "1", "0" * 64)
+    jar.path(tmp_path / "maven").parent.mkdir(parents=True)
+    jar.path(tmp_path / "maven").write_bytes(b"not what was pinned")
+
+    def no_network(jar: PinnedJar, repository: Path) -> None:
+        raise JarUnavailable(f"{jar} could not be fetched into {repository}")
+
+    with pytest.raises(
+        JarUnavailable, match=r"pins by its SHA-256, so it was removed\. org\.x:y:1 could not be fetched"
+    ):
+        ensure_jars(tmp_path, (jar,), fetch=no_network)
+    assert not jar.path(tmp_path / "maven").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("models_registry.training.UntrainableFrame: 0 usable rows: give more", "train: 0 usable rows: give more"),
+        ("UNIQUE failed: x", "train: UNIQUE failed: x"),
+    ],
+)
+def test_the_reason_of_a_failed_run_is_told_without_the_name_of_a_class(message, told):
+    assert _reason({"stepKey": "train", "error": {"message": "outer", "causes": [{"message": message}]}}) == told
+    assert _reason({"stepKey": "train", "error": {"message": message, "causes": []}}) == told
 
 
 @pytest.mark.parametrize(
