@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,14 @@ BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")
 
 
 @app.callback()
-def main(home: HomeOption = None) -> None:
+def main(context: typer.Context, home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
     from live_services.settings_report import misspelt_environment
 
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
+    if context.invoked_subcommand != "run":
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():
         err.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
 
@@ -80,6 +83,10 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
     """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
 
     Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
+
+    Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
+
+    Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
     """
     from live_services.demo import DemoOptions, run_demo
 
@@ -107,6 +114,10 @@ def up(
 
     Ctrl-C stops all of it. With KAFKA__BOOTSTRAP_SERVERS, REDIS__URL or MLFLOW__TRACKING_URI set, those are used
     instead of starting one here.
+
+    Example: `alpha-panda up --detach`
+
+    Example: `KAFKA__BOOTSTRAP_SERVERS=kafka-1:9092 alpha-panda up`
     """
     from live_services.progress import jar_progress
     from live_services.stack import Ports
@@ -131,7 +142,10 @@ def up(
 
 @app.command()
 def down() -> None:
-    """Stop everything that `up` started on this home."""
+    """Stop everything that `up` started on this home.
+
+    Example: `alpha-panda --home .alpha-panda/demo down`
+    """
     from live_services.orphans import orphans
     from live_services.stack import Stack
     from live_services.up import interrupts_ignored
@@ -146,7 +160,10 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show the processes, the health of every task, and the portfolio."""
+    """Show the processes, the health of every task, and the portfolio.
+
+    Example: `alpha-panda status`
+    """
     from live_services.status import print_status
 
     print_status(read_settings(), out)
@@ -160,7 +177,10 @@ def run(
     ],
     broker: BrokerOption = "paper",
 ) -> None:
-    """Run one service in the foreground; `up` runs them all."""
+    """Run one service in the foreground; `up` runs them all.
+
+    Example: `alpha-panda run risk_manager --broker paper`
+    """
     from live_services.composition import run_named
 
     run_named(service, broker, read_settings())
@@ -168,11 +188,17 @@ def run(
 
 @app.command()
 def explain(
-    order_id: Annotated[str | None, typer.Argument(help="Order id; default: the last order filled.")] = None,
+    order_id: Annotated[
+        str | None,
+        typer.Argument(help="Order id, or its first six characters or more; default: the last order filled."),
+    ] = None,
     broker: BrokerOption = "paper",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Trace an order back: signal, risk, model, features, bar, input offsets, training data, commit."""
+    """Trace an order back: signal, risk, model, features, bar, input offsets, training data, commit.
+
+    Example: `alpha-panda explain 517ce0ab --json`
+    """
     from live_services.composition import explain_order
 
     explanation = asyncio.run(explain_order(read_settings(), _broker(broker), order_id))
@@ -191,7 +217,10 @@ def topics_tail(
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many records.")] = None,
     watermarks: Annotated[bool, typer.Option("--watermarks", help="Show watermarks too.")] = False,
 ) -> None:
-    """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it."""
+    """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it.
+
+    Example: `alpha-panda topics tail paper.orders.filled --from-beginning -n 10`
+    """
     from live_services.topic_lines import tail
 
     try:
@@ -204,7 +233,10 @@ def topics_tail(
 
 @topics_app.command("list")
 def topics_list() -> None:
-    """List every topic, its scope and its partitions."""
+    """List every topic, its scope and its partitions.
+
+    Example: `alpha-panda topics list`
+    """
     from live_services.domain.topics import all_topics
 
     table = Table("topic", "scope", "partitions", "dead letters")
@@ -218,7 +250,10 @@ def topics_list() -> None:
 def config_show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show each setting, its value and where it came from; secrets are hidden."""
+    """Show each setting, its value and where it came from; secrets are hidden.
+
+    Example: `MARKET__SPEED=60 alpha-panda config show --json`
+    """
     from live_services.settings_report import report
 
     options: Mapping[str, Any] = {}
@@ -240,6 +275,8 @@ def features_show(
     """Show an instrument's newest feature row: from its last signal, else from the offline store.
 
     The online store, with the row of the last closed bar, comes later.
+
+    Example: `alpha-panda features show RELIANCE`
     """
     from live_services.feature_rows import newest_row
 

@@ -32,7 +32,10 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the le
 
 @app.command("list")
 def list_models() -> None:
-    """List every version with its aliases and its gate's verdict."""
+    """List every version with its aliases and its gate's verdict.
+
+    Example: `alpha-panda models list`
+    """
     registry = build_registry(read_settings())
     table = Table("model", "version", "aliases", "champion gate", "created", "feature schema")
     for name in registry.names():
@@ -53,7 +56,10 @@ def show(
     name: NameArgument,
     version: Annotated[str | None, typer.Argument(help="Version; default: the champion, else the newest.")] = None,
 ) -> None:
-    """Show a version's sidecar: data, period, label, metrics, gate, digests, commit."""
+    """Show a version's sidecar: data, period, label, metrics, gate, digests, commit.
+
+    Example: `alpha-panda models show momentum 3`
+    """
     registry = build_registry(read_settings())
     version = (
         (_number(version) if version else None)
@@ -99,7 +105,14 @@ def promote(
         str | None, typer.Option("--override", help="Go against the gate for this REASON (kept in the ledger).")
     ] = None,
 ) -> None:
-    """Move an alias to a version whose gate passed, or overrule the gate by name and with a reason."""
+    """Move an alias to a version whose gate passed, or overrule the gate by name and with a reason.
+
+    Example: `alpha-panda models promote momentum 3 --reason "reviewed"`
+
+    Example: `alpha-panda models promote momentum 3 --override "small test on paper"`
+    """
+    if override is not None and not override.strip():
+        raise CommandFailed("--override: give the reason; the ledger keeps it")
     settings = read_settings()
     record = promote_as_person(
         settings,
@@ -115,7 +128,10 @@ def promote(
 
 @app.command()
 def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "champion") -> None:
-    """Move an alias back to the version it named before."""
+    """Move an alias back to the version it named before.
+
+    Example: `alpha-panda models rollback momentum --reason "worse than the one before"`
+    """
     from models_registry import promotion
 
     settings = read_settings()
@@ -134,7 +150,10 @@ def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "cha
 
 @app.command()
 def history(name: NameArgument) -> None:
-    """Show the promotion ledger of a model: who moved which alias, when, from what to what, and why."""
+    """Show the promotion ledger of a model: who moved which alias, when, from what to what, and why.
+
+    Example: `alpha-panda models history momentum`
+    """
     table = Table("#", "when", "alias", "from", "to", "what", "by", "why")
     entries = build_ledger(read_settings()).history(name)
     if not entries:

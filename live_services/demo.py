@@ -105,7 +105,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
 
 
 def check_files(options: DemoOptions) -> None:
-    """Refuse missing files before anything starts.
+    """Refuse missing files, and options that do not go together, before anything starts.
 
     Raises
     ------
@@ -115,6 +115,8 @@ def check_files(options: DemoOptions) -> None:
     for option, path in (("--bars", options.bars), ("--ticks", options.ticks)):
         if path is not None and not path.is_file():
             raise CommandFailed(f"{option}: there is no file {path}")
+    if options.override_gate is not None and not options.override_gate.strip():
+        raise CommandFailed("--override-gate: give the reason; the ledger keeps it")
     if options.ticks is not None and options.bars is None:
         raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
     if options.bars is not None and (options.sessions or options.instruments):

@@ -147,8 +147,9 @@ def _find_order(order_id: str, log: EventLog, topic: Topic) -> OrderSubmitted:
         raise UnknownOrder(f"{len(matches)} orders begin with {order_id!r}; give more of the id: {', '.join(matches)}")
     if not orders:
         raise UnknownOrder(f"no order {order_id!r}: {topic.name} holds no orders yet. Let a session run first")
+    short = f"; give at least {_SHORTEST_PREFIX} characters" if len(order_id) < _SHORTEST_PREFIX else ""
     newest = ", ".join(list(orders)[-_EXAMPLES:])
-    raise UnknownOrder(f"no order {order_id!r} among {len(orders)} on {topic.name}. The newest are {newest}")
+    raise UnknownOrder(f"no order {order_id!r} among {len(orders)} on {topic.name}. The newest are {newest}{short}")
 
 
 def _gone(link: str, topic: Topic, signal_id: str) -> BrokenChain:

@@ -43,8 +43,8 @@ def missing(settings: Settings) -> str | None:
     dagster = settings.dagster.url or "your Dagster"
     if not has_market(settings):
         return (
-            f"no market data and no model yet: launch the job train_momentum at {dagster}; the services wait for the "
-            "data, and the replay for a model"
+            f"no market data yet: launch the job train_momentum at {dagster}, which brings the market in and trains; "
+            "the services wait for the data, and the replay for a model"
         )
     if not has_model(settings):
         aliases = ", ".join(sorted({strategy.model for strategy in settings.strategies}))

@@ -241,6 +241,12 @@ def require_external(settings: Settings) -> None:
         raise SupervisionError(
             "no Redis answers at REDIS__URL. Start it, correct the setting, or remove it to have one started here."
         )
+    uri = settings.mlflow.tracking_uri
+    if uri and not research_servers.http_answers(f"{uri}/health"):
+        raise SupervisionError(
+            f"no MLflow answers at {uri} (MLFLOW__TRACKING_URI). Start it, correct the setting, or remove it to have "
+            "one started here."
+        )
 
 
 def endpoints_toml(specs: tuple[ServerSpec, ...]) -> str:

@@ -180,7 +180,10 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
     except KafkaConnectionError as cause:
         await admin.close()
-        raise NoBroker(f"no Kafka broker answers at {kafka.bootstrap_servers}: {cause}") from cause
+        raise NoBroker(
+            f"no Kafka broker answers at {kafka.bootstrap_servers} (kafka.bootstrap_servers). Is it running? "
+            "See `alpha-panda status`; `alpha-panda config show` tells where the address came from"
+        ) from cause
     try:
         yield admin
     finally:

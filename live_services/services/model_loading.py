@@ -173,7 +173,8 @@ class ModelLoader:
             await self._load(name, version)
         except (ModelRefusedError, RegistryUnavailable, OSError) as cause:
             raise ModelUnavailable(
-                f"the log says that {name} version {version} traded in this session, but it cannot be loaded: {cause}. "
+                f"the log says that {name} version {version} traded in this session, but it cannot be loaded: "
+                f"{str(cause).rstrip('.')}. "
                 "Make the version available again; without it the session cannot be continued as it was"
             ) from cause
 

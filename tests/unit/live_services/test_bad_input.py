@@ -1,0 +1,296 @@
+"""What a stranger gets wrong: each time one message that names the place and the way out, and exit code 1."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from live_services.cli import app
+from live_services.cli_errors import did_you_mean
+from live_services.demo import DemoOptions, configuration_toml
+from live_services.domain.events import event_or_none
+from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
+from live_services.market_files import look_at
+from live_services.next_steps import next_steps, program
+from live_services.orphans import orphans, stop_orphans
+from live_services.settings import config_file
+from live_services.supervision import Supervisor
+from live_services.training_run import _reason
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ALPHA_PANDA_CONFIG", raising=False)
+
+
+def _fails(*arguments: str) -> str:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert result.output.count("error:") == 1
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("KAFKA__BOOTSTRAP_SERVERS", "kafka-1", "kafka.bootstrap_servers: write HOST:PORT"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "a:1,,b:2", "kafka.bootstrap_servers: write HOST:PORT"),
+        ("MLFLOW__TRACKING_URI", "sqlite:///x", "mlflow.tracking_uri: write the address of a server"),
+        ("DAGSTER__URL", "localhost", "dagster.url: write the address of a server"),
+        ("REDIS__URL", "sekret-host", "redis.url: write redis://HOST:PORT/0"),
+        ("MARKET__REPLAY_SESSION", "yesterday", "market.replay_session: write a date as YYYY-MM-DD"),
+        ("MARKET__SYNTHETIC__FIRST_SESSION", "soon", "market.synthetic.first_session: write a date"),
+        ("MARKET__SPED", "1", "market.sped: there is no such setting; did you mean speed?"),
+        ("MARKET__SYNTHETIC__EDGE", "1", "market.synthetic.edge: there is no such setting; did you mean"),
+        ("DAGSTER__XYZ", "1", "dagster.xyz: there is no such setting; there are url"),
+    ],
+)
+def test_a_wrong_setting_names_its_key_what_to_write_and_where_it_was_set(monkeypatch, name, value, told):
+    monkeypatch.setenv(name, value)
+    message = _fails("config", "show")
+    assert told in message
+    assert f"from environment {name}" in message
+    assert "sekret" not in message
+
+
+def test_a_misspelt_section_in_the_environment_is_warned_of(monkeypatch):
+    monkeypatch.setenv("MARKT__SPEED", "1")
+    result = runner.invoke(app, ["config", "show"])
+    assert result.exit_code == 0
+    assert "did you mean MARKET__SPEED?" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[kafka", "is not TOML"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (None, "cannot be read: No such file"),
+        (b'[[strategies]]\nnam = "x"\n', "strategies.0.nam: there is no such setting; did you mean name?"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, content, told):
+    path = tmp_path / "mine.toml"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(path))
+    message = _fails("config", "show")
+    assert told in message
+    assert str(path) in message
+
+
+def test_a_home_reads_its_own_settings_file(tmp_path):
+    (tmp_path / "alpha-panda.toml").touch()
+    assert config_file() == Path("alpha-panda.toml")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "alpha-panda.toml").touch()
+    assert config_file() == tmp_path / "home" / "alpha-panda.toml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("models", "promote", "momentum", "1", "--alias", "boss"), "choose one of challenger, champion, live"),
+        (("models", "promote", "momentum", "one"), "a version is a number"),
+        (("models", "show", "momentum", "newest"), "a version is a number"),
+        (("models", "promote", "momentum", "1", "--override", " "), "--override: give the reason"),
+        (("demo", "--override-gate", ""), "--override-gate: give the reason"),
+        (("topics", "tail", "paper.order.filed"), "did you mean paper.orders.filled"),
+        (("explain", "--broker", "bitcoin"), "choose one of paper, zerodha"),
+    ],
+)
+def test_a_wrong_argument_names_those_there_are(monkeypatch, arguments, told):
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://127.0.0.1:9")
+    assert told in _fails(*arguments)
+
+
+def test_servers_that_settings_name_and_that_do_not_answer_stop_up_before_anything_starts(monkeypatch):
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://127.0.0.1:9")
+    assert "no MLflow answers at http://127.0.0.1:9" in _fails("up")
+
+
+def test_a_disk_that_is_too_full_for_kafka_stops_up_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("live_services.embedded.MIN_FREE_BYTES", 2**62)
+    message = _fails("up")
+    assert "MB free; Kafka needs" in message
+    assert "ALPHA_PANDA_HOME" in message
+    assert not Supervisor(tmp_path / "home").running
+
+
+def test_a_changed_jar_that_cannot_be_fetched_again_is_said_to_be_changed(tmp_path):
+    jar = PinnedJar("org.x", "y", "1", "0" * 64)
+    jar.path(tmp_path / "maven").parent.mkdir(parents=True)
+    jar.path(tmp_path / "maven").write_bytes(b"not what was pinned")
+
+    def no_network(jar: PinnedJar, repository: Path) -> None:
+        raise JarUnavailable(f"{jar} could not be fetched into {repository}")
+
+    with pytest.raises(
+        JarUnavailable, match=r"pins by its SHA-256, so it was removed\. org\.x:y:1 could not be fetched"
+    ):
+        ensure_jars(tmp_path, (jar,), fetch=no_network)
+    assert not jar.path(tmp_path / "maven").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("models_registry.training.UntrainableFrame: 0 usable rows: give more", "train: 0 usable rows: give more"),
+        ("UNIQUE failed: x", "train: UNIQUE failed: x"),
+    ],
+)
+def test_the_reason_of_a_failed_run_is_told_without_the_name_of_a_class(message, told):
+    assert _reason({"stepKey": "train", "error": {"message": "outer", "causes": [{"message": message}]}}) == told
+    assert _reason({"stepKey": "train", "error": {"message": message, "causes": []}}) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("SYN01", ["SYN011", "TCS"], "did you mean SYN011?"),
+        ("syn011", ["SYN011", "TCS"], "did you mean SYN011?"),
+        ("x", ["a", "b"], "there are a, b"),
+        ("qqqq", [f"A{k}" for k in range(50)], ""),
+        ("x", [], "there are "),
+    ],
+)
+def test_near_names_are_offered(name, known, said):
+    assert did_you_mean(name, known) == said
+
+
+def test_what_is_no_event_does_not_stop_a_person_who_looks_back():
+    assert [event_or_none(value) for value in (b"\xff\x00", b"", b'{"a": 1}', b"[]")] == [None] * 4
+
+
+# --- the demo's own files -----------------------------------------------------------------------------------------
+
+
+def _bars(sessions: int = 6, minutes: int = 1) -> pd.DataFrame:
+    days = pd.bdate_range("2025-01-06", periods=sessions)
+    times = [
+        t
+        for d in days
+        for t in pd.date_range(d + pd.Timedelta("9h15min"), periods=375 // minutes, freq=f"{minutes}min")
+    ]
+    frame = pd.DataFrame(
+        {"timestamp": times, "symbol": "AAA", "open": 100.0, "high": 101.0, "low": 99.0, "close": 100.0}
+    )
+    return frame.assign(volume=1000)
+
+
+def _ticks(day: str, *symbols: str) -> pd.DataFrame:
+    times = pd.date_range(f"{day} 09:15:01", periods=100, freq="1s")
+    parts = [pd.DataFrame({"timestamp": times, "symbol": s, "ltp": 100.0, "volume": np.arange(100)}) for s in symbols]
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize(
+    ("bars", "told"),
+    [
+        (_bars().drop(columns="close"), "no column 'close'"),
+        (_bars().iloc[:0], "columns but no rows"),
+        (_bars().assign(close=np.nan), "none of its 2,250 rows can be used: 2,250 not_a_number (first: row 1)"),
+        (_bars(sessions=1), "0 sessions lie before 2025-01-06"),
+        (_bars(sessions=5), "4 sessions (2025-01-06, 2025-01-07, 2025-01-08, 2025-01-09) lie before 2025-01-10"),
+        (_bars(minutes=60), "bars of 60 minutes are 7 in a session"),
+    ],
+)
+def test_bars_that_cannot_be_traded_are_refused_before_anything_starts(tmp_path, bars, told):
+    bars.to_parquet(tmp_path / "bars.parquet")
+    message = _fails("demo", "--bars", "bars.parquet")
+    assert told in message
+    assert "bars.parquet" in message
+    assert not (tmp_path / ".alpha-panda").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "is empty (0 bytes)"), (b"PAR1 and no more", "cannot be read"), (b"a,b\n1,2\n", "cannot be read")],
+)
+def test_files_that_are_no_parquet_are_refused_before_anything_starts(tmp_path, content, told):
+    (tmp_path / "bars.parquet").write_bytes(content)
+    assert told in _fails("demo", "--bars", "bars.parquet")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "told"),
+    [
+        (_ticks("2025-01-02", "AAA"), "0 sessions lie before 2025-01-02, the last session of ticks.parquet"),
+        (_ticks("2025-01-14", "ZZZ"), "none of its 100 rows can be used: 100 unknown_symbol"),
+    ],
+)
+def test_ticks_that_do_not_go_with_the_bars_are_refused(tmp_path, ticks, told):
+    _bars().to_parquet(tmp_path / "bars.parquet")
+    ticks.to_parquet(tmp_path / "ticks.parquet")
+    assert told in _fails("demo", "--bars", "bars.parquet", "--ticks", "ticks.parquet")
+
+
+def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_kept(tmp_path):
+    bars = _bars()
+    bars.loc[4, "close"] = np.nan
+    bars.loc[[8, 9], "low"] = -1.0
+    bars.to_csv(tmp_path / "bars.csv", index=False)
+    _ticks("2025-01-14", "AAA", "ZZZ").to_parquet(tmp_path / "ticks.parquet")
+    told: list[str] = []
+    look_at(tmp_path / "bars.csv", tmp_path / "ticks.parquet", Path("store/quarantine"), told.append)
+    text = "\n".join(told)
+    assert "3 rows cannot be used: 2 non_positive_price (first: row 9), 1 not_a_number (first: row 5)" in text
+    assert "store/quarantine/bars.parquet" in text
+    assert "100 rows cannot be used: 100 unknown_symbol (first: row 101)" in text
+    assert "store/quarantine/ticks.parquet" in text
+
+
+def test_bars_of_five_minutes_are_traded_as_such(tmp_path):
+    _bars(minutes=5).to_parquet(tmp_path / "bars.parquet")
+    files = look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
+    options = DemoOptions(home=tmp_path / "home", bars=tmp_path / "bars.parquet")
+    assert "bar_minutes = 5\n" in configuration_toml(options, files)
+
+
+# --- what comes after ---------------------------------------------------------------------------------------------
+
+
+def test_the_next_commands_name_the_program_as_it_was_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.devnull)
+    for called, shown in (
+        (".venv/bin/alpha-panda", ".venv/bin/alpha-panda"),
+        (str(tmp_path / ".venv/bin/alpha-panda"), ".venv/bin/alpha-panda"),
+        ("/opt/x y/alpha-panda", "'/opt/x y/alpha-panda'"),
+        ("/somewhere/live_services/__main__.py", f"{sys.executable} -m live_services"),
+    ):
+        monkeypatch.setattr(sys, "argv", [called])
+        assert program() == shown
+    monkeypatch.setattr(sys, "argv", [".venv/bin/alpha-panda"])
+    commands = [command for command, _ in next_steps(tmp_path / "home", running=False)]
+    assert commands == [
+        ".venv/bin/alpha-panda demo --bars FILE",
+        "cp -n home/alpha-panda.toml . && .venv/bin/alpha-panda up",
+        ".venv/bin/alpha-panda --home home up",
+    ]
+
+
+def test_what_a_killed_supervisor_left_is_found_by_its_home_and_stopped(tmp_path):
+    socket = tmp_path / "supervisor.sock"
+    mark = {"SUPERVISOR_SERVER_URL": f"unix://{socket}", "SUPERVISOR_PROCESS_NAME": "kafka"}
+    code = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | mark) as left:
+        try:
+            assert [p.pid for p in orphans(socket)] == [left.pid]
+            assert orphans(tmp_path / "another.sock") == ()
+            assert stop_orphans(socket) == "kafka"
+            assert orphans(socket) == ()
+        finally:
+            left.kill()
+    assert stop_orphans(socket) == ""
