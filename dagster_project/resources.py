@@ -26,7 +26,8 @@ _ANNOUNCE_SECONDS: Final = 10.0
 """A promotion stands without its announcement; a broker that does not answer must not hold a sensor for long."""
 
 
-class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
+@dataclass(frozen=True)
+class OfflineStoreResource:
     """Market data, bars and features as Parquet files, one per session."""
 
     root: str
@@ -38,7 +39,8 @@ class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
         return OfflineStore(Path(self.root))
 
 
-class MlflowResource(dg.ConfigurableResource["Registry"]):
+@dataclass(frozen=True)
+class MlflowResource:
     """The model registry; dagster-mlflow would hold pandas back to 2.3."""
 
     tracking_uri: str
