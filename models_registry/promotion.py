@@ -259,6 +259,7 @@ def _evidence(info: VersionInfo, sidecar: Sidecar) -> dict[str, Any]:
         "gate": sidecar.gate.model_dump(mode="json") | {"passed": sidecar.gate.passed},
         "artifact_sha256": sidecar.artifact_sha256,
         SIDECAR_TAG: info.tags.get(SIDECAR_TAG, ""),
+        "market": sidecar.market,
         "training_data_digest": sidecar.training_data_digest,
         "git_commit": sidecar.git_commit,
         "run_url": sidecar.run_url,
