@@ -29,7 +29,8 @@ class Candidate:
     """Starts with ``SYNTHETIC`` when it was generated."""
 
 
-class CandidateStore(dg.ConfigurableIOManager):
+@dataclass(frozen=True)
+class CandidateStore(dg.IOManager):
     """Keeps the newest candidate of each model asset in a directory of its own."""
 
     root: str

@@ -38,7 +38,11 @@ train_momentum = dg.define_asset_job(
 
 
 def resources(settings: Settings) -> dict[str, object]:
-    """Give the table of resources; environments differ in nothing else."""
+    """Give the table of resources; environments differ in nothing else.
+
+    None is configurable in Dagster: the Launchpad shows what a person decides, not addresses and paths, and an address
+    may hold a password.
+    """
     root = settings.store_root.absolute()
     return {
         "settings": settings,

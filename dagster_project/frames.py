@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 _FACTS = b"alpha_panda"
 
 
-class TrainingFrameStore(dg.ConfigurableIOManager):
+@dataclass(frozen=True)
+class TrainingFrameStore(dg.IOManager):
     """Keeps the newest training frame of each asset."""
 
     root: str

@@ -2,19 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 from pydantic import ValidationError
 
-from feature_store.market import SECOND_NS, ist_text
+from dagster_project.resources import LedgerResource
+from feature_store.market import ist_text
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, decode_event
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED
 from live_services.settings import KafkaSettings, Settings
 
 if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord
+    from models_registry.ledger import PromotionLedger
 
 LIVE_MODEL: Final = dg.AssetSpec(
     "live_model",
@@ -36,7 +39,9 @@ _BUDGET_SECONDS: Final = 20.0
     description="Reads models.loaded and models.refused and records what runs as observations of live_model.",
 )
 def live_model_observations(
-    context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    ledger: dg.ResourceParam[LedgerResource],
 ) -> dg.SensorResult | dg.SkipReason:
     """Observe what the strategy runners said since the last look."""
     from aiokafka.errors import KafkaError
@@ -53,7 +58,7 @@ def live_model_observations(
         return dg.SkipReason(f"Kafka at {kafka.bootstrap_servers} could not be read: {error or type(error).__name__}")
     if not records:
         return dg.SkipReason("No strategy runner loaded or refused a model since the last look.")
-    observations, cursor = observe(records, seen)
+    observations, cursor = observe(records, seen, partial(_market, ledger.ledger()))
     said = "; ".join(observation.description or "" for observation in observations)
     return dg.SensorResult(
         asset_events=observations, cursor=json.dumps(cursor), skip_reason=f"No run is needed. Observed: {said}"
@@ -61,9 +66,14 @@ def live_model_observations(
 
 
 def observe(
-    records: Sequence["StoredRecord"], seen: Mapping[str, int]
+    records: Sequence["StoredRecord"], seen: Mapping[str, int], market_of: Callable[[str, str], str]
 ) -> tuple[list[dg.AssetObservation], dict[str, int]]:
     """Turn records into observations of ``live_model``; a record that is no event is passed over.
+
+    Parameters
+    ----------
+    market_of
+        The market that ``(model name, version)`` was trained on: a generated one must be seen to be one.
 
     Returns
     -------
@@ -81,20 +91,29 @@ def observe(
         except ValidationError:
             continue
     events.sort(key=lambda pair: pair[0].event_time_ns)
-    found = [_observation(event, record) for event, record in events if isinstance(event, ModelLoaded | ModelRefused)]
+    found = [
+        _observation(event, record, market_of(event.model_name, event.model_version))
+        for event, record in events
+        if isinstance(event, ModelLoaded | ModelRefused)
+    ]
     return found, cursor
 
 
-def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord") -> dg.AssetObservation:
+def _market(ledger: "PromotionLedger", name: str, version: str) -> str:
+    entries = (entry for entry in ledger.history(name) if entry.to_version == version)
+    return next((str(entry.evidence["market"]) for entry in entries if "market" in entry.evidence), "not recorded")
+
+
+def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord", market: str) -> dg.AssetObservation:
     metadata: dict[str, Any] = {
         "state": "loaded" if isinstance(event, ModelLoaded) else "REFUSED",
         "model": f"{event.model_name}@{event.alias}",
         "version": event.model_version,
+        "trained_on": market,
         "strategy": event.strategy,
         "broker": event.broker,
         "task": event.task,
-        "event_time": dg.MetadataValue.timestamp(event.event_time_ns / SECOND_NS),
-        "event_time_ist": ist_text(event.event_time_ns),
+        "event_time": ist_text(event.event_time_ns),
         "record": f"{record.topic}[{record.partition}]@{record.offset}",
     }
     if isinstance(event, ModelLoaded):

@@ -187,4 +187,8 @@ def end_partition(market: MarketSettings) -> dt.date | None:
     if market.source != "synthetic":
         return None
     # Weekday sessions and one more of ticks; a generated market may well lie in the future.
-    return first_partition(market, Path()) + dt.timedelta(days=(market.synthetic.sessions + 1) * 7 // 5 + 3)
+    end, missing = first_partition(market, Path()), market.synthetic.sessions + 1
+    while missing:
+        missing -= end.weekday() < 5
+        end += dt.timedelta(days=1)
+    return end

@@ -40,7 +40,8 @@ def line_plot(values: Sequence[float], caption: str) -> str:
     points = " ".join(f"{i * step:.0f},{_y(v, lowest, highest)}" for i, v in enumerate(thinned))
     return _markdown(
         f'{_zero(lowest, highest)}<polyline points="{points}" fill="none" stroke="#27c"/>',
-        f"{caption}: first {finite[0]:.4g}, lowest {min(finite):.4g}, highest {max(finite):.4g}, last {finite[-1]:.4g}",
+        f"{caption}:\n\nfirst {finite[0]:.4g}, lowest {min(finite):.4g}, highest {max(finite):.4g}, "
+        f"last {finite[-1]:.4g}",
     )
 
 

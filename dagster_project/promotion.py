@@ -16,7 +16,7 @@ from pydantic import Field
 
 from dagster_project.failures import told_to_people
 from dagster_project.resources import LedgerResource, MlflowResource, PromotionAnnouncer
-from feature_store.market import SECOND_NS
+from feature_store.market import ist_text
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef
 from models_registry.refusals import ModelRefusedError
@@ -89,7 +89,7 @@ def due(versions: Sequence["VersionInfo"], history: Sequence["LedgerEntry"]) -> 
 def promote_champion(
     context: dg.SensorEvaluationContext,
     settings: dg.ResourceParam[Settings],
-    mlflow: MlflowResource,
+    mlflow: dg.ResourceParam[MlflowResource],
     ledger: dg.ResourceParam[LedgerResource],
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> dg.SensorResult | dg.SkipReason:
@@ -143,12 +143,13 @@ def model_names(settings: Settings) -> tuple[str, ...]:
 def _materialization(entry: "LedgerEntry", registry: "Registry") -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "version": entry.to_version,
+        "market": str(entry.evidence.get("market", "not recorded")),
         "from_version": entry.from_version or "none",
         "action": entry.action,
         "by": entry.by,
         "reason": entry.reason,
         "gate_overruled": entry.override,
-        "at": dg.MetadataValue.timestamp(entry.at_ns / SECOND_NS),
+        "at": ist_text(entry.at_ns),
         "ledger_entry": entry.number,
         "ledger_sha256": entry.sha256,
         "mlflow": dg.MetadataValue.url(registry.url_of(entry.model_name, entry.to_version)),
@@ -203,7 +204,7 @@ class RollbackConfig(dg.Config):
 def promote_version(
     context: dg.OpExecutionContext,
     config: PromoteConfig,
-    mlflow: MlflowResource,
+    mlflow: dg.ResourceParam[MlflowResource],
     ledger: dg.ResourceParam[LedgerResource],
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> None:
@@ -234,7 +235,7 @@ def promote_version(
 def roll_back_alias(
     context: dg.OpExecutionContext,
     config: RollbackConfig,
-    mlflow: MlflowResource,
+    mlflow: dg.ResourceParam[MlflowResource],
     ledger: dg.ResourceParam[LedgerResource],
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from models_registry.registry import Registry
 
 
-class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
+@dataclass(frozen=True)
+class OfflineStoreResource:
     """Market data, bars and features as Parquet files, one per session."""
 
     root: str
@@ -34,7 +35,8 @@ class OfflineStoreResource(dg.ConfigurableResource["OfflineStore"]):
         return OfflineStore(Path(self.root))
 
 
-class MlflowResource(dg.ConfigurableResource["Registry"]):
+@dataclass(frozen=True)
+class MlflowResource:
     """The model registry; dagster-mlflow would hold pandas back to 2.3."""
 
     tracking_uri: str

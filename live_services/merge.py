@@ -237,14 +237,21 @@ class Merge:
         known = [s for q in self._gating for s, _ in q.sessions if opened < s.open_ns <= self.cut_ns]
         return min(known, key=lambda s: s.open_ns, default=None)
 
-    def open_session(self, session: Session) -> None:
-        """Count a lagged input's watermark as the session's open, and drop what it still holds from before."""
+    def open_session(self, session: Session) -> list[Refused]:
+        """Count a lagged input's watermark as the session's open, and drop what it still holds from before.
+
+        Gives the dropped items that nobody has heard of: dead letters that no later record has released.
+        """
+        unheard: list[Refused] = []
         for queue in self._lagged:
             queue.watermark_ns = max(queue.watermark_ns, session.open_ns)
+            earlier = sorted((single for single in queue.singles if single[1] < session.open_ns), key=lambda s: s[:3])
+            unheard += [item for *_, item in earlier if isinstance(item, Refused)]
             queue.singles = [single for single in queue.singles if single[1] >= session.open_ns]
             heapq.heapify(queue.singles)
         for queue in self._queues.values():
             queue.sessions = [entry for entry in queue.sessions if entry[0].open_ns >= session.open_ns]
+        return unheard
 
     def session_offset(self, topic: str, partition: int, session: Session) -> int | None:
         """Offset of a partition's first record of a session; None if it has none yet."""

@@ -140,6 +140,10 @@ class Supervisor:
         """Start all programs of a group, without waiting."""
         self._call("startProcessGroup", group, False)
 
+    def stop_group(self, group: str) -> None:
+        """Stop all programs of a group and wait until they have ended."""
+        self._call("stopProcessGroup", group, True)
+
     def start_program(self, group: str, name: str) -> None:
         """Start one program, without waiting; nothing happens if it runs."""
         try:
@@ -191,7 +195,7 @@ class Supervisor:
         deadline = time.monotonic() + budget_seconds
         present = {p.group for p in processes}
         for group in (g for g in (SERVICES, SERVERS) if g in present):
-            self._call("stopProcessGroup", group, True)
+            self.stop_group(group)
         self._call("shutdown")
         while _alive(supervisor_pid) and time.monotonic() < deadline:
             if self._process is not None:

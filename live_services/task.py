@@ -234,7 +234,8 @@ class TaskRun(Generic[State]):
 
     def _open(self, session: Session) -> None:
         self.forward()
-        self.merge.open_session(session)
+        for refused in self.merge.open_session(session):
+            self._bury(refused.letter)
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]

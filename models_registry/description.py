@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market import IST
-from models_registry.refs import Sidecar
+from models_registry.refs import GateResult, Sidecar
 
 if TYPE_CHECKING:
     from models_registry.training import OutOfFold, TrainedModel
@@ -25,7 +25,7 @@ _ROWS: Final = (
     ("buy_forward_return_bps", "forward return above the buy threshold, bps", ".2f"),
     ("sell_forward_return_bps", "forward return below the sell threshold, bps", ".2f"),
     ("net_expectancy_bps", "expectancy of a trade net of costs, bps", ".2f"),
-    ("rows", "out-of-fold rows", ".0f"),
+    ("rows", "out-of-fold rows", ",.0f"),
     ("test_sessions", "test sessions", ".0f"),
 )
 _NAIVE: Final = {"auc": 0.5}
@@ -45,17 +45,28 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     champion_version : str, optional
         Its version.
     """
-    passed = "passed" if sidecar.gate.passed else "**did not pass**"
+    verdict = (
+        f"The {sidecar.gate.rung} gate passed."
+        if sidecar.gate.passed
+        else f"The {sidecar.gate.rung} gate **did not pass**, so this version is not promoted: "
+        f"{failures(sidecar.gate)}."
+    )
     lines = [
         f"## {sidecar.model_name}: {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}",
         "",
-        f"The {sidecar.gate.rung} gate {passed}. Trained on {sidecar.training_rows:,} rows from "
+        verdict,
+        "",
+        f"Trained on {sidecar.training_rows:,} rows from "
         f"{_day(sidecar.training_start_ns)} to {_day(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock}, "
         f"label {sidecar.label}.",
         "",
         *_metrics_table(sidecar, champion, champion_version),
         "",
+        "### Gate",
+        "",
         *_gate_table(sidecar),
+        "",
+        "### Walk-forward folds",
         "",
         *_fold_table(sidecar),
         "",
@@ -67,15 +78,25 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     if sidecar.run_url:
         lines += [f"[The Dagster run that trained it]({sidecar.run_url})", ""]
     lines.append(
-        "Versions are promoted from Dagster or with `alpha-panda promote`, which write the ledger. The *Promote model* "
-        "button of this page does not, and an alias set by hand is refused by the strategy runner."
+        "Versions are promoted from Dagster or with `alpha-panda models promote`, which write the ledger. The "
+        "*Promote model* button of this page does not, and an alias set by hand is refused by the strategy runner."
     )
-    return "\n".join(lines)
+    return "\n".join(_spaced(line) if line.startswith("| ") else line for line in lines)
+
+
+def failures(gate: GateResult) -> str:
+    """Say which checks of a gate failed, what they saw and what they asked."""
+    return "; ".join(f"{c.name} saw {c.observed}, asked for {c.required}" for c in gate.checks if not c.passed)
+
+
+def _spaced(row: str) -> str:
+    # MLflow's tables have no padding and trim blanks; without these entities columns run into one another.
+    return row.replace(" |", "&emsp;|")
 
 
 def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     naive = _NAIVE | {"log_loss": sidecar.metrics.get("naive_log_loss", float("nan"))}
-    holder = f"champion v{version}" if champion is not None and version else "champion"
+    holder = f"champion v{version}" if champion is not None and version else "champion (none yet)"
     lines = [f"| out of fold | candidate | naive baseline | {holder} |", "|---|---:|---:|---:|"]
     for name, label, spec in _ROWS:
         theirs = champion.metrics if champion is not None else {}
@@ -102,7 +123,7 @@ def _gate_table(sidecar: Sidecar) -> list[str]:
 def _fold_table(sidecar: Sidecar) -> list[str]:
     rows = [
         f"| {fold.fold} | {_day(fold.train_start_ns)} – {_day(fold.train_end_ns - 1)} "
-        f"| {_day(fold.test_start_ns)} – {_day(fold.test_end_ns - 1)} | {fold.rows} "
+        f"| {_day(fold.test_start_ns)} – {_day(fold.test_end_ns - 1)} | {fold.rows:,} "
         f"| {_cell(fold.metrics, 'auc', '.4f')} | {_cell(fold.metrics, 'net_expectancy_bps', '.2f')} |"
         for fold in sidecar.folds
     ]

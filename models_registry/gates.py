@@ -164,7 +164,7 @@ def _better_than_champion(
     return GateCheck(
         name=name,
         passed=ours > theirs,
-        observed=observed,
+        observed=f"{observed}, the same as {who}" if ours == theirs else observed,
         required=f"> {theirs:.4f}, the out-of-fold AUC {who} was registered with",
     )
 

@@ -218,7 +218,7 @@ def may_run(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
         stands = f"names v{entry.to_version}" if entry else "has no entry for it"
         return (
             f"{what} holds the alias {rung}, but the promotion ledger {stands}: the alias was moved past the ledger, "
-            f"or a promotion was cut off. Run `alpha-panda promote` for {what} as {rung}."
+            f"or a promotion was cut off. Run `alpha-panda models promote` for {what} as {rung}."
         )
     recorded = entry.evidence.get(SIDECAR_TAG)
     if recorded is not None and recorded != info.tags.get(SIDECAR_TAG):
@@ -259,6 +259,7 @@ def _evidence(info: VersionInfo, sidecar: Sidecar) -> dict[str, Any]:
         "gate": sidecar.gate.model_dump(mode="json") | {"passed": sidecar.gate.passed},
         "artifact_sha256": sidecar.artifact_sha256,
         SIDECAR_TAG: info.tags.get(SIDECAR_TAG, ""),
+        "market": sidecar.market,
         "training_data_digest": sidecar.training_data_digest,
         "git_commit": sidecar.git_commit,
         "run_url": sidecar.run_url,

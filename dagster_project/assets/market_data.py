@@ -37,6 +37,8 @@ def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinit
         start_date=first_partition(settings.market, settings.store_root).isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
+        # A generated market never has a weekend; an exchange sometimes opens on one.
+        exclusions=["0 0 * * 0,6"] if end is not None else None,
         # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
         # lie in the future.
         end_offset=1 if end is None else max(1, (end - today).days),
@@ -50,7 +52,9 @@ def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinit
     "offline store, one file per session. Rows that cannot be used are quarantined with their reason, not lost.",
 )
 def market_data(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
 ) -> dg.MaterializeResult[None]:
     """Bring every session in."""
     store = offline.store()
@@ -96,7 +100,9 @@ def market_day_asset(settings: Settings, today: dt.date) -> dg.AssetsDefinition:
         "range here to bring just those in again, for example after their source was corrected. A backfill is one run.",
     )
     def market_day(
-        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        offline: dg.ResourceParam[OfflineStoreResource],
     ) -> dg.MaterializeResult[None]:
         days = tuple(context.partition_keys)
         with told_to_people(MarketDataError):
@@ -134,7 +140,9 @@ def _day(arrival: Arrival, session: "Session") -> dict[str, Any]:
     description="Bars of every session on the desk's clock (market.bar_minutes): aggregated from the source's bars, or "
     "built from ticks by the builder that the live feed uses.",
 )
-def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
+def bars(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.MaterializeResult[None]:
     """Put every session that came in on the desk's clock."""
     from dagster_project.market import source_store
 
@@ -168,7 +176,9 @@ def bars(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) ->
     kinds={"parquet", "numba"},
     description="Feature rows of every bar, by the compiled step that the live strategy runner uses.",
 )
-def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.MaterializeResult[None]:
+def features(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
     from feature_store.features import feature_table
 
@@ -204,7 +214,9 @@ def features(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
     "return over as many bars as the strategy holds.",
 )
 def labels(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], offline: OfflineStoreResource
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
 ) -> Any:
     """Label what may be trained on."""
     from feature_store.offline import training_frame
@@ -263,7 +275,7 @@ def horizon_bars(settings: Settings) -> int:
     blocking=True,
     description="Prices that can be, in order of time, inside their sessions; else nothing is trained.",
 )
-def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
+def prices_are_sane(offline: dg.ResourceParam[OfflineStoreResource]) -> dg.AssetCheckResult:
     """Check all stored bars."""
     from feature_store.checks import inside_sessions, monotone_times, price_sanity
 
@@ -274,7 +286,9 @@ def prices_are_sane(offline: OfflineStoreResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=bars, description="Few intervals lack all bars, and each tradable instrument has most of its.")
-def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
+def sessions_are_covered(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
     """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
     from feature_store.checks import instrument_coverage, missing_intervals
 
@@ -293,7 +307,9 @@ def sessions_are_covered(settings: dg.ResourceParam[Settings], offline: OfflineS
     blocking=True,
     description="The newest session at once and in micro-batches, as live: equal bit for bit, and finite where warm.",
 )
-def history_equals_live(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
+def history_equals_live(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
     """Check parity on the newest session, and what was stored."""
     from feature_store import checks
 
@@ -306,7 +322,9 @@ def history_equals_live(settings: dg.ResourceParam[Settings], offline: OfflineSt
 @dg.asset_check(
     asset=features, blocking=True, description="A feature row does not change when what follows it becomes known."
 )
-def features_know_no_future(settings: dg.ResourceParam[Settings], offline: OfflineStoreResource) -> dg.AssetCheckResult:
+def features_know_no_future(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
     """Check prefixes of the newest session."""
     from feature_store import checks
 
@@ -321,7 +339,7 @@ def features_know_no_future(settings: dg.ResourceParam[Settings], offline: Offli
     description="Labels end after their decision, the same day, before the replayed session opens.",
 )
 def labels_end_before_replay(
-    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource, labels: Any
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], labels: Any
 ) -> dg.AssetCheckResult:
     """Check every label of the training set."""
     from dagster_project.checks import labels_end_in_time

@@ -87,7 +87,7 @@ def momentum_model(
             "feature_schema_hash": frame.schema.hash,
             "training_data_digest": trained.data_digest,
             "packed_bytes": sum(len(content) for content in packed.files.values()),
-            "packed_largest_difference": candidate.parity.largest_difference,
+            "packed_largest_difference": f"{candidate.parity.largest_difference:.3g}",
             "git_commit": code_commit(),
         }
     )
@@ -106,8 +106,6 @@ def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(
         metadata={
             "market": momentum_model.market,
-            **{name: round(float(value), 5) for name, value in trained.metrics.items()},
-            "folds": _fold_table(trained.folds),
             "forward_return_by_score_decile": dg.MetadataValue.md(
                 column_plot(
                     _decile_returns_bps(trained.oof), "Mean forward return by score decile, bps, lowest score first"
@@ -116,8 +114,16 @@ def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult[None]:
             "auc_by_fold": dg.MetadataValue.md(
                 line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
             ),
+            "folds": _fold_table(trained.folds),
+            **{name: _rounded(name, value) for name, value in trained.metrics.items()},
         }
     )
+
+
+def _rounded(name: str, value: float) -> int | float:
+    if float(value).is_integer():
+        return int(value)
+    return round(float(value), 2 if name.endswith("_bps") else 4)
 
 
 def _fold_table(folds: Any) -> dg.TableMetadataValue:
@@ -162,12 +168,12 @@ def _decile_returns_bps(oof: "OutOfFold") -> list[float]:
 def momentum_version(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    mlflow: MlflowResource,
+    mlflow: dg.ResourceParam[MlflowResource],
     momentum_model: Candidate,
     labels: Any,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
     """Judge the candidate against the champion, and register it whatever the verdict."""
-    from models_registry.description import describe, plots
+    from models_registry.description import describe, failures, plots
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
@@ -226,11 +232,11 @@ def momentum_version(
                 check_name="skill_gate",
                 passed=gate.passed,
                 severity=dg.AssetCheckSeverity.WARN,
-                description="passed: the sensor promotes it"
+                description=f"{MODEL_NAME} version {version} passed: the sensor promote_champion promotes it."
                 if gate.passed
-                else "failed: nothing is promoted. "
-                + "; ".join(f"{c.name}: {c.observed}" for c in gate.checks if not c.passed),
-                metadata={c.name: f"{c.observed} (asked: {c.required})" for c in gate.checks},
+                else f"{MODEL_NAME} version {version} is not promoted: {failures(gate)}.",
+                metadata={c.name: f"{'✓' if c.passed else '✗'} {c.observed} (asked: {c.required})" for c in gate.checks}
+                | {"mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version))},
             )
         ],
     )
@@ -249,7 +255,7 @@ def _gate_table(gate: GateResult) -> str:
     asset=momentum_model, blocking=True, description="No training row knows anything of the replayed session."
 )
 def training_ends_before_replay(
-    settings: dg.ResourceParam[Settings], offline: OfflineStoreResource, momentum_model: Candidate
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], momentum_model: Candidate
 ) -> dg.AssetCheckResult:
     """Compare the last label's end with the replayed session's open."""
     replayed, end_ns = replayed_session(offline.store(), settings.market), momentum_model.trained.training_end_ns

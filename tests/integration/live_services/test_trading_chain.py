@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.kafka import EventProducer, connection, create_topics, read_topic
 from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.chain import Stamp
 from live_services.domain.clock import session_end_ns
@@ -18,7 +18,7 @@ from live_services.domain.events import Event, StrategyModelAssigned, Watermark,
 from live_services.domain.strategy import Assignment, LoadedModel
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 from live_services.runtime import run_service
-from live_services.services.market_feed import Replay, last_watermarks, run_market_feed
+from live_services.services.market_feed import Replay, last_watermarks, replay_session, run_market_feed
 from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
@@ -26,6 +26,7 @@ from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, Settings, StrategySettings
 from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
+from tests.trading_desk import assert_market_is_whole
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 PAPER = broker_topics("paper")
@@ -122,3 +123,44 @@ async def test_a_feed_that_starts_again_adds_nothing(config: Settings) -> None:
     before = len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)])
     assert await run_market_feed(config, stop, replay=REPLAY)
     assert len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)]) == before
+
+
+class Died(Exception):
+    """The feed's process ended."""
+
+
+class DyingProducer(EventProducer):
+    """Sends so many records, and no more."""
+
+    def __init__(self, kafka: KafkaSettings, lives: int) -> None:
+        super().__init__(kafka)
+        self._lives = lives
+
+    async def produce_watermark(self, *arguments: Any) -> None:
+        await self._live()
+        await super().produce_watermark(*arguments)
+
+    async def produce_frame(self, *arguments: Any) -> None:
+        await self._live()
+        await super().produce_frame(*arguments)
+
+    async def _live(self) -> None:
+        self._lives -= 1
+        if self._lives < 0:
+            await self.flush()
+            raise Died
+
+
+async def test_a_feed_that_died_between_two_partitions_goes_on_where_each_of_them_ends(config: Settings) -> None:
+    stop = asyncio.Event()
+    for lives in (1, 300, 600):  # so that one partition is a frame ahead; the first time the other one is empty
+        reached = await last_watermarks(config.kafka, MARKET_TICKS)
+        with pytest.raises(Died):
+            async with DyingProducer(config.kafka, lives) as producer:
+                await replay_session(REPLAY, config, producer, reached=reached, stop=stop)
+        now = await last_watermarks(config.kafka, MARKET_TICKS)
+        assert now.keys() == ({0} if lives == 1 else {0, 1})
+        assert all(now[p] > reached[p] for p in reached)
+        assert lives == 1 or now[0] != now[1]
+    assert await run_market_feed(config, stop, replay=REPLAY)
+    assert_market_is_whole([r async for r in read_topic(config.kafka, MARKET_TICKS.name)], REPLAY)

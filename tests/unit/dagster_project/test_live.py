@@ -35,16 +35,18 @@ def _record(topic, offset, event=None):
 
 def test_answers_become_observations_in_order_of_event_time():
     records = [_record("models.loaded", 4, _loaded(2_000)), _record("models.refused", 0, _refused(1_000))]
-    observations, cursor = observe(records, {})
+    observations, cursor = observe(records, {}, lambda name, version: f"SYNTHETIC {name} {version}")
     assert [o.metadata["state"].value for o in observations] == ["REFUSED", "loaded"]
     assert {o.asset_key.to_user_string() for o in observations} == {"live_model"}
     assert observations[0].metadata["reason"].value == "its digest differs"
     assert observations[1].metadata["version"].value == "3"
+    assert observations[1].metadata["trained_on"].value == "SYNTHETIC momentum 3"
+    assert observations[1].metadata["event_time"].value.endswith(" IST")
     assert cursor == {"models.loaded[0]": 4, "models.refused[0]": 0}
 
 
 def test_a_record_that_is_no_event_is_passed_over_and_not_read_again():
-    observations, cursor = observe([_record("models.loaded", 7)], {"models.loaded[0]": 3})
+    observations, cursor = observe([_record("models.loaded", 7)], {"models.loaded[0]": 3}, lambda _name, _version: "")
     assert observations == []
     assert cursor == {"models.loaded[0]": 7}
 

@@ -13,7 +13,7 @@ from live_services.domain.service import EventRecord, Record, TaskId
 from live_services.domain.topics import Topic
 from live_services.merge import Source
 from live_services.task import PromiseBroken, Received, TaskRun, UndeclaredOutput
-from tests.toy_chain import OPEN_NS, PAPER, SESSION, UNIVERSE, RiskState, ToyRisk, toy_signal
+from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, RiskState, ToyRisk, toy_signal
 
 RAW, SNAPSHOTS = PAPER.signals_raw, PAPER.pnl_snapshots
 
@@ -109,3 +109,20 @@ def test_a_service_that_breaks_its_word_ends_the_process(service: Any, failure: 
     feeder.mark(RAW, 1)
     with pytest.raises(failure, match="toy_risk"):
         feeder.outputs()
+
+
+@pytest.mark.parametrize("when", ["before the first session", "after the last signal"])
+def test_a_bad_record_on_a_lagged_input_is_a_dead_letter_at_the_latest_when_the_next_session_opens(when: str) -> None:
+    feeder = Feeder(ToyRisk())
+    if when == "after the last signal":
+        feeder.mark(RAW, 0)
+        feeder.outputs()
+        feeder.mark(SNAPSHOTS, 30 * SECOND_NS)
+    feeder.push(SNAPSHOTS, toy_signal(0, OPEN_NS, 1.0, 1.0), b"garbage")
+    session = SESSION if when == "before the first session" else NEXT_SESSION
+    feeder.push(RAW, watermark(RAW, 0, session, session.open_ns))
+    feeder.push(RAW, watermark(RAW, 0, session, session.open_ns + SECOND_NS))
+    letters = [e for e in feeder.outputs() if isinstance(e, DeadLetter)]
+    assert [(letter.topic, letter.offset) for letter in letters] == [(SNAPSHOTS.name, feeder.offsets[SNAPSHOTS.name])]
+    assert feeder.run.positions()[SNAPSHOTS.name, 0].offset == feeder.offsets[SNAPSHOTS.name] + 1
+    assert feeder.outputs() == []

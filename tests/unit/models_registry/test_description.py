@@ -2,8 +2,19 @@ from models_registry.description import describe, plots
 from tests.models_registry_frames import FAILED_GATE, sidecar, trained
 
 
+def shown(text):
+    """Give what MLflow shows: its tables need an entity at the end of a cell to keep columns apart."""
+    return text.replace("&emsp;|", " |")
+
+
+def test_columns_are_kept_apart_where_the_interface_has_no_padding():
+    rows = [line for line in describe(sidecar()).splitlines() if line.startswith("| ")]
+    assert rows
+    assert all(row.count("&emsp;|") == row.count("|") - 1 for row in rows)
+
+
 def test_the_description_compares_candidate_baseline_and_champion():
-    text = describe(sidecar(), sidecar(), "3")
+    text = shown(describe(sidecar(), sidecar(), "3"))
     assert "| out of fold | candidate | naive baseline | champion v3 |" in text
     assert "SYNTHETIC test" in text
     assert "from 2026-01-05 to 2026-01-16" in text
@@ -12,13 +23,17 @@ def test_the_description_compares_candidate_baseline_and_champion():
 
 
 def test_without_a_champion_its_column_is_empty():
-    assert "| AUC, out of fold | 0." in describe(sidecar())
-    assert describe(sidecar()).count("| – |") >= 8
+    text = shown(describe(sidecar()))
+    assert "| naive baseline | champion (none yet) |" in text
+    assert "| AUC, out of fold | 0." in text
+    assert text.count("| – |") >= 8
 
 
-def test_a_failed_gate_is_written_in_bold():
-    text = describe(sidecar(gate_result=FAILED_GATE))
-    assert "gate **did not pass**" in text
+def test_a_failed_gate_is_written_in_bold_and_says_why_before_anything_else():
+    text = shown(describe(sidecar(gate_result=FAILED_GATE)))
+    verdict = "gate **did not pass**, so this version is not promoted: auc_above_chance saw 0.49, asked for > 0.5."
+    assert verdict in text
+    assert text.index(verdict) < text.index("| out of fold")
     assert "| auc_above_chance | **failed** | 0.49 | > 0.5 |" in text
 
 

@@ -74,6 +74,7 @@ def test_a_champion_of_the_same_market_must_be_beaten():
     assert judge(champion=worse, champion_version="3").passed
     equal = judge(champion=champion, champion_version="3")
     assert failed(equal) == ["auc_above_champion"]
+    assert equal.checks[6].observed.endswith("the same as champion v3")
     assert "champion v3" in equal.checks[6].required
 
 

@@ -69,6 +69,7 @@ def test_a_promotion_is_recorded_moved_and_announced(desk):
     (entry,) = desk.ledger.history("momentum")
     assert (entry.by, entry.reason, entry.at_ns) == ("asha", "better", 5)
     assert entry.evidence["gate"]["passed"] is True
+    assert entry.evidence["market"].startswith("SYNTHETIC")
     assert entry.evidence["artifact_sha256"] == packed().sha256
     assert desk.may_run("1") is None
     assert desk.promote("2").previous_version == "1"

@@ -1,0 +1,86 @@
+"""What a traded session says of its models, and what the registry says of them: the same."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from live_services.domain.events import ModelLoaded, ModelStamped, SignalGenerated, StrategyModelAssigned
+from live_services.domain.topics import MODELS_LOADED
+from tests.trading_desk import MODEL, PAPER, Log, OpenDesk, events
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+STAMPED = (
+    PAPER.signals_raw,
+    PAPER.signals_validated,
+    PAPER.signals_rejected,
+    PAPER.orders_submitted,
+    PAPER.orders_filled,
+)
+
+
+@pytest.mark.parametrize("topic", STAMPED, ids=lambda topic: topic.name)
+def test_every_signal_order_and_fill_names_a_version_and_the_schema_hash_that_mlflow_has_of_it(
+    open_desk: OpenDesk, reference: Log, topic
+) -> None:
+    said = events(reference[topic.name])
+    assert said
+    assert all(isinstance(event, ModelStamped) for event in said)
+    named = {(event.model_name, event.model_version, event.feature_schema_hash) for event in said}
+    assert {name for name, _, _ in named} == {MODEL}
+    for name, version, schema_hash in named:
+        assert version == open_desk.versions.champion
+        assert open_desk.desk.registry.sidecar(name, version).feature_schema_hash == schema_hash
+        assert tags_in_mlflow(open_desk, name, version)["feature_schema_hash"] == schema_hash
+
+
+def tags_in_mlflow(open_desk: OpenDesk, name: str, version: str) -> dict[str, str]:
+    """Ask MLflow itself, past our own client."""
+    address = f"{open_desk.desk.settings.mlflow.tracking_uri}/api/2.0/mlflow/model-versions/get"
+    found = requests.get(address, params={"name": name, "version": version}, timeout=10).json()["model_version"]
+    return {tag["key"]: tag["value"] for tag in found["tags"]}
+
+
+def test_a_signal_has_the_features_of_its_version_in_their_order_and_its_thresholds(
+    open_desk: OpenDesk, reference: Log
+) -> None:
+    sidecar = open_desk.desk.registry.sidecar(MODEL, open_desk.versions.champion)
+    signals = events(reference[PAPER.signals_raw.name])
+    for signal in signals:
+        assert isinstance(signal, SignalGenerated)
+        assert tuple(signal.features) == tuple(column.name for column in sidecar.feature_schema)
+    opens = [s for s in signals if isinstance(s, SignalGenerated) and s.intent == "open"]
+    assert {s.threshold for s in opens} <= {sidecar.buy_threshold, sidecar.sell_threshold}
+    assert opens
+
+
+def test_each_stage_passes_on_the_model_of_the_signal_that_it_answers(reference: Log) -> None:
+    stamped = {e.event_id: e for topic in STAMPED for e in events(reference[topic.name]) if isinstance(e, ModelStamped)}
+    answers = [e for e in stamped.values() if e.causation_id != e.event_id]
+    assert answers
+    for event in answers:
+        head = stamped[event.correlation_id]
+        assert isinstance(head, SignalGenerated)
+        assert event.causation_id in stamped
+        for field in ("model_name", "model_version", "feature_schema_hash", "strategy", "instrument_token", "broker"):
+            assert getattr(event, field) == getattr(head, field), (event.event_type, field)
+
+
+def test_the_version_that_trades_was_assigned_and_announced_with_the_digest_of_its_file(
+    open_desk: OpenDesk, reference: Log
+) -> None:
+    sidecar = open_desk.desk.registry.sidecar(MODEL, open_desk.versions.champion)
+    assigned = events(reference[PAPER.control.name])
+    loaded = events(reference[MODELS_LOADED.name])
+    assert len(assigned) == len(loaded) == 2, "one for each market partition"
+    for event in assigned:
+        assert isinstance(event, StrategyModelAssigned)
+        assert (event.model_version, event.event_time_ns) == (
+            open_desk.versions.champion,
+            open_desk.desk.session.open_ns,
+        )
+    for event in loaded:
+        assert isinstance(event, ModelLoaded)
+        assert event.artifact_sha256 == sidecar.artifact_sha256["flat.npz"]
+        assert event.causation_id in {a.event_id for a in assigned}

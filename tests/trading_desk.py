@@ -1,0 +1,357 @@
+"""A desk for the big tests: real servers and real service processes under the real supervisor, a model really trained.
+
+The expensive part (Kafka, Valkey, MLflow, a market, trained and registered versions) is made once for a pytest session;
+every session that is traded gets an empty log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from feature_store.features import feature_schema
+from feature_store.market import Session, Ticks
+from feature_store.offline import OfflineStore, training_frame
+from feature_store.synthetic import synthetic_market
+from live_services.adapters.kafka import StoredRecord, connection, read_topic
+from live_services.domain.clock import session_end_ns
+from live_services.domain.events import Event, Watermark, decode_event
+from live_services.domain.frames import decode_frame
+from live_services.domain.topics import MARKET_TICKS, MODELS_LOADED, MODELS_REFUSED, Topic, broker_topics
+from live_services.services.market_feed import Replay, last_watermarks, load_replay
+from live_services.settings import Settings, load_settings
+from live_services.stack import Stack, create_topics, environment
+from live_services.supervision import SERVICES
+from models_registry.gates import SkillLimits, skill_gate
+from models_registry.ledger import PromotionLedger
+from models_registry.packing import build_sidecar, pack, parity
+from models_registry.promotion import PromotionRecord, promote
+from models_registry.registry import Registry
+from models_registry.training import train
+
+MODEL = "momentum"
+PAPER = broker_topics("paper")
+TRADED = (*PAPER, MODELS_LOADED, MODELS_REFUSED)
+"""Everything the services say."""
+
+Log = dict[str, list[StoredRecord]]
+"""Committed records by topic, each partition in order."""
+
+_MARKET = {"instruments": 6, "sessions": 8, "edge_bps": 12.0, "seed": 11}
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What is registered; only the first is champion when a session starts."""
+
+    champion: str
+    successor: str
+    failed_gate: str
+
+
+class Desk:
+    """Servers, services and models of one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.configuration = home / "alpha-panda.toml"
+        self.configure()
+        self.stack = Stack(load_settings())
+
+    # --- settings -------------------------------------------------------------------------------------------------
+
+    def configure(self, *, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0) -> None:
+        """Write the settings that a service reads when it starts."""
+        self.configuration.write_text(
+            f"""\
+dagster.url = "http://127.0.0.1:9" # none is needed, and none is started
+kafka.market_partitions = 2
+market.speed = {speed}
+market.frame_ms = {frame_ms}
+mlflow.poll_seconds = {poll_seconds}
+trading.paper.enabled = true
+trading.paper.risk.max_open_positions = 2 # so that there is something to reject
+"""
+        )
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.settings.mlflow.tracking_uri)
+
+    @property
+    def ledger(self) -> PromotionLedger:
+        return PromotionLedger(self.settings.ledger_url)
+
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def register_versions(self) -> Versions:
+        """Make a market, train on its bars, register three versions and promote the first."""
+        made = synthetic_market(**_MARKET)
+        store = OfflineStore(self.settings.store_root)
+        store.write_universe(made.universe, made.name)
+        for session, bars in zip(made.sessions, made.bars, strict=True):
+            store.write_bars(session, made.universe, bars, made.name)
+        store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
+        frame = training_frame(store, made.sessions, feature_schema(None, 1), horizon_bars=10)
+        versions = []
+        limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
+        algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
+        for algorithm, asked in zip(algorithms, limits, strict=True):
+            trained = train(frame, algorithm, seed=7, buy_quantile=0.92, sell_quantile=0.08)  # to trade often
+            packed = pack(trained.estimator, trained.golden_rows)
+            agreement = parity(packed, trained.estimator, frame.X[::50])
+            sidecar = build_sidecar(
+                trained,
+                frame,
+                packed,
+                skill_gate(trained, agreement, market=frame.market, limits=asked),
+                model_name=MODEL,
+                git_commit="tests",
+                created_by="tests",
+                created_at_ns=time.time_ns(),
+            )
+            versions.append(self.registry.register(packed, sidecar, description="made by the tests"))
+        self.promote(versions[0])
+        return Versions(*versions)
+
+    def promote(
+        self,
+        version: str,
+        *,
+        registry: Registry | None = None,
+        announce: Callable[[PromotionRecord], None] = lambda _: None,
+        override: str | None = "a test",
+    ) -> PromotionRecord:
+        """Promote to champion as a person does, overruling the gate if it says no."""
+        return promote(
+            registry or self.registry,
+            self.ledger,
+            MODEL,
+            version,
+            "champion",
+            promoted_by="tests",
+            reason="a test",
+            override=override,
+            now_ns=time.time_ns(),
+            announce=announce,
+        )
+
+    def stored_file(self, version: str, file: str) -> Path:
+        """Where MLflow keeps a file of a version."""
+        run_of = self.registry.version(MODEL, version).source.removeprefix("models:/")
+        found = [
+            p for p in (self.home / "mlflow" / "artifacts").rglob(f"{run_of}/**/{file}") if "extra_files" in p.parts
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    # --- a traded session -----------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        (session,) = OfflineStore(self.settings.store_root).sessions("ticks")
+        return session
+
+    @contextmanager
+    def trading(self, *, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0) -> Iterator[None]:
+        """Run all services on an empty log for as long as the block lasts."""
+        self.configure(speed=speed, frame_ms=frame_ms, poll_seconds=poll_seconds)
+        asyncio.run(_empty_log(self.settings))
+        with redis.Redis.from_url(self.settings.redis.url.get_secret_value()) as client:
+            client.flushdb()
+        self.stack.start_services()
+        try:
+            yield
+        finally:
+            self.stack.supervisor.stop_group(SERVICES)
+
+    def traded(self, *, speed: float = 0.0, frame_ms: int = 1000) -> Log:
+        """Trade the session to its end and give what was said."""
+        with self.trading(speed=speed, frame_ms=frame_ms):
+            self.wait_for_close()
+            return self.log()
+
+    def wait_for_close(self, seconds: float = 120) -> None:
+        """Wait until the portfolio has passed the session's end."""
+        end_ns = session_end_ns(self.session)
+        self.until(lambda: self.watermark_ns(PAPER.pnl_snapshots) >= end_ns, seconds)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 90) -> None:
+        """Wait for a condition; fail at once when a service has given up."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.stack.supervisor.require_alive(SERVICES)
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain; logs in {self.stack.supervisor.logs}"
+            time.sleep(0.2)
+
+    # --- what is on the log ---------------------------------------------------------------------------------------
+
+    def records(self, topic: Topic) -> list[StoredRecord]:
+        return asyncio.run(_read(self.settings, topic))
+
+    def events(self, topic: Topic) -> list[Event]:
+        return events(self.records(topic))
+
+    def watermark_ns(self, topic: Topic) -> int:
+        """Committed watermark of a topic: that of the partition furthest behind."""
+        partitions = range(topic.partitions(self.settings.kafka.market_partitions))
+        if topic == MARKET_TICKS:  # too long to be read again and again
+            ends = asyncio.run(last_watermarks(self.settings.kafka, topic))
+            return min(ends[p][1] if p in ends else 0 for p in partitions)
+        reached = dict.fromkeys(partitions, 0)
+        for record in self.records(topic):
+            headers = dict(record.headers)
+            if headers["event_type"] == b"watermark":
+                reached[record.partition] = int(headers["event_time_ns"])
+        return min(reached.values())
+
+    def assert_market_is_whole(self) -> None:
+        """Compare the market topic with the stored session."""
+        assert_market_is_whole(self.records(MARKET_TICKS), load_replay(self.settings))
+
+    def log(self) -> Log:
+        """Give everything the services said, once all transactions are settled."""
+        asyncio.run(_until_settled(self.settings))
+        return {topic.name: self.records(topic) for topic in TRADED} | {
+            topic.dlq: asyncio.run(_read_named(self.settings, topic.dlq)) for topic in (MARKET_TICKS, *PAPER)
+        }
+
+    # --- processes ------------------------------------------------------------------------------------------------
+
+    def pid_of(self, program: str) -> int:
+        return next(p.pid for p in self.stack.supervisor.processes() if p.name == program)
+
+    def kill(self, program: str) -> int:
+        """End a process by SIGKILL; give its pid."""
+        pid = self.pid_of(program)
+        assert pid, f"{program} does not run"
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def is_back(self, program: str, after: int) -> bool:
+        return self.pid_of(program) not in (0, after)
+
+
+def events(records: list[StoredRecord]) -> list[Event]:
+    """Decode what is no watermark."""
+    decoded = [decode_event(record.value) for record in records]
+    return [event for event in decoded if not isinstance(event, Watermark)]
+
+
+def facts(log: Log) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """What was said, by topic and partition and in order: every field but the basis."""
+    said: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for topic, records in log.items():
+        partitions = said.setdefault(topic, {})
+        for record in records:
+            for event in events([record]):
+                fields = json.loads(event.model_dump_json(exclude={"basis"}))
+                partitions.setdefault(record.partition, []).append(fields)
+    return said
+
+
+def assert_market_is_whole(records: list[StoredRecord], replayed: Replay) -> None:
+    """Every tick of the session once, and watermarks that only rise, on every partition of a market topic."""
+    universe, ticks = replayed.universe, replayed.market
+    assert isinstance(ticks, Ticks)
+    partitions = sorted({record.partition for record in records})
+    whose = universe.partition_of(ticks.instrument, len(partitions))
+    for partition in partitions:
+        watermarks, tables = [], []
+        for record in (r for r in records if r.partition == partition):
+            if dict(record.headers)["event_type"] == b"watermark":
+                watermarks.append(decode_event(record.value).event_time_ns)
+                continue
+            frame = decode_frame(record.value, record.headers, universe)
+            watermarks.append(frame.watermark_ns)
+            tables.append(frame.table)
+        assert watermarks == sorted(set(watermarks))
+        assert watermarks[-1] == session_end_ns(replayed.session)
+        expected = ticks[whose == partition]
+        for column in ("instrument", "event_time_ns", "last_price", "day_volume"):
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(table, column) for table in tables]), getattr(expected, column)
+            )
+
+
+async def _read(settings: Settings, topic: Topic) -> list[StoredRecord]:
+    return await _read_named(settings, topic.name)
+
+
+async def _read_named(settings: Settings, topic: str) -> list[StoredRecord]:
+    return [record async for record in read_topic(settings.kafka, topic)]
+
+
+async def _empty_log(settings: Settings) -> None:
+    """Delete all topics, and with them the groups' offsets, and create them anew."""
+    admin = AIOKafkaAdminClient(**connection(settings.kafka))
+    await admin.start()
+    try:
+        async with asyncio.timeout(30):
+            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
+                await admin.delete_topics(names)
+                await asyncio.sleep(0.2)
+    finally:
+        await admin.close()
+    await create_topics(settings)
+
+
+async def _until_settled(settings: Settings) -> None:
+    """Wait for the markers of the last transactions: they are written after a commit has returned."""
+    partitions = [
+        TopicPartition(t.name, p) for t in TRADED for p in range(t.partitions(settings.kafka.market_partitions))
+    ]
+    async with (
+        asyncio.timeout(30),
+        AIOKafkaConsumer(**connection(settings.kafka), isolation_level="read_committed") as committed,
+        AIOKafkaConsumer(**connection(settings.kafka)) as everything,
+    ):
+        while await committed.end_offsets(partitions) != await everything.end_offsets(partitions):
+            await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class OpenDesk:
+    """A desk whose servers run and whose versions are registered, and a session it traded."""
+
+    desk: Desk
+    versions: Versions
+
+
+@pytest.fixture(scope="session")
+def open_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDesk]:
+    """Kafka, Valkey and MLflow under the supervisor, a market in the store, a champion and two other versions."""
+    home = tmp_path_factory.mktemp("desk")
+    chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(home / "alpha-panda.toml")}
+    with environment(chosen):
+        desk = Desk(home)
+        try:
+            desk.stack.start_servers(tell=lambda _: None)
+            desk.stack.wait_ready(tell=lambda _: None)
+            yield OpenDesk(desk, desk.register_versions())
+        finally:
+            desk.stack.stop()
+
+
+@pytest.fixture(scope="session")
+def reference(open_desk: OpenDesk) -> Mapping[str, list[StoredRecord]]:
+    """The log of one session, fed as fast as it goes in frames of a second, in which nothing died."""
+    return open_desk.desk.traded()
