@@ -179,6 +179,9 @@ def _run(demo: Demo) -> None:
             version = _train_and_promote(demo, stack, settings)
             if version is not None:
                 asyncio.run(_replay_and_explain(demo, stack, settings))
+            elif demo.options.keep:
+                stack.start_services()
+                demo.tell("every service runs; the replay starts as soon as a person promotes a version")
             _finish(demo)
             kept = demo.options.keep
         finally:

@@ -97,7 +97,7 @@ def describe_error(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"there is no such setting{_instead(problem['loc'])}"
-        lines.append(f"  {key}: {message}{seen}, from {origin}")
+        lines.append(f"  {key} (from {origin}): {message}{seen}")
     return "Wrong settings:\n" + "\n".join(lines) + "\nCorrect or remove them; what is not set has a default."
 
 

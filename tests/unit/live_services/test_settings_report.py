@@ -49,6 +49,7 @@ def test_a_wrong_setting_is_named_with_its_key_value_and_origin(monkeypatch):
     with pytest.raises(ValidationError) as caught:
         load_settings()
     text = describe_error(caught.value)
-    assert "kafka.market_partitions: Input should be greater than or equal to 1 (it is '0')" in text
-    assert "environment KAFKA__MARKET_PARTITIONS" in text
-    assert "kafka.partitions: there is no such setting, from environment KAFKA__PARTITIONS" in text
+    assert "kafka.market_partitions (from environment KAFKA__MARKET_PARTITIONS): Input should be greater" in text
+    assert "(it is '0')" in text
+    assert "kafka.partitions (from environment KAFKA__PARTITIONS): there is no such setting" in text
+    assert "did you mean market_partitions?" in text
