@@ -97,12 +97,11 @@ def test_the_run_fills_the_days_that_came_in(desk, first_run):
     assert {"2026-01-05", "2026-01-21"} <= days
 
 
-def test_a_range_of_days_is_one_run_and_says_where_no_session_was(desk, first_run):
+def test_a_range_of_days_is_one_run_and_a_generated_market_has_no_weekend(desk, first_run):
     span = {"dagster/asset_partition_range_start": "2026-01-09", "dagster/asset_partition_range_end": "2026-01-12"}
     events = desk.materialise("market_day", **span).get_asset_materialization_events()
     found = {event.partition: event.step_materialization_data.materialization.metadata for event in events}
-    assert sorted(found) == ["2026-01-09", "2026-01-10", "2026-01-11", "2026-01-12"]
-    assert found["2026-01-10"]["session"].value == "no session"
+    assert sorted(found) == ["2026-01-09", "2026-01-12"]
     assert found["2026-01-12"]["bars"].value == 10 * 375
 
 

@@ -78,6 +78,24 @@ def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, toda
     assert len(keys) == settings.market.synthetic.sessions + 1  # no weekend waits for ever as a missing day
 
 
+def test_a_day_without_a_session_in_the_files_says_so(tmp_path):
+    bars = tmp_path / "bars.csv"
+    row = "{}T09:15:00+05:30,AAA,100,101,99,100,500"
+    rows = [row.format(day) for day in ("2026-01-09", "2026-01-12")]
+    bars.write_text("\n".join(["timestamp,symbol,open,high,low,close,volume", *rows]))
+    settings = load_settings(alpha_panda_home=tmp_path, market={"source": "files", "bars_file": bars})
+    asset = definitions(settings, dt.date(2026, 2, 1)).get_assets_def("market_day")
+    span = {"dagster/asset_partition_range_start": "2026-01-09", "dagster/asset_partition_range_end": "2026-01-10"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([asset], instance=instance, resources=resources(settings), tags=span)
+    found = {
+        e.partition: e.step_materialization_data.materialization.metadata
+        for e in done.get_asset_materialization_events()
+    }
+    assert found["2026-01-09"]["bars"].value == 1
+    assert found["2026-01-10"]["session"].value == "no session"
+
+
 def test_the_launchpad_shows_no_address_and_no_path(settings):
     configurable = dg.ConfigurableResource | dg.ConfigurableIOManager
     assert not [name for name, value in resources(settings).items() if isinstance(value, configurable)]
