@@ -156,19 +156,21 @@ class Stack:
         if settings.kafka.bootstrap_servers:
             tell(f"Kafka: using {settings.kafka.bootstrap_servers}")
         else:
-            specs.append(kafka_spec(self.home / "kafka", free_port(ports.kafka), progress=progress))
+            specs.append(kafka_spec(self.home / "kafka", _port("kafka", ports.kafka, tell), progress=progress))
         if settings.redis.url.get_secret_value():
             tell("Redis: using the one that REDIS__URL names")
         else:
-            specs.append(valkey_spec(self.home / "valkey", free_port(ports.redis)))
+            specs.append(valkey_spec(self.home / "valkey", _port("redis", ports.redis, tell)))
         if settings.mlflow.tracking_uri:
             tell(f"MLflow: using {settings.mlflow.tracking_uri}")
         else:
-            specs.append(research_servers.mlflow_spec(self.home / "mlflow", free_port(ports.mlflow)))
+            specs.append(research_servers.mlflow_spec(self.home / "mlflow", _port("mlflow", ports.mlflow, tell)))
         if settings.dagster.url:
             tell(f"Dagster: using {settings.dagster.url}")
         else:
-            specs += research_servers.dagster_specs(self.home / "dagster", self.environment, free_port(ports.dagster))
+            specs += research_servers.dagster_specs(
+                self.home / "dagster", self.environment, _port("dagster", ports.dagster, tell)
+            )
         return tuple(specs)
 
     def _service_program(self, service: str, scope: Scope) -> Program:
@@ -216,6 +218,13 @@ class Stack:
             self.supervisor.kill()
         stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
         endpoints_file(self.home).unlink(missing_ok=True)
+
+
+def _port(server: str, preferred: int, tell: Tell) -> int:
+    port = free_port(preferred)
+    if preferred not in (0, port):
+        tell(f"{server}: port {preferred} is in use, so it takes {port}")
+    return port
 
 
 def program_name(service: str, scope: Scope) -> str:

@@ -23,6 +23,12 @@ _QUIET: Final = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+_ABOUT: Final = (
+    "Aliases: *challenger* is scored in shadow, *champion* trades on paper, *live* trades real money. They are moved "
+    "by Dagster's sensor and jobs or by `alpha-panda models promote`, which keep the ledger "
+    "(`alpha-panda models history`); one moved here by hand is refused by the strategy runner."
+)
+
 
 def write(
     registry: Registry,
@@ -63,7 +69,7 @@ def write(
                 extra_files=[str(path) for path in extra],
             )
     try:
-        client.create_registered_model(sidecar.model_name)
+        client.create_registered_model(sidecar.model_name, description=_ABOUT)
     except RestException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,7 @@ _log = structlog.get_logger(__name__)
 
 _MAX_IN_FLIGHT: Final = 256  # records sent and not yet acknowledged; more only fills memory
 _LAST_RECORD_SECONDS: Final = 10.0
+_LAST_RECORDS: Final = 64  # looked at for a watermark; garbage behind it must not end the feed
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 
@@ -193,7 +194,13 @@ async def run_market_feed(
 
 
 async def last_watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:
-    """Read what each partition of a market topic ends with: session open and watermark; empty partitions are absent."""
+    """Read what each partition of a market topic ends with: session open and watermark; empty partitions are absent.
+
+    Raises
+    ------
+    FeedError
+        If Kafka does not give the records, or none of the last ones is a feed's.
+    """
     consumer = AIOKafkaConsumer(**connection(kafka), enable_auto_commit=False)
     await consumer.start()
     try:
@@ -203,32 +210,43 @@ async def last_watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, tuple
         found = {}
         for partition in partitions:
             if ends[partition] > begins[partition]:
-                last = await _record_at(consumer, partition, ends[partition] - 1)
-                found[partition.partition] = _watermark_of(last.value, dict(last.headers))
+                first = max(begins[partition], ends[partition] - _LAST_RECORDS)
+                records = await _records(consumer, partition, first, ends[partition])
+                found[partition.partition] = _last_watermark(partition, records)
         return found
     finally:
         await consumer.stop()
 
 
-async def _record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Any:
-    consumer.seek(partition, offset)
+async def _records(consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int) -> list[Any]:
+    consumer.seek(partition, first)
+    records: list[Any] = []
     deadline = time.monotonic() + _LAST_RECORD_SECONDS
     while time.monotonic() < deadline:
-        for record in (await consumer.getmany(partition, timeout_ms=500)).get(partition, ()):
-            if record.offset == offset:
-                return record
+        records += (await consumer.getmany(partition, timeout_ms=500)).get(partition, ())
+        if records and records[-1].offset == end - 1:
+            return records
     raise FeedError(
-        f"Kafka did not give offset {offset} of {partition.topic}[{partition.partition}] in time; try again"
+        f"Kafka did not give offset {end - 1} of {partition.topic}[{partition.partition}] in time; try again"
     )
 
 
-def _watermark_of(value: bytes, headers: Mapping[str, bytes]) -> tuple[int, int]:
-    if headers.get("event_type", b"").decode() in FRAME_TOPICS:
-        return int(headers["session_open_ns"]), int(headers["watermark_ns"])
-    event = decode_event(value)
-    if not isinstance(event, Watermark):
-        raise FeedError(f"the market topic ends with a {event.event_type}; only a feed may write there")
-    return event.session_open_ns, event.event_time_ns
+def _last_watermark(partition: TopicPartition, records: Sequence[Any]) -> tuple[int, int]:
+    """Session open and watermark of the last record that is a feed's; the stages bury the others in the DLQ."""
+    for record in reversed(records):
+        headers = dict(record.headers)
+        try:
+            if headers.get("event_type", b"").decode() in FRAME_TOPICS:
+                return int(headers["session_open_ns"]), int(headers["watermark_ns"])
+            event = decode_event(record.value)
+        except (ValueError, KeyError):
+            continue
+        if isinstance(event, Watermark):
+            return event.session_open_ns, event.event_time_ns
+    raise FeedError(
+        f"none of the last {len(records)} records of {partition.topic}[{partition.partition}] is a feed's: only a feed "
+        "may write there. Start with an empty Kafka, or remove what does not belong"
+    )
 
 
 def _done_until(session: Session, reached: Mapping[int, tuple[int, int]], partitions: int) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.kafka import EventProducer, connection, create_topics, read_topic
@@ -123,6 +124,14 @@ async def test_a_feed_that_starts_again_adds_nothing(config: Settings) -> None:
     before = len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)])
     assert await run_market_feed(config, stop, replay=REPLAY)
     assert len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)]) == before
+
+
+async def test_a_feed_goes_on_behind_a_record_that_is_no_feeds(config: Settings) -> None:
+    assert await run_market_feed(config, asyncio.Event(), replay=REPLAY)
+    reached = await last_watermarks(config.kafka, MARKET_TICKS)
+    async with AIOKafkaProducer(**connection(config.kafka)) as producer:
+        await producer.send_and_wait(MARKET_TICKS.name, b"garbage", partition=0)
+    assert await last_watermarks(config.kafka, MARKET_TICKS) == reached
 
 
 class Died(Exception):
