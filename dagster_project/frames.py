@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,8 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from feature_store.offline import columns_digest
+
     columns = {name: frame.X[:, k] for k, name in enumerate(frame.schema.names)}
     columns |= {name: getattr(frame, name) for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")}
     facts = {
@@ -63,9 +66,10 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
         "market": frame.market,
         "horizon_bars": frame.horizon_bars,
     }
+    facts["columns_sha256"] = columns_digest(columns)
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     pq.write_table(table, beside)
     beside.replace(path)
 
@@ -76,13 +80,13 @@ def read_frame(path: Path) -> TrainingFrame:
     Raises
     ------
     dagster.Failure
-        If its features are not those that this code computes.
+        If its features are not those that this code computes, or its content is not what was written.
     """
     import numpy as np
     import pyarrow.parquet as pq
 
     from feature_store.features import feature_schema
-    from feature_store.offline import TrainingFrame
+    from feature_store.offline import TrainingFrame, columns_digest
 
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[_FACTS])
@@ -90,6 +94,8 @@ def read_frame(path: Path) -> TrainingFrame:
     schema = feature_schema(facts["names"], seconds // 60)
     if schema.hash != facts["feature_schema_hash"]:
         raise dg.Failure("The features have changed since the labels were made: materialise labels again.")
+    if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:
+        raise dg.Failure(f"{path} is not what was written there: materialise labels again.", allow_retries=False)
     return TrainingFrame(
         X=np.column_stack([table[name].to_numpy() for name in schema.names]),
         **{name: table[name].to_numpy() for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")},

@@ -144,7 +144,7 @@ class OfflineStore:
         MarketDataError
             If ``bars`` are not the session's bars in this store, indexed by its `universe`.
         """
-        bars_digest = _columns_digest(_stored_columns(bars, self.universe()))
+        bars_digest = columns_digest(_stored_columns(bars, self.universe()))
         if bars_digest != self.manifest("bars", session)["digest"]:
             raise MarketDataError(f"these are not the stored bars of {session.date}; compute features from read_bars")
         frame = {
@@ -211,7 +211,7 @@ class OfflineStore:
     def _write_table(
         self, folder: Path, session: Session, columns: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> str:
-        digest = _columns_digest(columns)
+        digest = columns_digest(columns)
         manifest = {
             "market": self.market(),
             "session": session.date.isoformat(),
@@ -234,7 +234,7 @@ class OfflineStore:
         except (pa.ArrowInvalid, OSError) as error:
             raise UnreadableFile(f"{path} cannot be read ({error}); materialise this session again") from error
         columns = {name: table[name].to_numpy() for name in table.column_names}
-        if _columns_digest(columns) != _read_json(folder / "manifest.json")["digest"]:
+        if columns_digest(columns) != _read_json(folder / "manifest.json")["digest"]:
             raise UnreadableFile(f"{path} is not what its manifest says; materialise this session again")
         return columns
 
@@ -349,7 +349,8 @@ def _stored_columns(table: Bars | Ticks, universe: Universe) -> dict[str, NDArra
     return {"instrument_token": universe.tokens[columns.pop("instrument")], **columns}
 
 
-def _columns_digest(columns: Mapping[str, NDArray[Any]]) -> str:
+def columns_digest(columns: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over columns in order: names, dtypes and bytes."""
     sha = hashlib.sha256()
     for name, column in columns.items():
         sha.update(f"{name}:{column.dtype.str};".encode())

@@ -82,6 +82,8 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
+    floor_ns: int = BEGINNING_NS
+    """Open of the session under way: what a lagged input still says of the time before concerns nobody."""
     singles: list[tuple[int, int, int, Single]] = field(default_factory=list)  # heap of (due, time, offset, item)
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
@@ -105,7 +107,7 @@ class _Queue:
     @property
     def covered_ns(self) -> int:
         """Latest event time that may see this lagged input: every whole second strictly before it is complete."""
-        return _second_from(self.watermark_ns)
+        return _second_from(max(self.watermark_ns, self.floor_ns))
 
     @property
     def first_pending_offset(self) -> int | None:
@@ -146,7 +148,8 @@ class Merge:
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        queue.push(time_ns, offset, record)
+        if time_ns >= queue.floor_ns:
+            queue.push(time_ns, offset, record)
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
         """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
@@ -238,13 +241,13 @@ class Merge:
         return min(known, key=lambda s: s.open_ns, default=None)
 
     def open_session(self, session: Session) -> list[Refused]:
-        """Count a lagged input's watermark as the session's open, and drop what it still holds from before.
+        """Count a lagged input as complete up to the session's open, and drop what it still holds from before.
 
         Gives the dropped items that nobody has heard of: dead letters that no later record has released.
         """
         unheard: list[Refused] = []
         for queue in self._lagged:
-            queue.watermark_ns = max(queue.watermark_ns, session.open_ns)
+            queue.floor_ns = session.open_ns
             earlier = sorted((single for single in queue.singles if single[1] < session.open_ns), key=lambda s: s[:3])
             unheard += [item for *_, item in earlier if isinstance(item, Refused)]
             queue.singles = [single for single in queue.singles if single[1] >= session.open_ns]

@@ -406,9 +406,8 @@ def _check_shape(service: Service[Any], settings: Settings) -> None:
 
 
 def _received(record: Any) -> Received:
-    return Received(
-        record.topic, record.partition, record.offset, record.key, record.value or b"", tuple(record.headers)
-    )
+    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
+    return Received(record.topic, record.partition, record.offset, record.key, record.value or b"", headers)
 
 
 def _headers(output: Output) -> list[tuple[str, bytes]]:

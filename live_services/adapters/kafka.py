@@ -40,6 +40,8 @@ _TRANSACTION_RETRY_BACKOFF_MS: Final = 5
 # Larger polls make garbage that costs more than it saves.
 MAX_POLL_RECORDS: Final = 500
 _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
+# A dead letter holds the bytes of any record in base64, a third longer, and must never be what cannot be sent.
+_MAX_LETTER_BYTES: Final = 2 * _MAX_FRAME_BYTES
 _REPLICATION: Final = 3
 _READ_TIMEOUT_MS: Final = 500
 _CREATE_SECONDS: Final = 30.0
@@ -140,10 +142,12 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
 async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replication: int) -> None:
     if not missing:
         return
-    configs = {"max.message.bytes": str(_MAX_FRAME_BYTES)}
-    response = await admin.create_topics(
-        [NewTopic(name, count, replication, topic_configs=configs) for name, count in missing.items()]
-    )
+
+    def topic(name: str, partitions: int) -> NewTopic:
+        largest = _MAX_LETTER_BYTES if name.endswith(".dlq") else _MAX_FRAME_BYTES
+        return NewTopic(name, partitions, replication, topic_configs={"max.message.bytes": str(largest)})
+
+    response = await admin.create_topics([topic(name, count) for name, count in missing.items()])
     for name, code, *message in response.topic_errors:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
@@ -216,7 +220,7 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         transaction_timeout_ms=timeout_ms,
         retry_backoff_ms=_TRANSACTION_RETRY_BACKOFF_MS,
         acks="all",
-        max_request_size=_MAX_FRAME_BYTES,
+        max_request_size=_MAX_LETTER_BYTES,
     )
 
 

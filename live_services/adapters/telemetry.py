@@ -238,22 +238,24 @@ class HealthReporter:
     async def _write(self, client: Redis) -> None:
         from redis.exceptions import RedisError
 
+        gone, self._gone = self._gone, set()  # what comes in while Redis answers waits for the next write
+        portfolios, self._portfolios = self._portfolios, {}
         try:
             async with client.pipeline(transaction=False) as pipe:
-                for key in self._gone:
+                for key in gone:
                     pipe.delete(key)
                 for key, content in self.values.items():
                     pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
-                for key, content in self._portfolios.items():
+                for key, content in portfolios.items():
                     pipe.set(key, content)
                 await pipe.execute()
         except (RedisError, OSError) as failure:
             if not self._away:
                 self._log.warning("redis_is_away", failure=str(failure), consequence="no health and portfolio shown")
             self._away = True
+            self._gone |= gone
+            self._portfolios = portfolios | self._portfolios
         else:
-            self._gone.clear()
-            self._portfolios.clear()
             if self._away:
                 self._log.info("redis_is_back")
             self._away = False

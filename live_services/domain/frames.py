@@ -173,7 +173,7 @@ def _columns(value: bytes, schema: Any) -> dict[str, NDArray[Any]]:
             if reader.schema != schema:
                 raise BadFrame(f"columns are {reader.schema.names}, not {schema.names} of the expected types")
             batches = list(reader)
-    except (pa.ArrowInvalid, OSError) as cause:
+    except (pa.ArrowException, OSError) as cause:
         raise BadFrame(f"the body is no Arrow stream: {cause}") from cause
     if len(batches) != 1:
         raise BadFrame(f"the body has {len(batches)} record batches instead of 1")

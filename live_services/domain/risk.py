@@ -60,6 +60,8 @@ class PortfolioView:
 
     session: Session
     holdings: Mapping[int, Holding]
+    accepted: Mapping[tuple[str, int], int]
+    """Signed quantity that was accepted for a strategy, by (strategy, instrument token): what it may close."""
 
     def quantity(self, instrument_token: int) -> int:
         """Signed quantity held or reserved; 0 when flat."""
@@ -152,9 +154,10 @@ def _quantity_after(signal: SignalGenerated, view: PortfolioView) -> int:
 
 
 def reducible(signal: SignalGenerated, view: PortfolioView) -> int:
-    """Shares that a signal's side can take off the position; 0 when it would add to it."""
+    """Shares that a signal can take off the position: never another strategy's; 0 when it would add to it."""
     held = view.quantity(signal.instrument_token)
-    return max(-held if signal.side == "BUY" else held, 0)
+    own = view.accepted.get((signal.strategy, signal.instrument_token), 0)
+    return max(min(-held, -own) if signal.side == "BUY" else min(held, own), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ class RiskState:
     limits: RiskSettings
     snapshot: dict[int, Holding] = field(default_factory=dict)
     reservations: dict[str, _Reservation] = field(default_factory=dict)
+    accepted: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def view(self) -> PortfolioView:
         """Add the reservations to the snapshot."""
@@ -179,7 +183,8 @@ class RiskState:
         for reservation in self.reservations.values():
             held = holdings.get(reservation.instrument_token, Holding(0, reservation.price))
             holdings[reservation.instrument_token] = Holding(held.quantity + reservation.quantity, held.price)
-        return PortfolioView(self.session, {token: holding for token, holding in holdings.items() if holding.quantity})
+        not_flat = {token: holding for token, holding in holdings.items() if holding.quantity}
+        return PortfolioView(self.session, not_flat, self.accepted)
 
 
 def apply_snapshot(state: RiskState, snapshot: PnlSnapshot) -> None:
@@ -217,9 +222,9 @@ def decide(state: RiskState, signal: SignalGenerated, basis: Basis | None = None
                 observed=rejection.observed,
             )
     quantity = signal.quantity if signal.intent == "open" else min(signal.quantity, reducible(signal, view))
-    state.reservations[signal.event_id] = _Reservation(
-        signal.instrument_token, signed(signal.side, quantity), signal.reference_price
-    )
+    change, owner = signed(signal.side, quantity), (signal.strategy, signal.instrument_token)
+    state.reservations[signal.event_id] = _Reservation(signal.instrument_token, change, signal.reference_price)
+    state.accepted[owner] = state.accepted.get(owner, 0) + change
     return SignalValidated(
         **common,
         event_id=event_id("validated", signal.event_id),

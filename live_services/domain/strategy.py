@@ -252,7 +252,9 @@ class StrategyDesk:
         score, beyond = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.bool_)
         effective = np.array([assignment.effective_ns for assignment in book.assignments], dtype=np.int64)
         model_of = np.searchsorted(effective, bars.end_ns, side="left") - 1
-        last_entry_ns = self.session.close_ns - book.settings.last_entry_minutes_before_close * MINUTE_NS
+        # a position opened at the last decision before the close could not be closed any more
+        before_close_ns = max(book.settings.last_entry_minutes_before_close * MINUTE_NS, self._bar_ns)
+        last_entry_ns = self.session.close_ns - before_close_ns
         may_open = self._tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
         for index in np.unique(model_of):
             model = book.assignments[index].model if index >= 0 else None
@@ -269,7 +271,9 @@ class StrategyDesk:
 
     def _closes(self, book: _Book, instant: _Instant) -> Iterator[tuple[int, SignalGenerated]]:
         decision_ns = instant.decision_ns
-        exit_ns = self.session.close_ns - book.settings.exit_minutes_before_close * MINUTE_NS
+        # of long bars the last decision before the close may come earlier than the minutes asked for
+        before_close_ns = max(book.settings.exit_minutes_before_close * MINUTE_NS, self._bar_ns)
+        exit_ns = self.session.close_ns - before_close_ns
         for instrument, position in sorted(book.positions.items()):
             if (row := instant.row_of(instrument)) is not None:
                 position.batch, position.row = instant.batch, row

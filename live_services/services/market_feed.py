@@ -22,6 +22,7 @@ from feature_store.market import Bars, Session, Ticks, Universe, ist_text
 from feature_store.offline import OfflineStore
 from live_services.adapters.kafka import EventProducer, connection
 from live_services.domain.clock import session_end_ns
+from live_services.domain.engine import event_times
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, encode_bar_frame, encode_tick_frame
 from live_services.domain.replay import Cut, cuts_of_session
@@ -140,7 +141,6 @@ async def replay_session(
     """
     session, speed = replay.session, settings.market.speed
     done_until = _done_until(session, reached, settings.kafka.market_partitions)
-    topic = market_topic(settings.market.feed)
     started, sent, in_flight, yielded = time.monotonic(), 0, 0, time.monotonic()
     first_ns: int | None = None
     for cut in _cuts(replay, settings):
@@ -154,7 +154,7 @@ async def replay_session(
         if stop.is_set():
             break
         for partition in due:
-            await _send(producer, topic, partition, cut, replay)
+            await _send(producer, replay, partition, cut, done_until[partition])
         in_flight += len(due)
         if speed > 0 or in_flight >= _MAX_IN_FLIGHT:
             await producer.flush()
@@ -271,8 +271,10 @@ def _cuts(replay: Replay, settings: Settings) -> Iterator[Cut]:
     )
 
 
-async def _send(producer: FramePort, topic: Topic, partition: int, cut: Cut, replay: Replay) -> None:
-    part = cut.parts[partition]
+async def _send(producer: FramePort, replay: Replay, partition: int, cut: Cut, done_until_ns: int) -> None:
+    topic, part = market_topic("ticks" if isinstance(replay.market, Ticks) else "bars"), cut.parts[partition]
+    if len(part) and int(event_times(part)[0]) < done_until_ns:  # frames were shorter before a restart
+        part = part[event_times(part) >= done_until_ns]
     if not len(part):
         await producer.produce_watermark(topic, partition, replay.session, cut.watermark_ns)
     else:

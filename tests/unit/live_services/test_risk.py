@@ -12,6 +12,14 @@ def account(**limits: float) -> RiskState:
     return RiskState(SESSION, RiskSettings.model_validate(limits))
 
 
+def holding(quantity: int) -> RiskState:
+    """An account whose strategy opened ten, of which so many are held."""
+    state, opened = account(), signal(0, 5, "BUY" if quantity > 0 else "SELL")
+    decide(state, opened)
+    apply_snapshot(state, snapshot(10, {0: quantity}, settled=[opened.event_id]))
+    return state
+
+
 def test_an_open_within_all_limits_is_validated_and_names_the_rules_asked() -> None:
     raw = signal()
     verdict = decide(account(), raw)
@@ -81,28 +89,34 @@ def test_a_close_without_a_position_is_refused_with_nothing_to_reduce() -> None:
 
 
 def test_a_close_that_would_add_to_the_position_is_refused() -> None:
-    state = account()
-    apply_snapshot(state, snapshot(10, {0: 5}))
-    verdict = decide(state, signal(side="BUY", intent="close"))
+    verdict = decide(holding(5), signal(side="BUY", intent="close"))
     assert isinstance(verdict, SignalRejected)
     assert verdict.rule == "nothing_to_reduce"
 
 
 @pytest.mark.parametrize(("held", "side"), [(4, "SELL"), (-4, "BUY")])
 def test_a_close_is_capped_at_the_position(held: int, side: str) -> None:
-    state = account()
-    apply_snapshot(state, snapshot(10, {0: held}))
-    verdict = decide(state, signal(side=side, intent="close"))
+    verdict = decide(holding(held), signal(side=side, intent="close"))
     assert isinstance(verdict, SignalValidated)
     assert verdict.quantity == 4
     assert verdict.rules == tuple(rule.__name__ for rule in CLOSE_RULES)
 
 
 def test_a_close_reserved_twice_is_refused_the_second_time() -> None:
-    state = account()
-    apply_snapshot(state, snapshot(10, {0: 4}))
+    state = holding(4)
     decide(state, signal(0, 60, "SELL", "close"))
     assert isinstance(decide(state, signal(0, 120, "SELL", "close")), SignalRejected)
+
+
+def test_a_strategy_cannot_close_what_another_one_opened() -> None:
+    state = account()
+    assert isinstance(decide(state, signal(0, 5)), SignalValidated)
+    other = signal(0, 60).model_copy(update={"strategy": "another"})
+    assert isinstance(decide(state, other), SignalRejected)
+    verdict = decide(state, signal(0, 120, "SELL", "close").model_copy(update={"strategy": "another"}))
+    assert isinstance(verdict, SignalRejected)
+    assert verdict.rule == "nothing_to_reduce"
+    assert isinstance(decide(state, signal(0, 180, "SELL", "close")), SignalValidated)
 
 
 def test_a_reservation_stands_until_a_snapshot_settles_it() -> None:
