@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.features import feature_schema
 from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, final_snapshot, run_session
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalGenerated, SignalValidated
 from live_services.settings import RiskSettings, StrategySettings, TradingSettings
@@ -64,6 +69,23 @@ def test_on_bars_orders_fill_at_the_next_open() -> None:
         assert fill.fill_model == "next_bar_open"
         assert fill.price_time_ns == decided[fill.signal_id]
         assert fill.price == 100.0 + (fill.price_time_ns - SESSION.open_ns) // (60 * SECOND)
+
+
+def test_positions_of_long_bars_are_closed_before_the_session_ends() -> None:
+    walk = random_walk(4, minutes=375, per_minute=4, seed=5)
+    schema = feature_schema(["momentum"], 15)
+    model = dataclasses.replace(loaded_model(), schema=schema, model=AlwaysLong(), buy_threshold=0.5)
+    config = dataclasses.replace(
+        CONFIG, bar_minutes=15, strategies=(StrategySettings(exit_minutes_before_close=10, holding_bars=20),)
+    )
+    events = run_session(walk, SESSION, assignments_at_open(SESSION, {"momentum": model}), config)
+    assert fills_of(events)
+    assert not any(position.quantity for position in final_snapshot(events).positions)
+
+
+class AlwaysLong:
+    def score(self, X: NDArray[np.float64], /) -> NDArray[np.float64]:  # noqa: N803
+        return np.ones(len(X))
 
 
 def test_without_a_model_the_session_is_one_empty_snapshot() -> None:

@@ -71,6 +71,13 @@ async def test_a_restart_sends_only_what_each_partition_lacks() -> None:
     assert rest.sent == [record for record in whole.sent if record[1] > reached[record[0]][1]]
 
 
+async def test_a_restart_with_longer_frames_sends_only_the_rows_that_are_missing() -> None:
+    reached = OPEN + 61 * SECOND
+    sink = Recorded()
+    await replay_session(REPLAY, settings(1, frame_ms=10_000), sink, reached={0: (OPEN, reached)}, stop=asyncio.Event())
+    assert sum(rows for *_, rows in sink.sent) == (REPLAY.market.event_time_ns >= reached).sum()
+
+
 async def test_a_session_that_is_on_the_log_is_not_sent_again() -> None:
     assert (await run({0: (OPEN, END), 1: (OPEN, END)})).sent == []
 

@@ -109,3 +109,14 @@ def test_the_partition_that_holds_the_merge_is_never_paused() -> None:
     mark(merge, "signals", 1, 10)
     assert merge.may_pause("signals", 0)
     assert not merge.may_pause("others", 0)
+
+
+def test_what_a_lagged_input_still_says_of_an_ended_session_is_dropped_and_not_late() -> None:
+    merge = opened(SIGNALS, SNAPSHOTS)
+    push(merge, "snapshots", 0, -SECOND_NS)
+    assert merge.first_pending_offset("snapshots", 0) == 1
+    push(merge, "signals", 1, 1)
+    mark(merge, "signals", 2, SECOND_NS)
+    assert times(merge) == []  # the open itself is complete, but not what comes after it
+    mark(merge, "snapshots", 1, 1)
+    assert times(merge) == [1]
