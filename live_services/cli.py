@@ -122,6 +122,7 @@ def up(
     from live_services.progress import jar_progress
     from live_services.stack import Ports
     from live_services.up import hold, signals_as_interrupts, start_everything
+    from models_registry.registry import without_credentials
 
     settings = read_settings()
     try:
@@ -129,7 +130,7 @@ def up(
             with jar_progress(out) as progress:
                 stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
             running = load_settings()
-            _tell(f"MLflow {running.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+            _tell(f"MLflow {without_credentials(running.mlflow.tracking_uri)}/#/models?workflowType=machine_learning")
             _tell(f"Dagster {running.dagster.url}")
             if detach:
                 _tell("running; `alpha-panda status` shows it, `alpha-panda down` stops it")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from live_services.settings import Settings, config_file, endpoints_file, home_directory, load_settings
+from models_registry.registry import without_credentials
 
 HIDDEN: Final = "(set, hidden)"
 _ALIKE: Final = 0.8  # nearer than this: MARKT__SPEED; other programs have variables with __ too
@@ -65,6 +66,8 @@ def _shown(value: object) -> str:
         return HIDDEN if value.get_secret_value() else ""
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, str) and "://" in value:
+        return without_credentials(value)
     return "" if value is None else str(value)
 
 

@@ -15,6 +15,7 @@ from live_services.domain.topics import BROKERS
 from live_services.readiness import missing
 from live_services.settings import Settings
 from live_services.stack import Stack
+from models_registry.registry import without_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def print_status(settings: Settings, console: Console) -> None:
     console.print(processes)
     for reason in stack.desk.skipped:
         console.print(reason, markup=False)
-    urls = (settings.mlflow.tracking_uri, settings.dagster.url, settings.kafka.bootstrap_servers)
+    urls = (without_credentials(settings.mlflow.tracking_uri), settings.dagster.url, settings.kafka.bootstrap_servers)
     console.print("MLflow {} · Dagster {} · Kafka {}".format(*urls), markup=False)
     lacking = missing(settings)
     if lacking is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 from pydantic import ValidationError
@@ -34,6 +34,12 @@ _TIMEOUT_S: Final = (3.05, 30.0)
 _UI: Final = "?workflowType=machine_learning"
 """Without it the MLflow interface opens in its GenAI view, which shows no classic models."""
 SIDECAR_TAG: Final = "sidecar_sha256"
+
+
+def without_credentials(address: str) -> str:
+    """Leave user and password out of an address: it may hold them, what is shown never does."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class RegistryUnavailable(Exception):
@@ -217,8 +223,7 @@ class Registry:
 
     @property
     def _shown(self) -> str:
-        parts = urlsplit(self.tracking_uri)  # an address may hold a password; a message never does
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return without_credentials(self.tracking_uri)
 
     def _aliases(self, name: str) -> dict[Alias, str]:
         found = self._get("/registered-models/get", name=name)

@@ -53,3 +53,9 @@ def test_a_wrong_setting_is_named_with_its_key_value_and_origin(monkeypatch):
     assert "(it is '0')" in text
     assert "kafka.partitions (from environment KAFKA__PARTITIONS): there is no such setting" in text
     assert "did you mean market_partitions?" in text
+
+
+def test_a_password_in_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://asha:hunter2@mlflow.example:5000/base")
+    (shown,) = [line.value for line in report({}) if line.key == "mlflow.tracking_uri"]
+    assert shown == "http://mlflow.example:5000/base"
