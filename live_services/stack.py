@@ -216,8 +216,9 @@ class Stack:
             self.supervisor.shutdown()
         except SupervisionError:
             self.supervisor.kill()
-        stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
-        endpoints_file(self.home).unlink(missing_ok=True)
+        finally:
+            stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
+            endpoints_file(self.home).unlink(missing_ok=True)
 
 
 def _port(server: str, preferred: int, tell: Tell) -> int:

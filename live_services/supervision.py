@@ -3,6 +3,7 @@
 SupervisionError
 ├── AlreadyRunning      a stack runs on this home
 ├── NotRunning          none does
+├── Refused             supervisord answers, but does not do what was asked (it may be shutting down)
 └── ProcessFailed       a process gave up; the message has its last log lines
 """
 
@@ -19,8 +20,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
+from xmlrpc.client import Error as XmlRpcError
 from xmlrpc.client import Fault, ServerProxy
 
 from live_services.embedded import death, stop
@@ -41,6 +44,10 @@ class AlreadyRunning(SupervisionError):
 
 class NotRunning(SupervisionError):
     """No stack runs on this home."""
+
+
+class Refused(SupervisionError):
+    """supervisord answers, but does not do what was asked."""
 
 
 class ProcessFailed(SupervisionError):
@@ -148,8 +155,8 @@ class Supervisor:
         """Start one program, without waiting; nothing happens if it runs."""
         try:
             self._call("startProcess", f"{group}:{name}", False)
-        except Fault as fault:
-            if "ALREADY_STARTED" not in fault.faultString:
+        except Refused as refusal:
+            if "ALREADY_STARTED" not in str(refusal):
                 raise
 
     def processes(self) -> tuple[ProcessState, ...]:
@@ -188,7 +195,18 @@ class Supervisor:
         ------
         NotRunning
             If no supervisord answers on this home.
+        SupervisionError
+            It does not take orders. If that is because it is shutting down already, its end was waited for.
         """
+        try:
+            self._shutdown(budget_seconds)
+        except Refused:
+            deadline = time.monotonic() + budget_seconds
+            while self.running and time.monotonic() < deadline:
+                time.sleep(0.05)
+            raise
+
+    def _shutdown(self, budget_seconds: float) -> None:
         processes = self.processes()
         pids = [p.pid for p in processes if p.pid]
         supervisor_pid = int(self._call("getPID"))
@@ -240,6 +258,14 @@ class Supervisor:
                 return getattr(proxy.supervisor, method)(*arguments)
         except (ConnectionError, FileNotFoundError) as problem:
             raise NotRunning(self._absence()) from problem
+        except Fault as fault:
+            why = "it is shutting down" if "SHUTDOWN_STATE" in fault.faultString else fault.faultString
+            raise Refused(f"the supervisor of {self.home} refused {method}: {why}; see `alpha-panda status`") from fault
+        except (XmlRpcError, HTTPException, OSError) as problem:
+            raise SupervisionError(
+                f"the supervisor of {self.home} did not answer {method} as it should: {problem!r}; see "
+                f"{self.logs / 'supervisord.log'}"
+            ) from problem
         finally:
             transport.close()
 
