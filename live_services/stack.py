@@ -220,6 +220,11 @@ class Stack:
             stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
             endpoints_file(self.home).unlink(missing_ok=True)
 
+    def stop_own(self) -> None:
+        """Stop everything, unless another command started what runs on this home."""
+        if self.supervisor.started_here or not self.supervisor.running:
+            self.stop()
+
 
 def _port(server: str, preferred: int, tell: Tell) -> int:
     port = free_port(preferred)

@@ -1,7 +1,7 @@
 """The processes of ``alpha-panda up``: supervisord with a generated configuration, groups of servers and services.
 
 SupervisionError
-├── AlreadyRunning      a stack runs on this home
+├── AlreadyRunning      a stack runs on this home, or another command is starting one
 ├── NotRunning          none does
 ├── Refused             supervisord answers, but does not do what was asked (it may be shutting down)
 └── ProcessFailed       a process gave up; the message has its last log lines
@@ -9,6 +9,7 @@ SupervisionError
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -31,6 +33,8 @@ from live_services.orphans import names, orphans
 
 SERVERS: Final = "servers"
 SERVICES: Final = "services"
+START_LOCK: Final = "start.lock"
+"""In the home; it stays there, for a lock on a file that is removed keeps nobody out."""
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
 
 
@@ -111,6 +115,11 @@ class Supervisor:
             except OSError:
                 return False
         return True
+
+    @property
+    def started_here(self) -> bool:
+        """Whether this very object started the supervisord that runs."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self, groups: Mapping[str, Sequence[Program]], environment: Mapping[str, str]) -> None:
         """Start supervisord; the programs themselves start with ``start_group``.
@@ -268,6 +277,28 @@ class Supervisor:
             ) from problem
         finally:
             transport.close()
+
+
+@contextmanager
+def start_lock(home: Path) -> Iterator[None]:
+    """Be the only one who starts a stack on this home for as long as the block lasts; makes the home.
+
+    The lock goes with the process, however that ends; processes started in the block do not inherit it.
+
+    Raises
+    ------
+    AlreadyRunning
+        If another command is starting one.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / START_LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            raise AlreadyRunning(
+                f"another command is starting a stack on {home.absolute()}: wait for it, then see `alpha-panda status`"
+            ) from held
+        yield
 
 
 def _alive(pid: int) -> bool:

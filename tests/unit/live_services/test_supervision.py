@@ -13,20 +13,25 @@ from pathlib import Path
 from xmlrpc.client import Fault, dumps
 
 import pytest
+from rich.console import Console
 
+from live_services.demo import MARKER, DemoOptions, fresh_home, run_demo
 from live_services.settings import endpoints_file, load_settings
 from live_services.stack import Stack
 from live_services.supervision import (
     SERVERS,
     SERVICES,
+    AlreadyRunning,
     NotRunning,
     Program,
     Refused,
     SupervisionError,
     Supervisor,
+    start_lock,
     supervisor_configuration,
     write_private,
 )
+from live_services.up import start_everything
 
 
 def _read(text: str) -> configparser.RawConfigParser:
@@ -127,3 +132,36 @@ def test_stopping_a_stack_that_is_stopping_already_still_leaves_nothing_behind(t
         stack.stop()
     assert stopped == [stack.supervisor.socket_path]
     assert not endpoints_file(tmp_path).exists()
+
+
+def test_of_two_starts_on_one_home_the_second_is_refused_and_touches_nothing(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(home))
+    stopped: list[Path] = []
+    monkeypatch.setattr("live_services.stack.stop_orphans", stopped.append)
+    with start_lock(home):
+        (home / MARKER).touch()
+        (home / "work").touch()
+        with pytest.raises(AlreadyRunning, match="another command is starting"):
+            start_everything(load_settings(), tell=print)
+        with pytest.raises(AlreadyRunning, match="another command is starting"):
+            run_demo(DemoOptions(home=home), Console())
+        assert (home / "work").exists()
+    assert not stopped
+    with start_lock(home):
+        fresh_home(home)
+        assert not (home / "work").exists()
+        with pytest.raises(AlreadyRunning), start_lock(home):  # wiping the home did not open it
+            pass
+
+
+def test_a_failed_start_does_not_stop_the_stack_of_another_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
+    stack = Stack(load_settings())
+    write_private(endpoints_file(tmp_path), "")
+    with _faulty_supervisord(stack.supervisor, Fault(1, "UNKNOWN_METHOD"), 1):
+        with pytest.raises(AlreadyRunning):
+            stack.start_servers(tell=print)
+        stack.stop_own()
+        assert stack.supervisor.running
+    assert endpoints_file(tmp_path).exists()
