@@ -25,7 +25,7 @@ from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import jar_progress
 from live_services.readiness import has_market
 from live_services.settings import CONFIG_NAME, Settings, StrategySettings, load_settings
-from live_services.stack import FEED, Stack, create_topics, environment, owned_home, program_name
+from live_services.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
 from live_services.supervision import SERVICES, START_LOCK, start_lock
 from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
@@ -39,13 +39,6 @@ MODEL: Final = "momentum"
 _TRAINING_SECONDS: Final = 600.0
 _PROMOTION_SECONDS: Final = 60.0
 _REPLAY_SECONDS: Final = 900.0
-_ADDRESSES: Final = (
-    "KAFKA__BOOTSTRAP_SERVERS",
-    "REDIS__URL",
-    "MLFLOW__TRACKING_URI",
-    "DAGSTER__URL",
-    "LEDGER__URL",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +93,29 @@ def _run_at(demo: Demo, home: Path, files: MarketFiles | None, started: Callable
     options = demo.options
     configuration = home / CONFIG_NAME
     configuration.write_text(configuration_toml(options, files))
-    for name in _ADDRESSES:
-        if os.environ.pop(name, None):
-            demo.tell(f"{name} is set but not used: the demo starts its own servers")
     chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(configuration)}
     try:
-        with signals_as_interrupts(), environment(chosen):
+        with signals_as_interrupts(), own_settings_only(demo.tell), environment(chosen):
             _run(demo, started)
     except KeyboardInterrupt as interrupt:
         raise CommandFailed("interrupted; everything was stopped") from interrupt
+
+
+@contextmanager
+def own_settings_only(tell: Tell) -> Iterator[None]:
+    """Take this person's settings out of the environment for a block, of this process and so of its children.
+
+    The demo is the same for everybody: what it runs on stands in the file it writes.
+    """
+    names = [name for name in os.environ if name.lower().split("__")[0] in Settings.model_fields]
+    before = {name: os.environ.pop(name) for name in names}
+    unused = sorted(name for name, value in before.items() if value and name != "ALPHA_PANDA_HOME")
+    if unused:
+        tell(f"set in the environment but not used, because the demo has its own settings: {', '.join(unused)}")
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def check_files(options: DemoOptions) -> None:
