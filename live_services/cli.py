@@ -15,7 +15,7 @@ from rich.table import Table
 
 from live_services import cli_models
 from live_services.cli_errors import ClearGroup, CommandFailed, err, out
-from live_services.composition import read_settings
+from live_services.composition import keep_loopback_off_the_proxy, read_settings
 from live_services.domain.topics import Broker
 from live_services.settings import load_settings
 
@@ -52,6 +52,7 @@ def main(context: typer.Context, home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
     from live_services.settings_report import misspelt_environment
 
+    keep_loopback_off_the_proxy()
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
     if context.invoked_subcommand != "run":

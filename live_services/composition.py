@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli_errors import CommandFailed
 from live_services.domain.topics import (
@@ -21,6 +21,8 @@ from live_services.readiness import market_arrives, model_arrives
 from live_services.settings import Settings, home_directory, load_settings
 from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
+_LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+
 if TYPE_CHECKING:
     from feature_store.market import Session, Universe
     from live_services.domain.chain import Stamp
@@ -31,6 +33,18 @@ if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
+
+
+def keep_loopback_off_the_proxy() -> None:
+    """Say in the environment, and so to every child, that no proxy knows the servers on this machine."""
+    proxies = [name for name, value in os.environ.items() if value and name.lower().endswith("_proxy")]
+    if not any(name.lower() != "no_proxy" for name in proxies):
+        return  # naming an exception alone would make clients on macOS forget the system's own proxy
+    written = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = list(dict.fromkeys(host.strip() for host in written.split(",") if host.strip()))
+    if "*" not in hosts:  # which already means all, and only when it stands alone
+        hosts += [host for host in _LOOPBACK_HOSTS if host not in hosts]
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)  # clients read one or the other
 
 
 def read_settings(**options: Any) -> Settings:

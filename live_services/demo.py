@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +25,8 @@ from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import jar_progress
 from live_services.readiness import has_market
 from live_services.settings import CONFIG_NAME, Settings, StrategySettings, load_settings
-from live_services.stack import FEED, Stack, create_topics, environment, owned_home, program_name
-from live_services.supervision import SERVICES
+from live_services.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
+from live_services.supervision import SERVICES, START_LOCK, start_lock
 from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
 
@@ -39,13 +39,6 @@ MODEL: Final = "momentum"
 _TRAINING_SECONDS: Final = 600.0
 _PROMOTION_SECONDS: Final = 60.0
 _REPLAY_SECONDS: Final = 900.0
-_ADDRESSES: Final = (
-    "KAFKA__BOOTSTRAP_SERVERS",
-    "REDIS__URL",
-    "MLFLOW__TRACKING_URI",
-    "DAGSTER__URL",
-    "LEDGER__URL",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +83,39 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     files = None
     if options.bars is not None:
         files = look_at(options.bars, options.ticks, options.home / "store" / "quarantine", demo.tell)
-    home = fresh_home(options.home)
+    require_demo_home(options.home)
+    with ExitStack() as starting:
+        starting.enter_context(start_lock(options.home))
+        _run_at(demo, fresh_home(options.home), files, starting.close)
+
+
+def _run_at(demo: Demo, home: Path, files: MarketFiles | None, started: Callable[[], None]) -> None:
+    options = demo.options
     configuration = home / CONFIG_NAME
     configuration.write_text(configuration_toml(options, files))
-    for name in _ADDRESSES:
-        if os.environ.pop(name, None):
-            demo.tell(f"{name} is set but not used: the demo starts its own servers")
     chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(configuration)}
     try:
-        with signals_as_interrupts(), environment(chosen):
-            _run(demo)
+        with signals_as_interrupts(), own_settings_only(demo.tell), environment(chosen):
+            _run(demo, started)
     except KeyboardInterrupt as interrupt:
         raise CommandFailed("interrupted; everything was stopped") from interrupt
+
+
+@contextmanager
+def own_settings_only(tell: Tell) -> Iterator[None]:
+    """Take this person's settings out of the environment for a block, of this process and so of its children.
+
+    The demo is the same for everybody: what it runs on stands in the file it writes.
+    """
+    names = [name for name in os.environ if name.lower().split("__")[0] in Settings.model_fields]
+    before = {name: os.environ.pop(name) for name in names}
+    unused = sorted(name for name, value in before.items() if value and name != "ALPHA_PANDA_HOME")
+    if unused:
+        tell(f"set in the environment but not used, because the demo has its own settings: {', '.join(unused)}")
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def check_files(options: DemoOptions) -> None:
@@ -123,8 +137,20 @@ def check_files(options: DemoOptions) -> None:
         raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
 
 
+def require_demo_home(home: Path) -> None:
+    """Refuse a directory that holds something which no demo made.
+
+    Raises
+    ------
+    CommandFailed
+        It does.
+    """
+    if _contents(home) and not (home / MARKER).exists():
+        raise CommandFailed(f"{home.absolute()} is not empty and no demo made it; choose another with --home")
+
+
 def fresh_home(home: Path) -> Path:
-    """Give an empty demo home; wipes one only if a demo made it.
+    """Give an empty demo home; wipes one only if a demo made it. Call it with the home's start lock held.
 
     Raises
     ------
@@ -135,16 +161,23 @@ def fresh_home(home: Path) -> Path:
     from live_services.supervision import Supervisor
 
     home = home.absolute()
-    if home.exists() and any(home.iterdir()):
-        if not (home / MARKER).exists():
-            raise CommandFailed(f"{home} is not empty and no demo made it; choose another with --home")
+    require_demo_home(home)
+    if contents := _contents(home):
         if Supervisor(home).running:
             raise CommandFailed(f"a demo is running on {home}; stop it with `{of_home(home)} down`")
         stop_orphans(Supervisor(home).socket_path)  # of a demo whose supervisor was killed
-        shutil.rmtree(home)
+        for path in sorted(contents, key=lambda p: p.name == MARKER):  # the marker last: what is left stays a demo's
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     owned_home(home)
     (home / MARKER).touch()
     return home
+
+
+def _contents(home: Path) -> tuple[Path, ...]:
+    return tuple(path for path in home.iterdir() if path.name != START_LOCK) if home.exists() else ()
 
 
 def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
@@ -168,13 +201,14 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
     return "\n".join(lines) + "\n"
 
 
-def _run(demo: Demo) -> None:
+def _run(demo: Demo, started: Callable[[], None]) -> None:
     settings = load_settings()
     stack = Stack(settings)
     kept = False
     with _compiling():
         try:
             _start_servers(demo, stack)
+            started()
             settings = load_settings()
             version = _train_and_promote(demo, stack, settings)
             if version is not None:
@@ -188,7 +222,7 @@ def _run(demo: Demo) -> None:
             if not kept:
                 with interrupts_ignored():
                     demo.tell("stopping everything")
-                    stack.stop()
+                    stack.stop_own()
     _say_what_is_next(demo)
 
 

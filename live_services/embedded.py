@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from live_services import kafka_jars
 from live_services.kafka_jars import Progress
@@ -223,15 +223,29 @@ def kafka_properties(log_directory: Path, port: int, controller_port: int) -> di
     }
 
 
-def kafka_answers(bootstrap_servers: str, timeout_seconds: float = 3.0) -> bool:
-    """Whether a broker there answers a metadata request."""
+def kafka_answers(bootstrap_servers: str) -> bool:
+    """Whether a broker on this machine, without TLS or passwords, answers a metadata request."""
+    host, _, port = bootstrap_servers.rpartition(":")
+    return listens(host, int(port)) and broker_answers({"bootstrap_servers": bootstrap_servers}, 3.0)
+
+
+def broker_answers(connection: Mapping[str, Any], timeout_seconds: float = 10.0) -> bool:
+    """Whether a broker answers a metadata request.
+
+    Parameters
+    ----------
+    connection
+        What an aiokafka client needs to reach it (addresses, TLS, SASL): ``adapters.kafka.connection``.
+    timeout_seconds
+        For each of the addresses; they are asked in turn until one answers.
+    """
     import logging
 
     from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError
 
     async def ask() -> bool:
-        client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(timeout_seconds * 1000))
+        client = AIOKafkaClient(**connection, request_timeout_ms=int(timeout_seconds * 1000))
         try:
             await client.bootstrap()
         except (TimeoutError, KafkaError, OSError):
@@ -241,9 +255,6 @@ def kafka_answers(bootstrap_servers: str, timeout_seconds: float = 3.0) -> bool:
         finally:
             await client.close()
 
-    host, _, port = bootstrap_servers.split(",", maxsplit=1)[0].rpartition(":")
-    if not listens(host, int(port)):
-        return False
     logger = logging.getLogger("aiokafka")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # "unable to connect" is what we are asking

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from live_services import research_servers
 from live_services.domain.topics import Broker, Scope, all_topics
 from live_services.embedded import (
     ServerNotReady,
     ServerSpec,
+    broker_answers,
     death,
     free_port,
-    kafka_answers,
     kafka_spec,
     redis_answers,
     valkey_spec,
@@ -216,8 +216,14 @@ class Stack:
             self.supervisor.shutdown()
         except SupervisionError:
             self.supervisor.kill()
-        stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
-        endpoints_file(self.home).unlink(missing_ok=True)
+        finally:
+            stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
+            endpoints_file(self.home).unlink(missing_ok=True)
+
+    def stop_own(self) -> None:
+        """Stop everything, unless another command started what runs on this home."""
+        if self.supervisor.started_here or not self.supervisor.running:
+            self.stop()
 
 
 def _port(server: str, preferred: int, tell: Tell) -> int:
@@ -240,10 +246,11 @@ def require_external(settings: Settings) -> None:
     SupervisionError
         One does not answer; the message names its key.
     """
-    if settings.kafka.bootstrap_servers and not kafka_answers(settings.kafka.bootstrap_servers):
+    if settings.kafka.bootstrap_servers and not broker_answers(_kafka_connection(settings)):
         raise SupervisionError(
-            f"no Kafka answers at {settings.kafka.bootstrap_servers} (KAFKA__BOOTSTRAP_SERVERS). Start it, correct the "
-            "setting, or remove it to have one started here."
+            f"no Kafka answers at {settings.kafka.bootstrap_servers} (KAFKA__BOOTSTRAP_SERVERS) over "
+            f"{settings.kafka.security_protocol} (KAFKA__SECURITY_PROTOCOL). Start it, correct the settings, or remove "
+            "the address to have one started here."
         )
     url = settings.redis.url.get_secret_value()
     if url and not redis_answers(url):
@@ -256,6 +263,17 @@ def require_external(settings: Settings) -> None:
             f"no MLflow answers at {uri} (MLFLOW__TRACKING_URI). Start it, correct the setting, or remove it to have "
             "one started here."
         )
+
+
+def _kafka_connection(settings: Settings) -> Mapping[str, Any]:
+    from live_services.adapters.kafka import connection
+
+    try:
+        return connection(settings.kafka)
+    except OSError as problem:  # ssl.SSLError is one
+        raise SupervisionError(
+            f"the certificates in {settings.kafka.ssl_cafile} (KAFKA__SSL_CAFILE) cannot be read: {problem}"
+        ) from problem
 
 
 def endpoints_toml(specs: tuple[ServerSpec, ...]) -> str:

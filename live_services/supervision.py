@@ -1,13 +1,15 @@
 """The processes of ``alpha-panda up``: supervisord with a generated configuration, groups of servers and services.
 
 SupervisionError
-├── AlreadyRunning      a stack runs on this home
+├── AlreadyRunning      a stack runs on this home, or another command is starting one
 ├── NotRunning          none does
+├── Refused             supervisord answers, but does not do what was asked (it may be shutting down)
 └── ProcessFailed       a process gave up; the message has its last log lines
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -17,10 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
+from xmlrpc.client import Error as XmlRpcError
 from xmlrpc.client import Fault, ServerProxy
 
 from live_services.embedded import death, stop
@@ -28,6 +33,8 @@ from live_services.orphans import names, orphans
 
 SERVERS: Final = "servers"
 SERVICES: Final = "services"
+START_LOCK: Final = "start.lock"
+"""In the home; it stays there, for a lock on a file that is removed keeps nobody out."""
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
 
 
@@ -41,6 +48,10 @@ class AlreadyRunning(SupervisionError):
 
 class NotRunning(SupervisionError):
     """No stack runs on this home."""
+
+
+class Refused(SupervisionError):
+    """supervisord answers, but does not do what was asked."""
 
 
 class ProcessFailed(SupervisionError):
@@ -105,6 +116,11 @@ class Supervisor:
                 return False
         return True
 
+    @property
+    def started_here(self) -> bool:
+        """Whether this very object started the supervisord that runs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self, groups: Mapping[str, Sequence[Program]], environment: Mapping[str, str]) -> None:
         """Start supervisord; the programs themselves start with ``start_group``.
 
@@ -148,8 +164,8 @@ class Supervisor:
         """Start one program, without waiting; nothing happens if it runs."""
         try:
             self._call("startProcess", f"{group}:{name}", False)
-        except Fault as fault:
-            if "ALREADY_STARTED" not in fault.faultString:
+        except Refused as refusal:
+            if "ALREADY_STARTED" not in str(refusal):
                 raise
 
     def processes(self) -> tuple[ProcessState, ...]:
@@ -188,7 +204,18 @@ class Supervisor:
         ------
         NotRunning
             If no supervisord answers on this home.
+        SupervisionError
+            It does not take orders. If that is because it is shutting down already, its end was waited for.
         """
+        try:
+            self._shutdown(budget_seconds)
+        except Refused:
+            deadline = time.monotonic() + budget_seconds
+            while self.running and time.monotonic() < deadline:
+                time.sleep(0.05)
+            raise
+
+    def _shutdown(self, budget_seconds: float) -> None:
         processes = self.processes()
         pids = [p.pid for p in processes if p.pid]
         supervisor_pid = int(self._call("getPID"))
@@ -240,8 +267,38 @@ class Supervisor:
                 return getattr(proxy.supervisor, method)(*arguments)
         except (ConnectionError, FileNotFoundError) as problem:
             raise NotRunning(self._absence()) from problem
+        except Fault as fault:
+            why = "it is shutting down" if "SHUTDOWN_STATE" in fault.faultString else fault.faultString
+            raise Refused(f"the supervisor of {self.home} refused {method}: {why}; see `alpha-panda status`") from fault
+        except (XmlRpcError, HTTPException, OSError) as problem:
+            raise SupervisionError(
+                f"the supervisor of {self.home} did not answer {method} as it should: {problem!r}; see "
+                f"{self.logs / 'supervisord.log'}"
+            ) from problem
         finally:
             transport.close()
+
+
+@contextmanager
+def start_lock(home: Path) -> Iterator[None]:
+    """Be the only one who starts a stack on this home for as long as the block lasts; makes the home.
+
+    The lock goes with the process, however that ends; processes started in the block do not inherit it.
+
+    Raises
+    ------
+    AlreadyRunning
+        If another command is starting one.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / START_LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            raise AlreadyRunning(
+                f"another command is starting a stack on {home.absolute()}: wait for it, then see `alpha-panda status`"
+            ) from held
+        yield
 
 
 def _alive(pid: int) -> bool:

@@ -22,7 +22,7 @@ from live_services.stack import (
     program_name,
     require_external,
 )
-from live_services.supervision import SERVICES, SupervisionError
+from live_services.supervision import SERVICES, SupervisionError, start_lock
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
@@ -33,8 +33,18 @@ def start_everything(
     """Start the servers, wait for them, create the topics, and start the services, which wait for a market and a model.
 
     Anything that goes wrong stops what was started.
+
+    Raises
+    ------
+    AlreadyRunning
+        Another command is starting a stack on this home.
     """
     owned_home(settings.alpha_panda_home)
+    with start_lock(settings.alpha_panda_home):
+        return _start_everything(settings, tell, ports, progress)
+
+
+def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Progress | None) -> Stack:
     stack = Stack(settings)
     if stack.supervisor.running:
         start_idle_services(stack, tell)
@@ -49,7 +59,7 @@ def start_everything(
         asyncio.run(create_topics(running))
         start_idle_services(stack, tell)
     except BaseException:
-        stack.stop()
+        stack.stop_own()
         raise
     return stack
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from live_services.cli import app
@@ -111,3 +113,35 @@ def test_brokers_that_are_left_out_say_why_in_one_line():
     assert plan.skipped == ("zerodha is skipped: it is not in ACTIVE_BROKERS (paper)",)
     both = desk(load_settings(active_brokers=("paper", "zerodha"), trading={"zerodha": {"enabled": True}}))
     assert "no trading service yet" in both.skipped[0]
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name in ("no_proxy", "NO_PROXY"):  # so that they are put back as they were
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_loopback_does_not_go_through_a_proxy_and_other_exceptions_stay(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.corp:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", "git.corp, localhost")
+    assert runner.invoke(app, ["config", "show"]).exit_code == 0
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "git.corp,localhost,127.0.0.1,::1"
+    for host in ("127.0.0.1:5000", "localhost:5000", "git.corp"):
+        assert requests.utils.get_environ_proxies(f"http://{host}/health") == {}
+    assert requests.utils.get_environ_proxies("http://repo.example/")["http"] == "http://proxy.corp:3128"
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_without_a_proxy_or_with_none_for_anybody_nothing_is_changed(monkeypatch):
+    assert runner.invoke(app, ["config", "show"]).exit_code == 0
+    assert "no_proxy" not in os.environ
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert runner.invoke(app, ["config", "show"]).exit_code == 0
+    assert os.environ["NO_PROXY"] == "*"
+    assert "no_proxy" not in os.environ
