@@ -87,7 +87,15 @@ def prove(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minute
     model = load(files, sidecar, expected_feature_schema_hash=schema.hash)
     identity = ModelIdentity(model_name=sidecar.model_name, model_version=version, feature_schema_hash=schema.hash)
     sha256 = sidecar.artifact_sha256.get("flat.npz", "")
-    return LoadedModel(identity, schema, model, sidecar.buy_threshold, sidecar.sell_threshold, sha256)
+    return LoadedModel(
+        identity,
+        schema,
+        model,
+        sidecar.buy_threshold,
+        sidecar.sell_threshold,
+        artifact_sha256=sha256,
+        training_end_ns=sidecar.training_end_ns,
+    )
 
 
 class ModelLoader:
