@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from models_registry.ledger import Action, LedgerEntry, PromotionLedger
+from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
 from models_registry.refs import Alias, GateCheck, ModelRef, Sidecar
 from models_registry.refusals import GateNotPassed
 from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
@@ -210,8 +210,15 @@ def may_run(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
     """Say why a version may not run on a rung, or None if it may. Asked by the runner, however the alias was moved.
 
     The ledger's last entry for the alias must name this version and the very sidecar that is registered, and the gate
-    must have passed or have been overruled there.
+    must have passed or have been overruled there. A ledger that was tampered with lets nothing run.
     """
+    try:
+        return _run_objection(info, ledger, rung)
+    except LedgerTampered as tampered:
+        return f"{info.name} v{info.version} has no ledger to stand on: {tampered}."
+
+
+def _run_objection(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
     what = f"{info.name} v{info.version}"
     entry = next((e for e in reversed(ledger.history(info.name)) if e.alias == rung), None)
     if entry is None or entry.to_version != info.version:

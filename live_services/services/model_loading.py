@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_store.features import UnknownFeature, feature_schema
 from live_services.domain.strategy import LoadedModel
 from live_services.settings import Settings, StrategySettings
+from models_registry.ledger import LedgerError
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.refs import Alias, ModelIdentity, ModelRef, Sidecar
 from models_registry.registry import RegistryUnavailable
@@ -224,7 +225,7 @@ class ModelLoader:
             try:
                 for strategy, ref in self._references.items():
                     await self._refresh_one(strategy, ref)
-            except (RegistryUnavailable, OSError, SQLAlchemyError) as failure:
+            except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
                 self.outage = f"the model registry or the ledger does not answer: {failure}"

@@ -1,8 +1,9 @@
+import sqlite3
 import threading
 
 import pytest
 
-from models_registry.ledger import PromotionLedger
+from models_registry.ledger import LedgerTampered, PromotionLedger
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
@@ -188,6 +189,19 @@ def test_a_sidecar_swapped_after_the_promotion_is_refused(desk):
     desk.promote("1")
     desk.registry.infos["momentum", "1"].tags["sidecar_sha256"] = "0" * 64
     assert "not what was promoted" in desk.may_run("1")
+
+
+def test_a_tampered_ledger_is_a_reason_not_to_run_and_no_crash(desk, tmp_path):
+    desk.promote("1")
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.executescript(
+        "DROP TRIGGER promotion_ledger_no_update; UPDATE promotion_ledger SET to_version = '2' WHERE number = 1"
+    )
+    connection.close()
+    desk.registry.set_alias("momentum", "champion", "2")
+    assert "entry 1 of the promotion ledger" in desk.may_run("2")
+    with pytest.raises(LedgerTampered):
+        desk.promote("2")
 
 
 def test_a_gate_that_is_withdrawn_after_the_promotion_is_refused(desk):
