@@ -19,7 +19,7 @@ from dagster_project.resources import LedgerResource, MlflowResource, PromotionA
 from feature_store.market import ist_text
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef
-from models_registry.refusals import ModelRefusedError
+from models_registry.refusals import GateStale, ModelRefusedError
 
 if TYPE_CHECKING:
     from models_registry.ledger import LedgerEntry
@@ -125,6 +125,8 @@ def promote_champion(
                 context.log.info(f"{name} version {version} is champion")
         except (RegistryUnavailable, LedgerError) as error:
             return dg.SkipReason(str(error))
+        except GateStale as error:  # nothing went wrong, and it is so at every tick until the next training: no warning
+            refused.append(f"{name} version {version} waits: {error}")
         except ModelRefusedError as error:
             context.log.warning(f"{name} version {version} was not promoted: {error}")
             refused.append(f"{name} version {version} was not promoted: {error}")

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
 from models_registry.refs import Alias, GateCheck, ModelRef, Sidecar
-from models_registry.refusals import GateNotPassed
+from models_registry.refusals import GateNotPassed, GateStale
 from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
 
 _REALIGN_ATTEMPTS: Final = 10
@@ -107,6 +107,8 @@ def promote(
         If the version does not exist, or its files are not those of its sidecar.
     GateNotPassed
         If the gate for the rung has not passed and there is no override; lists the failed checks.
+    GateStale
+        If the gate was judged against another champion than there is now, and there is no override.
     OverrideNeedsReason
         If name, reason or override are blank.
     """
@@ -114,13 +116,13 @@ def promote(
         raise OverrideNeedsReason("say who promotes and why; an override must give its reason too, none may be empty")
     info = registry.version(name, version)
     sidecar, _ = registry.fetch(name, version)
-    objection = _gate_objection(info, sidecar, alias)
+    previous = registry.resolve(ModelRef(name=name, alias=alias))
+    objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, previous)
     if objection is not None and override is None:
         raise objection
     overruled = objection is not None
     done = ledger.latest(name, alias)
-    previous = registry.resolve(ModelRef(name=name, alias=alias))
-    if done is not None and done.to_version == version == previous and done.override == overruled:
+    if done is not None and done.to_version == version == previous and (done.override or not overruled):
         record = _record(done, done.number, sidecar)
         announce(record)
         return record
@@ -258,6 +260,18 @@ def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNo
     return GateNotPassed(
         f"{what} did not pass the {alias} gate: {listed}. Train a better one, or overrule the gate with a reason.",
         failed,
+    )
+
+
+def _stale_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None) -> GateStale | None:
+    # Two versions may be trained before either is promoted: the second was never compared with the first.
+    judged_against = sidecar.gate.judged_against
+    if alias != "champion" or current in {None, info.version, judged_against}:
+        return None
+    against = f"champion v{judged_against}" if judged_against else "no champion"
+    return GateStale(
+        f"{info.name} v{info.version} was judged against {against}, but the champion is v{current} now, and the two "
+        "were not compared. Train again, or overrule the gate with a reason."
     )
 
 

@@ -13,22 +13,24 @@ from models_registry.promotion import (
     standing_versions,
 )
 from models_registry.refs import ModelRef
-from models_registry.refusals import GateNotPassed, TamperedModel, UnknownModelVersion
+from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, UnknownModelVersion
 from tests.models_registry_fakes import InMemoryRegistry
-from tests.models_registry_frames import FAILED_GATE, packed, sidecar
+from tests.models_registry_frames import FAILED_GATE, gate, packed, sidecar
 
 CHAMPION = ModelRef.parse("momentum@champion")
+JUDGED_AGAINST = {1: None, 2: "1", 3: "2", 4: "2"}
 
 
 class Desk:
-    """A registry with versions 1 to 4 (3 failed its gate), a ledger, and what was announced."""
+    """A registry with versions 1 to 4 (3 failed its gate; each was judged against the one before), and a ledger."""
 
     def __init__(self, folder):
         self.registry = InMemoryRegistry()
         self.ledger = PromotionLedger(f"sqlite:///{folder}/ledger.sqlite")
         self.announced = []
         for version in range(1, 5):
-            self.registry.register(packed(), sidecar(gate_result=FAILED_GATE if version == 3 else None))
+            passed = gate().model_copy(update={"judged_against": JUDGED_AGAINST[version]})
+            self.registry.register(packed(), sidecar(gate_result=FAILED_GATE if version == 3 else passed))
 
     def promote(self, version, alias="champion", override=None, **changes):
         arguments = {"promoted_by": "asha", "reason": "better", "now_ns": 5, "announce": self.announced.append}
@@ -154,6 +156,27 @@ def test_a_verdict_written_into_the_tag_by_hand_does_not_open_the_gate(desk):
         desk.promote("3")
 
 
+def test_a_verdict_against_another_champion_than_there_is_now_is_stale(desk):
+    desk.promote("2")  # no champion yet: nothing to be compared with
+    with pytest.raises(GateStale, match="v1 was judged against no champion, but the champion is v2 now"):
+        desk.promote("1")
+    desk.promote("4")
+    with pytest.raises(GateStale, match="v2 was judged against champion v1, but the champion is v4 now"):
+        desk.promote("2")
+    assert [entry.to_version for entry in desk.ledger.history("momentum")] == ["2", "4"]
+    assert not desk.promote("2", "challenger").override
+    assert desk.rollback().model_version == "2"
+
+
+def test_a_stale_verdict_may_be_overruled_and_announced_again(desk):
+    desk.promote("2")
+    record = desk.promote("1", override="compared by hand")
+    assert (record.override, record.action) == (True, "override")
+    assert desk.promote("1") == record
+    assert desk.may_run("1") is None
+    assert len(desk.ledger.history("momentum")) == 2
+
+
 def test_promoting_the_same_version_again_only_announces_it(desk):
     first = desk.promote("1")
     assert desk.promote("1", promoted_by="ravi") == first
@@ -222,14 +245,14 @@ def test_rolling_back_twice_goes_back_two_versions(desk):
     assert desk.may_run("1") is None
     with pytest.raises(NothingToRollBack):
         desk.rollback()
-    desk.promote("4")
+    desk.promote("4", override="compared by hand")
     assert desk.rollback().model_version == "1"
     assert desk.ledger.verify() == 7
 
 
 def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
     desk.promote("3", override="trial")
-    desk.promote("1")
+    desk.promote("1", override="the one before")
     assert desk.rollback().override
     assert desk.may_run("3") is None
 
@@ -263,7 +286,7 @@ def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
         try:
             start.wait(10)
             for _ in range(4):
-                desk.promote(version)
+                desk.promote(version, override="whoever is first")
         except Exception as error:  # noqa: BLE001 - whatever a thread raises fails the test
             failures.append(error)
 
