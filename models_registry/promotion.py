@@ -242,6 +242,26 @@ def _run_objection(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | 
     return f"the {rung} gate of {what} {verdict} and nobody overruled it in the ledger. Promote a version that passes."
 
 
+def content_objection(info: VersionInfo, ledger: LedgerView) -> str | None:
+    """Say why a version's content is not what the ledger last recorded for it, or None if it is. Asked after a fetch.
+
+    The fetch compared the sidecar with the version's tag, so the tag stands for what was read. A version that the
+    ledger never saw is another question: ``may_run`` asks it.
+    """
+    what = f"{info.name} v{info.version}"
+    try:
+        entry = next((e for e in reversed(ledger.history(info.name)) if e.to_version == info.version), None)
+    except LedgerTampered as tampered:
+        return f"{what} has no ledger to stand on: {tampered}."
+    recorded = entry.evidence.get(SIDECAR_TAG) if entry is not None else None
+    if entry is None or recorded is None or recorded == info.tags.get(SIDECAR_TAG):
+        return None
+    return (
+        f"{what} is not what was promoted: its sidecar has SHA-256 {str(info.tags.get(SIDECAR_TAG))[:16]}…, entry "
+        f"{entry.number} of the ledger says {str(recorded)[:16]}…. Bring the files of then back."
+    )
+
+
 def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNotPassed | None:
     what = f"{info.name} v{info.version}"
     if alias == "challenger":

@@ -224,6 +224,22 @@ async def test_a_version_of_the_log_that_is_gone_stops_the_runner_with_its_name(
         await World(registry).runner.prepare(TASK, control)
 
 
+async def test_a_restart_refuses_a_version_whose_content_the_ledger_never_saw(registry: Registry) -> None:
+    strategies = (StrategySettings(),)
+    loader = ModelLoader(
+        registry,
+        registry.may_run,
+        strategies,
+        bar_minutes=1,
+        poll_seconds=60,
+        content_objection=lambda name, version: "it was registered anew" if version == "1" else None,
+    )
+    with pytest.raises(ModelUnavailable, match=r"momentum version 1.*registered anew"):
+        await loader.require("momentum", "1")
+    await loader.require("momentum", "2")
+    assert loader.loaded("momentum", "2").identity.model_version == "2"
+
+
 async def test_a_registry_that_never_answers_starts_the_session_disabled_and_says_so(registry: Registry) -> None:
     world = World(registry)
     registry.down = True

@@ -7,6 +7,7 @@ from models_registry.ledger import LedgerTampered, PromotionLedger
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
+    content_objection,
     may_run,
     promote,
     rollback,
@@ -225,6 +226,16 @@ def test_a_tampered_ledger_is_a_reason_not_to_run_and_no_crash(desk, tmp_path):
     assert "entry 1 of the promotion ledger" in desk.may_run("2")
     with pytest.raises(LedgerTampered):
         desk.promote("2")
+
+
+def test_content_that_the_ledger_never_saw_is_objected_to_whatever_the_alias_says(desk):
+    desk.promote("1")
+    desk.promote("2")
+    info = desk.registry.version("momentum", "1")
+    assert content_objection(info, desk.ledger) is None
+    assert content_objection(desk.registry.version("momentum", "4"), desk.ledger) is None
+    info.tags["sidecar_sha256"] = "0" * 64
+    assert "entry 1 of the ledger" in content_objection(info, desk.ledger)
 
 
 def test_a_gate_that_is_withdrawn_after_the_promotion_is_refused(desk):
