@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from feature_store.sources import Quarantine
 
 _FILES_FIRST_YEAR: Final = 2015
+_FEW_SESSIONS: Final = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,13 +148,35 @@ def _reindexed(bars: Bars, old: Universe, new: Universe) -> Bars:
 
 
 def replayed_session(store: OfflineStore, market: MarketSettings) -> Session | None:
-    """Give the session that is replayed: the one set, or the last that has what is fed (ticks, else bars)."""
+    """Give the session that is replayed: the one set, or the last that has what is fed (ticks, else bars).
+
+    Raises
+    ------
+    MarketDataError
+        If the session that is set is not there; without it nothing could be kept out of the training.
+    """
     ticked = store.sessions("ticks") if market.feed == "ticks" else ()
     known = ticked or store.sessions("bars")
-    if market.replay_session:
-        date = dt.date.fromisoformat(market.replay_session)
-        return next((s for s in (*known, *store.sessions("bars")) if s.date == date), None)
-    return known[-1] if known else None
+    if not market.replay_session:
+        return known[-1] if known else None
+    date = dt.date.fromisoformat(market.replay_session)
+    sessions = {session.date: session for session in (*store.sessions("bars"), *known)}
+    if date not in sessions:
+        raise MarketDataError(
+            f"market.replay_session is {date}, but there is no such session: there {_listed(sorted(sessions))}. "
+            "Set it to one of them, bring that day in, or leave it out to replay the last"
+        )
+    return sessions[date]
+
+
+def _listed(dates: Sequence[dt.date]) -> str:
+    if not dates:
+        return "are none yet"
+    if len(dates) == 1:
+        return f"is {dates[0]}"
+    if len(dates) <= _FEW_SESSIONS:
+        return f"are {', '.join(map(str, dates))}"
+    return f"are {len(dates)}, from {dates[0]} to {dates[-1]}"
 
 
 def training_sessions(store: OfflineStore, market: MarketSettings) -> tuple[Session, ...]:
@@ -162,7 +185,7 @@ def training_sessions(store: OfflineStore, market: MarketSettings) -> tuple[Sess
     Raises
     ------
     MarketDataError
-        If there is none.
+        If there is none, or the replayed session that is set is not there.
     """
     replayed = replayed_session(store, market)
     sessions = tuple(s for s in store.sessions("bars") if replayed is None or s.date < replayed.date)

@@ -19,7 +19,7 @@ from dagster_project.resources import LedgerResource, MlflowResource, PromotionA
 from feature_store.market import ist_text
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef
-from models_registry.refusals import ModelRefusedError
+from models_registry.refusals import GateStale, ModelRefusedError
 
 if TYPE_CHECKING:
     from models_registry.ledger import LedgerEntry
@@ -94,6 +94,7 @@ def promote_champion(
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> dg.SensorResult | dg.SkipReason:
     """Bring the champion alias in line with the gates, and the assets in line with the ledger."""
+    from models_registry.ledger import LedgerError
     from models_registry.promotion import promote
     from models_registry.registry import RegistryUnavailable
 
@@ -105,6 +106,7 @@ def promote_champion(
     reported = int(context.cursor or 0)
     cursor = reported
     for name in model_names(settings):
+        version = None
         try:
             version = due(registry.versions(name), book.history(name))
             if version is not None:
@@ -121,8 +123,10 @@ def promote_champion(
                     announce=_announce(announcer, context.log),
                 )
                 context.log.info(f"{name} version {version} is champion")
-        except RegistryUnavailable as error:
+        except (RegistryUnavailable, LedgerError) as error:
             return dg.SkipReason(str(error))
+        except GateStale as error:  # nothing went wrong, and it is so at every tick until the next training: no warning
+            refused.append(f"{name} version {version} waits: {error}")
         except ModelRefusedError as error:
             context.log.warning(f"{name} version {version} was not promoted: {error}")
             refused.append(f"{name} version {version} was not promoted: {error}")
@@ -209,13 +213,14 @@ def promote_version(
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> None:
     """Promote as a person asks."""
+    from models_registry.ledger import LedgerError
     from models_registry.promotion import PromotionError, promote
     from models_registry.registry import RegistryUnavailable
 
     if config.override_reason and not config.promoted_by.strip():
         raise dg.Failure("A gate is overruled by name: put yours in promoted_by.", allow_retries=False)
     registry = mlflow.registry()
-    with told_to_people(ModelRefusedError, PromotionError, RegistryUnavailable):
+    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = promote(
             registry,
             ledger.ledger(),
@@ -240,11 +245,12 @@ def roll_back_alias(
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> None:
     """Roll back as a person asks."""
+    from models_registry.ledger import LedgerError
     from models_registry.promotion import PromotionError, rollback
     from models_registry.registry import RegistryUnavailable
 
     registry = mlflow.registry()
-    with told_to_people(ModelRefusedError, PromotionError, RegistryUnavailable):
+    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = rollback(
             registry,
             ledger.ledger(),

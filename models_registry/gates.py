@@ -54,7 +54,7 @@ def skill_gate(
     champion : Sidecar, optional
         The sidecar of the version that holds the alias now.
     champion_version : str, optional
-        Its version, for the text.
+        Its version, for the text, and for ``promote``: another champion by then makes the verdict stale.
     limits : SkillLimits, optional
         What is asked for.
     """
@@ -62,6 +62,7 @@ def skill_gate(
     metrics = trained.metrics
     return GateResult(
         rung="champion",
+        judged_against=champion_version,
         checks=(
             _finite(metrics),
             _enough_rows(metrics, asked),

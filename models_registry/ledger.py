@@ -175,15 +175,26 @@ class PromotionLedger:
         return int(number)
 
     def history(self, name: str) -> tuple[LedgerEntry, ...]:
-        """All entries of a model, oldest first."""
-        return tuple(entry for entry, _ in self._read(_TABLE.c.model_name == name))
+        """All entries of a model, oldest first; the whole chain is verified with every reading.
+
+        Raises
+        ------
+        LedgerTampered
+            If an entry of any model was changed, removed, inserted or reordered.
+        LedgerUnavailable
+            If the database does not answer.
+        """
+        return tuple(entry for entry in self._chain() if entry.model_name == name)
 
     def latest(self, name: str, alias: Alias) -> LedgerEntry | None:
-        """The last entry of an alias: where the ledger says that it points."""
+        """The last entry of an alias: where the ledger says that it points; raises as ``history`` does."""
         return next((entry for entry in reversed(self.history(name)) if entry.alias == alias), None)
 
     def override_for(self, name: str, version: str, rung: Alias) -> LedgerEntry | None:
-        """The last entry by which a person put this version on this rung against its gate; None if there is none."""
+        """The last entry by which a person put this version on this rung against its gate; None if there is none.
+
+        Raises as ``history`` does.
+        """
         return next(
             (
                 entry
@@ -204,23 +215,30 @@ class PromotionLedger:
         LedgerTampered
             If an entry was changed, removed, inserted or reordered.
         """
-        previous, count = GENESIS, 0
-        for entry, recorded_previous in self._read(None):
-            count += 1
-            fits = entry.number == count and recorded_previous == previous
-            if not fits or entry.sha256 != entry.digest(entry.number, previous):
-                raise LedgerTampered(
-                    f"entry {entry.number} of {self._shown} does not follow from the one before: it was changed, "
-                    "inserted, or one before it removed. Restore a backup and find out who wrote to it."
-                )
-            previous = entry.sha256
-        return count
+        return len(self._chain())
 
-    def _read(self, where: sa.ColumnElement[bool] | None) -> list[tuple[LedgerEntry, str]]:
-        query = sa.select(_TABLE).order_by(_TABLE.c.number)
+    def _chain(self) -> list[LedgerEntry]:
         with self._connected() as connection:
-            rows = connection.execute(query if where is None else query.where(where)).mappings().all()
-        return [_entry_of(row) for row in rows]
+            rows = connection.execute(sa.select(_TABLE).order_by(_TABLE.c.number)).mappings().all()
+        chain: list[LedgerEntry] = []
+        previous = GENESIS
+        for number, row in enumerate(rows, 1):
+            try:
+                entry, recorded_previous = _entry_of(row)
+            except (ValueError, TypeError) as error:  # what is no entry any more was changed too
+                raise self._tampered(row["number"]) from error
+            fits = entry.number == number and recorded_previous == previous
+            if not fits or entry.sha256 != entry.digest(number, previous):
+                raise self._tampered(entry.number)
+            chain.append(entry)
+            previous = entry.sha256
+        return chain
+
+    def _tampered(self, number: int) -> LedgerTampered:
+        return LedgerTampered(
+            f"entry {number} of the promotion ledger at {self._shown} does not follow from the one before (it was "
+            "changed, inserted, or one before it removed): restore a backup and find out who wrote to it"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from models_registry.ledger import Action, LedgerEntry, PromotionLedger
+from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
 from models_registry.refs import Alias, GateCheck, ModelRef, Sidecar
-from models_registry.refusals import GateNotPassed
+from models_registry.refusals import GateNotPassed, GateStale
 from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
 
 _REALIGN_ATTEMPTS: Final = 10
@@ -107,6 +107,8 @@ def promote(
         If the version does not exist, or its files are not those of its sidecar.
     GateNotPassed
         If the gate for the rung has not passed and there is no override; lists the failed checks.
+    GateStale
+        If the gate was judged against another champion than there is now, and there is no override.
     OverrideNeedsReason
         If name, reason or override are blank.
     """
@@ -114,13 +116,13 @@ def promote(
         raise OverrideNeedsReason("say who promotes and why; an override must give its reason too, none may be empty")
     info = registry.version(name, version)
     sidecar, _ = registry.fetch(name, version)
-    objection = _gate_objection(info, sidecar, alias)
+    previous = registry.resolve(ModelRef(name=name, alias=alias))
+    objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, previous)
     if objection is not None and override is None:
         raise objection
     overruled = objection is not None
     done = ledger.latest(name, alias)
-    previous = registry.resolve(ModelRef(name=name, alias=alias))
-    if done is not None and done.to_version == version == previous and done.override == overruled:
+    if done is not None and done.to_version == version == previous and (done.override or not overruled):
         record = _record(done, done.number, sidecar)
         announce(record)
         return record
@@ -210,8 +212,15 @@ def may_run(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
     """Say why a version may not run on a rung, or None if it may. Asked by the runner, however the alias was moved.
 
     The ledger's last entry for the alias must name this version and the very sidecar that is registered, and the gate
-    must have passed or have been overruled there.
+    must have passed or have been overruled there. A ledger that was tampered with lets nothing run.
     """
+    try:
+        return _run_objection(info, ledger, rung)
+    except LedgerTampered as tampered:
+        return f"{info.name} v{info.version} has no ledger to stand on: {tampered}."
+
+
+def _run_objection(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
     what = f"{info.name} v{info.version}"
     entry = next((e for e in reversed(ledger.history(info.name)) if e.alias == rung), None)
     if entry is None or entry.to_version != info.version:
@@ -233,6 +242,26 @@ def may_run(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
     return f"the {rung} gate of {what} {verdict} and nobody overruled it in the ledger. Promote a version that passes."
 
 
+def content_objection(info: VersionInfo, ledger: LedgerView) -> str | None:
+    """Say why a version's content is not what the ledger last recorded for it, or None if it is. Asked after a fetch.
+
+    The fetch compared the sidecar with the version's tag, so the tag stands for what was read. A version that the
+    ledger never saw is another question: ``may_run`` asks it.
+    """
+    what = f"{info.name} v{info.version}"
+    try:
+        entry = next((e for e in reversed(ledger.history(info.name)) if e.to_version == info.version), None)
+    except LedgerTampered as tampered:
+        return f"{what} has no ledger to stand on: {tampered}."
+    recorded = entry.evidence.get(SIDECAR_TAG) if entry is not None else None
+    if entry is None or recorded is None or recorded == info.tags.get(SIDECAR_TAG):
+        return None
+    return (
+        f"{what} is not what was promoted: its sidecar has SHA-256 {str(info.tags.get(SIDECAR_TAG))[:16]}…, entry "
+        f"{entry.number} of the ledger says {str(recorded)[:16]}…. Bring the files of then back."
+    )
+
+
 def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNotPassed | None:
     what = f"{info.name} v{info.version}"
     if alias == "challenger":
@@ -251,6 +280,18 @@ def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNo
     return GateNotPassed(
         f"{what} did not pass the {alias} gate: {listed}. Train a better one, or overrule the gate with a reason.",
         failed,
+    )
+
+
+def _stale_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None) -> GateStale | None:
+    # Two versions may be trained before either is promoted: the second was never compared with the first.
+    judged_against = sidecar.gate.judged_against
+    if alias != "champion" or current in {None, info.version, judged_against}:
+        return None
+    against = f"champion v{judged_against}" if judged_against else "no champion"
+    return GateStale(
+        f"{info.name} v{info.version} was judged against {against}, but the champion is v{current} now, and the two "
+        "were not compared. Train again, or overrule the gate with a reason."
     )
 
 

@@ -97,6 +97,8 @@ class GateResult(_Frozen):
 
     rung: Alias
     checks: tuple[GateCheck, ...]
+    judged_against: str | None = None
+    """The version that held the rung's alias when this was judged; None: no version did."""
 
     @property
     def passed(self) -> bool:

@@ -8,6 +8,7 @@ A refused version changes nothing: what is running goes on. The tree:
     ├── GoldenRowsDiffer       the packed model does not say here what the trained one said
     ├── UnknownModelVersion    the registry holds no such version
     └── GateNotPassed          the gate for the rung did not pass and nobody overruled it
+        └── GateStale          it passed, but against a version that holds the alias no more
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class GateNotPassed(ModelRefusedError):
     def __init__(self, message: str, failed: tuple[GateCheck, ...] = ()) -> None:
         super().__init__(message)
         self.failed = failed
+
+
+class GateStale(GateNotPassed):
+    """A gate that was passed against another version than the one that would be replaced."""
 
 
 def sha256_of(value: bytes) -> str:

@@ -47,6 +47,8 @@ class LoadedModel:
     sell_threshold: float
     """Open short at or below."""
     artifact_sha256: str = ""
+    training_end_ns: int = 0
+    """When the last label that it was trained on ended; a session that opened before is no test of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_store.features import UnknownFeature, feature_schema
 from live_services.domain.strategy import LoadedModel
 from live_services.settings import Settings, StrategySettings
+from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
+from models_registry.promotion import content_objection
 from models_registry.refs import Alias, ModelIdentity, ModelRef, Sidecar
-from models_registry.registry import RegistryUnavailable
+from models_registry.refusals import TamperedModel
+from models_registry.registry import Registry, RegistryUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +34,9 @@ VersionKey = tuple[str, str]
 """Model name and version."""
 GateQuestion = Callable[[str, str, Alias], str | None]
 """``(name, version, rung)`` → None if the version may run there, else why not."""
+
+ContentQuestion = Callable[[str, str], str | None]
+"""``(name, version)`` → None if what the registry holds is what the ledger recorded, else how it differs."""
 
 
 class ModelSource(Protocol):
@@ -87,7 +93,15 @@ def prove(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minute
     model = load(files, sidecar, expected_feature_schema_hash=schema.hash)
     identity = ModelIdentity(model_name=sidecar.model_name, model_version=version, feature_schema_hash=schema.hash)
     sha256 = sidecar.artifact_sha256.get("flat.npz", "")
-    return LoadedModel(identity, schema, model, sidecar.buy_threshold, sidecar.sell_threshold, sha256)
+    return LoadedModel(
+        identity,
+        schema,
+        model,
+        sidecar.buy_threshold,
+        sidecar.sell_threshold,
+        artifact_sha256=sha256,
+        training_end_ns=sidecar.training_end_ns,
+    )
 
 
 class ModelLoader:
@@ -105,6 +119,9 @@ class ModelLoader:
         Length of the bars this process computes features on.
     poll_seconds
         How often the aliases are looked at.
+    content_objection
+        Whether a version that was fetched is not what the ledger recorded; None asks nobody. A restart loads what the
+        log names without asking ``may_run``, so this is all that stands between it and a version registered anew.
     """
 
     def __init__(
@@ -115,6 +132,7 @@ class ModelLoader:
         *,
         bar_minutes: int,
         poll_seconds: float,
+        content_objection: ContentQuestion | None = None,
     ) -> None:
         self.candidates: dict[str, Candidate] = {}
         """By strategy; absent until the registry answered about it, or while its first version is refused."""
@@ -124,6 +142,7 @@ class ModelLoader:
         """Why the registry or the ledger could not be asked the last time; empty while they answer."""
         self._source = source
         self._may_run = may_run
+        self._content_objection = content_objection
         self._references = {strategy.name: ModelRef.parse(strategy.model) for strategy in strategies}
         self._bar_minutes = bar_minutes
         self._poll_seconds = poll_seconds
@@ -171,7 +190,7 @@ class ModelLoader:
             return
         try:
             await self._load(name, version)
-        except (ModelRefusedError, RegistryUnavailable, OSError) as cause:
+        except (ModelRefusedError, RegistryUnavailable, LedgerError, OSError) as cause:
             raise ModelUnavailable(
                 f"the log says that {name} version {version} traded in this session, but it cannot be loaded: "
                 f"{str(cause).rstrip('.')}. "
@@ -216,7 +235,7 @@ class ModelLoader:
             try:
                 for strategy, ref in self._references.items():
                     await self._refresh_one(strategy, ref)
-            except (RegistryUnavailable, OSError, SQLAlchemyError) as failure:
+            except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
                 self.outage = f"the model registry or the ledger does not answer: {failure}"
@@ -260,15 +279,24 @@ class ModelLoader:
 
     def _fetch_and_prove(self, name: str, version: str) -> LoadedModel:
         sidecar, files = self._source.fetch(name, version)
+        changed = self._content_objection(name, version) if self._content_objection is not None else None
+        if changed is not None:
+            raise TamperedModel(changed)
         return prove(sidecar, files, version, self._bar_minutes)
 
 
-def build_loader(settings: Settings, source: ModelSource, may_run: GateQuestion) -> ModelLoader:
-    """Build the loader of a process's strategies."""
+def build_loader(settings: Settings, source: Registry, may_run: GateQuestion) -> ModelLoader:
+    """Build the loader of a process's strategies; what it fetches is compared with the ledger of the settings."""
+    ledger = PromotionLedger(settings.ledger_url)
+
+    def changed(name: str, version: str) -> str | None:
+        return content_objection(source.version(name, version), ledger)
+
     return ModelLoader(
         source,
         may_run,
         settings.strategies,
         bar_minutes=settings.market.bar_minutes,
         poll_seconds=settings.mlflow.poll_seconds,
+        content_objection=changed,
     )

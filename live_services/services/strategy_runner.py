@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from feature_store.features import compile_kernels
-from feature_store.market import Session, Universe
+from feature_store.market import Session, Universe, ist_text
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned, event_id
 from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
-from live_services.services.model_loading import Candidate, ModelLoader
+from live_services.services.model_loading import Candidate, ModelLoader, Refusal
 from live_services.settings import Settings, StrategySettings
-from models_registry.refs import ModelRef
+from models_registry.refs import ModelIdentity, ModelRef
 
 _log = structlog.get_logger(__name__)
 
@@ -81,11 +81,14 @@ class StrategyRunner:
         return StrategyState(task, desk)
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
-        """Assign to each strategy what it should run and does not; announce each refused version once."""
+        """Assign to each strategy what it should run and does not; announce each refused version once.
+
+        What the log already assigned is followed as it was, whatever would be refused now.
+        """
         self._loader.check()
         for strategy in self._strategies.values():
             yield from self._assignment_due(state, strategy, now_ns)
-            yield from self._refusal_due(state, strategy, now_ns)
+            yield from self._refusals_due(state, strategy, now_ns)
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, or a control record of this task.
@@ -143,15 +146,18 @@ class StrategyRunner:
 
     def _assignment_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
         current = state.desk.assigned(strategy.name)
+        running = _running(state, strategy)
         candidate = self._loader.candidates.get(strategy.name)
-        if candidate is None:
+        wanted = candidate.model.identity if candidate is not None and candidate.model is not None else None
+        if current is not None and candidate is not None and wanted == running:
+            return
+        knows_too_much = _knows_too_much(state, candidate)
+        if candidate is None or knows_too_much is not None:
             if current is not None:
                 return  # the registry is silent, or names a version that is refused: what runs goes on
-            candidate = Candidate(None, self._why_unknown(strategy))
-        wanted = candidate.model.identity if candidate.model is not None else None
-        running = current.model.identity if current is not None and current.model is not None else None
-        if current is not None and wanted == running:
-            return
+            refused = f"{strategy.model} names version {knows_too_much.version}: " if knows_too_much else ""
+            reason = refused + (knows_too_much.reason if knows_too_much else self._why_unknown(strategy))
+            candidate, wanted = Candidate(None, reason), None
         if wanted is None:
             _log.warning("strategy_disabled", strategy=strategy.name, task=str(state.task), reason=candidate.reason)
         identity = event_id("assigned", str(state.task), strategy.name, now_ns, wanted.model_version if wanted else "")
@@ -175,13 +181,22 @@ class StrategyRunner:
             return f"{strategy.model} names version {refusal.version}: {refusal.reason}"
         return self._loader.outage or "the model registry has not answered yet"
 
-    def _refusal_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+    def _refusals_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+        running = _running(state, strategy)
+        knows_too_much = _knows_too_much(state, self._loader.candidates.get(strategy.name))
+        if knows_too_much is not None and (running is None or running.model_version != knows_too_much.version):
+            yield from self._refusal_due(state, strategy, knows_too_much, now_ns)
         refusal = self._loader.refusals.get(strategy.name)
-        if refusal is None or (strategy.name, refusal.version, refusal.reason) in state.refused:
+        if refusal is not None:
+            yield from self._refusal_due(state, strategy, refusal, now_ns)
+
+    def _refusal_due(
+        self, state: StrategyState, strategy: StrategySettings, refusal: Refusal, now_ns: int
+    ) -> Iterable[Event]:
+        if (strategy.name, refusal.version, refusal.reason) in state.refused:
             return
         state.refused.add((strategy.name, refusal.version, refusal.reason))
-        current = state.desk.assigned(strategy.name)
-        running = current.model.identity.model_version if current is not None and current.model is not None else None
+        running = _running(state, strategy)
         _log.warning("model_refused", strategy=strategy.name, version=refusal.version, reason=refusal.reason)
         ref = ModelRef.parse(strategy.model)
         identity = event_id("refused", str(state.task), strategy.name, refusal.version, refusal.reason)
@@ -196,6 +211,23 @@ class StrategyRunner:
             model_version=refusal.version,
             alias=ref.alias,
             reason=refusal.reason,
-            running_version=running,
+            running_version=running.model_version if running is not None else None,
             task=str(state.task),
         )
+
+
+def _running(state: StrategyState, strategy: StrategySettings) -> ModelIdentity | None:
+    current = state.desk.assigned(strategy.name)
+    return current.model.identity if current is not None and current.model is not None else None
+
+
+def _knows_too_much(state: StrategyState, candidate: Candidate | None) -> Refusal | None:
+    """Say why a version may not trade this session: it was trained on what happens in it, or later."""
+    session, model = state.desk.session, candidate.model if candidate is not None else None
+    if model is None or model.training_end_ns <= session.open_ns:
+        return None
+    return Refusal(
+        model.identity.model_version,
+        f"it was trained on data up to {ist_text(model.training_end_ns)}, after the session of {session.date} opened "
+        f"({ist_text(session.open_ns)}), so it knows what is to come: replay a later session, or train on earlier ones",
+    )

@@ -11,7 +11,7 @@ from models_registry.promotion import may_run, promote, rollback
 from models_registry.refs import ModelRef
 from models_registry.refusals import TamperedModel
 from models_registry.registry import Registry, RegistryUnavailable
-from tests.models_registry_frames import packed, sidecar, trained
+from tests.models_registry_frames import gate, packed, sidecar, trained
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +82,8 @@ def test_a_file_changed_on_the_servers_disk_is_refused(registry, mlflow_server, 
 def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry, tmp_path):
     ledger = PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
     announced = []
-    first, second = register(registry, "climber"), register(registry, "climber")
+    first = register(registry, "climber")
+    second = register(registry, "climber", gate_result=gate(champion_version=first))
     arguments = {"promoted_by": "tests", "reason": "test", "now_ns": 1, "announce": announced.append}
     for version in (first, second):
         promote(registry, ledger, "climber", version, "champion", override=None, **arguments)

@@ -59,6 +59,19 @@ def test_nothing_before_the_replayed_session_is_said_in_words(store):
         training_sessions(store, market)
 
 
+def test_a_replayed_session_that_is_not_there_is_an_error_and_not_a_reason_to_train_on_everything(store):
+    market = MarketSettings.model_validate({**SMALL, "replay_session": "2026-01-17"})
+    for ask in (replayed_session, training_sessions):
+        with pytest.raises(MarketDataError, match=r"market\.replay_session is 2026-01-17.*2026-01-05, .*2026-01-08"):
+            ask(store, market)
+
+
+def test_a_replayed_session_of_an_empty_store_is_an_error(tmp_path):
+    market = MarketSettings.model_validate({**SMALL, "replay_session": "2026-01-05"})
+    with pytest.raises(MarketDataError, match="none yet"):
+        replayed_session(OfflineStore(tmp_path), market)
+
+
 def test_files_that_are_not_named_are_asked_for():
     with pytest.raises(MarketDataError, match=r"market\.bars_file"):
         bring_in(MarketSettings(source="files"))

@@ -1,8 +1,13 @@
 from dataclasses import dataclass
 
+import dagster as dg
 import pytest
 
-from dagster_project.promotion import SENSOR, due
+from dagster_project.promotion import SENSOR, due, promote_champion
+from live_services.settings import Settings
+from models_registry.ledger import PromotionLedger
+from tests.models_registry_fakes import InMemoryRegistry
+from tests.models_registry_frames import packed, sidecar
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,46 @@ CHAMPION = ("champion",)
 )
 def test_the_version_that_is_due(versions, history, expected):
     assert due(versions, history) == expected
+
+
+class Mlflow:
+    tracking_uri = "http://127.0.0.1:5000"
+
+    def __init__(self, registry):
+        self._registry = registry
+
+    def registry(self):
+        return self._registry
+
+
+class Ledger:
+    def __init__(self, book):
+        self._book = book
+
+    def ledger(self):
+        return self._book
+
+
+class Announcer:
+    def announce(self, record):
+        return None
+
+
+def test_a_version_whose_verdict_is_stale_is_skipped_in_words_at_every_look(tmp_path):
+    registry, book = InMemoryRegistry(), PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    registry.url_of = lambda name, version: f"http://127.0.0.1:5000/{name}/{version}"
+    resources = {"settings": Settings(), "mlflow": Mlflow(registry), "ledger": Ledger(book), "announcer": Announcer()}
+
+    def look(cursor):
+        return promote_champion(dg.build_sensor_context(cursor=cursor, resources=resources))
+
+    registry.register(packed(), sidecar())
+    first = look(None)
+    assert [event.metadata["version"].value for event in first.asset_events] == ["1"]
+    registry.register(packed(), sidecar())  # judged while there was no champion
+    for _ in range(2):
+        skipped = look(first.cursor)
+        assert isinstance(skipped, dg.SkipReason)
+        assert "momentum version 2 waits" in skipped.skip_message
+        assert "the champion is v1 now" in skipped.skip_message
+    assert [entry.to_version for entry in book.history("momentum")] == ["1"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ class Registry:
         self.bad: dict[str, str] = {}
         self.gate: dict[str, str] = {}
         self.down = False
+        self.trained_to: dict[str, int] = {}
         self.fetched: list[str] = []
 
     def resolve(self, ref: ModelRef) -> str | None:
@@ -49,12 +51,14 @@ class Registry:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    made = Registry()
+
     def accept(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minutes: int) -> LoadedModel:
-        return loaded_model(version)
+        return replace(loaded_model(version), training_end_ns=made.trained_to.get(version, OPEN))
 
     monkeypatch.setattr(model_loading, "prove", accept)
     monkeypatch.setattr(model_loading, "_FIRST_WAIT_SECONDS", 0.0)
-    return Registry()
+    return made
 
 
 class World:
@@ -139,6 +143,45 @@ async def test_without_any_valid_version_the_strategy_is_disabled_once_and_comes
     assert [type(event) for event in await world.say(OPEN + 2 * MINUTE)] == [StrategyModelAssigned, ModelLoaded]
 
 
+async def test_a_version_trained_on_the_session_is_refused_and_the_other_goes_on(registry: Registry) -> None:
+    world = World(registry)
+    await world.say()
+    registry.alias, registry.trained_to = "2", {"2": OPEN + 1}
+    (refused,) = await world.say(OPEN + MINUTE)
+    assert isinstance(refused, ModelRefused)
+    assert (refused.model_version, refused.running_version, world.running) == ("2", "1", "1")
+    assert "trained on data up to" in refused.reason
+    assert await world.say(OPEN + 2 * MINUTE) == []
+
+
+async def test_a_first_version_trained_on_the_session_disables_the_strategy_until_another_comes(
+    registry: Registry,
+) -> None:
+    world = World(registry)
+    registry.trained_to["1"] = OPEN + 1
+    assigned, refused = await world.say()
+    assert isinstance(assigned, StrategyModelAssigned)
+    assert isinstance(refused, ModelRefused)
+    assert assigned.model_version is None
+    assert "momentum@champion names version 1: it was trained on data up to" in assigned.reason
+    assert await world.say(OPEN + MINUTE) == []
+    registry.alias = "2"
+    assert [type(event) for event in await world.say(OPEN + 2 * MINUTE)] == [StrategyModelAssigned, ModelLoaded]
+
+
+async def test_what_the_log_assigned_is_followed_although_it_was_trained_on_the_session(registry: Registry) -> None:
+    before = World(registry)
+    control = [event for event in await before.say() if isinstance(event, StrategyModelAssigned)]
+    registry.trained_to["1"] = OPEN + 1
+    after = World(registry)
+    await after.runner.prepare(TASK, control)
+    for event in control:
+        after.runner.handle(EventRecord(event, Position("paper.control", 0, 0)), after.state, OPEN)
+    assert await after.say(OPEN + MINUTE) == []
+    assert after.running == "1"
+    await after.loader.stop()
+
+
 async def test_an_alias_that_is_gone_disables_the_strategy(registry: Registry) -> None:
     world = World(registry)
     await world.say()
@@ -179,6 +222,22 @@ async def test_a_version_of_the_log_that_is_gone_stops_the_runner_with_its_name(
     registry.bad["1"] = "deleted"
     with pytest.raises(ModelUnavailable, match=r"momentum version 1.*deleted"):
         await World(registry).runner.prepare(TASK, control)
+
+
+async def test_a_restart_refuses_a_version_whose_content_the_ledger_never_saw(registry: Registry) -> None:
+    strategies = (StrategySettings(),)
+    loader = ModelLoader(
+        registry,
+        registry.may_run,
+        strategies,
+        bar_minutes=1,
+        poll_seconds=60,
+        content_objection=lambda name, version: "it was registered anew" if version == "1" else None,
+    )
+    with pytest.raises(ModelUnavailable, match=r"momentum version 1.*registered anew"):
+        await loader.require("momentum", "1")
+    await loader.require("momentum", "2")
+    assert loader.loaded("momentum", "2").identity.model_version == "2"
 
 
 async def test_a_registry_that_never_answers_starts_the_session_disabled_and_says_so(registry: Registry) -> None:
@@ -250,7 +309,7 @@ def test_a_packed_model_is_proved_and_scores_as_it_was_trained() -> None:
         artifact_sha256=packed.sha256,
     )
     proved = prove(card, packed.files, "4", 1)
-    assert proved.identity.model_version == "4"
+    assert (proved.identity.model_version, proved.training_end_ns) == ("4", card.training_end_ns)
     assert (proved.model.score(rows) == estimator.predict_proba(rows)[:, 1]).all()
     changed = packed.files | {"flat.npz": packed.files["flat.npz"] + b"x"}
     with pytest.raises(ModelRefusedError, match=r"flat\.npz"):

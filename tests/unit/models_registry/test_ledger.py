@@ -3,7 +3,9 @@ import threading
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from live_services import cli_models
 from models_registry.ledger import LedgerEntry, LedgerTampered, LedgerUnavailable, PromotionLedger
 
 
@@ -83,6 +85,34 @@ def test_a_change_behind_the_guards_shows(ledger, path, column):
     change(path, f"{DROP_GUARDS} UPDATE promotion_ledger SET {column} = {value} WHERE number = 2")
     with pytest.raises(LedgerTampered, match=r"entry [23]"):
         ledger.verify()
+
+
+@pytest.mark.parametrize(
+    "changed", ["to_version = '9'", "override = 1", "model_name = 'other'", "evidence = 'no json'", "action = 'x'"]
+)
+def test_what_is_read_of_a_tampered_ledger_is_an_error_that_names_the_entry(ledger, path, changed):
+    for version in "123":
+        ledger.append(entry(version))
+    change(path, f"{DROP_GUARDS} UPDATE promotion_ledger SET {changed} WHERE number = 2")
+    for read in (
+        lambda: ledger.history("momentum"),
+        lambda: ledger.latest("momentum", "champion"),
+        lambda: ledger.override_for("momentum", "2", "champion"),
+        lambda: ledger.history("another"),
+    ):
+        with pytest.raises(LedgerTampered, match="entry 2 of the promotion ledger"):
+            read()
+
+
+def test_the_command_line_says_in_one_sentence_that_the_ledger_was_tampered_with(ledger, path, monkeypatch):
+    ledger.append(entry())
+    change(path, f"{DROP_GUARDS} UPDATE promotion_ledger SET reason = 'x' WHERE number = 1")
+    monkeypatch.setattr(cli_models, "build_ledger", lambda settings: ledger)
+    ran = CliRunner().invoke(cli_models.app, ["history", "momentum"])
+    assert ran.exit_code == 1
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("error: entry 1 of the promotion ledger at ")
+    assert len(ran.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -1,33 +1,37 @@
+import sqlite3
 import threading
 
 import pytest
 
-from models_registry.ledger import PromotionLedger
+from models_registry.ledger import LedgerTampered, PromotionLedger
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
+    content_objection,
     may_run,
     promote,
     rollback,
     standing_versions,
 )
 from models_registry.refs import ModelRef
-from models_registry.refusals import GateNotPassed, TamperedModel, UnknownModelVersion
+from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, UnknownModelVersion
 from tests.models_registry_fakes import InMemoryRegistry
-from tests.models_registry_frames import FAILED_GATE, packed, sidecar
+from tests.models_registry_frames import FAILED_GATE, gate, packed, sidecar
 
 CHAMPION = ModelRef.parse("momentum@champion")
+JUDGED_AGAINST = {1: None, 2: "1", 3: "2", 4: "2"}
 
 
 class Desk:
-    """A registry with versions 1 to 4 (3 failed its gate), a ledger, and what was announced."""
+    """A registry with versions 1 to 4 (3 failed its gate; each was judged against the one before), and a ledger."""
 
     def __init__(self, folder):
         self.registry = InMemoryRegistry()
         self.ledger = PromotionLedger(f"sqlite:///{folder}/ledger.sqlite")
         self.announced = []
         for version in range(1, 5):
-            self.registry.register(packed(), sidecar(gate_result=FAILED_GATE if version == 3 else None))
+            passed = gate().model_copy(update={"judged_against": JUDGED_AGAINST[version]})
+            self.registry.register(packed(), sidecar(gate_result=FAILED_GATE if version == 3 else passed))
 
     def promote(self, version, alias="champion", override=None, **changes):
         arguments = {"promoted_by": "asha", "reason": "better", "now_ns": 5, "announce": self.announced.append}
@@ -153,6 +157,27 @@ def test_a_verdict_written_into_the_tag_by_hand_does_not_open_the_gate(desk):
         desk.promote("3")
 
 
+def test_a_verdict_against_another_champion_than_there_is_now_is_stale(desk):
+    desk.promote("2")  # no champion yet: nothing to be compared with
+    with pytest.raises(GateStale, match="v1 was judged against no champion, but the champion is v2 now"):
+        desk.promote("1")
+    desk.promote("4")
+    with pytest.raises(GateStale, match="v2 was judged against champion v1, but the champion is v4 now"):
+        desk.promote("2")
+    assert [entry.to_version for entry in desk.ledger.history("momentum")] == ["2", "4"]
+    assert not desk.promote("2", "challenger").override
+    assert desk.rollback().model_version == "2"
+
+
+def test_a_stale_verdict_may_be_overruled_and_announced_again(desk):
+    desk.promote("2")
+    record = desk.promote("1", override="compared by hand")
+    assert (record.override, record.action) == (True, "override")
+    assert desk.promote("1") == record
+    assert desk.may_run("1") is None
+    assert len(desk.ledger.history("momentum")) == 2
+
+
 def test_promoting_the_same_version_again_only_announces_it(desk):
     first = desk.promote("1")
     assert desk.promote("1", promoted_by="ravi") == first
@@ -190,6 +215,29 @@ def test_a_sidecar_swapped_after_the_promotion_is_refused(desk):
     assert "not what was promoted" in desk.may_run("1")
 
 
+def test_a_tampered_ledger_is_a_reason_not_to_run_and_no_crash(desk, tmp_path):
+    desk.promote("1")
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.executescript(
+        "DROP TRIGGER promotion_ledger_no_update; UPDATE promotion_ledger SET to_version = '2' WHERE number = 1"
+    )
+    connection.close()
+    desk.registry.set_alias("momentum", "champion", "2")
+    assert "entry 1 of the promotion ledger" in desk.may_run("2")
+    with pytest.raises(LedgerTampered):
+        desk.promote("2")
+
+
+def test_content_that_the_ledger_never_saw_is_objected_to_whatever_the_alias_says(desk):
+    desk.promote("1")
+    desk.promote("2")
+    info = desk.registry.version("momentum", "1")
+    assert content_objection(info, desk.ledger) is None
+    assert content_objection(desk.registry.version("momentum", "4"), desk.ledger) is None
+    info.tags["sidecar_sha256"] = "0" * 64
+    assert "entry 1 of the ledger" in content_objection(info, desk.ledger)
+
+
 def test_a_gate_that_is_withdrawn_after_the_promotion_is_refused(desk):
     desk.promote("1")
     desk.registry.infos["momentum", "1"].tags["gate.champion"] = "failed"
@@ -208,14 +256,14 @@ def test_rolling_back_twice_goes_back_two_versions(desk):
     assert desk.may_run("1") is None
     with pytest.raises(NothingToRollBack):
         desk.rollback()
-    desk.promote("4")
+    desk.promote("4", override="compared by hand")
     assert desk.rollback().model_version == "1"
     assert desk.ledger.verify() == 7
 
 
 def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
     desk.promote("3", override="trial")
-    desk.promote("1")
+    desk.promote("1", override="the one before")
     assert desk.rollback().override
     assert desk.may_run("3") is None
 
@@ -249,7 +297,7 @@ def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
         try:
             start.wait(10)
             for _ in range(4):
-                desk.promote(version)
+                desk.promote(version, override="whoever is first")
         except Exception as error:  # noqa: BLE001 - whatever a thread raises fails the test
             failures.append(error)
 
