@@ -13,10 +13,10 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict
 IST = ZoneInfo("Asia/Kolkata")
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
+MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
+"""What the index that stands for the whole market is called, by preference."""
 
 
 class MarketDataError(Exception):
@@ -65,12 +67,17 @@ class Universe(BaseModel):
     @classmethod
     def from_symbols(cls, symbols: Sequence[str], untradable: frozenset[str] = frozenset()) -> Self:
         """Build a universe from symbols alone; tokens are CRC-32 of the symbol, so they do not move with the list."""
-        return cls(
-            instruments=tuple(
-                Instrument(instrument_token=zlib.crc32(s.encode()), symbol=s, tradable=s not in untradable)
-                for s in sorted(set(symbols))
-            )
+        return cls.ordered(
+            Instrument(instrument_token=zlib.crc32(s.encode()), symbol=s, tradable=s not in untradable)
+            for s in set(symbols)
         )
+
+    @classmethod
+    def ordered(cls, instruments: Iterable[Instrument]) -> Self:
+        """Put instruments in the house's order: indices first, so that a bar of the market's index precedes the bars
+        of the same instant that it is context for; then by symbol.
+        """
+        return cls(instruments=tuple(sorted(instruments, key=lambda i: (i.tradable, i.symbol))))
 
     def __len__(self) -> int:
         return len(self.instruments)
@@ -94,6 +101,11 @@ class Universe(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the instruments."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @cached_property
+    def market_index(self) -> int | None:
+        """Index here of the market's own index (`MARKET_INDEX_SYMBOLS`), the context of relative features."""
+        return next((self.index_of_symbol[s] for s in MARKET_INDEX_SYMBOLS if s in self.index_of_symbol), None)
 
     def partition_of(self, index: NDArray[np.int32], partitions: int) -> NDArray[np.int32]:
         """Market partition of each instrument index: fixed by its token, so it outlives changes of the universe."""
@@ -125,30 +137,48 @@ def ist_text(time_ns: int) -> str:
 
 
 class _Columns:
-    """Equal-length arrays that are sliced together."""
+    """Equal-length arrays that are sliced together; an optional column is None or as long as the others."""
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
-        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))  # type: ignore[arg-type]
+        columns = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return type(self)(*(None if column is None else column[rows] for column in columns))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join tables of the same kind, in the order given; at least one part."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))  # type: ignore[arg-type]
+        """Join tables of the same kind, in the order given; at least one part.
+
+        Raises
+        ------
+        ValueError
+            If an optional column is there in some parts only; see `Ticks.with_depth`.
+        """
+        return cls(*(_joined(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cls)))  # type: ignore[arg-type]
 
     def digest(self) -> str:
         """SHA-256 over the columns' bytes, in declaration order."""
         sha = hashlib.sha256()
         for f in fields(self):  # type: ignore[arg-type]
-            sha.update(np.ascontiguousarray(getattr(self, f.name)).tobytes())
+            if getattr(self, f.name) is not None:
+                sha.update(np.ascontiguousarray(getattr(self, f.name)).tobytes())
         return sha.hexdigest()
+
+
+def _joined(name: str, columns: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    there = [column for column in columns if column is not None]
+    if there and len(there) < len(columns):
+        raise ValueError(f"{name} is there in {len(there)} of {len(columns)} parts; give it to all of them or to none")
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True, eq=False)
 class Ticks(_Columns):
-    """Ticks in order of ``event_time_ns``; ties keep their order of arrival. All arrays have shape ``(n,)``."""
+    """Ticks in order of ``event_time_ns``; ties keep their order of arrival. All arrays have shape ``(n,)``.
+
+    The four columns of the best quote are there together or not at all (None): many sources have no depth.
+    """
 
     instrument: NDArray[np.int32]
     """Index in the universe."""
@@ -158,6 +188,26 @@ class Ticks(_Columns):
     """Last traded price, rupees; finite and positive."""
     day_volume: NDArray[np.int64]
     """Shares traded since the session's open."""
+    bid_price: NDArray[np.float64] | None = None
+    """Best bid, rupees; NaN when that side is empty."""
+    ask_price: NDArray[np.float64] | None = None
+    """Best ask, rupees; NaN when that side is empty."""
+    bid_quantity: NDArray[np.int64] | None = None
+    """Shares at the best bid."""
+    ask_quantity: NDArray[np.int64] | None = None
+    """Shares at the best ask."""
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the best quote is there."""
+        return self.bid_price is not None
+
+    def with_depth(self) -> Ticks:
+        """Give the same ticks with the columns of the best quote: empty sides where the source had no depth."""
+        if self.has_depth:
+            return self
+        nothing, none = np.full(len(self), np.nan), np.zeros(len(self), dtype=np.int64)
+        return replace(self, bid_price=nothing, ask_price=nothing, bid_quantity=none, ask_quantity=none)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +228,12 @@ class Bars(_Columns):
     """Shares traded inside the bar."""
     tick_count: NDArray[np.int32]
     """Ticks that made the bar; 0 when the source had bars only."""
+    spread_bps: NDArray[np.float64] = None  # type: ignore[assignment]
+    """Ask minus bid over their mean, basis points, at the bar's last tick with both sides; NaN without depth."""
+    imbalance: NDArray[np.float64] = None  # type: ignore[assignment]
+    """(bid - ask) / (bid + ask) of the quantities at the same tick, -1 to 1; NaN without depth."""
+
+    def __post_init__(self) -> None:
+        for name in ("spread_bps", "imbalance"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(len(self), np.nan))

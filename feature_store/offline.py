@@ -69,7 +69,7 @@ class OfflineStore:
         _write_json(self.root / "market.json", {"market": market})
         held = {i.instrument_token: i for i in self.universe().instruments} if known is not None else {}
         held.update((i.instrument_token, i) for i in universe.instruments)
-        instruments = sorted(held.values(), key=lambda i: i.symbol)
+        instruments = Universe.ordered(held.values()).instruments
         _write_json(self.root / "universe.json", {"instruments": [i.model_dump() for i in instruments]})
 
     def market(self) -> str | None:
@@ -78,7 +78,7 @@ class OfflineStore:
         return str(_read_json(path)["market"]) if path.exists() else None
 
     def universe(self) -> Universe:
-        """Give every instrument the store has seen, in order of symbol.
+        """Give every instrument the store has seen, in the order of `Universe.ordered`.
 
         Raises
         ------
@@ -241,7 +241,7 @@ class OfflineStore:
     def _read(self, kind: str, session: Session | dt.date, table: type[_Table]) -> _Table:
         columns = self._read_table(self._folder(kind, session))
         columns["instrument"] = self._index_of(columns.pop("instrument_token"))
-        return table(**{f.name: columns[f.name] for f in fields(table)})
+        return table(**{f.name: columns[f.name] for f in fields(table) if f.name in columns})
 
     def _index_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int32]:
         index_of_token = self.universe().index_of_token
@@ -345,7 +345,7 @@ def _session_of(manifest: Mapping[str, Any]) -> Session:
 
 
 def _stored_columns(table: Bars | Ticks, universe: Universe) -> dict[str, NDArray[Any]]:
-    columns = {f.name: getattr(table, f.name) for f in fields(table)}
+    columns = {f.name: column for f in fields(table) if (column := getattr(table, f.name)) is not None}
     return {"instrument_token": universe.tokens[columns.pop("instrument")], **columns}
 
 
