@@ -136,8 +136,15 @@ class OnlineStore:
     def connect(cls, url: str, scope: str = "paper") -> Self:
         """Connect to ``redis://HOST:PORT/0``; every call answers or fails within two seconds."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
         return cls(client, scope)
 
     def close(self) -> None:

@@ -134,6 +134,9 @@ class Metrics:
         self._events = Counter(
             "alpha_panda_events_committed", "Events on the log", ["broker", "event_type"], registry=registry
         )
+        self._blocks = Counter(
+            "alpha_panda_online_feature_blocks", "Feature blocks by outcome", ["broker", "outcome"], registry=registry
+        )
         self._server: tuple[WSGIServer, Thread] = start_http_server(port, addr="127.0.0.1", registry=registry)
 
     @property
@@ -153,6 +156,10 @@ class Metrics:
         """Count events."""
         for event in events:
             self._events.labels(event.broker, event.event_type).inc()
+
+    def online_block(self, broker: str, outcome: str) -> None:
+        """Count a block that was offered to the online store: written, replaced by a newer one, or failed."""
+        self._blocks.labels(broker, outcome).inc()
 
     def withdraw(self, task: TaskId) -> None:
         """Drop the gauges of a task."""
@@ -277,6 +284,10 @@ class LiveTelemetry:
         """Pass committed events on."""
         self._metrics.committed(events)
         self._health.committed(events)
+
+    def online_block(self, broker: str, outcome: str) -> None:
+        """Count a block that was offered to the online store."""
+        self._metrics.online_block(broker, outcome)
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""

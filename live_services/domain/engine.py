@@ -24,6 +24,7 @@ from live_services.domain.events import (
     SignalValidated,
 )
 from live_services.domain.execution import PaperBroker, outcomes_of
+from live_services.domain.partitions import part_of
 from live_services.domain.portfolio import Portfolio
 from live_services.domain.risk import RiskState, apply_snapshot, decide
 from live_services.domain.strategy import Assignment, LoadedModel, StrategyDesk
@@ -142,8 +143,10 @@ class _Engine:
                 bar_minutes=config.bar_minutes,
                 broker=config.broker,
                 stamp=config.stamp,
+                partition=partition,
+                partitions=config.market_partitions,
             )
-            for _ in range(config.market_partitions)
+            for partition in range(config.market_partitions)
         ]
         for desk in self._desks:
             for assignment in assignments:
@@ -178,10 +181,9 @@ class _Engine:
             raise RuntimeError(f"{len(self._paper.pending)} orders are still pending after the session's end")
 
     def _signals(self, market: Ticks | Bars, watermark_ns: int) -> list[SignalGenerated]:
-        whose = self._universe.partition_of(market.instrument, self._partitions)
         signals: list[SignalGenerated] = []
         for partition, desk in enumerate(self._desks):
-            mine = market[whose == partition] if self._partitions > 1 else market
+            mine = part_of(market, self._universe, partition, self._partitions)
             if isinstance(mine, Ticks):
                 signals += desk.on_ticks(mine)
             else:

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from feature_store.bars import BarBuilder
 from feature_store.features import FeatureEngine, FeatureSchema
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.newest_rows import NewestRows
+from live_services.domain.partitions import owned
 from live_services.domain.service import Position
 from live_services.domain.topics import Broker
 from live_services.settings import StrategySettings
@@ -142,6 +145,9 @@ class StrategyDesk:
         Whose signals these are.
     stamp : Stamp
         Configuration and code, for the signals' basis.
+    partition, partitions : int
+        The task's market partition and how many there are. Bars of instruments that it does not own (the market's
+        index) are context: features see them, nothing is decided on them.
     """
 
     def __init__(
@@ -153,16 +159,23 @@ class StrategyDesk:
         bar_minutes: int,
         broker: Broker = "paper",
         stamp: Stamp | None = None,
+        partition: int = 0,
+        partitions: int = 1,
     ) -> None:
         self.session = session
+        self.decided_ns = 0
+        """End of the last bars that were decided on; 0 before the first."""
         self._universe = universe
-        self._tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
+        self._partition = partition
+        self._own = owned(universe, partition, partitions)
+        self._may_trade = self._own & np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
         self._books = {settings.name: _Book(settings) for settings in strategies}
         self._broker: Broker = broker
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
         self._builder = BarBuilder(len(universe), self._bar_ns)
         self._engines: dict[str, FeatureEngine] = {}
+        self._newest: dict[str, NewestRows] = {}
         self._history: list[Bars] = []
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[Position, int, int]] = deque()
@@ -177,15 +190,21 @@ class StrategyDesk:
         book = self._books[assignment.strategy]
         book.assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
-            engine = FeatureEngine(assignment.model.schema, len(self._universe))
+            schema = assignment.model.schema
+            engine, newest = FeatureEngine(schema, len(self._universe)), NewestRows(schema, self._universe, self._own)
             if self._history:
-                engine.step(Bars.concatenate(self._history))
-            self._engines[assignment.model.schema.hash] = engine
+                bars = Bars.concatenate(self._history)
+                newest.take(bars, *engine.step(bars))
+            self._engines[schema.hash], self._newest[schema.hash] = engine, newest
 
     def assigned(self, strategy: str) -> Assignment | None:
         """Give a strategy's newest assignment; None before the first."""
         assignments = self._books[strategy].assignments
         return assignments[-1] if assignments else None
+
+    def newest_rows(self) -> list[tuple[FeatureSchema, Block]]:
+        """Give the newest feature row of each of the task's own instruments, for every schema in use."""
+        return [(newest.schema, newest.block(self._partition)) for newest in self._newest.values() if newest.end_ns]
 
     # --- market data --------------------------------------------------------------------------------------------
 
@@ -231,7 +250,10 @@ class StrategyDesk:
         if not len(bars):
             return []
         self._history.append(bars)
+        self.decided_ns = int(bars.end_ns[-1])
         batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
+        for schema, rows in batch.rows.items():
+            self._newest[schema].take(bars, *rows)
         scores = {name: self._scores(book, batch) for name, book in self._books.items()}
         signals: list[SignalGenerated] = []
         edges = [0, *(np.flatnonzero(np.diff(bars.end_ns)) + 1).tolist(), len(bars)]
@@ -257,7 +279,7 @@ class StrategyDesk:
         # a position opened at the last decision before the close could not be closed any more
         before_close_ns = max(book.settings.last_entry_minutes_before_close * MINUTE_NS, self._bar_ns)
         last_entry_ns = self.session.close_ns - before_close_ns
-        may_open = self._tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
+        may_open = self._may_trade[bars.instrument] & (bars.end_ns < last_entry_ns)
         for index in np.unique(model_of):
             model = book.assignments[index].model if index >= 0 else None
             if model is None:
@@ -355,7 +377,7 @@ class StrategyDesk:
                 del book.assignments[0]
         used = {model.schema.hash for book in self._books.values() for model in book.models}
         for schema in self._engines.keys() - used:
-            del self._engines[schema]
+            del self._engines[schema], self._newest[schema]
 
 
 def _bar_values(bars: Bars, row: int) -> BarValues:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
-from feature_store.features import compile_kernels
+from feature_store.features import FeatureSchema, compile_kernels
 from feature_store.market import Session, Universe, ist_text
+from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned, event_id
 from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
@@ -22,12 +24,22 @@ from models_registry.refs import ModelIdentity, ModelRef
 _log = structlog.get_logger(__name__)
 
 
+class RowSink(Protocol):
+    """Where the newest feature rows go."""
+
+    def offer(self, schema: FeatureSchema, block: Block, /) -> None:
+        """Take a task's newest rows; returns at once and never raises."""
+        ...
+
+
 @dataclass(slots=True)
 class StrategyState:
     """One task's strategies for one session."""
 
     task: TaskId
     desk: StrategyDesk
+    offered_ns: int = 0
+    """The decision whose rows went to the sink."""
     refused: set[tuple[str, str, str]] = field(default_factory=set)
     """What was announced as refused: strategy, version, reason."""
 
@@ -39,7 +51,14 @@ class StrategyRunner:
     single_task = False
 
     def __init__(
-        self, settings: Settings, universe: Universe, loader: ModelLoader, stamp: Stamp, *, broker: Broker = "paper"
+        self,
+        settings: Settings,
+        universe: Universe,
+        loader: ModelLoader,
+        stamp: Stamp,
+        *,
+        broker: Broker = "paper",
+        rows: RowSink | None = None,
     ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
@@ -52,6 +71,8 @@ class StrategyRunner:
         self._universe = universe
         self._loader = loader
         self._stamp = stamp
+        self._partitions = settings.kafka.market_partitions
+        self._rows = rows
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:  # a Service takes the task
         """Load what the session's control records name, look at the aliases, and compile the kernels.
@@ -77,6 +98,8 @@ class StrategyRunner:
             bar_minutes=self._bar_minutes,
             broker=self._broker,
             stamp=self._stamp,
+            partition=task.partition,
+            partitions=self._partitions,
         )
         return StrategyState(task, desk)
 
@@ -99,7 +122,9 @@ class StrategyRunner:
             For any other event.
         """
         if isinstance(record, TickSlice):
-            return state.desk.on_ticks(record.ticks, record.position)
+            signals = state.desk.on_ticks(record.ticks, record.position)
+            self._offer_rows(state)
+            return signals
         if isinstance(record, BarSlice):
             state.desk.on_bars(record.bars, record.position)
             return ()
@@ -109,7 +134,16 @@ class StrategyRunner:
 
     def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Decide on the bars that the watermark closed."""
-        return state.desk.advance(now_ns)
+        signals = state.desk.advance(now_ns)
+        self._offer_rows(state)
+        return signals
+
+    def _offer_rows(self, state: StrategyState) -> None:
+        """Hand on the rows of a new decision; nothing comes back, so what becomes of them changes no decision."""
+        if self._rows is not None and state.desk.decided_ns > state.offered_ns:
+            state.offered_ns = state.desk.decided_ns
+            for schema, block in state.desk.newest_rows():
+                self._rows.offer(schema, block)
 
     def promise(self, now_ns: int) -> int:
         """Bars built from ticks and ending now are decided; of bars that come as bars, more may end now."""
