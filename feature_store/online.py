@@ -39,8 +39,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from redis import Redis
 
-__all__ = ["BLOCK_TTL_SECONDS", "DamagedBlock", "ForeignSchema", "NoRows", "OnlineRows", "OnlineSchema", "OnlineStore",
-           "OnlineStoreError", "WRITE_SCRIPT", "declared", "write_arguments"]  # fmt: skip
+__all__ = [
+    "BLOCK_TTL_SECONDS",
+    "WRITE_SCRIPT",
+    "DamagedBlock",
+    "ForeignSchema",
+    "NoRows",
+    "OnlineRows",
+    "OnlineSchema",
+    "OnlineStore",
+    "OnlineStoreError",
+    "declared",
+    "write_arguments",
+]  # fmt: skip
 
 BLOCK_TTL_SECONDS: Final = 900
 """How long a block outlives the one that replaced it."""

@@ -87,9 +87,9 @@ def pack(block: Block) -> bytes:
         If tokens are not strictly ascending, the arrays differ in length, or the hash is no SHA-256.
     """
     n, schema = len(block.tokens), bytes.fromhex(block.schema_hash)
-    if len(schema) != 32:  # noqa: PLR2004 (bytes of a SHA-256)
+    if len(schema) != 32:
         raise ValueError(f"feature schema hash {block.schema_hash!r} is no SHA-256")
-    if block.rows.ndim != 2 or {len(block.bar_end_ns), len(block.warm), len(block.rows)} != {n}:  # noqa: PLR2004
+    if block.rows.ndim != 2 or {len(block.bar_end_ns), len(block.warm), len(block.rows)} != {n}:
         raise ValueError(f"{n} tokens with rows of shape {block.rows.shape}")
     if n > 1 and (np.diff(block.tokens) <= 0).any():
         raise ValueError("the tokens of a block ascend")

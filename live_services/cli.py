@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from live_services import cli_models
@@ -274,16 +275,25 @@ def features_show(
     symbol: Annotated[str, typer.Argument(help="Instrument, for example RELIANCE.")],
     broker: BrokerOption = "paper",
 ) -> None:
-    """Show an instrument's newest feature row: from its last signal, else from the offline store.
+    """Show an instrument's newest feature row, where it is from, its bar time, age and schema, and whether it is warm.
 
-    The online store, with the row of the last closed bar, comes later.
+    Looked for in the online store (the row of its last closed bar, from a running strategy), then in its last signal,
+    then in the offline store; a place that comes first and has none that may be used is named with the reason.
+
+    A row is refused as *stale* when its bar ended more than three bars ago, as *foreign* when this code declares its
+    features differently. WARMING: the row does not equal that of a full-history run yet, and nothing is opened on it.
 
     Example: `alpha-panda features show RELIANCE`
+
+    Example: `alpha-panda features show RELIANCE --broker paper`
     """
     from live_services.feature_rows import newest_row
 
     row = asyncio.run(newest_row(read_settings(), _broker(broker), symbol))
-    table = Table("feature", "value", title=f"{symbol}: {row.origin}, known at {row.known_at}")
+    for line in row.passed_over:
+        err.print(f"[yellow]not from[/] {escape(line)}", soft_wrap=True)
+    out.print(f"{symbol}: {row.title}", markup=False, soft_wrap=True)
+    table = Table("feature", "value")
     for name, value in row.values.items():
         table.add_row(name, f"{value:.6g}")
     out.print(table)

@@ -14,7 +14,8 @@ from feature_store.market import Bars, Ticks, Universe
 
 def owned(universe: Universe, partition: int, partitions: int) -> NDArray[np.bool_]:
     """Say of each instrument whether a partition owns it, shape ``(n_instruments,)``."""
-    return universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions) == partition
+    mine: NDArray[np.bool_] = universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions) == partition
+    return mine
 
 
 def part_of(market: Ticks | Bars, universe: Universe, partition: int, partitions: int) -> Ticks | Bars:

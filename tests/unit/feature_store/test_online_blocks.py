@@ -16,9 +16,7 @@ def block(n: int = 3, features: int = 2) -> Block:
     rows = rng.normal(size=(n, features))
     if n:
         rows[0, 0] = np.nan
-    return Block(
-        HASH, 1, END, np.arange(n, dtype=np.int64) * 7 + 5, np.full(n, END), rng.random(n) < 0.5, rows
-    )
+    return Block(HASH, 1, END, np.arange(n, dtype=np.int64) * 7 + 5, np.full(n, END), rng.random(n) < 0.5, rows)
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9])

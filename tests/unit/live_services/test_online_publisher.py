@@ -58,7 +58,9 @@ def trade(rows: RowSink | None) -> list[Event]:
     state.desk.assign(Assignment(OPEN, "momentum", loaded_model()))
     said: list[Event] = []
     for minute in range(40):
-        part = WALK[(WALK.event_time_ns >= OPEN + minute * MINUTE) & (WALK.event_time_ns < OPEN + (minute + 1) * MINUTE)]
+        part = WALK[
+            (WALK.event_time_ns >= OPEN + minute * MINUTE) & (WALK.event_time_ns < OPEN + (minute + 1) * MINUTE)
+        ]
         said += runner.handle(TickSlice(part, AT), state, int(part.event_time_ns[-1]))
         said += runner.advance(state, OPEN + (minute + 1) * MINUTE)
     return said
@@ -98,16 +100,18 @@ async def test_a_block_that_failed_gives_way_to_a_newer_one_and_never_to_an_olde
 
     sink = Sink()
     trade(sink)
-    async with stalled_server() as url:
-        async with OnlinePublisher(settings_of(url), "paper", lambda o: counts.update([o])) as rows:
-            rows.offer(schema, sink.block)
-            await until(counts, "failed")
-            newer = replace(sink.block, end_ns=sink.block.end_ns + MINUTE)
-            rows.offer(schema, newer)
-            await until(counts, "replaced")
-            blocks = [block.end_ns for _, block in rows._waiting.values()]
-            counts.clear()
-            await until(counts, "failed")
+    async with (
+        stalled_server() as url,
+        OnlinePublisher(settings_of(url), "paper", lambda o: counts.update([o])) as rows,
+    ):
+        rows.offer(schema, sink.block)
+        await until(counts, "failed")
+        newer = replace(sink.block, end_ns=sink.block.end_ns + MINUTE)
+        rows.offer(schema, newer)
+        await until(counts, "replaced")
+        blocks = [block.end_ns for _, block in rows._waiting.values()]
+        counts.clear()
+        await until(counts, "failed")
     assert set(blocks) <= {newer.end_ns}
 
 
