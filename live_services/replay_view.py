@@ -61,6 +61,8 @@ class Tally:
             self._add_frame(record)
             return
         self.events[event_type] += 1
+        if event_type == "watermark" and record.topic == MARKET_TICKS.name and record.partition in self._builders:
+            self.bars += len(self._builders[record.partition].advance(decode_event(record.value).event_time_ns))
         if event_type in ("pnl.snapshot", "order.filled"):
             event = decode_event(record.value)
             if isinstance(event, PnlSnapshot):

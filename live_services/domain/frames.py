@@ -32,6 +32,16 @@ _TICK_COLUMNS: Final = pa.schema(
         ("day_volume", pa.int64()),
     ]
 )
+_DEPTH: Final = ("bid_price", "ask_price", "bid_quantity", "ask_quantity")
+_TICK_COLUMNS_WITH_DEPTH: Final = pa.schema(
+    [
+        *_TICK_COLUMNS,
+        ("bid_price", pa.float64()),
+        ("ask_price", pa.float64()),
+        ("bid_quantity", pa.int64()),
+        ("ask_quantity", pa.int64()),
+    ]
+)
 _BAR_COLUMNS: Final = pa.schema(
     [
         ("instrument_token", pa.int64()),
@@ -43,6 +53,8 @@ _BAR_COLUMNS: Final = pa.schema(
         ("close", pa.float64()),
         ("volume", pa.int64()),
         ("tick_count", pa.int32()),
+        ("spread_bps", pa.float64()),
+        ("imbalance", pa.float64()),
     ]
 )
 
@@ -88,8 +100,9 @@ def encode_tick_frame(
     watermark_ns
         End of the frame: no tick of this partition with an earlier event time will follow.
     """
-    columns = [universe.tokens[ticks.instrument], ticks.event_time_ns, ticks.last_price, ticks.day_volume]
-    return EncodedFrame(_body(columns, _TICK_COLUMNS), _headers(TICK_FRAME, number, watermark_ns, session))
+    schema = _TICK_COLUMNS_WITH_DEPTH if ticks.has_depth else _TICK_COLUMNS
+    columns = [universe.tokens[ticks.instrument], *(getattr(ticks, name) for name in schema.names[1:])]
+    return EncodedFrame(_body(columns, schema), _headers(TICK_FRAME, number, watermark_ns, session))
 
 
 def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: int, session: Session) -> EncodedFrame:
@@ -107,8 +120,9 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     Raises
     ------
     BadFrame
-        For unreadable bytes or headers, an instrument outside the universe, a price that is not finite and positive, a
-        negative volume, times out of order, or times outside the session's open and the frame's watermark.
+        For unreadable bytes or headers, an instrument outside the universe, a price that is not finite and positive
+        (of a best quote: or NaN), a negative volume or quantity, times out of order, or times outside the session's
+        open and the frame's watermark.
     """
     fields = dict(headers)
     event_type = fields.get("event_type", b"").decode(errors="replace")
@@ -119,7 +133,7 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     number, watermark_ns = _integer(fields, "frame_number"), _integer(fields, "watermark_ns")
     session = _session(fields)
     if event_type == TICK_FRAME:
-        table: Ticks | Bars = _ticks(_columns(value, _TICK_COLUMNS), universe)
+        table: Ticks | Bars = _ticks(_columns(value, _TICK_COLUMNS, _TICK_COLUMNS_WITH_DEPTH), universe)
     else:
         table = _bars(_columns(value, _BAR_COLUMNS), universe)
     frame = Frame(table, watermark_ns, session, number)
@@ -167,11 +181,13 @@ def _session(fields: Mapping[str, bytes]) -> Session:
     return Session(date, _integer(fields, "session_open_ns"), _integer(fields, "session_close_ns"))
 
 
-def _columns(value: bytes, schema: Any) -> dict[str, NDArray[Any]]:
+def _columns(value: bytes, *schemas: Any) -> dict[str, NDArray[Any]]:
     try:
         with pa.ipc.open_stream(value) as reader:
-            if reader.schema != schema:
-                raise BadFrame(f"columns are {reader.schema.names}, not {schema.names} of the expected types")
+            schema = reader.schema
+            if schema not in schemas:
+                expected = " or ".join(str(known.names) for known in schemas)
+                raise BadFrame(f"columns are {schema.names}, not {expected} of the expected types")
             batches = list(reader)
     except (pa.ArrowException, OSError) as cause:
         raise BadFrame(f"the body is no Arrow stream: {cause}") from cause
@@ -200,11 +216,20 @@ def _require(good: NDArray[np.bool_], column: str, values: NDArray[Any], what: s
         raise BadFrame(f"{column} {values[row]} in row {row} is not {what}")
 
 
+def _empty_or_positive(price: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isnan(price) | (np.isfinite(price) & (price > 0))
+
+
 def _ticks(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Ticks:
     price, volume = columns["last_price"], columns["day_volume"]
     _require(np.isfinite(price) & (price > 0), "last_price", price, "finite and positive")
     _require(volume >= 0, "day_volume", volume, "0 or more")
-    return Ticks(_instruments(columns["instrument_token"], universe), columns["event_time_ns"], price, volume)
+    depth = [columns[name] for name in _DEPTH if name in columns]
+    for name in _DEPTH[:2] if depth else ():
+        _require(_empty_or_positive(columns[name]), name, columns[name], "positive, or NaN for an empty side")
+    for name in _DEPTH[2:] if depth else ():
+        _require(columns[name] >= 0, name, columns[name], "0 or more")
+    return Ticks(_instruments(columns["instrument_token"], universe), columns["event_time_ns"], price, volume, *depth)
 
 
 def _bars(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Bars:
@@ -217,6 +242,8 @@ def _bars(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Bars:
     _require(inside, "low", low, "at or below open and close, or high is not at or above them")
     _require(columns["volume"] >= 0, "volume", columns["volume"], "0 or more")
     _require(columns["tick_count"] >= 0, "tick_count", columns["tick_count"], "0 or more")
+    for name in ("spread_bps", "imbalance"):
+        _require(~np.isinf(columns[name]), name, columns[name], "finite, or NaN without depth")
     _require(columns["start_ns"] < columns["end_ns"], "start_ns", columns["start_ns"], "earlier than its end")
     return Bars(_instruments(columns["instrument_token"], universe), *(columns[n] for n in _BAR_COLUMNS.names[1:]))
 

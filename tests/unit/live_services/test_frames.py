@@ -41,6 +41,44 @@ def test_a_tick_frame_is_read_as_it_was_written() -> None:
     assert (frame.number, frame.watermark_ns, frame.session) == (4, CUT, SESSION)
 
 
+def with_depth(**changes: np.ndarray) -> Ticks:  # type: ignore[type-arg]
+    depth = {
+        "bid_price": np.array([9.9, np.nan, 30.2]),
+        "ask_price": np.array([10.1, 20.6, 30.3]),
+        "bid_quantity": np.array([5, 0, 7], dtype=np.int64),
+        "ask_quantity": np.array([1, 2, 3], dtype=np.int64),
+    }
+    return replace(some_ticks(), **(depth | changes))
+
+
+def test_ticks_with_the_best_quote_are_read_as_they_were_written() -> None:
+    frame = decode_frame(*encode_tick_frame(with_depth(), UNIVERSE, 4, CUT, SESSION), UNIVERSE)
+    assert isinstance(frame.table, Ticks)
+    assert frame.table.has_depth
+    assert frame.table.digest() == with_depth().digest()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("bid_price", np.array([1.0, 0.0, 1.0]), "bid_price 0.0 in row 1"),
+        ("ask_price", np.array([1.0, 1.0, np.inf]), "ask_price inf in row 2"),
+        ("bid_quantity", np.array([1, -1, 0]), "bid_quantity -1 in row 1"),
+        ("ask_quantity", np.array([-2, 1, 0]), "ask_quantity -2 in row 0"),
+    ],
+)
+def test_a_best_quote_that_cannot_be_trusted_is_refused(column: str, values: np.ndarray, complaint: str) -> None:  # type: ignore[type-arg]
+    encoded = encode_tick_frame(with_depth(**{column: values}), UNIVERSE, 0, CUT, SESSION)
+    with pytest.raises(BadFrame, match=complaint):
+        decode_frame(*encoded, UNIVERSE)
+
+
+def test_bars_carry_spread_and_imbalance() -> None:
+    bars = replace(some_bars(), spread_bps=np.array([1.5, np.nan]), imbalance=np.array([-0.25, np.nan]))
+    frame = decode_frame(*encode_bar_frame(bars, UNIVERSE, 0, OPEN + 61, SESSION), UNIVERSE)
+    assert frame.table.digest() == bars.digest()
+
+
 def test_a_bar_frame_is_read_as_it_was_written() -> None:
     frame = decode_frame(*encode_bar_frame(some_bars(), UNIVERSE, 0, OPEN + 61, SESSION), UNIVERSE)
     assert frame.table.digest() == some_bars().digest()
