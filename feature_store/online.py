@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.clocks import BarClock
 from feature_store.features import FeatureSchema, UnknownFeature, feature_schema
-from feature_store.market import MINUTE_NS, Instrument, ist_text
+from feature_store.market import Instrument, ist_text
 from feature_store.online_blocks import (
     Block,
     DamagedBlock,
@@ -295,7 +294,7 @@ def declared(written: OnlineSchema) -> FeatureSchema:
         If a name is unknown here, or its declaration (parameters, version) is another one.
     """
     try:
-        schema = feature_schema(written.names, BarClock.parse(written.bar_clock).size // MINUTE_NS)
+        schema = feature_schema(written.names, written.bar_clock)
     except UnknownFeature as unknown:
         raise ForeignSchema(
             f"the rows written last are of feature schema {written.hash[:12]}…, which this code does not have "

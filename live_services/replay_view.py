@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from feature_store.bars import BarBuilder
+from feature_store.clocks import BarClock
 from feature_store.market import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
@@ -41,7 +42,7 @@ class Tally:
     """What was seen on the topics so far."""
 
     universe: Universe
-    bar_ns: int
+    clock: BarClock
     market_partitions: int = 1
     ticks: int = 0
     bars: int = 0
@@ -76,7 +77,7 @@ class Tally:
         if not isinstance(own, Ticks):
             self.bars += len(own)
             return
-        builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.bar_ns))
+        builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.clock))
         self.ticks += len(own)
         self.bars += len(builder.step(own, frame.session))
         self.bars += len(builder.advance(frame.watermark_ns))

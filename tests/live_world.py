@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features import FEATURES, feature_schema
+from feature_store.features import feature_schema
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.events import (
     BarValues,
@@ -195,6 +195,6 @@ class LinearScore:
 def loaded_model(
     version: str = "1", names: Sequence[str] | None = None, buy: float = 5e-4, sell: float = -5e-4
 ) -> LoadedModel:
-    schema = feature_schema(names or [FEATURES[0].name], 1)
+    schema = feature_schema(names or ["momentum"], 1)
     identity = ModelIdentity(model_name="momentum", model_version=version, feature_schema_hash=schema.hash)
     return LoadedModel(identity, schema, LinearScore(0), buy, sell, "sha")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars import BarBuilder
+from feature_store.clocks import BarClock
 from feature_store.features import FeatureEngine, FeatureSchema
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online_blocks import Block
@@ -173,7 +174,7 @@ class StrategyDesk:
         self._broker: Broker = broker
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
-        self._builder = BarBuilder(len(universe), self._bar_ns)
+        self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
         self._history: list[Bars] = []
@@ -191,7 +192,7 @@ class StrategyDesk:
         book.assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
             schema = assignment.model.schema
-            engine, newest = FeatureEngine(schema, len(self._universe)), NewestRows(schema, self._universe, self._own)
+            engine, newest = FeatureEngine(schema, self._universe), NewestRows(schema, self._universe, self._own)
             if self._history:
                 bars = Bars.concatenate(self._history)
                 newest.take(bars, *engine.step(bars))

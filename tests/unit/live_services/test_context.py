@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
+from feature_store.clocks import BarClock
+from feature_store.market import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.domain.chain import Stamp
 from live_services.domain.clock import watermark
@@ -40,7 +41,7 @@ TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettin
 def minute_bars() -> Bars:
     from feature_store.bars import bars_of_session
 
-    return bars_of_session(TICKS, SESSION, len(UNIVERSE), MINUTE_NS)
+    return bars_of_session(TICKS, SESSION, len(UNIVERSE), BarClock.minutes(1))
 
 
 def records(market: Ticks | Bars, partitions: int, session: Session = SESSION) -> Iterator[Received]:
@@ -92,12 +93,12 @@ def test_one_partition_is_the_market_itself() -> None:
 def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
     cuts = list(cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=1000, paced=False))
     assert sum(cut.rows for cut in cuts) == len(TICKS)
-    tally = Tally(UNIVERSE, MINUTE_NS, partitions)
+    tally = Tally(UNIVERSE, BarClock.minutes(1), partitions)
     for record in records(TICKS, partitions):
         tally.add(stored(record))
     assert tally.ticks == len(TICKS)
     assert tally.bars == len(minute_bars())
-    of_bars = Tally(UNIVERSE, MINUTE_NS, partitions)
+    of_bars = Tally(UNIVERSE, BarClock.minutes(1), partitions)
     for record in records(minute_bars(), partitions):
         of_bars.add(stored(record))
     assert of_bars.bars == len(minute_bars())

@@ -25,7 +25,7 @@ def test_the_desk_keeps_the_last_row_of_each_instrument_as_history_computes_it()
         on.on_bars(market[market.start_ns == OPEN + k * MINUTE])
         on.advance(OPEN + (k + 1) * MINUTE + 1)
     ((schema, block),) = on.newest_rows()
-    rows, warm = feature_table(market, schema, len(UNIVERSE))
+    rows, warm = feature_table(market, schema, UNIVERSE)
     assert block.tokens.tolist() == sorted(block.tokens.tolist())
     assert len(block.tokens) == 3
     assert block.end_ns == on.decided_ns == int(market.end_ns[-1])
@@ -49,7 +49,7 @@ def test_a_block_is_a_value_that_later_bars_do_not_change() -> None:
     schema = loaded_model().schema
     newest = NewestRows(schema, UNIVERSE, np.ones(len(UNIVERSE), dtype=np.bool_))
     market = table()
-    rows, warm = feature_table(market, schema, len(UNIVERSE))
+    rows, warm = feature_table(market, schema, UNIVERSE)
     newest.take(market[:50], rows[:50], warm[:50])
     block = newest.block(0)
     before = block.rows.tobytes()
