@@ -302,7 +302,7 @@ def training_frame(
             "set market.bar_minutes to the stored bars or write aggregated bars"
         )
     label = ForwardReturn(horizon_bars)
-    rows, warm = feature_table(bars, schema, n)
+    rows, warm = feature_table(bars, schema, universe)
     returns, label_end_ns = label.of(bars, n)
     tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
     kept = warm & np.isfinite(returns) & tradable[bars.instrument]

@@ -180,15 +180,15 @@ def features(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
-    from feature_store.features import feature_table
+    from feature_store.features import FeatureEngine
 
     store, schema = offline.store(), schema_of(settings)
     rows = warm_rows = 0
     with told_to_people(MarketDataError):
-        n_instruments, sessions = len(store.universe()), store.sessions("bars")
+        sessions, engine = store.sessions("bars"), FeatureEngine(schema, store.universe())
         for session in sessions:
             table = store.read_bars([session])
-            values, warm = feature_table(table, schema, n_instruments)
+            values, warm = engine.step(table)
             store.write_features(session, schema, table, values, warm)
             rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
     return dg.MaterializeResult(
@@ -255,10 +255,10 @@ def _quantiles(bps: Any) -> str:
 
 
 def schema_of(settings: Settings) -> "FeatureSchema":
-    """Give the schema that is trained: every declared feature, on the desk's clock."""
-    from feature_store.features import feature_schema
+    """Give the schema that is trained, on the desk's clock."""
+    from feature_store.features import MOMENTUM_FEATURES, feature_schema
 
-    return feature_schema(None, settings.market.bar_minutes)
+    return feature_schema(MOMENTUM_FEATURES, settings.market.bar_minutes)
 
 
 def horizon_bars(settings: Settings) -> int:
