@@ -277,7 +277,7 @@ def horizon_bars(settings: Settings) -> int:
 )
 def prices_are_sane(offline: dg.ResourceParam[OfflineStoreResource]) -> dg.AssetCheckResult:
     """Check all stored bars."""
-    from feature_store.checks import inside_sessions, monotone_times, price_sanity
+    from feature_store.quality import inside_sessions, monotone_times, price_sanity
 
     store = offline.store()
     sessions = store.sessions("bars")
@@ -290,7 +290,7 @@ def sessions_are_covered(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.AssetCheckResult:
     """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
-    from feature_store.checks import instrument_coverage, missing_intervals
+    from feature_store.quality import instrument_coverage, missing_intervals
 
     store = offline.store()
     sessions, bar_ns = store.sessions("bars"), settings.market.bar_minutes * MINUTE_NS

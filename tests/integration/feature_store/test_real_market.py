@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store import checks
+from feature_store import checks, quality
 from feature_store.bars import BarBuilder, bars_of_session
 from feature_store.features import feature_schema, feature_table
 from feature_store.market import MINUTE_NS, Bars
@@ -65,9 +65,9 @@ def test_features_of_real_bars_pass_the_checks(vendor: SourceBars) -> None:
     bars, n, schema = vendor.bars, len(vendor.universe), feature_schema(None, 1)
     rows, warm = feature_table(bars, schema, n)
     results = (
-        checks.price_sanity(bars),
-        checks.monotone_times(bars),
-        checks.inside_sessions(bars, known_sessions(bars)),
+        quality.price_sanity(bars),
+        quality.monotone_times(bars),
+        quality.inside_sessions(bars, known_sessions(bars)),
         checks.features_know_no_future(bars, schema, n, cuts=3),
         checks.history_equals_live(bars, schema, n),
         checks.warm_rows_finite(rows, warm),
@@ -79,13 +79,13 @@ def test_the_known_outages_are_found(vendor: SourceBars) -> None:
     sessions = {str(session.date): (session, bars) for session, bars in by_session(vendor.bars)}
     for date in ("2021-04-07", "2021-04-23", "2021-05-07", "2021-05-12", "2021-05-24"):
         session, bars = sessions[date]
-        assert not checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
+        assert not quality.missing_intervals(bars, [session], MINUTE_NS).passed, date
     session, bars = sessions["2021-05-25"]  # the feed lost most symbols, not all of them
-    assert not checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed
+    assert not quality.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed
     for date in ("2021-05-31", "2021-06-03"):
         session, bars = sessions[date]
-        assert checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
-        assert checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed, date
+        assert quality.missing_intervals(bars, [session], MINUTE_NS).passed, date
+        assert quality.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed, date
 
 
 def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
