@@ -180,15 +180,12 @@ def features(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
-    from feature_store.features import feature_table
-
     store, schema = offline.store(), schema_of(settings)
     rows = warm_rows = 0
     with told_to_people(MarketDataError):
-        n_instruments, sessions = len(store.universe()), store.sessions("bars")
+        sessions = store.sessions("bars")
         for session in sessions:
-            table = store.read_bars([session])
-            values, warm = feature_table(table, schema, n_instruments)
+            table, values, warm = store.compute_features(session, schema)
             store.write_features(session, schema, table, values, warm)
             rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
     return dg.MaterializeResult(
@@ -219,17 +216,21 @@ def labels(
     offline: dg.ResourceParam[OfflineStoreResource],
 ) -> Any:
     """Label what may be trained on."""
-    from feature_store.offline import training_frame
+    from feature_store.labels import ForwardReturn
 
     store, horizon = offline.store(), horizon_bars(settings)
     with told_to_people(MarketDataError):
         sessions = training_sessions(store, settings.market)
-        frame = training_frame(store, sessions, schema_of(settings), horizon)
+        frame = store.training_frame(
+            None, sessions[0].date, sessions[-1].date, schema_of(settings), ForwardReturn(horizon)
+        )
     replayed = replayed_session(store, settings.market)
     bps = frame.forward_return * 1e4
     context.add_output_metadata(
         {
             "market": frame.market,
+            "bar_source": frame.bar_source,
+            "rows_left_out": frame.left_out,
             "label": f"forward_return_{horizon}_bars",
             "sessions": len(sessions),
             "first_session": sessions[0].date.isoformat(),

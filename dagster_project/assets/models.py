@@ -19,7 +19,7 @@ from live_services.settings import Settings
 from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.offline import TrainingFrame
+    from feature_store.training_frames import TrainingFrame
     from models_registry.training import OutOfFold
 
 GROUP: Final = "models"

@@ -9,8 +9,9 @@ import pytest
 from feature_store import checks, quality
 from feature_store.bars import BarBuilder, bars_of_session
 from feature_store.features import feature_schema, feature_table
+from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, Bars
-from feature_store.offline import OfflineStore, training_frame
+from feature_store.offline import OfflineStore
 from feature_store.sources import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
@@ -94,7 +95,10 @@ def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
     store = OfflineStore(tmp_path)
     for session, bars in list(by_session(source.bars))[:20]:
         store.write_bars(session, source.universe, bars, "NSE")
-    frame = training_frame(store, store.sessions(), feature_schema(["time_of_day"], 60), 2)
+    first, last = store.sessions()[0].date, store.sessions()[-1].date
+    frame = store.training_frame(
+        ["RELIANCE", "TCS"], first, last, feature_schema(["time_of_day"], 60), ForwardReturn(2)
+    )
     assert len(frame) > 0
 
 
