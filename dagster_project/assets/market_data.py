@@ -18,7 +18,8 @@ from dagster_project.market import (
 )
 from dagster_project.plots import column_plot, line_plot
 from dagster_project.resources import OfflineStoreResource
-from feature_store.market import MINUTE_NS, MarketDataError, ist_text
+from feature_store.clocks import BarClock
+from feature_store.market import MarketDataError, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -294,11 +295,11 @@ def sessions_are_covered(
     from feature_store.quality import instrument_coverage, missing_intervals
 
     store = offline.store()
-    sessions, bar_ns = store.sessions("bars"), settings.market.bar_minutes * MINUTE_NS
+    sessions, clock = store.sessions("bars"), BarClock.minutes(settings.market.bar_minutes)
     table = store.read_bars(sessions)
     return _result(
-        missing_intervals(table, sessions, bar_ns),
-        instrument_coverage(table, store.universe(), sessions, bar_ns),
+        missing_intervals(table, sessions, clock),
+        instrument_coverage(table, store.universe(), sessions, clock),
         severity=dg.AssetCheckSeverity.WARN,
     )
 
