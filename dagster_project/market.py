@@ -209,9 +209,8 @@ def end_partition(market: MarketSettings) -> dt.date | None:
     """Give the day after the last one that a generated market may have; None follows the clock."""
     if market.source != "synthetic":
         return None
-    # Weekday sessions and one more of ticks; a generated market may well lie in the future.
-    end, missing = first_partition(market, Path()), market.synthetic.sessions + 1
-    while missing:
-        missing -= end.weekday() < 5
-        end += dt.timedelta(days=1)
-    return end
+    from feature_store.synthetic import synthetic_sessions
+
+    # one more session, of ticks; a generated market may well lie in the future
+    sessions = synthetic_sessions(first_partition(market, Path()), market.synthetic.sessions + 1)
+    return sessions[-1].date + dt.timedelta(days=1)

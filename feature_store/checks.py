@@ -23,7 +23,7 @@ from feature_store.window import Window
 Rows: TypeAlias = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Feature rows ``(n, F)`` and whether each is warm ``(n,)``."""
 TableFeature: TypeAlias = Callable[[pd.DataFrame], Any]
-"""Takes one instrument's bars, oldest first, with the columns of `Bars` and times of ``start`` and ``end`` in IST; gives
+"""Takes one instrument's bars, oldest first, with the columns of `Bars` and times ``start`` and ``end`` in IST; gives
 one value for each."""
 Declared: TypeAlias = Sequence[tuple[FeatureSpec, Callable[[Window], float]]]
 
