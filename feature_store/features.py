@@ -401,6 +401,6 @@ def compile_kernels() -> None:
         day_volume=np.arange(2, dtype=np.int64),
     )
     universe = Universe.from_symbols(["ANY"])
-    bars = bars_of_session(ticks, session, len(universe), MINUTE_NS)
+    bars = bars_of_session(ticks, session, len(universe), BarClock.minutes(1))
     feature_table(bars, feature_schema(["momentum", "momentum@5m"], 1), universe)
     forward_return(bars, horizon_bars=1, n_instruments=len(universe))
