@@ -76,7 +76,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def compiled(function: _Function) -> _Function:
     """Compile a function for use inside other compiled ones; dividing by zero gives inf or NaN, as in numpy."""
-    return njit(error_model="numpy")(function)
+    return njit(error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 @compiled
