@@ -26,8 +26,20 @@ from feature_store.library import DECLARED, SPECS, FeatureSpec
 from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe, UnknownInstrument
 from feature_store.window import CAPACITY, COLUMNS, SMOOTHED, Window
 
-__all__ = ["FEATURES", "MOMENTUM_FEATURES", "FeatureEngine", "FeatureSchema", "FeatureSpec", "StateMismatch",
-           "UnknownFeature", "anchor_days", "compile_kernels", "feature_schema", "feature_table", "schema_hash"]  # fmt: skip
+__all__ = [
+    "FEATURES",
+    "MOMENTUM_FEATURES",
+    "FeatureEngine",
+    "FeatureSchema",
+    "FeatureSpec",
+    "StateMismatch",
+    "UnknownFeature",
+    "anchor_days",
+    "compile_kernels",
+    "feature_schema",
+    "feature_table",
+    "schema_hash",
+]
 
 FEATURES: tuple[FeatureSpec, ...] = SPECS
 """Every feature there is, in the order of declaration."""
@@ -161,10 +173,13 @@ def _named(name: str, base: BarClock) -> FeatureSpec:
         except UnknownClock as error:
             raise UnknownFeature(f"{name}: {error}") from error
         fits = base.kind == "time" and (
-            longer.kind == "session" or (longer.kind == "time" and longer.size > base.size > 0 == longer.size % base.size)
+            longer.kind == "session"
+            or (longer.kind == "time" and longer.size > base.size > 0 == longer.size % base.size)
         )
         if not fits:
-            raise UnknownFeature(f"{name}: bars of {clock} cannot be made of bars of {base.short}; name a multiple of it")
+            raise UnknownFeature(
+                f"{name}: bars of {clock} cannot be made of bars of {base.short}; name a multiple of it"
+            )
         return replace(declared[plain], name=f"{plain}@{longer.short}")
     return declared[plain]
 
@@ -263,7 +278,7 @@ class FeatureEngine:
         try:
             status = self._step(*columns, *rest)
         except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that
-            typed = (np.require(c, dtype, "CW") for c, dtype in zip(columns, _TYPES, strict=True))
+            typed = (np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
             status = self._step(*typed, *rest)
         if status < 0:
             raise UnknownInstrument(

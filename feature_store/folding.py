@@ -75,15 +75,20 @@ class BarFolder:
             known,
         )
         columns = np.ascontiguousarray(values[:closed].T)
-        return Bars(
-            instrument[:closed],
-            times[:closed, 0].copy(),
-            times[:closed, 1].copy(),
-            *columns[:4],
-            counts[:closed, 0].copy(),
-            counts[:closed, 1].astype(np.int32),
-            *columns[4:],
-        ), known
+        folded = Bars(
+            instrument=instrument[:closed],
+            start_ns=times[:closed, 0].copy(),
+            end_ns=times[:closed, 1].copy(),
+            open=columns[0],
+            high=columns[1],
+            low=columns[2],
+            close=columns[3],
+            volume=counts[:closed, 0].copy(),
+            tick_count=counts[:closed, 1].astype(np.int32),
+            spread_bps=columns[4],
+            imbalance=columns[5],
+        )
+        return folded, known
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Give a copy of the open bars."""

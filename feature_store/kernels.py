@@ -77,6 +77,7 @@ from feature_store.window import (
     VOLUME,
     WILDER_DX,
     Window,
+    compiled,
 )
 
 _IST_OFFSET_NS = 19_800_000_000_000
@@ -85,6 +86,8 @@ _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
 _SORTED_FROM = 8192
 """Rows from which on history is taken instrument by instrument, so that an instrument's state stays in the cache."""
+
+_kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
 
 SOURCE_DIGEST = hashlib.sha256(
     b"".join(Path(str(module.__file__)).read_bytes() for module in (window, library)) + Path(__file__).read_bytes()
@@ -105,15 +108,12 @@ def kernel_input(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return view
 
 
-_compiled: Any = njit(error_model="numpy")
-
-
-@_compiled
+@_kernel
 def _fixed(value, scale):  # type: ignore[no-untyped-def]
-    return int(math.floor(value * scale + 0.5))
+    return math.floor(value * scale + 0.5)
 
 
-@_compiled
+@_kernel
 def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, has_depth):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Write bar ``t`` of an instrument behind bar ``t - 1``: its values, the sums so far, the extremes."""
     row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
@@ -166,7 +166,7 @@ def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, ha
         span *= 2
 
 
-@_compiled
+@_kernel
 def _begin_session(ring, smoothed, header, i, t, day, block, o, h, low):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Note where the session begins; at an anchor, let the younger generation become the one that is read."""
     mine, last = header[i], ring[i, (t - 1) & _MASK]
@@ -181,7 +181,7 @@ def _begin_session(ring, smoothed, header, i, t, day, block, o, h, low):  # type
     mine[PREVIOUS_CLOSE] = last[CLOSE]
 
 
-@_compiled
+@_kernel
 def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
     """Step both generations of the recursive averages by bar ``t``."""
     row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
@@ -201,13 +201,11 @@ def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
         for k in range(SMOOTHED - 1):
             mine[1 + k] += max(ALPHA[k], plain) * (inputs[k] - mine[1 + k])
         both = mine[1 + WILDER_DX - 2] + mine[1 + WILDER_DX - 1]
-        directional = (
-            100.0 * abs(mine[1 + WILDER_DX - 2] - mine[1 + WILDER_DX - 1]) / both if both > 0.0 else 0.0
-        )
+        directional = 100.0 * abs(mine[1 + WILDER_DX - 2] - mine[1 + WILDER_DX - 1]) / both if both > 0.0 else 0.0
         mine[1 + WILDER_DX] += max(ALPHA[WILDER_DX], plain) * (directional - mine[1 + WILDER_DX])
 
 
-@_compiled
+@_kernel
 def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
     """Express what is held of an instrument in the prices and shares after a corporate action."""
     seen = header[i, SEEN]
@@ -243,7 +241,7 @@ def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]
         lines.append(f" if column[{k}] >= 0 and {warm}: out[column[{k}]] = feature_{k}(bars)")
     functions = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
     exec("\n".join(lines), functions)  # noqa: S102 (the text is the one above)
-    return _compiled(functions["evaluate"])  # type: ignore[no-any-return]
+    return _kernel(functions["evaluate"])  # type: ignore[no-any-return]
 
 
 _evaluate = _evaluation(DECLARED)

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from numba import njit
-
 from feature_store.window import (
     CLOSE,
     COUNT_DEPTH,
@@ -55,6 +53,7 @@ from feature_store.window import (
     WILDER_LOSS,
     WILDER_TRUE_RANGE,
     Window,
+    compiled,
     highest,
     lowest,
     mean_price,
@@ -117,8 +116,7 @@ def declare(
     keywords = list(inspect.signature(function).parameters.values())[1:]
     parameters = {keyword.name: keyword.default for keyword in keywords}
     spec = FeatureSpec(function.__name__, parameters, warm_up, units, source, version, memory, nan_policy)
-    compiled: Callable[[Window], float] = njit(error_model="numpy")(function)
-    return spec, compiled
+    return spec, compiled(function)
 
 
 def feature(**declaration: Any) -> Callable[[Callable[..., float]], Callable[..., float]]:
@@ -131,7 +129,7 @@ def feature(**declaration: Any) -> Callable[[Callable[..., float]], Callable[...
     return add
 
 
-# --- returns and momentum ----------------------------------------------------------------------------------------------
+# --- returns and momentum ---------------------------------------------------------------------------------------------
 
 
 @feature(warm_up=2, units="fraction", source="Tsay, Analysis of Financial Time Series (2010), eq. 1.1")

@@ -12,7 +12,8 @@ is finite too: one to two blocks between anchors, never less than about 128 bars
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -70,34 +71,39 @@ class Window(NamedTuple):
     end_ns: int
 
 
-_compiled: Any = njit(error_model="numpy")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@_compiled
+def compiled(function: _Function) -> _Function:
+    """Compile a function for use inside other compiled ones; dividing by zero gives inf or NaN, as in numpy."""
+    return njit(error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+@compiled
 def units(bars: Window, column: int, ago: int = 0) -> int:
     """Give a column, in its units, ``ago`` bars before the newest."""
-    return bars.ring[bars.instrument, (bars.newest - ago) & _MASK, column]  # type: ignore[no-any-return]
+    return int(bars.ring[bars.instrument, (bars.newest - ago) & _MASK, column])
 
 
-@_compiled
+@compiled
 def price(bars: Window, column: int, ago: int = 0) -> float:
     """Give ``OPEN``, ``HIGH``, ``LOW``, ``CLOSE`` or ``INDEX_CLOSE`` in rupees; an index close of 0 is missing."""
     return units(bars, column, ago) / PRICE_UNITS
 
 
-@_compiled
+@compiled
 def total(bars: Window, column: int, period: int, ago: int = 0) -> int:
     """Sum a ``SUM_`` or ``COUNT_`` column over ``period`` bars, in its units; exact."""
     return units(bars, column, ago) - units(bars, column, ago + period)
 
 
-@_compiled
+@compiled
 def mean_price(bars: Window, period: int) -> float:
     """Mean close, rupees."""
     return total(bars, SUM_CLOSE, period) / (period * PRICE_UNITS)
 
 
-@_compiled
+@compiled
 def price_deviation(bars: Window, period: int) -> float:
     """Population standard deviation of the close, rupees; exactly 0 when all are equal.
 
@@ -110,19 +116,19 @@ def price_deviation(bars: Window, period: int) -> float:
     return math.sqrt(max(variance, 0.0)) / PRICE_UNITS
 
 
-@_compiled
+@compiled
 def price_slope(bars: Window, period: int) -> float:
     """Slope of the least-squares line through the close, rupees per bar."""
     return _slope(bars, CLOSE, SUM_CLOSE, SUM_CLOSE_BY_TIME, period) / PRICE_UNITS
 
 
-@_compiled
+@compiled
 def obv_slope_shares(bars: Window, period: int) -> float:
     """Slope of the least-squares line through the on-balance volume, shares per bar."""
     return _slope(bars, OBV, SUM_OBV, SUM_OBV_BY_TIME, period)
 
 
-@_compiled
+@compiled
 def _slope(bars: Window, column: int, sum_column: int, by_time: int, period: int) -> float:
     newest = units(bars, column)
     first = total(bars, sum_column, period) - period * newest
@@ -134,7 +140,7 @@ def _slope(bars: Window, column: int, sum_column: int, by_time: int, period: int
     return (period * float(weighted) - places * float(first)) / spread
 
 
-@_compiled
+@compiled
 def return_deviation(bars: Window, period: int) -> float:
     """Population standard deviation of ``period`` bar-to-bar simple returns; needs ``period + 1`` bars."""
     mean = total(bars, SUM_RETURN, period) / RETURN_UNITS / period
@@ -142,7 +148,7 @@ def return_deviation(bars: Window, period: int) -> float:
     return math.sqrt(max(squares - mean * mean, 0.0))
 
 
-@_compiled
+@compiled
 def highest(bars: Window, period: int) -> int:
     """Highest high of 1 to 63 bars, in price units; exact."""
     level, span = 0, 1
@@ -154,7 +160,7 @@ def highest(bars: Window, period: int) -> int:
     return max(units(bars, column), units(bars, column, period - span))
 
 
-@_compiled
+@compiled
 def lowest(bars: Window, period: int) -> int:
     """Lowest low of 1 to 63 bars, in price units; exact."""
     level, span = 0, 1
@@ -166,13 +172,13 @@ def lowest(bars: Window, period: int) -> int:
     return min(units(bars, column), units(bars, column, period - span))
 
 
-@_compiled
+@compiled
 def smoothed(bars: Window, which: int) -> float:
     """Give a recursive average from the older generation; prices in price units."""
-    return bars.smoothed[bars.instrument, 0, 1 + which]  # type: ignore[no-any-return]
+    return float(bars.smoothed[bars.instrument, 0, 1 + which])
 
 
-@_compiled
+@compiled
 def of_session(bars: Window, which: int) -> int:
     """Give what the header holds of this session: ``SESSION_OPEN``, ``SESSION_HIGH``, …, ``PREVIOUS_CLOSE``."""
-    return bars.header[bars.instrument, which]  # type: ignore[no-any-return]
+    return int(bars.header[bars.instrument, which])

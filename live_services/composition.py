@@ -126,13 +126,16 @@ async def _service(
     from live_services.services.portfolio_manager import PortfolioManager
     from live_services.services.risk_manager import RiskManager
     from live_services.services.strategy_runner import StrategyRunner
+    from live_services.warm_start import StoredHistory
 
     universe, account = _universe(settings), getattr(settings.trading, broker)
     market = market_topic(settings.market.feed)
     if name == "strategy_runner":
         count = partial(telemetry.online_block, broker)
         async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
-            yield StrategyRunner(settings, universe, loader, stamp(settings), broker=broker, rows=rows), universe
+            history = await asyncio.to_thread(StoredHistory, settings, universe)
+            code = stamp(settings)
+            yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
     elif name == "risk_manager":
         yield RiskManager(account.risk, stamp(settings), broker), universe
     elif name == "paper_trading":
@@ -199,8 +202,8 @@ def build_ledger(settings: Settings) -> PromotionLedger:
 
 def stamp(settings: Settings) -> Stamp:
     """Say which configuration and which code make this process's outputs."""
+    from feature_store.provenance import code_commit
     from live_services.domain.chain import Stamp
-    from models_registry.provenance import code_commit
 
     return Stamp(settings.digest, code_commit())
 

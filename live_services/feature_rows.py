@@ -14,6 +14,7 @@ from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.topics import Broker, broker_topics
 from live_services.settings import Settings
 from live_services.status import read_health
+from live_services.strategy_features import training_schema
 
 STALE_BARS: Final = 3
 """A row in the online store is refused as stale when its bar ended more than so many bars ago."""
@@ -131,11 +132,10 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
 
 
 def _from_store(settings: Settings, universe: Universe, symbol: str, now_ns: int) -> FeatureRow | None:
-    from feature_store.features import feature_schema
     from feature_store.offline import OfflineStore
 
     store = OfflineStore(settings.store_root)
-    schema = feature_schema(None, settings.market.bar_minutes)
+    schema = training_schema(settings)
     for session in reversed(store.sessions()):
         try:
             bars, rows, warm = store.read_features(session, schema)

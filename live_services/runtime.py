@@ -383,6 +383,7 @@ class _Runtime(Generic[State]):
                     lag_records=await self._lag(run.sources),
                     waiting_for=run.merge.waiting_for(),
                     pid=os.getpid(),
+                    readiness=run.readiness,
                 )
             )
 

@@ -25,6 +25,7 @@ from live_services.domain.topics import Broker
 from models_registry.refs import ModelRef
 
 CONFIG_NAME: Final = "alpha-panda.toml"
+_FEATURE_NAME: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -127,6 +128,8 @@ class MarketSettings(_Section):
     """Session to replay, ``YYYY-MM-DD``; default: the last one there is."""
     frame_ms: int = Field(default=1000, ge=10, le=600_000)
     """Event time in one frame of ticks."""
+    corporate_actions: Path | None = None
+    """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
     speed: float = Field(default=0.0, ge=0)
     """Replay speed, 1 = as it happened, 0 = as fast as the services take it."""
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -141,11 +144,21 @@ class StrategySettings(_Section):
     holding_bars: int = Field(default=10, ge=1)
     last_entry_minutes_before_close: int = Field(default=20, ge=1)
     exit_minutes_before_close: int = Field(default=10, ge=1)
+    features: tuple[Annotated[str, Field(pattern=_FEATURE_NAME)], ...] = ()
+    """Names of the features its models are trained on, in order (``trend_slope@5m`` is one on five-minute bars); empty:
+    ``feature_store.features.MOMENTUM_FEATURES``, every feature that is finite on any source."""
 
     @field_validator("model")
     @classmethod
     def _is_reference(cls, value: str) -> str:
         return str(ModelRef.parse(value))
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"name each feature once; {', '.join(twice)} is there more than once")
+        return value
 
 
 class RiskSettings(_Section):

@@ -26,7 +26,17 @@ from live_services.domain.clock import session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame
 from live_services.domain.partitions import own_rows
-from live_services.domain.service import BarSlice, EventRecord, Position, Service, State, TaskId, TickSlice
+from live_services.domain.service import (
+    BarSlice,
+    EventRecord,
+    Position,
+    Readiness,
+    Service,
+    State,
+    TaskId,
+    TickSlice,
+    WarmsUp,
+)
 from live_services.domain.topics import Topic
 from live_services.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
 
@@ -311,6 +321,13 @@ class TaskRun(Generic[State]):
             self._produce(outputs)
 
     # --- out ----------------------------------------------------------------------------------------------------
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """Which instruments are WARMING; None for a service without features, or outside a session."""
+        if self._state is None or not isinstance(self._service, WarmsUp):
+            return None
+        return self._service.readiness(self._state)
 
     @property
     def has_events(self) -> bool:

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from live_services.domain import keys
 from live_services.domain.events import Event
-from live_services.domain.service import TaskId
+from live_services.domain.service import Readiness, TaskId
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class TaskHealth:
     waiting_for: str
     """Input partition that holds the merge, or empty."""
     pid: int
+    readiness: Readiness | None = None
+    """Which instruments are WARMING; None for a service without features."""
 
 
 class Telemetry(Protocol):
@@ -131,6 +133,9 @@ class Metrics:
         self._handled = Gauge("alpha_panda_records_handled", "Records since the start", labels, registry=registry)
         self._lag = Gauge("alpha_panda_lag_records", "Records not fetched yet", labels, registry=registry)
         self._dead = Gauge("alpha_panda_dead_letters", "Records sent to a DLQ", labels, registry=registry)
+        self._warming = Gauge(
+            "alpha_panda_warming_instruments", "Instruments without full-history features", labels, registry=registry
+        )
         self._events = Counter(
             "alpha_panda_events_committed", "Events on the log", ["broker", "event_type"], registry=registry
         )
@@ -151,6 +156,8 @@ class Metrics:
         self._handled.labels(*labels).set(health.records_handled)
         self._lag.labels(*labels).set(health.lag_records)
         self._dead.labels(*labels).set(health.dead_letters)
+        if health.readiness is not None:
+            self._warming.labels(*labels).set(len(health.readiness.warming))
 
     def committed(self, events: Sequence[Event]) -> None:
         """Count events."""
@@ -163,7 +170,7 @@ class Metrics:
 
     def withdraw(self, task: TaskId) -> None:
         """Drop the gauges of a task."""
-        for gauge in (self._watermark, self._handled, self._lag, self._dead):
+        for gauge in (self._watermark, self._handled, self._lag, self._dead, self._warming):
             gauge.remove_by_labels({"broker": task.scope, "service": task.service, "partition": str(task.partition)})
 
     def close(self) -> None:
@@ -201,6 +208,8 @@ class HealthReporter:
             "broker": task.scope,
             "partition": task.partition,
             "metrics_port": self._metrics_port,
+            "readiness": str(health.readiness) if health.readiness is not None else "",
+            "warming": len(health.readiness.warming) if health.readiness is not None else 0,
         }
         self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
 

@@ -205,6 +205,23 @@ class StrategyModelAssigned(Event):
     reason: str
 
 
+class StrategyHistoryUsed(Event):
+    """Control: what the features of a task's session stand on. A restart that would stand on other bars is refused."""
+
+    event_type: Literal["strategy.history_used"] = "strategy.history_used"
+    broker: Broker
+    session_date: str
+    sessions: tuple[str, ...]
+    """ISO dates of the sessions before it whose bars were stepped."""
+    digest: str
+    """SHA-256 over these bars (by instrument token) and the corporate actions."""
+    today_until_ns: int
+    """End of the last stored bar of the session itself that was stepped (a start in its middle); 0 without any."""
+    today_digest: str
+    broken: bool
+    """The session was joined in its middle without its bars before that: features begin anew, WARMING."""
+
+
 class ModelPromoted(Event):
     """An alias was moved. A nudge: the alias is the truth."""
 
@@ -278,6 +295,7 @@ AnyEvent = Annotated[
     | OrderCancelled
     | PnlSnapshot
     | StrategyModelAssigned
+    | StrategyHistoryUsed
     | ModelPromoted
     | ModelLoaded
     | ModelRefused
@@ -320,6 +338,7 @@ _BROKER_TOPIC_FIELD: Final[dict[str, str]] = {
     "order.cancelled": "orders_cancelled",
     "pnl.snapshot": "pnl_snapshots",
     "strategy.model_assigned": "control",
+    "strategy.history_used": "control",
 }
 _SHARED_TOPIC: Final[dict[str, Topic]] = {
     "model.promoted": MODELS_PROMOTED,

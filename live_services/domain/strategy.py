@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,15 @@ from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.history import HistoryUsed, SessionHistory, bars_digest
 from live_services.domain.newest_rows import NewestRows
 from live_services.domain.partitions import owned
 from live_services.domain.service import Position
 from live_services.domain.topics import Broker
 from live_services.settings import StrategySettings
 from models_registry.refs import ModelIdentity
+
+_HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
 
 class ScoringModel(Protocol):
@@ -149,6 +152,8 @@ class StrategyDesk:
     partition, partitions : int
         The task's market partition and how many there are. Bars of instruments that it does not own (the market's
         index) are context: features see them, nothing is decided on them.
+    history : SessionHistory, optional
+        What features go on from; default: nothing, so that every instrument is WARMING at first.
     """
 
     def __init__(
@@ -162,6 +167,7 @@ class StrategyDesk:
         stamp: Stamp | None = None,
         partition: int = 0,
         partitions: int = 1,
+        history: SessionHistory | None = None,
     ) -> None:
         self.session = session
         self.decided_ns = 0
@@ -177,7 +183,12 @@ class StrategyDesk:
         self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
-        self._history: list[Bars] = []
+        whole = history or SessionHistory(universe)
+        self.history_used = HistoryUsed(whole.sessions, whole.digest)
+        """What the features stand on; changes once at most, with the first row of a session joined in its middle."""
+        self._history = whole.part_of(partition, partitions)
+        self._bars: list[Bars] = [self._history.before] if len(self._history.before) else []
+        self._begun = False
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[Position, int, int]] = deque()
 
@@ -186,17 +197,22 @@ class StrategyDesk:
     def assign(self, assignment: Assignment) -> None:
         """Let a strategy run another model, or none; open virtual positions keep the model that opened them.
 
-        A schema that is new to the session catches up on the session's bars, so its rows are what they would have been.
+        A schema that is new to the session catches up on history and the session's bars, so its rows are what they
+        would have been.
         """
         book = self._books[assignment.strategy]
         book.assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
-            schema = assignment.model.schema
-            engine, newest = FeatureEngine(schema, self._universe), NewestRows(schema, self._universe, self._own)
-            if self._history:
-                bars = Bars.concatenate(self._history)
-                newest.take(bars, *engine.step(bars))
-            self._engines[schema.hash], self._newest[schema.hash] = engine, newest
+            self._start_engine(assignment.model.schema)
+
+    def _start_engine(self, schema: FeatureSchema) -> None:
+        engine = FeatureEngine(schema, self._universe, self._history.actions)
+        newest = NewestRows(schema, self._universe, self._own)
+        for bars in self._bars:
+            for first in range(0, len(bars), _HISTORY_ROWS):
+                part = bars[first : first + _HISTORY_ROWS]
+                newest.take(part, *engine.step(part))
+        self._engines[schema.hash], self._newest[schema.hash] = engine, newest
 
     def assigned(self, strategy: str) -> Assignment | None:
         """Give a strategy's newest assignment; None before the first."""
@@ -207,18 +223,52 @@ class StrategyDesk:
         """Give the newest feature row of each of the task's own instruments, for every schema in use."""
         return [(newest.schema, newest.block(self._partition)) for newest in self._newest.values() if newest.end_ns]
 
+    def warming(self) -> tuple[int, tuple[str, ...]]:
+        """Give how many instruments may be traded here, and the symbols of those whose next row is not warm yet."""
+        running = {a[-1].model.schema.hash for b in self._books.values() if (a := b.assignments) and a[-1].model}
+        cold = np.zeros(len(self._universe), dtype=np.bool_)
+        for schema in running:
+            cold |= self._engines[schema].warming()
+        symbols = (self._universe.instruments[k].symbol for k in np.flatnonzero(cold & self._may_trade))
+        return int(self._may_trade.sum()), tuple(symbols)
+
     # --- market data --------------------------------------------------------------------------------------------
+
+    def _begin(self, first_ns: int) -> None:
+        """Find out, at the first row of the market, whether the session was joined at its open or in its middle.
+
+        In its middle, the stored bars of the session that reach the bar of that row count as if they had come; without
+        them nothing of before may: windows would span the hole, and rows would not be those of a full history.
+        """
+        self._begun = True
+        start_ns = self.session.open_ns + (first_ns - self.session.open_ns) // self._bar_ns * self._bar_ns
+        if start_ns <= self.session.open_ns:
+            return
+        today = self._history.today[self._history.today.end_ns <= start_ns]
+        if len(today) and int(today.end_ns.max()) == start_ns:
+            self._bars.append(today)
+            digest = bars_digest(today, self._universe)
+            self.history_used = replace(self.history_used, today_until_ns=start_ns, today_digest=digest)
+        else:
+            self._bars = []
+            self.history_used = replace(self.history_used, broken=True)
+        for newest in tuple(self._newest.values()):
+            self._start_engine(newest.schema)
 
     def on_ticks(self, ticks: Ticks, position: Position | None = None) -> list[SignalGenerated]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
         if not len(ticks):
             return []
+        if not self._begun:
+            self._begin(int(ticks.event_time_ns[0]))
         self._note_frame(position, int(ticks.event_time_ns[0]), int(ticks.event_time_ns[-1]))
         return self._decide(self._builder.step(ticks, self.session))
 
     def on_bars(self, bars: Bars, position: Position | None = None) -> None:
         """Take closed bars; ``advance`` decides once every bar of that end is here."""
         if len(bars):
+            if not self._begun:
+                self._begin(int(bars.start_ns[0]))
             self._note_frame(position, int(bars.start_ns.min()), int(bars.end_ns[-1]) - 1)
             self._waiting.append(bars)
 
@@ -250,7 +300,7 @@ class StrategyDesk:
     def _decide(self, bars: Bars) -> list[SignalGenerated]:
         if not len(bars):
             return []
-        self._history.append(bars)
+        self._bars.append(bars)
         self.decided_ns = int(bars.end_ns[-1])
         batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
         for schema, rows in batch.rows.items():

@@ -24,7 +24,14 @@ from live_services.merge import Source
 from live_services.replay_view import Tally
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import KafkaSettings, MarketSettings, RiskSettings, Settings, StrategySettings, TradingSettings
+from live_services.settings import (
+    KafkaSettings,
+    MarketSettings,
+    RiskSettings,
+    Settings,
+    StrategySettings,
+    TradingSettings,
+)
 from live_services.task import Received, TaskRun
 from tests.live_world import SESSION, loaded_model, random_walk
 
@@ -122,7 +129,7 @@ def test_any_number_of_partitions_gives_the_signals_of_one(partitions: int, on_t
 
 def task_of(service, partition: int, partitions: int) -> TaskRun:  # type: ignore[no-untyped-def,type-arg]
     mine = range(partitions) if service.single_task else [partition]
-    merged: list[tuple[int, Input]] = [(r, i) for r, i in enumerate(service.inputs) if i.topic.name.startswith("market")]
+    merged: list[tuple[int, Input]] = [(r, i) for r, i in enumerate(service.inputs) if "market" in i.topic.name]
     sources = [Source(i.topic.name, p, rank, i.role) for rank, i in merged for p in mine]
     task = TaskId(service.name, "paper", partition)
     starts = {(s.topic, s.partition): 0 for s in sources}
