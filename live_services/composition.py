@@ -125,6 +125,7 @@ async def _service(
     from live_services.services.paper_trading import PaperTrading
     from live_services.services.portfolio_manager import PortfolioManager
     from live_services.services.risk_manager import RiskManager
+    from live_services.services.skew_monitor import SkewMonitor
     from live_services.services.strategy_runner import StrategyRunner
     from live_services.warm_start import StoredHistory
 
@@ -136,6 +137,9 @@ async def _service(
             history = await asyncio.to_thread(StoredHistory, settings, universe)
             code = stamp(settings)
             yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
+    elif name == "skew_monitor":
+        history = await asyncio.to_thread(StoredHistory, settings, universe)
+        yield SkewMonitor(settings, universe, history, broker=broker), universe
     elif name == "risk_manager":
         yield RiskManager(account.risk, stamp(settings), broker), universe
     elif name == "paper_trading":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -128,7 +129,8 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
     if newest is None:
         return None
     end_ns, schema_hash = newest.bar.end_ns, newest.feature_schema_hash
-    return FeatureRow(f"signal {newest.event_id}", end_ns, now_ns, schema_hash, warming=False, values=newest.features)
+    values = {name: math.nan if value is None else value for name, value in newest.features.items()}
+    return FeatureRow(f"signal {newest.event_id}", end_ns, now_ns, schema_hash, warming=False, values=values)
 
 
 def _from_store(settings: Settings, universe: Universe, symbol: str, now_ns: int) -> FeatureRow | None:

@@ -188,6 +188,13 @@ class BrokersSettings(_Section):
     zerodha: TradingSettings = TradingSettings()
 
 
+class SkewSettings(_Section):
+    """The monitor that computes live feature rows again from the recorded market."""
+
+    instruments: int = Field(default=8, ge=1)
+    """How many of a market partition are compared; others every day, chosen by a hash."""
+
+
 class RuntimeSettings(_Section):
     """The one runtime loop."""
 
@@ -221,6 +228,7 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     strategies: tuple[StrategySettings, ...] = (StrategySettings(),)
     trading: BrokersSettings = BrokersSettings()
+    skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 
     @classmethod

@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from live_services.domain import keys
-from live_services.domain.events import Event
+from live_services.domain.events import Event, FeatureSkewMeasured
 from live_services.domain.service import Readiness, TaskId
 from live_services.settings import Settings
 
@@ -139,6 +139,9 @@ class Metrics:
         self._events = Counter(
             "alpha_panda_events_committed", "Events on the log", ["broker", "event_type"], registry=registry
         )
+        self._skew = Counter(
+            "alpha_panda_feature_skew_rows", "Live rows computed again", ["broker", "result"], registry=registry
+        )
         self._blocks = Counter(
             "alpha_panda_online_feature_blocks", "Feature blocks by outcome", ["broker", "outcome"], registry=registry
         )
@@ -163,6 +166,9 @@ class Metrics:
         """Count events."""
         for event in events:
             self._events.labels(event.broker, event.event_type).inc()
+            if isinstance(event, FeatureSkewMeasured):
+                for result in ("equal", "different", "unverified"):
+                    self._skew.labels(event.broker, result).inc(getattr(event, f"rows_{result}"))
 
     def online_block(self, broker: str, outcome: str) -> None:
         """Count a block that was offered to the online store: written, replaced by a newer one, or failed."""

@@ -8,14 +8,14 @@ restart that would stand on other bars is noticed.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
 import numpy as np
 
 from feature_store.corporate_actions import CorporateActions
-from feature_store.market import Bars, Universe
+from feature_store.market import Bars, Session, Universe
 from live_services.domain.partitions import part_of
 
 
@@ -68,6 +68,25 @@ class SessionHistory:
         parts = [part_of(bars, self.universe, partition, partitions) for bars in (self.before, self.today)]
         before, today = cast("list[Bars]", parts)
         return SessionHistory(self.universe, self.sessions, before, today, self.actions)
+
+
+def joined(
+    history: SessionHistory, session: Session, bar_ns: int, first_ns: int, used: HistoryUsed
+) -> tuple[list[Bars], HistoryUsed]:
+    """Give the bars that features go on from, knowing the time of the first row of the market, and what to log of it.
+
+    A session joined in its middle: stored bars of it that reach the bar of that row count as if they had come. Without
+    them nothing of before may: windows would span the hole, and rows would not be those of a full history.
+    """
+    before = [history.before] if len(history.before) else []
+    start_ns = session.open_ns + (first_ns - session.open_ns) // bar_ns * bar_ns
+    if start_ns <= session.open_ns:
+        return before, used
+    today = history.today[history.today.end_ns <= start_ns]
+    if len(today) and int(today.end_ns.max()) == start_ns:
+        digest = bars_digest(today, history.universe)
+        return [*before, today], replace(used, today_until_ns=start_ns, today_digest=digest)
+    return [], replace(used, broken=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ virtual positions: they are not told what risk or the broker did, so nothing flo
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
-from live_services.domain.history import HistoryUsed, SessionHistory, bars_digest
+from live_services.domain.history import HistoryUsed, SessionHistory, joined
 from live_services.domain.newest_rows import NewestRows
 from live_services.domain.partitions import owned
 from live_services.domain.service import Position
@@ -100,6 +101,7 @@ class _VirtualPosition:
     side: Side
     quantity: int
     threshold: float
+    opened_score: float
     model: LoadedModel
     batch: _Batch
     """With ``row``: the instrument's newest bar."""
@@ -235,25 +237,13 @@ class StrategyDesk:
     # --- market data --------------------------------------------------------------------------------------------
 
     def _begin(self, first_ns: int) -> None:
-        """Find out, at the first row of the market, whether the session was joined at its open or in its middle.
-
-        In its middle, the stored bars of the session that reach the bar of that row count as if they had come; without
-        them nothing of before may: windows would span the hole, and rows would not be those of a full history.
-        """
+        """Find out, at the first row of the market, whether the session was joined at its open or in its middle."""
         self._begun = True
-        start_ns = self.session.open_ns + (first_ns - self.session.open_ns) // self._bar_ns * self._bar_ns
-        if start_ns <= self.session.open_ns:
-            return
-        today = self._history.today[self._history.today.end_ns <= start_ns]
-        if len(today) and int(today.end_ns.max()) == start_ns:
-            self._bars.append(today)
-            digest = bars_digest(today, self._universe)
-            self.history_used = replace(self.history_used, today_until_ns=start_ns, today_digest=digest)
-        else:
-            self._bars = []
-            self.history_used = replace(self.history_used, broken=True)
-        for newest in tuple(self._newest.values()):
-            self._start_engine(newest.schema)
+        bars, used = joined(self._history, self.session, self._bar_ns, first_ns, self.history_used)
+        if used != self.history_used:
+            self._bars, self.history_used = bars, used
+            for newest in tuple(self._newest.values()):
+                self._start_engine(newest.schema)
 
     def on_ticks(self, ticks: Ticks, position: Position | None = None) -> list[SignalGenerated]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
@@ -337,6 +327,7 @@ class StrategyDesk:
                 continue
             rows, warm = batch.rows[model.schema.hash]
             mine = warm & may_open & (model_of == index)
+            mine[mine] = np.isfinite(rows[mine]).all(axis=1)  # without depth, or without the index, at that bar
             if not mine.any():
                 continue
             found = model.model.score(np.ascontiguousarray(rows[mine]))
@@ -374,6 +365,7 @@ class StrategyDesk:
                 side=side,
                 quantity=max(int(book.settings.notional_per_trade_inr // close), 1),
                 threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
+                opened_score=score,
                 model=model,
                 batch=batch,
                 row=row,
@@ -384,7 +376,8 @@ class StrategyDesk:
     def _close(self, book: _Book, position: _VirtualPosition, decision_ns: int) -> SignalGenerated:
         rows, _ = position.batch.rows[position.model.schema.hash]
         row = np.ascontiguousarray(rows[position.row : position.row + 1])
-        score = float(position.model.model.score(row)[0])
+        # a row without a value, say of a quote that went away, cannot be scored: the position closes all the same
+        score = float(position.model.model.score(row)[0]) if np.isfinite(row).all() else position.opened_score
         side: Side = "SELL" if position.side == "BUY" else "BUY"
         return self._signal(book, position, decision_ns, intent="close", side=side, score=score)
 
@@ -394,7 +387,8 @@ class StrategyDesk:
         instrument = self._universe.instruments[position.instrument]
         bar = _bar_values(position.batch.bars, position.row)
         model = position.model
-        features = position.batch.rows[model.schema.hash][0][position.row]
+        row = position.batch.rows[model.schema.hash][0][position.row].tolist()
+        values = [None if math.isnan(value) else value for value in row]
         identity = event_id("signal", book.settings.name, instrument.instrument_token, decision_ns, intent)
         return SignalGenerated(
             broker=self._broker,
@@ -418,7 +412,7 @@ class StrategyDesk:
             threshold=position.threshold,
             reference_price=bar.close,
             bar=bar,
-            features=dict(zip(model.schema.names, features.tolist(), strict=True)),
+            features=dict(zip(model.schema.names, values, strict=True)),
         )
 
     def _forget_unused_models(self, decided_ns: int) -> None:

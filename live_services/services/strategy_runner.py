@@ -329,8 +329,8 @@ def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> N
         raise HistoryChanged(
             f"{state.task}: {what} changed while the session of {event.session_date} ran: its features stand on "
             f"{_short(logged)}, the offline store now gives {_short(here)}. Going on would differ from what was "
-            "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session here: start "
-            "with an empty Kafka"
+            "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
+            "here: start with an empty Kafka"
         )
     state.history_logged = logged
 

@@ -145,10 +145,12 @@ class Source:
 
 
 class NoModels:
-    candidates: dict[str, object] = {}
-    refusals: dict[str, object] = {}
     outage = "no registry in this test"
     history_sessions = 0
+
+    def __init__(self) -> None:
+        self.candidates: dict[str, object] = {}
+        self.refusals: dict[str, object] = {}
 
     async def start(self) -> None: ...
 
