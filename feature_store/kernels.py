@@ -85,8 +85,8 @@ _DAY_NS = 86_400_000_000_000
 _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
 _CHUNK_BARS = 32
-"""History is taken in chunks of so many bars of every instrument, and in a chunk instrument by instrument: state is then
-fetched once for all of them, and the rows of the chunk stay in the cache."""
+"""History is taken in chunks of so many bars of every instrument, and in a chunk instrument by instrument: state is
+then fetched once for all of them, and the rows of the chunk stay in the cache."""
 
 _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
 
