@@ -33,7 +33,7 @@ from live_services.settings import (
     TradingSettings,
 )
 from live_services.task import Received, TaskRun
-from tests.live_world import SESSION, loaded_model, random_walk
+from tests.live_world import SESSION, loaded_model, past_sessions, random_walk
 
 UNIVERSE = Universe.ordered(
     [Instrument(instrument_token=300, symbol="SYN INDEX", tradable=False)]
@@ -41,7 +41,8 @@ UNIVERSE = Universe.ordered(
 )
 INDEX = UNIVERSE.market_index
 TICKS = random_walk(len(UNIVERSE), minutes=30, per_minute=15, seed=21)
-MODEL = loaded_model()
+MODEL = loaded_model(names=["relative_strength", "beta", "momentum"], buy=5e-3, sell=-5e-3)
+HISTORY = past_sessions(UNIVERSE, 4, minutes=80)
 TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=3))
 
 
@@ -113,7 +114,7 @@ def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
 
 def signals_of(market: Ticks | Bars, partitions: int) -> list[dict[str, object]]:
     config = EngineConfig(UNIVERSE, (StrategySettings(holding_bars=3),), TRADING, market_partitions=partitions)
-    events = run_session(market, SESSION, assignments_at_open(SESSION, {"momentum": MODEL}), config)
+    events = run_session(market, SESSION, assignments_at_open(SESSION, {"momentum": MODEL}), config, history=HISTORY)
     facts = [event.model_dump(exclude={"basis"}) for event in events if event.event_type == "signal.generated"]
     return sorted(facts, key=lambda fact: (fact["event_time_ns"], str(fact["event_id"])))  # type: ignore[arg-type,return-value]
 
@@ -165,7 +166,7 @@ def test_nothing_is_opened_on_context_even_if_it_may_be_traded() -> None:
     for partition in range(2):
         settings = (StrategySettings(holding_bars=3),)
         desk = StrategyDesk(tradable, SESSION, settings, bar_minutes=1, partition=partition, partitions=2)
-        desk.assign(Assignment(SESSION.open_ns, "momentum", MODEL))
+        desk.assign(Assignment(SESSION.open_ns, "momentum", loaded_model()))
         part = part_of(TICKS, tradable, partition, 2)
         assert isinstance(part, Ticks)
         signals = desk.on_ticks(part) + desk.advance(SESSION.close_ns + SECOND_NS)
