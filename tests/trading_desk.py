@@ -23,7 +23,6 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.features import feature_schema
 from feature_store.labels import ForwardReturn
 from feature_store.market import Session, Ticks
 from feature_store.offline import OfflineStore
@@ -32,10 +31,12 @@ from live_services.adapters.kafka import StoredRecord, connection, read_topic
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, Watermark, decode_event
 from live_services.domain.frames import decode_frame
+from live_services.domain.partitions import part_of
 from live_services.domain.topics import MARKET_TICKS, MODELS_LOADED, MODELS_REFUSED, Topic, broker_topics
 from live_services.services.market_feed import Replay, last_watermarks, load_replay
 from live_services.settings import Settings, load_settings
 from live_services.stack import Stack, create_topics, environment
+from live_services.strategy_features import training_schema
 from live_services.supervision import SERVICES
 from models_registry.gates import SkillLimits, skill_gate
 from models_registry.ledger import PromotionLedger
@@ -46,8 +47,8 @@ from models_registry.training import train
 
 MODEL = "momentum"
 PAPER = broker_topics("paper")
-TRADED = (*PAPER, MODELS_LOADED, MODELS_REFUSED)
-"""Everything the services say."""
+TRADED = (*(topic for topic in PAPER if topic != PAPER.feature_skew), MODELS_LOADED, MODELS_REFUSED)
+"""Everything the services that trade say; the skew monitor looks on, at its own pace."""
 
 Log = dict[str, list[StoredRecord]]
 """Committed records by topic, each partition in order."""
@@ -112,7 +113,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
             store.write_bars(session, made.universe, bars, made.name)
         store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
-        frame = store.training_frame(None, first, last, feature_schema(None, 1), ForwardReturn(10))
+        frame = store.training_frame(None, first, last, training_schema(self.settings), ForwardReturn(10))
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
@@ -275,7 +276,6 @@ def assert_market_is_whole(records: list[StoredRecord], replayed: Replay) -> Non
     universe, ticks = replayed.universe, replayed.market
     assert isinstance(ticks, Ticks)
     partitions = sorted({record.partition for record in records})
-    whose = universe.partition_of(ticks.instrument, len(partitions))
     for partition in partitions:
         watermarks, tables = [], []
         for record in (r for r in records if r.partition == partition):
@@ -287,7 +287,7 @@ def assert_market_is_whole(records: list[StoredRecord], replayed: Replay) -> Non
             tables.append(frame.table)
         assert watermarks == sorted(set(watermarks))
         assert watermarks[-1] == session_end_ns(replayed.session)
-        expected = ticks[whose == partition]
+        expected = part_of(ticks, universe, partition, len(partitions))
         for column in ("instrument", "event_time_ns", "last_price", "day_volume"):
             np.testing.assert_array_equal(
                 np.concatenate([getattr(table, column) for table in tables]), getattr(expected, column)

@@ -81,7 +81,7 @@ def broker_topics(broker: Broker) -> BrokerTopics:
         orders_cancelled=topic("orders.cancelled", watermarked=True),
         pnl_snapshots=topic("pnl.snapshots", watermarked=True),
         control=topic("control", per_market_partition=True),
-        feature_skew=topic("features.skew"),
+        feature_skew=topic("features.skew", per_market_partition=True),
     )
 
 

@@ -41,7 +41,7 @@ UNIVERSE = Universe.ordered(
 )
 INDEX = UNIVERSE.market_index
 TICKS = random_walk(len(UNIVERSE), minutes=30, per_minute=15, seed=21)
-MODEL = loaded_model(names=["relative_strength", "beta", "momentum"], buy=5e-3, sell=-5e-3)
+MODEL = loaded_model(names=["relative_strength", "momentum"], buy=5e-3, sell=-5e-3)
 HISTORY = past_sessions(UNIVERSE, 4, minutes=80)
 TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=3))
 
