@@ -82,12 +82,13 @@ def print_status(settings: Settings, console: Console) -> None:
         console.print(lacking, markup=False, soft_wrap=True)
     health = read_health(settings)
     if health.tasks:
-        console.print(_tasks(health))
+        console.print(tasks_table(health))
     for broker, portfolio in health.portfolios.items():
         console.print(_portfolio(broker, portfolio))
 
 
-def _tasks(health: Health) -> Table:
+def tasks_table(health: Health) -> Table:
+    """Lay out every task: where it stands, which of its instruments are WARMING, and what it waits for."""
     table = Table("task", "watermark", "handled", "lag", "dead letters", "features", "waits for")
     for task in health.tasks:
         table.add_row(

@@ -68,6 +68,7 @@ class OnlinePublisher:
     async def __aenter__(self) -> Self:
         if self._url:
             self._writer = asyncio.create_task(self._write_forever(), name="online-features")
+            self._writer.add_done_callback(_say_why)
         return self
 
     async def __aexit__(
@@ -121,6 +122,11 @@ class OnlinePublisher:
                 _log.info("online_store_is_back")
             self._away = False
         return True
+
+
+def _say_why(writer: asyncio.Task[None]) -> None:
+    if not writer.cancelled() and (failure := writer.exception()) is not None:
+        _log.error("online_store_writer_ended", failure=repr(failure), consequence="no rows there; trading goes on")
 
 
 async def _write(client: Redis, broker: Broker, schema: FeatureSchema, block: Block) -> None:

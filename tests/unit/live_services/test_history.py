@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from feature_store.bars import aggregate_bars
 from feature_store.clocks import BarClock
@@ -18,7 +19,7 @@ from feature_store.offline import OfflineStore
 from live_services.domain.chain import Stamp
 from live_services.domain.events import StrategyHistoryUsed
 from live_services.domain.history import SessionHistory
-from live_services.domain.service import EventRecord, Position, Readiness, TaskId
+from live_services.domain.service import BarSlice, EventRecord, Position, Readiness, TaskId
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
 from live_services.settings import MarketSettings, Settings, StrategySettings
@@ -121,6 +122,22 @@ def test_after_a_hole_windows_that_lie_behind_it_are_those_of_a_full_history() -
     for signal in signals:
         row = np.array(tuple(signal.features.values())).tobytes()
         assert row == full[UNIVERSE.index_of_symbol[signal.symbol], signal.bar.end_ns]
+
+
+def test_the_runner_says_once_that_instruments_are_warming_and_once_that_none_is() -> None:
+    service = runner(Source(SessionHistory(UNIVERSE)))
+    state = service.open_session(SESSION, TASK)
+    state.desk.assign(Assignment(OPEN, "momentum", loaded_model(names=["momentum"])))
+    with structlog.testing.capture_logs() as lines:
+        for minute in range(1, 40):
+            part = TODAY[TODAY.end_ns == OPEN + minute * MINUTE]
+            service.handle(BarSlice(part, Position("market.bars", 0, minute)), state, OPEN + minute * MINUTE)
+            service.advance(state, OPEN + minute * MINUTE + 1)
+    said = [(line["event"], line["state"]) for line in lines if line["event"].startswith("features_")]
+    assert said[0] == ("features_warming", "WARMING 3 of 3 (AAA, BBB, CCC)")
+    assert said[-1] == ("features_warm", "all 3 warm")
+    assert len(said) == len(set(said)) <= 4
+    assert service.readiness(state) == Readiness(3)
 
 
 def test_readiness_is_one_line_with_the_first_names() -> None:
