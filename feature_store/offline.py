@@ -280,7 +280,7 @@ class OfflineStore:
         universe, tokens = self.universe(), self.tokens_of(instruments)
         history = self.history(session, schema)
         bars = self.read_bars([*history, session], _with_index(tokens, universe))
-        rows, warm = feature_table(bars, schema, len(universe))
+        rows, warm = feature_table(bars, schema, universe)
         mine = bars.start_ns >= int(self.manifest("bars", session)["open_ns"])
         if tokens is not None:
             mine &= np.isin(universe.tokens[bars.instrument], tokens)
