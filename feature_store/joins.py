@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from feature_store.market import MarketDataError, MissingColumn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+AnyTable: TypeAlias = pd.DataFrame | pl.DataFrame
 Table = TypeVar("Table", pd.DataFrame, pl.DataFrame)
 
 _EARLIEST_NS = 10**17  # March 1973; smaller counts are seconds, milliseconds or microseconds by mistake
@@ -89,7 +90,7 @@ def point_in_time_join(
         raise UnusableTable(
             f"rows is a {type(rows).__module__} table and side a {type(side).__module__} one; give two of a kind"
         )
-    keys = [by] if isinstance(by, str) else list(by)
+    keys: list[str] = [by] if isinstance(by, str) else list(by)
     _require(rows, [*keys, at], "rows")
     _require(side, keys, "side")
     if available_at not in side.columns:
@@ -106,15 +107,15 @@ def point_in_time_join(
     return _with_columns(rows, side, wanted, place)
 
 
-def _require(table: pd.DataFrame | pl.DataFrame, names: Iterable[str], what: str) -> None:
+def _require(table: AnyTable, names: Iterable[str], what: str) -> None:
     missing = [name for name in names if name not in table.columns]
     if missing:
         raise MissingColumn(f"{what} has no column {', '.join(map(repr, missing))}; it has {list(table.columns)}")
 
 
 def _wanted(
-    rows: pd.DataFrame | pl.DataFrame,
-    side: pd.DataFrame | pl.DataFrame,
+    rows: AnyTable,
+    side: AnyTable,
     not_wanted: Sequence[str],
     columns: Sequence[str] | None,
 ) -> list[str]:
@@ -126,7 +127,7 @@ def _wanted(
     return wanted
 
 
-def _keys_and_time(table: pd.DataFrame | pl.DataFrame, keys: Sequence[str], time: str, what: str) -> pl.DataFrame:
+def _keys_and_time(table: AnyTable, keys: Sequence[str], time: str, what: str) -> pl.DataFrame:
     """Give ``k0, k1, …, time`` as polars columns, the time as int64 epoch nanoseconds."""
     series = [_series(table, name).alias(f"k{k}") for k, name in enumerate(keys)]
     for name, column in zip(keys, series, strict=True):
@@ -136,13 +137,15 @@ def _keys_and_time(table: pd.DataFrame | pl.DataFrame, keys: Sequence[str], time
     return pl.DataFrame([*series, _epoch_ns(_series(table, time), time, what).alias("time")])
 
 
-def _series(table: pd.DataFrame | pl.DataFrame, name: str) -> pl.Series:
+def _series(table: AnyTable, name: str) -> pl.Series:
     if isinstance(table, pl.DataFrame):
         return table[name]
     column = table[name].reset_index(drop=True)
     if isinstance(column.dtype, pd.DatetimeTZDtype):  # polars reads .values of it, which pandas 3.1 warns about
-        return pl.from_pandas(column.dt.tz_convert(None)).dt.replace_time_zone("UTC")
-    return pl.from_pandas(column, nan_to_null=True)
+        naive: pl.Series = pl.from_pandas(column.dt.tz_convert(None))
+        return naive.dt.replace_time_zone("UTC")
+    found: pl.Series = pl.from_pandas(column, nan_to_null=True)
+    return found
 
 
 def _epoch_ns(times: pl.Series, name: str, what: str) -> pl.Series:
@@ -238,6 +241,6 @@ def _places(left: pl.DataFrame, right: pl.DataFrame, tolerance: dt.timedelta | N
 def _with_columns(rows: Table, side: Table, wanted: Sequence[str], place: NDArray[np.int64]) -> Table:
     if isinstance(rows, pl.DataFrame):
         at = pl.Series(place).replace(-1, None)
-        return rows.with_columns([side[name].gather(at) for name in wanted])  # type: ignore[union-attr]
+        return rows.with_columns([side[name].gather(at) for name in wanted])
     taken = side.reset_index(drop=True)[list(wanted)].reindex(place)
     return pd.concat([rows, taken.set_index(rows.index)], axis=1)

@@ -182,14 +182,15 @@ def features(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
+    from feature_store.feature_files import computed
+
     store, schema = offline.store(), schema_of(settings)
     rows = warm_rows = 0
     with told_to_people(MarketDataError):
         sessions = store.sessions("bars")
-        for session in sessions:
-            table, values, warm = store.compute_features(session, schema)
-            store.write_features(session, schema, table, values, warm)
-            rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
+        for session, found in zip(sessions, computed(store, sessions, schema), strict=True):
+            store.write_features(session, schema, found)
+            rows, warm_rows = rows + len(found.bars), warm_rows + int(found.warm.sum())
     return dg.MaterializeResult(
         metadata={
             "market": store.market() or "",
