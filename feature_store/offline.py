@@ -259,13 +259,17 @@ class OfflineStore:
                 for folder in (self.root / "features").glob(f"schema=*/session={date_of(session)}"):
                     SessionFile(folder, LAYOUTS["bars"]).drop()
 
-    def keep_only(self, kind: Kind, sessions: Iterable[Session | dt.date]) -> tuple[dt.date, ...]:
+    def keep_only(
+        self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
+    ) -> tuple[dt.date, ...]:
         """Remove the sessions of a kind that are not among these; give their dates.
 
-        A corrected source may have lost a session: write what it has, then keep only that.
+        A corrected source may have lost a session: write what it has, then keep only that. With ``source``, sessions
+        that came from anywhere else stay.
         """
         kept = {date_of(session) for session in sessions}
-        gone = tuple(date for date in self.dates(kind) if date not in kept)
+        strange = (date for date in self.dates(kind) if date not in kept)
+        gone = tuple(d for d in strange if source is None or source in self.manifest(kind, d)["sources"])
         for date in gone:
             self.drop_session(kind, date)
         return gone

@@ -328,6 +328,13 @@ def test_a_session_that_a_corrected_source_lost_can_be_removed(store: OfflineSto
     assert [p.name for p in (store.root / "bars").iterdir()] == [f"session={third.date}"]
 
 
+def test_only_what_came_from_a_source_goes_with_it(store: OfflineStore, market: SyntheticMarket) -> None:
+    first, second, third, fourth = market.sessions
+    store.write_bars(second, market.universe, market.bars[1], "recorder")
+    assert store.keep_only("bars", [third], source=market.name) == (first.date, fourth.date)
+    assert store.sessions() == (second, third)
+
+
 # --- features --------------------------------------------------------------------------------------------------------
 
 
