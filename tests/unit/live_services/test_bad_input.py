@@ -252,6 +252,14 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
     assert "store/quarantine/ticks.parquet" in text
 
 
+def test_daily_bars_are_refused_by_the_demo(tmp_path):
+    days = _bars()
+    days["timestamp"] = days["timestamp"].dt.normalize()
+    days.drop_duplicates(["timestamp", "symbol"]).to_parquet(tmp_path / "bars.parquet")
+    with pytest.raises(CommandFailed, match=r"bars\.parquet has one bar a session.*give bars of minutes"):
+        look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
+
+
 def test_bars_of_five_minutes_are_traded_as_such(tmp_path):
     _bars(minutes=5).to_parquet(tmp_path / "bars.parquet")
     files = look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
