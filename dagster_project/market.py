@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from feature_store.clocks import BarClock
 from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe
 from live_services.settings import MarketSettings
 
@@ -129,17 +130,17 @@ def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bar
     """
     from feature_store.bars import aggregate_bars, bars_of_session
 
-    universe, source, bar_ns = store.universe(), source_store(store), bar_minutes * MINUTE_NS
+    universe, source, clock = store.universe(), source_store(store), BarClock.minutes(bar_minutes)
     if session not in source.sessions():
-        return bars_of_session(store.read_ticks(session), session, len(universe), bar_ns)
+        return bars_of_session(store.read_ticks(session), session, len(universe), clock)
     shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
     longest = int((shorter.end_ns - shorter.start_ns).max(initial=0))
-    if bar_ns % max(longest, 1):
+    if clock.size % max(longest, 1):
         raise MarketDataError(
             f"bars of {longest / MINUTE_NS:g} minutes do not add up to bars of {bar_minutes} (session {session.date}): "
             "set market.bar_minutes to a multiple of the source's"
         )
-    return aggregate_bars(shorter, session, len(universe), bar_ns)
+    return aggregate_bars(shorter, session, len(universe), clock)
 
 
 def _reindexed(bars: Bars, old: Universe, new: Universe) -> Bars:
@@ -209,9 +210,8 @@ def end_partition(market: MarketSettings) -> dt.date | None:
     """Give the day after the last one that a generated market may have; None follows the clock."""
     if market.source != "synthetic":
         return None
-    # Weekday sessions and one more of ticks; a generated market may well lie in the future.
-    end, missing = first_partition(market, Path()), market.synthetic.sessions + 1
-    while missing:
-        missing -= end.weekday() < 5
-        end += dt.timedelta(days=1)
-    return end
+    from feature_store.synthetic import synthetic_sessions
+
+    # one more session, of ticks; a generated market may well lie in the future
+    sessions = synthetic_sessions(first_partition(market, Path()), market.synthetic.sessions + 1)
+    return sessions[-1].date + dt.timedelta(days=1)

@@ -1,72 +1,123 @@
 """Ticks become bars: one compiled builder for history and for the live stream.
 
-A bar covers ``[start_ns, end_ns)``; bars are counted from the session's open, so 60-minute bars start at 09:15. A tick
-at exactly ``end_ns`` belongs to the next bar. A boundary closes the bars of every instrument at once, passed by a tick
-of any instrument or by a watermark. An interval without ticks makes no bar.
+A time bar covers ``[start_ns, end_ns)`` and is counted from the session's open, so 60-minute bars start at 09:15; the
+last one ends at the close. A tick at exactly ``end_ns`` belongs to the next bar. An interval without ticks makes no
+bar. A session bar is the time bar as long as the session. A bar is given out as soon as the market (a tick of any
+instrument, or a watermark) has passed its end, so that of an illiquid instrument does not wait for its own next tick.
+
+A tick bar holds N ticks of one instrument; the rest of the session's ticks make a last, shorter one that ends at the
+close. It starts with its first tick and ends one nanosecond after its last. Where ticks of one instant would make bars
+overlap, the later bar is pushed on by as little as it takes: ``start = max(first tick, end before)``,
+``end = max(last tick, start) + 1``. Nothing in a bar was known before its end, and ends of an instrument ascend.
 """
 
 from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feature_store.clocks import BarClock
 from feature_store.kernels import kernel_input
-from feature_store.market import Bars, Session, Ticks, UnknownInstrument
+from feature_store.market import Bars, MarketDataError, Session, Ticks, UnknownInstrument
 
-_INTERVAL, _LATE, _OUTSIDE, _DECREASES = range(4)  # places in the counter array
+# places in the array of scalars
+_INTERVAL, _HANDLED, _NEWEST, _LATE, _OUTSIDE, _DECREASES, _RESETS, _REPEATS, _REORDERED = range(9)
+# columns of the whole numbers and of the prices of an instrument; eight of each fill one cache line
+_BASE, _HIGHEST, _LOW, _VOLUME, _LAST, _COUNT, _START, _END = range(8)
+_OPENED, _HIGH_PRICE, _LOW_PRICE, _CLOSED, _SPREAD, _IMBALANCE = range(6)
+# rows of the two output arrays
+_BAR_WHOLES, _BAR_PRICES = ("instrument", "start_ns", "end_ns", "volume", "tick_count"), 6
 _BEFORE_OPEN = -1  # the interval of a session that has seen nothing
 _NEVER = np.iinfo(np.int64).max
+_NO_PRICES, _NO_QUANTITIES = np.empty(0), np.empty(0, dtype=np.int64)
+_NO_QUOTE = (
+    kernel_input(_NO_PRICES, np.float64),
+    kernel_input(_NO_PRICES, np.float64),
+    kernel_input(_NO_QUANTITIES, np.int64),
+    kernel_input(_NO_QUANTITIES, np.int64),
+)
 
 
 class BarBuilder:
-    """Build time bars from ticks in micro-batches of any size, for one session after the other.
+    """Build bars from ticks in micro-batches of any size, for one session after the other.
 
-    The bars depend on the ticks and not on how they were cut into batches.
+    The bars depend on the ticks and their order, and not on how they were cut into batches. The rules, each counted:
+
+    * A tick outside the session is left out. One at or after the close still moves the market's time.
+    * A tick more than the grace behind the newest event time, or behind a watermark, is late and left out.
+    * A tick that comes out of order, but within the grace, is put back in its place.
+    * Ticks of one instrument and time are real and all count; so does an exact repeat, which adds to ``tick_count``
+      only.
+    * Day volume counts from 0 at each session's open. One that goes down is ignored while the larger value stands, so
+      no bar's volume is negative. Two ticks running at no more than half of the highest, the second above the first,
+      are a source that counts anew: from there its count adds to what was traded before.
 
     Parameters
     ----------
     n_instruments : int
         Length of the universe.
-    bar_ns : int
-        Length of a bar, nanoseconds. The last bar of a session ends at its close even when it is shorter.
+    clock : BarClock
+        By what bars are counted.
+    grace_ns : int
+        How far behind the newest event time a tick may come, nanoseconds; bars close that much later. With 0 ticks
+        must come in order, as they do in frames, whose watermark promises that nothing earlier follows.
 
-    Attributes
-    ----------
-    late_ticks : int
-        Ticks of an interval that had already closed; they are left out.
-    ticks_outside_session : int
-        Ticks before the open, or at or after the close; they are left out.
-    volume_decreases : int
-        Ticks whose day volume was below an earlier one of the session; the larger value stands, so no bar's volume is
-        ever negative.
+    Raises
+    ------
+    ValueError
+        If a size is not positive.
     """
 
-    def __init__(self, n_instruments: int, bar_ns: int) -> None:
-        if bar_ns <= 0:
-            raise ValueError(f"bar_ns is {bar_ns}; a bar must have a positive length in nanoseconds")
+    def __init__(self, n_instruments: int, clock: BarClock, *, grace_ns: int = 0) -> None:
+        if clock.kind != "session" and clock.size <= 0:
+            raise ValueError(f"{clock!r} has no length; a bar needs a positive number of nanoseconds or of ticks")
+        if grace_ns < 0:
+            raise ValueError(f"grace_ns is {grace_ns}; it must be 0 or more nanoseconds")
         self.n_instruments = n_instruments
-        self.bar_ns = bar_ns
+        self.clock = clock
+        self.grace_ns = grace_ns
         self._session: Session | None = None
-        self._counters = np.zeros(4, dtype=np.int64)
-        self._prices = np.zeros((4, n_instruments))  # open, high, low, close of the open bar
-        self._volumes = np.zeros((2, n_instruments), dtype=np.int64)  # day volume at the last closed bar, and now
-        self._tick_count = np.zeros(n_instruments, dtype=np.int32)  # 0: no open bar
+        self._scalars = np.zeros(9, dtype=np.int64)
+        self._wholes = np.zeros((n_instruments, 8), dtype=np.int64)
+        self._prices = np.zeros((n_instruments, 8))
+        self._held: Ticks | None = None  # within the grace, in order of event time
+        self._ready = _NO_BARS  # closed tick bars that the market has not passed yet
 
     @property
     def late_ticks(self) -> int:
-        """Ticks left out because their interval had closed."""
-        return int(self._counters[_LATE])
+        """Ticks left out because they came too late."""
+        return int(self._scalars[_LATE])
 
     @property
     def ticks_outside_session(self) -> int:
         """Ticks left out because they are outside the session."""
-        return int(self._counters[_OUTSIDE])
+        return int(self._scalars[_OUTSIDE])
+
+    @property
+    def reordered_ticks(self) -> int:
+        """Ticks that came out of order and were put back in their place."""
+        return int(self._scalars[_REORDERED])
+
+    @property
+    def repeated_ticks(self) -> int:
+        """Ticks equal to the one before of their instrument: time, price and day volume."""
+        return int(self._scalars[_REPEATS])
 
     @property
     def volume_decreases(self) -> int:
-        """Ticks whose day volume went down."""
-        return int(self._counters[_DECREASES])
+        """Ticks whose day volume was below an earlier one of the session."""
+        return int(self._scalars[_DECREASES])
+
+    @property
+    def volume_resets(self) -> int:
+        """Times that a source began to count an instrument's day volume anew inside a session."""
+        return int(self._scalars[_RESETS])
 
     def step(self, ticks: Ticks, session: Session) -> Bars:
         """Take ticks of a session; give the bars that they closed.
@@ -74,107 +125,221 @@ class BarBuilder:
         Parameters
         ----------
         ticks : Ticks
-            In order of event time.
+            In order of arrival.
         session : Session
             The session they belong to. A session other than the last one closes what is open and starts afresh.
 
         Returns
         -------
         Bars
-            In order of ``(end_ns, instrument)``; empty while no boundary is passed.
+            In order of ``(end_ns, instrument)``; empty while the market passes no bar's end.
 
         Raises
         ------
         UnknownInstrument
-            If an instrument index is outside the universe; the builder is then unusable.
+            If an instrument index is outside the universe; no tick of the batch is taken then.
         """
         before = self._open_session(session)
         if len(ticks) == 0:
             return before
-        last = self._interval_of(int(ticks.event_time_ns.max()), session)
-        passed = max(last - int(self._counters[_INTERVAL]), 0)
-        out = _NO_BARS
-        if passed:
-            open_bars = int(np.count_nonzero(self._tick_count))
-            out = _empty_bars(min(len(ticks) + open_bars, passed * self.n_instruments))
+        if self.grace_ns == 0:
+            closed = self._due(self._take(ticks, session), session)
+        else:
+            released = self._put_in_order(ticks, session)
+            closed = self._take(released, session) if len(released) else _NO_BARS
+            closed = self._due(_join(closed, self._close_until(self._horizon_ns(), session)), session)
+        return _join(before, closed)
+
+    def advance(self, watermark_ns: int) -> Bars:
+        """Close every open bar that ends at or before a watermark; later ticks below it count as late."""
+        session = self._session
+        if session is None or watermark_ns <= self._scalars[_HANDLED]:
+            return _NO_BARS
+        closed = _NO_BARS
+        if self._held is not None and (count := int(np.searchsorted(self._held.event_time_ns, watermark_ns))):
+            due, self._held = self._held[:count], self._held[count:]
+            closed = self._take(due, session)
+        return self._due(_join(closed, self._close_until(watermark_ns, session)), session)
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Give the whole state as copies of plain arrays; `restore` makes an equal builder of it."""
+        session = self._session
+        return {
+            "clock": np.array(str(self.clock)),
+            "grace_ns": np.array(self.grace_ns),
+            "session": np.array(
+                [] if session is None else [session.date.toordinal(), session.open_ns, session.close_ns], dtype=np.int64
+            ),
+            "scalars": self._scalars.copy(),
+            "wholes": self._wholes.copy(),
+            "prices": self._prices.copy(),
+            **({} if self._held is None else _stored("held", self._held.with_depth())),
+            **_stored("ready", self._ready),
+        }
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `snapshot` gave; whatever was here is dropped.
+
+        Raises
+        ------
+        ValueError
+            If it is of another clock, grace or number of instruments.
+        """
+        theirs = (str(snapshot["clock"]), int(snapshot["grace_ns"]), len(snapshot["wholes"]))
+        ours = (str(self.clock), self.grace_ns, self.n_instruments)
+        if theirs != ours:
+            raise ValueError(
+                f"the snapshot is of (clock, grace_ns, instruments) {theirs}, this builder is of {ours}: "
+                "build it with the snapshot's, or start without the snapshot"
+            )
+        session = snapshot["session"].tolist()
+        self._session = Session(dt.date.fromordinal(session[0]), *session[1:]) if session else None
+        self._scalars, self._wholes = snapshot["scalars"].copy(), snapshot["wholes"].copy()
+        self._prices = snapshot["prices"].copy()
+        self._held = _restored("held", Ticks, snapshot) if "held.instrument" in snapshot else None
+        self._ready = _restored("ready", Bars, snapshot)
+
+    def _bar_ns(self, session: Session) -> int:
+        return self.clock.size if self.clock.kind == "time" else session.close_ns - session.open_ns
+
+    def _interval_of(self, time_ns: int, session: Session) -> int:
+        bar_ns = self._bar_ns(session)
+        if time_ns >= session.close_ns:
+            return -((session.open_ns - session.close_ns) // bar_ns)
+        return max((time_ns - session.open_ns) // bar_ns, _BEFORE_OPEN)
+
+    def _open_session(self, session: Session) -> Bars:
+        if session == self._session:
+            return _NO_BARS
+        left = self.advance(self._session.close_ns) if self._session is not None else _NO_BARS
+        self._session, self._held, self._ready = session, None, _NO_BARS
+        self._scalars[_INTERVAL] = _BEFORE_OPEN
+        self._scalars[[_HANDLED, _NEWEST]] = session.open_ns
+        self._wholes[:] = 0
+        self._wholes[:, [_LOW, _LAST]] = -1
+        return left
+
+    def _take(self, ticks: Ticks, session: Session) -> Bars:
+        """Step the kernel over ticks; those that are not in order are late."""
+        per_bar = self.clock.size if self.clock.kind == "ticks" else 0
+        passed = self._interval_of(int(ticks.event_time_ns.max()), session) - int(self._scalars[_INTERVAL])
+        room = 0
+        if passed > 0 or per_bar:
+            room = len(ticks) + int(np.count_nonzero(self._wholes[:, _COUNT]))
+            room = room if per_bar else min(room, passed * self.n_instruments)
+        wholes, prices = _room(room) if room else _NO_ROOM
         closed = _step_ticks(
             kernel_input(ticks.instrument, np.int32),
             kernel_input(ticks.event_time_ns, np.int64),
             kernel_input(ticks.last_price, np.float64),
             kernel_input(ticks.day_volume, np.int64),
+            *(_quote(ticks) if ticks.bid_price is not None else _NO_QUOTE),
             session.open_ns,
             session.close_ns,
-            self.bar_ns,
-            self._counters,
+            self._bar_ns(session),
+            per_bar,
+            self._scalars,
+            self._wholes,
             self._prices,
-            self._volumes,
-            self._tick_count,
-            *_arrays(out),
+            wholes,
+            prices,
         )
         if closed < 0:
-            raise UnknownInstrument(
-                f"a tick names an instrument index outside 0…{self.n_instruments - 1}; "
-                "build ticks and BarBuilder from the same universe"
-            )
-        bars = out[:closed]
-        return Bars.concatenate([before, bars]) if len(before) else bars
+            raise self._unknown_instrument()
+        return _bars(wholes, prices, closed) if closed else _NO_BARS
 
-    def advance(self, watermark_ns: int) -> Bars:
-        """Close every open bar that ends at or before a watermark; later ticks below it count as late."""
-        session = self._session
-        if session is None:
-            return _NO_BARS
-        interval = self._interval_of(watermark_ns, session)
-        if interval <= self._counters[_INTERVAL]:
-            return _NO_BARS
-        out = _empty_bars(int(np.count_nonzero(self._tick_count)))
-        closed = _close_bars(
-            session.open_ns,
-            session.close_ns,
-            self.bar_ns,
-            self._counters,
-            self._prices,
-            self._volumes,
-            self._tick_count,
-            0,
-            *_arrays(out),
+    def _unknown_instrument(self) -> UnknownInstrument:
+        return UnknownInstrument(
+            f"a tick names an instrument index outside 0…{self.n_instruments - 1}; "
+            "build ticks and BarBuilder from the same universe"
         )
-        self._counters[_INTERVAL] = interval
-        return out[:closed]
 
-    def _interval_of(self, time_ns: int, session: Session) -> int:
-        if time_ns >= session.close_ns:
-            return -((session.open_ns - session.close_ns) // self.bar_ns)
-        return max((time_ns - session.open_ns) // self.bar_ns, _BEFORE_OPEN)
+    def _close_until(self, time_ns: int, session: Session) -> Bars:
+        closed, interval = _NO_BARS, self._interval_of(time_ns, session)
+        if interval > self._scalars[_INTERVAL]:
+            wholes, prices = _room(int(np.count_nonzero(self._wholes[:, _COUNT])))
+            end_ns = session.open_ns + (int(self._scalars[_INTERVAL]) + 1) * self._bar_ns(session)
+            count = _close_bars(min(end_ns, session.close_ns), self._wholes, self._prices, 0, wholes, prices)
+            closed = _bars(wholes, prices, count)
+            self._scalars[_INTERVAL] = interval
+        self._scalars[_HANDLED] = max(self._scalars[_HANDLED], time_ns)
+        return closed
 
-    def _open_session(self, session: Session) -> Bars:
-        if session == self._session:
-            return _NO_BARS
-        left = self.advance(self._session.close_ns) if self._session else _NO_BARS
-        self._session = session
-        self._counters[_INTERVAL] = _BEFORE_OPEN
-        self._volumes[:] = 0
-        self._tick_count[:] = 0
-        return left
+    def _due(self, closed: Bars, session: Session) -> Bars:
+        """Keep tick bars back until the market has passed their end: a bar of the same end may follow."""
+        if self.clock.kind != "ticks":
+            return closed
+        bars = _join(self._ready, closed)
+        if len(bars) == 0:
+            return bars
+        bars = bars[np.lexsort((bars.instrument, bars.end_ns))]
+        handled_ns = int(self._scalars[_HANDLED])
+        over = handled_ns >= session.close_ns  # no bar can follow, even where one was pushed on beyond the close
+        count = len(bars) if over else int(np.searchsorted(bars.end_ns, handled_ns, side="right"))
+        self._ready = bars[count:]
+        return bars[:count]
+
+    def _horizon_ns(self) -> int:
+        return max(int(self._scalars[_HANDLED]), int(self._scalars[_NEWEST]) - self.grace_ns)
+
+    def _put_in_order(self, ticks: Ticks, session: Session) -> Ticks:
+        """Hold ticks back for the grace; give those whose turn it is, in order of event time."""
+        if ticks.instrument.min() < 0 or ticks.instrument.max() >= self.n_instruments:
+            raise self._unknown_instrument()
+        time_ns, scalars = ticks.event_time_ns, self._scalars
+        newest_before = np.maximum.accumulate(np.concatenate([scalars[[_NEWEST]], time_ns]))[:-1]
+        inside = (time_ns >= session.open_ns) & (time_ns < session.close_ns)
+        late = inside & (time_ns < np.maximum(newest_before - self.grace_ns, scalars[_HANDLED]))
+        kept = inside & ~late
+        scalars[_OUTSIDE] += np.count_nonzero(~inside)
+        scalars[_LATE] += np.count_nonzero(late)
+        scalars[_REORDERED] += np.count_nonzero(kept & (time_ns < newest_before))
+        scalars[_NEWEST] = max(int(scalars[_NEWEST]), int(time_ns.max()))
+        together = ticks[kept]
+        if self._held is not None and len(self._held):
+            alike = self._held.has_depth == together.has_depth
+            parts = (self._held, together) if alike else (self._held.with_depth(), together.with_depth())
+            together = Ticks.concatenate(parts)
+        together = together[np.argsort(together.event_time_ns, kind="stable")]
+        count = int(np.searchsorted(together.event_time_ns, self._horizon_ns()))
+        self._held = together[count:]
+        return together[:count]
 
 
-def bars_of_session(ticks: Ticks, session: Session, n_instruments: int, bar_ns: int) -> Bars:
+def bars_of_session(ticks: Ticks, session: Session, n_instruments: int, clock: BarClock) -> Bars:
     """Build all bars of a whole session from its ticks; equal, bit for bit, to any cut into micro-batches."""
-    builder = BarBuilder(n_instruments, bar_ns)
+    builder = BarBuilder(n_instruments, clock)
     return Bars.concatenate([builder.step(ticks, session), builder.advance(session.close_ns)])
 
 
-def aggregate_bars(bars: Bars, session: Session, n_instruments: int, bar_ns: int) -> Bars:
-    """Build longer bars of a session from shorter ones; equal to building them from the ticks.
+def aggregate_bars(bars: Bars, session: Session, n_instruments: int, clock: BarClock) -> Bars:
+    """Build longer bars of a session from shorter ones; equal to building them from the ticks, bit for bit.
 
     Parameters
     ----------
     bars : Bars
-        Bars of one session whose boundaries include those of the longer bars.
-    bar_ns : int
-        Length of the longer bars, nanoseconds.
+        Time bars of one session whose boundaries include those of the longer bars.
+    clock : BarClock
+        A time or session clock. The quote columns take the last value in the interval that is there.
+
+    Raises
+    ------
+    MarketDataError
+        If a bar lies outside the session, or across a boundary of the longer bars, or the clock counts ticks.
     """
+    if clock.kind == "ticks":
+        raise MarketDataError(f"bars of {clock.size} ticks cannot be made of bars; build them from ticks")
+    bar_ns = clock.size if clock.kind == "time" else session.close_ns - session.open_ns
     interval = (bars.start_ns - session.open_ns) // bar_ns
+    start_ns = session.open_ns + interval * bar_ns
+    end_ns = np.minimum(start_ns + bar_ns, session.close_ns)
+    outside = (interval < 0) | (bars.end_ns > end_ns)
+    if outside.any():
+        row = int(outside.argmax())
+        raise MarketDataError(
+            f"bar {row} of the session {session.date} covers {bars.start_ns[row]}…{bars.end_ns[row]}, which is in no "
+            f"single bar of {clock.short}: give bars of this session, on a clock that divides {clock.short}"
+        )
     order = np.lexsort((bars.start_ns, bars.instrument, interval))
     if len(order) == 0:
         return bars
@@ -182,108 +347,164 @@ def aggregate_bars(bars: Bars, session: Session, n_instruments: int, bar_ns: int
     key = interval[order] * n_instruments + ordered.instrument
     first = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
     last = np.append(first[1:], len(key)) - 1
-    start_ns = session.open_ns + interval[order][first] * bar_ns
+    quoted = np.where(np.isnan(ordered.spread_bps), -1, np.arange(len(key)))
+    quoted = np.maximum.reduceat(quoted, first)
+    has_quote = quoted >= 0
     return Bars(
         instrument=ordered.instrument[first],
-        start_ns=start_ns,
-        end_ns=np.minimum(start_ns + bar_ns, session.close_ns),
+        start_ns=start_ns[order][first],
+        end_ns=end_ns[order][first],
         open=ordered.open[first],
         high=np.maximum.reduceat(ordered.high, first),
         low=np.minimum.reduceat(ordered.low, first),
         close=ordered.close[last],
         volume=np.add.reduceat(ordered.volume, first),
         tick_count=np.add.reduceat(ordered.tick_count, first, dtype=np.int32),
+        spread_bps=np.where(has_quote, ordered.spread_bps[quoted], np.nan),
+        imbalance=np.where(has_quote, ordered.imbalance[quoted], np.nan),
     )
 
 
-def _empty_bars(n: int) -> Bars:
+def _room(n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    return np.empty((len(_BAR_WHOLES), n), dtype=np.int64), np.empty((_BAR_PRICES, n))
+
+
+def _bars(wholes: NDArray[np.int64], prices: NDArray[np.float64], count: int) -> Bars:
+    wholes, prices = wholes[:, :count].copy(), prices[:, :count].copy()
     return Bars(
-        instrument=np.empty(n, dtype=np.int32),
-        start_ns=np.empty(n, dtype=np.int64),
-        end_ns=np.empty(n, dtype=np.int64),
-        open=np.empty(n),
-        high=np.empty(n),
-        low=np.empty(n),
-        close=np.empty(n),
-        volume=np.empty(n, dtype=np.int64),
-        tick_count=np.empty(n, dtype=np.int32),
+        instrument=wholes[0].astype(np.int32),
+        start_ns=wholes[1],
+        end_ns=wholes[2],
+        open=prices[_OPENED],
+        high=prices[_HIGH_PRICE],
+        low=prices[_LOW_PRICE],
+        close=prices[_CLOSED],
+        volume=wholes[3],
+        tick_count=wholes[4].astype(np.int32),
+        spread_bps=prices[_SPREAD],
+        imbalance=prices[_IMBALANCE],
     )
 
 
-_NO_BARS = _empty_bars(0)
+_NO_ROOM = _room(0)
+_NO_BARS = _bars(*_NO_ROOM, 0)
 
 
-def _arrays(bars: Bars) -> tuple[NDArray[np.generic], ...]:
+def _join(first: Bars, second: Bars) -> Bars:
+    if len(first) == 0:
+        return second
+    return Bars.concatenate([first, second]) if len(second) else first
+
+
+def _quote(ticks: Ticks) -> tuple[NDArray[Any], ...]:
     return (
-        bars.instrument,
-        bars.start_ns,
-        bars.end_ns,
-        bars.open,
-        bars.high,
-        bars.low,
-        bars.close,
-        bars.volume,
-        bars.tick_count,
+        kernel_input(ticks.bid_price, np.float64),  # type: ignore[arg-type]  # all four are there, or none
+        kernel_input(ticks.ask_price, np.float64),  # type: ignore[arg-type]
+        kernel_input(ticks.bid_quantity, np.int64),  # type: ignore[arg-type]
+        kernel_input(ticks.ask_quantity, np.int64),  # type: ignore[arg-type]
     )
+
+
+def _stored(prefix: str, table: Ticks | Bars) -> dict[str, NDArray[Any]]:
+    return {f"{prefix}.{f.name}": getattr(table, f.name).copy() for f in fields(table)}
+
+
+def _restored(prefix: str, kind: type[Any], snapshot: Mapping[str, NDArray[Any]]) -> Any:
+    return kind(*(snapshot[f"{prefix}.{f.name}"].copy() for f in fields(kind)))
 
 
 @njit(cache=True)
-def _close_bars(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    open_ns, close_ns, bar_ns, counters, prices, volumes, tick_count, at,
-    instrument, start, end, opens, highs, lows, closes, volume, count,
-):  # fmt: skip
-    start_ns = open_ns + counters[_INTERVAL] * bar_ns
-    for i in range(len(tick_count)):
-        if tick_count[i] == 0:
-            continue
-        instrument[at] = i
-        start[at] = start_ns
-        end[at] = min(start_ns + bar_ns, close_ns)
-        opens[at], highs[at], lows[at], closes[at] = prices[0, i], prices[1, i], prices[2, i], prices[3, i]
-        volume[at] = volumes[1, i] - volumes[0, i]
-        count[at] = tick_count[i]
-        volumes[0, i] = volumes[1, i]
-        tick_count[i] = 0
-        at += 1
+def _write_bar(i, end_ns, wholes, prices, at, out_wholes, out_prices):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Write an instrument's open bar and start its next one."""
+    out_wholes[0, at] = i
+    out_wholes[1, at] = wholes[i, _START]
+    out_wholes[2, at] = end_ns
+    out_wholes[3, at] = wholes[i, _HIGHEST] - wholes[i, _BASE]
+    out_wholes[4, at] = wholes[i, _COUNT]
+    for k in range(_BAR_PRICES):
+        out_prices[k, at] = prices[i, k]
+    wholes[i, _BASE] = wholes[i, _HIGHEST]
+    wholes[i, _COUNT] = 0
+    wholes[i, _END] = end_ns
+
+
+@njit(cache=True)
+def _close_bars(end_ns, wholes, prices, at, out_wholes, out_prices):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    for i in range(len(wholes)):
+        if wholes[i, _COUNT] > 0:
+            _write_bar(i, max(end_ns, wholes[i, _START] + 1), wholes, prices, at, out_wholes, out_prices)
+            at += 1
     return at
 
 
 @njit(cache=True)
+def _add_volume(i, volume, scalars, wholes):  # type: ignore[no-untyped-def]
+    highest = wholes[i, _HIGHEST]
+    if volume >= highest:
+        wholes[i, _HIGHEST] = volume
+        wholes[i, _LOW] = -1
+        return
+    scalars[_DECREASES] += 1
+    if 2 * volume > highest:
+        wholes[i, _LOW] = -1
+    elif wholes[i, _LOW] < 0 or volume <= wholes[i, _LOW]:
+        wholes[i, _LOW] = volume
+    else:
+        scalars[_RESETS] += 1
+        wholes[i, _BASE] -= highest
+        wholes[i, _HIGHEST] = volume
+        wholes[i, _LOW] = -1
+
+
+@njit(cache=True)
 def _step_ticks(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    tick_instrument, event_time_ns, last_price, day_volume,
-    open_ns, close_ns, bar_ns, counters, prices, volumes, tick_count,
-    instrument, start, end, opens, highs, lows, closes, volume, count,
+    tick_instrument, event_time_ns, last_price, day_volume, bid_price, ask_price, bid_quantity, ask_quantity,
+    open_ns, close_ns, bar_ns, per_bar, scalars, wholes, prices, out_wholes, out_prices,
 ):  # fmt: skip
+    """Step the state over ticks; give the number of bars written, or -1, before any tick, for an unknown instrument."""
+    for t in range(len(tick_instrument)):
+        if tick_instrument[t] < 0 or tick_instrument[t] >= len(wholes):
+            return -1
     at = 0
-    interval, last = counters[_INTERVAL], -((open_ns - close_ns) // bar_ns)
+    has_quote = len(bid_price) > 0
+    handled, interval, last = scalars[_HANDLED], scalars[_INTERVAL], -((open_ns - close_ns) // bar_ns)
     boundary = _NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
     for t in range(len(event_time_ns)):
-        i, now, price = tick_instrument[t], event_time_ns[t], last_price[t]
-        if i < 0 or i >= len(tick_count):
-            return -1
+        i, now, price, volume = tick_instrument[t], event_time_ns[t], last_price[t], day_volume[t]
         if now >= boundary:
-            at = _close_bars(
-                open_ns, close_ns, bar_ns, counters, prices, volumes, tick_count, at,
-                instrument, start, end, opens, highs, lows, closes, volume, count,
-            )  # fmt: skip
+            at = _close_bars(boundary, wholes, prices, at, out_wholes, out_prices)
             interval = last if now >= close_ns else (now - open_ns) // bar_ns
             boundary = _NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
-            counters[_INTERVAL] = interval
         if now < open_ns or now >= close_ns:
-            counters[_OUTSIDE] += 1
+            scalars[_OUTSIDE] += 1
+            handled = max(handled, now)
             continue
-        if now < open_ns + interval * bar_ns:
-            counters[_LATE] += 1
+        if now < handled:
+            scalars[_LATE] += 1
             continue
-        if tick_count[i] == 0:
-            prices[0, i], prices[1, i], prices[2, i] = price, price, price
+        handled = now
+        if wholes[i, _LAST] == now and prices[i, _CLOSED] == price and wholes[i, _VOLUME] == volume:
+            scalars[_REPEATS] += 1
+        if wholes[i, _COUNT] == 0:
+            prices[i, _OPENED], prices[i, _HIGH_PRICE], prices[i, _LOW_PRICE] = price, price, price
+            prices[i, _SPREAD], prices[i, _IMBALANCE] = np.nan, np.nan
+            wholes[i, _START] = max(now, wholes[i, _END]) if per_bar else open_ns + interval * bar_ns
         else:
-            prices[1, i] = max(prices[1, i], price)
-            prices[2, i] = min(prices[2, i], price)
-        prices[3, i] = price
-        tick_count[i] += 1
-        if day_volume[t] < volumes[1, i]:
-            counters[_DECREASES] += 1
-        else:
-            volumes[1, i] = day_volume[t]
+            prices[i, _HIGH_PRICE] = max(prices[i, _HIGH_PRICE], price)
+            prices[i, _LOW_PRICE] = min(prices[i, _LOW_PRICE], price)
+        prices[i, _CLOSED] = price
+        wholes[i, _LAST], wholes[i, _VOLUME] = now, volume
+        wholes[i, _COUNT] += 1
+        _add_volume(i, volume, scalars, wholes)
+        if has_quote:
+            bid, ask, bids, asks = bid_price[t], ask_price[t], bid_quantity[t], ask_quantity[t]
+            if bid > 0.0 and ask > 0.0 and bids > 0 and asks > 0:  # an empty side is NaN or 0
+                prices[i, _SPREAD] = (ask - bid) / (0.5 * (ask + bid)) * 1e4
+                prices[i, _IMBALANCE] = (bids - asks) / (bids + asks)
+        if wholes[i, _COUNT] == per_bar:
+            end_ns = max(now, wholes[i, _START]) + 1
+            _write_bar(i, end_ns, wholes, prices, at, out_wholes, out_prices)
+            at += 1
+    scalars[_HANDLED], scalars[_INTERVAL] = handled, interval
+    scalars[_NEWEST] = max(scalars[_NEWEST], handled)
     return at

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars import bars_of_session
+from feature_store.clocks import BarClock
 from feature_store.kernels import SPECS, FeatureSpec, kernel_input, step_bars
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, UnknownInstrument
 
@@ -186,6 +187,6 @@ def compile_kernels() -> None:
         last_price=np.ones(2),
         day_volume=np.arange(2, dtype=np.int64),
     )
-    bars = bars_of_session(ticks, session, n_instruments=1, bar_ns=MINUTE_NS)
+    bars = bars_of_session(ticks, session, n_instruments=1, clock=BarClock.minutes(1))
     feature_table(bars, feature_schema(None, bar_minutes=1), n_instruments=1)
     forward_return(bars, horizon_bars=1, n_instruments=1)

@@ -9,11 +9,13 @@ volume is higher. ``edge_bps=0`` leaves a random walk. Bars of the training sess
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.calendar import nse_session
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
 
 _MINUTES = 375
@@ -56,9 +58,9 @@ def synthetic_market(
     instruments : int
         Number of instruments, named ``SYN001``, ``SYN002``, …
     sessions : int
-        Sessions of one-minute bars, on weekdays; one more session of ticks follows.
+        Sessions of one-minute bars, on the exchange's calendar; one more session of ticks follows.
     first_session : str or date
-        Date of the first session; a weekend moves it to Monday.
+        Date of the first session; a day without trading moves it to the next session.
     edge_bps : float
         Drift per minute while a burst lasts, basis points; up or down with equal odds. Bursts fill a quarter of the
         time and have a half-life of 15 minutes.
@@ -67,7 +69,7 @@ def synthetic_market(
     """
     first = dt.date.fromisoformat(first_session) if isinstance(first_session, str) else first_session
     universe = Universe.from_symbols([f"SYN{k:03d}" for k in range(1, instruments + 1)])
-    calendar = _weekday_sessions(first, sessions + 1)
+    calendar = synthetic_sessions(first, sessions + 1)
     rng = np.random.Generator(np.random.PCG64(seed))
     log_price = rng.uniform(np.log(200.0), np.log(4000.0), instruments)
     shares_per_tick = rng.lognormal(5.0, 0.7, instruments)
@@ -86,9 +88,18 @@ def synthetic_market(
     )
 
 
-def _weekday_sessions(first: dt.date, count: int) -> tuple[Session, ...]:
-    days = (first + dt.timedelta(days=k) for k in range(2 * count + 3))
-    return tuple(Session.regular(day) for day in days if day.weekday() < 5)[:count]
+def synthetic_sessions(first: dt.date, count: int) -> tuple[Session, ...]:
+    """Give the first ``count`` NSE sessions of regular length from a date on.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the calendar ends before that.
+    """
+    days = (first + dt.timedelta(days=k) for k in itertools.count())
+    sessions = (session for day in days if (session := nse_session(day)) is not None)
+    regular = (session for session in sessions if session.close_ns - session.open_ns == _MINUTES * MINUTE_NS)
+    return tuple(itertools.islice(regular, count))
 
 
 def _bursts(rng: np.random.Generator, instruments: int) -> NDArray[np.int8]:

@@ -371,7 +371,7 @@ def _override(demo: Demo, settings: Settings, registry: Registry, version: Versi
 
 
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
-    from feature_store.market import MINUTE_NS
+    from feature_store.clocks import BarClock
     from feature_store.offline import OfflineStore
     from live_services.composition import explain_order, replay_session
     from live_services.explain import render
@@ -383,7 +383,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     stack.start_services()
     fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
     demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
-    tally = Tally(store.universe(), settings.market.bar_minutes * MINUTE_NS)
+    tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes))
     await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
     totals = tally.totals()
     demo.summary |= {"session": str(session.date), "feed": settings.market.feed, "totals": totals}

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from feature_store.bars import BarBuilder
+from feature_store.clocks import BarClock
 from feature_store.market import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
@@ -40,7 +41,7 @@ class Tally:
     """What was seen on the topics so far."""
 
     universe: Universe
-    bar_ns: int
+    clock: BarClock
     ticks: int = 0
     bars: int = 0
     events: Counter[str] = field(default_factory=Counter)
@@ -71,7 +72,7 @@ class Tally:
         if not isinstance(frame.table, Ticks):
             self.bars += len(frame.table)
             return
-        builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.bar_ns))
+        builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.clock))
         self.ticks += len(frame.table)
         self.bars += len(builder.step(frame.table, frame.session))
         self.bars += len(builder.advance(frame.watermark_ns))

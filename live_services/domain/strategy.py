@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars import BarBuilder
+from feature_store.clocks import BarClock
 from feature_store.features import FeatureEngine, FeatureSchema
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from live_services.domain.chain import Stamp
@@ -161,7 +162,7 @@ class StrategyDesk:
         self._broker: Broker = broker
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
-        self._builder = BarBuilder(len(universe), self._bar_ns)
+        self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
         self._engines: dict[str, FeatureEngine] = {}
         self._history: list[Bars] = []
         self._waiting: list[Bars] = []

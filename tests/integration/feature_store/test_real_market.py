@@ -8,6 +8,7 @@ import pytest
 
 from feature_store import checks
 from feature_store.bars import BarBuilder, bars_of_session
+from feature_store.clocks import BarClock
 from feature_store.features import feature_schema, feature_table
 from feature_store.market import MINUTE_NS, Bars
 from feature_store.offline import OfflineStore, training_frame
@@ -17,6 +18,8 @@ DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
 pytestmark = pytest.mark.skipif(
     not DATA, reason="ALPHA_PANDA_TEST_DATA is not set; it names a directory of real NSE Parquet files"
 )
+
+MINUTE = BarClock.minutes(1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_bars_of_the_ticks_equal_the_vendors_bit_for_bit(vendor: SourceBars, sou
     expected = dict(by_session(vendor.bars))
     built = 0
     for session, ticks in by_session(source.ticks):
-        bars = bars_of_session(ticks, session, len(source.universe), MINUTE_NS)
+        bars = bars_of_session(ticks, session, len(source.universe), MINUTE)
         assert bars.digest() == expected[session].digest()
         built += len(bars)
     assert built == 88_430
@@ -51,14 +54,14 @@ def test_bars_of_the_ticks_equal_the_vendors_bit_for_bit(vendor: SourceBars, sou
 def test_frames_of_a_live_day_give_the_same_bars(source: SourceTicks) -> None:
     session, ticks = next(iter(by_session(source.ticks)))
     n = len(source.universe)
-    builder, parts, begin = BarBuilder(n, MINUTE_NS), [], 0
+    builder, parts, begin = BarBuilder(n, MINUTE), [], 0
     sizes = np.random.default_rng(1).integers(1, 2000, 2000)
     for size in sizes:
         parts.append(builder.step(ticks[begin : begin + int(size)], session))
         begin += int(size)
     assert begin >= len(ticks)
     parts.append(builder.advance(session.close_ns))
-    assert Bars.concatenate(parts).digest() == bars_of_session(ticks, session, n, MINUTE_NS).digest()
+    assert Bars.concatenate(parts).digest() == bars_of_session(ticks, session, n, MINUTE).digest()
 
 
 def test_features_of_real_bars_pass_the_checks(vendor: SourceBars) -> None:

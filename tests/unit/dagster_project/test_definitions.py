@@ -74,7 +74,7 @@ def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, toda
     days = definitions(settings, today).resolve_asset_graph().get(dg.AssetKey("market_day")).partitions_def
     keys = days.get_partition_keys(current_time=dt.datetime.combine(today, dt.time(6), dt.UTC))
     assert keys[0] == settings.market.synthetic.first_session
-    assert keys[-1] == "2026-02-16"  # the session of ticks
+    assert keys[-1] == "2026-02-17"  # the session of ticks
     assert len(keys) == settings.market.synthetic.sessions + 1  # no weekend waits for ever as a missing day
 
 

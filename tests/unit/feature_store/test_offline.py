@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from feature_store.bars import aggregate_bars
+from feature_store.clocks import BarClock
 from feature_store.features import feature_schema, feature_table
 from feature_store.labels import forward_return
-from feature_store.market import MINUTE_NS, Bars, Instrument, MarketDataError, Universe, UnreadableFile
+from feature_store.market import Bars, Instrument, MarketDataError, Universe, UnreadableFile
 from feature_store.offline import OfflineStore, training_frame
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 
@@ -152,7 +153,8 @@ def test_bars_on_another_clock_are_refused(store: OfflineStore, market: Syntheti
     with pytest.raises(MarketDataError, match="time:300s"):
         training_frame(store, market.sessions, feature_schema(None, 5), 10)
     session = market.sessions[0]
-    store.write_bars(session, market.universe, aggregate_bars(market.bars[0], session, 3, 5 * MINUTE_NS), market.name)
+    five = aggregate_bars(market.bars[0], session, 3, BarClock.minutes(5))
+    store.write_bars(session, market.universe, five, market.name)
     assert len(training_frame(store, [session], feature_schema(None, 5), 3)) == 3 * (75 - 29 - 3)
 
 

@@ -2,18 +2,22 @@ import numpy as np
 import pytest
 
 from feature_store.bars import bars_of_session
+from feature_store.calendar import nse_session
+from feature_store.clocks import BarClock
 from feature_store.features import feature_schema, feature_table
 from feature_store.labels import forward_return
-from feature_store.market import MINUTE_NS, Bars
+from feature_store.market import Bars
 from feature_store.sources import known_sessions
 from feature_store.synthetic import (
     SyntheticMarket,
     _bars_of_path,
     _session_path,
     _ticks_of_path,
-    _weekday_sessions,
     synthetic_market,
+    synthetic_sessions,
 )
+
+MINUTE = BarClock.minutes(1)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +33,10 @@ def test_the_same_arguments_give_the_same_bytes(market: SyntheticMarket) -> None
     assert synthetic_market(seed=8, sessions=1).ticks.digest() != synthetic_market(seed=9, sessions=1).ticks.digest()
 
 
-def test_sessions_are_weekdays_and_the_tick_session_comes_last(market: SyntheticMarket) -> None:
+def test_sessions_are_those_of_the_exchange_and_the_tick_session_comes_last(market: SyntheticMarket) -> None:
     calendar = (*market.sessions, market.tick_session)
     assert len(calendar) == 31
-    assert all(s.date.weekday() < 5 for s in calendar)
+    assert all(nse_session(s.date) == s for s in calendar)
     assert [s.date for s in calendar] == sorted({s.date for s in calendar})
     assert known_sessions(Bars.concatenate(market.bars)) == market.sessions
     assert known_sessions(market.ticks) == (market.tick_session,)
@@ -58,10 +62,10 @@ def test_ticks_are_in_order_on_the_tick_size_with_growing_volume(market: Synthet
 
 def test_training_bars_are_the_bars_of_their_ticks() -> None:
     rng = np.random.Generator(np.random.PCG64(1))
-    (session,) = _weekday_sessions(synthetic_market(sessions=1).sessions[0].date, 1)
+    (session,) = synthetic_sessions(synthetic_market(sessions=1).sessions[0].date, 1)
     prices, shares, _ = _session_path(rng, np.log(np.array([250.0, 1500.0])), np.array([100.0, 300.0]), 6.0)
     ticks = _ticks_of_path(rng, session, prices, shares)
-    assert bars_of_session(ticks, session, 2, MINUTE_NS).digest() == _bars_of_path(session, prices, shares).digest()
+    assert bars_of_session(ticks, session, 2, MINUTE).digest() == _bars_of_path(session, prices, shares).digest()
 
 
 def out_of_sample(market: SyntheticMarket) -> tuple[float, float]:
@@ -70,7 +74,7 @@ def out_of_sample(market: SyntheticMarket) -> tuple[float, float]:
     from sklearn.metrics import roc_auc_score
 
     schema, n = feature_schema(None, 1), len(market.universe)
-    tick_bars = bars_of_session(market.ticks, market.tick_session, n, MINUTE_NS)
+    tick_bars = bars_of_session(market.ticks, market.tick_session, n, MINUTE)
     tables = []
     for bars in (Bars.concatenate(market.bars), tick_bars):
         rows, warm = feature_table(bars, schema, n)
@@ -106,7 +110,7 @@ def test_without_an_edge_returns_are_a_random_walk() -> None:
 
 
 def test_bars_of_training_and_of_ticks_have_the_same_statistics(market: SyntheticMarket) -> None:
-    live = bars_of_session(market.ticks, market.tick_session, 20, MINUTE_NS)
+    live = bars_of_session(market.ticks, market.tick_session, 20, MINUTE)
     past = Bars.concatenate(market.bars)
     for bars_statistic in (lambda b: (b.high - b.low) / b.close, lambda b: np.abs(b.close / b.open - 1)):
         assert abs(bars_statistic(live).mean() / bars_statistic(past).mean() - 1) < 0.05
