@@ -26,7 +26,7 @@ class MarketFiles:
     bar_minutes: int
 
 
-def look_at(  # noqa: PLR0917
+def look_at(
     bars: Path, ticks: Path | None, quarantine: Path, tell: Tell, progress: FileProgress = no_file_progress
 ) -> MarketFiles:
     """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from live_services import kafka_jars
 
 FileProgress: TypeAlias = Callable[[Path], AbstractContextManager[Callable[[int, int], None]]]
-"""Shows the reading of one file, while its context lasts; what it gives takes how much is read and how much there is."""
+"""Shows the reading of one file while its context lasts; what it gives takes how much is read and how much there is."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from live_services.cli import app
-from live_services.cli_errors import did_you_mean
+from live_services.cli_errors import CommandFailed, did_you_mean
 from live_services.demo import DemoOptions, configuration_toml
 from live_services.domain.events import event_or_none
 from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
