@@ -18,7 +18,7 @@ SCHEMA = feature_schema(None, 1)
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=3, sessions=3, seed=1)
+    return synthetic_market(instruments=3, sessions=3, seed=1, index=False)
 
 
 @pytest.fixture
