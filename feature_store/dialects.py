@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.clocks import BarClock, UnknownClock
-from feature_store.files import EPOCH_FORMATS, FileHead, FileTable, Progress, load, match, read_head
+from feature_store.files import EPOCH_FORMATS, FileHead, FileTable, Progress, first_value, load, match, read_head
 from feature_store.market import MarketDataError, MissingColumn
 
 _FIELDS = ("open", "high", "low", "close", "volume")
@@ -41,7 +41,7 @@ _FYERS_POSITIONS = dict(zip(("time", *_FIELDS), "012345", strict=True))
 _YAHOO_INDICES = {"^NSEI": "NIFTY 50", "^NSEBANK": "NIFTY BANK"}
 _FYERS_SYMBOL = re.compile(r"NSE[:_](?P<symbol>.+?)(?:-(?:EQ|BE|INDEX))?$")
 _FILE_SYMBOL = re.compile(
-    r"(?:NSE[_-])?(?P<symbol>[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?(?:[_-](?:\d*(?:minute|min|m|h|hour)|day|daily|1d|D))?"
+    r"(?:NSE[_-])?(?P<symbol>[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?(?:[_-](?:\d+(?:minute|min|m|h|hour|d)?|minute|hour|day|daily|D))?"
 )
 
 
@@ -220,19 +220,18 @@ def _recognised_epochs(head: FileHead, lower: list[str], has_symbol: bool) -> tu
 
 
 def _has_fyers_symbols(head: FileHead, lower: list[str]) -> bool:
-    at = lower.index("symbol") if "symbol" in lower else -1
-    return at >= 0 and any(len(row) > at and _FYERS_SYMBOL.fullmatch(row[at]) for row in head.rows[:1])
+    return "symbol" in lower and bool(_FYERS_SYMBOL.fullmatch(first_value(head, head.columns[lower.index("symbol")])))
 
 
-def _epoch_of(head: FileHead, lower: Sequence[str], name: str) -> str | None:
-    """The epoch format of a column, by its type and, in a CSV file, the size of its first value; None if it is none."""
+def _epoch_of(head: FileHead, lower: list[str], name: str) -> str | None:
+    """The epoch format of a column, by the size of its first value; None if it is no epoch."""
     if name not in lower:
         return None
     at = lower.index(name)
     kind = head.types[at]
-    if kind is not None:
-        return "epoch_s" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else None
-    text = next((row[at].strip() for row in head.rows if len(row) > at and row[at].strip()), "")
+    if kind is not None and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None
+    text = first_value(head, head.columns[at])
     if not re.fullmatch(r"\d{9,19}(?:\.\d*)?", text):
         return None
     digits = len(text.split(".")[0])
@@ -243,7 +242,7 @@ def _wide_columns(head: FileHead) -> dict[str, dict[str, int]] | None:
     """Place of each field of each ticker in a file of yfinance with fields over tickers; None if it is none."""
     if head.kind == "parquet":
         pairs = [_pair_of(name) for name in head.columns]
-    elif head.rows and head.columns[:1] in (["Price"], ["Ticker"], [""]) and len(head.rows[0]) == len(head.columns):
+    elif _has_two_headers(head):
         pairs = [None, *zip(head.columns[1:], head.rows[0][1:], strict=True)]
     else:
         return None
@@ -255,6 +254,15 @@ def _wide_columns(head: FileHead) -> dict[str, dict[str, int]] | None:
         if field.lower() in _FIELDS and ticker:
             places.setdefault(ticker, {})[field.lower()] = at
     return places or None
+
+
+def _has_two_headers(head: FileHead) -> bool:
+    if len(head.rows) < 2 or len(head.rows[0]) != len(head.columns):
+        return False
+    begins = (head.columns[0], head.rows[0][0])
+    return begins in {("Price", "Ticker"), ("Ticker", "Price")} or (
+        begins == ("", "") and head.rows[1][0] in ("Date", "Datetime")
+    )
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:
@@ -287,8 +295,8 @@ def _read_wide(
             raise MissingColumn(f"{head.path} has no column 'Date' or 'Datetime'; write it with its index")
         columns = head.columns
     else:
-        third = head.rows[1] if len(head.rows) > 1 else []
-        header_rows = 3 if third and third[0] in ("Date", "Datetime") and not any(third[1:]) else 2
+        third = head.rows[1]
+        header_rows = 3 if third[0] in ("Date", "Datetime") and not any(third[1:]) else 2
         time, columns = "time", ["time", *(f"{k}" for k in range(1, len(head.columns)))]
     tickers = sorted(places)
     names = {f"{field} {ticker}": columns[places[ticker][field]] for ticker in tickers for field in _FIELDS}

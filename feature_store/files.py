@@ -62,7 +62,7 @@ class FileHead:
     types: list[pa.DataType | None]
     """Types of a Parquet file's columns; None in a CSV file."""
     rows: list[list[str]]
-    """The first lines of a CSV file after its header."""
+    """The first lines of a CSV file after its header; see `first_value`."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,25 @@ def read_head(path: str | Path) -> FileHead:
         raise _damaged(path, error) from error
     columns = rows[0] if rows else []
     return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
+
+
+def first_value(head: FileHead, column: str) -> str:
+    """Give the first value of a column, as text; empty if there is none.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is damaged.
+    """
+    at = head.columns.index(column)
+    if head.kind != "parquet":
+        return next((row[at].strip() for row in head.rows if len(row) > at and row[at].strip()), "")
+    try:
+        with pq.ParquetFile(head.path) as file:
+            batch = next(file.iter_batches(batch_size=1, columns=[column]), None)
+            return "" if batch is None else str(batch.column(0)[0].as_py())
+    except (*_DAMAGE, ValueError, OverflowError) as error:
+        raise _damaged(head.path, error) from error
 
 
 def _open_text(path: Path) -> io.TextIOBase:

@@ -171,7 +171,8 @@ class Screen:
         same = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0)
         steps, counts = np.unique(np.diff(self.time_ns[rows])[same], return_counts=True)
         steps, counts = steps[steps > 0], counts[steps > 0]
-        return int(steps[counts.argmax()]) if len(steps) else MINUTE_NS
+        likelier = np.lexsort((steps, steps % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
+        return int(steps[likelier[0]]) if len(steps) else MINUTE_NS
 
     def universe_of_symbols(self, volume: NDArray[np.float64]) -> Universe:
         """Build a universe of the symbols with a usable row; those with a space or never a volume are indices."""
