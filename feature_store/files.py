@@ -156,6 +156,12 @@ class FileTable:
         MarketDataError
             If the column is of a type that is no time.
         """
+        try:
+            return self._times(name, time_format, zone)
+        except _DAMAGE as error:
+            raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
+
+    def _times(self, name: str, time_format: str | None, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         column = _plain(self.columns[name])
         if time_format in EPOCH_FORMATS:
             return self._epochs(name, EPOCH_FORMATS[time_format])
