@@ -35,6 +35,7 @@ _OPENED, _HIGH_PRICE, _LOW_PRICE, _CLOSED, _SPREAD, _IMBALANCE = range(6)
 _BAR_WHOLES, _BAR_PRICES = ("instrument", "start_ns", "end_ns", "volume", "tick_count"), 6
 _BEFORE_OPEN = -1  # the interval of a session that has seen nothing
 _NEVER = np.iinfo(np.int64).max
+_SMALL_BATCH = 4096  # ticks whose bars are written to memory that is kept: asking for it costs more than small batches
 _NO_PRICES, _NO_QUANTITIES = np.empty(0), np.empty(0, dtype=np.int64)
 _NO_QUOTE = (
     kernel_input(_NO_PRICES, np.float64),
@@ -86,6 +87,8 @@ class BarBuilder:
         self._scalars = np.zeros(9, dtype=np.int64)
         self._wholes = np.zeros((n_instruments, 8), dtype=np.int64)
         self._prices = np.zeros((n_instruments, 8))
+        # a tick closes one bar of its instrument at most, and at a boundary every open bar closes
+        self._room = _room(_SMALL_BATCH + n_instruments)
         self._held: Ticks | None = None  # within the grace, in order of event time
         self._ready = _NO_BARS  # closed tick bars that the market has not passed yet
 
@@ -222,12 +225,7 @@ class BarBuilder:
     def _take(self, ticks: Ticks, session: Session) -> Bars:
         """Step the kernel over ticks; those that are not in order are late."""
         per_bar = self.clock.size if self.clock.kind == "ticks" else 0
-        passed = self._interval_of(int(ticks.event_time_ns.max()), session) - int(self._scalars[_INTERVAL])
-        room = 0
-        if passed > 0 or per_bar:
-            room = len(ticks) + int(np.count_nonzero(self._wholes[:, _COUNT]))
-            room = room if per_bar else min(room, passed * self.n_instruments)
-        wholes, prices = _room(room) if room else _NO_ROOM
+        wholes, prices = self._room if len(ticks) <= _SMALL_BATCH else _room(len(ticks) + self.n_instruments)
         closed = _step_ticks(
             kernel_input(ticks.instrument, np.int32),
             kernel_input(ticks.event_time_ns, np.int64),
@@ -257,7 +255,7 @@ class BarBuilder:
     def _close_until(self, time_ns: int, session: Session) -> Bars:
         closed, interval = _NO_BARS, self._interval_of(time_ns, session)
         if interval > self._scalars[_INTERVAL]:
-            wholes, prices = _room(int(np.count_nonzero(self._wholes[:, _COUNT])))
+            wholes, prices = self._room
             end_ns = session.open_ns + (int(self._scalars[_INTERVAL]) + 1) * self._bar_ns(session)
             count = _close_bars(min(end_ns, session.close_ns), self._wholes, self._prices, 0, wholes, prices)
             closed = _bars(wholes, prices, count)
@@ -386,8 +384,7 @@ def _bars(wholes: NDArray[np.int64], prices: NDArray[np.float64], count: int) ->
     )
 
 
-_NO_ROOM = _room(0)
-_NO_BARS = _bars(*_NO_ROOM, 0)
+_NO_BARS = _bars(*_room(0), 0)
 
 
 def _join(first: Bars, second: Bars) -> Bars:
