@@ -157,9 +157,9 @@ def comparison_plot(comparison: BarComparison) -> bytes:
     if len(comparison.start_ns):
         times: list[Any] = [dt.datetime.fromtimestamp(t // SECOND_NS, IST) for t in comparison.start_ns.tolist()]
         prices.plot(times, comparison.price_difference_bps, ".", color="#b4442f", markersize=3)
-        locator = AutoDateLocator(tz=IST)
+        locator = AutoDateLocator(tz=IST)  # type: ignore[no-untyped-call]
         prices.xaxis.set_major_locator(locator)
-        prices.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=IST))
+        prices.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=IST))  # type: ignore[no-untyped-call]
     else:
         prices.text(0.5, 0.5, "no price and no volume differs", ha="center", transform=prices.transAxes)
         prices.set_xticks([])
@@ -227,7 +227,7 @@ def _first(
     mine, other = pairs
 
     def symbol(bars: Bars, row: int) -> str:
-        return universe.instruments[bars.instrument[row]].symbol
+        return universe.instruments[int(bars.instrument[row])].symbol
 
     found = [
         BarDifference(
