@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
-    from feature_store.offline import TrainingFrame
+    from feature_store.training_frames import TrainingFrame
 
 _FACTS = b"alpha_panda"
 
@@ -52,7 +52,7 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from feature_store.offline import columns_digest
+    from feature_store.session_files import columns_digest
 
     columns = {name: frame.X[:, k] for k, name in enumerate(frame.schema.names)}
     columns |= {name: getattr(frame, name) for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")}
@@ -65,6 +65,8 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
         "end_ns": frame.end_ns,
         "market": frame.market,
         "horizon_bars": frame.horizon_bars,
+        "bar_source": frame.bar_source,
+        "left_out": frame.left_out,
     }
     facts["columns_sha256"] = columns_digest(columns)
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
@@ -86,7 +88,8 @@ def read_frame(path: Path) -> TrainingFrame:
     import pyarrow.parquet as pq
 
     from feature_store.features import feature_schema
-    from feature_store.offline import TrainingFrame, columns_digest
+    from feature_store.session_files import columns_digest
+    from feature_store.training_frames import TrainingFrame
 
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[_FACTS])
@@ -100,5 +103,8 @@ def read_frame(path: Path) -> TrainingFrame:
         X=np.column_stack([table[name].to_numpy() for name in schema.names]),
         **{name: table[name].to_numpy() for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")},
         schema=schema,
-        **{name: facts[name] for name in ("digest", "start_ns", "end_ns", "market", "horizon_bars")},
+        **{
+            name: facts[name]
+            for name in ("digest", "start_ns", "end_ns", "market", "horizon_bars", "bar_source", "left_out")
+        },
     )

@@ -1,61 +1,109 @@
 """Features as a model knows them: an ordered schema with a hash, and the engine that computes its rows.
 
-The functions and their declarations stand in `feature_store.kernels`; history and live run the same compiled step.
+The functions stand in `feature_store.library`; history and live run the same compiled step (`feature_store.kernels`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.bars import bars_of_session
-from feature_store.clocks import BarClock
-from feature_store.kernels import SPECS, FeatureSpec, kernel_input, step_bars
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, UnknownInstrument
+from feature_store.clocks import BarClock, UnknownClock
+from feature_store.corporate_actions import CorporateActions
+from feature_store.folding import BarFolder, joined_by_time
+from feature_store.kernels import SOURCE_DIGEST, empty_header, ready, step_bars, step_of
+from feature_store.library import DECLARED, SPECS, FeatureSpec
+from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe, UnknownInstrument
+from feature_store.window import CAPACITY, COLUMNS, SMOOTHED, Window
 
-__all__ = ["FEATURES", "FeatureEngine", "FeatureSchema", "FeatureSpec", "UnknownFeature", "compile_kernels",
-           "feature_schema", "feature_table", "schema_hash"]  # fmt: skip
-
-_ANY_DATE = dt.date(2026, 1, 5)
+__all__ = [
+    "FEATURES",
+    "MOMENTUM_FEATURES",
+    "FeatureEngine",
+    "FeatureSchema",
+    "FeatureSpec",
+    "StateMismatch",
+    "UnknownFeature",
+    "anchor_days",
+    "compile_kernels",
+    "feature_schema",
+    "feature_table",
+    "schema_hash",
+]
 
 FEATURES: tuple[FeatureSpec, ...] = SPECS
 """Every feature there is, in the order of declaration."""
+
+MOMENTUM_FEATURES: tuple[str, ...] = tuple(spec.name for spec in SPECS if spec.nan_policy == "never")
+"""What the momentum model looks at unless told otherwise: every feature that is finite on any source."""
+
+_SESSION_SECONDS = 22_500  # 09:15 to 15:30
+_RECURSIVE_BARS = 128  # below it, truncating Wilder's 14-bar averages would show in the fifth digit
+_TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
 
 class UnknownFeature(ValueError):
     """A feature name that no declaration has."""
 
 
+class StateMismatch(MarketDataError):
+    """A snapshot of another schema, universe or code."""
+
+
 @dataclass(frozen=True)
 class FeatureSchema:
-    """An ordered choice of features on one bar clock; what a model's columns mean."""
+    """An ordered choice of features on one bar clock; what a model's columns mean.
+
+    A column named ``trend_slope@5m`` is that feature on five-minute bars: of those, the newest closed one.
+    """
 
     features: tuple[FeatureSpec, ...]
     bar_clock: str
-    """``time:60s`` for one-minute bars."""
+    """Canonical text of the clock, ``time:60s`` for one-minute bars."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Feature names in column order."""
         return tuple(spec.name for spec in self.features)
 
+    @cached_property
+    def clock(self) -> BarClock:
+        """By what the bars are counted."""
+        return BarClock.parse(self.bar_clock)
+
     @property
     def warm_up(self) -> int:
-        """Bars of a session that an instrument needs before its rows are warm."""
+        """Bars that an instrument needs before its rows are warm, if nothing is on a longer clock or recursive."""
         return max(spec.warm_up for spec in self.features)
 
     @property
     def bar_ns(self) -> int:
-        """Length of a bar, nanoseconds."""
-        return int(self.bar_clock.removeprefix("time:").removesuffix("s")) * 1_000_000_000
+        """Length of a bar, nanoseconds; 0 unless the clock is one of time."""
+        return self.clock.size if self.clock.kind == "time" else 0
+
+    @cached_property
+    def history_sessions(self) -> int:
+        """How many sessions before a session have to be stepped so that its first row can be warm."""
+        return max(_history_sessions(spec, clock) for clock, specs in self.by_clock.items() for spec in specs)
+
+    @cached_property
+    def by_clock(self) -> dict[BarClock, tuple[FeatureSpec, ...]]:
+        """The columns' features by their clock, under their plain names."""
+        found: dict[BarClock, list[FeatureSpec]] = {}
+        for spec in self.features:
+            name, _, clock = spec.name.partition("@")
+            found.setdefault(BarClock.parse(clock) if clock else self.clock, []).append(replace(spec, name=name))
+        return {clock: tuple(specs) for clock, specs in found.items()}
 
     @cached_property
     def hash(self) -> str:
@@ -82,21 +130,67 @@ def schema_hash(columns: Sequence[dict[str, Any]], bar_clock: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def feature_schema(names: Sequence[str] | None, bar_minutes: int) -> FeatureSchema:
+def anchor_days(clock: BarClock) -> int:
+    """Days between two anchors of recursive features: as few as hold 128 bars; ``IST day number // days`` changes."""
+    if clock.kind == "ticks":
+        return 1
+    a_session = 1 if clock.kind == "session" else math.ceil(_SESSION_SECONDS * 1e9 / clock.size)
+    return max(1, math.ceil(_RECURSIVE_BARS / a_session * 7 / 5))
+
+
+def feature_schema(names: Sequence[str] | None, clock: BarClock | str | int) -> FeatureSchema:
     """Choose features by name, in the order given; None chooses all.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Plain names, or ``name@5m`` for a feature on a clock longer than ``clock``.
+    clock : BarClock, str or int
+        Of the rows: a clock, its text (``1m``), or minutes.
 
     Raises
     ------
     UnknownFeature
-        If a name has no declaration, is named twice, or none is named; the message lists what there is.
+        If a name has no declaration, is named twice, names a clock that does not fit, or none is named.
     """
+    base = BarClock.minutes(clock) if isinstance(clock, int) else BarClock.parse(str(clock))
+    chosen = tuple(names) if names is not None else tuple(spec.name for spec in FEATURES)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UnknownFeature(f"got {list(chosen)}: name at least one feature, each once")
+    return FeatureSchema(tuple(_named(name, base) for name in chosen), str(base))
+
+
+def _named(name: str, base: BarClock) -> FeatureSpec:
+    plain, _, clock = name.partition("@")
     declared = {spec.name: spec for spec in FEATURES}
-    chosen = tuple(declared) if names is None else tuple(names)
-    unknown = [name for name in chosen if name not in declared]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        wrong = f"unknown {unknown}" if unknown else f"got {list(chosen)}"
-        raise UnknownFeature(f"{wrong}: name at least one feature, each once, of {list(declared)}")
-    return FeatureSchema(tuple(declared[name] for name in chosen), f"time:{bar_minutes * 60}s")
+    if plain not in declared:
+        near = difflib.get_close_matches(plain, declared, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(declared)}"
+        raise UnknownFeature(f"no feature is named {plain!r}; {hint}")
+    if clock:
+        try:
+            longer = BarClock.parse(clock)
+        except UnknownClock as error:
+            raise UnknownFeature(f"{name}: {error}") from error
+        fits = base.kind == "time" and (
+            longer.kind == "session"
+            or (longer.kind == "time" and longer.size > base.size > 0 == longer.size % base.size)
+        )
+        if not fits:
+            raise UnknownFeature(
+                f"{name}: bars of {clock} cannot be made of bars of {base.short}; name a multiple of it"
+            )
+        return replace(declared[plain], name=f"{plain}@{longer.short}")
+    return declared[plain]
+
+
+def _history_sessions(spec: FeatureSpec, clock: BarClock) -> int:
+    if spec.memory == "recursive":
+        return 2 * anchor_days(clock) + 1
+    if clock.kind == "ticks":
+        return 1
+    a_session = 1 if clock.kind == "session" else math.ceil(_SESSION_SECONDS * 1e9 / clock.size)
+    return math.ceil(spec.warm_up / a_session) + 1
 
 
 class FeatureEngine:
@@ -106,87 +200,207 @@ class FeatureEngine:
     ----------
     schema : FeatureSchema
         The columns.
-    n_instruments : int
-        Length of the universe.
+    universe : Universe
+        What the bars' instrument indices refer to; names the market's index.
+    actions : CorporateActions, optional
+        Splits and the like: at the first bar of an ex-date, what is held of the instrument is put in new prices.
+    declared : sequence, optional
+        Other functions than those of `feature_store.library`, from `feature_store.library.declare`; the schema must
+        name these. Compiles for some seconds.
 
     Notes
     -----
-    An instrument begins afresh when the IST date of its bars changes. Until it has had ``schema.warm_up`` bars in the
-    session its rows are NaN and not warm; from then on a row depends on those last bars only.
+    State goes on from session to session. A row is NaN in columns that are not warm yet. From the row on that is warm,
+    it is bit-equal to that of a run over all of history.
     """
 
-    def __init__(self, schema: FeatureSchema, n_instruments: int) -> None:
-        position = {spec.name: k for k, spec in enumerate(FEATURES)}
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        universe: Universe,
+        actions: CorporateActions | None = None,
+        *,
+        declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None = None,
+    ) -> None:
         self.schema = schema
-        self.n_instruments = n_instruments
-        self._which = np.array([position[name] for name in schema.names], dtype=np.int64)
-        self._warm_up = np.array([spec.warm_up for spec in schema.features], dtype=np.int64)
-        self._ring = np.zeros((n_instruments, 5, 2 * schema.warm_up))
-        self._ring_end_ns = np.zeros((n_instruments, 2 * schema.warm_up), dtype=np.int64)
-        self._seen = np.zeros(n_instruments, dtype=np.int64)
-        self._date = np.full(n_instruments, -1, dtype=np.int64)
+        self.universe = universe
+        own = schema.by_clock.get(schema.clock, ())
+        known = DECLARED if declared is None else declared
+        self._step = ready(step_bars if declared is None else step_of(declared))
+        self._column = np.full(len(known), -1, dtype=np.int64)
+        position = {spec.name: k for k, (spec, _) in enumerate(known)}
+        for at, spec in enumerate(own):
+            self._column[position[spec.name]] = at
+        self._warm_after = np.array(_warm_after(own), dtype=np.int64)
+        offsets, ex_ns, factors = (actions or CorporateActions.none()).for_universe(universe)
+        n = len(universe)
+        self._constants = (
+            self._column, self._warm_after, anchor_days(schema.clock),
+            -1 if universe.market_index is None else universe.market_index,
+        )  # fmt: skip
+        self._actions = (offsets, ex_ns, factors)
+        self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
+        self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
+        self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
+        self._header = empty_header(n, offsets)
+        self._own_columns = len(own)
+        self._places = [schema.names.index(spec.name) for spec in own]
+        self._longer = [
+            _LongerClock(schema, clock, universe, actions, declared)
+            for clock in schema.by_clock
+            if clock != schema.clock
+        ]
 
     def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Take closed bars, in order of time for each instrument; give a feature row for each.
+        """Take closed bars, in order of ``(end_ns, instrument)``; give a feature row for each.
 
         Returns
         -------
         X : ndarray of float64, shape (n, n_features)
-            In the order of ``bars``; NaN until warm, finite from then on.
+            In the order of ``bars``; NaN until warm, and then as each feature's NaN policy says.
         warm : ndarray of bool, shape (n,)
-            Whether the row may be used.
+            Whether every column has seen what it depends on.
 
         Raises
         ------
         UnknownInstrument
             If an instrument index is outside the universe.
         """
-        rows = np.full((len(bars), len(self._which)), np.nan)
-        warm = np.zeros(len(bars), dtype=np.bool_)
-        status = step_bars(
-            kernel_input(bars.instrument, np.int32),
-            kernel_input(bars.start_ns, np.int64),
-            kernel_input(bars.end_ns, np.int64),
-            kernel_input(bars.open, np.float64),
-            kernel_input(bars.high, np.float64),
-            kernel_input(bars.low, np.float64),
-            kernel_input(bars.close, np.float64),
-            kernel_input(bars.volume, np.int64),
-            self._which,
-            self._warm_up,
-            self._ring,
-            self._ring_end_ns,
-            self._seen,
-            self._date,
-            rows,
-            warm,
-        )
+        rows = np.empty((len(bars), self._own_columns))
+        warm = np.empty(len(bars), dtype=np.bool_)
+        columns = (
+            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
+            bars.spread_bps, bars.imbalance,
+        )  # fmt: skip
+        rest = (
+            *self._constants, self._context, *self._actions, self._ring, self._smoothed, self._header, rows, warm,
+        )  # fmt: skip
+        try:
+            status = self._step(*columns, *rest)
+        except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that
+            typed = (np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
+            status = self._step(*typed, *rest)
         if status < 0:
             raise UnknownInstrument(
-                f"a bar names an instrument index outside 0…{self.n_instruments - 1}; "
+                f"a bar names an instrument index outside 0…{len(self.universe) - 1}; "
                 "build bars and FeatureEngine from the same universe"
             )
-        return rows, warm
+        if not self._longer:
+            return rows, warm
+        wide = np.empty((len(bars), len(self.schema.features)))
+        wide[:, self._places] = rows
+        for longer in self._longer:
+            wide[:, longer.places], longer_warm = longer.step(bars)
+            warm &= longer_warm
+        return wide, warm
+
+    def warming(self) -> NDArray[np.bool_]:
+        """Say of each instrument whether its next row of the same session could not be warm; shape (n_instruments,)."""
+        seen = self._header[:, :3] + np.array([1, 0, 0])
+        cold = (seen < self._warm_after).any(axis=1)
+        for longer in self._longer:
+            cold |= longer.warming()
+        return np.asarray(cold, dtype=np.bool_)
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Give a copy of the state, with what it belongs to; `restore` takes it."""
+        state: dict[str, NDArray[Any]] = {
+            "belongs_to": np.array(self._belongs_to()),
+            **{name: array.copy() for name, array in self._state().items()},
+        }
+        for k, longer in enumerate(self._longer):
+            state |= {f"longer{k}.{name}": array for name, array in longer.snapshot().items()}
+        return state
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where a snapshot was taken.
+
+        Raises
+        ------
+        StateMismatch
+            If the snapshot is of another schema, universe or version of the feature code.
+        """
+        if str(snapshot.get("belongs_to")) != self._belongs_to():
+            raise StateMismatch("the snapshot is of another schema, universe or feature code; warm up from the store")
+        for name, array in self._state().items():
+            array[...] = snapshot[name]
+        for k, longer in enumerate(self._longer):
+            prefix = f"longer{k}."
+            longer.restore({n.removeprefix(prefix): a for n, a in snapshot.items() if n.startswith(prefix)})
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {"context": self._context, "ring": self._ring, "smoothed": self._smoothed, "header": self._header}
+
+    def _belongs_to(self) -> str:
+        return f"{self.schema.hash} {self.universe.digest} {SOURCE_DIGEST}"
+
+
+class _LongerClock:
+    """The columns of a schema on a longer clock: bars folded, stepped when closed, joined by event time."""
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        clock: BarClock,
+        universe: Universe,
+        actions: CorporateActions | None,
+        declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None,
+    ) -> None:
+        specs = schema.by_clock[clock]
+        self.places = [schema.names.index(f"{spec.name}@{clock.short}") for spec in specs]
+        self._folder = BarFolder(len(universe), clock)
+        self._engine = FeatureEngine(FeatureSchema(specs, str(clock)), universe, actions, declared=declared)
+        self._newest = np.full((len(universe), len(specs)), np.nan)
+        self._newest_warm = np.zeros(len(universe), dtype=np.bool_)
+
+    def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        closed, known = self._folder.step(bars)
+        rows, warm = self._engine.step(closed)
+        return joined_by_time(bars.instrument, known, closed.instrument, rows, warm, self._newest, self._newest_warm)
+
+    def warming(self) -> NDArray[np.bool_]:
+        return ~self._newest_warm
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        parts = {"newest": self._newest.copy(), "newest_warm": self._newest_warm.copy()}
+        folder = {f"folder.{name}": array for name, array in self._folder.snapshot().items()}
+        return parts | folder | {f"engine.{name}": array for name, array in self._engine.snapshot().items()}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        self._newest[...], self._newest_warm[...] = snapshot["newest"], snapshot["newest_warm"]
+        for part, owner in (("folder.", self._folder), ("engine.", self._engine)):
+            owner.restore({n.removeprefix(part): a for n, a in snapshot.items() if n.startswith(part)})
+
+
+def _warm_after(specs: Sequence[FeatureSpec]) -> tuple[int, int, int]:
+    """Bars, sessions begun and anchors passed after which all of these are warm."""
+    return (
+        max((spec.warm_up for spec in specs), default=0),
+        max((int(spec.memory == "session") for spec in specs), default=0),
+        max((2 * int(spec.memory == "recursive") for spec in specs), default=0),
+    )
 
 
 def feature_table(
-    bars: Bars, schema: FeatureSchema, n_instruments: int
+    bars: Bars, schema: FeatureSchema, universe: Universe, actions: CorporateActions | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Compute the feature rows of history: a fresh engine and one step."""
-    return FeatureEngine(schema, n_instruments).step(bars)
+    return FeatureEngine(schema, universe, actions).step(bars)
 
 
 def compile_kernels() -> None:
     """Compile every kernel, or load it from numba's cache, so that the first real batch does not wait."""
+    from feature_store.bars import bars_of_session
     from feature_store.labels import forward_return
 
-    session = Session.regular(_ANY_DATE)
+    session = Session.regular(dt.date(2026, 1, 5))
     ticks = Ticks(
         instrument=np.zeros(2, dtype=np.int32),
         event_time_ns=np.array([session.open_ns, session.open_ns + MINUTE_NS], dtype=np.int64),
         last_price=np.ones(2),
         day_volume=np.arange(2, dtype=np.int64),
     )
-    bars = bars_of_session(ticks, session, n_instruments=1, clock=BarClock.minutes(1))
-    feature_table(bars, feature_schema(None, bar_minutes=1), n_instruments=1)
-    forward_return(bars, horizon_bars=1, n_instruments=1)
+    universe = Universe.from_symbols(["ANY"])
+    bars = bars_of_session(ticks, session, len(universe), BarClock.minutes(1))
+    feature_table(bars, feature_schema(["momentum", "momentum@5m"], 1), universe)
+    forward_return(bars, horizon_bars=1, n_instruments=len(universe))

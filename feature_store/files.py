@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,19 @@ _IST_OFFSET_NS = 19_800_000_000_000
 _NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
 _DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
+
+
+class InvalidRows(MarketDataError):
+    """Rows of a small table that must be right as a whole, such as corporate actions, are wrong."""
+
+    _SHOWN = 5
+
+    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
+        shown = "; ".join(f"row {row}: {problem}" for row, problem in problems[: self._SHOWN])
+        more = f"; and {len(problems) - self._SHOWN} more rows" if len(problems) > self._SHOWN else ""
+        super().__init__(f"{where}: {shown}{more}")
+        self.problems = tuple(problems)
+        """Row (1 is the first row of data) and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,11 @@ class FileTable:
         values = [value.strip() for value in encoded.dictionary.to_pylist()]
         stripped, place = np.unique(np.array(values or [""], dtype=np.str_), return_inverse=True)
         return place[encoded.indices.to_numpy()], [str(v) for v in stripped]
+
+    def values(self, name: str) -> list[str]:
+        """Give a column of text, stripped, a missing value as the empty text."""
+        codes, values = self.texts(name)
+        return [values[code] for code in codes.tolist()]
 
     def times(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Give a column of times as UTC epoch nanoseconds, and which rows could be read (others are 0).
@@ -92,9 +110,14 @@ class FileTable:
 
 
 def read_file(
-    path: str | Path, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]] | None = None
+    path: str | Path,
+    required: Mapping[str, tuple[str, ...]],
+    optional: Mapping[str, tuple[str, ...]] | None = None,
+    text: Sequence[str] = ("time", "symbol"),
 ) -> FileTable:
     """Read the columns of a Parquet or CSV file that are asked for, each by the first of its names that exists.
+
+    The columns ``text`` (by our names) of a CSV file are read as text, whatever they look like.
 
     Raises
     ------
@@ -117,7 +140,7 @@ def read_file(
             table = pq.read_table(path, columns=sorted(set(names.values())), partitioning=None)
             bad: list[tuple[int, str]] = []
         else:
-            table, names, bad = _read_csv(path, required, optional or {})
+            table, names, bad = _read_csv(path, required, optional or {}, text)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise UnreadableFile(
             f"{path} cannot be read ({error}); it may be truncated or damaged: export it again"
@@ -149,7 +172,7 @@ def _match(
 
 
 def _read_csv(
-    path: Path, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]]
+    path: Path, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]], text: Sequence[str]
 ) -> tuple[Any, dict[str, str], list[tuple[int, str]]]:
     bad: list[tuple[int, str]] = []
 
@@ -163,7 +186,7 @@ def _read_csv(
         present = header.schema.names
     bad.clear()
     names = _match(path, present, required, optional)
-    texts = {names[ours]: pa.string() for ours in ("time", "symbol")}
+    texts = {names[ours]: pa.string() for ours in text if ours in names}
     converting = pcsv.ConvertOptions(column_types=texts, include_columns=sorted(set(names.values())))
     return pcsv.read_csv(path, reading, parsing, converting), names, bad
 

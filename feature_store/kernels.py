@@ -1,29 +1,101 @@
-"""The features themselves, and the compiled step that computes them for history and live alike.
+"""The compiled step that turns bars into feature rows, one and the same for history and for the live stream.
 
-To add a feature, write one decorated function here and nothing else. It gets a `Window` with exactly the last
-``warm_up`` bars of one instrument, oldest first, and returns a float. It can see no other bar, so its memory is finite
-by construction and its value cannot depend on where a run began. Keyword defaults are its parameters and go into the
-feature schema's hash; raise ``version`` when the arithmetic changes. The parity tests find it by themselves.
-
-Features and step share this file because numba's cache notices changes of a function's own file only.
+numba's cache notices changes of the file of a function only, not of the functions it calls; so the cache lies in a
+directory named by the digest of every file that a kernel here is made of.
 """
 
 from __future__ import annotations
 
-import inspect
+import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+import numba
 import numpy as np
-from numba import njit
+import platformdirs
+from numba import boolean, float64, int32, int64, njit
 from numpy.typing import NDArray
 
-_IST_OFFSET_NS = 19_800_000_000_000  # India has had no daylight saving time since 1945
+from feature_store import library, window
+from feature_store.library import DECLARED, FeatureSpec
+from feature_store.window import (
+    ALPHA,
+    ANCHORS,
+    BLOCK,
+    CAPACITY,
+    CLOSE,
+    COLUMNS,
+    COUNT_DEPTH,
+    COUNT_INDEX,
+    DAY,
+    DEPTH_UNITS,
+    HEADER,
+    HIGH,
+    HIGHEST,
+    IMBALANCE,
+    INDEX_CLOSE,
+    LOW,
+    LOWEST,
+    NEXT_ACTION,
+    OBV,
+    OPEN,
+    PREVIOUS_CLOSE,
+    PRICE_UNITS,
+    RETURN_UNITS,
+    SEEN,
+    SESSION_HIGH,
+    SESSION_LOW,
+    SESSION_OPEN,
+    SESSION_TURNOVER,
+    SESSION_VOLUME,
+    SESSIONS,
+    SMOOTHED,
+    SPREAD,
+    SQUARE_UNITS,
+    SUM_CLOSE,
+    SUM_CLOSE_BY_TIME,
+    SUM_CLOSE_SQUARED,
+    SUM_GARMAN_KLASS,
+    SUM_IMBALANCE,
+    SUM_INDEX_RETURN,
+    SUM_INDEX_RETURN_SQUARED,
+    SUM_MOVE,
+    SUM_OBV,
+    SUM_OBV_BY_TIME,
+    SUM_PARKINSON,
+    SUM_RANGE,
+    SUM_RETURN,
+    SUM_RETURN_PRODUCT,
+    SUM_RETURN_SQUARED,
+    SUM_SPREAD,
+    SUM_TRUE_RANGE,
+    SUM_TURNOVER,
+    SUM_VOLUME,
+    VOLUME,
+    WILDER_DX,
+    Window,
+    compiled,
+)
+
+_IST_OFFSET_NS = 19_800_000_000_000
 _DAY_NS = 86_400_000_000_000
-_OPEN_NS = 33_300_000_000_000  # 09:15
-_SESSION_NS = 22_500_000_000_000  # 09:15 to 15:30
+_MASK = CAPACITY - 1
+_TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
+_SORTED_FROM = 8192
+"""Rows from which on history is taken instrument by instrument, so that an instrument's state stays in the cache."""
+
+_kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
+
+SOURCE_DIGEST = hashlib.sha256(
+    b"".join(Path(str(module.__file__)).read_bytes() for module in (window, library)) + Path(__file__).read_bytes()
+).hexdigest()
+"""SHA-256 of the code that feature values come from."""
+
+if not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = str(Path(platformdirs.user_cache_dir("alpha-panda")) / "numba" / SOURCE_DIGEST[:16])
 
 
 def kernel_input(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
@@ -36,216 +108,237 @@ def kernel_input(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return view
 
 
-class Window(NamedTuple):
-    """The last bars of one instrument in one session, oldest first; every array has shape ``(warm_up,)``."""
-
-    open: NDArray[np.float64]
-    high: NDArray[np.float64]
-    low: NDArray[np.float64]
-    close: NDArray[np.float64]
-    volume: NDArray[np.float64]
-    end_ns: NDArray[np.int64]
+@_kernel
+def _fixed(value, scale):  # type: ignore[no-untyped-def]
+    return math.floor(value * scale + 0.5)
 
 
-@dataclass(frozen=True)
-class FeatureSpec:
-    """The declaration of one feature."""
+@_kernel
+def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, has_depth):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Write bar ``t`` of an instrument behind bar ``t - 1``: its values, the sums so far, the extremes."""
+    row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
+    previous = before[CLOSE]
+    first = previous == 0
+    if first:
+        previous = c
+    row[OPEN], row[HIGH], row[LOW], row[CLOSE], row[VOLUME], row[INDEX_CLOSE] = o, h, low, c, volume, index_close
+    row[SPREAD], row[IMBALANCE] = spread, imbalance
+    row[OBV] = before[OBV] + (volume if c > previous else (-volume if c < previous else 0))
 
-    name: str
-    parameters: dict[str, int | float | str]
-    warm_up: int
-    """Bars of the session the value depends on, its own bar included."""
-    units: str
-    source: str
-    version: int
-    dtype: str = "float64"
+    simple = (c - previous) / previous
+    range_ = math.log(h / low)
+    body = math.log(c / o)
+    row[SUM_CLOSE] = before[SUM_CLOSE] + c
+    row[SUM_CLOSE_SQUARED] = before[SUM_CLOSE_SQUARED] + c * c
+    row[SUM_CLOSE_BY_TIME] = before[SUM_CLOSE_BY_TIME] + t * c
+    row[SUM_VOLUME] = before[SUM_VOLUME] + volume
+    row[SUM_TURNOVER] = before[SUM_TURNOVER] + (h + low + c) * volume
+    row[SUM_RETURN] = before[SUM_RETURN] + _fixed(simple, RETURN_UNITS)
+    row[SUM_RETURN_SQUARED] = before[SUM_RETURN_SQUARED] + _fixed(simple * simple, SQUARE_UNITS)
+    row[SUM_PARKINSON] = before[SUM_PARKINSON] + _fixed(range_ * range_, SQUARE_UNITS)
+    row[SUM_GARMAN_KLASS] = before[SUM_GARMAN_KLASS] + _fixed(
+        0.5 * range_ * range_ - _TWO_LOG_TWO_MINUS_ONE * body * body, SQUARE_UNITS
+    )
+    row[SUM_RANGE] = before[SUM_RANGE] + (h - low)
+    row[SUM_TRUE_RANGE] = before[SUM_TRUE_RANGE] + (max(h, previous) - min(low, previous))
+    row[SUM_MOVE] = before[SUM_MOVE] + abs(c - previous)
+    row[SUM_OBV] = before[SUM_OBV] + row[OBV]
+    row[SUM_OBV_BY_TIME] = before[SUM_OBV_BY_TIME] + t * row[OBV]
 
+    of_index, matched = 0.0, 0
+    if index_close > 0 and before[INDEX_CLOSE] > 0 and not first:
+        of_index, matched = (index_close - before[INDEX_CLOSE]) / before[INDEX_CLOSE], 1
+    row[SUM_INDEX_RETURN] = before[SUM_INDEX_RETURN] + _fixed(of_index, RETURN_UNITS)
+    row[SUM_INDEX_RETURN_SQUARED] = before[SUM_INDEX_RETURN_SQUARED] + _fixed(of_index * of_index, SQUARE_UNITS)
+    row[SUM_RETURN_PRODUCT] = before[SUM_RETURN_PRODUCT] + _fixed(simple * of_index, SQUARE_UNITS)
+    row[COUNT_INDEX] = before[COUNT_INDEX] + matched
+    row[SUM_SPREAD] = before[SUM_SPREAD] + spread
+    row[SUM_IMBALANCE] = before[SUM_IMBALANCE] + imbalance
+    row[COUNT_DEPTH] = before[COUNT_DEPTH] + has_depth
 
-_SPECS: list[FeatureSpec] = []
-_FUNCTIONS: list[Callable[[Window], float]] = []
-
-
-def feature(
-    *, warm_up: int, units: str, source: str, version: int = 1
-) -> Callable[[Callable[..., float]], Callable[..., float]]:
-    """Declare the decorated function as a feature; its name, and the defaults of its keywords, are the feature's."""
-
-    def declare(function: Callable[..., float]) -> Callable[..., float]:
-        keywords = list(inspect.signature(function).parameters.values())[1:]
-        parameters = {keyword.name: keyword.default for keyword in keywords}
-        _SPECS.append(FeatureSpec(function.__name__, parameters, warm_up, units, source, version))
-        compiled: Callable[..., float] = njit(function)
-        _FUNCTIONS.append(compiled)
-        return compiled
-
-    return declare
-
-
-@feature(warm_up=11, units="fraction", source="close / close 10 bars ago - 1")
-def momentum(bars: Window) -> float:
-    """Return over the last ten bars."""
-    return float(bars.close[-1] / bars.close[0] - 1.0)
-
-
-@feature(warm_up=21, units="fraction per bar", source="population standard deviation of 20 simple returns")
-def volatility(bars: Window) -> float:
-    """Standard deviation of the bar-to-bar returns."""
-    n = len(bars.close) - 1
-    mean = 0.0
-    for k in range(n):
-        mean += bars.close[k + 1] / bars.close[k] - 1.0
-    mean /= n
-    total = 0.0
-    for k in range(n):
-        difference = bars.close[k + 1] / bars.close[k] - 1.0 - mean
-        total += difference * difference
-    return math.sqrt(total / n)
+    top, bottom, span = h, low, 1
+    for level in range(5):
+        over, under = HIGHEST + level - 1, LOWEST + level - 1
+        other = ring[i, (t - span) & _MASK]
+        top = max(top, other[HIGH] if level == 0 else other[over])
+        bottom = min(bottom, other[LOW] if level == 0 else other[under])
+        row[HIGHEST + level], row[LOWEST + level] = top, bottom
+        span *= 2
 
 
-@feature(warm_up=30, units="fraction of close", source="EMA(5) - EMA(20), alpha = 2 / (span + 1), truncated at 30 bars")
-def ema_spread(bars: Window, fast: int = 5, slow: int = 20) -> float:
-    """Fast minus slow exponential moving average of the close, each begun at the window's oldest close."""
-    fast_mean = slow_mean = bars.close[0]
-    fast_weight, slow_weight = 2.0 / (fast + 1.0), 2.0 / (slow + 1.0)
-    for k in range(1, len(bars.close)):
-        fast_mean += fast_weight * (bars.close[k] - fast_mean)
-        slow_mean += slow_weight * (bars.close[k] - slow_mean)
-    return float((fast_mean - slow_mean) / bars.close[-1])
+@_kernel
+def _begin_session(ring, smoothed, header, i, t, day, block, o, h, low):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Note where the session begins; at an anchor, let the younger generation become the one that is read."""
+    mine, last = header[i], ring[i, (t - 1) & _MASK]
+    mine[SESSIONS] += mine[DAY] >= 0
+    if mine[BLOCK] != block:
+        mine[ANCHORS] += mine[BLOCK] >= 0
+        smoothed[i, 0] = smoothed[i, 1]
+        smoothed[i, 1] = 0.0
+    mine[DAY], mine[BLOCK] = day, block
+    mine[SESSION_OPEN], mine[SESSION_HIGH], mine[SESSION_LOW] = o, h, low
+    mine[SESSION_VOLUME], mine[SESSION_TURNOVER] = last[SUM_VOLUME], last[SUM_TURNOVER]
+    mine[PREVIOUS_CLOSE] = last[CLOSE]
 
 
-@feature(warm_up=30, units="0 to 100", source="Wilder 1978, smoothing over 14 bars, truncated at 30 bars; flat = 50")
-def rsi(bars: Window, period: int = 14) -> float:
-    """Relative strength index; the first ``period`` changes of the window seed Wilder's averages."""
-    gain = loss = 0.0
-    for k in range(1, len(bars.close)):
-        change = bars.close[k] - bars.close[k - 1]
-        weight = period if k > period else k
-        gain += (max(change, 0.0) - gain) / weight
-        loss += (max(-change, 0.0) - loss) / weight
-    return 50.0 if gain + loss == 0.0 else float(100.0 * gain / (gain + loss))
+@_kernel
+def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
+    """Step both generations of the recursive averages by bar ``t``."""
+    row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
+    c, h, low = row[CLOSE], row[HIGH], row[LOW]
+    previous = before[CLOSE] if before[CLOSE] > 0 else c
+    up = h - before[HIGH] if before[CLOSE] > 0 else 0
+    down = before[LOW] - low if before[CLOSE] > 0 else 0
+    plus = float(up) if up > down and up > 0 else 0.0
+    minus = float(down) if down > up and down > 0 else 0.0
+    true_range = float(max(h, previous) - min(low, previous))
+    change = float(c - previous)
+    inputs = (float(c), float(c), max(change, 0.0), max(-change, 0.0), true_range, plus, minus)
+    for generation in range(2):
+        mine = smoothed[i, generation]
+        mine[0] += 1.0
+        plain = 1.0 / mine[0]
+        for k in range(SMOOTHED - 1):
+            mine[1 + k] += max(ALPHA[k], plain) * (inputs[k] - mine[1 + k])
+        both = mine[1 + WILDER_DX - 2] + mine[1 + WILDER_DX - 1]
+        directional = 100.0 * abs(mine[1 + WILDER_DX - 2] - mine[1 + WILDER_DX - 1]) / both if both > 0.0 else 0.0
+        mine[1 + WILDER_DX] += max(ALPHA[WILDER_DX], plain) * (directional - mine[1 + WILDER_DX])
 
 
-@feature(warm_up=20, units="standard deviations", source="(close - mean) / population standard deviation; flat = 0")
-def z_score(bars: Window) -> float:
-    """Distance of the close from its mean over 20 bars."""
-    n = len(bars.close)
-    mean = 0.0
-    for k in range(n):
-        mean += bars.close[k]
-    mean /= n
-    total = 0.0
-    for k in range(n):
-        total += (bars.close[k] - mean) * (bars.close[k] - mean)
-    deviation = math.sqrt(total / n)
-    # below this the window is flat and what is left is rounding of the mean
-    return 0.0 if deviation <= 1e-12 * mean else float((bars.close[-1] - mean) / deviation)
+@_kernel
+def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
+    """Express what is held of an instrument in the prices and shares after a corporate action."""
+    seen = header[i, SEEN]
+    held = min(seen, CAPACITY)
+    rows = np.empty((held, COLUMNS), np.int64)
+    depth = np.empty(held, np.int64)
+    for k in range(held):
+        t = seen - held + k
+        rows[k] = ring[i, t & _MASK]
+        depth[k] = rows[k, COUNT_DEPTH] - ring[i, (t - 1) & _MASK, COUNT_DEPTH] if k > 0 else 0
+    ring[i] = 0
+    for k in range(held):
+        _append(
+            ring, i, seen - held + k, _fixed(rows[k, OPEN], factor), _fixed(rows[k, HIGH], factor),
+            _fixed(rows[k, LOW], factor), _fixed(rows[k, CLOSE], factor), _fixed(rows[k, VOLUME], 1.0 / factor),
+            rows[k, INDEX_CLOSE], rows[k, SPREAD], rows[k, IMBALANCE], depth[k],
+        )  # fmt: skip
+    for generation in range(2):
+        for k in range(SMOOTHED - 1):  # the directional index has no price in it
+            smoothed[i, generation, 1 + k] *= factor
 
 
-@feature(warm_up=20, units="fraction", source="close / VWAP of typical price over 20 bars - 1; no volume = plain mean")
-def vwap_distance(bars: Window) -> float:
-    """Distance of the close from the rolling volume-weighted average price."""
-    total = shares = plain = 0.0
-    for k in range(len(bars.close)):
-        typical = (bars.high[k] + bars.low[k] + bars.close[k]) / 3.0
-        total += typical * bars.volume[k]
-        shares += bars.volume[k]
-        plain += typical
-    average = total / shares if shares > 0.0 else plain / len(bars.close)
-    return float(bars.close[-1] / average - 1.0)
+def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Callable[..., None]:
+    """Compile one ``evaluate(bars, seen, column, out)`` that calls each feature in turn.
 
-
-@feature(warm_up=20, units="0 to 1", source="Donchian channel over 20 bars; flat = 0.5")
-def donchian_position(bars: Window) -> float:
-    """Where the close stands between the lowest low and the highest high."""
-    lowest, highest = bars.low[0], bars.high[0]
-    for k in range(1, len(bars.low)):
-        lowest = min(lowest, bars.low[k])
-        highest = max(highest, bars.high[k])
-    return 0.5 if highest == lowest else float((bars.close[-1] - lowest) / (highest - lowest))
-
-
-@feature(warm_up=20, units="ratio", source="volume / mean volume of 20 bars; no volume = 1")
-def relative_volume(bars: Window) -> float:
-    """Volume of the bar against its mean."""
-    total = 0.0
-    for k in range(len(bars.volume)):
-        total += bars.volume[k]
-    return 1.0 if total == 0.0 else float(bars.volume[-1] * len(bars.volume) / total)
-
-
-@feature(warm_up=10, units="fraction of close", source="mean of high - low over 10 bars, over the close")
-def mean_range(bars: Window) -> float:
-    """Mean high-to-low range."""
-    total = 0.0
-    for k in range(len(bars.high)):
-        total += bars.high[k] - bars.low[k]
-    return float(total / len(bars.high) / bars.close[-1])
-
-
-@feature(warm_up=1, units="0 to 1", source="regular NSE session, 09:15 to 15:30 IST")
-def time_of_day(bars: Window) -> float:
-    """Part of the session that has passed at the end of the bar."""
-    return float(((bars.end_ns[-1] + _IST_OFFSET_NS) % _DAY_NS - _OPEN_NS) / _SESSION_NS)
-
-
-def _chain(functions: list[Callable[[Window], float]]) -> Callable[[int, Window], float]:
-    """Link functions into one compiled ``evaluate(which, window)``: numba cannot index a list of functions."""
-    first = functions[0]
-    if len(functions) == 1:
-
-        @njit
-        def only(which, window):  # type: ignore[no-untyped-def]  # noqa: ARG001
-            return first(window)
-
-        return only  # type: ignore[no-any-return]
-    others = _chain(functions[1:])
-
-    @njit
-    def link(which, window):  # type: ignore[no-untyped-def]
-        return first(window) if which == 0 else others(which - 1, window)
-
-    return link  # type: ignore[no-any-return]
-
-
-SPECS: tuple[FeatureSpec, ...] = tuple(_SPECS)
-_evaluate = _chain(_FUNCTIONS)
-
-
-@njit(cache=True)
-def step_bars(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    instrument, start_ns, end_ns, opens, highs, lows, closes, volumes,
-    which, warm_up, ring, ring_end_ns, seen, date, out, warm,
-):  # fmt: skip
-    """Step the state over bars and write their feature rows; rows that are not warm are left as they are.
-
-    ``ring`` has shape ``(n_instruments, 5, 2 K)`` and holds every bar twice, K apart, so that the last K bars always
-    lie contiguous, oldest first. ``which`` and ``warm_up`` name the schema's features. Returns -1 at an index that is
-    outside the universe, else 0.
+    numba can neither index a list of functions nor afford the copies of a chain of closures, so the calls are written
+    out: one line for each feature.
     """
-    capacity = ring_end_ns.shape[1] // 2
-    for row in range(len(instrument)):
+    lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out):"]
+    for k, (spec, _) in enumerate(declared):
+        warm = f"bars_seen >= {spec.warm_up}"
+        warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
+        lines.append(f" if column[{k}] >= 0 and {warm}: out[column[{k}]] = feature_{k}(bars)")
+    functions = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
+    exec("\n".join(lines), functions)  # noqa: S102 (the text is the one above)
+    return _kernel(functions["evaluate"])  # type: ignore[no-any-return]
+
+
+_evaluate = _evaluation(DECLARED)
+
+
+def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    instrument, start_ns, end_ns, opens, highs, lows, closes, volumes, spreads, imbalances,
+    column, warm_after, anchor_days, market_index, context, first_action, ex_ns, factors,
+    ring, smoothed, header, out, warm,
+):  # fmt: skip
+    """Step the state over bars and write their feature rows, NaN where not warm.
+
+    ``column`` names for each declared feature its column in ``out``, or -1; ``warm_after`` the bars, sessions and
+    anchors after which a row is warm. ``context`` holds the end and the close of the index's newest bar.
+    Returns -1 at an index outside the universe, else 0.
+    """
+    n, instruments = len(instrument), len(header)
+    index_close = np.zeros(n, np.int64)
+    for row in range(n):
         i = instrument[row]
-        if i < 0 or i >= len(seen):
+        if i < 0 or i >= instruments:
             return -1
+        if i == market_index:
+            context[0], context[1] = end_ns[row], _fixed(closes[row], PRICE_UNITS)
+        if context[0] == end_ns[row]:
+            index_close[row] = context[1]
+
+    order = np.empty(n if n >= _SORTED_FROM else 0, np.int64)
+    if n >= _SORTED_FROM:
+        starts = np.zeros(instruments + 1, np.int64)
+        for row in range(n):
+            starts[instrument[row] + 1] += 1
+        for i in range(instruments):
+            starts[i + 1] += starts[i]
+        for row in range(n):
+            i = instrument[row]
+            order[starts[i]] = row
+            starts[i] += 1
+
+    for place in range(n):
+        row = order[place] if n >= _SORTED_FROM else place
+        i = instrument[row]
+        mine = header[i]
+        while mine[NEXT_ACTION] < first_action[i + 1] and ex_ns[mine[NEXT_ACTION]] <= start_ns[row]:
+            _adjust(ring, smoothed, header, i, factors[mine[NEXT_ACTION]])
+            mine[NEXT_ACTION] += 1
+        t = mine[SEEN]
+        o, h = _fixed(opens[row], PRICE_UNITS), _fixed(highs[row], PRICE_UNITS)
+        low, c = _fixed(lows[row], PRICE_UNITS), _fixed(closes[row], PRICE_UNITS)
         day = (start_ns[row] + _IST_OFFSET_NS) // _DAY_NS
-        if date[i] != day:
-            date[i], seen[i] = day, 0
-        at = seen[i] % capacity
-        for place in (at, at + capacity):
-            ring[i, 0, place], ring[i, 1, place] = opens[row], highs[row]
-            ring[i, 2, place], ring[i, 3, place] = lows[row], closes[row]
-            ring[i, 4, place] = volumes[row]
-            ring_end_ns[i, place] = end_ns[row]
-        seen[i] += 1
-        if seen[i] < capacity:
-            continue
-        end = at + capacity + 1
-        for k in range(len(which)):
-            begin = end - warm_up[k]
-            window = Window(
-                ring[i, 0, begin:end], ring[i, 1, begin:end], ring[i, 2, begin:end], ring[i, 3, begin:end],
-                ring[i, 4, begin:end], ring_end_ns[i, begin:end],
-            )  # fmt: skip
-            out[row, k] = _evaluate(which[k], window)
-        warm[row] = True
+        if day != mine[DAY]:
+            _begin_session(ring, smoothed, header, i, t, day, day // anchor_days, o, h, low)
+        has_depth = not (math.isnan(spreads[row]) or math.isnan(imbalances[row]))
+        _append(
+            ring, i, t, o, h, low, c, volumes[row], index_close[row],
+            _fixed(spreads[row], DEPTH_UNITS) if has_depth else 0,
+            _fixed(imbalances[row], DEPTH_UNITS) if has_depth else 0, int(has_depth),
+        )  # fmt: skip
+        _smooth(ring, smoothed, i, t)
+        mine[SESSION_HIGH], mine[SESSION_LOW] = max(mine[SESSION_HIGH], h), min(mine[SESSION_LOW], low)
+        mine[SEEN] = t + 1
+        seen, sessions, anchors = mine[SEEN], mine[SESSIONS], mine[ANCHORS]
+        target = out[row]
+        target[:] = math.nan
+        _evaluate(Window(ring, smoothed, header, i, t, end_ns[row]), seen, sessions, anchors, column, target)
+        warm[row] = seen >= warm_after[0] and sessions >= warm_after[1] and anchors >= warm_after[2]
     return 0
+
+
+step_bars: Any = njit(cache=True, error_model="numpy")(_step)
+"""The step over the features of the platform; `ready` makes it callable."""
+
+_INPUT = (int32[::1], int64[::1], int64[::1], *[float64[::1]] * 4, int64[::1], float64[::1], float64[::1])
+_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[::1])
+_STATE = (int64[:, :, ::1], float64[:, :, ::1], int64[:, ::1], float64[:, ::1], boolean[::1])
+
+
+def ready(step: Any) -> Any:
+    """Compile a step, or load it from the cache, for contiguous, writable arrays of the right types and no others.
+
+    It raises TypeError for any others, so that nothing ever waits for a compilation in the middle of a session.
+    """
+    if not step.signatures:
+        step.compile((*_INPUT, *_CONSTANTS, *_STATE))
+        step.disable_compile()
+    return step
+
+
+def step_of(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Any:
+    """Give the same step over other features (see `feature_store.library.declare`)."""
+    source = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": _evaluation(declared)}, _step.__name__)
+    return njit(error_model="numpy")(source)
+
+
+def empty_header(n_instruments: int, first_action: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the header of instruments that have seen nothing; their first corporate actions are still to come."""
+    header = np.zeros((n_instruments, HEADER), dtype=np.int64)
+    header[:, [DAY, BLOCK]] = -1
+    header[:, NEXT_ACTION] = first_action[:-1]
+    return header

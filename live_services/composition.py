@@ -190,8 +190,8 @@ def build_ledger(settings: Settings) -> PromotionLedger:
 
 def stamp(settings: Settings) -> Stamp:
     """Say which configuration and which code make this process's outputs."""
+    from feature_store.provenance import code_commit
     from live_services.domain.chain import Stamp
-    from models_registry.provenance import code_commit
 
     return Stamp(settings.digest, code_commit())
 

@@ -52,7 +52,7 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str) -> Feat
 
 
 def _from_store(settings: Settings, symbol: str) -> FeatureRow:
-    from feature_store.features import feature_schema
+    from feature_store.features import MOMENTUM_FEATURES, feature_schema
     from feature_store.offline import OfflineStore
 
     store = OfflineStore(settings.store_root)
@@ -60,7 +60,7 @@ def _from_store(settings: Settings, symbol: str) -> FeatureRow:
     if symbol not in universe.index_of_symbol:
         near = did_you_mean(symbol, universe.index_of_symbol) or f"it knows {len(universe)} others"
         raise UnknownInstrument(f"the store knows no instrument {symbol!r}; {near}")
-    schema = feature_schema(None, settings.market.bar_minutes)
+    schema = feature_schema(MOMENTUM_FEATURES, settings.market.bar_minutes)
     for session in reversed(store.sessions()):
         try:
             bars, rows, warm = store.read_features(session, schema)

@@ -26,7 +26,7 @@ from models_registry.validation import (
 )
 
 if TYPE_CHECKING:
-    from feature_store.offline import TrainingFrame
+    from feature_store.training_frames import TrainingFrame
 
 Algorithm = Literal["hist_gradient_boosting", "logistic_regression"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)

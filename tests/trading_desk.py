@@ -24,8 +24,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.features import feature_schema
+from feature_store.labels import ForwardReturn
 from feature_store.market import Session, Ticks
-from feature_store.offline import OfflineStore, training_frame
+from feature_store.offline import OfflineStore
 from feature_store.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord, connection, read_topic
 from live_services.domain.clock import session_end_ns
@@ -110,7 +111,8 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         for session, bars in zip(made.sessions, made.bars, strict=True):
             store.write_bars(session, made.universe, bars, made.name)
         store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
-        frame = training_frame(store, made.sessions, feature_schema(None, 1), horizon_bars=10)
+        first, last = made.sessions[0].date, made.sessions[-1].date
+        frame = store.training_frame(None, first, last, feature_schema(None, 1), ForwardReturn(10))
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")

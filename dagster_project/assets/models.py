@@ -14,12 +14,12 @@ from dagster_project.market import replayed_session
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import MarketDataError, ist_text
+from feature_store.provenance import code_commit
 from live_services.settings import Settings
-from models_registry.provenance import code_commit
 from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.offline import TrainingFrame
+    from feature_store.training_frames import TrainingFrame
     from models_registry.training import OutOfFold
 
 GROUP: Final = "models"

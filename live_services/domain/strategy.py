@@ -178,7 +178,7 @@ class StrategyDesk:
         book = self._books[assignment.strategy]
         book.assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
-            engine = FeatureEngine(assignment.model.schema, len(self._universe))
+            engine = FeatureEngine(assignment.model.schema, self._universe)
             if self._history:
                 engine.step(Bars.concatenate(self._history))
             self._engines[assignment.model.schema.hash] = engine

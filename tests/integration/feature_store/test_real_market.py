@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store import checks
+from feature_store import checks, quality
 from feature_store.bar_comparison import compare_bars, comparison_plot
 from feature_store.bars import BarBuilder, aggregate_bars, bars_of_session
+from feature_store.calendar import nse_sessions
 from feature_store.clocks import BarClock
 from feature_store.features import feature_schema, feature_table
+from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars
-from feature_store.offline import OfflineStore, training_frame
+from feature_store.offline import OfflineStore
 from feature_store.sources import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
@@ -147,9 +149,9 @@ def test_features_of_real_bars_pass_the_checks(vendor: SourceBars) -> None:
     bars, n, schema = vendor.bars, len(vendor.universe), feature_schema(None, 1)
     rows, warm = feature_table(bars, schema, n)
     results = (
-        checks.price_sanity(bars),
-        checks.monotone_times(bars),
-        checks.inside_sessions(bars, known_sessions(bars)),
+        quality.price_sanity(bars),
+        quality.monotone_times(bars),
+        quality.inside_sessions(bars, known_sessions(bars)),
         checks.features_know_no_future(bars, schema, n, cuts=3),
         checks.history_equals_live(bars, schema, n),
         checks.warm_rows_finite(rows, warm),
@@ -158,16 +160,57 @@ def test_features_of_real_bars_pass_the_checks(vendor: SourceBars) -> None:
 
 
 def test_the_known_outages_are_found(vendor: SourceBars) -> None:
-    sessions = {str(session.date): (session, bars) for session, bars in by_session(vendor.bars)}
-    for date in ("2021-04-07", "2021-04-23", "2021-05-07", "2021-05-12", "2021-05-24"):
-        session, bars = sessions[date]
-        assert not checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
-    session, bars = sessions["2021-05-25"]  # the feed lost most symbols, not all of them
-    assert not checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed
-    for date in ("2021-05-31", "2021-06-03"):
-        session, bars = sessions[date]
-        assert checks.missing_intervals(bars, [session], MINUTE_NS).passed, date
-        assert checks.instrument_coverage(bars, vendor.universe, [session], MINUTE_NS).passed, date
+    clock, known = BarClock.parse("1m"), known_sessions(vendor.bars)
+    sessions = nse_sessions(known[0].date, known[-1].date)
+    assert quality.missing_sessions(vendor.bars, sessions).passed
+    found = quality.outages(vendor.bars, sessions, clock, vendor.universe)
+    longest = found.loc[found.groupby("date")["intervals"].idxmax()].set_index("date")
+    spans = {str(date): (row.start, row.end, row.whole_market) for date, row in longest.iterrows()}
+    assert spans["2021-04-07"] == ("10:35", "15:30", True)
+    assert spans["2021-04-23"] == ("09:15", "10:59", True)
+    assert spans["2021-05-07"] == ("12:55", "14:02", True)
+    assert spans["2021-05-12"] == ("13:38", "15:30", False)
+    assert spans["2021-05-24"] == ("11:35", "13:58", False)
+    assert spans["2021-05-25"] == ("11:31", "15:30", False)
+    for date in ("2021-04-13", "2021-04-26", "2021-05-03"):
+        assert date not in spans
+    assert len(found) == 68
+    assert not quality.no_outages(vendor.bars, sessions, clock, vendor.universe).passed
+    assert quality.stale_prices(vendor.bars, vendor.universe).passed
+    assert quality.outliers(vendor.bars, vendor.universe).passed
+
+
+def test_repeated_seconds_of_real_ticks_are_few_and_never_alike(source: SourceTicks) -> None:
+    result = quality.duplicate_seconds(source.ticks)
+    assert result.passed
+    assert (result.details["repeated"], result.details["alike"]) == (102_595, 0)
+
+
+def test_the_hourly_file_lacks_one_session() -> None:
+    hourly = read_bars(Path(DATA or "") / "nse_60minute_2024-12_2025-08.parquet")
+    known = known_sessions(hourly.bars)
+    sessions = nse_sessions(known[0].date, known[-1].date)
+    result = quality.missing_sessions(hourly.bars, sessions)
+    assert not result.passed
+    assert result.details["examples"] == "2025-01-09"
+    found = quality.outages(hourly.bars, sessions, BarClock.parse("60m"), hourly.universe)
+    assert [(str(row.date), row.start, row.end, row.missing) for row in found.itertuples()] == [
+        ("2025-01-09", "09:15", "15:30", 48)
+    ]
+
+
+def test_real_sessions_go_through_the_store_bit_for_bit(
+    vendor: SourceBars, source: SourceTicks, tmp_path: Path
+) -> None:
+    store = OfflineStore(tmp_path)
+    for session, bars in list(by_session(vendor.bars))[-4:]:
+        store.write_bars(session, vendor.universe, bars, "NSE", bar_source="vendor")
+        assert store.read_bars([session]).digest() == bars.digest()
+    session, ticks = next(iter(by_session(source.ticks)))
+    store.write_ticks(session, source.universe, ticks, "NSE")
+    assert store.read_ticks(session).digest() == ticks.digest()
+    reliance = ticks[ticks.instrument == source.universe.index_of_symbol["RELIANCE"]]
+    assert store.read_ticks(session, ["RELIANCE"]).digest() == reliance.digest()
 
 
 def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
@@ -176,7 +219,10 @@ def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
     store = OfflineStore(tmp_path)
     for session, bars in list(by_session(source.bars))[:20]:
         store.write_bars(session, source.universe, bars, "NSE")
-    frame = training_frame(store, store.sessions(), feature_schema(["time_of_day"], 60), 2)
+    first, last = store.sessions()[0].date, store.sessions()[-1].date
+    frame = store.training_frame(
+        ["RELIANCE", "TCS"], first, last, feature_schema(["time_of_day"], 60), ForwardReturn(2)
+    )
     assert len(frame) > 0
 
 

@@ -1,32 +1,55 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from feature_store.bars import aggregate_bars
+from feature_store import session_files
 from feature_store.clocks import BarClock
-from feature_store.features import feature_schema, feature_table
-from feature_store.labels import forward_return
-from feature_store.market import Bars, Instrument, MarketDataError, Universe, UnreadableFile
-from feature_store.offline import OfflineStore, training_frame
+from feature_store.features import feature_schema
+from feature_store.market import (
+    Bars,
+    Instrument,
+    MarketDataError,
+    Ticks,
+    Universe,
+    UnknownInstrument,
+    UnreadableFile,
+)
+from feature_store.offline import OfflineStore, StaleFeatures
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 
 SCHEMA = feature_schema(None, 1)
+N = 30  # enough instruments for more than one row group
 
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=3, sessions=3, seed=1)
+    return synthetic_market(instruments=N, sessions=3, seed=1)
 
 
 @pytest.fixture
 def store(market: SyntheticMarket, tmp_path: Path) -> OfflineStore:
     store = OfflineStore(tmp_path / "store")
     for session, bars in zip(market.sessions, market.bars, strict=True):
-        store.write_bars(session, market.universe, bars, market.name)
+        store.write_bars(session, market.universe, bars, market.name, bar_source="ticks")
     return store
+
+
+def data_file(store: OfflineStore, market: SyntheticMarket, k: int = 0) -> Path:
+    (path,) = (store.root / "bars" / f"session={market.sessions[k].date}").glob("data-*.parquet")
+    return path
+
+
+def first_ticks(market: SyntheticMarket, depth: bool = False) -> Ticks:
+    ticks = market.ticks[:20_000]
+    return ticks.with_depth() if depth else ticks
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
 
 
 def test_bars_and_ticks_come_back_bit_for_bit(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -40,17 +63,44 @@ def test_bars_and_ticks_come_back_bit_for_bit(store: OfflineStore, market: Synth
     assert store.market() == market.name
 
 
-def test_a_manifest_tells_digest_rows_source_and_market(store: OfflineStore, market: SyntheticMarket) -> None:
-    manifest = store.manifest("bars", market.sessions[0])
+def test_the_best_quote_comes_back_and_ticks_of_one_instant_keep_their_order(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    ticks = first_ticks(market, depth=True)
+    same_instant = dataclasses.replace(ticks, event_time_ns=np.full(len(ticks), ticks.event_time_ns[0]))
+    store.write_ticks(market.tick_session, market.universe, same_instant, market.name)
+    assert store.read_ticks(market.tick_session).digest() == same_instant.digest()
+
+
+def test_a_session_without_rows_comes_back_empty(store: OfflineStore, market: SyntheticMarket) -> None:
+    store.write_bars(market.sessions[0], market.universe, market.bars[0][:0], market.name)
+    store.write_ticks(market.tick_session, market.universe, market.ticks[:0], market.name)
+    assert len(store.read_bars(market.sessions[:1])) == len(store.read_ticks(market.tick_session)) == 0
+
+
+def test_a_manifest_tells_what_is_there_and_where_it_comes_from(store: OfflineStore, market: SyntheticMarket) -> None:
+    session = market.sessions[0]
+    store.write_bars(session, market.universe, market.bars[0], ["a.csv", "b.csv"], bar_source="ticks")
+    manifest = store.manifest("bars", session)
     assert manifest["rows"] == len(market.bars[0])
-    assert manifest["source"] == manifest["market"] == market.name
-    assert manifest["session"] == market.sessions[0].date.isoformat()
-    again = store.write_bars(market.sessions[0], market.universe, market.bars[0], market.name)
-    assert again == manifest["digest"]
+    assert manifest["sources"] == ["a.csv", "b.csv"]
+    assert (manifest["bar_source"], manifest["bar_clock"]) == ("ticks", "time:60s")
+    assert manifest["market"] == market.name
+    assert manifest["session"] == session.date.isoformat()
+    assert manifest["columns"]["close"] == "float64"
+    assert manifest["code_version"]
+    store.write_bars(session, market.universe, market.bars[0], "x", clock=BarClock("session"))
+    assert store.manifest("bars", session)["bar_clock"] == "session"
 
 
-def test_nothing_is_left_beside_the_files(store: OfflineStore) -> None:
-    assert not [path for path in store.root.rglob("*") if path.name.endswith(".tmp")]
+def test_the_same_rows_in_any_order_are_not_written_again(store: OfflineStore, market: SyntheticMarket) -> None:
+    folder = data_file(store, market).parent
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    digest = store.manifest("bars", market.sessions[0])["digest"]
+    backwards = market.bars[0][np.arange(len(market.bars[0]))[::-1]]
+    again = store.write_bars(market.sessions[0], market.universe, backwards, market.name, bar_source="ticks")
+    assert again == digest
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_a_universe_that_grows_keeps_the_old_files_right(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -63,24 +113,132 @@ def test_a_universe_that_grows_keeps_the_old_files_right(store: OfflineStore, ma
     assert np.array_equal(store.read_bars(market.sessions[:1]).close, market.bars[0].close)
 
 
+# --- some instruments only -------------------------------------------------------------------------------------------
+
+
+class RowGroups:
+    """Counts the rows that are decoded from Parquet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = self.groups = 0
+        read = pq.ParquetFile.read_row_groups
+
+        def counted(file: pq.ParquetFile, groups: list[int], **settings: object) -> object:
+            table = read(file, groups, **settings)
+            self.rows, self.groups = self.rows + len(table), self.groups + len(groups)
+            return table
+
+        monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
+
+
+def test_a_few_instruments_are_read_without_the_others(
+    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_ticks(market.tick_session, market.universe, market.ticks, market.name)
+    read = RowGroups(monkeypatch)
+    symbols = ["SYN003", "SYN017"]
+    wanted = [market.universe.index_of_symbol[s] for s in symbols]
+    bars = store.read_bars(market.sessions[:1], symbols)
+    assert bars.digest() == market.bars[0][np.isin(market.bars[0].instrument, wanted)].digest()
+    assert 0 < read.groups <= 2
+    assert read.rows < len(market.bars[0])
+    read.rows = 0
+    ticks = store.read_ticks(market.tick_session, symbols)
+    assert ticks.digest() == market.ticks[np.isin(market.ticks.instrument, wanted)].digest()
+    assert read.rows == len(ticks)  # an instrument's ticks are a row group of their own
+
+
+def test_a_damaged_row_group_is_refused_by_those_who_read_it(store: OfflineStore, market: SyntheticMarket) -> None:
+    path = data_file(store, market)
+    with pq.ParquetFile(path) as file:
+        first, last = file.metadata.row_group(0), file.metadata.row_group(file.num_row_groups - 1)
+        damaged = last.column(6).data_page_offset + last.column(6).total_compressed_size // 2
+        tokens = [file.metadata.row_group(0).column(0).statistics.min, last.column(0).statistics.max]
+    assert first.num_rows < len(market.bars[0])
+    content = bytearray(path.read_bytes())
+    content[damaged] ^= 0xFF
+    path.write_bytes(bytes(content))
+    undamaged, hit = (
+        next(i.symbol for i in market.universe.instruments if i.instrument_token == token) for token in tokens
+    )
+    with pytest.raises(UnreadableFile, match="materialise this session again"):
+        store.read_bars(market.sessions[:1], [hit])
+    assert len(store.read_bars(market.sessions[:1], [undamaged])) == 375
+
+
+def test_an_unknown_symbol_is_refused_with_near_ones(store: OfflineStore, market: SyntheticMarket) -> None:
+    with pytest.raises(UnknownInstrument, match="SYN003"):
+        store.read_bars(market.sessions, ["syn_003"])
+    with pytest.raises(UnknownInstrument, match="30 others"):
+        store.read_bars(market.sessions, ["RELIANCE"])
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
 def test_generated_and_real_data_never_share_a_store(store: OfflineStore, market: SyntheticMarket) -> None:
     with pytest.raises(MarketDataError, match="another directory"):
         store.write_universe(market.universe, "NSE")
 
 
 def test_a_changed_file_is_refused(store: OfflineStore, market: SyntheticMarket) -> None:
-    path = store.root / "bars" / f"session={market.sessions[0].date}" / "data.parquet"
-    frame = pd.read_parquet(path)
-    frame.loc[3, "close"] += 0.05
-    frame.to_parquet(path, index=False)
-    with pytest.raises(UnreadableFile, match="materialise"):
+    path = data_file(store, market)
+    table = pq.read_table(path, partitioning=None)
+    close = table["close"].to_numpy().copy()
+    close[3] += 0.05
+    at = table.column_names.index("close")
+    pq.write_table(table.set_column(at, table.schema.field("close"), [close]), path, row_group_size=4125)
+    with pytest.raises(UnreadableFile, match=r"not what its manifest says.*materialise"):
         store.read_bars(market.sessions)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: t.drop_columns(["imbalance"]), "missing imbalance"),
+        (lambda t: t.rename_columns([*t.column_names[:-1], "depth"]), "missing imbalance; unknown depth"),
+        (lambda t: t.set_column(7, "volume", t["volume"].cast("double")), "volume is float64, not int64"),
+        (lambda t: t.select(t.column_names[::-1]), "another order"),
+    ],
+)
+def test_a_file_of_other_columns_is_refused_with_file_and_column(
+    store: OfflineStore, market: SyntheticMarket, change: object, named: str
+) -> None:
+    path = data_file(store, market)
+    pq.write_table(change(pq.read_table(path, partitioning=None)), path)  # type: ignore[operator]
+    with pytest.raises(UnreadableFile, match=named) as refused:
+        store.read_bars(market.sessions)
+    assert str(path) in str(refused.value)
+    assert "materialise" in str(refused.value)
+
+
+def test_bars_of_other_types_are_refused_on_writing(store: OfflineStore, market: SyntheticMarket) -> None:
+    bars = dataclasses.replace(market.bars[0], volume=market.bars[0].volume.astype(np.float64))
+    with pytest.raises(MarketDataError, match="volume is float64, not int64"):
+        store.write_bars(market.sessions[0], market.universe, bars, market.name)
+
+
+def test_a_bar_twice_or_outside_its_session_or_ticks_out_of_order_are_refused(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    session, bars = market.sessions[0], market.bars[0]
+    twice = bars[np.sort(np.append(np.arange(len(bars)), 40))]
+    with pytest.raises(MarketDataError, match="rows 40 and 41"):
+        store.write_bars(session, market.universe, twice, market.name)
+    with pytest.raises(MarketDataError, match="outside the session"):
+        store.write_bars(market.sessions[1], market.universe, bars, market.name)
+    ticks = first_ticks(market)
+    with pytest.raises(MarketDataError, match="tick 1 "):
+        store.write_ticks(market.tick_session, market.universe, ticks[np.arange(10)[::-1]], market.name)
+
+
 def test_a_truncated_or_missing_file_is_refused(store: OfflineStore, market: SyntheticMarket) -> None:
-    path = store.root / "bars" / f"session={market.sessions[0].date}" / "data.parquet"
+    path = data_file(store, market)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UnreadableFile, match="materialise"):
+        store.read_bars(market.sessions)
+    path.unlink()
+    with pytest.raises(UnreadableFile, match="is gone"):
         store.read_bars(market.sessions)
     with pytest.raises(UnreadableFile, match="holds bars of 3 sessions"):
         store.read_bars([market.tick_session])
@@ -88,78 +246,144 @@ def test_a_truncated_or_missing_file_is_refused(store: OfflineStore, market: Syn
         OfflineStore(store.root / "empty").universe()
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"format": 1}', b'{"format": 2}'])
+def test_a_damaged_or_older_manifest_is_refused(store: OfflineStore, market: SyntheticMarket, content: bytes) -> None:
+    path = data_file(store, market).parent / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=r"manifest\.json"):
+        store.read_bars(market.sessions)
+    store.write_bars(market.sessions[0], market.universe, market.bars[0], market.name)
+    assert store.read_bars(market.sessions).digest() == Bars.concatenate(market.bars).digest()
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_beside_the_files(store: OfflineStore) -> None:
+    assert not [path for path in store.root.rglob("*") if path.name.endswith(".tmp")]
+    assert store.leftovers() == ()
+
+
+@pytest.mark.parametrize("first_time", [True, False])
+def test_a_crash_between_data_and_manifest_is_seen_and_healed_by_writing_again(
+    market: SyntheticMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_time: bool
+) -> None:
+    store, session = OfflineStore(tmp_path), market.sessions[0]
+    if not first_time:
+        store.write_bars(session, market.universe, market.bars[0], market.name)
+    higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+
+    def killed(path: Path, document: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(session_files, "_replace_json", killed)
+        store.write_bars(session, market.universe, higher, market.name)
+    (left,) = store.leftovers()
+    assert left.name.startswith("data-")
+    if first_time:
+        assert store.sessions() == ()
+    else:  # readers go on seeing what was there
+        assert store.read_bars([session]).digest() == market.bars[0].digest()
+    store.write_bars(session, market.universe, higher, market.name)
+    assert store.leftovers() == ()
+    assert store.read_bars([session]).digest() == higher.digest()
+
+
+def test_damaged_data_is_healed_by_writing_the_same_again(store: OfflineStore, market: SyntheticMarket) -> None:
+    path = data_file(store, market)
+    path.write_bytes(path.read_bytes()[:-50])
+    store.write_bars(market.sessions[0], market.universe, market.bars[0], market.name)
+    assert store.read_bars(market.sessions[:1]).digest() == market.bars[0].digest()
+
+
+def test_a_reader_whose_file_was_just_replaced_looks_again(
+    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = market.sessions[0]
+    old = store.manifest("bars", session)
+    higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+    store.write_bars(session, market.universe, higher, market.name)
+    real, answers = session_files.read_json, [old]
+    monkeypatch.setattr(
+        session_files, "read_json", lambda path: answers.pop() if "session=" in str(path) and answers else real(path)
+    )
+    assert store.read_bars([session]).digest() == higher.digest()
+
+
+# --- sessions that go ------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_a_corrected_source_lost_can_be_removed(store: OfflineStore, market: SyntheticMarket) -> None:
+    first, second, third = market.sessions
+    store.write_features(first, SCHEMA, *store.compute_features(first, SCHEMA))
+    assert store.keep_only("bars", [second, third.date]) == (first.date,)
+    assert store.sessions() == (second, third)
+    assert not store.feature_file(SCHEMA, first).exists
+    store.drop_session("bars", second)
+    assert store.sessions() == (third,)
+    assert [p.name for p in (store.root / "bars").iterdir()] == [f"session={third.date}"]
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
 def test_features_come_back_and_are_refused_once_their_bars_changed(
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
-    session, bars = market.sessions[0], market.bars[0]
-    rows, warm = feature_table(bars, SCHEMA, 3)
+    session = market.sessions[0]
+    bars, rows, warm = store.compute_features(session, SCHEMA)
     store.write_features(session, SCHEMA, bars, rows, warm)
     read_bars, read_rows, read_warm = store.read_features(session, SCHEMA)
-    assert read_bars.digest() == bars.digest()
+    assert read_bars.digest() == bars.digest() == market.bars[0].digest()
     assert np.array_equal(read_rows.view(np.int64), rows.view(np.int64))
     assert np.array_equal(read_warm, warm)
     higher = dataclasses.replace(bars, close=bars.high.copy())
     store.write_bars(session, market.universe, higher, market.name)
-    with pytest.raises(MarketDataError, match="materialise features"):
+    with pytest.raises(StaleFeatures, match=f"bars of {session.date}.*materialise features"):
         store.read_features(session, SCHEMA)
+
+
+def test_features_of_some_instruments_are_those_of_all(store: OfflineStore, market: SyntheticMarket) -> None:
+    session = market.sessions[1]
+    bars, rows, warm = store.compute_features(session, SCHEMA)
+    store.write_features(session, SCHEMA, bars, rows, warm)
+    symbols = ["SYN021", "SYN002"]
+    mine = np.isin(bars.instrument, [market.universe.index_of_symbol[s] for s in symbols])
+    for some in (store.read_features(session, SCHEMA, symbols), store.compute_features(session, SCHEMA, symbols)):
+        assert some[0].digest() == bars[mine].digest()
+        assert np.array_equal(some[1].view(np.int64), rows[mine].view(np.int64))
+        assert np.array_equal(some[2], warm[mine])
+
+
+def test_features_that_were_never_written_name_what_there_is(store: OfflineStore, market: SyntheticMarket) -> None:
+    session = market.sessions[0]
+    store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
+    with pytest.raises(UnreadableFile, match=f"schema={SCHEMA.hash[:16]}.*materialise features"):
+        store.read_features(session, feature_schema(["rsi"], 1))
+
+
+@pytest.mark.parametrize("name", ["feature_schema_hash", "market_index"])
+def test_features_of_another_schema_or_index_are_refused(
+    store: OfflineStore, market: SyntheticMarket, name: str
+) -> None:
+    session = market.sessions[0]
+    store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
+    path = store.feature_file(SCHEMA, session).folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: "another"}))
+    with pytest.raises(StaleFeatures, match=f"another {name}.*materialise features"):
+        store.read_features(session, SCHEMA)
+
+
+def test_features_of_other_bars_are_not_written(store: OfflineStore, market: SyntheticMarket) -> None:
+    bars, rows, warm = store.compute_features(market.sessions[0], SCHEMA)
+    higher = dataclasses.replace(bars, close=bars.high.copy())
+    with pytest.raises(MarketDataError, match="compute_features"):
+        store.write_features(market.sessions[0], SCHEMA, higher, rows, warm)
+    with pytest.raises(MarketDataError, match="compute_features"):
+        store.write_features(market.sessions[0], SCHEMA, bars[1:], rows[1:], warm[1:])
 
 
 def test_quarantine_is_kept_with_its_reasons(store: OfflineStore) -> None:
     path = store.write_quarantine("bars", pd.DataFrame({"row": [3], "reason": ["off_grid"], "close": [None]}))
     assert pd.read_parquet(path)[["row", "reason"]].to_numpy().tolist() == [[3, "off_grid"]]
-
-
-def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, market: SyntheticMarket) -> None:
-    frame = training_frame(store, market.sessions, SCHEMA, 10)
-    bars = Bars.concatenate(market.bars)
-    rows, warm = feature_table(bars, SCHEMA, 3)
-    returns, label_end_ns = forward_return(bars, 10, 3)
-    kept = warm & np.isfinite(returns)
-    assert np.array_equal(frame.X, rows[kept])
-    assert np.array_equal(frame.forward_return, returns[kept])
-    assert np.array_equal(frame.label_end_ns, label_end_ns[kept])
-    assert np.array_equal(frame.decision_ns, bars.end_ns[kept])
-    assert (frame.label_end_ns > frame.decision_ns).all()
-    assert (frame.start_ns, frame.end_ns) == (market.sessions[0].open_ns, market.sessions[-1].close_ns)
-    assert frame.market.startswith("SYNTHETIC")
-    assert len(frame) == kept.sum()
-
-
-def test_an_index_is_not_trained_on(market: SyntheticMarket, tmp_path: Path) -> None:
-    first = market.universe.instruments[0].model_copy(update={"tradable": False})
-    universe = Universe(instruments=(first, *market.universe.instruments[1:]))
-    store = OfflineStore(tmp_path)
-    store.write_bars(market.sessions[0], universe, market.bars[0], market.name)
-    assert set(training_frame(store, store.sessions(), SCHEMA, 10).instrument) == {1, 2}
-
-
-def test_the_frame_digest_follows_data_schema_label_and_sessions(store: OfflineStore, market: SyntheticMarket) -> None:
-    digests = [
-        training_frame(store, market.sessions, SCHEMA, 10).digest,
-        training_frame(store, market.sessions, SCHEMA, 5).digest,
-        training_frame(store, market.sessions[:2], SCHEMA, 10).digest,
-        training_frame(store, market.sessions, feature_schema(["rsi"], 1), 10).digest,
-    ]
-    assert training_frame(store, list(reversed(market.sessions)), SCHEMA, 10).digest == digests[0]
-    bars = market.bars[0]
-    volume = bars.volume.copy()
-    volume[0] += 1  # not in any warm row, and still data it was made from
-    store.write_bars(market.sessions[0], market.universe, dataclasses.replace(bars, volume=volume), market.name)
-    digests.append(training_frame(store, market.sessions, SCHEMA, 10).digest)
-    assert len(set(digests)) == 5
-
-
-def test_bars_on_another_clock_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
-    with pytest.raises(MarketDataError, match="time:300s"):
-        training_frame(store, market.sessions, feature_schema(None, 5), 10)
-    session = market.sessions[0]
-    five = aggregate_bars(market.bars[0], session, 3, BarClock.minutes(5))
-    store.write_bars(session, market.universe, five, market.name)
-    assert len(training_frame(store, [session], feature_schema(None, 5), 3)) == 3 * (75 - 29 - 3)
-
-
-def test_no_sessions_or_no_rows_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
-    with pytest.raises(MarketDataError, match="no session"):
-        training_frame(store, [], SCHEMA, 10)
-    with pytest.raises(MarketDataError, match="shorten the horizon"):
-        training_frame(store, market.sessions, SCHEMA, 374)

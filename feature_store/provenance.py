@@ -1,4 +1,4 @@
-"""Which code made a model."""
+"""Which code made a file or a model."""
 
 from __future__ import annotations
 
