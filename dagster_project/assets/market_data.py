@@ -9,8 +9,8 @@ from dagster_project.failures import told_to_people
 from dagster_project.market import (
     Arrival,
     bring_in,
-    end_partition,
     first_partition,
+    generated_dates,
     keep,
     replayed_session,
     session_bars,
@@ -19,7 +19,7 @@ from dagster_project.market import (
 from dagster_project.plots import column_plot, line_plot
 from dagster_project.resources import OfflineStoreResource
 from feature_store.clocks import BarClock
-from feature_store.market import MarketDataError, ist_text
+from feature_store.market import IST, MarketDataError, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
 GROUP: Final = "market"
 MARKET_DAY: Final = "market_day"
+_DAY: Final = dt.timedelta(days=1)
 _AUDITED_INSTRUMENTS: Final = 20  # indices come first; more take longer and show no more
 
 
 def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
     """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
-    end = end_partition(settings.market)
+    generated = generated_dates(settings.market) if settings.market.source == "synthetic" else ()
+    first, end = first_partition(settings.market, settings.store_root), generated[-1] + _DAY if generated else None
+    span = (first + k * _DAY for k in range((end - first).days if end is not None else 0))
     return dg.DailyPartitionsDefinition(
-        start_date=first_partition(settings.market, settings.store_root).isoformat(),
+        start_date=first.isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
-        # A generated market never has a weekend; an exchange sometimes opens on one.
-        exclusions=["0 0 * * 0,6"] if end is not None else None,
+        # a day without a session would wait for ever as a missing one
+        exclusions=[dt.datetime.combine(day, dt.time(), IST) for day in span if day not in generated] or None,
         # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
         # lie in the future.
         end_offset=1 if end is None else max(1, (end - today).days),
@@ -146,7 +149,7 @@ def bars(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Put every session that came in on the desk's clock."""
-    from dagster_project.market import source_store
+    from dagster_project.market import bar_source_of, source_store
 
     store = offline.store()
     with told_to_people(MarketDataError):
@@ -155,7 +158,7 @@ def bars(
         rows = []
         for date in sorted(days):
             built = session_bars(store, days[date], settings.market.bar_minutes)
-            store.write_bars(days[date], universe, built, name)
+            store.write_bars(days[date], universe, built, name, bar_source=bar_source_of(store, days[date]))
             rows.append(len(built))
         digest = store.digest(tuple(days.values()))
     return dg.MaterializeResult(
