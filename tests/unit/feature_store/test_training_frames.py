@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from feature_store.bars import aggregate_bars
+from feature_store.clocks import BarClock
 from feature_store.features import feature_schema
 from feature_store.labels import ForwardReturn, forward_return
-from feature_store.market import MINUTE_NS, Bars, MarketDataError, Universe, UnknownInstrument
+from feature_store.market import Bars, MarketDataError, Universe, UnknownInstrument
 from feature_store.offline import OfflineStore
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 from feature_store.training_frames import TrainingFrame, training_frame
@@ -201,7 +202,7 @@ def test_bars_on_another_clock_are_refused(store: OfflineStore, market: Syntheti
     with pytest.raises(MarketDataError, match="time:300s"):
         whole(store, schema=feature_schema(None, 5))
     for session, bars in zip(market.sessions, market.bars, strict=True):
-        store.write_bars(session, market.universe, aggregate_bars(bars, session, 3, 5 * MINUTE_NS), market.name)
+        store.write_bars(session, market.universe, aggregate_bars(bars, session, 3, BarClock.minutes(5)), market.name)
     assert len(whole(store, schema=feature_schema(None, 5), label=ForwardReturn(3))) > 0
 
 
