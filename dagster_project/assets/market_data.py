@@ -8,9 +8,10 @@ import dagster as dg
 from dagster_project.failures import told_to_people
 from dagster_project.market import (
     Arrival,
+    bar_source_of,
     bring_in,
-    end_partition,
     first_partition,
+    generated_dates,
     keep,
     replayed_session,
     session_bars,
@@ -19,7 +20,7 @@ from dagster_project.market import (
 from dagster_project.plots import column_plot, line_plot
 from dagster_project.resources import OfflineStoreResource
 from feature_store.clocks import BarClock
-from feature_store.market import MarketDataError, ist_text
+from feature_store.market import IST, MarketDataError, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,18 +30,21 @@ if TYPE_CHECKING:
 
 GROUP: Final = "market"
 MARKET_DAY: Final = "market_day"
+_DAY: Final = dt.timedelta(days=1)
 _AUDITED_INSTRUMENTS: Final = 20  # indices come first; more take longer and show no more
 
 
 def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
     """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
-    end = end_partition(settings.market)
+    generated = generated_dates(settings.market) if settings.market.source == "synthetic" else ()
+    first, end = first_partition(settings.market, settings.store_root), generated[-1] + _DAY if generated else None
+    span = (first + k * _DAY for k in range((end - first).days if end is not None else 0))
     return dg.DailyPartitionsDefinition(
-        start_date=first_partition(settings.market, settings.store_root).isoformat(),
+        start_date=first.isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
-        # A generated market never has a weekend; an exchange sometimes opens on one.
-        exclusions=["0 0 * * 0,6"] if end is not None else None,
+        # a day without a session would wait for ever as a missing one
+        exclusions=[dt.datetime.combine(day, dt.time(), IST) for day in span if day not in generated] or None,
         # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
         # lie in the future.
         end_offset=1 if end is None else max(1, (end - today).days),
@@ -64,7 +68,7 @@ def market_data(
         arrival = bring_in(settings.market)
         if not arrival.sessions:
             raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
-        keep(arrival, store)
+        gone = keep(arrival, store, whole=True)
     for session in arrival.sessions:
         context.log_event(
             dg.AssetMaterialization(MARKET_DAY, partition=session.date.isoformat(), metadata=_day(arrival, session))
@@ -82,6 +86,7 @@ def market_data(
             "ticks": sum(ticks for _, ticks in rows),
             "tick_sessions": [session.date.isoformat() for session in arrival.ticks],
             "universe_digest": store.universe().digest,
+            "sessions_removed": [date.isoformat() for date in gone],
             "quarantined": arrival.quarantined or "nothing",
             "quarantined_rows": sum(arrival.quarantined.values()),
             "offline_store": dg.MetadataValue.path(str(store.root)),
@@ -155,8 +160,11 @@ def bars(
         rows = []
         for date in sorted(days):
             built = session_bars(store, days[date], settings.market.bar_minutes)
-            store.write_bars(days[date], universe, built, name)
+            made_of = bar_source_of(store, days[date])
+            clock = BarClock.minutes(settings.market.bar_minutes)
+            store.write_bars(days[date], universe, built, name, bar_source=made_of, clock=clock)
             rows.append(len(built))
+        gone = store.keep_only("bars", days)
         digest = store.digest(tuple(days.values()))
     return dg.MaterializeResult(
         metadata={
@@ -165,6 +173,7 @@ def bars(
             "sessions": len(rows),
             "instruments": len(universe),
             "dagster/row_count": sum(rows),
+            "sessions_removed": [date.isoformat() for date in gone],
             "digest": digest,
             "bars_per_session": dg.MetadataValue.md(column_plot(rows[-24:], "Bars per session, the last 24 sessions")),
         },
@@ -182,14 +191,15 @@ def features(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
+    from feature_store.feature_files import computed
+
     store, schema = offline.store(), schema_of(settings)
     rows = warm_rows = 0
     with told_to_people(MarketDataError):
         sessions = store.sessions("bars")
-        for session in sessions:
-            table, values, warm = store.compute_features(session, schema)
-            store.write_features(session, schema, table, values, warm)
-            rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
+        for session, found in zip(sessions, computed(store, sessions, schema), strict=True):
+            store.write_features(session, schema, found)
+            rows, warm_rows = rows + len(found.bars), warm_rows + int(found.warm.sum())
     return dg.MaterializeResult(
         metadata={
             "market": store.market() or "",
