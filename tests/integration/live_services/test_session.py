@@ -72,6 +72,9 @@ def test_a_session_in_which_processes_are_killed_is_the_same_session(open_desk: 
         assert all(desk.pid_of(program) != pid for program, pid in others.items())
         log = desk.log()
         desk.assert_market_is_whole()
+        measured = [event for event in desk.events(PAPER.feature_skew) if isinstance(event, FeatureSkewMeasured)]
+        assert sum(event.rows_equal for event in measured) > 0
+        assert sum(event.rows_different + event.rows_unverified for event in measured) == 0
     assert_said_the_same(log, reference)
     for topic in TRADING:
         ids = [event.event_id for event in events(log[topic.name])]
