@@ -23,6 +23,7 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from feature_store.features import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels import ForwardReturn
 from feature_store.market import Session, Ticks
 from feature_store.offline import OfflineStore
@@ -36,7 +37,6 @@ from live_services.domain.topics import MARKET_TICKS, MODELS_LOADED, MODELS_REFU
 from live_services.services.market_feed import Replay, last_watermarks, load_replay
 from live_services.settings import Settings, load_settings
 from live_services.stack import Stack, create_topics, environment
-from live_services.strategy_features import training_schema
 from live_services.supervision import SERVICES
 from models_registry.gates import SkillLimits, skill_gate
 from models_registry.ledger import PromotionLedger
@@ -113,7 +113,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
             store.write_bars(session, made.universe, bars, made.name)
         store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
-        frame = store.training_frame(None, first, last, training_schema(self.settings), ForwardReturn(10))
+        frame = store.training_frame(None, first, last, feature_schema(MOMENTUM_FEATURES, 1), ForwardReturn(10))
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
@@ -125,7 +125,9 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
                 trained,
                 frame,
                 packed,
-                skill_gate(trained, agreement, market=frame.market, limits=asked),
+                skill_gate(
+                    trained, agreement, market=frame.market, bar_source="ticks", trades_on="ticks", limits=asked
+                ),
                 model_name=MODEL,
                 git_commit="tests",
                 created_by="tests",
