@@ -27,6 +27,8 @@ from feature_store.joins import point_in_time_join
 from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.offline import OfflineStore
+from feature_store.online import OnlineStore
+from feature_store.online_blocks import Block
 from feature_store.synthetic import synthetic_market
 from live_services.embedded import embedded_valkey
 
