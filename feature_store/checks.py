@@ -166,6 +166,8 @@ def audit(
         subject = _Compiled(features, universe, actions, declared)
     else:
         subject = _OnFrames(dict(features), warm_up)
+    if len(bars) == 0:
+        return AuditReport(subject.names, 0, {"any": 0}, (), subject.names)
     run = _Audit(subject, bars, universe, np.random.default_rng(seed), cuts, edges)
     for guard, compare in run.guards().items():
         if progress is not None:
@@ -412,8 +414,7 @@ class _Audit:
     # --- the rest ---
 
     def _random_cuts(self) -> list[int]:
-        most = max(len(self._bars) - 1, 1)
-        return sorted({int(cut) for cut in self._rng.integers(1, most + 1, self._cuts)})
+        return sorted({int(cut) for cut in self._rng.integers(1, max(len(self._bars), 2), self._cuts)})
 
     def _random_ends(self) -> list[int]:
         return [*_random_ends(self._rng, len(self._bars), 3 * len(self._universe))]

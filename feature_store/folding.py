@@ -34,7 +34,8 @@ class BarFolder:
     n_instruments : int
         Length of the universe.
     clock : BarClock
-        A time clock, counted from 09:15 IST and ended by 15:30, or ``session``.
+        A time clock, counted from 09:15 IST and ended by 15:30, or ``session``. Bars of an evening session (muhurat)
+        go on in the same count.
     """
 
     def __init__(self, n_instruments: int, clock: BarClock) -> None:
@@ -147,7 +148,7 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         opening = midnight + _OPEN_NS
         longer_start = opening + (start - opening) // bar_ns * bar_ns
         longer_end = longer_start + bar_ns
-        if longer_start < midnight + _CLOSE_NS < longer_end:
+        if longer_start < midnight + _CLOSE_NS < longer_end and start < midnight + _CLOSE_NS:
             longer_end = midnight + _CLOSE_NS
         if left_out[i] == _NONE:
             left_out[i] = 0 if start == longer_start else longer_start

@@ -19,7 +19,6 @@ import platformdirs
 from numba import boolean, float64, int32, int64, njit
 from numpy.typing import NDArray
 
-from feature_store import library, window
 from feature_store.library import DECLARED, FeatureSpec
 from feature_store.window import (
     ALPHA,
@@ -90,7 +89,9 @@ _SORTED_FROM = 8192
 _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
 
 SOURCE_DIGEST = hashlib.sha256(
-    b"".join(Path(str(module.__file__)).read_bytes() for module in (window, library)) + Path(__file__).read_bytes()
+    b"".join(
+        Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("window", "library", "kernels", "folding")
+    )
 ).hexdigest()
 """SHA-256 of the code that feature values come from."""
 
