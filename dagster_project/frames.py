@@ -93,8 +93,7 @@ def read_frame(path: Path) -> TrainingFrame:
 
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[_FACTS])
-    seconds = int(facts["bar_clock"].removeprefix("time:").removesuffix("s"))
-    schema = feature_schema(facts["names"], seconds // 60)
+    schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
         raise dg.Failure("The features have changed since the labels were made: materialise labels again.")
     if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:

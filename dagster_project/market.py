@@ -108,16 +108,33 @@ def source_store(store: OfflineStore) -> OfflineStore:
     return OfflineStore(store.root / "source")
 
 
-def keep(arrival: Arrival, store: OfflineStore) -> None:
-    """Write an arrival's sessions and its quarantine; what a session had before is replaced."""
+def keep(arrival: Arrival, store: OfflineStore, *, whole: bool = False) -> tuple[dt.date, ...]:
+    """Write an arrival's sessions and its quarantine; what a session had before is replaced.
+
+    A ``whole`` arrival is all that its source has: sessions that came from it earlier and are gone now are removed.
+    Gives their dates.
+    """
     source = source_store(store)
+    bar_source = "ticks" if arrival.name.startswith("SYNTHETIC") else "vendor"  # generated bars are those of its ticks
     for session, (universe, bars) in arrival.bars.items():
         store.write_universe(universe, arrival.name)
-        source.write_bars(session, universe, bars, arrival.name)
+        source.write_bars(session, universe, bars, arrival.name, bar_source=bar_source)
     for session, (universe, ticks) in arrival.ticks.items():
         store.write_ticks(session, universe, ticks, arrival.name)
     for kind, left_out in arrival.quarantine.items():
         store.write_quarantine(kind, left_out.rows)
+    if not whole:
+        return ()
+    gone = source.keep_only("bars", (session.date for session in arrival.bars), source=arrival.name)
+    return gone + store.keep_only("ticks", (session.date for session in arrival.ticks), source=arrival.name)
+
+
+def bar_source_of(store: OfflineStore, session: Session) -> str:
+    """Say what `session_bars` makes a session's bars from: ``ticks`` with our builder, or the source's own word."""
+    source = source_store(store)
+    if session not in source.sessions():
+        return "ticks"
+    return str(source.manifest("bars", session)["bar_source"])
 
 
 def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:

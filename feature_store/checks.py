@@ -443,8 +443,8 @@ class _Audit:
             self._note(int(k), int(at[first]), float(expected[first, k]), float(rows[first, k]))
 
     def never_seen(self) -> tuple[str, ...]:
-        seen = np.isfinite(self._rows).any(axis=0)
-        return tuple(name for name, there in zip(self._subject.names, seen, strict=True) if not there)
+        seen = np.isfinite(self._rows)
+        return tuple(name for k, name in enumerate(self._subject.names) if not seen[:, k].any())
 
     def _note(self, feature: int, row: int, expected: float, found: float) -> None:
         name = self._subject.names[feature]

@@ -17,7 +17,11 @@ _DAY_NS = 86_400_000_000_000
 
 @dataclass(frozen=True)
 class ForwardReturn:
-    """The return from the close of the decision bar to the close ``horizon_bars`` bars later in the same session."""
+    """The return from the close of the decision bar to the close ``horizon_bars`` bars later in the same session.
+
+    Bars are counted, not minutes: an instrument's own bars, so one that trades every third minute looks three times as
+    far ahead as one that trades in each. Nothing reaches over night.
+    """
 
     horizon_bars: int
 

@@ -6,9 +6,6 @@
 
 How a session's rows lie on disk, and what a crash leaves, is told in `feature_store.session_files`. Rows name
 instruments by token, so files outlive a change of the universe.
-
-    MarketDataError
-    └── StaleFeatures       stored feature rows whose bars, schema or actions have changed since
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,8 +28,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.clocks import BarClock
-from feature_store.features import FeatureSchema, feature_table
-from feature_store.layouts import LAYOUTS, Columns, TokenIndex, columns_of, feature_layout, in_order, table_of
+from feature_store.corporate_actions import CorporateActions
+from feature_store.feature_files import (
+    FeatureRows,
+    computed,
+    feature_file,
+    refuse_missing_or_stale,
+    stands_on,
+)
+from feature_store.features import FeatureSchema
+from feature_store.layouts import LAYOUTS, Columns, TokenIndex, columns_of, in_order, table_of
 from feature_store.market import (
     SECOND_NS,
     Bars,
@@ -44,20 +50,16 @@ from feature_store.market import (
     UnreadableFile,
 )
 from feature_store.provenance import code_commit
-from feature_store.session_files import SessionFile, read_json, replace
+from feature_store.session_files import SessionFile, date_of, dates_text, read_json, replace
 
 if TYPE_CHECKING:
     from feature_store.labels import ForwardReturn
-    from feature_store.training_frames import TrainingFrame
+    from feature_store.training_frames import MembershipTable, TrainingFrame
 
 Kind = Literal["bars", "ticks"]
 
 UNKNOWN_SOURCE = "unknown"
 """``bar_source`` of bars whose writer did not say whether they were built from ticks or came from a vendor."""
-
-
-class StaleFeatures(MarketDataError):
-    """Stored feature rows that are not what would be computed now."""
 
 
 class OfflineStore:
@@ -109,8 +111,11 @@ class OfflineStore:
         UnreadableFile
             If the store is empty.
         """
-        document = read_json(self.root / "universe.json")
-        return Universe(instruments=tuple(Instrument.model_validate(i) for i in document["instruments"]))
+        path = self.root / "universe.json"
+        if not path.exists():
+            raise UnreadableFile(f"{path} does not exist; write data to the store first")
+        written = path.stat()
+        return Universe.model_construct(instruments=_instruments(path, written.st_ino, written.st_mtime_ns))
 
     def tokens_of(self, symbols: Iterable[str] | None) -> NDArray[np.int64] | None:
         """Give the instrument tokens of symbols; None stands for every instrument.
@@ -136,6 +141,11 @@ class OfflineStore:
         """Give the sessions that have a file of a kind, in order."""
         manifests = sorted((self.root / kind).glob("session=*/manifest.json"))
         return tuple(_session_of(read_json(path)) for path in manifests)
+
+    def dates(self, kind: Kind = "bars") -> tuple[dt.date, ...]:
+        """Give the dates of the sessions of a kind, in order, without opening a file."""
+        names = (path.parent.name for path in (self.root / kind).glob("session=*/manifest.json"))
+        return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
 
     def write_bars(
         self,
@@ -249,13 +259,17 @@ class OfflineStore:
                 for folder in (self.root / "features").glob(f"schema=*/session={date_of(session)}"):
                     SessionFile(folder, LAYOUTS["bars"]).drop()
 
-    def keep_only(self, kind: Kind, sessions: Iterable[Session | dt.date]) -> tuple[dt.date, ...]:
+    def keep_only(
+        self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
+    ) -> tuple[dt.date, ...]:
         """Remove the sessions of a kind that are not among these; give their dates.
 
-        A corrected source may have lost a session: write what it has, then keep only that.
+        A corrected source may have lost a session: write what it has, then keep only that. With ``source``, sessions
+        that came from anywhere else stay.
         """
         kept = {date_of(session) for session in sessions}
-        gone = tuple(session.date for session in self.sessions(kind) if session.date not in kept)
+        strange = (date for date in self.dates(kind) if date not in kept)
+        gone = tuple(d for d in strange if source is None or source in self.manifest(kind, d)["sources"])
         for date in gone:
             self.drop_session(kind, date)
         return gone
@@ -263,132 +277,72 @@ class OfflineStore:
     # --- features -------------------------------------------------------------------------------------------------
 
     def compute_features(
-        self, session: Session | dt.date, schema: FeatureSchema, instruments: Iterable[str] | None = None
-    ) -> tuple[Bars, NDArray[np.float64], NDArray[np.bool_]]:
-        """Compute the feature rows of a session as a warm start would see them.
-
-        A fresh engine steps the bars of the ``schema.history_sessions`` sessions before it that the store has, then its
-        own; so the rows depend on those bars alone, and not on how far back the store reaches.
-
-        Returns
-        -------
-        bars : Bars
-            The session's, of the instruments asked for.
-        X : ndarray of float64, shape (n, n_features)
-        warm : ndarray of bool, shape (n,)
-        """
-        universe, tokens = self.universe(), self.tokens_of(instruments)
-        history = self.history(session, schema)
-        bars = self.read_bars([*history, session], _with_index(tokens, universe))
-        rows, warm = feature_table(bars, schema, universe)
-        mine = bars.start_ns >= int(self.manifest("bars", session)["open_ns"])
-        if tokens is not None:
-            mine &= np.isin(universe.tokens[bars.instrument], tokens)
-        return bars[mine], rows[mine], warm[mine]
+        self,
+        session: Session | dt.date,
+        schema: FeatureSchema,
+        instruments: Iterable[str] | None = None,
+        *,
+        actions: CorporateActions | None = None,
+    ) -> FeatureRows:
+        """Compute the feature rows of a session as a warm start would see them; see `feature_files.computed`."""
+        return next(computed(self, [session], schema, instruments, actions))
 
     def write_features(
-        self,
-        session: Session,
-        schema: FeatureSchema,
-        bars: Bars,
-        rows: NDArray[np.float64],
-        warm: NDArray[np.bool_],
+        self, session: Session, schema: FeatureSchema, rows: FeatureRows, *, actions: CorporateActions | None = None
     ) -> str:
-        """Write the feature rows of a session's bars, as `compute_features` gives them; give their digest.
+        """Write the feature rows of a session, as `compute_features` gives them; give their digest.
 
         Raises
         ------
         MarketDataError
-            If ``bars`` are not the session's bars in this store, indexed by its `universe`.
+            If their bars are not the session's bars in this store, indexed by its `universe`.
         """
-        universe = self.universe()
-        token = universe.tokens[bars.instrument]
-        stored, order = self.read_columns("bars", session), np.lexsort((bars.end_ns, token))
-        if not all(np.array_equal(c[order], stored[n], equal_nan=True) for n, c in columns_of(bars, universe).items()):
+        token = self.universe().tokens[rows.bars.instrument]
+        stored, order = self.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
+        given = columns_of(rows.bars, self.universe())
+        if not all(np.array_equal(column[order], stored[n], equal_nan=True) for n, column in given.items()):
             raise MarketDataError(
                 f"these are not the stored bars of {session.date}; compute features with compute_features"
             )
         columns = {
             "instrument_token": token,
-            "end_ns": bars.end_ns,
-            "warm": warm,
-            **{name: np.asarray(rows[:, k], dtype=np.float64) for k, name in enumerate(schema.names)},
+            "end_ns": rows.bars.end_ns,
+            "warm": rows.warm,
+            **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
         }
-        facts = {**self._facts(session), **self._stands_on(session, schema)}
         with self._writing():
-            return self.feature_file(schema, session).write(columns, facts)
+            return feature_file(self, schema, session).write(
+                columns, {**self._facts(session), **stands_on(self, session, schema, actions)}
+            )
 
     def read_features(
-        self, session: Session | dt.date, schema: FeatureSchema, instruments: Iterable[str] | None = None
-    ) -> tuple[Bars, NDArray[np.float64], NDArray[np.bool_]]:
-        """Read the feature rows of a session: its bars, ``X`` of shape ``(n, n_features)`` and warm.
+        self,
+        session: Session | dt.date,
+        schema: FeatureSchema,
+        instruments: Iterable[str] | None = None,
+        *,
+        actions: CorporateActions | None = None,
+    ) -> FeatureRows:
+        """Read the feature rows of a session, all or those of some instruments, without loading the others.
 
         Raises
         ------
-        UnreadableFile
-            If there are none, or the file is damaged.
+        MissingFeatures
+            If there are none of this schema.
         StaleFeatures
-            If the bars of the session or of its history, or what the schema computes, changed since they were written.
+            If the bars of the session or of its history, the actions, or what the schema computes, changed since.
+        UnreadableFile
+            If the file is damaged.
         """
-        file, tokens = self.feature_file(schema, session), self.tokens_of(instruments)
-        if not file.exists:
-            others = sorted(
-                path.parent.name for path in self.root.glob(f"features/schema=*/session={date_of(session)}")
-            )
-            raise UnreadableFile(
-                f"{file.folder} does not exist (there is {', '.join(others) or 'nothing'} of {date_of(session)}): "
-                "materialise features"
-            )
-        self.refuse_stale(session, schema)
-        columns = file.read(tokens)
+        refuse_missing_or_stale(self, session, schema, actions)
+        tokens = self.tokens_of(instruments)
+        columns = feature_file(self, schema, session).read(tokens)
         bars = table_of(Bars, self.read_columns("bars", session, tokens), TokenIndex(self.universe()))
         order = in_order(bars)
-        rows = np.column_stack([columns[name] for name in schema.names])[order]
-        return bars[order], rows, columns["warm"][order]
-
-    def refuse_stale(self, session: Session | dt.date, schema: FeatureSchema) -> None:
-        """Raise `StaleFeatures` if stored feature rows are not what would be computed now."""
-        held, now = self.feature_file(schema, session).manifest(), self._stands_on(session, schema)
-        if held.get("bars") != now["bars"]:
-            was = {tuple(pair) for pair in held.get("bars", ())}
-            changed = [date for date, digest in now["bars"] if (date, digest) not in was] or ["a session that is gone"]
-            raise StaleFeatures(
-                f"features of {date_of(session)} are older than the bars of {', '.join(changed)} that they stand on; "
-                "materialise features again"
-            )
-        changed = [name for name in now if held.get(name) != json.loads(json.dumps(now[name]))]
-        if changed:
-            raise StaleFeatures(
-                f"features of {date_of(session)} were computed with another {', '.join(changed)}; materialise features "
-                "again"
-            )
-
-    def history(self, session: Session | dt.date, schema: FeatureSchema) -> tuple[dt.date, ...]:
-        """Give the dates of the stored sessions before one that its features need, in order."""
-        names = (path.parent.name for path in (self.root / "bars").glob("session=*/manifest.json"))
-        dates = sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names)
-        before = [date for date in dates if date < date_of(session)]
-        return tuple(before[max(len(before) - history_sessions(schema), 0) :])
-
-    def feature_file(self, schema: FeatureSchema, session: Session | dt.date) -> SessionFile:
-        """Give the file that holds a session's rows of a schema, whether it exists or not."""
-        layout = feature_layout(schema.names)
-        return SessionFile(
-            self.root / "features" / f"schema={schema.hash[:16]}" / f"session={date_of(session)}", layout
-        )
-
-    def _stands_on(self, session: Session | dt.date, schema: FeatureSchema) -> dict[str, Any]:
-        universe = self.universe()
-        index = universe.market_index
-        return {
-            "bar_clock": schema.bar_clock,
-            "feature_schema_hash": schema.hash,
-            "schema": list(schema.columns()),
-            "market_index": None if index is None else universe.instruments[index].symbol,
-            "bars": [
-                [str(date_of(s)), self.manifest("bars", s)["digest"]] for s in (*self.history(session, schema), session)
-            ],
-        }
+        features = np.empty((len(bars), len(schema.names)))
+        for k, name in enumerate(schema.names):
+            features[:, k] = columns[name][order]
+        return FeatureRows(bars[order], features, columns["warm"][order])
 
     # --- training frames ------------------------------------------------------------------------------------------
 
@@ -399,11 +353,16 @@ class OfflineStore:
         end: dt.date,
         features: FeatureSchema,
         label: ForwardReturn,
+        *,
+        membership: MembershipTable | None = None,
+        actions: CorporateActions | None = None,
     ) -> TrainingFrame:
         """Give labelled feature rows of sessions, point-in-time correct; see `training_frames.training_frame`."""
         from feature_store.training_frames import training_frame
 
-        return training_frame(self, instruments, start, end, features=features, label=label)
+        return training_frame(
+            self, instruments, start, end, features=features, label=label, membership=membership, actions=actions
+        )
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -467,20 +426,10 @@ class OfflineStore:
             yield
 
 
-def history_sessions(schema: FeatureSchema) -> int:
-    """How many sessions before one its features need to be warm from its first bar."""
-    return int(getattr(schema, "history_sessions", 0))
-
-
-def date_of(session: Session | dt.date) -> dt.date:
-    """Give the date of a session, or the date itself."""
-    return session.date if isinstance(session, Session) else session
-
-
-def dates_text(sessions: Sequence[Session | dt.date]) -> str:
-    """Tell people how many sessions there are, and their first and last dates."""
-    dates = sorted(date_of(session) for session in sessions)
-    return f"{len(dates)} sessions, {dates[0]} to {dates[-1]}" if dates else "no sessions"
+@lru_cache(maxsize=16)
+def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[Instrument, ...]:
+    """Read and validate instruments once for each file that ever stood there."""
+    return tuple(Instrument.model_validate(i) for i in read_json(path)["instruments"])
 
 
 def _session_of(manifest: dict[str, Any]) -> Session:
@@ -496,12 +445,3 @@ def _near(symbol: str, known: Sequence[str]) -> str:
     upper = {name.upper(): name for name in known}
     near = difflib.get_close_matches(symbol.upper(), list(upper), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(upper[name] for name in near)}?" if near else f"it knows {len(known)} others"
-
-
-def _with_index(tokens: NDArray[np.int64] | None, universe: Universe) -> list[str] | None:
-    """Symbols of the tokens and of the market's index, the context of relative features."""
-    if tokens is None:
-        return None
-    places = {universe.index_of_token[int(token)] for token in tokens}
-    context = {universe.market_index} if universe.market_index is not None else set()
-    return [universe.instruments[place].symbol for place in sorted(places | context)]

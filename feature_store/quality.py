@@ -83,7 +83,7 @@ def missing_intervals(
     expected = missing = longest = 0
     example = ""
     for session, part in _by_session(bars, sessions):
-        absent = ~_presence(part, session, clock, _width(bars)).any(axis=1)
+        absent = np.asarray(~_presence(part, session, clock, _width(bars)).any(axis=1), dtype=np.bool_)
         expected, missing = expected + len(absent), missing + int(absent.sum())
         for begin, end in _runs(absent):
             if end - begin > longest:

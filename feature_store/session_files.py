@@ -11,6 +11,7 @@ which the data file's own metadata lists, so a few instruments are read, and ver
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.layouts import Columns, Layout, refuse_other_columns
-from feature_store.market import MarketDataError, UnreadableFile
+from feature_store.market import MarketDataError, Session, UnreadableFile
 
 FORMAT = 2
 """Raised when files of an older layout can no longer be read."""
@@ -215,6 +216,17 @@ def columns_digest(columns: Mapping[str, NDArray[Any]]) -> str:
         sha.update(f"{name}:{column.dtype.str};".encode())
         sha.update(np.ascontiguousarray(column).data)
     return sha.hexdigest()
+
+
+def date_of(session: Session | dt.date) -> dt.date:
+    """Give the date of a session, or the date itself."""
+    return session.date if isinstance(session, Session) else session
+
+
+def dates_text(sessions: Sequence[Session | dt.date]) -> str:
+    """Tell people how many sessions there are, and their first and last dates."""
+    dates = sorted(date_of(session) for session in sessions)
+    return f"{len(dates)} sessions, {dates[0]} to {dates[-1]}" if dates else "no sessions"
 
 
 def _replace_json(path: Path, document: Mapping[str, Any]) -> None:

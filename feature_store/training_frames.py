@@ -11,15 +11,18 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.corporate_actions import CorporateActions
+from feature_store.feature_files import FeatureRows, MissingFeatures, StaleFeatures, computed, history_of
 from feature_store.features import FeatureSchema
 from feature_store.market import Bars, MarketDataError, Session, Universe
-from feature_store.offline import StaleFeatures, dates_text
+from feature_store.session_files import dates_text
 
 if TYPE_CHECKING:
     from feature_store.labels import ForwardReturn
@@ -80,6 +83,7 @@ def training_frame(
     features: FeatureSchema,
     label: ForwardReturn,
     membership: MembershipTable | None = None,
+    actions: CorporateActions | None = None,
 ) -> TrainingFrame:
     """Make the training frame of the stored sessions of some days.
 
@@ -101,6 +105,9 @@ def training_frame(
         What the rows are asked to foretell.
     membership : MembershipTable, optional
         Leaves out rows of instruments that were no members of the traded universe at the decision.
+    actions : CorporateActions, optional
+        Splits and the like, which features live through at the ex-date as in live state. Labels need none: they end
+        inside their session.
 
     Raises
     ------
@@ -115,24 +122,31 @@ def training_frame(
     sessions = _sessions(store, start, end)
     manifests = [store.manifest("bars", session) for session in sessions]
     _refuse_other_clocks(manifests, features)
-    parts = [_session_rows(store, session, features, symbols) for session in sessions]
-    bars = Bars.concatenate([part[0] for part in parts])
-    warm = np.concatenate([part[2] for part in parts])
+    parts = _session_rows(store, sessions, features, symbols, actions)
+    bars = Bars.concatenate([part.bars for part in parts])
+    warm = np.concatenate([part.warm for part in parts])
     returns, label_end_ns = label.of(bars, len(universe))
     tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument]
     member = np.ones(len(bars), dtype=np.bool_)
     if membership is not None:
-        member = membership.mask(bars.instrument, bars.end_ns, universe)
+        member = membership.mask(bars.instrument, bars.start_ns, universe)
     usable = {"not_tradable": tradable, "not_member": member, "not_warm": warm, "no_label": np.isfinite(returns)}
     kept = np.logical_and.reduce(list(usable.values()))
-    rows, finite = _finite_rows([part[1] for part in parts], kept)
+    rows, finite = _finite_rows([part.X for part in parts], kept)
     left_out = _count(usable) | {"not_finite": int((~finite).sum())}
     kept[kept] = finite
     if not kept.any():
         raise _no_row(sessions, features, label, left_out, rows)
     columns = (rows[finite], returns[kept], bars.end_ns[kept], label_end_ns[kept], bars.instrument[kept])
-    read = sorted({*(s.date for s in sessions), *(d for s in sessions for d in store.history(s, features))})
-    asked = [store.digest(read), [str(s.date) for s in sessions], features.hash, label.name, symbols]
+    read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
+    asked = [
+        store.digest(read),
+        [str(s.date) for s in sessions],
+        features.hash,
+        label.name,
+        symbols,
+        (actions or CorporateActions.none()).digest,
+    ]
     return TrainingFrame(
         *columns,
         schema=features,
@@ -166,14 +180,20 @@ def _refuse_other_clocks(manifests: Sequence[dict[str, Any]], features: FeatureS
 
 
 def _session_rows(
-    store: OfflineStore, session: Session, features: FeatureSchema, symbols: Sequence[str] | None
-) -> tuple[Bars, NDArray[np.float64], NDArray[np.bool_]]:
-    if store.feature_file(features, session).exists:
-        try:
-            return store.read_features(session, features, symbols)
-        except StaleFeatures:
-            pass  # what is stale is computed anew, here; the store is for its owner to mend
-    return store.compute_features(session, features, symbols)
+    store: OfflineStore,
+    sessions: Sequence[Session],
+    features: FeatureSchema,
+    symbols: Sequence[str] | None,
+    actions: CorporateActions | None,
+) -> list[FeatureRows]:
+    found: dict[dt.date, FeatureRows] = {}
+    for session in sessions:
+        # what was never written, or is stale, is computed below; the store is for its owner to mend
+        with suppress(MissingFeatures, StaleFeatures):
+            found[session.date] = store.read_features(session, features, symbols, actions=actions)
+    rest = [session.date for session in sessions if session.date not in found]
+    found.update(zip(rest, computed(store, rest, features, symbols, actions), strict=True))
+    return [found[session.date] for session in sessions]
 
 
 def _finite_rows(

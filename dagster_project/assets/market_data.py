@@ -8,6 +8,7 @@ import dagster as dg
 from dagster_project.failures import told_to_people
 from dagster_project.market import (
     Arrival,
+    bar_source_of,
     bring_in,
     end_partition,
     first_partition,
@@ -64,7 +65,7 @@ def market_data(
         arrival = bring_in(settings.market)
         if not arrival.sessions:
             raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
-        keep(arrival, store)
+        gone = keep(arrival, store, whole=True)
     for session in arrival.sessions:
         context.log_event(
             dg.AssetMaterialization(MARKET_DAY, partition=session.date.isoformat(), metadata=_day(arrival, session))
@@ -82,6 +83,7 @@ def market_data(
             "ticks": sum(ticks for _, ticks in rows),
             "tick_sessions": [session.date.isoformat() for session in arrival.ticks],
             "universe_digest": store.universe().digest,
+            "sessions_removed": [date.isoformat() for date in gone],
             "quarantined": arrival.quarantined or "nothing",
             "quarantined_rows": sum(arrival.quarantined.values()),
             "offline_store": dg.MetadataValue.path(str(store.root)),
@@ -155,8 +157,11 @@ def bars(
         rows = []
         for date in sorted(days):
             built = session_bars(store, days[date], settings.market.bar_minutes)
-            store.write_bars(days[date], universe, built, name)
+            made_of = bar_source_of(store, days[date])
+            clock = BarClock.minutes(settings.market.bar_minutes)
+            store.write_bars(days[date], universe, built, name, bar_source=made_of, clock=clock)
             rows.append(len(built))
+        gone = store.keep_only("bars", days)
         digest = store.digest(tuple(days.values()))
     return dg.MaterializeResult(
         metadata={
@@ -165,6 +170,7 @@ def bars(
             "sessions": len(rows),
             "instruments": len(universe),
             "dagster/row_count": sum(rows),
+            "sessions_removed": [date.isoformat() for date in gone],
             "digest": digest,
             "bars_per_session": dg.MetadataValue.md(column_plot(rows[-24:], "Bars per session, the last 24 sessions")),
         },
@@ -182,14 +188,15 @@ def features(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.MaterializeResult[None]:
     """Compute every declared feature on every session."""
+    from feature_store.feature_files import computed
+
     store, schema = offline.store(), schema_of(settings)
     rows = warm_rows = 0
     with told_to_people(MarketDataError):
         sessions = store.sessions("bars")
-        for session in sessions:
-            table, values, warm = store.compute_features(session, schema)
-            store.write_features(session, schema, table, values, warm)
-            rows, warm_rows = rows + len(table), warm_rows + int(warm.sum())
+        for session, found in zip(sessions, computed(store, sessions, schema), strict=True):
+            store.write_features(session, schema, found)
+            rows, warm_rows = rows + len(found.bars), warm_rows + int(found.warm.sum())
     return dg.MaterializeResult(
         metadata={
             "market": store.market() or "",

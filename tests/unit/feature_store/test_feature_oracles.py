@@ -109,9 +109,7 @@ PANDAS: dict[str, tuple[Oracle, float]] = {
         FIXED_POINT,
     ),
     "donchian_position": (
-        lambda f: (
-            (f.close - f.low.rolling(20).min()) / (f.high.rolling(20).max() - f.low.rolling(20).min())
-        ),
+        lambda f: (f.close - f.low.rolling(20).min()) / (f.high.rolling(20).max() - f.low.rolling(20).min()),
         FIXED_POINT,
     ),
     "session_range_position": (

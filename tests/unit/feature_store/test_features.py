@@ -180,7 +180,9 @@ def test_the_decorator_adds_a_feature_and_declare_does_not(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("index", [-1, 3])
 @pytest.mark.parametrize("schema", [ALL, MIXED], ids=["one clock", "mixed"])
-def test_an_instrument_outside_the_universe_is_refused(market: FeatureMarket, index: int, schema: FeatureSchema) -> None:
+def test_an_instrument_outside_the_universe_is_refused(
+    market: FeatureMarket, index: int, schema: FeatureSchema
+) -> None:
     instrument = market.bars.instrument[:50].copy()
     instrument[20] = index
     with pytest.raises(UnknownInstrument, match="outside 0…2; build bars and FeatureEngine from the same universe"):

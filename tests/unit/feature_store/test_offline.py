@@ -9,7 +9,9 @@ import pytest
 
 from feature_store import session_files
 from feature_store.clocks import BarClock
-from feature_store.features import feature_schema
+from feature_store.corporate_actions import CorporateAction, CorporateActions
+from feature_store.feature_files import FeatureRows, StaleFeatures, computed, feature_file
+from feature_store.features import MOMENTUM_FEATURES, feature_schema, feature_table
 from feature_store.market import (
     Bars,
     Instrument,
@@ -19,16 +21,16 @@ from feature_store.market import (
     UnknownInstrument,
     UnreadableFile,
 )
-from feature_store.offline import OfflineStore, StaleFeatures
+from feature_store.offline import OfflineStore
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 
-SCHEMA = feature_schema(None, 1)
+SCHEMA = feature_schema(MOMENTUM_FEATURES, 1)
 N = 30  # enough instruments for more than one row group
 
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=N, sessions=3, seed=1)
+    return synthetic_market(instruments=N, sessions=4, seed=1, index=False)
 
 
 @pytest.fixture
@@ -240,7 +242,7 @@ def test_a_truncated_or_missing_file_is_refused(store: OfflineStore, market: Syn
     path.unlink()
     with pytest.raises(UnreadableFile, match="is gone"):
         store.read_bars(market.sessions)
-    with pytest.raises(UnreadableFile, match="holds bars of 3 sessions"):
+    with pytest.raises(UnreadableFile, match="holds bars of 4 sessions"):
         store.read_bars([market.tick_session])
     with pytest.raises(UnreadableFile, match="write data"):
         OfflineStore(store.root / "empty").universe()
@@ -315,50 +317,104 @@ def test_a_reader_whose_file_was_just_replaced_looks_again(
 
 
 def test_a_session_that_a_corrected_source_lost_can_be_removed(store: OfflineStore, market: SyntheticMarket) -> None:
-    first, second, third = market.sessions
-    store.write_features(first, SCHEMA, *store.compute_features(first, SCHEMA))
+    first, second, third = market.sessions[:3]
+    store.drop_session("bars", market.sessions[3])
+    store.write_features(first, SCHEMA, store.compute_features(first, SCHEMA))
     assert store.keep_only("bars", [second, third.date]) == (first.date,)
     assert store.sessions() == (second, third)
-    assert not store.feature_file(SCHEMA, first).exists
+    assert not feature_file(store, SCHEMA, first).exists
     store.drop_session("bars", second)
     assert store.sessions() == (third,)
     assert [p.name for p in (store.root / "bars").iterdir()] == [f"session={third.date}"]
 
 
+def test_only_what_came_from_a_source_goes_with_it(store: OfflineStore, market: SyntheticMarket) -> None:
+    first, second, third, fourth = market.sessions
+    store.write_bars(second, market.universe, market.bars[1], "recorder")
+    assert store.keep_only("bars", [third], source=market.name) == (first.date, fourth.date)
+    assert store.sessions() == (second, third)
+
+
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def test_features_come_back_and_are_refused_once_their_bars_changed(
+def write_features(store: OfflineStore, market: SyntheticMarket) -> list[FeatureRows]:
+    rows = list(computed(store, market.sessions, SCHEMA))
+    for session, found in zip(market.sessions, rows, strict=True):
+        store.write_features(session, SCHEMA, found)
+    return rows
+
+
+def same(left: FeatureRows, right: FeatureRows) -> bool:
+    return (
+        left.bars.digest() == right.bars.digest()
+        and left.X.tobytes() == right.X.tobytes()
+        and np.array_equal(left.warm, right.warm)
+    )
+
+
+def test_features_come_back_bit_for_bit_and_know_the_sessions_before(
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
-    session = market.sessions[0]
-    bars, rows, warm = store.compute_features(session, SCHEMA)
-    store.write_features(session, SCHEMA, bars, rows, warm)
-    read_bars, read_rows, read_warm = store.read_features(session, SCHEMA)
-    assert read_bars.digest() == bars.digest() == market.bars[0].digest()
-    assert np.array_equal(read_rows.view(np.int64), rows.view(np.int64))
-    assert np.array_equal(read_warm, warm)
-    higher = dataclasses.replace(bars, close=bars.high.copy())
-    store.write_bars(session, market.universe, higher, market.name)
-    with pytest.raises(StaleFeatures, match=f"bars of {session.date}.*materialise features"):
+    written = write_features(store, market)
+    for session, rows in zip(market.sessions, written, strict=True):
+        assert same(store.read_features(session, SCHEMA), rows)
+        assert same(store.compute_features(session, SCHEMA), rows)
+    assert written[0].bars.digest() == market.bars[0].digest()
+    whole, warm = feature_table(Bars.concatenate(market.bars), SCHEMA, market.universe)
+    last = len(market.bars[-1])
+    assert written[-1].X.tobytes() == whole[-last:].tobytes()
+    assert written[-1].warm[0] == warm[-last] == True  # noqa: E712  # what the sessions before are read for
+
+
+def test_features_stand_on_as_many_sessions_as_the_schema_says(store: OfflineStore, market: SyntheticMarket) -> None:
+    short = feature_schema(["momentum"], 1)
+    assert short.history_sessions == 2
+    for k, expected in enumerate(([], [0], [0, 1], [1, 2])):
+        session = market.sessions[k]
+        store.write_features(session, short, store.compute_features(session, short))
+        held = feature_file(store, short, session).manifest()["bars"]
+        assert [day for day, _ in held] == [str(market.sessions[n].date) for n in (*expected, k)]
+
+
+def test_features_are_refused_once_their_bars_or_those_of_their_history_changed(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    write_features(store, market)
+    first, second = market.sessions[:2]
+    higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+    store.write_bars(first, market.universe, higher, market.name)
+    for session in (first, second):
+        with pytest.raises(StaleFeatures, match=f"features of {session.date}.*bars of {first.date}.*materialise"):
+            store.read_features(session, SCHEMA)
+    store.drop_session("bars", first)
+    with pytest.raises(StaleFeatures, match="a session that is gone"):
+        store.read_features(second, SCHEMA)
+
+
+def test_features_with_other_corporate_actions_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
+    session = market.sessions[-1]
+    split = CorporateActions((CorporateAction("SYN001", session.date, "split", 0.5),))
+    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA, actions=split), actions=split)
+    assert len(store.read_features(session, SCHEMA, actions=split).X)
+    with pytest.raises(StaleFeatures, match="another actions"):
         store.read_features(session, SCHEMA)
+    plain = store.compute_features(session, SCHEMA)
+    assert not same(plain, store.read_features(session, SCHEMA, actions=split))
 
 
 def test_features_of_some_instruments_are_those_of_all(store: OfflineStore, market: SyntheticMarket) -> None:
-    session = market.sessions[1]
-    bars, rows, warm = store.compute_features(session, SCHEMA)
-    store.write_features(session, SCHEMA, bars, rows, warm)
+    rows, session = write_features(store, market)[-1], market.sessions[-1]
     symbols = ["SYN021", "SYN002"]
-    mine = np.isin(bars.instrument, [market.universe.index_of_symbol[s] for s in symbols])
-    for some in (store.read_features(session, SCHEMA, symbols), store.compute_features(session, SCHEMA, symbols)):
-        assert some[0].digest() == bars[mine].digest()
-        assert np.array_equal(some[1].view(np.int64), rows[mine].view(np.int64))
-        assert np.array_equal(some[2], warm[mine])
+    mine = np.isin(rows.bars.instrument, [market.universe.index_of_symbol[s] for s in symbols])
+    expected = FeatureRows(rows.bars[mine], rows.X[mine], rows.warm[mine])
+    assert same(store.read_features(session, SCHEMA, symbols), expected)
+    assert same(store.compute_features(session, SCHEMA, symbols), expected)
 
 
 def test_features_that_were_never_written_name_what_there_is(store: OfflineStore, market: SyntheticMarket) -> None:
     session = market.sessions[0]
-    store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
+    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
     with pytest.raises(UnreadableFile, match=f"schema={SCHEMA.hash[:16]}.*materialise features"):
         store.read_features(session, feature_schema(["rsi"], 1))
 
@@ -368,20 +424,19 @@ def test_features_of_another_schema_or_index_are_refused(
     store: OfflineStore, market: SyntheticMarket, name: str
 ) -> None:
     session = market.sessions[0]
-    store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
-    path = store.feature_file(SCHEMA, session).folder / "manifest.json"
+    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
+    path = feature_file(store, SCHEMA, session).folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: "another"}))
     with pytest.raises(StaleFeatures, match=f"another {name}.*materialise features"):
         store.read_features(session, SCHEMA)
 
 
 def test_features_of_other_bars_are_not_written(store: OfflineStore, market: SyntheticMarket) -> None:
-    bars, rows, warm = store.compute_features(market.sessions[0], SCHEMA)
-    higher = dataclasses.replace(bars, close=bars.high.copy())
-    with pytest.raises(MarketDataError, match="compute_features"):
-        store.write_features(market.sessions[0], SCHEMA, higher, rows, warm)
-    with pytest.raises(MarketDataError, match="compute_features"):
-        store.write_features(market.sessions[0], SCHEMA, bars[1:], rows[1:], warm[1:])
+    rows = store.compute_features(market.sessions[0], SCHEMA)
+    higher = dataclasses.replace(rows.bars, close=rows.bars.high.copy())
+    for other in (rows._replace(bars=higher), FeatureRows(rows.bars[1:], rows.X[1:], rows.warm[1:])):
+        with pytest.raises(MarketDataError, match="compute_features"):
+            store.write_features(market.sessions[0], SCHEMA, other)
 
 
 def test_quarantine_is_kept_with_its_reasons(store: OfflineStore) -> None:

@@ -5,22 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feature_store import training_frames
 from feature_store.bars import aggregate_bars
-from feature_store.features import feature_schema
+from feature_store.clocks import BarClock
+from feature_store.feature_files import FeatureRows, computed
+from feature_store.features import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels import ForwardReturn, forward_return
-from feature_store.market import MINUTE_NS, Bars, MarketDataError, Universe, UnknownInstrument
+from feature_store.market import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile
 from feature_store.offline import OfflineStore
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 from feature_store.training_frames import TrainingFrame, training_frame
 
-SCHEMA = feature_schema(None, 1)
+SCHEMA = feature_schema(MOMENTUM_FEATURES, 1)
 LABEL = ForwardReturn(10)
 COLUMNS = ("X", "forward_return", "decision_ns", "label_end_ns", "instrument")
 
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=3, sessions=4, seed=1)
+    return synthetic_market(instruments=3, sessions=6, seed=1)
 
 
 @pytest.fixture
@@ -42,11 +45,16 @@ def same(left: TrainingFrame, right: TrainingFrame) -> bool:
     )
 
 
+def write_features(store: OfflineStore, market: SyntheticMarket) -> None:
+    for session, rows in zip(market.sessions, computed(store, market.sessions, SCHEMA), strict=True):
+        store.write_features(session, SCHEMA, rows)
+
+
 def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, market: SyntheticMarket) -> None:
     frame = whole(store)
-    parts = [store.compute_features(session, SCHEMA) for session in market.sessions]
-    bars = Bars.concatenate([part[0] for part in parts])
-    rows, warm = np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
+    parts = list(computed(store, market.sessions, SCHEMA))
+    bars = Bars.concatenate(market.bars)
+    rows, warm = np.concatenate([part.X for part in parts]), np.concatenate([part.warm for part in parts])
     returns, label_end_ns = forward_return(bars, 10, 3)
     kept = warm & np.isfinite(returns)
     assert np.array_equal(frame.X, rows[kept])
@@ -69,46 +77,51 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
 
 
 def test_stored_and_computed_features_give_the_same_frame(store: OfflineStore, market: SyntheticMarket) -> None:
-    computed = whole(store)
+    all_computed = whole(store)
     for session in market.sessions[::2]:  # some are stored, some are not
-        store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
-    assert same(whole(store), computed)
-    for session in market.sessions:
-        store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
-    assert same(whole(store), computed)
+        store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
+    assert same(whole(store), all_computed)
+    write_features(store, market)
+    assert same(whole(store), all_computed)
 
 
 def test_stored_features_are_used_and_stale_ones_are_not(
     store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for session in market.sessions:
-        store.write_features(session, SCHEMA, *store.compute_features(session, SCHEMA))
-    computed: list[dt.date] = []
-    real = OfflineStore.compute_features
+    write_features(store, market)
+    asked: list[dt.date] = []
 
-    def seen(self, session, *rest):
-        computed.append(session.date)
-        return real(self, session, *rest)
+    def seen(store, sessions, *rest):
+        asked.extend(sessions)
+        return computed(store, sessions, *rest)
 
-    monkeypatch.setattr(OfflineStore, "compute_features", seen)
+    monkeypatch.setattr(training_frames, "computed", seen)
     whole(store)
-    assert computed == []
+    assert asked == []
     last = market.sessions[-1]
     store.write_bars(
         last, market.universe, dataclasses.replace(market.bars[-1], close=market.bars[-1].high.copy()), market.name
     )
     whole(store)
-    assert computed == [last.date]
+    assert asked == [last.date]
+
+
+def test_a_damaged_file_of_features_is_not_passed_over(store: OfflineStore, market: SyntheticMarket) -> None:
+    write_features(store, market)
+    path = next((store.root / "features").glob("*/*/data-*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UnreadableFile, match="materialise"):
+        whole(store)
 
 
 def test_a_frame_of_some_days_and_instruments_is_that_part_of_the_whole(
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
     all_rows = whole(store)
-    start, end = market.sessions[2].date, market.sessions[2].date
+    start, end = market.sessions[4].date, market.sessions[4].date
     frame = store.training_frame(["SYN003", "SYN001"], start, end, SCHEMA, LABEL)
     wanted = [market.universe.index_of_symbol[s] for s in ("SYN001", "SYN003")]
-    session = market.sessions[2]
+    session = market.sessions[4]
     mine = (
         np.isin(all_rows.instrument, wanted)
         & (all_rows.decision_ns > session.open_ns)
@@ -130,15 +143,16 @@ def test_an_index_is_not_trained_on_and_is_counted(market: SyntheticMarket, tmp_
     first = market.universe.instruments[0].model_copy(update={"tradable": False})
     universe = Universe(instruments=(first, *market.universe.instruments[1:]))
     store = OfflineStore(tmp_path)
-    store.write_bars(market.sessions[0], universe, market.bars[0], market.name)
+    for session, bars in zip(market.sessions, market.bars, strict=True):
+        store.write_bars(session, universe, bars, market.name)
     frame = whole(store)
     assert set(frame.instrument) == {1, 2}
-    assert frame.left_out["not_tradable"] == 375
+    assert frame.left_out["not_tradable"] == 6 * 375
     assert frame.bar_source == "unknown"
 
 
 def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineStore, market: SyntheticMarket) -> None:
-    joins_ns = market.sessions[2].open_ns
+    joins_ns = market.sessions[4].open_ns
 
     class FromThirdSession:
         def mask(self, instrument, time_ns, universe):
@@ -148,7 +162,7 @@ def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineSto
     mine = frame.instrument == market.universe.index_of_symbol["SYN002"]
     assert mine.any()
     assert (frame.decision_ns[mine] >= joins_ns).all()
-    assert frame.left_out["not_member"] == 2 * 375
+    assert frame.left_out["not_member"] == 4 * 375
     assert frame.digest != whole(store).digest
 
 
@@ -156,36 +170,39 @@ def test_rows_that_are_not_finite_are_left_out_and_counted(
     store: OfflineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete = whole(store)
-    real = OfflineStore.compute_features
 
-    def holed(self, *arguments):
-        bars, rows, warm = real(self, *arguments)
-        rows = rows.copy()
-        rows[np.flatnonzero(warm)[5], 0] = np.nan
-        return bars, rows, warm
+    def holed(*arguments):
+        for rows in computed(*arguments):
+            if rows.warm.any():
+                rows.X[np.flatnonzero(rows.warm)[5], 0] = np.nan
+            yield rows
 
-    monkeypatch.setattr(OfflineStore, "compute_features", holed)
+    monkeypatch.setattr(training_frames, "computed", holed)
     frame = whole(store)
     assert np.isfinite(frame.X).all()
-    assert frame.left_out["not_finite"] == 4
-    assert len(frame) == len(complete) - 4
+    assert frame.left_out["not_finite"] == len(complete) - len(frame) == 4
 
-    def never(self, *arguments):
-        bars, rows, warm = real(self, *arguments)
-        return bars, np.where(np.arange(rows.shape[1]) == 2, np.nan, rows), warm
+    def never(*arguments):
+        for rows in computed(*arguments):
+            yield FeatureRows(rows.bars, np.where(np.arange(rows.X.shape[1]) == 2, np.nan, rows.X), rows.warm)
 
-    monkeypatch.setattr(OfflineStore, "compute_features", never)
-    with pytest.raises(MarketDataError, match=SCHEMA.names[2]):
+    monkeypatch.setattr(training_frames, "computed", never)
+    with pytest.raises(MarketDataError, match=f"{SCHEMA.names[2]} has no value in any"):
         whole(store)
 
 
+def test_a_frame_of_features_that_the_bars_cannot_have_names_them(store: OfflineStore) -> None:
+    with pytest.raises(MarketDataError, match=r"spread has no value.*leave it out"):
+        whole(store, schema=feature_schema(["momentum", "spread"], 1))
+
+
 def test_the_frame_digest_follows_data_schema_label_and_sessions(store: OfflineStore, market: SyntheticMarket) -> None:
-    first, third = market.sessions[0].date, market.sessions[2].date
+    first, fifth = market.sessions[0].date, market.sessions[4].date
     digests = [
         whole(store).digest,
         whole(store, label=ForwardReturn(5)).digest,
-        store.training_frame(None, first, third, SCHEMA, LABEL).digest,
-        store.training_frame(["SYN001"], first, third, SCHEMA, LABEL).digest,
+        store.training_frame(None, first, fifth, SCHEMA, LABEL).digest,
+        store.training_frame(["SYN001"], first, fifth, SCHEMA, LABEL).digest,
         whole(store, schema=feature_schema(["rsi"], 1)).digest,
     ]
     assert whole(store).digest == digests[0]
@@ -200,16 +217,17 @@ def test_the_frame_digest_follows_data_schema_label_and_sessions(store: OfflineS
 def test_bars_on_another_clock_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
     with pytest.raises(MarketDataError, match="time:300s"):
         whole(store, schema=feature_schema(None, 5))
+    five, n = BarClock.parse("5m"), len(market.universe)
     for session, bars in zip(market.sessions, market.bars, strict=True):
-        store.write_bars(session, market.universe, aggregate_bars(bars, session, 3, 5 * MINUTE_NS), market.name)
-    assert len(whole(store, schema=feature_schema(None, 5), label=ForwardReturn(3))) > 0
+        store.write_bars(session, market.universe, aggregate_bars(bars, session, n, five), market.name)
+    assert len(whole(store, schema=feature_schema(["momentum"], 5), label=ForwardReturn(3))) > 0
 
 
 def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
     first, last = market.sessions[0].date, market.sessions[-1].date
     with pytest.raises(MarketDataError, match="is after end"):
         store.training_frame(None, last, first, SCHEMA, LABEL)
-    with pytest.raises(MarketDataError, match="holds bars of 4 sessions"):
+    with pytest.raises(MarketDataError, match="holds bars of 6 sessions"):
         store.training_frame(None, dt.date(2020, 1, 1), dt.date(2020, 2, 1), SCHEMA, LABEL)
     with pytest.raises(MarketDataError, match="shorten the horizon"):
         whole(store, label=ForwardReturn(375))
