@@ -73,7 +73,7 @@ ALL = feature_schema([*NAMES, *(f"{name}@5m" for name in NAMES)], 1)
 
 @st.composite
 def odd_markets(draw: st.DrawFn) -> FeatureMarket:
-    """A few short sessions with gaps, halts, absences, flat prices, no volume, missing index bars and missing quotes."""
+    """Short sessions with gaps, halts, absences, flat prices, no volume, missing index bars and missing quotes."""
     return feature_market(
         draw(seeds),
         stocks=draw(st.integers(1, 3)),

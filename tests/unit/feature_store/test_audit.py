@@ -75,9 +75,9 @@ def last_of_session(f: pd.DataFrame) -> "pd.Series[float]":
 
 
 def next_high_sometimes(f: pd.DataFrame) -> "pd.Series[float]":
-    """The next bar's high, where a move was large: in less than one row of a hundred."""
-    large = f.close.diff().abs() > f.close.diff().abs().expanding().quantile(0.995)
-    return f.high.where(~(large & (f.index > 50)), f.high.shift(-1).fillna(f.high))
+    """The next bar's high, where a move was large: in about one row of a hundred."""
+    large = f.close.diff().abs() > f.close.diff().abs().expanding().quantile(0.99)
+    return f.high.where(~(large & (f.index > 20)), f.high.shift(-1).fillna(f.high))
 
 
 def in_one_stock_only(f: pd.DataFrame) -> "pd.Series[float]":
@@ -394,7 +394,7 @@ def test_features_are_compiled_once_for_an_audit() -> None:
 
 def test_an_audit_across_a_split_passes_with_the_action(market: FeatureMarket) -> None:
     bars, actions = with_split(market, "STOCK0", market.sessions[1].date)
-    schema = feature_schema([name for name in ("momentum", "overnight_gap", "obv_slope", "z_score@5m")], 1)
+    schema = feature_schema(["momentum", "overnight_gap", "obv_slope", "z_score@5m"], 1)
     assert audit(schema, bars, market.universe, actions=actions).passed
 
 

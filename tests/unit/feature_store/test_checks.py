@@ -1,3 +1,5 @@
+import doctest
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,7 @@ def test_warm_rows_that_are_not_finite_fail_unless_their_policy_allows_it(market
     result = checks.warm_rows_finite(rows, warm, SCHEMA)
     assert not result.passed
     assert result.details["not_finite"] == 1
+
+
+def test_the_examples_of_the_audit_are_true() -> None:
+    assert doctest.testmod(checks) == (0, 6)
