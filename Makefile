@@ -17,9 +17,9 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Measure: make bench NAME=features OUT=features.json
+# Measure: make bench NAME=features OUT=features.json. One thread, so that each contender has one core.
 bench: .venv/ready
-	@$(BIN)/python -m benchmarks.$(or $(NAME),features) $(if $(OUT),--out $(OUT))
+	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) $(if $(OUT),--out $(OUT))
 
 # Recompute requirements.lock after a change to the dependencies in pyproject.toml.
 lock: .venv/ready

@@ -7,15 +7,11 @@ on one core; a rival computes the same features of the same bars, and the ratio 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-for _threads in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):  # one core each; before polars is imported
-    os.environ.setdefault(_threads, "1")
 
 import numpy as np
 import pandas as pd
@@ -31,7 +27,6 @@ from feature_store.joins import point_in_time_join
 from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.offline import OfflineStore
-from feature_store.online import OnlineStore
 from feature_store.synthetic import synthetic_market
 
 INSTRUMENTS = 3000
@@ -171,7 +166,10 @@ def _indicator_rivals(bars: Bars, fresh: Bars) -> Iterator[tuple[str, float]]:
     rows = list(
         zip(fresh.instrument.tolist(), fresh.high.tolist(), fresh.low.tolist(), fresh.close.tolist(), strict=True)
     )
-    yield "TA-Lib streams, one by one", len(fresh) / seconds(lambda: [streams[i].update(*prices) for i, *prices in rows])
+    yield (
+        "TA-Lib streams, one by one",
+        len(fresh) / seconds(lambda: [streams[i].update(*prices) for i, *prices in rows]),
+    )
 
 
 def _frame(bars: Bars) -> pl.DataFrame:

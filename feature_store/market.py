@@ -30,6 +30,12 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
 
+TICK_BARS = "ticks"
+"""``bar_source`` of bars that our own builder made from ticks."""
+VENDOR_BARS = "vendor"
+"""``bar_source`` of bars that came as bars, made by somebody else's rules."""
+
+
 class MarketDataError(Exception):
     """Market data that cannot be used; the message names file, row or key and what to do."""
 
@@ -81,6 +87,12 @@ class Universe(BaseModel):
 
     def __len__(self) -> int:
         return len(self.instruments)
+
+    def __eq__(self, other: object) -> bool:  # pydantic would compare the cached arrays too
+        return isinstance(other, Universe) and self.instruments == other.instruments
+
+    def __hash__(self) -> int:
+        return hash(self.instruments)
 
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
