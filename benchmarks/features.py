@@ -332,7 +332,7 @@ def join() -> list[Figure]:
     side = pl.DataFrame(
         {
             "symbol": rng.integers(0, 500, 200_000),
-            "available_at": start + rng.integers(0, 10**15, 200_000).astype("timedelta64[ns]"),
+            "available_at": start + np.sort(rng.integers(0, 10**15, 200_000)).astype("timedelta64[ns]"),
             "value": rng.random(200_000),
         }
     ).with_columns(pl.col("available_at").dt.replace_time_zone("UTC"))
