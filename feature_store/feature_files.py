@@ -7,7 +7,8 @@ and the manifest can name everything that a row depends on.
     MarketDataError
     ├── UnreadableFile
     │   └── MissingFeatures no feature rows of this schema were written
-    └── StaleFeatures       the bars, the schema or the actions that they stand on have changed since
+    ├── StaleFeatures       the bars, schema, actions or feature code that they stand on have changed since
+    └── OtherClock          bars that features of this schema cannot stand on
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from feature_store.corporate_actions import CorporateActions
 from feature_store.features import FeatureSchema, feature_table
+from feature_store.kernels import SOURCE_DIGEST
 from feature_store.layouts import feature_layout
 from feature_store.market import Bars, MarketDataError, Session, Universe, UnreadableFile
 from feature_store.session_files import SessionFile, date_of
@@ -38,6 +40,10 @@ class StaleFeatures(MarketDataError):
     """Stored feature rows that are not what would be computed now."""
 
 
+class OtherClock(MarketDataError):
+    """Stored bars that are counted by another clock than the features."""
+
+
 class FeatureRows(NamedTuple):
     """The feature rows of one session."""
 
@@ -47,6 +53,8 @@ class FeatureRows(NamedTuple):
     """Shape ``(n, n_features)``, columns as in the schema."""
     warm: NDArray[np.bool_]
     """Whether a row may be used, shape ``(n,)``."""
+    basis: dict[str, Any] | None = None
+    """What rows that were computed stand on, as `stands_on` said before the bars were read; None of rows read."""
 
 
 def computed(
@@ -60,20 +68,26 @@ def computed(
 
     For each, a fresh engine steps the bars of its history, then its own. The market's index is stepped as context
     whether it is asked for or not. A file is read once for all sessions that it is history of.
+
+    Raises
+    ------
+    OtherClock
+        If bars of a session or of its history are not on the schema's clock.
     """
     universe, tokens = store.universe(), store.tokens_of(instruments)
     symbols = _with_index(tokens, universe)
     held: dict[dt.date, Bars] = {}
     for date in sorted(date_of(session) for session in sessions):
-        days = (*history_of(store, date, schema), date)
+        basis = stands_on(store, date, schema, actions)
+        days = [dt.date.fromisoformat(day) for day, _ in basis["bars"]]
         held = {day: held[day] if day in held else store.read_bars([day], symbols) for day in days}
         rows, warm = feature_table(Bars.concatenate(list(held.values())), schema, universe, actions)
         own, begin = held[date], len(rows) - len(held[date])
         if tokens is None:
-            yield FeatureRows(own, rows[begin:], warm[begin:])
+            yield FeatureRows(own, rows[begin:], warm[begin:], basis)
         else:
             mine = np.isin(universe.tokens[own.instrument], tokens)
-            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine])
+            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis)
 
 
 def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureSchema) -> tuple[dt.date, ...]:
@@ -91,16 +105,31 @@ def feature_file(store: OfflineStore, schema: FeatureSchema, session: Session | 
 def stands_on(
     store: OfflineStore, session: Session | dt.date, schema: FeatureSchema, actions: CorporateActions | None
 ) -> dict[str, Any]:
-    """Give everything that decides what the feature rows of a session are, as their manifest says it."""
+    """Give everything that decides what the feature rows of a session are, as their manifest says it.
+
+    Raises
+    ------
+    OtherClock
+        If bars of the session or of its history are not on the schema's clock.
+    """
     index = store.universe().market_index
     days = (*history_of(store, session, schema), date_of(session))
+    manifests = [store.manifest("bars", day) for day in days]
+    for day, manifest in zip(days, manifests, strict=True):
+        if manifest["rows"] and manifest["bar_clock"] != schema.bar_clock:
+            raise OtherClock(
+                f"the stored bars of {day} are on the clock {manifest['bar_clock']}, the features of "
+                f"{date_of(session)}, which stand on them, on {schema.bar_clock}; set market.bar_minutes to the stored "
+                "bars or materialise bars again"
+            )
     return {
         "bar_clock": schema.bar_clock,
         "feature_schema_hash": schema.hash,
+        "feature_code": SOURCE_DIGEST,
         "schema": list(schema.columns()),
         "actions": (actions or CorporateActions.none()).digest,
         "market_index": None if index is None else store.universe().instruments[index].symbol,
-        "bars": [[str(day), store.manifest("bars", day)["digest"]] for day in days],
+        "bars": [[str(day), manifest["digest"]] for day, manifest in zip(days, manifests, strict=True)],
     }
 
 

@@ -31,6 +31,7 @@ from feature_store.clocks import BarClock
 from feature_store.corporate_actions import CorporateActions
 from feature_store.feature_files import (
     FeatureRows,
+    StaleFeatures,
     computed,
     feature_file,
     refuse_missing_or_stale,
@@ -296,6 +297,9 @@ class OfflineStore:
         ------
         MarketDataError
             If their bars are not the session's bars in this store, indexed by its `universe`.
+        StaleFeatures
+            If the bars of the session or of its history changed since they were computed, or they were computed with
+            another schema or other actions.
         """
         token = self.universe().tokens[rows.bars.instrument]
         stored, order = self.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
@@ -311,9 +315,13 @@ class OfflineStore:
             **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
         }
         with self._writing():
-            return feature_file(self, schema, session).write(
-                columns, {**self._facts(session), **stands_on(self, session, schema, actions)}
-            )
+            basis = stands_on(self, session, schema, actions)
+            if rows.basis != basis:
+                raise StaleFeatures(
+                    f"these features of {session.date} do not stand on the bars, schema and actions of now; compute "
+                    "them again with compute_features, and write them with the same schema and actions"
+                )
+            return feature_file(self, schema, session).write(columns, {**self._facts(session), **basis})
 
     def read_features(
         self,

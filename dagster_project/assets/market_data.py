@@ -331,7 +331,7 @@ def features_pass_audit(
     universe = store.universe()
     sessions = store.sessions("bars")[-schema.history_sessions - 1 :]
     some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
-    _, rows, warm = store.read_features(sessions[-1], schema)
+    _, rows, warm, _ = store.read_features(sessions[-1], schema)
     return _result(checks.features_pass_audit(some, schema, universe), checks.warm_rows_finite(rows, warm, schema))
 
 

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import session_files
+from feature_store.bars import aggregate_bars
 from feature_store.clocks import BarClock
 from feature_store.corporate_actions import CorporateAction, CorporateActions
-from feature_store.feature_files import FeatureRows, StaleFeatures, computed, feature_file
+from feature_store.feature_files import FeatureRows, OtherClock, StaleFeatures, computed, feature_file
 from feature_store.features import MOMENTUM_FEATURES, feature_schema, feature_table
 from feature_store.market import (
     Bars,
@@ -419,7 +420,7 @@ def test_features_that_were_never_written_name_what_there_is(store: OfflineStore
         store.read_features(session, feature_schema(["rsi"], 1))
 
 
-@pytest.mark.parametrize("name", ["feature_schema_hash", "market_index"])
+@pytest.mark.parametrize("name", ["feature_schema_hash", "feature_code", "market_index"])
 def test_features_of_another_schema_or_index_are_refused(
     store: OfflineStore, market: SyntheticMarket, name: str
 ) -> None:
@@ -442,3 +443,34 @@ def test_features_of_other_bars_are_not_written(store: OfflineStore, market: Syn
 def test_quarantine_is_kept_with_its_reasons(store: OfflineStore) -> None:
     path = store.write_quarantine("bars", pd.DataFrame({"row": [3], "reason": ["off_grid"], "close": [None]}))
     assert pd.read_parquet(path)[["row", "reason"]].to_numpy().tolist() == [[3, "off_grid"]]
+
+
+def test_features_whose_history_changed_since_they_were_computed_are_not_written(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    first, second = market.sessions[:2]
+    rows = store.compute_features(second, SCHEMA)
+    higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+    store.write_bars(first, market.universe, higher, market.name)
+    with pytest.raises(StaleFeatures, match="compute them again"):
+        store.write_features(second, SCHEMA, rows)
+
+
+def test_features_computed_with_other_corporate_actions_are_not_written(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    session = market.sessions[-1]
+    split = CorporateActions((CorporateAction("SYN001", session.date, "split", 0.5),))
+    with pytest.raises(StaleFeatures, match="same schema and actions"):
+        store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA), actions=split)
+
+
+def test_features_do_not_stand_on_history_of_another_clock(store: OfflineStore, market: SyntheticMarket) -> None:
+    first, second = market.sessions[:2]
+    hourly = aggregate_bars(market.bars[0], first, len(market.universe), BarClock.minutes(60))
+    store.write_bars(first, market.universe, hourly, market.name)
+    expected = rf"bars of {first.date} are on the clock time:3600s.*features of {second.date}.*time:60s.*materialise"
+    with pytest.raises(OtherClock, match=expected):
+        store.compute_features(second, SCHEMA)
+    store.write_bars(first, market.universe, hourly[:0], market.name)  # a session without a bar is on no clock
+    assert len(store.compute_features(second, SCHEMA).X)
