@@ -81,9 +81,13 @@ class Universe(BaseModel):
     @classmethod
     def ordered(cls, instruments: Iterable[Instrument]) -> Self:
         """Put instruments in the house's order: indices first, so that a bar of the market's index precedes the bars
-        of the same instant that it is context for; then by symbol.
+        of the same instant that it is context for, even where nobody said that it is not tradable; then by symbol.
         """
-        return cls(instruments=tuple(sorted(instruments, key=lambda i: (i.tradable, i.symbol))))
+
+        def place(one: Instrument) -> tuple[bool, str]:
+            return one.tradable and one.symbol not in MARKET_INDEX_SYMBOLS, one.symbol
+
+        return cls(instruments=tuple(sorted(instruments, key=place)))
 
     def __len__(self) -> int:
         return len(self.instruments)
