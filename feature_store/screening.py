@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 IST_OFFSET_NS: Final = 19_800_000_000_000
 _DAY_NS = 86_400_000_000_000
 _EPOCH = dt.date(1970, 1, 1)
+_SMALLEST_PRICE = 0.00005  # rupees; features count in 0.0001, so less is nothing there, and would be divided by
+_LARGEST_TURNOVER_INR = 1e13  # of a row; far beyond a day of the whole exchange, and sums of 20 such are still exact
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
 
@@ -92,9 +94,10 @@ class Screen:
         if self.table.wide:
             self.reject(np.isnan(prices).all(axis=0), "no_prices")
         self.reject(~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume), "not_a_number")
-        self.reject(np.any(prices <= 0, axis=0), "non_positive_price")
+        self.reject(np.any(prices < _SMALLEST_PRICE, axis=0), "non_positive_price")
         self.reject(volume < 0, "negative_volume")
-        self.reject(volume >= 2.0**53, "volume_too_large")  # beyond it, a float does not hold each whole number
+        too_large = (volume >= 2.0**53) | (prices.max(axis=0) * volume > _LARGEST_TURNOVER_INR)
+        self.reject(too_large, "volume_too_large")
 
     def reject_outside_session(self) -> None:
         """Reject ticks before their session's open, or at or after its close."""

@@ -107,6 +107,7 @@ BAR_ROWS = [
     *(Row("not_a_number", {"close": text}) for text in ("abc", "nan", "inf", "-inf", "1,000", "₹100", "--", "1e999")),
     *(Row("non_positive_price", {c: 0.0}) for c in ("open", "high", "low", "close")),
     Row("non_positive_price", {"low": -99.0}),
+    Row("non_positive_price", {"low": 0.00004}),  # nothing in the fixed point of features
     Row("high_below_low", {"high": 98.0}),
     Row("open_or_close_outside_range", {"open": 102.05}),
     Row("open_or_close_outside_range", {"open": 98.95}),
@@ -114,6 +115,7 @@ BAR_ROWS = [
     Row("open_or_close_outside_range", {"close": 98.95}),
     Row("negative_volume", {"volume": -1}),
     Row("volume_too_large", {"volume": 2**53}),
+    Row("volume_too_large", {"volume": 10**12}),  # at these prices more than the exchange trades in a day
     Row("volume_too_large", {"volume": "99999999999999999999999"}),
 ]
 
