@@ -23,12 +23,22 @@ from feature_store.corporate_actions import CorporateActions
 from feature_store.folding import BarFolder, joined_by_time
 from feature_store.kernels import SOURCE_DIGEST, empty_header, ready, step_bars, step_of
 from feature_store.library import DECLARED, SPECS, FeatureSpec
-from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe, UnknownInstrument
+from feature_store.market import (
+    MINUTE_NS,
+    Bars,
+    MarketDataError,
+    Session,
+    Ticks,
+    Universe,
+    UnknownInstrument,
+    ist_text,
+)
 from feature_store.window import ANCHORS, CAPACITY, COLUMNS, SEEN, SESSIONS, SMOOTHED, Window
 
 __all__ = [
     "FEATURES",
     "MOMENTUM_FEATURES",
+    "BarsOutOfOrder",
     "FeatureEngine",
     "FeatureSchema",
     "FeatureSpec",
@@ -57,7 +67,11 @@ class UnknownFeature(ValueError):
 
 
 class StateMismatch(MarketDataError):
-    """A snapshot of another schema, universe or code."""
+    """A snapshot of another schema, universe, code or of other corporate actions."""
+
+
+class BarsOutOfOrder(MarketDataError):
+    """A bar that came again, or after a later one of its instrument."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +279,9 @@ class FeatureEngine:
         ------
         UnknownInstrument
             If an instrument index is outside the universe.
+        BarsOutOfOrder
+            If a bar ends no later than its instrument's one before, which would count it twice or too late. Bars
+            before it may have been taken: go on from a snapshot, or with a new engine.
         """
         rows = np.empty((len(bars), self._own_columns))
         warm = np.empty(len(bars), dtype=np.bool_)
@@ -280,6 +297,13 @@ class FeatureEngine:
         except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that
             typed = (np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
             status = self._step(*typed, *rest)
+        if status < -1:
+            row = -2 - status
+            symbol, end = self.universe.instruments[bars.instrument[row]].symbol, ist_text(int(bars.end_ns[row]))
+            raise BarsOutOfOrder(
+                f"bar {row} ({symbol}, end {end}) ends no later than one of {symbol} that was taken before; give each "
+                "bar once, in order of (end_ns, instrument)"
+            )
         if status < 0:
             raise UnknownInstrument(
                 f"a bar names an instrument index outside 0…{len(self.universe) - 1}; "
@@ -318,10 +342,13 @@ class FeatureEngine:
         Raises
         ------
         StateMismatch
-            If the snapshot is of another schema, universe or version of the feature code.
+            If the snapshot is of another schema, universe, version of the feature code, or of other corporate actions.
         """
         if str(snapshot.get("belongs_to")) != self._belongs_to():
-            raise StateMismatch("the snapshot is of another schema, universe or feature code; warm up from the store")
+            raise StateMismatch(
+                "the snapshot is of another schema, universe or feature code, or of other corporate actions; warm up "
+                "from the store"
+            )
         for name, array in self._state().items():
             array[...] = snapshot[name]
         for k, longer in enumerate(self._longer):
@@ -332,7 +359,8 @@ class FeatureEngine:
         return {"context": self._context, "ring": self._ring, "smoothed": self._smoothed, "header": self._header}
 
     def _belongs_to(self) -> str:
-        return f"{self.schema.hash} {self.universe.digest} {SOURCE_DIGEST}"
+        actions = hashlib.sha256(b"".join(array.tobytes() for array in self._actions)).hexdigest()
+        return f"{self.schema.hash} {self.universe.digest} {SOURCE_DIGEST} {actions}"
 
 
 class _LongerClock:

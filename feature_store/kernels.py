@@ -36,6 +36,8 @@ from feature_store.window import (
     HIGHEST,
     IMBALANCE,
     INDEX_CLOSE,
+    LARGEST_MOVE,
+    LAST_END,
     LOW,
     LOWEST,
     NEXT_ACTION,
@@ -134,9 +136,9 @@ def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, ha
     ring[i, at, SPREAD], ring[i, at, IMBALANCE] = spread, imbalance
     ring[i, at, OBV] = ring[i, last, OBV] + (volume if c > previous else (-volume if c < previous else 0))
 
-    simple = (c - previous) / previous
-    range_ = math.log(h / low)
-    body = math.log(c / o)
+    simple = min((c - previous) / previous, LARGEST_MOVE)
+    range_ = min(math.log(h / low), LARGEST_MOVE)
+    body = max(min(math.log(c / o), range_), -range_)
     ring[i, at, SUM_CLOSE] = ring[i, last, SUM_CLOSE] + c
     ring[i, at, SUM_CLOSE_SQUARED] = ring[i, last, SUM_CLOSE_SQUARED] + c * c
     ring[i, at, SUM_CLOSE_BY_TIME] = ring[i, last, SUM_CLOSE_BY_TIME] + t * c
@@ -157,6 +159,7 @@ def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, ha
     of_index, matched = 0.0, 0
     if index_close > 0 and ring[i, last, INDEX_CLOSE] > 0 and not first:
         of_index, matched = (index_close - ring[i, last, INDEX_CLOSE]) / ring[i, last, INDEX_CLOSE], 1
+        of_index = min(of_index, LARGEST_MOVE)
     ring[i, at, SUM_INDEX_RETURN] = ring[i, last, SUM_INDEX_RETURN] + _fixed(of_index, RETURN_UNITS)
     ring[i, at, SUM_INDEX_RETURN_SQUARED] = ring[i, last, SUM_INDEX_RETURN_SQUARED] + _fixed(
         of_index * of_index, SQUARE_UNITS
@@ -285,7 +288,8 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 
     ``column`` names for each declared feature its column in ``out``, or -1; ``warm_after`` the bars, sessions and
     anchors after which a row is warm. ``context`` holds the end and the close of the index's newest bar.
-    Returns -1 at an index outside the universe, else 0.
+    Returns -1 at an index outside the universe, ``-2 - row`` at a bar that ends no later than its instrument's one
+    before, else 0.
     """
     n, instruments = len(instrument), len(header)
     index_close = np.zeros(n, np.int64)
@@ -306,6 +310,9 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             _by_instrument(instrument, place, min(place + chunk, n), starts, order)
         row = place - place % chunk + order[place % chunk]
         i = instrument[row]
+        if end_ns[row] <= header[i, LAST_END]:
+            return -2 - row
+        header[i, LAST_END] = end_ns[row]
         while header[i, NEXT_ACTION] < first_action[i + 1] and ex_ns[header[i, NEXT_ACTION]] <= start_ns[row]:
             _adjust(ring, smoothed, header, i, factors[header[i, NEXT_ACTION]])
             header[i, NEXT_ACTION] += 1
@@ -370,4 +377,5 @@ def empty_header(n_instruments: int, first_action: NDArray[np.int64]) -> NDArray
     header = np.zeros((n_instruments, HEADER), dtype=np.int64)
     header[:, [DAY, BLOCK]] = -1
     header[:, NEXT_ACTION] = first_action[:-1]
+    header[:, LAST_END] = np.iinfo(np.int64).min
     return header

@@ -29,6 +29,8 @@ RETURN_UNITS = 2.0**40
 """Units of a return of 1; a one-minute return is kept to nine digits."""
 SQUARE_UNITS = 2.0**52
 """Units of a squared return of 1, and of a product of two returns."""
+LARGEST_MOVE = 5.6
+"""Returns and log ranges of one bar count as no more: the squares of ``CAPACITY`` larger ones would overflow."""
 DEPTH_UNITS = 2.0**32
 """Units of a basis point of spread, and of an imbalance of 1."""
 
@@ -46,8 +48,8 @@ COLUMNS = 40
 
 # --- what an instrument's header holds ---
 SEEN, DAY, BLOCK, SESSIONS, ANCHORS, SESSION_OPEN, SESSION_HIGH, SESSION_LOW = range(8)
-SESSION_VOLUME, SESSION_TURNOVER, PREVIOUS_CLOSE, NEXT_ACTION = range(8, 12)
-HEADER = 12
+SESSION_VOLUME, SESSION_TURNOVER, PREVIOUS_CLOSE, NEXT_ACTION, LAST_END = range(8, 13)
+HEADER = 13
 
 # --- recursive averages: what they smooth, and how fast ---
 EMA_5, EMA_20, WILDER_GAIN, WILDER_LOSS, WILDER_TRUE_RANGE, WILDER_PLUS, WILDER_MINUS, WILDER_DX = range(8)
@@ -107,11 +109,12 @@ def mean_price(bars: Window, period: int) -> float:
 def price_deviation(bars: Window, period: int) -> float:
     """Population standard deviation of the close, rupees; exactly 0 when all are equal.
 
-    The sums are taken about the newest close, in integers, so nothing cancels.
+    The sums are taken about the whole number next to the mean, in integers, so nothing cancels, and 20 closes of a
+    share of ₹150,000 may lie anywhere below it.
     """
-    newest = units(bars, CLOSE)
-    first = total(bars, SUM_CLOSE, period) - period * newest
-    squares = total(bars, SUM_CLOSE_SQUARED, period) - 2 * newest * first - period * newest * newest
+    middle = total(bars, SUM_CLOSE, period) // period
+    first = total(bars, SUM_CLOSE, period) - period * middle
+    squares = total(bars, SUM_CLOSE_SQUARED, period) - 2 * middle * first - period * middle * middle
     variance = (squares - float(first) * float(first) / period) / period
     return math.sqrt(max(variance, 0.0)) / PRICE_UNITS
 

@@ -10,9 +10,11 @@ import pytest
 from feature_store import kernels
 from feature_store.bars import aggregate_bars
 from feature_store.clocks import BarClock
+from feature_store.corporate_actions import CorporateAction, CorporateActions
 from feature_store.features import (
     FEATURES,
     MOMENTUM_FEATURES,
+    BarsOutOfOrder,
     FeatureEngine,
     FeatureSchema,
     StateMismatch,
@@ -256,7 +258,7 @@ def test_a_snapshot_is_a_copy_and_goes_on_with_the_same_bits(market: FeatureMark
         assert np.array_equal(other.step(market.bars[1500:])[0], expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("other", ["schema", "universe", "code", "nothing"])
+@pytest.mark.parametrize("other", ["schema", "universe", "code", "actions", "nothing"])
 def test_a_snapshot_of_something_else_is_refused(
     market: FeatureMarket, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,8 +267,61 @@ def test_a_snapshot_of_something_else_is_refused(
     snapshot = FeatureEngine(schema, universe).snapshot()
     if other == "code":
         monkeypatch.setattr("feature_store.features.SOURCE_DIGEST", "another")
-    with pytest.raises(StateMismatch, match="another schema, universe or feature code"):
-        FeatureEngine(MIXED, market.universe).restore({} if other == "nothing" else snapshot)
+    split = CorporateAction("STOCK0", market.sessions[0].date, "split", 0.5)
+    actions = CorporateActions((split,) if other == "actions" else ())
+    with pytest.raises(StateMismatch, match=r"another schema, universe or feature code, or of other corporate actions"):
+        FeatureEngine(MIXED, market.universe, actions).restore({} if other == "nothing" else snapshot)
+
+
+@pytest.mark.parametrize("again", ["repeated", "earlier"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_bar_that_comes_again_or_late_is_refused_by_symbol_and_time(
+    market: FeatureMarket, again: str, at_once: bool
+) -> None:
+    rows = market.of("STOCK0")[:3]
+    order = rows[[0, 1, 1]] if again == "repeated" else rows[[0, 2, 1]]
+    engine = FeatureEngine(ALL, market.universe)
+    with pytest.raises(BarsOutOfOrder, match=r"STOCK0, end 2026-01-05 .*each bar once, in order"):
+        for batch in [order] if at_once else order[:, None]:
+            engine.step(market.bars[batch])
+
+
+# --- the edges of the fixed point -------------------------------------------------------------------------------------
+
+
+def of_closes(closes: list[float], volume: int = 1000) -> Bars:
+    n, close = len(closes), np.array(closes)
+    start = Session.regular(dt.date(2026, 1, 5)).open_ns + np.arange(n) * MINUTE_NS
+    whose, ticks = np.zeros((2, n), dtype=np.int32)
+    return Bars(whose, start, start + MINUTE_NS, close, close, close, close, np.full(n, volume), ticks)
+
+
+@pytest.mark.parametrize(
+    "closes",
+    [
+        [*np.round(np.linspace(150_000, 180_000, 21), 2)],
+        [150_000.0] * 16 + [60_000.0] * 5,
+        [150_000.0] * 20 + [15_000.0],  # a split of one share into ten that nobody told of
+        [0.05, 0.06] * 11,
+    ],
+)
+def test_dear_and_cheap_shares_and_large_moves_do_not_overflow(closes: list[float]) -> None:
+    names = ["z_score", "bollinger_percent_b", "trend_r_squared", "volatility", "rolling_vwap_distance"]
+    rows, warm = feature_table(of_closes(closes, 10**6), feature_schema(names, 1), Universe.from_symbols(["MRF"]))
+    close = np.array(closes)[-20:]
+    z = (close[-1] - close.mean()) / close.std()
+    returns = np.diff(closes) / np.array(closes)[:-1]
+    r = np.corrcoef(np.arange(20), close)[0, 1]
+    expected = [z, z / 4 + 0.5, r * r, returns[-20:].std(), close[-1] / close.mean() - 1]
+    assert warm[-1]
+    np.testing.assert_allclose(rows[-1], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_price_that_becomes_ten_thousand_times_as_large_gives_a_large_volatility_not_none() -> None:
+    bars = of_closes([3.53] * 60 + [236_250.0])
+    rows, _ = feature_table(bars, feature_schema(["volatility", "volatility_ratio"], 1), Universe.from_symbols(["E"]))
+    assert rows[-1, 0] > 1.0
+    assert rows[-1, 1] > 1.0
 
 
 def test_state_goes_on_over_the_night(market: FeatureMarket) -> None:
