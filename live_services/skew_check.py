@@ -60,7 +60,7 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
     session, market = session_on_log(frames, universe)
     signals = [event_or_none(record.value) async for record in read_topic(settings.kafka, topics.signals_raw.name)]
     control = [event_or_none(record.value) async for record in read_topic(settings.kafka, topics.control.name)]
-    used = {e.sessions: e for e in control if isinstance(e, StrategyHistoryUsed) and _of(e.session_date, session)}
+    used = (e for e in control if isinstance(e, StrategyHistoryUsed) and _of(e.session_date, session))
     rows = [
         row_of_signal(signal, universe)
         for signal in signals
@@ -68,7 +68,7 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
     ]
     online, notes = await asyncio.to_thread(_online_rows, settings, broker, universe, session)
     report = await asyncio.to_thread(
-        _compared, settings, universe, session, market, [*rows, *online], sessions=next(iter(used), None)
+        compared, settings, universe, session, market, [*rows, *online], used=next(used, None)
     )
     return report + SkewReport(notes=notes)
 
@@ -105,20 +105,27 @@ def session_on_log(frames: Sequence[StoredRecord], universe: Universe) -> tuple[
     return newest, market
 
 
-def _compared(
+def compared(
     settings: Settings,
     universe: Universe,
     session: Session,
     market: Market,
     rows: Sequence[LiveRow],
     *,
-    sessions: tuple[str, ...] | None,
+    used: StrategyHistoryUsed | None,
 ) -> SkewReport:
     """Compare partition by partition: each may have joined the session at another time."""
     clock, partitions = BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions
-    history = StoredHistory(settings, universe).of(session, sessions)
+    history = StoredHistory(settings, universe).of(session, None if used is None else used.sessions)
     whose = universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions).tolist()
     report = SkewReport()
+    if used is not None and used.digest != history.digest:
+        report += SkewReport(
+            notes=(
+                f"the stored bars of {used.sessions[0] if used.sessions else 'no session'} to {session.date}, or the "
+                "corporate actions, are not those that the session began with: differences may come from that alone",
+            )
+        )
     for partition, recorded in market.items():
         mine = [row for row in rows if whose[row.instrument] == partition]
         first = recorded[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from feature_store.clocks import BarClock
 from feature_store.market import Instrument, Session, Ticks, Universe
+from feature_store.offline import OfflineStore
+from feature_store.synthetic import synthetic_market
 from live_services.adapters import telemetry
 from live_services.adapters.kafka import StoredRecord
 from live_services.cli_errors import CommandFailed
-from live_services.domain.events import FeatureSkewMeasured, SignalGenerated
+from live_services.domain.events import FeatureSkewMeasured, SignalGenerated, StrategyHistoryUsed
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.history import SessionHistory
 from live_services.domain.partitions import part_of
@@ -34,7 +37,8 @@ from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.domain.topics import MARKET_TICKS
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.settings import KafkaSettings, Settings, SkewSettings, StrategySettings
-from live_services.skew_check import session_on_log
+from live_services.skew_check import compared, session_on_log
+from live_services.warm_start import StoredHistory
 from tests.live_world import MINUTE, OPEN, SESSION, loaded_model, past_sessions, random_walk
 
 UNIVERSE = Universe.ordered(
@@ -219,3 +223,32 @@ def test_the_log_gives_its_newest_session_by_partition_without_what_was_sent_twi
         assert whole.digest() == part_of(TICKS, UNIVERSE, partition, 2).digest()
     with pytest.raises(CommandFailed, match="let a session run first"):
         session_on_log([], UNIVERSE)
+
+
+def test_a_history_that_was_changed_since_the_session_began_is_noted(tmp_path: Path) -> None:
+    market = synthetic_market(instruments=2, sessions=3)
+    settings = Settings(alpha_panda_home=tmp_path)
+    store = OfflineStore(settings.store_root)
+    for session, bars in zip(market.sessions, market.bars, strict=True):
+        store.write_bars(session, market.universe, bars, market.name)
+    today, universe = market.sessions[-1], store.universe()
+    history = StoredHistory(settings, universe).of(today)
+    used = StrategyHistoryUsed(
+        broker="paper",
+        event_id="e",
+        correlation_id="e",
+        causation_id="e",
+        event_time_ns=today.open_ns,
+        session_date=str(today.date),
+        sessions=history.sessions,
+        digest=history.digest,
+        today_until_ns=0,
+        today_digest="",
+        broken=False,
+    )
+    assert compared(settings, universe, today, {}, [], used=used).notes == ()
+    higher = replace(market.bars[0], close=market.bars[0].high.copy())
+    store.write_bars(market.sessions[0], market.universe, higher, market.name)
+    (note,) = compared(settings, universe, today, {}, [], used=used).notes
+    assert f"{market.sessions[0].date} to {today.date}" in note
+    assert "not those that the session began with" in note
