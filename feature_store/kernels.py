@@ -118,6 +118,12 @@ def _fixed(value, scale):  # type: ignore[no-untyped-def]
 
 
 @_kernel
+def _sum(ring, i, at, last, column, value):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Add up modulo 2**64: of signed numbers numba tells LLVM that they never overflow."""
+    ring[i, at, column] = np.int64(np.uint64(ring[i, last, column]) + np.uint64(value))
+
+
+@_kernel
 def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, has_depth):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Write bar ``t`` of an instrument behind bar ``t - 1``: its values, the sums so far, the extremes."""
     at, last = t & _MASK, (t - 1) & _MASK
@@ -139,36 +145,33 @@ def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, ha
     simple = min((c - previous) / previous, LARGEST_MOVE)
     range_ = min(math.log(h / low), LARGEST_MOVE)
     body = max(min(math.log(c / o), range_), -range_)
-    ring[i, at, SUM_CLOSE] = ring[i, last, SUM_CLOSE] + c
-    ring[i, at, SUM_CLOSE_SQUARED] = ring[i, last, SUM_CLOSE_SQUARED] + c * c
-    ring[i, at, SUM_CLOSE_BY_TIME] = ring[i, last, SUM_CLOSE_BY_TIME] + t * c
-    ring[i, at, SUM_VOLUME] = ring[i, last, SUM_VOLUME] + volume
-    ring[i, at, SUM_TURNOVER] = ring[i, last, SUM_TURNOVER] + (h + low + c) * volume
-    ring[i, at, SUM_RETURN] = ring[i, last, SUM_RETURN] + _fixed(simple, RETURN_UNITS)
-    ring[i, at, SUM_RETURN_SQUARED] = ring[i, last, SUM_RETURN_SQUARED] + _fixed(simple * simple, SQUARE_UNITS)
-    ring[i, at, SUM_PARKINSON] = ring[i, last, SUM_PARKINSON] + _fixed(range_ * range_, SQUARE_UNITS)
-    ring[i, at, SUM_GARMAN_KLASS] = ring[i, last, SUM_GARMAN_KLASS] + _fixed(
-        0.5 * range_ * range_ - _TWO_LOG_TWO_MINUS_ONE * body * body, SQUARE_UNITS
-    )
-    ring[i, at, SUM_RANGE] = ring[i, last, SUM_RANGE] + (h - low)
-    ring[i, at, SUM_TRUE_RANGE] = ring[i, last, SUM_TRUE_RANGE] + (max(h, previous) - min(low, previous))
-    ring[i, at, SUM_MOVE] = ring[i, last, SUM_MOVE] + abs(c - previous)
-    ring[i, at, SUM_OBV] = ring[i, last, SUM_OBV] + ring[i, at, OBV]
-    ring[i, at, SUM_OBV_BY_TIME] = ring[i, last, SUM_OBV_BY_TIME] + t * ring[i, at, OBV]
+    _sum(ring, i, at, last, SUM_CLOSE, c)
+    _sum(ring, i, at, last, SUM_CLOSE_SQUARED, c * c)
+    _sum(ring, i, at, last, SUM_CLOSE_BY_TIME, t * c)
+    _sum(ring, i, at, last, SUM_VOLUME, volume)
+    _sum(ring, i, at, last, SUM_TURNOVER, (h + low + c) * volume)
+    _sum(ring, i, at, last, SUM_RETURN, _fixed(simple, RETURN_UNITS))
+    _sum(ring, i, at, last, SUM_RETURN_SQUARED, _fixed(simple * simple, SQUARE_UNITS))
+    _sum(ring, i, at, last, SUM_PARKINSON, _fixed(range_ * range_, SQUARE_UNITS))
+    garman_klass = 0.5 * range_ * range_ - _TWO_LOG_TWO_MINUS_ONE * body * body
+    _sum(ring, i, at, last, SUM_GARMAN_KLASS, _fixed(garman_klass, SQUARE_UNITS))
+    _sum(ring, i, at, last, SUM_RANGE, h - low)
+    _sum(ring, i, at, last, SUM_TRUE_RANGE, max(h, previous) - min(low, previous))
+    _sum(ring, i, at, last, SUM_MOVE, abs(c - previous))
+    _sum(ring, i, at, last, SUM_OBV, ring[i, at, OBV])
+    _sum(ring, i, at, last, SUM_OBV_BY_TIME, t * ring[i, at, OBV])
 
     of_index, matched = 0.0, 0
     if index_close > 0 and ring[i, last, INDEX_CLOSE] > 0 and not first:
         of_index, matched = (index_close - ring[i, last, INDEX_CLOSE]) / ring[i, last, INDEX_CLOSE], 1
         of_index = min(of_index, LARGEST_MOVE)
-    ring[i, at, SUM_INDEX_RETURN] = ring[i, last, SUM_INDEX_RETURN] + _fixed(of_index, RETURN_UNITS)
-    ring[i, at, SUM_INDEX_RETURN_SQUARED] = ring[i, last, SUM_INDEX_RETURN_SQUARED] + _fixed(
-        of_index * of_index, SQUARE_UNITS
-    )
-    ring[i, at, SUM_RETURN_PRODUCT] = ring[i, last, SUM_RETURN_PRODUCT] + _fixed(simple * of_index, SQUARE_UNITS)
-    ring[i, at, COUNT_INDEX] = ring[i, last, COUNT_INDEX] + matched
-    ring[i, at, SUM_SPREAD] = ring[i, last, SUM_SPREAD] + spread
-    ring[i, at, SUM_IMBALANCE] = ring[i, last, SUM_IMBALANCE] + imbalance
-    ring[i, at, COUNT_DEPTH] = ring[i, last, COUNT_DEPTH] + has_depth
+    _sum(ring, i, at, last, SUM_INDEX_RETURN, _fixed(of_index, RETURN_UNITS))
+    _sum(ring, i, at, last, SUM_INDEX_RETURN_SQUARED, _fixed(of_index * of_index, SQUARE_UNITS))
+    _sum(ring, i, at, last, SUM_RETURN_PRODUCT, _fixed(simple * of_index, SQUARE_UNITS))
+    _sum(ring, i, at, last, COUNT_INDEX, matched)
+    _sum(ring, i, at, last, SUM_SPREAD, spread)
+    _sum(ring, i, at, last, SUM_IMBALANCE, imbalance)
+    _sum(ring, i, at, last, COUNT_DEPTH, has_depth)
 
     top, bottom, span = h, low, 1
     for level in range(5):

@@ -65,6 +65,7 @@ from feature_store.window import (
     return_deviation,
     smoothed,
     total,
+    total_of_session,
     units,
 )
 
@@ -258,8 +259,8 @@ def bollinger_percent_b(bars: Window, period: int = 20, width: float = 2.0) -> f
 @feature(warm_up=1, memory="session", units="fraction", source="Berkowitz, Logue and Noser (1988); no volume = 0")
 def vwap_distance(bars: Window) -> float:
     """Close against the session's volume-weighted average of the typical price."""
-    shares = units(bars, SUM_VOLUME) - of_session(bars, SESSION_VOLUME)
-    turnover = units(bars, SUM_TURNOVER) - of_session(bars, SESSION_TURNOVER)
+    shares = total_of_session(bars, SUM_VOLUME, SESSION_VOLUME)
+    turnover = total_of_session(bars, SUM_TURNOVER, SESSION_TURNOVER)
     return 3.0 * units(bars, CLOSE) * float(shares) / turnover - 1.0 if turnover > 0 else 0.0
 
 

@@ -96,7 +96,23 @@ def price(bars: Window, column: int, ago: int = 0) -> float:
 @compiled
 def total(bars: Window, column: int, period: int, ago: int = 0) -> int:
     """Sum a ``SUM_`` or ``COUNT_`` column over ``period`` bars, in its units; exact."""
-    return units(bars, column, ago) - units(bars, column, ago + period)
+    return _difference(units(bars, column, ago), units(bars, column, ago + period))
+
+
+@compiled
+def total_of_session(bars: Window, column: int, before: int) -> int:
+    """Sum a ``SUM_`` column since the open; ``before`` is where the header holds it as it was then."""
+    return _difference(units(bars, column), of_session(bars, before))
+
+
+@compiled
+def _difference(sum_now: int, sum_before: int) -> int:
+    """Subtract modulo 2**64.
+
+    In numba signed numbers must not overflow: LLVM is told that they do not, and turns ``a - b > 0`` into ``a > b``,
+    which is wrong once a sum has gone past 2**63. Unsigned ones wrap by definition.
+    """
+    return np.int64(np.uint64(sum_now) - np.uint64(sum_before))  # type: ignore[return-value]
 
 
 @compiled
@@ -114,7 +130,8 @@ def price_deviation(bars: Window, period: int) -> float:
     """
     middle = total(bars, SUM_CLOSE, period) // period
     first = total(bars, SUM_CLOSE, period) - period * middle
-    squares = total(bars, SUM_CLOSE_SQUARED, period) - 2 * middle * first - period * middle * middle
+    of_middle = np.uint64(middle) * (np.uint64(2 * first) + np.uint64(period) * np.uint64(middle))
+    squares = _difference(total(bars, SUM_CLOSE_SQUARED, period), of_middle)
     variance = (squares - float(first) * float(first) / period) / period
     return math.sqrt(max(variance, 0.0)) / PRICE_UNITS
 
@@ -136,7 +153,8 @@ def _slope(bars: Window, column: int, sum_column: int, by_time: int, period: int
     newest = units(bars, column)
     first = total(bars, sum_column, period) - period * newest
     # places count from 0 at the oldest bar; the bar numbers in the sums count from the run's first one
-    weighted = total(bars, by_time, period) - (bars.newest - period + 1) * total(bars, sum_column, period)
+    before = np.uint64(bars.newest - period + 1) * np.uint64(total(bars, sum_column, period))
+    weighted = _difference(total(bars, by_time, period), before)
     places = period * (period - 1) // 2
     weighted -= places * newest
     spread = period * (period - 1) * (2 * period - 1) // 6 * period - places * places

@@ -317,6 +317,18 @@ def test_dear_and_cheap_shares_and_large_moves_do_not_overflow(closes: list[floa
     np.testing.assert_allclose(rows[-1], expected, rtol=1e-6, atol=1e-9)
 
 
+def test_sums_that_have_gone_past_the_largest_integer_still_give_the_window() -> None:
+    one = of_closes([150_000.0 + 17 * k for k in range(60)], volume=30_000_000)
+    other = replace(one, start_ns=one.start_ns + 86_400 * 10**9, end_ns=one.end_ns + 86_400 * 10**9)
+    both = Bars.concatenate([one, other])
+    schema = feature_schema(["vwap_distance", "rolling_vwap_distance"], 1)
+    rows, _ = feature_table(both, schema, Universe.from_symbols(["MRF"]))
+    mean = np.cumsum(other.close) / np.arange(1, 61)
+    last_20 = np.convolve(other.close, np.full(20, 1 / 20), "valid")
+    np.testing.assert_allclose(rows[60:, 0], other.close / mean - 1, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(rows[79:, 1], other.close[19:] / last_20 - 1, rtol=1e-6)
+
+
 def test_a_price_that_becomes_ten_thousand_times_as_large_gives_a_large_volatility_not_none() -> None:
     bars = of_closes([3.53] * 60 + [236_250.0])
     rows, _ = feature_table(bars, feature_schema(["volatility", "volatility_ratio"], 1), Universe.from_symbols(["E"]))
