@@ -106,7 +106,7 @@ def total_of_session(bars: Window, column: int, before: int) -> int:
 
 
 @compiled
-def _difference(sum_now: int, sum_before: int) -> int:
+def _difference(sum_now: Any, sum_before: Any) -> int:
     """Subtract modulo 2**64.
 
     In numba signed numbers must not overflow: LLVM is told that they do not, and turns ``a - b > 0`` into ``a > b``,
