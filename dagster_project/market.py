@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from feature_store.clocks import BarClock
-from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe
+from feature_store.market import MINUTE_NS, TICK_BARS, VENDOR_BARS, Bars, MarketDataError, Session, Ticks, Universe
 from live_services.settings import MarketSettings
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Arrival:
     ticks: dict[Session, tuple[Universe, Ticks]]
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     """Rows that were left out, by kind of file."""
+    bar_source: str = VENDOR_BARS
+    """What made its bars."""
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -65,6 +67,7 @@ def bring_in(market: MarketSettings, dates: Collection[dt.date] | None = None) -
         {session: bars for session, bars in arrival.bars.items() if session.date in wanted},
         {session: ticks for session, ticks in arrival.ticks.items() if session.date in wanted},
         arrival.quarantine,
+        arrival.bar_source,
     )
 
 
@@ -73,7 +76,8 @@ def _generated(market: MarketSettings) -> Arrival:
 
     made = synthetic_market(**market.synthetic.model_dump())
     bars = {session: (made.universe, table) for session, table in zip(made.sessions, made.bars, strict=True)}
-    return Arrival(made.name, bars, {made.tick_session: (made.universe, made.ticks)})
+    # its bars are exactly those that our builder makes of its ticks
+    return Arrival(made.name, bars, {made.tick_session: (made.universe, made.ticks)}, bar_source=TICK_BARS)
 
 
 def _from_files(market: MarketSettings) -> Arrival:
@@ -115,10 +119,9 @@ def keep(arrival: Arrival, store: OfflineStore, *, whole: bool = False) -> tuple
     Gives their dates.
     """
     source = source_store(store)
-    bar_source = "ticks" if arrival.name.startswith("SYNTHETIC") else "vendor"  # generated bars are those of its ticks
     for session, (universe, bars) in arrival.bars.items():
         store.write_universe(universe, arrival.name)
-        source.write_bars(session, universe, bars, arrival.name, bar_source=bar_source)
+        source.write_bars(session, universe, bars, arrival.name, bar_source=arrival.bar_source)
     for session, (universe, ticks) in arrival.ticks.items():
         store.write_ticks(session, universe, ticks, arrival.name)
     for kind, left_out in arrival.quarantine.items():
@@ -127,14 +130,6 @@ def keep(arrival: Arrival, store: OfflineStore, *, whole: bool = False) -> tuple
         return ()
     gone = source.keep_only("bars", (session.date for session in arrival.bars), source=arrival.name)
     return gone + store.keep_only("ticks", (session.date for session in arrival.ticks), source=arrival.name)
-
-
-def bar_source_of(store: OfflineStore, session: Session) -> str:
-    """Say what `session_bars` makes a session's bars from: ``ticks`` with our builder, or the source's own word."""
-    source = source_store(store)
-    if session not in source.sessions():
-        return "ticks"
-    return str(source.manifest("bars", session)["bar_source"])
 
 
 def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
@@ -158,6 +153,28 @@ def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bar
             "set market.bar_minutes to a multiple of the source's"
         )
     return aggregate_bars(shorter, session, len(universe), clock)
+
+
+def bar_source_of(store: OfflineStore, session: Session) -> str:
+    """Say what made the bars of a session that `session_bars` gives: our builder from its ticks, or a vendor."""
+    source = source_store(store)
+    if session not in source.sessions():
+        return TICK_BARS
+    return str(source.manifest("bars", session).get("bar_source", "unknown"))
+
+
+def traded_bar_source(store: OfflineStore, market: MarketSettings) -> str:
+    """Say what makes the bars that models decide on: of fed ticks our builder, of fed bars whoever made those.
+
+    Raises
+    ------
+    MarketDataError
+        If the replayed session that is set is not there.
+    """
+    replayed = replayed_session(store, market) if market.feed == "bars" else None
+    if replayed is not None:
+        return bar_source_of(store, replayed)
+    return TICK_BARS if market.feed == "ticks" else VENDOR_BARS
 
 
 def _reindexed(bars: Bars, old: Universe, new: Universe) -> Bars:
@@ -223,12 +240,15 @@ def first_partition(market: MarketSettings, store_root: Path) -> dt.date:
     return dt.date(dt.date.fromisoformat(kept[0]).year if kept else _FILES_FIRST_YEAR, 1, 1)
 
 
-def end_partition(market: MarketSettings) -> dt.date | None:
-    """Give the day after the last one that a generated market may have; None follows the clock."""
-    if market.source != "synthetic":
-        return None
+def generated_dates(market: MarketSettings) -> tuple[dt.date, ...]:
+    """Give the dates of a generated market's sessions, that of its ticks last; they may well lie in the future.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the exchange's calendar does not reach that far.
+    """
     from feature_store.synthetic import synthetic_sessions
 
-    # one more session, of ticks; a generated market may well lie in the future
-    sessions = synthetic_sessions(first_partition(market, Path()), market.synthetic.sessions + 1)
-    return sessions[-1].date + dt.timedelta(days=1)
+    first = dt.date.fromisoformat(market.synthetic.first_session)
+    return tuple(session.date for session in synthetic_sessions(first, market.synthetic.sessions + 1))

@@ -30,6 +30,12 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
 
+TICK_BARS = "ticks"
+"""``bar_source`` of bars that our own builder made from ticks."""
+VENDOR_BARS = "vendor"
+"""``bar_source`` of bars that came as bars, made by somebody else's rules."""
+
+
 class MarketDataError(Exception):
     """Market data that cannot be used; the message names file, row or key and what to do."""
 

@@ -13,11 +13,13 @@ from feature_store.market import ist_text
 from live_services.cli_errors import ClearGroup, CommandFailed, out
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
 from live_services.settings import Settings
-from models_registry.refs import Alias, ModelRef
+from models_registry.refs import Alias, ModelRef, bars_in_words
 
 if TYPE_CHECKING:
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
+
+_VERDICTS = {"passed": "passed", "failed": "FAILED", "warning": "WARNING"}
 
 app = typer.Typer(
     cls=ClearGroup,
@@ -71,7 +73,7 @@ def show(
     for key, value in (
         ("market", sidecar.market),
         ("algorithm", sidecar.algorithm),
-        ("bars", sidecar.bar_clock),
+        ("bars", f"{sidecar.bar_clock}, {bars_in_words(sidecar.bar_source)}"),
         ("label", f"{sidecar.label}, {sidecar.label_horizon_bars} bars"),
         ("training period", f"{ist_text(sidecar.training_start_ns)} to {ist_text(sidecar.training_end_ns)}"),
         ("training rows", f"{sidecar.training_rows:,}"),
@@ -81,7 +83,7 @@ def show(
         ("thresholds", f"buy ≥ {sidecar.buy_threshold:.6f}, sell ≤ {sidecar.sell_threshold:.6f}"),
         *((f"metric {metric}", f"{value:.6g}") for metric, value in sidecar.metrics.items()),
         *(
-            (f"gate {c.name}", f"{'passed' if c.passed else 'FAILED'}: {c.observed} (required {c.required})")
+            (f"gate {c.name}", f"{_VERDICTS[c.verdict]}: {c.observed} (required {c.required})")
             for c in sidecar.gate.checks
         ),
         *((f"sha256 {file}", digest) for file, digest in sidecar.artifact_sha256.items()),

@@ -330,7 +330,7 @@ def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> None:
     demo.tell(f"market: {sidecar.market}")
     demo.tell(f"registered {MODEL} version {version.version}: {registry.url_of(MODEL, version.version)}")
     for check in sidecar.gate.checks:
-        mark = "passed" if check.passed else "FAILED"
+        mark = "passed" if check.passed else check.verdict.upper()
         demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
     demo.summary |= {
         "market": sidecar.market,

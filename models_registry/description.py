@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market import IST
-from models_registry.refs import GateResult, Sidecar
+from models_registry.refs import GateResult, Sidecar, bars_in_words
 
 if TYPE_CHECKING:
     from models_registry.training import OutOfFold, TrainedModel
@@ -29,6 +29,7 @@ _ROWS: Final = (
     ("test_sessions", "test sessions", ".0f"),
 )
 _NAIVE: Final = {"auc": 0.5}
+_VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*warning*"}
 DECILES_PLOT: Final = "score_deciles.png"
 CALIBRATION_PLOT: Final = "calibration.png"
 
@@ -51,14 +52,15 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         else f"The {sidecar.gate.rung} gate **did not pass**, so this version is not promoted: "
         f"{failures(sidecar.gate)}."
     )
+    warned = warnings(sidecar.gate)
     lines = [
         f"## {sidecar.model_name}: {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}",
         "",
-        verdict,
+        verdict + (f" Warning: {warned}." if warned else ""),
         "",
         f"Trained on {sidecar.training_rows:,} rows from "
-        f"{_day(sidecar.training_start_ns)} to {_day(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock}, "
-        f"label {sidecar.label}.",
+        f"{_day(sidecar.training_start_ns)} to {_day(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock} "
+        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}.",
         "",
         *_metrics_table(sidecar, champion, champion_version),
         "",
@@ -86,7 +88,12 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
 
 def failures(gate: GateResult) -> str:
     """Say which checks of a gate failed, what they saw and what they asked."""
-    return "; ".join(f"{c.name} saw {c.observed}, asked for {c.required}" for c in gate.checks if not c.passed)
+    return "; ".join(f"{c.name} saw {c.observed}, asked for {c.required}" for c in gate.checks if c.verdict == "failed")
+
+
+def warnings(gate: GateResult) -> str:
+    """Say what a gate saw that it does not fail for, and a person should know; empty if there is nothing."""
+    return "; ".join(c.observed for c in gate.checks if c.verdict == "warning")
 
 
 def _spaced(row: str) -> str:
@@ -114,7 +121,7 @@ def _cell(metrics: dict[str, float], name: str, spec: str) -> str:
 
 def _gate_table(sidecar: Sidecar) -> list[str]:
     rows = [
-        f"| {check.name} | {'passed' if check.passed else '**failed**'} | {check.observed} | {check.required} |"
+        f"| {check.name} | {_VERDICTS[check.verdict]} | {check.observed} | {check.required} |"
         for check in sidecar.gate.checks
     ]
     return ["| check | verdict | observed | required |", "|---|---|---|---|", *rows]

@@ -1,8 +1,9 @@
 """The skill gate: whether a version may become champion, as named checks with what they saw and what they asked for.
 
 Pure. *Skill* asks for a ranking better than chance and a likelihood better than the base rate, out of sample, with
-clean walk-forward folds and an exact packed form. It says nothing about profit: the *economics* gate of the ``live``
-rung is not built yet, so ``live`` needs a named override.
+clean walk-forward folds and an exact packed form, and warns when the model was trained on bars of another source than
+it trades on. It says nothing about profit: the *economics* gate of the ``live`` rung is not built yet, so ``live``
+needs a named override.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models_registry.refs import FoldResult, GateCheck, GateResult, Sidecar
+from models_registry.refs import FoldResult, GateCheck, GateResult, Sidecar, bars_in_words
 
 if TYPE_CHECKING:
     from models_registry.packing import Parity
@@ -37,6 +38,8 @@ def skill_gate(
     parity: Parity,
     *,
     market: str,
+    bar_source: str,
+    trades_on: str,
     champion: Sidecar | None = None,
     champion_version: str | None = None,
     limits: SkillLimits | None = None,
@@ -51,6 +54,11 @@ def skill_gate(
         From ``packing.parity``: how the packed model compares with the estimator.
     market : str
         Where the data came from; a champion of another market was measured on something else.
+    bar_source : str
+        What made the bars that it was trained on, as `TrainingFrame.bar_source` says.
+    trades_on : str
+        What will make the bars that it decides on, in the same words. Another source is a warning and does not block:
+        `feature_store.bar_comparison` says whether the bars themselves differ.
     champion : Sidecar, optional
         The sidecar of the version that holds the alias now.
     champion_version : str, optional
@@ -72,6 +80,7 @@ def skill_gate(
             _better_than_naive(metrics),
             _better_than_champion(metrics, market, champion, champion_version),
             _packed_parity(parity),
+            _same_bar_source(bar_source or "unknown", trades_on),
         ),
     )
 
@@ -167,6 +176,18 @@ def _better_than_champion(
         passed=ours > theirs,
         observed=f"{observed}, the same as {who}" if ours == theirs else observed,
         required=f"> {theirs:.4f}, the out-of-fold AUC {who} was registered with",
+    )
+
+
+def _same_bar_source(bar_source: str, trades_on: str) -> GateCheck:
+    same = bar_source == trades_on != "unknown"
+    return GateCheck(
+        name="bar_source",
+        passed=same,
+        observed=f"trained on {bars_in_words(bar_source)}"
+        + ("" if same else f", trades on {bars_in_words(trades_on)}"),
+        required=f"{bars_in_words(trades_on)}, as it trades on; another source is a warning: compare the bars",
+        blocking=False,
     )
 
 

@@ -229,6 +229,7 @@ def build_sidecar(
         algorithm=trained.algorithm,
         market=frame.market,
         bar_clock=frame.schema.bar_clock,
+        bar_source=frame.bar_source or "unknown",
         feature_schema=tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
         feature_schema_hash=frame.schema.hash,
         training_data_digest=frame.digest,

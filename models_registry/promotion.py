@@ -271,7 +271,7 @@ def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNo
             f"{what} cannot go live: the economics gate for real money is not built in this version, so only a named "
             "override with a reason puts a version there"
         )
-    failed: tuple[GateCheck, ...] = tuple(check for check in sidecar.gate.checks if not check.passed)
+    failed: tuple[GateCheck, ...] = tuple(check for check in sidecar.gate.checks if check.verdict == "failed")
     if sidecar.gate.rung == alias and sidecar.gate.passed and info.gate_verdict(alias) == "passed":
         return None
     if not failed:

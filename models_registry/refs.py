@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_store.market import TICK_BARS, VENDOR_BARS
+
 Alias = Literal["challenger", "champion", "live"]
 """The three rungs: shadow, paper, real money."""
 
@@ -41,6 +43,12 @@ class ModelRef(_Frozen):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.alias}"
+
+
+def bars_in_words(bar_source: str) -> str:
+    """Say in words where bars came from, for people."""
+    words = {TICK_BARS: "bars built from ticks", VENDOR_BARS: "a vendor's bars", "unknown": "bars of unknown source"}
+    return " and ".join(words.get(part, f"bars of {part}") for part in bar_source.split(" + "))
 
 
 class ModelIdentity(_Frozen):
@@ -90,10 +98,19 @@ class GateCheck(_Frozen):
     passed: bool
     observed: str
     required: str
+    blocking: bool = True
+    """Whether the gate fails with this check; one that does not block is a warning."""
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "warning"]:
+        """``warning``: it did not pass, and does not keep the gate from passing."""
+        if self.passed:
+            return "passed"
+        return "failed" if self.blocking else "warning"
 
 
 class GateResult(_Frozen):
-    """The verdict of a gate for one rung; ``passed`` only if every check passed."""
+    """The verdict of a gate for one rung; ``passed`` only if every blocking check passed."""
 
     rung: Alias
     checks: tuple[GateCheck, ...]
@@ -102,8 +119,8 @@ class GateResult(_Frozen):
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed; a gate without checks has not passed."""
-        return bool(self.checks) and all(c.passed for c in self.checks)
+        """Whether no check failed; a gate without checks has not passed."""
+        return bool(self.checks) and all(c.verdict != "failed" for c in self.checks)
 
 
 class Sidecar(_Frozen):
@@ -115,6 +132,8 @@ class Sidecar(_Frozen):
     market: str
     """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
     bar_clock: str
+    bar_source: str = "unknown"
+    """What made the bars it was trained on, ``ticks`` or ``vendor``; ``unknown`` in versions older than this field."""
     feature_schema: tuple[FeatureColumn, ...]
     feature_schema_hash: str
     training_data_digest: str

@@ -50,6 +50,7 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
         end_ns=int(decision.max()),
         market="SYNTHETIC test",
         horizon_bars=horizon,
+        bar_source="ticks",
     )
 
 
@@ -78,7 +79,11 @@ LIMITS = SkillLimits(minimum_test_rows=500)
 def gate(algorithm="hist_gradient_boosting", edge=0.3, **changes: Any) -> GateResult:
     model = trained(algorithm, edge)
     agreement = parity(packed(algorithm, edge), model.estimator, model.golden_rows)
-    return skill_gate(model, agreement, **({"market": "SYNTHETIC test", "limits": LIMITS} | changes))
+    return skill_gate(
+        model,
+        agreement,
+        **({"market": "SYNTHETIC test", "bar_source": "ticks", "trades_on": "ticks", "limits": LIMITS} | changes),
+    )
 
 
 FAILED_GATE = GateResult(

@@ -124,7 +124,9 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
                 trained,
                 frame,
                 packed,
-                skill_gate(trained, agreement, market=frame.market, limits=asked),
+                skill_gate(
+                    trained, agreement, market=frame.market, bar_source="ticks", trades_on="ticks", limits=asked
+                ),
                 model_name=MODEL,
                 git_commit="tests",
                 created_by="tests",

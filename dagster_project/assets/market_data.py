@@ -10,8 +10,8 @@ from dagster_project.market import (
     Arrival,
     bar_source_of,
     bring_in,
-    end_partition,
     first_partition,
+    generated_dates,
     keep,
     replayed_session,
     session_bars,
@@ -20,7 +20,7 @@ from dagster_project.market import (
 from dagster_project.plots import column_plot, line_plot
 from dagster_project.resources import OfflineStoreResource
 from feature_store.clocks import BarClock
-from feature_store.market import MarketDataError, ist_text
+from feature_store.market import IST, MarketDataError, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 
 GROUP: Final = "market"
 MARKET_DAY: Final = "market_day"
+_DAY: Final = dt.timedelta(days=1)
 _AUDITED_INSTRUMENTS: Final = 20  # indices come first; more take longer and show no more
 
 
 def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
     """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
-    end = end_partition(settings.market)
+    generated = generated_dates(settings.market) if settings.market.source == "synthetic" else ()
+    first, end = first_partition(settings.market, settings.store_root), generated[-1] + _DAY if generated else None
+    span = (first + k * _DAY for k in range((end - first).days if end is not None else 0))
     return dg.DailyPartitionsDefinition(
-        start_date=first_partition(settings.market, settings.store_root).isoformat(),
+        start_date=first.isoformat(),
         end_date=end.isoformat() if end is not None else None,
         timezone="Asia/Kolkata",
-        # A generated market never has a weekend; an exchange sometimes opens on one.
-        exclusions=["0 0 * * 0,6"] if end is not None else None,
+        # a day without a session would wait for ever as a missing one
+        exclusions=[dt.datetime.combine(day, dt.time(), IST) for day in span if day not in generated] or None,
         # A day counts once it is over, unless it is offset: today's session is wanted today, and a generated market may
         # lie in the future.
         end_offset=1 if end is None else max(1, (end - today).days),

@@ -10,7 +10,7 @@ from pydantic import Field
 from dagster_project.assets.market_data import labels
 from dagster_project.candidate import Candidate
 from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session
+from dagster_project.market import replayed_session, traded_bar_source
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market import MarketDataError, ist_text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "models"
 MODEL_NAME: Final = "momentum"
+_MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
 
 
 class Algorithm(Enum):
@@ -165,15 +166,16 @@ def _decile_returns_bps(oof: "OutOfFold") -> list[float]:
     description="The momentum model as a version in MLflow, with its sidecar and the verdict of its gate. Registering "
     "promotes nothing: the sensor promote_champion, or a person, moves the alias.",
 )
-def momentum_version(
+def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in by name
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     mlflow: dg.ResourceParam[MlflowResource],
+    offline: dg.ResourceParam[OfflineStoreResource],
     momentum_model: Candidate,
     labels: Any,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
     """Judge the candidate against the champion, and register it whatever the verdict."""
-    from models_registry.description import describe, failures, plots
+    from models_registry.description import describe, failures, plots, warnings
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
@@ -185,10 +187,14 @@ def momentum_version(
     registry = mlflow.registry()
     champion_version = registry.resolve(ModelRef(name=MODEL_NAME, alias="champion"))
     champion = registry.sidecar(MODEL_NAME, champion_version) if champion_version else None
+    with told_to_people(MarketDataError):
+        trades_on = traded_bar_source(offline.store(), settings.market)
     gate = skill_gate(
         momentum_model.trained,
         momentum_model.parity,
         market=momentum_model.market,
+        bar_source=labels.bar_source,
+        trades_on=trades_on,
         champion=champion,
         champion_version=champion_version,
     )
@@ -217,6 +223,7 @@ def momentum_version(
             "version": version,
             "model": MODEL_NAME,
             "market": sidecar.market,
+            "bar_source": sidecar.bar_source,
             "mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version)),
             "gate_champion": "passed" if gate.passed else "failed",
             "gate": dg.MetadataValue.md(_gate_table(gate)),
@@ -233,9 +240,10 @@ def momentum_version(
                 passed=gate.passed,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"{MODEL_NAME} version {version} passed: the sensor promote_champion promotes it."
+                + (f" Warning: {warnings(gate)}." if warnings(gate) else "")
                 if gate.passed
                 else f"{MODEL_NAME} version {version} is not promoted: {failures(gate)}.",
-                metadata={c.name: f"{'✓' if c.passed else '✗'} {c.observed} (asked: {c.required})" for c in gate.checks}
+                metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks}
                 | {"mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version))},
             )
         ],
@@ -244,7 +252,7 @@ def momentum_version(
 
 def _gate_table(gate: GateResult) -> str:
     # Short enough to be shown inline: what was asked stands in the check's own metadata.
-    rows = (f"| {'✓' if check.passed else '✗'} {check.name} | {check.observed} |" for check in gate.checks)
+    rows = (f"| {_MARKS[check.verdict]} {check.name} | {check.observed} |" for check in gate.checks)
     return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]
 
 

@@ -1,7 +1,9 @@
 """Frames: the ticks or bars of one market partition over a stretch of event time, as one Kafka record.
 
 The body is an Arrow IPC stream of one record batch that decodes straight into arrays; what a consumer must know before
-the body (type, number, watermark, session) is in the record's headers.
+the body (type, number, watermark, session) is in the record's headers. Ticks carry the four columns of the best quote
+when their source has depth, and not otherwise. Bars carry spread and imbalance; frames recorded before these columns
+existed are read as bars without depth.
 """
 
 from __future__ import annotations
@@ -32,7 +34,16 @@ _TICK_COLUMNS: Final = pa.schema(
         ("day_volume", pa.int64()),
     ]
 )
-_BAR_COLUMNS: Final = pa.schema(
+_QUOTE_COLUMNS: Final = pa.schema(
+    [
+        ("bid_price", pa.float64()),
+        ("ask_price", pa.float64()),
+        ("bid_quantity", pa.int64()),
+        ("ask_quantity", pa.int64()),
+    ]
+)
+_QUOTED_TICK_COLUMNS: Final = pa.schema([*_TICK_COLUMNS, *_QUOTE_COLUMNS])
+_BARE_BAR_COLUMNS: Final = pa.schema(
     [
         ("instrument_token", pa.int64()),
         ("start_ns", pa.int64()),
@@ -45,6 +56,7 @@ _BAR_COLUMNS: Final = pa.schema(
         ("tick_count", pa.int32()),
     ]
 )
+_BAR_COLUMNS: Final = pa.schema([*_BARE_BAR_COLUMNS, ("spread_bps", pa.float64()), ("imbalance", pa.float64())])
 
 
 class BadFrame(Exception):
@@ -88,8 +100,9 @@ def encode_tick_frame(
     watermark_ns
         End of the frame: no tick of this partition with an earlier event time will follow.
     """
-    columns = [universe.tokens[ticks.instrument], ticks.event_time_ns, ticks.last_price, ticks.day_volume]
-    return EncodedFrame(_body(columns, _TICK_COLUMNS), _headers(TICK_FRAME, number, watermark_ns, session))
+    schema = _QUOTED_TICK_COLUMNS if ticks.has_depth else _TICK_COLUMNS
+    columns = [universe.tokens[ticks.instrument], *(getattr(ticks, name) for name in schema.names[1:])]
+    return EncodedFrame(_body(columns, schema), _headers(TICK_FRAME, number, watermark_ns, session))
 
 
 def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: int, session: Session) -> EncodedFrame:
@@ -108,7 +121,8 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     ------
     BadFrame
         For unreadable bytes or headers, an instrument outside the universe, a price that is not finite and positive, a
-        negative volume, times out of order, or times outside the session's open and the frame's watermark.
+        negative volume, a quote that is neither a price nor an empty side, times out of order, or times outside the
+        session's open and the frame's watermark.
     """
     fields = dict(headers)
     event_type = fields.get("event_type", b"").decode(errors="replace")
@@ -119,9 +133,9 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     number, watermark_ns = _integer(fields, "frame_number"), _integer(fields, "watermark_ns")
     session = _session(fields)
     if event_type == TICK_FRAME:
-        table: Ticks | Bars = _ticks(_columns(value, _TICK_COLUMNS), universe)
+        table: Ticks | Bars = _ticks(_columns(value, (_TICK_COLUMNS, _QUOTED_TICK_COLUMNS)), universe)
     else:
-        table = _bars(_columns(value, _BAR_COLUMNS), universe)
+        table = _bars(_columns(value, (_BAR_COLUMNS, _BARE_BAR_COLUMNS)), universe)
     frame = Frame(table, watermark_ns, session, number)
     _check_times(frame)
     return frame
@@ -167,11 +181,13 @@ def _session(fields: Mapping[str, bytes]) -> Session:
     return Session(date, _integer(fields, "session_open_ns"), _integer(fields, "session_close_ns"))
 
 
-def _columns(value: bytes, schema: Any) -> dict[str, NDArray[Any]]:
+def _columns(value: bytes, known: tuple[Any, ...]) -> dict[str, NDArray[Any]]:
     try:
         with pa.ipc.open_stream(value) as reader:
-            if reader.schema != schema:
-                raise BadFrame(f"columns are {reader.schema.names}, not {schema.names} of the expected types")
+            schema = reader.schema
+            if schema not in known:
+                expected = " or ".join(str(one.names) for one in known)
+                raise BadFrame(f"columns are {schema.names}, not {expected} of the expected types")
             batches = list(reader)
     except (pa.ArrowException, OSError) as cause:
         raise BadFrame(f"the body is no Arrow stream: {cause}") from cause
@@ -204,7 +220,13 @@ def _ticks(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Ticks:
     price, volume = columns["last_price"], columns["day_volume"]
     _require(np.isfinite(price) & (price > 0), "last_price", price, "finite and positive")
     _require(volume >= 0, "day_volume", volume, "0 or more")
-    return Ticks(_instruments(columns["instrument_token"], universe), columns["event_time_ns"], price, volume)
+    quote = tuple(columns[name] for name in _QUOTE_COLUMNS.names if name in columns)
+    for name, side in zip(_QUOTE_COLUMNS.names, quote, strict=False):
+        if side.dtype == np.float64:
+            _require(np.isnan(side) | ((side > 0) & (side < np.inf)), name, side, "finite and positive, or NaN")
+        else:
+            _require(side >= 0, name, side, "0 or more")
+    return Ticks(_instruments(columns["instrument_token"], universe), columns["event_time_ns"], price, volume, *quote)
 
 
 def _bars(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Bars:
@@ -218,7 +240,12 @@ def _bars(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Bars:
     _require(columns["volume"] >= 0, "volume", columns["volume"], "0 or more")
     _require(columns["tick_count"] >= 0, "tick_count", columns["tick_count"], "0 or more")
     _require(columns["start_ns"] < columns["end_ns"], "start_ns", columns["start_ns"], "earlier than its end")
-    return Bars(_instruments(columns["instrument_token"], universe), *(columns[n] for n in _BAR_COLUMNS.names[1:]))
+    if "spread_bps" in columns:
+        spread, imbalance = columns["spread_bps"], columns["imbalance"]
+        _require(~np.isinf(spread), "spread_bps", spread, "finite or NaN")
+        _require(np.isnan(imbalance) | (np.abs(imbalance) <= 1), "imbalance", imbalance, "between -1 and 1, or NaN")
+    fields = {name: column for name, column in columns.items() if name != "instrument_token"}
+    return Bars(instrument=_instruments(columns["instrument_token"], universe), **fields)
 
 
 def _check_times(frame: Frame) -> None:

@@ -1,18 +1,20 @@
 """Real NSE prices, where there are any; the project holds none."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from feature_store import checks, quality
-from feature_store.bars import BarBuilder, bars_of_session
+from feature_store.bar_comparison import compare_bars, comparison_plot
+from feature_store.bars import BarBuilder, aggregate_bars, bars_of_session
 from feature_store.calendar import nse_sessions
 from feature_store.clocks import BarClock
 from feature_store.features import feature_schema, feature_table
 from feature_store.labels import ForwardReturn
-from feature_store.market import MINUTE_NS, Bars
+from feature_store.market import MINUTE_NS, SECOND_NS, Bars
 from feature_store.offline import OfflineStore
 from feature_store.sources import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
 
@@ -51,6 +53,83 @@ def test_bars_of_the_ticks_equal_the_vendors_bit_for_bit(vendor: SourceBars, sou
         assert bars.digest() == expected[session].digest()
         built += len(bars)
     assert built == 88_430
+
+
+@pytest.fixture(scope="module")
+def tick_days(vendor: SourceBars, source: SourceTicks) -> tuple[Bars, Bars]:
+    """Bars of the four tick days: built of the ticks, and the vendor's."""
+    expected, n = dict(by_session(vendor.bars)), len(source.universe)
+    days = list(by_session(source.ticks))
+    built = Bars.concatenate([bars_of_session(ticks, session, n, MINUTE) for session, ticks in days])
+    return built, Bars.concatenate([expected[session] for session, _ in days])
+
+
+def test_the_comparison_finds_no_difference_from_the_vendors_bars(
+    vendor: SourceBars, tick_days: tuple[Bars, Bars]
+) -> None:
+    result = compare_bars(*tick_days, vendor.universe)
+    assert result.passed, result.summary()
+    assert result.summary() == "all 88,430 bars agree"
+    assert comparison_plot(result).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("price", "1 differ in close; prices by up to ₹0.05"),
+        ("volume", "1 differ in volume; volumes by up to 1 shares"),
+        ("dropped", "88,429 bars compared; 1 only the ticks make"),
+        ("extra", "88,429 bars compared; 1 only the vendor has"),
+        ("shifted", "the vendor's bars are stamped +60 s off ours"),
+    ],
+)
+def test_the_comparison_names_what_was_changed_in_the_vendors_bars(
+    vendor: SourceBars, tick_days: tuple[Bars, Bars], what: str, expected: str
+) -> None:
+    built, theirs = tick_days
+    row = 40_000
+    symbol = vendor.universe.instruments[theirs.instrument[row]].symbol
+    if what == "price":
+        theirs = replace(theirs, close=theirs.close + 0.05 * (np.arange(len(theirs)) == row))
+    elif what == "volume":
+        theirs = replace(theirs, volume=theirs.volume + (np.arange(len(theirs)) == row))
+    elif what == "dropped":
+        theirs = theirs[np.arange(len(theirs)) != row]
+    elif what == "extra":
+        built = built[np.arange(len(built)) != row]
+    else:
+        theirs = replace(theirs, start_ns=theirs.start_ns + MINUTE_NS, end_ns=theirs.end_ns + MINUTE_NS)
+    result = compare_bars(built, theirs, vendor.universe)
+    assert not result.passed
+    assert expected in result.summary()
+    if what != "shifted":
+        assert [(d.symbol, d.start_ns) for d in result.first] == [(symbol, tick_days[1].start_ns[row])]
+
+
+@pytest.mark.parametrize("clock", ["5m", "15m", "60m", "session"])
+def test_longer_bars_of_the_vendors_minutes_equal_those_of_the_ticks(
+    source: SourceTicks, vendor: SourceBars, clock: str
+) -> None:
+    expected, n = dict(by_session(vendor.bars)), len(source.universe)
+    for session, ticks in by_session(source.ticks):
+        longer = aggregate_bars(expected[session], session, n, BarClock.parse(clock))
+        assert longer.digest() == bars_of_session(ticks, session, n, BarClock.parse(clock)).digest()
+
+
+def test_every_tick_of_a_real_day_is_accounted_for(source: SourceTicks) -> None:
+    session, ticks = next(iter(by_session(source.ticks)))
+    builder = BarBuilder(len(source.universe), BarClock("ticks", 100), grace_ns=5 * SECOND_NS)
+    delay_ns = np.arange(len(source.universe)) % 5 * SECOND_NS  # of each instrument: ticks of one time keep their order
+    disordered = ticks[np.argsort(ticks.event_time_ns + delay_ns[ticks.instrument], kind="stable")]
+    parts = [builder.step(disordered[k : k + 50_000], session) for k in range(0, len(ticks), 50_000)]
+    bars = Bars.concatenate([*parts, builder.advance(session.close_ns)])
+    assert int(bars.tick_count.sum()) == len(ticks)
+    assert (builder.late_ticks, builder.ticks_outside_session, builder.volume_decreases) == (0, 0, 0)
+    assert builder.reordered_ticks > 0
+    highest = np.zeros(len(source.universe), dtype=np.int64)
+    np.maximum.at(highest, ticks.instrument, ticks.day_volume)
+    traded = np.bincount(bars.instrument, weights=bars.volume, minlength=len(highest))
+    assert traded.astype(np.int64).tolist() == highest.tolist()
 
 
 def test_frames_of_a_live_day_give_the_same_bars(source: SourceTicks) -> None:

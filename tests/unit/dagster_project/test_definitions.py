@@ -75,7 +75,8 @@ def test_days_of_a_generated_market_exist_whatever_the_clock_says(settings, toda
     keys = days.get_partition_keys(current_time=dt.datetime.combine(today, dt.time(6), dt.UTC))
     assert keys[0] == settings.market.synthetic.first_session
     assert keys[-1] == "2026-02-17"  # the session of ticks
-    assert len(keys) == settings.market.synthetic.sessions + 1  # no weekend waits for ever as a missing day
+    assert len(keys) == settings.market.synthetic.sessions + 1  # no holiday waits for ever as a missing day
+    assert "2026-02-01" in keys  # a Sunday with a session
 
 
 def test_a_day_without_a_session_in_the_files_says_so(tmp_path):

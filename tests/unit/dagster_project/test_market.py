@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from dagster_project.checks import labels_end_in_time
-from dagster_project.market import bring_in, keep, replayed_session, session_bars, training_sessions
+from dagster_project.market import (
+    bar_source_of,
+    bring_in,
+    keep,
+    replayed_session,
+    session_bars,
+    source_store,
+    traded_bar_source,
+    training_sessions,
+)
 from feature_store.market import MINUTE_NS, MarketDataError
 from feature_store.offline import OfflineStore
 from live_services.settings import MarketSettings
@@ -70,6 +79,24 @@ def test_a_replayed_session_of_an_empty_store_is_an_error(tmp_path):
     market = MarketSettings.model_validate({**SMALL, "replay_session": "2026-01-05"})
     with pytest.raises(MarketDataError, match="none yet"):
         replayed_session(OfflineStore(tmp_path), market)
+
+
+def test_bars_say_who_made_them(store, tmp_path):
+    session = store.sessions("bars")[0]
+    assert bar_source_of(store, session) == "ticks"  # generated bars are those of their ticks
+    other = OfflineStore(tmp_path)
+    source_store(other).write_bars(
+        session, store.universe(), store.read_bars([session]), "nse.csv", bar_source="vendor"
+    )
+    assert bar_source_of(other, session) == "vendor"
+    assert bar_source_of(other, store.sessions("ticks")[0]) == "ticks"
+
+
+def test_what_makes_the_bars_that_are_traded_on_follows_the_feed(store, tmp_path):
+    ticks, bars = (MarketSettings.model_validate({**SMALL, "feed": feed}) for feed in ("ticks", "bars"))
+    assert traded_bar_source(store, ticks) == "ticks"
+    assert traded_bar_source(store, bars) == "ticks"
+    assert traded_bar_source(OfflineStore(tmp_path), bars) == "vendor"
 
 
 def test_files_that_are_not_named_are_asked_for():

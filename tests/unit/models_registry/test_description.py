@@ -1,5 +1,5 @@
 from models_registry.description import describe, plots
-from tests.models_registry_frames import FAILED_GATE, sidecar, trained
+from tests.models_registry_frames import FAILED_GATE, gate, sidecar, trained
 
 
 def shown(text):
@@ -19,7 +19,9 @@ def test_the_description_compares_candidate_baseline_and_champion():
     assert "SYNTHETIC test" in text
     assert "from 2026-01-05 to 2026-01-16" in text
     assert "[The Dagster run that trained it](http://127.0.0.1:3000/runs/1)" in text
-    assert text.count("| passed |") == 8
+    assert text.count("| passed |") == 9
+    assert "bars time:60s (bars built from ticks)" in text
+    assert "Warning" not in text
 
 
 def test_without_a_champion_its_column_is_empty():
@@ -35,6 +37,13 @@ def test_a_failed_gate_is_written_in_bold_and_says_why_before_anything_else():
     assert verdict in text
     assert text.index(verdict) < text.index("| out of fold")
     assert "| auc_above_chance | **failed** | 0.49 | > 0.5 |" in text
+
+
+def test_a_model_of_another_bar_source_says_so_at_the_top_and_in_its_gate():
+    text = shown(describe(sidecar(gate_result=gate(bar_source="vendor"))))
+    warning = "The champion gate passed. Warning: trained on a vendor's bars, trades on bars built from ticks."
+    assert text.index(warning) < text.index("| out of fold")
+    assert "| bar_source | *warning* | trained on a vendor's bars, trades on bars built from ticks |" in text
 
 
 def test_a_champion_of_another_market_is_said_not_to_compare():

@@ -16,7 +16,8 @@ def judge(metrics=None, parity=EXACT, folds=None, limits=LIMITS, market="SYNTHET
     changed = dataclasses.replace(
         model, metrics=model.metrics | (metrics or {}), folds=folds if folds is not None else model.folds
     )
-    return skill_gate(changed, parity, market=market, limits=limits, **changes)
+    sources = {"bar_source": "ticks", "trades_on": "ticks"} | changes
+    return skill_gate(changed, parity, market=market, limits=limits, **sources)
 
 
 def failed(result):
@@ -26,7 +27,31 @@ def failed(result):
 def test_a_model_with_skill_passes_every_check():
     assert gate().passed
     assert gate().rung == "champion"
-    assert len(gate().checks) == 8
+    assert len(gate().checks) == 9
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "trades_on", "observed"),
+    [
+        ("vendor", "ticks", "trained on a vendor's bars, trades on bars built from ticks"),
+        ("ticks", "vendor", "trained on bars built from ticks, trades on a vendor's bars"),
+        ("ticks + vendor", "ticks", "trained on bars built from ticks and a vendor's bars, trades on bars built from"),
+        ("", "ticks", "trained on bars of unknown source, trades on bars built from ticks"),
+        ("unknown", "unknown", "trained on bars of unknown source, trades on bars of unknown source"),
+        ("dhan", "ticks", "trained on bars of dhan, trades on bars built from ticks"),
+    ],
+)
+def test_a_model_that_trades_on_bars_of_another_source_is_told_so_and_not_blocked(trained_on, trades_on, observed):
+    result = judge(bar_source=trained_on, trades_on=trades_on)
+    check = result.checks[-1]
+    assert result.passed
+    assert (check.name, check.verdict) == ("bar_source", "warning")
+    assert check.observed.startswith(observed)
+
+
+@pytest.mark.parametrize("source", ["ticks", "vendor"])
+def test_a_model_that_trades_on_bars_of_the_source_it_was_trained_on_is_fine(source):
+    assert judge(bar_source=source, trades_on=source).checks[-1].verdict == "passed"
 
 
 def test_noise_does_not_pass():
