@@ -2,34 +2,39 @@
 
 Columns are found by name, whatever their case: ``timestamp|datetime|time|date``, ``symbol|tradingsymbol``, for bars
 ``open, high, low, close, volume`` (and ``ticks|tick_count`` if there is one), for ticks ``ltp|last_price|price`` and
-``volume|day_volume|volume_traded`` (shares since the session's open). Bars are START-stamped. Times without a zone are
-Asia/Kolkata. Sessions are regular ones, 09:15 to 15:30 IST, of the dates that the data has.
+``volume|day_volume|volume_traded`` (shares since the session's open), and the best quote if all four columns are there
+(``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's names of it). Exports of Kite, Dhan, Fyers and
+yfinance are recognised (`feature_store.dialects`); any other file needs a `ColumnMapping`. Bars are START-stamped.
+Times without a zone are Asia/Kolkata. Sessions are those of `feature_store.calendar`. Daily bars, stamped at midnight,
+are ``session`` bars from the open to the close.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.files import FileTable, read_file
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.calendar import nse_session
+from feature_store.clocks import BarClock
+from feature_store.dialects import ColumnMapping, read_market_file
+from feature_store.files import FileTable, Progress
+from feature_store.market import Bars, MarketDataError, MissingColumn, Session, Ticks, Universe
+from feature_store.quarantine import Quarantine
+from feature_store.screening import IST_OFFSET_NS, Screen
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 
-__all__ = ["Quarantine", "SourceBars", "SourceTicks", "SyntheticMarket", "by_session", "known_sessions", "read_bars",
-           "read_ticks", "synthetic_market"]  # fmt: skip
+__all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
+           "SyntheticMarket", "TickFile", "TickSource", "by_session", "known_sessions", "read_bars", "read_ticks",
+           "synthetic_market"]  # fmt: skip
 
-_IST_OFFSET_NS = 19_800_000_000_000
 _DAY_NS = 86_400_000_000_000
-_REGULAR = Session.regular(dt.date(1970, 1, 1))  # its times since the epoch, moved by the offset, are times of day
-_OPEN_NS, _CLOSE_NS = _REGULAR.open_ns + _IST_OFFSET_NS, _REGULAR.close_ns + _IST_OFFSET_NS
-
 _TIME = ("timestamp", "datetime", "time", "date")
 _SYMBOL = ("symbol", "tradingsymbol")
 _BAR_COLUMNS = {
@@ -41,55 +46,105 @@ _BAR_COLUMNS = {
     "close": ("close",),
     "volume": ("volume",),
 }
+_BAR_EXTRAS = {"tick_count": ("tick_count", "ticks")}
 _TICK_COLUMNS = {
-    "time": _TIME,
+    "time": ("exchange_timestamp", *_TIME),
     "symbol": _SYMBOL,
     "price": ("ltp", "last_price", "price"),
     "volume": ("volume", "day_volume", "volume_traded"),
 }
+_QUOTE_COLUMNS = {
+    "bid_price": ("bid_price", "best_bid_price", "best_bid", "bid", "depth_buy_0_price", "depth.buy.0.price"),
+    "ask_price": ("ask_price", "best_ask_price", "best_ask", "ask", "depth_sell_0_price", "depth.sell.0.price"),
+    "bid_quantity": ("bid_quantity", "bid_qty", "best_bid_quantity", "bid_size", "depth_buy_0_quantity",
+                     "depth.buy.0.quantity"),
+    "ask_quantity": ("ask_quantity", "ask_qty", "best_ask_quantity", "ask_size", "depth_sell_0_quantity",
+                     "depth.sell.0.quantity"),
+}  # fmt: skip
 
 _Table = TypeVar("_Table", Bars, Ticks)
 
 
-@dataclass
-class Quarantine:
-    """Rows that were not used."""
-
-    rows: pd.DataFrame
-    """``row`` (1 is the first row of data in the file), ``reason``, and the row's own values as text."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def counts(self) -> dict[str, int]:
-        """Number of rows by reason."""
-        return {str(reason): int(n) for reason, n in self.rows["reason"].value_counts().sort_index().items()}
-
-
 @dataclass(frozen=True, eq=False)
 class SourceBars:
-    """What a file of bars holds."""
+    """What a source of bars holds."""
 
     universe: Universe
     bars: Bars
     quarantine: Quarantine
-    bar_ns: int
-    """Length of a bar; the commonest step between bars of a symbol."""
+    clock: BarClock
+    """The bars' clock: the commonest step between bars of a symbol, or ``session`` for daily bars."""
+    dialect: str
+    """Whose export it is: ``generic``, ``kite``, ``dhan``, ``fyers`` or ``yfinance``."""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceTicks:
-    """What a file of ticks holds."""
+    """What a source of ticks holds."""
 
     universe: Universe
     ticks: Ticks
     quarantine: Quarantine
     volume_decreases: int
     """Ticks, kept, whose day volume is below an earlier one of the session."""
+    dialect: str
+    """Whose export it is: ``generic`` or ``kite``."""
+
+
+@runtime_checkable
+class BarSource(Protocol):
+    """A port: where bars come from, a file or a broker's historical candles; it knows its universe and clock."""
+
+    def bars(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceBars:
+        """Give the bars of some sessions, or of all; rows that cannot be used are in the quarantine."""
+        ...
+
+
+@runtime_checkable
+class TickSource(Protocol):
+    """A port: where ticks come from, a file or recorded days; it knows its universe."""
+
+    def ticks(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceTicks:
+        """Give the ticks of some sessions, or of all; rows that cannot be used are in the quarantine."""
+        ...
+
+
+@dataclass(frozen=True)
+class BarFile:
+    """A `BarSource` that is a file; see `read_bars`."""
+
+    path: Path
+    universe: Universe | None = None
+    mapping: ColumnMapping | None = None
+    symbol: str | None = None
+
+    def bars(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceBars:
+        """Read the bars of some sessions, or of all."""
+        return read_bars(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
+
+
+@dataclass(frozen=True)
+class TickFile:
+    """A `TickSource` that is a file; see `read_ticks`."""
+
+    path: Path
+    universe: Universe | None = None
+    mapping: ColumnMapping | None = None
+    symbol: str | None = None
+
+    def ticks(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceTicks:
+        """Read the ticks of some sessions, or of all."""
+        return read_ticks(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
 
 
 def read_bars(
-    path: str | Path, sessions: Sequence[Session | dt.date] | None = None, *, universe: Universe | None = None
+    path: str | Path,
+    sessions: Sequence[Session | dt.date] | None = None,
+    *,
+    universe: Universe | None = None,
+    mapping: ColumnMapping | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    progress: Progress | None = None,
 ) -> SourceBars:
     """Read bars from a Parquet or CSV file.
 
@@ -101,56 +156,70 @@ def read_bars(
         Read these only; default: all.
     universe : Universe, optional
         Index instruments by this one and quarantine other symbols; default: a universe of the file's symbols.
+    mapping : ColumnMapping or mapping of str, optional
+        How to read a file with names of its own; default: by its header.
+    symbol : str, optional
+        The symbol of a file of one symbol.
+    progress : callable, optional
+        Takes how much is read and how much there is.
 
     Raises
     ------
     UnreadableFile
         If the file is missing, empty, truncated or of another kind.
     MissingColumn
-        If a column is missing.
+        If a column is missing, or no symbol can be told.
+    MarketDataError
+        If a column is of a type that it cannot be, or the mapping is wrong.
     """
-    table = read_file(path, _BAR_COLUMNS, optional={"tick_count": ("tick_count", "ticks")})
-    screen = _Screen(table, sessions, universe)
+    file = read_market_file(path, _BAR_COLUMNS, _BAR_EXTRAS, mapping=mapping, symbol=symbol, progress=progress)
+    table, screen = file.table, Screen(file, sessions, universe)
     opens, highs, lows, closes, volume = (table.numbers(c) for c in ("open", "high", "low", "close", "volume"))
     prices = np.stack([opens, highs, lows, closes])
     screen.reject_numbers(prices, volume)
     screen.reject(highs < lows, "high_below_low")
     screen.reject(np.any((prices < lows) | (prices > highs), axis=0), "open_or_close_outside_range")
-    screen.reject_outside_session()
-    bar_ns = screen.commonest_step_ns()
-    screen.reject(screen.since_open_ns % bar_ns != 0, "off_grid")
-    screen.reject_out_of_order()
-    screen.reject_duplicates()
+    clock = screen.reject_off_clock(file.layout)
+    screen.reject_out_of_order(newest_first=True)
+    start_ns, end_ns = screen.intervals(clock, file.layout)
+    screen.reject_duplicates(start_ns)
 
     kept, universe = screen.kept(), universe or screen.universe_of_symbols(volume)
-    start_ns, instrument = screen.time_ns[kept], screen.instrument(universe)[kept]
-    end_ns = np.minimum(start_ns + bar_ns, start_ns - screen.since_open_ns[kept] + _CLOSE_NS - _OPEN_NS)
-    ticks = np.nan_to_num(table.numbers("tick_count")[kept], posinf=0, neginf=0) if table.has("tick_count") else None
+    instrument = screen.instrument(universe)[kept]
     bars = Bars(
         instrument=instrument,
-        start_ns=start_ns,
-        end_ns=end_ns,
+        start_ns=start_ns[kept],
+        end_ns=end_ns[kept],
         open=opens[kept],
         high=highs[kept],
         low=lows[kept],
         close=closes[kept],
         volume=volume[kept].astype(np.int64),
-        tick_count=np.zeros(len(kept), dtype=np.int32) if ticks is None else ticks.astype(np.int32),
+        tick_count=_counts(table, kept),
     )
-    return SourceBars(universe, bars[np.lexsort((instrument, end_ns))], screen.quarantine(), bar_ns)
+    ordered = bars[np.lexsort((instrument, bars.end_ns))]
+    return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect)
 
 
 def read_ticks(
-    path: str | Path, sessions: Sequence[Session | dt.date] | None = None, *, universe: Universe | None = None
+    path: str | Path,
+    sessions: Sequence[Session | dt.date] | None = None,
+    *,
+    universe: Universe | None = None,
+    mapping: ColumnMapping | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    progress: Progress | None = None,
 ) -> SourceTicks:
     """Read ticks from a Parquet or CSV file; parameters and errors as `read_bars`.
 
-    Ticks of one time keep their order in the file; several ticks of a symbol in one second are real.
+    Ticks of one time keep their order in the file; several ticks of a symbol in one second are real. A side of the best
+    quote with no price and no quantity is empty.
     """
-    table = read_file(path, _TICK_COLUMNS)
-    screen = _Screen(table, sessions, universe)
+    file = read_market_file(path, _TICK_COLUMNS, _QUOTE_COLUMNS, mapping=mapping, symbol=symbol, progress=progress)
+    table, screen = file.table, Screen(file, sessions, universe)
     price, volume = table.numbers("price"), table.numbers("volume")
     screen.reject_numbers(price[None, :], volume)
+    quotes = _quotes(table, screen)
     screen.reject_outside_session()
     screen.reject_out_of_order()
 
@@ -160,122 +229,72 @@ def read_ticks(
         event_time_ns=screen.time_ns[kept],
         last_price=price[kept],
         day_volume=volume[kept].astype(np.int64),
+        **{name: column[kept] for name, column in quotes.items()},
     )
     ordered = ticks[np.argsort(ticks.event_time_ns, kind="stable")]
-    return SourceTicks(universe, ordered, screen.quarantine(), _volume_decreases(ordered))
+    return SourceTicks(universe, ordered, screen.quarantine(), _volume_decreases(ordered), file.dialect)
 
 
 def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
-    """Give the regular sessions of the dates that the data has, in order."""
-    time_ns = table.start_ns if isinstance(table, Bars) else table.event_time_ns
-    days = np.sort(pd.unique((time_ns + _IST_OFFSET_NS) // _DAY_NS))
-    return tuple(Session.regular(dt.date(1970, 1, 1) + dt.timedelta(days=int(day))) for day in days)
+    """Give the sessions of the exchange on the dates that the data has, in order.
+
+    Raises
+    ------
+    MarketDataError
+        If there was no session on one of the dates.
+    """
+    days = np.sort(pd.unique((_times(table) + IST_OFFSET_NS) // _DAY_NS))
+    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=int(day)) for day in days]
+    sessions = [nse_session(date) for date in dates]
+    for date, session in zip(dates, sessions, strict=True):
+        if session is None:
+            raise MarketDataError(f"there is data of {date}, on which the exchange had no session; leave that day out")
+    return tuple(session for session in sessions if session is not None)
 
 
 def by_session(table: _Table) -> Iterator[tuple[Session, _Table]]:
-    """Cut bars or ticks, in order of time, into their sessions."""
-    time_ns = table.start_ns if isinstance(table, Bars) else table.event_time_ns
+    """Cut bars or ticks, in order of time, into their sessions; raises as `known_sessions`."""
+    time_ns = _times(table)
     for session in known_sessions(table):
         begin, end = np.searchsorted(time_ns, [session.open_ns, session.close_ns])
         yield session, table[int(begin) : int(end)]
 
 
+def _times(table: Bars | Ticks) -> NDArray[np.int64]:
+    return table.start_ns if isinstance(table, Bars) else table.event_time_ns
+
+
+def _counts(table: FileTable, kept: NDArray[np.intp]) -> NDArray[np.int32]:
+    if not table.has("tick_count"):
+        return np.zeros(len(kept), dtype=np.int32)
+    counts = np.nan_to_num(table.numbers("tick_count")[kept], posinf=0, neginf=0)
+    return np.clip(counts, 0, np.iinfo(np.int32).max).astype(np.int32)
+
+
+def _quotes(table: FileTable, screen: Screen) -> dict[str, NDArray[Any]]:
+    there = [name for name in _QUOTE_COLUMNS if table.has(name)]
+    if not there:
+        return {}
+    if len(there) < len(_QUOTE_COLUMNS):
+        raise MissingColumn(
+            f"{table.path} has {', '.join(table.names[name] for name in there)} of the best quote but not "
+            f"{', '.join(name for name in _QUOTE_COLUMNS if name not in there)}; give all four columns or none"
+        )
+    quotes: dict[str, NDArray[Any]] = {}
+    for side in ("bid", "ask"):
+        price, quantity = table.numbers(f"{side}_price"), table.numbers(f"{side}_quantity")
+        empty = (np.isnan(price) | (price == 0)) & (np.isnan(quantity) | (quantity == 0))
+        price, quantity = np.where(empty, np.nan, price), np.where(empty, 0.0, quantity)
+        good = empty | ((price > 0) & np.isfinite(price) & (quantity >= 0) & (quantity < 2.0**53))
+        screen.reject(~good, "bad_quote")
+        quotes[f"{side}_price"] = price
+        quotes[f"{side}_quantity"] = np.where(good, quantity, 0.0).astype(np.int64)
+    screen.reject(quotes["bid_price"] > quotes["ask_price"], "crossed_quote")
+    return quotes
+
+
 def _volume_decreases(ticks: Ticks) -> int:
-    day = (ticks.event_time_ns + _IST_OFFSET_NS) // _DAY_NS
+    day = (ticks.event_time_ns + IST_OFFSET_NS) // _DAY_NS
     key = day * (int(ticks.instrument.max(initial=0)) + 1) + ticks.instrument
-    return int(np.count_nonzero(_below_earlier(key, ticks.day_volume)))
-
-
-def _below_earlier(key: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a value is below an earlier one of its key."""
-    highest = pd.Series(values).groupby(key, sort=False).cummax().to_numpy()
-    return np.asarray(values < highest, dtype=np.bool_)
-
-
-@dataclass
-class _Screen:
-    """The first reason, if any, for which each row of a file cannot be used."""
-
-    table: FileTable
-    sessions: Sequence[Session | dt.date] | None
-    known: Universe | None
-    _reasons: list[str] = field(default_factory=lambda: [""])
-
-    def __post_init__(self) -> None:
-        self.time_ns, readable = self.table.times("time")
-        self._codes, self._symbols = self.table.texts("symbol")
-        since_midnight = (self.time_ns + _IST_OFFSET_NS) % _DAY_NS
-        self.since_open_ns = since_midnight - _OPEN_NS
-        self._day = (self.time_ns + _IST_OFFSET_NS) // _DAY_NS
-        self._reason = np.zeros(len(self.time_ns), dtype=np.int8)
-        self._wanted = np.ones(len(self.time_ns), dtype=np.bool_)
-        if self.sessions is not None:
-            dates = [s.date if isinstance(s, Session) else s for s in self.sessions]
-            days = np.array([(date - dt.date(1970, 1, 1)).days for date in dates], dtype=np.int64)
-            self._wanted = ~readable | np.isin(self._day, days)
-        self.reject(~readable, "unreadable_time")
-        named = np.array([bool(symbol) for symbol in self._symbols], dtype=np.bool_)
-        self.reject(~named[self._codes], "missing_symbol")
-        if self.known is not None:
-            listed = np.array([s in self.known.index_of_symbol for s in self._symbols], dtype=np.bool_)
-            self.reject(~listed[self._codes], "unknown_symbol")
-
-    def reject(self, rows: NDArray[np.bool_] | np.bool_, reason: str) -> None:
-        self._reasons.append(reason)
-        self._reason[rows & (self._reason == 0)] = len(self._reasons) - 1
-
-    def reject_numbers(self, prices: NDArray[np.float64], volume: NDArray[np.float64]) -> None:
-        self.reject(~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume), "not_a_number")
-        self.reject(np.any(prices <= 0, axis=0), "non_positive_price")
-        self.reject(volume < 0, "negative_volume")
-        self.reject(volume >= 2.0**53, "volume_too_large")  # beyond it, a float does not hold each whole number
-
-    def reject_outside_session(self) -> None:
-        self.reject((self.since_open_ns < 0) | (self.since_open_ns >= _CLOSE_NS - _OPEN_NS), "outside_session")
-
-    def reject_out_of_order(self) -> None:
-        rows = self.kept()
-        late = np.zeros(len(self._reason), dtype=np.bool_)
-        late[rows] = _below_earlier(self._codes[rows], self.time_ns[rows])
-        self.reject(late, "out_of_order")
-
-    def reject_duplicates(self) -> None:
-        rows = self.kept()
-        repeated = np.zeros(len(self._reason), dtype=np.bool_)
-        keys = pd.DataFrame({"symbol": self._codes[rows], "time": self.time_ns[rows]})
-        repeated[rows] = keys.duplicated().to_numpy()
-        self.reject(repeated, "duplicate_bar")
-
-    def kept(self) -> NDArray[np.intp]:
-        return np.flatnonzero((self._reason == 0) & self._wanted)
-
-    def commonest_step_ns(self) -> int:
-        rows = self.kept()
-        rows = rows[np.lexsort((self.time_ns[rows], self._codes[rows]))]
-        same = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0)
-        steps, counts = np.unique(np.diff(self.time_ns[rows])[same], return_counts=True)
-        steps, counts = steps[steps > 0], counts[steps > 0]
-        return int(steps[counts.argmax()]) if len(steps) else MINUTE_NS
-
-    def universe_of_symbols(self, volume: NDArray[np.float64]) -> Universe:
-        """Build a universe of the symbols with a usable row; those with a space or never a volume are indices."""
-        rows = self.kept()
-        highest = np.full(len(self._symbols), -1.0)
-        np.maximum.at(highest, self._codes[rows], volume[rows])
-        present = [(s, v) for s, v in zip(self._symbols, highest, strict=True) if v >= 0]
-        untradable = frozenset(symbol for symbol, largest in present if " " in symbol or largest == 0)
-        return Universe.from_symbols([symbol for symbol, _ in present], untradable)
-
-    def instrument(self, universe: Universe) -> NDArray[np.int32]:
-        index = universe.index_of_symbol
-        return np.array([index.get(s, -1) for s in self._symbols], dtype=np.int32)[self._codes]
-
-    def quarantine(self) -> Quarantine:
-        rows = np.flatnonzero((self._reason > 0) & self._wanted)
-        frame = self.table.text_of(rows)
-        frame.insert(0, "row", self.table.row_number[rows])
-        frame.insert(1, "reason", [self._reasons[k] for k in self._reason[rows]])
-        if len(self.table.malformed):
-            malformed = self.table.malformed.assign(reason="malformed_row")
-            frame = pd.concat([frame, malformed], ignore_index=True).sort_values("row", ignore_index=True)
-        return Quarantine(frame)
+    highest = pd.Series(ticks.day_volume).groupby(key, sort=False).cummax().to_numpy()
+    return int(np.count_nonzero(ticks.day_volume < highest))

@@ -22,7 +22,7 @@ from live_services.cli_errors import CommandFailed
 from live_services.embedded import stop
 from live_services.market_files import MarketFiles, look_at
 from live_services.next_steps import next_steps, of_home, program
-from live_services.progress import jar_progress
+from live_services.progress import file_progress, jar_progress
 from live_services.readiness import has_market
 from live_services.settings import CONFIG_NAME, Settings, StrategySettings, load_settings
 from live_services.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
@@ -82,7 +82,8 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     check_files(options)
     files = None
     if options.bars is not None:
-        files = look_at(options.bars, options.ticks, options.home / "store" / "quarantine", demo.tell)
+        quarantine = options.home / "store" / "quarantine"
+        files = look_at(options.bars, options.ticks, quarantine, demo.tell, file_progress(console))
     require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))

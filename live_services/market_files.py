@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from live_services.cli_errors import CommandFailed
+from live_services.progress import FileProgress, no_file_progress
 
 if TYPE_CHECKING:
     from feature_store.market import Session, Universe
@@ -25,7 +26,9 @@ class MarketFiles:
     bar_minutes: int
 
 
-def look_at(bars: Path, ticks: Path | None, quarantine: Path, tell: Tell) -> MarketFiles:
+def look_at(
+    bars: Path, ticks: Path | None, quarantine: Path, tell: Tell, progress: FileProgress = no_file_progress
+) -> MarketFiles:
     """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.
 
     Parameters
@@ -36,6 +39,8 @@ def look_at(bars: Path, ticks: Path | None, quarantine: Path, tell: Tell) -> Mar
         Directory where the rows left out will lie, once Dagster has brought the market in.
     tell
         Takes one line for the person who waits.
+    progress
+        Shows how far the reading of a file is.
 
     Raises
     ------
@@ -47,10 +52,13 @@ def look_at(bars: Path, ticks: Path | None, quarantine: Path, tell: Tell) -> Mar
     from feature_store.market import MINUTE_NS
     from feature_store.sources import known_sessions, read_bars, read_ticks
 
-    of_bars = read_bars(bars)
+    with progress(bars) as reading:
+        of_bars = read_bars(bars, progress=reading)
     _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
     sessions = known_sessions(of_bars.bars)
-    minutes = of_bars.bar_ns // MINUTE_NS
+    if of_bars.clock.kind == "session":
+        raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
+    minutes = of_bars.clock.size // MINUTE_NS
     _require_bars_enough(bars, minutes)
     if minutes > 1:
         tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
@@ -59,7 +67,8 @@ def look_at(bars: Path, ticks: Path | None, quarantine: Path, tell: Tell) -> Mar
             bars, [s for s in sessions if s != sessions[-1]], sessions[-1], "the last session of the file"
         )
         return MarketFiles(minutes)
-    of_ticks = read_ticks(ticks, universe=of_bars.universe)
+    with progress(ticks) as reading:
+        of_ticks = read_ticks(ticks, universe=of_bars.universe, progress=reading)
     _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
@@ -85,7 +94,7 @@ def _instruments(universe: Universe) -> str:
 
 def _reasons(left_out: Quarantine) -> str:
     """Count rows by reason, and name the first row of each."""
-    first = left_out.rows.groupby("reason")["row"].min()
+    first = left_out.first_rows()
     parts = [f"{n:,} {reason} (first: row {first[reason]})" for reason, n in left_out.counts().items()]
     return ", ".join(parts)
 

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from live_services import kafka_jars
+
+FileProgress: TypeAlias = Callable[[Path], AbstractContextManager[Callable[[int, int], None]]]
+"""Shows the reading of one file while its context lasts; what it gives takes how much is read and how much there is."""
+
+
+@contextmanager
+def no_file_progress(_path: Path) -> Iterator[Callable[[int, int], None]]:
+    """Show nothing."""
+    yield lambda _done, _total: None
+
+
+def file_progress(console: Console) -> FileProgress:
+    """Show the reading of files as bars that vanish; nothing outside a terminal, where each file gets its own line."""
+
+    @contextmanager
+    def of_file(path: Path) -> Iterator[Callable[[int, int], None]]:
+        columns = (TextColumn("Reading {task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(path.name, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return of_file
 
 
 @contextmanager

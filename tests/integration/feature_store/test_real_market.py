@@ -39,7 +39,7 @@ def source() -> SourceTicks:
 def test_every_row_of_the_files_is_used(vendor: SourceBars, source: SourceTicks) -> None:
     assert (len(vendor.bars), len(source.ticks)) == (588_399, 3_917_125)
     assert (vendor.quarantine.counts(), source.quarantine.counts()) == ({}, {})
-    assert (vendor.bar_ns, source.volume_decreases) == (MINUTE_NS, 0)
+    assert (vendor.clock, source.volume_decreases) == (BarClock.minutes(1), 0)
     assert (len(known_sessions(vendor.bars)), len(known_sessions(source.ticks))) == (45, 4)
     assert sum(not i.tradable for i in vendor.universe.instruments) == 12
     assert vendor.universe == source.universe
@@ -215,7 +215,7 @@ def test_real_sessions_go_through_the_store_bit_for_bit(
 
 def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
     source = read_bars(Path(DATA or "") / "nse_60minute_2024-12_2025-08.parquet")
-    assert source.bar_ns == 60 * MINUTE_NS
+    assert source.clock == BarClock.minutes(60)
     store = OfflineStore(tmp_path)
     for session, bars in list(by_session(source.bars))[:20]:
         store.write_bars(session, source.universe, bars, "NSE")
@@ -224,8 +224,3 @@ def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
         ["RELIANCE", "TCS"], first, last, feature_schema(["time_of_day"], 60), ForwardReturn(2)
     )
     assert len(frame) > 0
-
-
-def test_daily_bars_are_quarantined_because_no_session_holds_them() -> None:
-    source = read_bars(Path(DATA or "") / "nse_daily_2020-07_2025-08.parquet")
-    assert source.quarantine.counts() == {"outside_session": 61_248}

@@ -11,7 +11,7 @@ SCHEMA = feature_schema(None, 1)
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=4, sessions=2, seed=2)
+    return synthetic_market(instruments=4, sessions=2, seed=2, index=False)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ SESSION = Session.regular(dt.date(2026, 1, 5))
 @pytest.fixture(scope="module")
 def bars() -> Bars:
     """One instrument's session."""
-    market = synthetic_market(instruments=2, sessions=1, seed=3)
+    market = synthetic_market(instruments=2, sessions=1, seed=3, index=False)
     return market.bars[0][market.bars[0].instrument == 0]
 
 

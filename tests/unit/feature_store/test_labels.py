@@ -11,7 +11,7 @@ N, HORIZON = 3, 10
 @pytest.fixture(scope="module")
 def bars() -> Bars:
     """Two sessions with every twentieth bar missing."""
-    market = synthetic_market(instruments=N, sessions=2, seed=5)
+    market = synthetic_market(instruments=N, sessions=2, seed=5, index=False)
     joined = Bars.concatenate(market.bars)
     return joined[np.arange(len(joined)) % 20 != 7]
 

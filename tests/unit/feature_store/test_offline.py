@@ -30,7 +30,7 @@ N = 30  # enough instruments for more than one row group
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=N, sessions=4, seed=1)
+    return synthetic_market(instruments=N, sessions=4, seed=1, index=False)
 
 
 @pytest.fixture

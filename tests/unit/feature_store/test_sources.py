@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_store.clocks import BarClock
 from feature_store.market import (
     IST,
     MINUTE_NS,
@@ -50,7 +51,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_bars_come_back_in_order_with_their_length(path: Path) -> None:
     source = read_bars(save(bar_frame().sort_values(["symbol", "timestamp"]), path))
     assert len(source.bars) == 10
-    assert source.bar_ns == MINUTE_NS
+    assert source.clock == BarClock.minutes(1)
     assert source.bars.instrument.tolist() == [0, 1] * 5
     assert source.bars.start_ns[0] == OPEN
     assert (source.bars.end_ns - source.bars.start_ns == MINUTE_NS).all()
@@ -203,7 +204,7 @@ def test_hourly_bars_start_at_the_open_and_the_last_ends_at_the_close(path: Path
     times = pd.date_range("2026-01-05 09:15", periods=7, freq="h", tz=IST)
     frame = bar_frame(7, ("AAA",)).assign(timestamp=times)
     source = read_bars(save(frame, path))
-    assert source.bar_ns == 60 * MINUTE_NS
+    assert source.clock == BarClock.minutes(60)
     assert source.bars.end_ns[-1] == Session.regular(DATE).close_ns
     assert len(source.bars) == 7
 

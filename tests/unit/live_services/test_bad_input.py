@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from live_services.cli import app
-from live_services.cli_errors import did_you_mean
+from live_services.cli_errors import CommandFailed, did_you_mean
 from live_services.demo import DemoOptions, configuration_toml
 from live_services.domain.events import event_or_none
 from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
@@ -250,6 +250,14 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
     assert "store/quarantine/bars.parquet" in text
     assert "100 rows cannot be used: 100 unknown_symbol (first: row 101)" in text
     assert "store/quarantine/ticks.parquet" in text
+
+
+def test_daily_bars_are_refused_by_the_demo(tmp_path):
+    days = _bars()
+    days["timestamp"] = days["timestamp"].dt.normalize()
+    days.drop_duplicates(["timestamp", "symbol"]).to_parquet(tmp_path / "bars.parquet")
+    with pytest.raises(CommandFailed, match=r"bars\.parquet has one bar a session.*give bars of minutes"):
+        look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
 
 
 def test_bars_of_five_minutes_are_traded_as_such(tmp_path):
