@@ -9,6 +9,7 @@ import datetime as dt
 
 import dagster as dg
 
+from dagster_project.assets import market_checks
 from dagster_project.assets import market_data as market_assets
 from dagster_project.assets import models as model_assets
 from dagster_project.candidate import CandidateStore
@@ -20,10 +21,7 @@ from feature_store.market import IST
 from live_services.settings import Settings, load_settings
 
 TRAIN = (
-    market_assets.market_data,
-    market_assets.bars,
-    market_assets.features,
-    market_assets.labels,
+    *market_assets.WHOLE_MARKET,
     model_assets.momentum_model,
     model_assets.momentum_report,
     model_assets.momentum_version,
@@ -31,7 +29,8 @@ TRAIN = (
 
 train_momentum = dg.define_asset_job(
     "train_momentum",
-    selection=dg.AssetSelection.assets(*TRAIN),
+    # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
+    selection=dg.AssetSelection.assets(*TRAIN) | dg.AssetSelection.checks(*market_checks.CHECKS),
     description="From market data to a registered version, in one run: needs no partition and no configuration. The "
     "sensor promote_champion does the rest if the gate passes.",
 )
@@ -58,8 +57,8 @@ def resources(settings: Settings) -> dict[str, object]:
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day."""
     return dg.Definitions(
-        assets=[*TRAIN, market_assets.market_day_asset(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
-        asset_checks=[*market_assets.CHECKS, *model_assets.CHECKS],
+        assets=[*TRAIN, *market_assets.daily_assets(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
+        asset_checks=[*market_checks.CHECKS, *model_assets.CHECKS],
         jobs=[train_momentum, promote_job, rollback_job],
         sensors=[promote_champion, live_model_observations],
         resources=resources(settings),
