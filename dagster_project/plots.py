@@ -1,7 +1,7 @@
 """Plots for Dagster's metadata, as SVG in a data URI.
 
-Markdown of 1,000 characters or more hides behind a link: lines and columns stay below, heat maps and small multiples are
-worth the click.
+Markdown of 1,000 characters or more hides behind a link: lines and columns stay below, heat maps and small multiples
+are worth the click.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     labels/label=forward_return_10_bars/session=YYYY-MM-DD/manifest.json + data-….parquet
 
-A label looks ahead inside its session, so a session's labels stand on that session's bars alone. Training frames compute
-labels anew from the same bars by the same function; these files are for people, notebooks and other models.
+A label looks ahead inside its session, so a session's labels stand on that session's bars alone. Training frames
+compute labels anew from the same bars by the same function; these files are for people, notebooks and other models.
 
     MarketDataError
     └── StaleLabels         the bars that they stand on have changed since, or none were written

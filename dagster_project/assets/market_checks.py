@@ -1,13 +1,13 @@
 """What is checked of market data, bars and features, and what stops the training.
 
-A check looks at the days of its run, or at the whole market where the run has no days (as in `train_momentum`). Blocking
-are the checks whose failure would make a model wrong: impossible prices, a jump that looks like an unadjusted split,
-features that know the future, labels that reach into the replayed session. What a real market does too (outages, thin
-instruments, prices that stand still at a circuit limit) is a warning, listed in full.
+A check looks at the days of its run, or at the whole market where the run has no days (as in `train_momentum`).
+Blocking are the checks whose failure would make a model wrong: impossible prices, a jump that looks like an unadjusted
+split, features that know the future, labels that reach into the replayed session. What a real market does too (outages,
+thin instruments, prices that stand still at a circuit limit) is a warning, listed in full.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -151,9 +151,8 @@ def no_session_is_missing(
         return dg.AssetCheckResult(passed=False, severity=_WARN, description=f"not checked: {unverified}")
     held = {session.date for session in stored}
     missing = [str(session.date) for session in calendar if session.date not in held]
-    result = missing_sessions(_bars(store, stored), calendar)
-    checked = _result(result, severity=_WARN)
-    return checked._replace(metadata={**checked.metadata, "missing_dates": missing}) if missing else checked
+    found = missing_sessions(_bars(store, stored), calendar)
+    return _result(found, severity=_WARN, more={"missing_dates": missing} if missing else {})
 
 
 @dg.asset_check(
@@ -223,26 +222,17 @@ def sessions_are_covered(
     table, universe, clock = _bars(stages.store, sessions), stages.store.universe(), stages.clock
     shares = coverage(table, sessions, clock, universe)
     thinnest = shares.mean(axis=1).sort_values().head(10)
-    checked = _result(
+    span = f"{sessions[0].date} to {sessions[-1].date}"
+    rows = dict(zip(map(str, shares.index), shares.to_numpy().tolist(), strict=True))
+    listed = [(symbol, f"{share:.1%}") for symbol, share in thinnest.items()]
+    return _result(
         missing_intervals(table, sessions, clock),
         instrument_coverage(table, universe, sessions, clock),
         severity=_WARN,
-    )
-    span = f"{sessions[0].date} to {sessions[-1].date}"
-    rows = {
-        str(symbol): [float(share) for share in row]
-        for symbol, row in zip(shares.index, shares.to_numpy(), strict=True)
-    }
-    return checked._replace(
-        metadata={
-            **checked.metadata,
-            "map": dg.MetadataValue.md(
-                heat_map(rows, f"Share of intervals with a bar: instruments by session, {span}")
-            ),
-            "thinnest": dg.MetadataValue.md(
-                markdown_table(("symbol", "covered"), [(symbol, f"{share:.1%}") for symbol, share in thinnest.items()])
-            ),
-        }
+        more={
+            "map": dg.MetadataValue.md(heat_map(rows, f"Share of intervals with a bar, by session, {span}")),
+            "thinnest": dg.MetadataValue.md(markdown_table(("symbol", "covered"), listed)),
+        },
     )
 
 
@@ -269,7 +259,7 @@ def prices_move_as_prices_do(
 @dg.asset_check(
     asset=BARS,
     additional_deps=[market_data],
-    description="Where a session has both, the bars that our builder makes of its ticks equal the vendor's, bit for bit.",
+    description="Where a session has both, the bars that our builder makes of its ticks equal the vendor's exactly.",
 )
 def bars_of_ticks_equal_the_vendors(
     context: dg.AssetCheckExecutionContext,
@@ -408,7 +398,9 @@ def _nothing() -> dg.AssetCheckResult:
 
 
 def _result(
-    *results: "CheckResult", severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    *results: "CheckResult",
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    more: Mapping[str, Any] | None = None,
 ) -> dg.AssetCheckResult:
     failed = [result.name for result in results if not result.passed]
     details = {f"{r.name}.{name}": value for r in results for name, value in r.details.items() if value != ""}
@@ -416,7 +408,7 @@ def _result(
         passed=not failed,
         severity=severity,
         description=f"failed: {', '.join(failed)}" if failed else ", ".join(result.name for result in results),
-        metadata={name: _rounded(value) for name, value in details.items()},
+        metadata={**{name: _rounded(value) for name, value in details.items()}, **(more or {})},
     )
 
 

@@ -61,11 +61,7 @@ def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinit
 
 def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinition, ...]:
     """Build the four daily-partitioned assets; their days depend on the market that is set, and on what day it is."""
-    daily: dict[str, Any] = {
-        "group_name": GROUP,
-        "partitions_def": market_days(settings, today),
-        "backfill_policy": dg.BackfillPolicy.single_run(),
-    }
+    partitions, policy = market_days(settings, today), dg.BackfillPolicy.single_run()
 
     @dg.asset(
         key=MARKET_DAY,
@@ -73,7 +69,9 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
         description="One session as its source has it, by day. market_data brings all of them in; materialise a day or "
         "a range to bring just those in again, for example after their source was corrected. The source is read once "
         "for the whole range, and a day that it no longer has is removed from the store.",
-        **daily,
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=policy,
     )
     def market_day(
         context: dg.AssetExecutionContext,
@@ -96,7 +94,9 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
         kinds={"parquet", "numba"},
         description="Bars of one session on the desk's clock (market.bar_minutes), by day: aggregated from the "
         "source's bars, or built from ticks by the builder that the live feed uses.",
-        **daily,
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=policy,
     )
     def bars(
         context: dg.AssetExecutionContext,
@@ -112,7 +112,9 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
         description="Feature rows of one session's bars, by day, by the compiled step that the live strategy runner "
         "uses. They also stand on the bars of the sessions before: after a correction materialise the days that the "
         "check stored_rows_are_fresh names.",
-        **daily,
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=policy,
     )
     def features(
         context: dg.AssetExecutionContext,
@@ -125,8 +127,10 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
         key=LABELS,
         deps=[BARS],
         kinds={"parquet", "numba"},
-        description="The forward return of each of one session's bars, by day, over as many bars as the strategy holds.",
-        **daily,
+        description="The forward return of each bar of one session, by day, over as many bars as the strategy holds.",
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=policy,
     )
     def labels(
         context: dg.AssetExecutionContext,
@@ -167,14 +171,15 @@ def _followed(
     stage: str,
     sessions: Sequence["Session"],
     found: Iterator[StagedDay],
-    each: Callable[[StagedDay], None] = lambda day: None,
+    each: Callable[[StagedDay], None] | None = None,
 ) -> list[StagedDay]:
     """Run a stage and say in the run's log how far it is."""
     done = []
     for day in found:
         done.append(day)
         context.log.info(f"{stage}: session {len(done)} of {len(sessions)}, {day.date}, {day.rows:,} rows")
-        each(day)
+        if each is not None:
+            each(day)
     return done
 
 

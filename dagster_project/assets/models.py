@@ -1,4 +1,4 @@
-"""Training set → momentum model → out-of-sample report → registered version, and the checks that stand before a promotion."""
+"""Training set → momentum model → out-of-sample report → registered version, and the checks before a promotion."""
 
 import time
 from enum import Enum
