@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check bench lock clean
 
 demo: .venv/ready
 	@$(BIN)/alpha-panda demo $(ARGS)
@@ -16,6 +16,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Measure: make bench NAME=features OUT=features.json. One thread, so that each contender has one core.
+bench: .venv/ready
+	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) $(if $(OUT),--out $(OUT))
 
 # Recompute requirements.lock after a change to the dependencies in pyproject.toml.
 lock: .venv/ready

@@ -19,22 +19,36 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from feature_store.bar_kernels import (
+    BAR_PRICES,
+    BAR_WHOLES,
+    BEFORE_OPEN,
+    CLOSED,
+    DECREASES,
+    HANDLED,
+    HIGH_PRICE,
+    IMBALANCE,
+    INTERVAL,
+    LAST,
+    LATE,
+    LOW,
+    LOW_PRICE,
+    NEWEST,
+    OPENED,
+    OUTSIDE,
+    REORDERED,
+    REPEATS,
+    RESETS,
+    SPREAD,
+    close_bars,
+    step_ticks,
+)
 from feature_store.clocks import BarClock
 from feature_store.kernels import kernel_input
 from feature_store.market import Bars, MarketDataError, Session, Ticks, UnknownInstrument
 
-# places in the array of scalars
-_INTERVAL, _HANDLED, _NEWEST, _LATE, _OUTSIDE, _DECREASES, _RESETS, _REPEATS, _REORDERED = range(9)
-# columns of the whole numbers and of the prices of an instrument; eight of each fill one cache line
-_BASE, _HIGHEST, _LOW, _VOLUME, _LAST, _COUNT, _START, _END = range(8)
-_OPENED, _HIGH_PRICE, _LOW_PRICE, _CLOSED, _SPREAD, _IMBALANCE = range(6)
-# rows of the two output arrays
-_BAR_WHOLES, _BAR_PRICES = ("instrument", "start_ns", "end_ns", "volume", "tick_count"), 6
-_BEFORE_OPEN = -1  # the interval of a session that has seen nothing
-_NEVER = np.iinfo(np.int64).max
 _SMALL_BATCH = 4096  # ticks whose bars are written to memory that is kept: asking for it costs more than small batches
 _NO_PRICES, _NO_QUANTITIES = np.empty(0), np.empty(0, dtype=np.int64)
 _NO_QUOTE = (
@@ -95,32 +109,32 @@ class BarBuilder:
     @property
     def late_ticks(self) -> int:
         """Ticks left out because they came too late."""
-        return int(self._scalars[_LATE])
+        return int(self._scalars[LATE])
 
     @property
     def ticks_outside_session(self) -> int:
         """Ticks left out because they are outside the session."""
-        return int(self._scalars[_OUTSIDE])
+        return int(self._scalars[OUTSIDE])
 
     @property
     def reordered_ticks(self) -> int:
         """Ticks that came out of order and were put back in their place."""
-        return int(self._scalars[_REORDERED])
+        return int(self._scalars[REORDERED])
 
     @property
     def repeated_ticks(self) -> int:
         """Ticks equal to the one before of their instrument: time, price and day volume."""
-        return int(self._scalars[_REPEATS])
+        return int(self._scalars[REPEATS])
 
     @property
     def volume_decreases(self) -> int:
         """Ticks whose day volume was below an earlier one of the session."""
-        return int(self._scalars[_DECREASES])
+        return int(self._scalars[DECREASES])
 
     @property
     def volume_resets(self) -> int:
         """Times that a source began to count an instrument's day volume anew inside a session."""
-        return int(self._scalars[_RESETS])
+        return int(self._scalars[RESETS])
 
     def step(self, ticks: Ticks, session: Session) -> Bars:
         """Take ticks of a session; give the bars that they closed.
@@ -156,7 +170,7 @@ class BarBuilder:
     def advance(self, watermark_ns: int) -> Bars:
         """Close every open bar that ends at or before a watermark; later ticks below it count as late."""
         session = self._session
-        if session is None or watermark_ns <= self._scalars[_HANDLED]:
+        if session is None or watermark_ns <= self._scalars[HANDLED]:
             return _NO_BARS
         closed = _NO_BARS
         if self._held is not None and (count := int(np.searchsorted(self._held.event_time_ns, watermark_ns))):
@@ -209,24 +223,24 @@ class BarBuilder:
         bar_ns = self._bar_ns(session)
         if time_ns >= session.close_ns:
             return -((session.open_ns - session.close_ns) // bar_ns)
-        return max((time_ns - session.open_ns) // bar_ns, _BEFORE_OPEN)
+        return max((time_ns - session.open_ns) // bar_ns, BEFORE_OPEN)
 
     def _open_session(self, session: Session) -> Bars:
         if session == self._session:
             return _NO_BARS
         left = self.advance(self._session.close_ns) if self._session is not None else _NO_BARS
         self._session, self._held, self._ready = session, None, _NO_BARS
-        self._scalars[_INTERVAL] = _BEFORE_OPEN
-        self._scalars[[_HANDLED, _NEWEST]] = session.open_ns
+        self._scalars[INTERVAL] = BEFORE_OPEN
+        self._scalars[[HANDLED, NEWEST]] = session.open_ns
         self._wholes[:] = 0
-        self._wholes[:, [_LOW, _LAST]] = -1
+        self._wholes[:, [LOW, LAST]] = -1
         return left
 
     def _take(self, ticks: Ticks, session: Session) -> Bars:
         """Step the kernel over ticks; those that are not in order are late."""
         per_bar = self.clock.size if self.clock.kind == "ticks" else 0
         wholes, prices = self._room if len(ticks) <= _SMALL_BATCH else _room(len(ticks) + self.n_instruments)
-        closed = _step_ticks(
+        closed = step_ticks(
             kernel_input(ticks.instrument, np.int32),
             kernel_input(ticks.event_time_ns, np.int64),
             kernel_input(ticks.last_price, np.float64),
@@ -254,13 +268,13 @@ class BarBuilder:
 
     def _close_until(self, time_ns: int, session: Session) -> Bars:
         closed, interval = _NO_BARS, self._interval_of(time_ns, session)
-        if interval > self._scalars[_INTERVAL]:
+        if interval > self._scalars[INTERVAL]:
             wholes, prices = self._room
-            end_ns = session.open_ns + (int(self._scalars[_INTERVAL]) + 1) * self._bar_ns(session)
-            count = _close_bars(min(end_ns, session.close_ns), self._wholes, self._prices, 0, wholes, prices)
+            end_ns = session.open_ns + (int(self._scalars[INTERVAL]) + 1) * self._bar_ns(session)
+            count = close_bars(min(end_ns, session.close_ns), self._wholes, self._prices, 0, wholes, prices)
             closed = _bars(wholes, prices, count)
-            self._scalars[_INTERVAL] = interval
-        self._scalars[_HANDLED] = max(self._scalars[_HANDLED], time_ns)
+            self._scalars[INTERVAL] = interval
+        self._scalars[HANDLED] = max(self._scalars[HANDLED], time_ns)
         return closed
 
     def _due(self, closed: Bars, session: Session) -> Bars:
@@ -271,28 +285,28 @@ class BarBuilder:
         if len(bars) == 0:
             return bars
         bars = bars[np.lexsort((bars.instrument, bars.end_ns))]
-        handled_ns = int(self._scalars[_HANDLED])
+        handled_ns = int(self._scalars[HANDLED])
         over = handled_ns >= session.close_ns  # no bar can follow, even where one was pushed on beyond the close
         count = len(bars) if over else int(np.searchsorted(bars.end_ns, handled_ns, side="right"))
         self._ready = bars[count:]
         return bars[:count]
 
     def _horizon_ns(self) -> int:
-        return max(int(self._scalars[_HANDLED]), int(self._scalars[_NEWEST]) - self.grace_ns)
+        return max(int(self._scalars[HANDLED]), int(self._scalars[NEWEST]) - self.grace_ns)
 
     def _put_in_order(self, ticks: Ticks, session: Session) -> Ticks:
         """Hold ticks back for the grace; give those whose turn it is, in order of event time."""
         if ticks.instrument.min() < 0 or ticks.instrument.max() >= self.n_instruments:
             raise self._unknown_instrument()
         time_ns, scalars = ticks.event_time_ns, self._scalars
-        newest_before = np.maximum.accumulate(np.concatenate([scalars[[_NEWEST]], time_ns]))[:-1]
+        newest_before = np.maximum.accumulate(np.concatenate([scalars[[NEWEST]], time_ns]))[:-1]
         inside = (time_ns >= session.open_ns) & (time_ns < session.close_ns)
-        late = inside & (time_ns < np.maximum(newest_before - self.grace_ns, scalars[_HANDLED]))
+        late = inside & (time_ns < np.maximum(newest_before - self.grace_ns, scalars[HANDLED]))
         kept = inside & ~late
-        scalars[_OUTSIDE] += np.count_nonzero(~inside)
-        scalars[_LATE] += np.count_nonzero(late)
-        scalars[_REORDERED] += np.count_nonzero(kept & (time_ns < newest_before))
-        scalars[_NEWEST] = max(int(scalars[_NEWEST]), int(time_ns.max()))
+        scalars[OUTSIDE] += np.count_nonzero(~inside)
+        scalars[LATE] += np.count_nonzero(late)
+        scalars[REORDERED] += np.count_nonzero(kept & (time_ns < newest_before))
+        scalars[NEWEST] = max(int(scalars[NEWEST]), int(time_ns.max()))
         together = ticks[kept]
         if self._held is not None and len(self._held):
             alike = self._held.has_depth == together.has_depth
@@ -364,7 +378,7 @@ def aggregate_bars(bars: Bars, session: Session, n_instruments: int, clock: BarC
 
 
 def _room(n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    return np.empty((len(_BAR_WHOLES), n), dtype=np.int64), np.empty((_BAR_PRICES, n))
+    return np.empty((BAR_WHOLES, n), dtype=np.int64), np.empty((BAR_PRICES, n))
 
 
 def _bars(wholes: NDArray[np.int64], prices: NDArray[np.float64], count: int) -> Bars:
@@ -373,14 +387,14 @@ def _bars(wholes: NDArray[np.int64], prices: NDArray[np.float64], count: int) ->
         instrument=wholes[0].astype(np.int32),
         start_ns=wholes[1],
         end_ns=wholes[2],
-        open=prices[_OPENED],
-        high=prices[_HIGH_PRICE],
-        low=prices[_LOW_PRICE],
-        close=prices[_CLOSED],
+        open=prices[OPENED],
+        high=prices[HIGH_PRICE],
+        low=prices[LOW_PRICE],
+        close=prices[CLOSED],
         volume=wholes[3],
         tick_count=wholes[4].astype(np.int32),
-        spread_bps=prices[_SPREAD],
-        imbalance=prices[_IMBALANCE],
+        spread_bps=prices[SPREAD],
+        imbalance=prices[IMBALANCE],
     )
 
 
@@ -408,100 +422,3 @@ def _stored(prefix: str, table: Ticks | Bars) -> dict[str, NDArray[Any]]:
 
 def _restored(prefix: str, kind: type[Any], snapshot: Mapping[str, NDArray[Any]]) -> Any:
     return kind(*(snapshot[f"{prefix}.{f.name}"].copy() for f in fields(kind)))
-
-
-@njit(cache=True)
-def _write_bar(i, end_ns, wholes, prices, at, out_wholes, out_prices):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Write an instrument's open bar and start its next one."""
-    out_wholes[0, at] = i
-    out_wholes[1, at] = wholes[i, _START]
-    out_wholes[2, at] = end_ns
-    out_wholes[3, at] = wholes[i, _HIGHEST] - wholes[i, _BASE]
-    out_wholes[4, at] = wholes[i, _COUNT]
-    for k in range(_BAR_PRICES):
-        out_prices[k, at] = prices[i, k]
-    wholes[i, _BASE] = wholes[i, _HIGHEST]
-    wholes[i, _COUNT] = 0
-    wholes[i, _END] = end_ns
-
-
-@njit(cache=True)
-def _close_bars(end_ns, wholes, prices, at, out_wholes, out_prices):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    for i in range(len(wholes)):
-        if wholes[i, _COUNT] > 0:
-            _write_bar(i, max(end_ns, wholes[i, _START] + 1), wholes, prices, at, out_wholes, out_prices)
-            at += 1
-    return at
-
-
-@njit(cache=True)
-def _add_volume(i, volume, scalars, wholes):  # type: ignore[no-untyped-def]
-    highest = wholes[i, _HIGHEST]
-    if volume >= highest:
-        wholes[i, _HIGHEST] = volume
-        wholes[i, _LOW] = -1
-        return
-    scalars[_DECREASES] += 1
-    if 2 * volume > highest:
-        wholes[i, _LOW] = -1
-    elif wholes[i, _LOW] < 0 or volume <= wholes[i, _LOW]:
-        wholes[i, _LOW] = volume
-    else:
-        scalars[_RESETS] += 1
-        wholes[i, _BASE] -= highest
-        wholes[i, _HIGHEST] = volume
-        wholes[i, _LOW] = -1
-
-
-@njit(cache=True)
-def _step_ticks(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    tick_instrument, event_time_ns, last_price, day_volume, bid_price, ask_price, bid_quantity, ask_quantity,
-    open_ns, close_ns, bar_ns, per_bar, scalars, wholes, prices, out_wholes, out_prices,
-):  # fmt: skip
-    """Step the state over ticks; give the number of bars written, or -1, before any tick, for an unknown instrument."""
-    for t in range(len(tick_instrument)):
-        if tick_instrument[t] < 0 or tick_instrument[t] >= len(wholes):
-            return -1
-    at = 0
-    has_quote = len(bid_price) > 0
-    handled, interval, last = scalars[_HANDLED], scalars[_INTERVAL], -((open_ns - close_ns) // bar_ns)
-    boundary = _NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
-    for t in range(len(event_time_ns)):
-        i, now, price, volume = tick_instrument[t], event_time_ns[t], last_price[t], day_volume[t]
-        if now >= boundary:
-            at = _close_bars(boundary, wholes, prices, at, out_wholes, out_prices)
-            interval = last if now >= close_ns else (now - open_ns) // bar_ns
-            boundary = _NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
-        if now < open_ns or now >= close_ns:
-            scalars[_OUTSIDE] += 1
-            handled = max(handled, now)
-            continue
-        if now < handled:
-            scalars[_LATE] += 1
-            continue
-        handled = now
-        if wholes[i, _LAST] == now and prices[i, _CLOSED] == price and wholes[i, _VOLUME] == volume:
-            scalars[_REPEATS] += 1
-        if wholes[i, _COUNT] == 0:
-            prices[i, _OPENED], prices[i, _HIGH_PRICE], prices[i, _LOW_PRICE] = price, price, price
-            prices[i, _SPREAD], prices[i, _IMBALANCE] = np.nan, np.nan
-            wholes[i, _START] = max(now, wholes[i, _END]) if per_bar else open_ns + interval * bar_ns
-        else:
-            prices[i, _HIGH_PRICE] = max(prices[i, _HIGH_PRICE], price)
-            prices[i, _LOW_PRICE] = min(prices[i, _LOW_PRICE], price)
-        prices[i, _CLOSED] = price
-        wholes[i, _LAST], wholes[i, _VOLUME] = now, volume
-        wholes[i, _COUNT] += 1
-        _add_volume(i, volume, scalars, wholes)
-        if has_quote:
-            bid, ask, bids, asks = bid_price[t], ask_price[t], bid_quantity[t], ask_quantity[t]
-            if bid > 0.0 and ask > 0.0 and bids > 0 and asks > 0:  # an empty side is NaN or 0
-                prices[i, _SPREAD] = (ask - bid) / (0.5 * (ask + bid)) * 1e4
-                prices[i, _IMBALANCE] = (bids - asks) / (bids + asks)
-        if wholes[i, _COUNT] == per_bar:
-            end_ns = max(now, wholes[i, _START]) + 1
-            _write_bar(i, end_ns, wholes, prices, at, out_wholes, out_prices)
-            at += 1
-    scalars[_HANDLED], scalars[_INTERVAL] = handled, interval
-    scalars[_NEWEST] = max(scalars[_NEWEST], handled)
-    return at

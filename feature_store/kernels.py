@@ -84,8 +84,9 @@ _IST_OFFSET_NS = 19_800_000_000_000
 _DAY_NS = 86_400_000_000_000
 _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
-_SORTED_FROM = 8192
-"""Rows from which on history is taken instrument by instrument, so that an instrument's state stays in the cache."""
+_CHUNK_BARS = 32
+"""History is taken in chunks of so many bars of every instrument, and in a chunk instrument by instrument: state is
+then fetched once for all of them, and the rows of the chunk stay in the cache."""
 
 _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
 
@@ -116,53 +117,62 @@ def _fixed(value, scale):  # type: ignore[no-untyped-def]
 @_kernel
 def _append(ring, i, t, o, h, low, c, volume, index_close, spread, imbalance, has_depth):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Write bar ``t`` of an instrument behind bar ``t - 1``: its values, the sums so far, the extremes."""
-    row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
-    previous = before[CLOSE]
+    at, last = t & _MASK, (t - 1) & _MASK
+    previous = ring[i, last, CLOSE]
     first = previous == 0
     if first:
         previous = c
-    row[OPEN], row[HIGH], row[LOW], row[CLOSE], row[VOLUME], row[INDEX_CLOSE] = o, h, low, c, volume, index_close
-    row[SPREAD], row[IMBALANCE] = spread, imbalance
-    row[OBV] = before[OBV] + (volume if c > previous else (-volume if c < previous else 0))
+    (
+        ring[i, at, OPEN],
+        ring[i, at, HIGH],
+        ring[i, at, LOW],
+        ring[i, at, CLOSE],
+        ring[i, at, VOLUME],
+        ring[i, at, INDEX_CLOSE],
+    ) = o, h, low, c, volume, index_close
+    ring[i, at, SPREAD], ring[i, at, IMBALANCE] = spread, imbalance
+    ring[i, at, OBV] = ring[i, last, OBV] + (volume if c > previous else (-volume if c < previous else 0))
 
     simple = (c - previous) / previous
     range_ = math.log(h / low)
     body = math.log(c / o)
-    row[SUM_CLOSE] = before[SUM_CLOSE] + c
-    row[SUM_CLOSE_SQUARED] = before[SUM_CLOSE_SQUARED] + c * c
-    row[SUM_CLOSE_BY_TIME] = before[SUM_CLOSE_BY_TIME] + t * c
-    row[SUM_VOLUME] = before[SUM_VOLUME] + volume
-    row[SUM_TURNOVER] = before[SUM_TURNOVER] + (h + low + c) * volume
-    row[SUM_RETURN] = before[SUM_RETURN] + _fixed(simple, RETURN_UNITS)
-    row[SUM_RETURN_SQUARED] = before[SUM_RETURN_SQUARED] + _fixed(simple * simple, SQUARE_UNITS)
-    row[SUM_PARKINSON] = before[SUM_PARKINSON] + _fixed(range_ * range_, SQUARE_UNITS)
-    row[SUM_GARMAN_KLASS] = before[SUM_GARMAN_KLASS] + _fixed(
+    ring[i, at, SUM_CLOSE] = ring[i, last, SUM_CLOSE] + c
+    ring[i, at, SUM_CLOSE_SQUARED] = ring[i, last, SUM_CLOSE_SQUARED] + c * c
+    ring[i, at, SUM_CLOSE_BY_TIME] = ring[i, last, SUM_CLOSE_BY_TIME] + t * c
+    ring[i, at, SUM_VOLUME] = ring[i, last, SUM_VOLUME] + volume
+    ring[i, at, SUM_TURNOVER] = ring[i, last, SUM_TURNOVER] + (h + low + c) * volume
+    ring[i, at, SUM_RETURN] = ring[i, last, SUM_RETURN] + _fixed(simple, RETURN_UNITS)
+    ring[i, at, SUM_RETURN_SQUARED] = ring[i, last, SUM_RETURN_SQUARED] + _fixed(simple * simple, SQUARE_UNITS)
+    ring[i, at, SUM_PARKINSON] = ring[i, last, SUM_PARKINSON] + _fixed(range_ * range_, SQUARE_UNITS)
+    ring[i, at, SUM_GARMAN_KLASS] = ring[i, last, SUM_GARMAN_KLASS] + _fixed(
         0.5 * range_ * range_ - _TWO_LOG_TWO_MINUS_ONE * body * body, SQUARE_UNITS
     )
-    row[SUM_RANGE] = before[SUM_RANGE] + (h - low)
-    row[SUM_TRUE_RANGE] = before[SUM_TRUE_RANGE] + (max(h, previous) - min(low, previous))
-    row[SUM_MOVE] = before[SUM_MOVE] + abs(c - previous)
-    row[SUM_OBV] = before[SUM_OBV] + row[OBV]
-    row[SUM_OBV_BY_TIME] = before[SUM_OBV_BY_TIME] + t * row[OBV]
+    ring[i, at, SUM_RANGE] = ring[i, last, SUM_RANGE] + (h - low)
+    ring[i, at, SUM_TRUE_RANGE] = ring[i, last, SUM_TRUE_RANGE] + (max(h, previous) - min(low, previous))
+    ring[i, at, SUM_MOVE] = ring[i, last, SUM_MOVE] + abs(c - previous)
+    ring[i, at, SUM_OBV] = ring[i, last, SUM_OBV] + ring[i, at, OBV]
+    ring[i, at, SUM_OBV_BY_TIME] = ring[i, last, SUM_OBV_BY_TIME] + t * ring[i, at, OBV]
 
     of_index, matched = 0.0, 0
-    if index_close > 0 and before[INDEX_CLOSE] > 0 and not first:
-        of_index, matched = (index_close - before[INDEX_CLOSE]) / before[INDEX_CLOSE], 1
-    row[SUM_INDEX_RETURN] = before[SUM_INDEX_RETURN] + _fixed(of_index, RETURN_UNITS)
-    row[SUM_INDEX_RETURN_SQUARED] = before[SUM_INDEX_RETURN_SQUARED] + _fixed(of_index * of_index, SQUARE_UNITS)
-    row[SUM_RETURN_PRODUCT] = before[SUM_RETURN_PRODUCT] + _fixed(simple * of_index, SQUARE_UNITS)
-    row[COUNT_INDEX] = before[COUNT_INDEX] + matched
-    row[SUM_SPREAD] = before[SUM_SPREAD] + spread
-    row[SUM_IMBALANCE] = before[SUM_IMBALANCE] + imbalance
-    row[COUNT_DEPTH] = before[COUNT_DEPTH] + has_depth
+    if index_close > 0 and ring[i, last, INDEX_CLOSE] > 0 and not first:
+        of_index, matched = (index_close - ring[i, last, INDEX_CLOSE]) / ring[i, last, INDEX_CLOSE], 1
+    ring[i, at, SUM_INDEX_RETURN] = ring[i, last, SUM_INDEX_RETURN] + _fixed(of_index, RETURN_UNITS)
+    ring[i, at, SUM_INDEX_RETURN_SQUARED] = ring[i, last, SUM_INDEX_RETURN_SQUARED] + _fixed(
+        of_index * of_index, SQUARE_UNITS
+    )
+    ring[i, at, SUM_RETURN_PRODUCT] = ring[i, last, SUM_RETURN_PRODUCT] + _fixed(simple * of_index, SQUARE_UNITS)
+    ring[i, at, COUNT_INDEX] = ring[i, last, COUNT_INDEX] + matched
+    ring[i, at, SUM_SPREAD] = ring[i, last, SUM_SPREAD] + spread
+    ring[i, at, SUM_IMBALANCE] = ring[i, last, SUM_IMBALANCE] + imbalance
+    ring[i, at, COUNT_DEPTH] = ring[i, last, COUNT_DEPTH] + has_depth
 
     top, bottom, span = h, low, 1
     for level in range(5):
         over, under = HIGHEST + level - 1, LOWEST + level - 1
-        other = ring[i, (t - span) & _MASK]
-        top = max(top, other[HIGH] if level == 0 else other[over])
-        bottom = min(bottom, other[LOW] if level == 0 else other[under])
-        row[HIGHEST + level], row[LOWEST + level] = top, bottom
+        other = (t - span) & _MASK
+        top = max(top, ring[i, other, HIGH] if level == 0 else ring[i, other, over])
+        bottom = min(bottom, ring[i, other, LOW] if level == 0 else ring[i, other, under])
+        ring[i, at, HIGHEST + level], ring[i, at, LOWEST + level] = top, bottom
         span *= 2
 
 
@@ -184,25 +194,30 @@ def _begin_session(ring, smoothed, header, i, t, day, block, o, h, low):  # type
 @_kernel
 def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
     """Step both generations of the recursive averages by bar ``t``."""
-    row, before = ring[i, t & _MASK], ring[i, (t - 1) & _MASK]
-    c, h, low = row[CLOSE], row[HIGH], row[LOW]
-    previous = before[CLOSE] if before[CLOSE] > 0 else c
-    up = h - before[HIGH] if before[CLOSE] > 0 else 0
-    down = before[LOW] - low if before[CLOSE] > 0 else 0
+    at, last = t & _MASK, (t - 1) & _MASK
+    c, h, low = ring[i, at, CLOSE], ring[i, at, HIGH], ring[i, at, LOW]
+    previous = ring[i, last, CLOSE] if ring[i, last, CLOSE] > 0 else c
+    up = h - ring[i, last, HIGH] if ring[i, last, CLOSE] > 0 else 0
+    down = ring[i, last, LOW] - low if ring[i, last, CLOSE] > 0 else 0
     plus = float(up) if up > down and up > 0 else 0.0
     minus = float(down) if down > up and down > 0 else 0.0
     true_range = float(max(h, previous) - min(low, previous))
     change = float(c - previous)
     inputs = (float(c), float(c), max(change, 0.0), max(-change, 0.0), true_range, plus, minus)
     for generation in range(2):
-        mine = smoothed[i, generation]
-        mine[0] += 1.0
-        plain = 1.0 / mine[0]
+        smoothed[i, generation, 0] += 1.0
+        plain = 1.0 / smoothed[i, generation, 0]
         for k in range(SMOOTHED - 1):
-            mine[1 + k] += max(ALPHA[k], plain) * (inputs[k] - mine[1 + k])
-        both = mine[1 + WILDER_DX - 2] + mine[1 + WILDER_DX - 1]
-        directional = 100.0 * abs(mine[1 + WILDER_DX - 2] - mine[1 + WILDER_DX - 1]) / both if both > 0.0 else 0.0
-        mine[1 + WILDER_DX] += max(ALPHA[WILDER_DX], plain) * (directional - mine[1 + WILDER_DX])
+            smoothed[i, generation, 1 + k] += max(ALPHA[k], plain) * (inputs[k] - smoothed[i, generation, 1 + k])
+        both = smoothed[i, generation, 1 + WILDER_DX - 2] + smoothed[i, generation, 1 + WILDER_DX - 1]
+        directional = (
+            100.0 * abs(smoothed[i, generation, 1 + WILDER_DX - 2] - smoothed[i, generation, 1 + WILDER_DX - 1]) / both
+            if both > 0.0
+            else 0.0
+        )
+        smoothed[i, generation, 1 + WILDER_DX] += max(ALPHA[WILDER_DX], plain) * (
+            directional - smoothed[i, generation, 1 + WILDER_DX]
+        )
 
 
 @_kernel
@@ -229,22 +244,35 @@ def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
 
 
 def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Callable[..., None]:
-    """Compile one ``evaluate(bars, seen, column, out)`` that calls each feature in turn.
+    """Compile one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn.
 
     numba can neither index a list of functions nor afford the copies of a chain of closures, so the calls are written
     out: one line for each feature.
     """
-    lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out):"]
+    lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out, row):"]
     for k, (spec, _) in enumerate(declared):
         warm = f"bars_seen >= {spec.warm_up}"
         warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
-        lines.append(f" if column[{k}] >= 0 and {warm}: out[column[{k}]] = feature_{k}(bars)")
+        lines.append(f" if column[{k}] >= 0 and {warm}: out[row, column[{k}]] = feature_{k}(bars)")
     functions = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
     exec("\n".join(lines), functions)  # noqa: S102 (the text is the one above)
     return _kernel(functions["evaluate"])  # type: ignore[no-any-return]
 
 
 _evaluate = _evaluation(DECLARED)
+
+
+@_kernel
+def _by_instrument(instrument, first, end, starts, order):  # type: ignore[no-untyped-def]
+    """Order the rows of a chunk by instrument, each one's in order of time (a counting sort)."""
+    starts[:] = 0
+    for row in range(first, end):
+        starts[instrument[row] + 1] += 1
+    for i in range(1, len(starts)):
+        starts[i] += starts[i - 1]
+    for row in range(first, end):
+        order[starts[instrument[row]]] = row - first
+        starts[instrument[row]] += 1
 
 
 def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
@@ -269,30 +297,22 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         if context[0] == end_ns[row]:
             index_close[row] = context[1]
 
-    order = np.empty(n if n >= _SORTED_FROM else 0, np.int64)
-    if n >= _SORTED_FROM:
-        starts = np.zeros(instruments + 1, np.int64)
-        for row in range(n):
-            starts[instrument[row] + 1] += 1
-        for i in range(instruments):
-            starts[i + 1] += starts[i]
-        for row in range(n):
-            i = instrument[row]
-            order[starts[i]] = row
-            starts[i] += 1
-
+    chunk = max(_CHUNK_BARS * instruments, _CHUNK_BARS)
+    order = np.arange(min(n, chunk))
+    starts = np.empty(instruments + 1, np.int64)
     for place in range(n):
-        row = order[place] if n >= _SORTED_FROM else place
+        if n >= chunk and place % chunk == 0:
+            _by_instrument(instrument, place, min(place + chunk, n), starts, order)
+        row = place - place % chunk + order[place % chunk]
         i = instrument[row]
-        mine = header[i]
-        while mine[NEXT_ACTION] < first_action[i + 1] and ex_ns[mine[NEXT_ACTION]] <= start_ns[row]:
-            _adjust(ring, smoothed, header, i, factors[mine[NEXT_ACTION]])
-            mine[NEXT_ACTION] += 1
-        t = mine[SEEN]
+        while header[i, NEXT_ACTION] < first_action[i + 1] and ex_ns[header[i, NEXT_ACTION]] <= start_ns[row]:
+            _adjust(ring, smoothed, header, i, factors[header[i, NEXT_ACTION]])
+            header[i, NEXT_ACTION] += 1
+        t = header[i, SEEN]
         o, h = _fixed(opens[row], PRICE_UNITS), _fixed(highs[row], PRICE_UNITS)
         low, c = _fixed(lows[row], PRICE_UNITS), _fixed(closes[row], PRICE_UNITS)
         day = (start_ns[row] + _IST_OFFSET_NS) // _DAY_NS
-        if day != mine[DAY]:
+        if day != header[i, DAY]:
             _begin_session(ring, smoothed, header, i, t, day, day // anchor_days, o, h, low)
         has_depth = not (math.isnan(spreads[row]) or math.isnan(imbalances[row]))
         _append(
@@ -301,12 +321,15 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             _fixed(imbalances[row], DEPTH_UNITS) if has_depth else 0, int(has_depth),
         )  # fmt: skip
         _smooth(ring, smoothed, i, t)
-        mine[SESSION_HIGH], mine[SESSION_LOW] = max(mine[SESSION_HIGH], h), min(mine[SESSION_LOW], low)
-        mine[SEEN] = t + 1
-        seen, sessions, anchors = mine[SEEN], mine[SESSIONS], mine[ANCHORS]
-        target = out[row]
-        target[:] = math.nan
-        _evaluate(Window(ring, smoothed, header, i, t, end_ns[row]), seen, sessions, anchors, column, target)
+        header[i, SESSION_HIGH], header[i, SESSION_LOW] = (
+            max(header[i, SESSION_HIGH], h),
+            min(header[i, SESSION_LOW], low),
+        )
+        header[i, SEEN] = t + 1
+        seen, sessions, anchors = header[i, SEEN], header[i, SESSIONS], header[i, ANCHORS]
+        for k in range(out.shape[1]):
+            out[row, k] = math.nan
+        _evaluate(Window(ring, smoothed, header, i, t, end_ns[row]), seen, sessions, anchors, column, out, row)
         warm[row] = seen >= warm_after[0] and sessions >= warm_after[1] and anchors >= warm_after[2]
     return 0
 

@@ -88,6 +88,12 @@ class Universe(BaseModel):
     def __len__(self) -> int:
         return len(self.instruments)
 
+    def __eq__(self, other: object) -> bool:  # pydantic would compare the cached arrays too
+        return isinstance(other, Universe) and self.instruments == other.instruments
+
+    def __hash__(self) -> int:
+        return hash(self.instruments)
+
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
         """Instrument tokens by index, shape ``(n_instruments,)``."""

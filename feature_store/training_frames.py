@@ -129,7 +129,7 @@ def training_frame(
     tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument]
     member = np.ones(len(bars), dtype=np.bool_)
     if membership is not None:
-        member = membership.mask(bars.instrument, bars.end_ns, universe)
+        member = membership.mask(bars.instrument, bars.start_ns, universe)
     usable = {"not_tradable": tradable, "not_member": member, "not_warm": warm, "no_label": np.isfinite(returns)}
     kept = np.logical_and.reduce(list(usable.values()))
     rows, finite = _finite_rows([part.X for part in parts], kept)

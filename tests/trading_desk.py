@@ -23,7 +23,7 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.features import feature_schema
+from feature_store.features import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels import ForwardReturn
 from feature_store.market import Session, Ticks
 from feature_store.offline import OfflineStore
@@ -112,7 +112,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
             store.write_bars(session, made.universe, bars, made.name)
         store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
-        frame = store.training_frame(None, first, last, feature_schema(None, 1), ForwardReturn(10))
+        frame = store.training_frame(None, first, last, feature_schema(MOMENTUM_FEATURES, 1), ForwardReturn(10))
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")

@@ -1,0 +1,96 @@
+"""What every benchmark needs: repeated timing, and a report of figures with the machine that made them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure: the median of several runs, and what it was to be."""
+
+    name: str
+    value: float
+    unit: str
+    target: str = ""
+    met: bool | None = None
+    ratio: float | None = None
+    """How many times faster than the rival of this line."""
+    rival: str = ""
+
+
+def seconds(run: Callable[[], object], repeats: int = 5, prepare: Callable[[], object] | None = None) -> float:
+    """Median wall-clock seconds of a run; ``prepare`` goes before each and is not counted."""
+    taken = []
+    for _ in range(repeats):
+        if prepare is not None:
+            prepare()
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def at_least(name: str, value: float, unit: str, target: float) -> Figure:
+    """Give a figure that is to be no smaller than its target."""
+    return Figure(name, value, unit, f"≥ {target:,.6g}", value >= target)
+
+
+def at_most(name: str, value: float, unit: str, target: float) -> Figure:
+    """Give a figure that is to be no larger than its target."""
+    return Figure(name, value, unit, f"≤ {target:,.6g}", value <= target)
+
+
+def machine(packages: Sequence[str]) -> dict[str, str]:
+    """Name the machine and the versions that a figure belongs to."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        cpu = next((s.split(":")[1].strip() for s in cpuinfo.read_text().splitlines() if "model name" in s), cpu)
+    return {
+        "cpu": cpu,
+        "cores": str(psutil.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "load": ", ".join(f"{load:.1f}" for load in psutil.getloadavg()),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def report(name: str, measure: Callable[[Callable[[str], None]], list[Figure]], packages: Sequence[str]) -> None:
+    """Measure, print a table, and write JSON where ``--out`` says; for a benchmark's ``__main__``."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON to this file")
+    out: Path | None = parser.parse_args().out
+    console = Console()
+    facts = machine(packages)
+    console.print(", ".join(f"{key} {value}" for key, value in facts.items()), highlight=False)
+    with console.status("measuring") as status:
+        figures = measure(lambda what: status.update(f"measuring {what}"))
+    table = Table("figure", "median", "unit", "target", "ratio", title=f"benchmark {name}")
+    for column in table.columns[1:2]:
+        column.justify = "right"
+    for figure in figures:
+        met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
+        ratio = f"{figure.ratio:,.3g} × {figure.rival}" if figure.ratio is not None else ""
+        table.add_row(figure.name, f"{figure.value:,.4g}", figure.unit, f"{figure.target} {met}".strip(), ratio)
+    console.print(table)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        document = {"benchmark": name, "machine": facts, "figures": [asdict(figure) for figure in figures]}
+        out.write_text(json.dumps(document, indent=1, ensure_ascii=False))
+        console.print(f"written to {out}")
