@@ -102,8 +102,9 @@ class Stages:
 
     def bars(self, sessions: Sequence[Session]) -> Iterator[StagedDay]:
         """Put sessions that came in on the desk's clock."""
-        universe, name = self.store.universe(), self.store.market() or ""
+        name = self.store.market() or ""
         for session in sessions:
+            universe = self.store.universe()
             table = session_bars(self.store, session, self.settings.market.bar_minutes)
             source = bar_source_of(self.store, session)
             digest = self.store.write_bars(session, universe, table, name, bar_source=source, clock=self.clock)
@@ -123,6 +124,8 @@ class Stages:
         """Compute the feature rows of sessions that have bars, each as a warm start would see them."""
         from feature_store.feature_files import computed
 
+        if not sessions:
+            return  # the store may be empty
         found = computed(self.store, sessions, self.schema, None, self.actions)
         for session, rows in zip(sessions, found, strict=True):
             digest = self.store.write_features(session, self.schema, rows, actions=self.actions)

@@ -311,14 +311,24 @@ def features_pass_audit(
     from feature_store import checks
 
     stages = Stages(offline.store(), settings)
-    store, schema, universe = stages.store, stages.schema, stages.store.universe()
+    store, schema = stages.store, stages.schema
+    sessions = store.sessions("bars")[-schema.history_sessions - 1 :]
+    if not sessions:
+        return _nothing()
     with told_to_people(MarketDataError):
-        sessions = store.sessions("bars")[-schema.history_sessions - 1 :]
+        universe = store.universe()
         some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
         newest = store.read_features(sessions[-1], schema, actions=stages.actions)
-    return _result(
-        checks.features_pass_audit(some, schema, universe), checks.warm_rows_finite(newest.X, newest.warm, schema)
-    )
+    audited = checks.features_pass_audit(some, schema, universe)
+    finite = checks.warm_rows_finite(newest.X, newest.warm, schema)
+    if len(sessions) <= schema.history_sessions and not audited.details["first"] and finite.passed:
+        # nothing is wrong, but a guard may have had nothing to compare, and nothing can be trained on yet
+        return dg.AssetCheckResult(
+            passed=audited.passed,
+            severity=_WARN,
+            description=f"{len(sessions)} sessions: a full audit needs {schema.history_sessions + 1}, to get warm",
+        )
+    return _result(audited, finite)
 
 
 @dg.asset_check(
