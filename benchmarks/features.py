@@ -10,7 +10,6 @@ import datetime as dt
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +21,14 @@ from benchmarks.measuring import Figure, at_least, at_most, report, seconds
 from feature_store.bars import BarBuilder, bars_of_session
 from feature_store.calendar import nse_sessions
 from feature_store.clocks import BarClock
-from feature_store.features import FEATURES, FeatureEngine, FeatureSchema, feature_schema
+from feature_store.feature_files import computed
+from feature_store.features import FEATURES, FeatureEngine, feature_schema
 from feature_store.joins import point_in_time_join
 from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.offline import OfflineStore
 from feature_store.synthetic import synthetic_market
+from live_services.embedded import embedded_valkey
 
 INSTRUMENTS = 3000
 BARS = 500
@@ -304,6 +305,8 @@ def training_frame() -> list[Figure]:
         store = OfflineStore(Path(home))
         for session, bars in zip(market.sessions, market.bars, strict=True):
             store.write_bars(session, market.universe, bars, market.name)
+        for session, rows in zip(market.sessions, computed(store, market.sessions, TWENTY_FOUR), strict=True):
+            store.write_features(session, TWENTY_FOUR, rows)
         first, last = market.sessions[0].date, market.sessions[-1].date
 
         def frame() -> int:
@@ -341,20 +344,19 @@ def join() -> list[Figure]:
 
 def online_store() -> list[Figure]:
     """The newest rows of 1,000 instruments, 24 features each, from Valkey on loopback."""
-    with _valkey() as url:
-        read = online_reader(url, 1000, TWENTY_FOUR)
-        return [at_most("online store, 1,000 instruments read", seconds(read, repeats=51) * 1e3, "ms", 2.0)]
-
-
-def online_reader(url: str, instruments: int, schema: FeatureSchema) -> Callable[[], object]:
-    """Publish rows of so many instruments; give the function that reads them."""
-    raise NotImplementedError
-
-
-@contextmanager
-def _valkey() -> Iterator[str]:
-    raise NotImplementedError
-    yield ""
+    universe = Universe.from_symbols([f"S{k:04d}" for k in range(1000)])
+    now_ns = _SESSIONS[0].open_ns + MINUTE_NS
+    tokens = np.sort(universe.tokens)
+    ends, warm = np.full(len(tokens), now_ns), np.ones(len(tokens), dtype=np.bool_)
+    rows = np.random.default_rng(7).random((len(tokens), len(TWENTY_FOUR.names)))
+    with tempfile.TemporaryDirectory() as home, embedded_valkey(Path(home)) as url:
+        store = OnlineStore.connect(url)
+        store.write(TWENTY_FOUR, Block(TWENTY_FOUR.hash, 0, now_ns, tokens, ends, warm, rows))
+        taken = seconds(
+            lambda: store.read(TWENTY_FOUR, universe.instruments, now_ns=now_ns, max_age_ns=MINUTE_NS), repeats=101
+        )
+        store.close()
+    return [at_most("online store, 1,000 instruments read", taken * 1e3, "ms", 2.0)]
 
 
 if __name__ == "__main__":

@@ -113,6 +113,12 @@ class SyntheticSettings(_Section):
     edge_bps: float = Field(default=6.0, ge=0)
     """Size of the planted momentum edge per bar, basis points."""
     seed: int = 7
+    volatility_regimes: bool = False
+    overnight_gap_bps: float = Field(default=0.0, ge=0, le=2000)
+    opening_auction: bool = False
+    halts: int = Field(default=0, ge=0)
+    """Instruments halted in each session; see `feature_store.synthetic` for all of these."""
+    outages: int = Field(default=0, ge=0, le=5)
 
 
 class MarketSettings(_Section):

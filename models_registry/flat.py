@@ -7,6 +7,7 @@ its scaler and its coefficients. The walker does no bounds check, so a form is c
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -217,7 +218,10 @@ def load_arrays(value: bytes, layout: Mapping[str, tuple[str, int]], file: str) 
             if len(archive.files) != len(layout) or set(archive.files) != set(layout):
                 raise TamperedModel(f"{file} holds {sorted(archive.files)}, expected {sorted(layout)}")
             arrays = {name: archive[name] for name in layout}
-    except (ValueError, OSError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile) as error:
+    except (
+        ValueError, OSError, EOFError, KeyError, NotImplementedError, MemoryError, SyntaxError, zipfile.BadZipFile,
+        tokenize.TokenError,
+    ) as error:  # fmt: skip
         raise TamperedModel(f"{file} is not a readable npz without pickle: {error}") from error
     for name, (dtype, ndim) in layout.items():
         found = arrays[name]

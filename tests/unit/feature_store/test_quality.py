@@ -15,7 +15,7 @@ CLOCK = BarClock.parse("1m")
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=4, sessions=2, seed=2)
+    return synthetic_market(instruments=4, sessions=2, seed=2, index=False)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_session_of_the_calendar_without_a_row_is_named(bars: Bars, market: Sy
 
 
 def test_a_session_that_is_missing_in_the_middle_is_an_outage_of_all() -> None:
-    market = synthetic_market(instruments=4, sessions=3, seed=2)
+    market = synthetic_market(instruments=4, sessions=3, seed=2, index=False)
     bars = Bars.concatenate([market.bars[0], market.bars[2]])
     (row,) = quality.outages(bars, market.sessions, CLOCK, market.universe).to_dict("records")
     assert row == {

@@ -175,13 +175,14 @@ def out_of_sample(market: SyntheticMarket) -> tuple[float, float]:
 
     schema, n = feature_schema(None, 1), len(market.universe)
     tick_bars = bars_of_session(market.ticks, market.tick_session, n, MINUTE)
-    tables = []
-    for bars in (Bars.concatenate(market.bars), tick_bars):
-        rows, warm = feature_table(bars, schema, n)
-        returns, _ = forward_return(bars, 10, n)
-        kept = warm & np.isfinite(returns)
-        tables.append((rows[kept], returns[kept]))
-    (fit_rows, fit_returns), (rows, returns) = tables
+    bars = Bars.concatenate([*market.bars, tick_bars])
+    features, warm = feature_table(bars, schema, market.universe)
+    change, _ = forward_return(bars, 10, n)
+    tradable = np.array([i.tradable for i in market.universe.instruments])[bars.instrument]
+    kept = warm & np.isfinite(change) & tradable
+    before = kept & (bars.start_ns < market.tick_session.open_ns)
+    fit_rows, fit_returns = features[before], change[before]
+    rows, returns = features[kept & ~before], change[kept & ~before]
     model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
     score = model.fit(fit_rows, fit_returns > 0).predict_proba(rows)[:, 1]
     low, high = np.quantile(score, [0.05, 0.95])

@@ -23,7 +23,7 @@ COLUMNS = ("X", "forward_return", "decision_ns", "label_end_ns", "instrument")
 
 @pytest.fixture(scope="module")
 def market() -> SyntheticMarket:
-    return synthetic_market(instruments=3, sessions=6, seed=1)
+    return synthetic_market(instruments=3, sessions=6, seed=1, index=False, quotes=False)
 
 
 @pytest.fixture

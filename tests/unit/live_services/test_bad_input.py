@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from live_services.cli import app
@@ -20,6 +22,7 @@ from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
 from live_services.market_files import look_at
 from live_services.next_steps import next_steps, program
 from live_services.orphans import orphans, stop_orphans
+from live_services.progress import file_progress
 from live_services.settings import config_file
 from live_services.supervision import Supervisor
 from live_services.training_run import _reason
@@ -250,6 +253,16 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
     assert "store/quarantine/bars.parquet" in text
     assert "100 rows cannot be used: 100 unknown_symbol (first: row 101)" in text
     assert "store/quarantine/ticks.parquet" in text
+
+
+def test_the_reading_of_a_file_is_shown_in_a_terminal_and_nothing_elsewhere(tmp_path):
+    _bars().to_parquet(tmp_path / "bars.parquet")
+    for terminal in (True, False):
+        shown = io.StringIO()
+        console = Console(file=shown, force_terminal=terminal, width=80)
+        look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None, file_progress(console))
+        assert ("Reading bars.parquet" in shown.getvalue()) is terminal
+        assert ("100%" in shown.getvalue()) is terminal
 
 
 def test_daily_bars_are_refused_by_the_demo(tmp_path):
