@@ -15,6 +15,8 @@ from dagster_project.assets import models as model_assets
 from dagster_project.candidate import CandidateStore
 from dagster_project.frames import TrainingFrameStore
 from dagster_project.live import LIVE_MODEL, live_model_observations
+from dagster_project.live_skew import CHECKS as LIVE_CHECKS
+from dagster_project.live_skew import verify_live, verify_live_after_close
 from dagster_project.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
 from feature_store.market import IST
@@ -58,8 +60,9 @@ def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day."""
     return dg.Definitions(
         assets=[*TRAIN, *market_assets.daily_assets(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
-        asset_checks=[*market_checks.CHECKS, *model_assets.CHECKS],
-        jobs=[train_momentum, promote_job, rollback_job],
+        asset_checks=[*market_checks.CHECKS, *model_assets.CHECKS, *LIVE_CHECKS],
+        jobs=[train_momentum, promote_job, rollback_job, verify_live],
+        schedules=[verify_live_after_close],
         sensors=[promote_champion, live_model_observations],
         resources=resources(settings),
         # One process for a run: each process more costs 7 to 12 seconds of start.

@@ -17,7 +17,7 @@ import numpy as np
 from dagster_project.market import Arrival, bar_source_of, keep_session, session_bars, source_store
 from dagster_project.previews import bars_preview, feature_quantiles, label_quantiles, ticks_preview
 from feature_store.clocks import BarClock
-from feature_store.market import Session, ist_text
+from feature_store.market import MarketDataError, Session, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -169,10 +169,19 @@ def session_text(session: Session) -> str:
 
 
 def schema_of(settings: Settings) -> FeatureSchema:
-    """Give the schema that is trained, on the desk's clock."""
-    from feature_store.features import MOMENTUM_FEATURES, feature_schema
+    """Give the schema that is trained, in the order of the strategy's ``features``, on the desk's clock.
 
-    return feature_schema(MOMENTUM_FEATURES, settings.market.bar_minutes)
+    Raises
+    ------
+    MarketDataError
+        If the strategy names a feature that there is not; the message names near ones.
+    """
+    from live_services.strategy_features import WrongFeatures, training_schema
+
+    try:
+        return training_schema(settings)
+    except WrongFeatures as wrong:
+        raise MarketDataError(str(wrong)) from wrong
 
 
 def horizon_bars(settings: Settings) -> int:

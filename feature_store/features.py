@@ -24,7 +24,7 @@ from feature_store.folding import BarFolder, joined_by_time
 from feature_store.kernels import SOURCE_DIGEST, empty_header, ready, step_bars, step_of
 from feature_store.library import DECLARED, SPECS, FeatureSpec
 from feature_store.market import MINUTE_NS, Bars, MarketDataError, Session, Ticks, Universe, UnknownInstrument
-from feature_store.window import CAPACITY, COLUMNS, SMOOTHED, Window
+from feature_store.window import ANCHORS, CAPACITY, COLUMNS, SEEN, SESSIONS, SMOOTHED, Window
 
 __all__ = [
     "FEATURES",
@@ -296,7 +296,7 @@ class FeatureEngine:
 
     def warming(self) -> NDArray[np.bool_]:
         """Say of each instrument whether its next row of the same session could not be warm; shape (n_instruments,)."""
-        seen = self._header[:, :3] + np.array([1, 0, 0])
+        seen = self._header[:, [SEEN, SESSIONS, ANCHORS]] + np.array([1, 0, 0])
         cold = (seen < self._warm_after).any(axis=1)
         for longer in self._longer:
             cold |= longer.warming()

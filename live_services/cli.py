@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from live_services import cli_models
@@ -175,7 +176,9 @@ def status() -> None:
 def run(
     service: Annotated[
         str,
-        typer.Argument(help="market_feed, strategy_runner, risk_manager, paper_trading or portfolio_manager."),
+        typer.Argument(
+            help="market_feed, strategy_runner, risk_manager, paper_trading, portfolio_manager or skew_monitor."
+        ),
     ],
     broker: BrokerOption = "paper",
 ) -> None:
@@ -274,19 +277,54 @@ def features_show(
     symbol: Annotated[str, typer.Argument(help="Instrument, for example RELIANCE.")],
     broker: BrokerOption = "paper",
 ) -> None:
-    """Show an instrument's newest feature row: from its last signal, else from the offline store.
+    """Show an instrument's newest feature row, where it is from, its bar time, age and schema, and whether it is warm.
 
-    The online store, with the row of the last closed bar, comes later.
+    Looked for in the online store (the row of its last closed bar, from a running strategy), then in its last signal,
+    then in the offline store; a place that comes first and has none that may be used is named with the reason.
+
+    A row is refused as *stale* when its bar ended more than three bars ago, as *foreign* when this code declares its
+    features differently. WARMING: the row does not equal that of a full-history run yet, and nothing is opened on it.
 
     Example: `alpha-panda features show RELIANCE`
+
+    Example: `alpha-panda features show RELIANCE --broker paper`
     """
     from live_services.feature_rows import newest_row
 
     row = asyncio.run(newest_row(read_settings(), _broker(broker), symbol))
-    table = Table("feature", "value", title=f"{symbol}: {row.origin}, known at {row.known_at}")
+    for line in row.passed_over:
+        err.print(f"[yellow]not from[/] {escape(line)}", soft_wrap=True)
+    out.print(f"{symbol}: {row.title}", markup=False, soft_wrap=True)
+    table = Table("feature", "value")
     for name, value in row.values.items():
         table.add_row(name, f"{value:.6g}")
     out.print(table)
+
+
+@features_app.command("verify")
+def features_verify(broker: BrokerOption = "paper") -> None:
+    """Compute the feature rows that went out in the newest session again from its recorded market, bit for bit.
+
+    Reads the market topic and the signals from Kafka, the newest rows from the online store, and the sessions before
+    from the offline store; nothing of the running services is asked. Ends with 1 when a single bit differs, or when
+    there is nothing to compare. The same is done all the time, for a few instruments, by the service skew_monitor.
+
+    Example: `alpha-panda features verify`
+    """
+    from live_services.domain.skew import describe
+    from live_services.skew_check import check_skew
+
+    report = asyncio.run(check_skew(read_settings(), _broker(broker)))
+    for note in report.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    for difference in report.differences:
+        out.print(describe(difference), markup=False, soft_wrap=True)
+    counts = f"{report.rows_equal} rows equal, {report.rows_different} different, {report.rows_unverified} not verified"
+    if report.rows_different:
+        raise CommandFailed(f"{counts}: live and history do not compute the same; see `alpha-panda features show`")
+    if not report.rows:
+        raise CommandFailed(f"{counts}: there is nothing to verify yet")
+    _tell(counts)
 
 
 def _broker(name: str) -> Broker:

@@ -67,6 +67,8 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.kafka_jars import KafkaJarsError
     from live_services.services.market_feed import FeedError
     from live_services.services.model_loading import ModelUnavailable
+    from live_services.services.strategy_runner import HistoryChanged
+    from live_services.strategy_features import WrongFeatures
     from live_services.supervision import SupervisionError
     from live_services.task import RuntimeFailure
     from models_registry.ledger import LedgerError
@@ -88,6 +90,8 @@ def expected_failures() -> tuple[type[Exception], ...]:
         RuntimeFailure,
         FeedError,
         ModelUnavailable,
+        HistoryChanged,
+        WrongFeatures,
         LedgerError,
         PromotionError,
         ModelRefusedError,

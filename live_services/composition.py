@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli_errors import CommandFailed
@@ -25,6 +26,7 @@ _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
 if TYPE_CHECKING:
     from feature_store.market import Session, Universe
+    from live_services.adapters.telemetry import LiveTelemetry
     from live_services.domain.chain import Stamp
     from live_services.domain.events import Event
     from live_services.domain.service import Service
@@ -107,23 +109,37 @@ async def _run(name: str, broker: Broker, settings: Settings) -> None:
     stop = stop_on_signals()
     if not await market_arrives(settings, stop):
         return
-    async with _service(name, broker, settings) as (service, universe), LiveTelemetry(settings) as telemetry:
+    async with (
+        LiveTelemetry(settings) as telemetry,
+        _service(name, broker, settings, telemetry) as (service, universe),
+    ):
         await run_service(service, settings, universe, telemetry, stop)
 
 
 @asynccontextmanager
-async def _service(name: str, broker: Broker, settings: Settings) -> AsyncIterator[tuple[Service[Any], Universe]]:
+async def _service(
+    name: str, broker: Broker, settings: Settings, telemetry: LiveTelemetry
+) -> AsyncIterator[tuple[Service[Any], Universe]]:
     """Build a service; what it needs beside itself runs for as long as the block."""
+    from live_services.adapters.online_features import OnlinePublisher
     from live_services.services.paper_trading import PaperTrading
     from live_services.services.portfolio_manager import PortfolioManager
     from live_services.services.risk_manager import RiskManager
+    from live_services.services.skew_monitor import SkewMonitor
     from live_services.services.strategy_runner import StrategyRunner
+    from live_services.warm_start import StoredHistory
 
     universe, account = _universe(settings), getattr(settings.trading, broker)
     market = market_topic(settings.market.feed)
     if name == "strategy_runner":
-        async with _loader(settings) as loader:
-            yield StrategyRunner(settings, universe, loader, stamp(settings), broker=broker), universe
+        count = partial(telemetry.online_block, broker)
+        async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
+            history = await asyncio.to_thread(StoredHistory, settings, universe)
+            code = stamp(settings)
+            yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
+    elif name == "skew_monitor":
+        history = await asyncio.to_thread(StoredHistory, settings, universe)
+        yield SkewMonitor(settings, universe, history, broker=broker), universe
     elif name == "risk_manager":
         yield RiskManager(account.risk, stamp(settings), broker), universe
     elif name == "paper_trading":

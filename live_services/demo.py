@@ -383,7 +383,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     stack.start_services()
     fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
     demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
-    tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes))
+    tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions)
     await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
     totals = tally.totals()
     demo.summary |= {"session": str(session.date), "feed": settings.market.feed, "totals": totals}

@@ -223,7 +223,7 @@ def _outcome_line(explanation: Explanation) -> str:
 def _add_data(decision: Tree, signal: SignalGenerated) -> None:
     row = decision.add(f"feature row (schema {signal.feature_schema_hash[:16]}…)")
     for name, value in signal.features.items():
-        row.add(f"{name} = {value:.9g}")
+        row.add(f"{name} = {value:.9g}" if value is not None else f"{name} has no value")
     bar = signal.bar
     data = decision.add(f"bar {ist_text(bar.start_ns)} → {ist_text(bar.end_ns)}")
     data.add(f"open {bar.open} high {bar.high} low {bar.low} close {bar.close} volume {bar.volume}")

@@ -362,7 +362,10 @@ def _weave(parts: list[tuple[Ticks | Bars, Position]]) -> tuple[int, Item]:
     whose = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
     first = parts[0][0]
     if isinstance(first, Ticks):
-        ticks = Ticks.concatenate([part for part, _ in parts if isinstance(part, Ticks)])
+        tables = [part for part, _ in parts if isinstance(part, Ticks)]
+        if any(table.has_depth for table in tables):
+            tables = [table.with_depth() for table in tables]
+        ticks = Ticks.concatenate(tables)
         order = np.argsort(ticks.event_time_ns, kind="stable")
         return _slice(ticks[order], parts[int(whose[order[-1]])][1])
     bars = Bars.concatenate([part for part, _ in parts if isinstance(part, Bars)])

@@ -20,6 +20,7 @@ from feature_store.market import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
 from live_services.domain.frames import FRAME_TOPICS, decode_frame
+from live_services.domain.partitions import own_rows
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, broker_topics
 from live_services.settings import Settings
 from live_services.stack import Stack
@@ -42,6 +43,7 @@ class Tally:
 
     universe: Universe
     clock: BarClock
+    market_partitions: int = 1
     ticks: int = 0
     bars: int = 0
     events: Counter[str] = field(default_factory=Counter)
@@ -60,6 +62,8 @@ class Tally:
             self._add_frame(record)
             return
         self.events[event_type] += 1
+        if event_type == "watermark" and record.topic == MARKET_TICKS.name and record.partition in self._builders:
+            self.bars += len(self._builders[record.partition].advance(decode_event(record.value).event_time_ns))
         if event_type in ("pnl.snapshot", "order.filled"):
             event = decode_event(record.value)
             if isinstance(event, PnlSnapshot):
@@ -69,12 +73,13 @@ class Tally:
 
     def _add_frame(self, record: StoredRecord) -> None:
         frame = decode_frame(record.value, record.headers, self.universe)
-        if not isinstance(frame.table, Ticks):
-            self.bars += len(frame.table)
+        own = own_rows(frame.table, self.universe, record.partition, self.market_partitions)
+        if not isinstance(own, Ticks):
+            self.bars += len(own)
             return
         builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.clock))
-        self.ticks += len(frame.table)
-        self.bars += len(builder.step(frame.table, frame.session))
+        self.ticks += len(own)
+        self.bars += len(builder.step(own, frame.session))
         self.bars += len(builder.advance(frame.watermark_ns))
 
     def totals(self) -> dict[str, int | float]:

@@ -263,7 +263,16 @@ class _Runtime(Generic[State]):
         sources = [
             Source(tp.topic, tp.partition, self._inputs[tp.topic][0], self._inputs[tp.topic][2]) for tp in partitions
         ]
-        return _Running(TaskRun(self._service, task, sources, self._universe, starts=starts, resume=resume), producer)
+        run = TaskRun(
+            self._service,
+            task,
+            sources,
+            self._universe,
+            starts=starts,
+            resume=resume,
+            market_partitions=kafka.market_partitions,
+        )
+        return _Running(run, producer)
 
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume | None:
         if not committed:
@@ -374,6 +383,7 @@ class _Runtime(Generic[State]):
                     lag_records=await self._lag(run.sources),
                     waiting_for=run.merge.waiting_for(),
                     pid=os.getpid(),
+                    readiness=run.readiness,
                 )
             )
 

@@ -25,6 +25,7 @@ from live_services.domain.topics import Broker
 from models_registry.refs import ModelRef
 
 CONFIG_NAME: Final = "alpha-panda.toml"
+_FEATURE_NAME: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -155,11 +156,21 @@ class StrategySettings(_Section):
     holding_bars: int = Field(default=10, ge=1)
     last_entry_minutes_before_close: int = Field(default=20, ge=1)
     exit_minutes_before_close: int = Field(default=10, ge=1)
+    features: tuple[Annotated[str, Field(pattern=_FEATURE_NAME)], ...] = ()
+    """Names of the features its models are trained on, in order (``trend_slope@5m`` is one on five-minute bars); empty:
+    ``feature_store.features.MOMENTUM_FEATURES``, every feature that is finite on any source."""
 
     @field_validator("model")
     @classmethod
     def _is_reference(cls, value: str) -> str:
         return str(ModelRef.parse(value))
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"name each feature once; {', '.join(twice)} is there more than once")
+        return value
 
 
 class RiskSettings(_Section):
@@ -187,6 +198,13 @@ class BrokersSettings(_Section):
 
     paper: TradingSettings = TradingSettings(enabled=True)
     zerodha: TradingSettings = TradingSettings()
+
+
+class SkewSettings(_Section):
+    """The monitor that computes live feature rows again from the recorded market."""
+
+    instruments: int = Field(default=8, ge=1)
+    """How many of a market partition are compared; others every day, chosen by a hash."""
 
 
 class RuntimeSettings(_Section):
@@ -222,6 +240,7 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     strategies: tuple[StrategySettings, ...] = (StrategySettings(),)
     trading: BrokersSettings = BrokersSettings()
+    skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 
     @classmethod

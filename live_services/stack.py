@@ -42,7 +42,7 @@ from live_services.supervision import (
 
 FEED: Final = "market_feed"
 BROKER_SERVICES: Final[Mapping[Broker, tuple[str, ...]]] = {
-    "paper": ("strategy_runner", "risk_manager", "paper_trading", "portfolio_manager"),
+    "paper": ("strategy_runner", "risk_manager", "paper_trading", "portfolio_manager", "skew_monitor"),
     "zerodha": (),
 }
 NO_ZERODHA: Final = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from feature_store.market import ist_text
@@ -81,13 +82,14 @@ def print_status(settings: Settings, console: Console) -> None:
         console.print(lacking, markup=False, soft_wrap=True)
     health = read_health(settings)
     if health.tasks:
-        console.print(_tasks(health))
+        console.print(tasks_table(health))
     for broker, portfolio in health.portfolios.items():
         console.print(_portfolio(broker, portfolio))
 
 
-def _tasks(health: Health) -> Table:
-    table = Table("task", "watermark", "handled", "lag", "dead letters", "waits for")
+def tasks_table(health: Health) -> Table:
+    """Lay out every task: where it stands, which of its instruments are WARMING, and what it waits for."""
+    table = Table("task", "watermark", "handled", "lag", "dead letters", "features", "waits for")
     for task in health.tasks:
         table.add_row(
             task["task"],
@@ -95,6 +97,7 @@ def _tasks(health: Health) -> Table:
             f"{task['records_handled']:,}",
             f"{task['lag_records']:,}",
             str(task["dead_letters"]),
+            f"[yellow]{escape(task['readiness'])}[/]" if task.get("warming") else task.get("readiness", ""),
             task["waiting_for"],
         )
     return table

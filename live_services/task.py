@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Generic, NamedTuple
 
@@ -25,7 +25,18 @@ from feature_store.market import Session, Universe
 from live_services.domain.clock import session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame
-from live_services.domain.service import BarSlice, EventRecord, Position, Service, State, TaskId, TickSlice
+from live_services.domain.partitions import own_rows
+from live_services.domain.service import (
+    BarSlice,
+    EventRecord,
+    Position,
+    Readiness,
+    Service,
+    State,
+    TaskId,
+    TickSlice,
+    WarmsUp,
+)
 from live_services.domain.topics import Topic
 from live_services.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
 
@@ -127,6 +138,8 @@ class TaskRun(Generic[State]):
         Offset from which each partition is read.
     resume
         None: nothing was ever committed.
+    market_partitions
+        How many partitions the market has; context that travels in several of them is counted once.
     """
 
     def __init__(
@@ -138,6 +151,7 @@ class TaskRun(Generic[State]):
         *,
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
+        market_partitions: int = 1,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -150,6 +164,7 @@ class TaskRun(Generic[State]):
         self.outputs_by_type: Counter[str] = Counter()
         self._service = service
         self._universe = universe
+        self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in service.inputs}
         self._control_topics = {i.topic.name for i in service.inputs if i.role == "control"}
         self._forwards = any(t.watermarked for t in service.outputs)
@@ -185,7 +200,11 @@ class TaskRun(Generic[State]):
         if event_type in FRAME_TOPICS:
             if FRAME_TOPICS[event_type] != topic:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
-            self.merge.push_frame(*where, decode_frame(record.value, record.headers, self._universe))
+            frame = decode_frame(record.value, record.headers, self._universe)
+            if self._service.single_task:  # it reads every partition, and the context of one is another's own
+                table = own_rows(frame.table, self._universe, record.partition, self._market_partitions)
+                frame = replace(frame, table=table)
+            self.merge.push_frame(*where, frame)
             return
         event = decode_event(record.value)
         _check_place(event, topic)
@@ -279,7 +298,10 @@ class TaskRun(Generic[State]):
         if isinstance(item, Refused):
             self._bury(item.letter)
         elif isinstance(item, TickSlice | BarSlice):
-            self.records_handled += len(item.ticks if isinstance(item, TickSlice) else item.bars)
+            rows = item.ticks if isinstance(item, TickSlice) else item.bars
+            if not self._service.single_task:
+                rows = own_rows(rows, self._universe, item.position.partition, self._market_partitions)
+            self.records_handled += len(rows)
             if self._state is not None:
                 self._produce(self._service.handle(item, self._state, time_ns))
         else:
@@ -299,6 +321,13 @@ class TaskRun(Generic[State]):
             self._produce(outputs)
 
     # --- out ----------------------------------------------------------------------------------------------------
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """Which instruments are WARMING; None for a service without features, or outside a session."""
+        if self._state is None or not isinstance(self._service, WarmsUp):
+            return None
+        return self._service.readiness(self._state)
 
     @property
     def has_events(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features import FEATURES, feature_schema
+from feature_store.features import feature_schema
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.events import (
     BarValues,
@@ -19,6 +19,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
+from live_services.domain.history import SessionHistory
 from live_services.domain.strategy import LoadedModel
 from models_registry.refs import ModelIdentity
 
@@ -82,6 +83,35 @@ def random_walk(n_instruments: int, minutes: int, per_minute: int, seed: int) ->
         price[mine] = np.round(100.0 * (index + 1) * np.exp(np.cumsum(rng.normal(0, 1e-3, mine.sum()))), 2)
     volume = np.arange(1, n + 1, dtype=np.int64) * 10
     return Ticks(instrument, times, price, volume)
+
+
+def session_bars(session: Session, n_instruments: int, minutes: int, seed: int) -> Bars:
+    """Build minute bars of a random walk over the first minutes of a session; some instruments miss some."""
+    rng = np.random.default_rng([seed, session.date.toordinal()])
+    present = rng.random((minutes, n_instruments)) < 0.95
+    minute, instrument = np.nonzero(present)
+    level = 100.0 * np.exp(rng.normal(0, 1e-3, (minutes, n_instruments)).cumsum(axis=0))
+    close = np.round(level[minute, instrument], 2)
+    opens = np.round(close * (1 + rng.normal(0, 5e-4, len(close))), 2)
+    start = session.open_ns + minute.astype(np.int64) * MINUTE
+    return Bars(
+        instrument.astype(np.int32),
+        start,
+        start + MINUTE,
+        opens,
+        np.maximum(opens, close) + 0.05,
+        np.minimum(opens, close) - 0.05,
+        close,
+        rng.integers(1, 1000, len(close)),
+        np.full(len(close), 5, np.int32),
+    )
+
+
+def past_sessions(universe: Universe, count: int, minutes: int = 375, seed: int = 1) -> SessionHistory:
+    """Build the history of so many days before SESSION."""
+    dates = [SESSION.date - dt.timedelta(days=k) for k in range(count, 0, -1)]
+    parts = [session_bars(Session.regular(date), len(universe), minutes, seed) for date in dates]
+    return SessionHistory(universe, tuple(date.isoformat() for date in dates), Bars.concatenate(parts))
 
 
 def signal(
@@ -195,6 +225,6 @@ class LinearScore:
 def loaded_model(
     version: str = "1", names: Sequence[str] | None = None, buy: float = 5e-4, sell: float = -5e-4
 ) -> LoadedModel:
-    schema = feature_schema(names or [FEATURES[0].name], 1)
+    schema = feature_schema(names or ["momentum"], 1)
     identity = ModelIdentity(model_name="momentum", model_version=version, feature_schema_hash=schema.hash)
     return LoadedModel(identity, schema, LinearScore(0), buy, sell, "sha")

@@ -26,6 +26,7 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalValidated,
     StrategyModelAssigned,
+    decode_event,
     event_id,
 )
 from live_services.domain.service import EventRecord, Input, Record, TaskId, TickSlice
@@ -315,7 +316,7 @@ class MemoryTask:
         if self.committed:
             newest = max(self.committed.values(), key=lambda p: p.watermark_ns)
             control = [
-                assignment_of(r)
+                decode_event(r.value)
                 for r in self.log.topics[PAPER.control.name]
                 if any(i.role == "control" for i in self.service.inputs)
             ]
@@ -353,10 +354,6 @@ class MemoryTask:
     @property
     def behind(self) -> bool:
         return any(self.next[t] < len(self.log.topics[t]) for t in self.next)
-
-
-def assignment_of(record: Received) -> StrategyModelAssigned:
-    return StrategyModelAssigned.model_validate_json(record.value)
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------

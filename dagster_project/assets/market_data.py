@@ -2,7 +2,7 @@
 
 A person corrects or backfills days: `market_day`, `bars`, `features` and `labels` are partitioned by day, and a range
 of them is one run. Training needs no partition: `market_data` runs the same stages over the whole market and says of
-every day what it wrote, so the days of the four assets stand there either way (docs/decisions, 8).
+every day what it wrote, so the days of the four assets stand there either way (docs/decisions, 9).
 """
 
 import datetime as dt

@@ -20,8 +20,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from live_services.domain import keys
-from live_services.domain.events import Event
-from live_services.domain.service import TaskId
+from live_services.domain.events import Event, FeatureSkewMeasured
+from live_services.domain.service import Readiness, TaskId
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class TaskHealth:
     waiting_for: str
     """Input partition that holds the merge, or empty."""
     pid: int
+    readiness: Readiness | None = None
+    """Which instruments are WARMING; None for a service without features."""
 
 
 class Telemetry(Protocol):
@@ -131,8 +133,17 @@ class Metrics:
         self._handled = Gauge("alpha_panda_records_handled", "Records since the start", labels, registry=registry)
         self._lag = Gauge("alpha_panda_lag_records", "Records not fetched yet", labels, registry=registry)
         self._dead = Gauge("alpha_panda_dead_letters", "Records sent to a DLQ", labels, registry=registry)
+        self._warming = Gauge(
+            "alpha_panda_warming_instruments", "Instruments without full-history features", labels, registry=registry
+        )
         self._events = Counter(
             "alpha_panda_events_committed", "Events on the log", ["broker", "event_type"], registry=registry
+        )
+        self._skew = Counter(
+            "alpha_panda_feature_skew_rows", "Live rows computed again", ["broker", "result"], registry=registry
+        )
+        self._blocks = Counter(
+            "alpha_panda_online_feature_blocks", "Feature blocks by outcome", ["broker", "outcome"], registry=registry
         )
         self._server: tuple[WSGIServer, Thread] = start_http_server(port, addr="127.0.0.1", registry=registry)
 
@@ -148,15 +159,24 @@ class Metrics:
         self._handled.labels(*labels).set(health.records_handled)
         self._lag.labels(*labels).set(health.lag_records)
         self._dead.labels(*labels).set(health.dead_letters)
+        if health.readiness is not None:
+            self._warming.labels(*labels).set(len(health.readiness.warming))
 
     def committed(self, events: Sequence[Event]) -> None:
         """Count events."""
         for event in events:
             self._events.labels(event.broker, event.event_type).inc()
+            if isinstance(event, FeatureSkewMeasured):
+                for result in ("equal", "different", "unverified"):
+                    self._skew.labels(event.broker, result).inc(getattr(event, f"rows_{result}"))
+
+    def online_block(self, broker: str, outcome: str) -> None:
+        """Count a block that was offered to the online store: written, replaced by a newer one, or failed."""
+        self._blocks.labels(broker, outcome).inc()
 
     def withdraw(self, task: TaskId) -> None:
         """Drop the gauges of a task."""
-        for gauge in (self._watermark, self._handled, self._lag, self._dead):
+        for gauge in (self._watermark, self._handled, self._lag, self._dead, self._warming):
             gauge.remove_by_labels({"broker": task.scope, "service": task.service, "partition": str(task.partition)})
 
     def close(self) -> None:
@@ -194,6 +214,8 @@ class HealthReporter:
             "broker": task.scope,
             "partition": task.partition,
             "metrics_port": self._metrics_port,
+            "readiness": str(health.readiness) if health.readiness is not None else "",
+            "warming": len(health.readiness.warming) if health.readiness is not None else 0,
         }
         self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
 
@@ -277,6 +299,10 @@ class LiveTelemetry:
         """Pass committed events on."""
         self._metrics.committed(events)
         self._health.committed(events)
+
+    def online_block(self, broker: str, outcome: str) -> None:
+        """Count a block that was offered to the online store."""
+        self._metrics.online_block(broker, outcome)
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""

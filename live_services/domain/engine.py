@@ -24,6 +24,8 @@ from live_services.domain.events import (
     SignalValidated,
 )
 from live_services.domain.execution import PaperBroker, outcomes_of
+from live_services.domain.history import SessionHistory
+from live_services.domain.partitions import part_of
 from live_services.domain.portfolio import Portfolio
 from live_services.domain.risk import RiskState, apply_snapshot, decide
 from live_services.domain.strategy import Assignment, LoadedModel, StrategyDesk
@@ -79,6 +81,8 @@ def run_session(
     assignments: Sequence[Assignment],
     config: EngineConfig,
     frame_ns: int | None = None,
+    *,
+    history: SessionHistory | None = None,
 ) -> tuple[Event, ...]:
     """Run one session from its open to one second after its close.
 
@@ -95,13 +99,15 @@ def run_session(
         Strategies, limits, costs.
     frame_ns : int, optional
         Work in frames of so many nanoseconds, as the live feed does; the result does not depend on it.
+    history : SessionHistory, optional
+        What features go on from; the live strategy runner logs the digest of the one it had.
 
     Returns
     -------
     tuple of Event
         Signals, verdicts, orders, fills and snapshots, in order of (event time, stage of the chain).
     """
-    engine = _Engine(session, assignments, config)
+    engine = _Engine(session, assignments, config, history)
     for part, watermark_ns in _frames(within_session(market, session), session, frame_ns):
         engine.step(part, watermark_ns)
     engine.finish()
@@ -129,7 +135,13 @@ def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Ite
 
 
 class _Engine:
-    def __init__(self, session: Session, assignments: Sequence[Assignment], config: EngineConfig) -> None:
+    def __init__(
+        self,
+        session: Session,
+        assignments: Sequence[Assignment],
+        config: EngineConfig,
+        history: SessionHistory | None,
+    ) -> None:
         self.events: list[Event] = []
         self._session = session
         self._universe = config.universe
@@ -142,8 +154,11 @@ class _Engine:
                 bar_minutes=config.bar_minutes,
                 broker=config.broker,
                 stamp=config.stamp,
+                partition=partition,
+                partitions=config.market_partitions,
+                history=history,
             )
-            for _ in range(config.market_partitions)
+            for partition in range(config.market_partitions)
         ]
         for desk in self._desks:
             for assignment in assignments:
@@ -178,10 +193,9 @@ class _Engine:
             raise RuntimeError(f"{len(self._paper.pending)} orders are still pending after the session's end")
 
     def _signals(self, market: Ticks | Bars, watermark_ns: int) -> list[SignalGenerated]:
-        whose = self._universe.partition_of(market.instrument, self._partitions)
         signals: list[SignalGenerated] = []
         for partition, desk in enumerate(self._desks):
-            mine = market[whose == partition] if self._partitions > 1 else market
+            mine = part_of(market, self._universe, partition, self._partitions)
             if isinstance(mine, Ticks):
                 signals += desk.on_ticks(mine)
             else:

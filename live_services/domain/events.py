@@ -100,8 +100,8 @@ class SignalGenerated(_OnInstrument):
     reference_price: float = Field(gt=0)
     """Close of the bar, rupees."""
     bar: BarValues
-    features: dict[str, float]
-    """The feature row, in schema order."""
+    features: dict[str, float | None]
+    """The feature row, in schema order; None where a feature has no value (NaN)."""
 
 
 class SignalValidated(_OnInstrument):
@@ -205,6 +205,53 @@ class StrategyModelAssigned(Event):
     reason: str
 
 
+class StrategyHistoryUsed(Event):
+    """Control: what the features of a task's session stand on. A restart that would stand on other bars is refused."""
+
+    event_type: Literal["strategy.history_used"] = "strategy.history_used"
+    broker: Broker
+    session_date: str
+    sessions: tuple[str, ...]
+    """ISO dates of the sessions before it whose bars were stepped."""
+    digest: str
+    """SHA-256 over these bars (by instrument token) and the corporate actions."""
+    today_until_ns: int
+    """End of the last stored bar of the session itself that was stepped (a start in its middle); 0 without any."""
+    today_digest: str
+    broken: bool
+    """The session was joined in its middle without its bars before that: features begin anew, WARMING."""
+
+
+class SkewDifference(_Frozen):
+    """A feature of a row that went out live and is another number when it is computed again from the log."""
+
+    feature: str
+    instrument_token: int
+    symbol: str
+    bar_end_ns: int
+    live: float | None
+    recomputed: float | None
+    live_bits: str
+    """The 64 bits, hexadecimal; two numbers may print alike and differ in the last one."""
+    recomputed_bits: str
+
+
+class FeatureSkewMeasured(Event):
+    """Rows that went out live were computed again from the recorded market; a single bit that differs is counted."""
+
+    event_type: Literal["feature.skew_measured"] = "feature.skew_measured"
+    broker: Broker
+    session_date: str
+    partition: int
+    rows_equal: int
+    rows_different: int
+    rows_unverified: int
+    """Rows of a schema that this code declares otherwise, so that it cannot compute them."""
+    history_digest: str
+    differences: tuple[SkewDifference, ...]
+    """The first ones."""
+
+
 class ModelPromoted(Event):
     """An alias was moved. A nudge: the alias is the truth."""
 
@@ -278,6 +325,8 @@ AnyEvent = Annotated[
     | OrderCancelled
     | PnlSnapshot
     | StrategyModelAssigned
+    | StrategyHistoryUsed
+    | FeatureSkewMeasured
     | ModelPromoted
     | ModelLoaded
     | ModelRefused
@@ -320,6 +369,8 @@ _BROKER_TOPIC_FIELD: Final[dict[str, str]] = {
     "order.cancelled": "orders_cancelled",
     "pnl.snapshot": "pnl_snapshots",
     "strategy.model_assigned": "control",
+    "strategy.history_used": "control",
+    "feature.skew_measured": "feature_skew",
 }
 _SHARED_TOPIC: Final[dict[str, Topic]] = {
     "model.promoted": MODELS_PROMOTED,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.clock import session_end_ns
 from live_services.domain.engine import event_times, within_session
+from live_services.domain.partitions import part_of
 
 _MILLISECOND_NS: Final = 1_000_000
 _IDLE_WATERMARK_NS: Final = 100 * _MILLISECOND_NS  # an idle market still has a clock, but not one tick of it per frame
@@ -25,7 +26,9 @@ class Cut:
     number: int
     """Number of the grid cell since the session's open; the same at every replay."""
     parts: tuple[Ticks | Bars, ...]
-    """By market partition; an empty part goes out as a watermark."""
+    """By market partition, the market's index in each of them; an empty part goes out as a watermark."""
+    rows: int
+    """Rows of the market in the cut, each counted once."""
 
 
 def cuts_of_session(
@@ -55,18 +58,17 @@ def cuts_of_session(
         cell_ns = frame_ms * _MILLISECOND_NS
     else:
         watermarks, cell_ns = _bar_cuts(times, session, paced=paced), SECOND_NS
-    whose = universe.partition_of(market.instrument, partitions)
     done = 0
     nothing = tuple(market[0:0] for _ in range(partitions))
-    yield Cut(session.open_ns, 0, nothing)
+    yield Cut(session.open_ns, 0, nothing, 0)
     for watermark_ns, end in zip(watermarks.tolist(), np.searchsorted(times, watermarks).tolist(), strict=True):
         number = (watermark_ns - 1) // cell_ns - session.open_ns // cell_ns
         if end == done:
-            yield Cut(watermark_ns, number, nothing)
+            yield Cut(watermark_ns, number, nothing, 0)
             continue
-        rows, of = market[done:end], whose[done:end]
-        parts = (rows,) if partitions == 1 else tuple(rows[of == partition] for partition in range(partitions))
-        yield Cut(watermark_ns, number, parts)
+        rows = market[done:end]
+        parts = tuple(part_of(rows, universe, partition, partitions) for partition in range(partitions))
+        yield Cut(watermark_ns, number, parts, end - done)
         done = end
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from feature_store.market import Bars, Session, Ticks
 from live_services.domain.events import Event
 from live_services.domain.topics import Scope, Topic
+
+_NAMED: Final = 5  # symbols in a line; a whole exchange would not fit
 
 State = TypeVar("State")
 """A service's state for one session of one task."""
@@ -79,6 +81,31 @@ class TaskId:
 
     def __str__(self) -> str:
         return f"{self.scope}.{self.service}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Which of a task's instruments are WARMING: their feature rows do not equal those of a full-history run yet."""
+
+    instruments: int
+    """How many may be traded."""
+    warming: tuple[str, ...] = ()
+    """Symbols of those on which nothing is opened."""
+
+    def __str__(self) -> str:
+        if not self.warming:
+            return f"all {self.instruments} warm"
+        more = ", …" if len(self.warming) > _NAMED else ""
+        return f"WARMING {len(self.warming)} of {self.instruments} ({', '.join(self.warming[:_NAMED])}{more})"
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A service whose instruments need history before they may be traded."""
+
+    def readiness(self, state: Any, /) -> Readiness:
+        """Say which instruments are WARMING."""
+        ...
 
 
 class Service(Protocol, Generic[State]):

@@ -8,10 +8,11 @@ virtual positions: they are not told what risk or the broker did, so nothing flo
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,18 @@ from feature_store.bars import BarBuilder
 from feature_store.clocks import BarClock
 from feature_store.features import FeatureEngine, FeatureSchema
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.history import HistoryUsed, SessionHistory, joined
+from live_services.domain.newest_rows import NewestRows
+from live_services.domain.partitions import owned
 from live_services.domain.service import Position
 from live_services.domain.topics import Broker
 from live_services.settings import StrategySettings
 from models_registry.refs import ModelIdentity
+
+_HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
 
 class ScoringModel(Protocol):
@@ -94,6 +101,7 @@ class _VirtualPosition:
     side: Side
     quantity: int
     threshold: float
+    opened_score: float
     model: LoadedModel
     batch: _Batch
     """With ``row``: the instrument's newest bar."""
@@ -143,6 +151,11 @@ class StrategyDesk:
         Whose signals these are.
     stamp : Stamp
         Configuration and code, for the signals' basis.
+    partition, partitions : int
+        The task's market partition and how many there are. Bars of instruments that it does not own (the market's
+        index) are context: features see them, nothing is decided on them.
+    history : SessionHistory, optional
+        What features go on from; default: nothing, so that every instrument is WARMING at first.
     """
 
     def __init__(
@@ -154,17 +167,30 @@ class StrategyDesk:
         bar_minutes: int,
         broker: Broker = "paper",
         stamp: Stamp | None = None,
+        partition: int = 0,
+        partitions: int = 1,
+        history: SessionHistory | None = None,
     ) -> None:
         self.session = session
+        self.decided_ns = 0
+        """End of the last bars that were decided on; 0 before the first."""
         self._universe = universe
-        self._tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
+        self._partition = partition
+        self._own = owned(universe, partition, partitions)
+        self._may_trade = self._own & np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
         self._books = {settings.name: _Book(settings) for settings in strategies}
         self._broker: Broker = broker
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
         self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
         self._engines: dict[str, FeatureEngine] = {}
-        self._history: list[Bars] = []
+        self._newest: dict[str, NewestRows] = {}
+        whole = history or SessionHistory(universe)
+        self.history_used = HistoryUsed(whole.sessions, whole.digest)
+        """What the features stand on; changes once at most, with the first row of a session joined in its middle."""
+        self._history = whole.part_of(partition, partitions)
+        self._bars: list[Bars] = [self._history.before] if len(self._history.before) else []
+        self._begun = False
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[Position, int, int]] = deque()
 
@@ -173,33 +199,66 @@ class StrategyDesk:
     def assign(self, assignment: Assignment) -> None:
         """Let a strategy run another model, or none; open virtual positions keep the model that opened them.
 
-        A schema that is new to the session catches up on the session's bars, so its rows are what they would have been.
+        A schema that is new to the session catches up on history and the session's bars, so its rows are what they
+        would have been.
         """
         book = self._books[assignment.strategy]
         book.assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
-            engine = FeatureEngine(assignment.model.schema, self._universe)
-            if self._history:
-                engine.step(Bars.concatenate(self._history))
-            self._engines[assignment.model.schema.hash] = engine
+            self._start_engine(assignment.model.schema)
+
+    def _start_engine(self, schema: FeatureSchema) -> None:
+        engine = FeatureEngine(schema, self._universe, self._history.actions)
+        newest = NewestRows(schema, self._universe, self._own)
+        for bars in self._bars:
+            for first in range(0, len(bars), _HISTORY_ROWS):
+                part = bars[first : first + _HISTORY_ROWS]
+                newest.take(part, *engine.step(part))
+        self._engines[schema.hash], self._newest[schema.hash] = engine, newest
 
     def assigned(self, strategy: str) -> Assignment | None:
         """Give a strategy's newest assignment; None before the first."""
         assignments = self._books[strategy].assignments
         return assignments[-1] if assignments else None
 
+    def newest_rows(self) -> list[tuple[FeatureSchema, Block]]:
+        """Give the newest feature row of each of the task's own instruments, for every schema in use."""
+        return [(newest.schema, newest.block(self._partition)) for newest in self._newest.values() if newest.end_ns]
+
+    def warming(self) -> tuple[int, tuple[str, ...]]:
+        """Give how many instruments may be traded here, and the symbols of those whose next row is not warm yet."""
+        running = {a[-1].model.schema.hash for b in self._books.values() if (a := b.assignments) and a[-1].model}
+        cold = np.zeros(len(self._universe), dtype=np.bool_)
+        for schema in running:
+            cold |= self._engines[schema].warming()
+        symbols = (self._universe.instruments[k].symbol for k in np.flatnonzero(cold & self._may_trade))
+        return int(self._may_trade.sum()), tuple(symbols)
+
     # --- market data --------------------------------------------------------------------------------------------
+
+    def _begin(self, first_ns: int) -> None:
+        """Find out, at the first row of the market, whether the session was joined at its open or in its middle."""
+        self._begun = True
+        bars, used = joined(self._history, self.session, self._bar_ns, first_ns, self.history_used)
+        if used != self.history_used:
+            self._bars, self.history_used = bars, used
+            for newest in tuple(self._newest.values()):
+                self._start_engine(newest.schema)
 
     def on_ticks(self, ticks: Ticks, position: Position | None = None) -> list[SignalGenerated]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
         if not len(ticks):
             return []
+        if not self._begun:
+            self._begin(int(ticks.event_time_ns[0]))
         self._note_frame(position, int(ticks.event_time_ns[0]), int(ticks.event_time_ns[-1]))
         return self._decide(self._builder.step(ticks, self.session))
 
     def on_bars(self, bars: Bars, position: Position | None = None) -> None:
         """Take closed bars; ``advance`` decides once every bar of that end is here."""
         if len(bars):
+            if not self._begun:
+                self._begin(int(bars.start_ns[0]))
             self._note_frame(position, int(bars.start_ns.min()), int(bars.end_ns[-1]) - 1)
             self._waiting.append(bars)
 
@@ -231,8 +290,11 @@ class StrategyDesk:
     def _decide(self, bars: Bars) -> list[SignalGenerated]:
         if not len(bars):
             return []
-        self._history.append(bars)
+        self._bars.append(bars)
+        self.decided_ns = int(bars.end_ns[-1])
         batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
+        for schema, rows in batch.rows.items():
+            self._newest[schema].take(bars, *rows)
         scores = {name: self._scores(book, batch) for name, book in self._books.items()}
         signals: list[SignalGenerated] = []
         edges = [0, *(np.flatnonzero(np.diff(bars.end_ns)) + 1).tolist(), len(bars)]
@@ -258,13 +320,14 @@ class StrategyDesk:
         # a position opened at the last decision before the close could not be closed any more
         before_close_ns = max(book.settings.last_entry_minutes_before_close * MINUTE_NS, self._bar_ns)
         last_entry_ns = self.session.close_ns - before_close_ns
-        may_open = self._tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
+        may_open = self._may_trade[bars.instrument] & (bars.end_ns < last_entry_ns)
         for index in np.unique(model_of):
             model = book.assignments[index].model if index >= 0 else None
             if model is None:
                 continue
             rows, warm = batch.rows[model.schema.hash]
             mine = warm & may_open & (model_of == index)
+            mine[mine] = np.isfinite(rows[mine]).all(axis=1)  # without depth, or without the index, at that bar
             if not mine.any():
                 continue
             found = model.model.score(np.ascontiguousarray(rows[mine]))
@@ -302,6 +365,7 @@ class StrategyDesk:
                 side=side,
                 quantity=max(int(book.settings.notional_per_trade_inr // close), 1),
                 threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
+                opened_score=score,
                 model=model,
                 batch=batch,
                 row=row,
@@ -312,7 +376,8 @@ class StrategyDesk:
     def _close(self, book: _Book, position: _VirtualPosition, decision_ns: int) -> SignalGenerated:
         rows, _ = position.batch.rows[position.model.schema.hash]
         row = np.ascontiguousarray(rows[position.row : position.row + 1])
-        score = float(position.model.model.score(row)[0])
+        # a row without a value, say of a quote that went away, cannot be scored: the position closes all the same
+        score = float(position.model.model.score(row)[0]) if np.isfinite(row).all() else position.opened_score
         side: Side = "SELL" if position.side == "BUY" else "BUY"
         return self._signal(book, position, decision_ns, intent="close", side=side, score=score)
 
@@ -322,7 +387,8 @@ class StrategyDesk:
         instrument = self._universe.instruments[position.instrument]
         bar = _bar_values(position.batch.bars, position.row)
         model = position.model
-        features = position.batch.rows[model.schema.hash][0][position.row]
+        row = position.batch.rows[model.schema.hash][0][position.row].tolist()
+        values = [None if math.isnan(value) else value for value in row]
         identity = event_id("signal", book.settings.name, instrument.instrument_token, decision_ns, intent)
         return SignalGenerated(
             broker=self._broker,
@@ -346,7 +412,7 @@ class StrategyDesk:
             threshold=position.threshold,
             reference_price=bar.close,
             bar=bar,
-            features=dict(zip(model.schema.names, features.tolist(), strict=True)),
+            features=dict(zip(model.schema.names, values, strict=True)),
         )
 
     def _forget_unused_models(self, decided_ns: int) -> None:
@@ -356,7 +422,7 @@ class StrategyDesk:
                 del book.assignments[0]
         used = {model.schema.hash for book in self._books.values() for model in book.models}
         for schema in self._engines.keys() - used:
-            del self._engines[schema]
+            del self._engines[schema], self._newest[schema]
 
 
 def _bar_values(bars: Bars, row: int) -> BarValues:

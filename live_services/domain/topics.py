@@ -59,6 +59,7 @@ class BrokerTopics:
     orders_cancelled: Topic
     pnl_snapshots: Topic
     control: Topic
+    feature_skew: Topic
 
     def __iter__(self) -> Iterator[Topic]:
         return (getattr(self, f.name) for f in fields(self))
@@ -80,6 +81,7 @@ def broker_topics(broker: Broker) -> BrokerTopics:
         orders_cancelled=topic("orders.cancelled", watermarked=True),
         pnl_snapshots=topic("pnl.snapshots", watermarked=True),
         control=topic("control", per_market_partition=True),
+        feature_skew=topic("features.skew", per_market_partition=True),
     )
 
 

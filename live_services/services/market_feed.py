@@ -145,7 +145,7 @@ async def replay_session(
     first_ns: int | None = None
     for cut in _cuts(replay, settings):
         due = [p for p, until in enumerate(done_until) if cut.watermark_ns > until]
-        sent += sum(len(part) for part in cut.parts)
+        sent += cut.rows
         if not due:
             continue
         first_ns = cut.watermark_ns if first_ns is None else first_ns

@@ -155,6 +155,11 @@ class ModelLoader:
 
     # --- what a strategy runner asks ------------------------------------------------------------------------------
 
+    @property
+    def history_sessions(self) -> int:
+        """Sessions before a session that the models loaded so far need to be warm from its first bar; 0 without any."""
+        return max((model.schema.history_sessions for model in self._loaded.values()), default=0)
+
     def loaded(self, name: str, version: str) -> LoadedModel:
         """Give a version that was proved before.
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Protocol
 
 import structlog
 
-from feature_store.features import compile_kernels
+from feature_store.features import FeatureSchema, compile_kernels
 from feature_store.market import Session, Universe, ist_text
+from feature_store.online_blocks import Block
 from live_services.domain.chain import Stamp
-from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned, event_id
-from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
+from live_services.domain.events import (
+    Event,
+    ModelLoaded,
+    ModelRefused,
+    StrategyHistoryUsed,
+    StrategyModelAssigned,
+    event_id,
+)
+from live_services.domain.history import HistoryUsed, SessionHistory
+from live_services.domain.service import BarSlice, EventRecord, Input, Readiness, Record, TaskId, TickSlice
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
 from live_services.services.model_loading import Candidate, ModelLoader, Refusal
@@ -22,12 +32,38 @@ from models_registry.refs import ModelIdentity, ModelRef
 _log = structlog.get_logger(__name__)
 
 
+class RowSink(Protocol):
+    """Where the newest feature rows go."""
+
+    def offer(self, schema: FeatureSchema, block: Block, /) -> None:
+        """Take a task's newest rows; returns at once and never raises."""
+        ...
+
+
+class HistorySource(Protocol):
+    """Where the features of a session go on from."""
+
+    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
+        """Give the history of a session: that of the sessions named, else of the last ones there are."""
+        ...
+
+
+class HistoryChanged(Exception):
+    """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
+
+
 @dataclass(slots=True)
 class StrategyState:
     """One task's strategies for one session."""
 
     task: TaskId
     desk: StrategyDesk
+    offered_ns: int = 0
+    """The decision whose rows went to the sink."""
+    history_logged: HistoryUsed | None = None
+    """What the log says that the features stand on."""
+    warming: tuple[str, ...] | None = None
+    """Symbols that were said to be WARMING; None before the first word on it."""
     refused: set[tuple[str, str, str]] = field(default_factory=set)
     """What was announced as refused: strategy, version, reason."""
 
@@ -39,7 +75,15 @@ class StrategyRunner:
     single_task = False
 
     def __init__(
-        self, settings: Settings, universe: Universe, loader: ModelLoader, stamp: Stamp, *, broker: Broker = "paper"
+        self,
+        settings: Settings,
+        universe: Universe,
+        loader: ModelLoader,
+        stamp: Stamp,
+        *,
+        broker: Broker = "paper",
+        rows: RowSink | None = None,
+        history: HistorySource | None = None,
     ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
@@ -52,6 +96,10 @@ class StrategyRunner:
         self._universe = universe
         self._loader = loader
         self._stamp = stamp
+        self._partitions = settings.kafka.market_partitions
+        self._rows = rows
+        self._history = history
+        self._sessions_logged: dict[tuple[int, str], tuple[str, ...]] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:  # a Service takes the task
         """Load what the session's control records name, look at the aliases, and compile the kernels.
@@ -64,12 +112,21 @@ class StrategyRunner:
         _log.debug("preparing", task=str(task), control_records=len(control))
         await asyncio.to_thread(compile_kernels)
         for event in control:
+            if isinstance(event, StrategyHistoryUsed):
+                self._sessions_logged[task.partition, event.session_date] = event.sessions
             if isinstance(event, StrategyModelAssigned) and event.model_version is not None:
                 await self._loader.require(event.model_name, event.model_version)
         await self._loader.start()
 
     def open_session(self, session: Session, task: TaskId) -> StrategyState:
-        """Begin the session without bars, positions or models; ``commands`` assigns the models."""
+        """Begin the session on the bars before it, without positions or models; ``commands`` assigns the models.
+
+        Reading them is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        """
+        history = None
+        if self._history is not None:
+            logged = self._sessions_logged.get((task.partition, session.date.isoformat()))
+            history = self._history.of(session, logged, needed=self._loader.history_sessions)
         desk = StrategyDesk(
             self._universe,
             session,
@@ -77,15 +134,21 @@ class StrategyRunner:
             bar_minutes=self._bar_minutes,
             broker=self._broker,
             stamp=self._stamp,
+            partition=task.partition,
+            partitions=self._partitions,
+            history=history,
         )
         return StrategyState(task, desk)
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
-        """Assign to each strategy what it should run and does not; announce each refused version once.
+        """Log what the features stand on; assign to each strategy what it should run and does not; announce each
+        refused version once.
 
         What the log already assigned is followed as it was, whatever would be refused now.
         """
         self._loader.check()
+        if state.history_logged != state.desk.history_used:
+            yield self._history_used(state, now_ns)
         for strategy in self._strategies.values():
             yield from self._assignment_due(state, strategy, now_ns)
             yield from self._refusals_due(state, strategy, now_ns)
@@ -99,21 +162,62 @@ class StrategyRunner:
             For any other event.
         """
         if isinstance(record, TickSlice):
-            return state.desk.on_ticks(record.ticks, record.position)
+            signals = state.desk.on_ticks(record.ticks, record.position)
+            self._offer_rows(state)
+            return signals
         if isinstance(record, BarSlice):
             state.desk.on_bars(record.bars, record.position)
             return ()
         if isinstance(record.event, StrategyModelAssigned):
             return self._assign(state, record)
+        if isinstance(record.event, StrategyHistoryUsed):
+            _require_same_history(state, record.event)
+            return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
     def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Decide on the bars that the watermark closed."""
-        return state.desk.advance(now_ns)
+        signals = state.desk.advance(now_ns)
+        self._offer_rows(state)
+        return signals
+
+    def _offer_rows(self, state: StrategyState) -> None:
+        """Hand on the rows of a new decision; nothing comes back, so what becomes of them changes no decision."""
+        if state.desk.decided_ns <= state.offered_ns:
+            return
+        state.offered_ns = state.desk.decided_ns
+        self._say_warming(state)
+        if self._rows is not None:
+            for schema, block in state.desk.newest_rows():
+                self._rows.offer(schema, block)
 
     def promise(self, now_ns: int) -> int:
         """Bars built from ticks and ending now are decided; of bars that come as bars, more may end now."""
         return now_ns if self._on_bars else now_ns + 1
+
+    def readiness(self, state: StrategyState) -> Readiness:
+        """Say how many instruments may be traded, and which are WARMING."""
+        return Readiness(*state.desk.warming())
+
+    def _say_warming(self, state: StrategyState) -> None:
+        instruments, warming = state.desk.warming()
+        if warming != (state.warming or ()):
+            say = Readiness(instruments, warming)
+            _log.info("features_warming" if warming else "features_warm", task=str(state.task), state=str(say))
+        state.warming = warming
+
+    def _history_used(self, state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
+        used, date = state.desk.history_used, state.desk.session.date.isoformat()
+        identity = event_id("history_used", str(state.task), date, used.digest, used.today_until_ns, str(used.broken))
+        return StrategyHistoryUsed(
+            broker=self._broker,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=now_ns,
+            session_date=date,
+            **asdict(used),
+        )
 
     # --- models ---------------------------------------------------------------------------------------------------
 
@@ -214,6 +318,27 @@ class StrategyRunner:
             running_version=running.model_version if running is not None else None,
             task=str(state.task),
         )
+
+
+def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> None:
+    here = state.desk.history_used
+    logged = HistoryUsed(**{f.name: getattr(event, f.name) for f in fields(HistoryUsed)})
+    if here != logged:
+        days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
+        what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
+        raise HistoryChanged(
+            f"{state.task}: {what} changed while the session of {event.session_date} ran: its features stand on "
+            f"{_short(logged)}, the offline store now gives {_short(here)}. Going on would differ from what was "
+            "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
+            "here: start with an empty Kafka"
+        )
+    state.history_logged = logged
+
+
+def _short(used: HistoryUsed) -> str:
+    today = f" and {used.today_digest[:12]} of today" if used.today_until_ns else ""
+    broken = ", joined in the middle" if used.broken else ""
+    return f"{used.digest[:12]} ({len(used.sessions)} sessions){today}{broken}"
 
 
 def _running(state: StrategyState, strategy: StrategySettings) -> ModelIdentity | None:

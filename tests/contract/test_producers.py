@@ -17,6 +17,7 @@ from live_services.domain.events import (
     EVENT_CLASSES,
     DeadLetter,
     Event,
+    FeatureSkewMeasured,
     ModelLoaded,
     ModelPromoted,
     ModelRefused,
@@ -24,6 +25,7 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     SignalRejected,
+    StrategyHistoryUsed,
     StrategyModelAssigned,
     Watermark,
     event_id,
@@ -163,6 +165,10 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     fill = filled(0, 60, "BUY", 10, 100.0)
     said = {"strategy": "momentum", "model_name": "m", "model_version": "1", "feature_schema_hash": "h", "reason": "r"}
     model = said | {"alias": "champion", "task": "t", "artifact_sha256": "a", "running_version": None}
+    history = {"session_date": "2026-01-05", "sessions": (), "digest": "d", "today_until_ns": 0, "today_digest": ""}
+    history |= {"broken": False}
+    skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
+    skew |= {"history_digest": "d", "differences": ()}
     shared = {"broker": "shared", "model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
     events = [
         signal(),
@@ -174,6 +180,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(fill, OrderCancelled, reason="r"),
         snapshot(60, {0: 10}),
         changed(signal(), StrategyModelAssigned, **said),
+        changed(signal(), StrategyHistoryUsed, **history),
+        changed(signal(), FeatureSkewMeasured, **skew),
         changed(signal(), ModelPromoted, **shared, previous_version=None, promoted_by="p"),
         changed(signal(), ModelLoaded, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
         changed(signal(), ModelRefused, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
@@ -192,6 +200,8 @@ def test_every_event_type_but_watermarks_and_dead_letters_has_a_topic() -> None:
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     announcements = (ModelLoaded, ModelRefused)  # of a broker's runner, to whoever follows the models
     topics = {cls: topic_of(event) for cls, event in samples(broker).items()}
+    of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
+    assert len(of_a_task) == 1, "a task reads its control records from one topic"
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))

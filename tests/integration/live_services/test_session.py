@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import pytest
 
 from live_services.adapters.kafka import StoredRecord
+from live_services.domain.events import FeatureSkewMeasured
 from live_services.domain.topics import MARKET_TICKS
 from tests.trading_desk import PAPER, Log, OpenDesk, events, facts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+TRADING = tuple(topic for topic in PAPER if topic != PAPER.feature_skew)
 FEED, RUNNER, RISK = "market_feed", "paper.strategy_runner", "paper.risk_manager"
 TRADER, PORTFOLIO = "paper.paper_trading", "paper.portfolio_manager"
 
@@ -24,7 +26,7 @@ def assert_said_the_same(log: Mapping[str, list[StoredRecord]], reference: Mappi
 
 
 def counts(log: Mapping[str, list[StoredRecord]]) -> dict[str, int]:
-    return {topic.name: len(events(log[topic.name])) for topic in PAPER}
+    return {topic.name: len(events(log[topic.name])) for topic in TRADING}
 
 
 def test_the_reference_session_has_signals_rejections_orders_fills_and_profit_or_loss(reference: Log) -> None:
@@ -70,7 +72,10 @@ def test_a_session_in_which_processes_are_killed_is_the_same_session(open_desk: 
         assert all(desk.pid_of(program) != pid for program, pid in others.items())
         log = desk.log()
         desk.assert_market_is_whole()
+        measured = [event for event in desk.events(PAPER.feature_skew) if isinstance(event, FeatureSkewMeasured)]
+        assert sum(event.rows_equal for event in measured) > 0
+        assert sum(event.rows_different + event.rows_unverified for event in measured) == 0
     assert_said_the_same(log, reference)
-    for topic in PAPER:
+    for topic in TRADING:
         ids = [event.event_id for event in events(log[topic.name])]
         assert len(ids) == len(set(ids)), topic.name

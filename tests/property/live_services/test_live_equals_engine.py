@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import Bars, Ticks
+from feature_store.market import Bars, Session, Ticks
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.chain import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.engine import EngineConfig, run_session
-from live_services.domain.events import Event, StrategyModelAssigned, decode_event, topic_of
+from live_services.domain.events import Event, StrategyHistoryUsed, StrategyModelAssigned, decode_event, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.history import SessionHistory
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy import Assignment, LoadedModel
 from live_services.domain.topics import MODELS_LOADED, broker_topics, market_topic
@@ -24,12 +26,14 @@ from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import MarketSettings, RiskSettings, Settings, StrategySettings, TradingSettings
-from tests.live_world import SESSION, bars, loaded_model, random_walk
+from tests.live_world import SESSION, bars, loaded_model, past_sessions, random_walk
 from tests.toy_chain import UNIVERSE, MemoryLog, MemoryTask
 
 TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=2))
 STRATEGIES = (StrategySettings(holding_bars=2), StrategySettings(name="other", holding_bars=4))
-MODELS = {m.identity.model_version: m for m in (loaded_model("1"), loaded_model("2", ["rsi", "momentum"], 60.0, 40.0))}
+LONGER = loaded_model("2", ["rsi", "momentum", "trend_slope@5m", "vwap_distance"], 60.0, 40.0)
+MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER)}
+HISTORY = past_sessions(UNIVERSE, 4, minutes=40, seed=2)
 TICKS = random_walk(4, minutes=30, per_minute=15, seed=21)
 BARS = bars(*((i, k, 100.0 + (k * (i + 3)) % 11, 100.0 + (k * (i + 5)) % 13) for i in range(4) for k in range(45)))
 
@@ -40,6 +44,10 @@ class FixedModels(ModelLoader):
     def __init__(self) -> None:
         super().__init__(None, None, STRATEGIES, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
         self.candidates = {s.name: Candidate(MODELS["1"], "at first") for s in STRATEGIES}
+
+    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
+        assert sessions in (None, HISTORY.sessions)
+        return HISTORY
 
     def loaded(self, name: str, version: str) -> LoadedModel:
         return MODELS[version]
@@ -64,7 +72,7 @@ def run_live(market: Ticks | Bars, frame_ms: int, seed: int, kills: int) -> dict
     choose, loader, log = random.Random(seed), FixedModels(), feed(market, frame_ms)
     config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind))
     services = (
-        StrategyRunner(config, UNIVERSE, loader, Stamp()),
+        StrategyRunner(config, UNIVERSE, loader, Stamp(), history=loader),
         RiskManager(TRADING.risk, Stamp()),
         PaperTrading(UNIVERSE, market_topic(kind), TRADING.costs_bps, Stamp()),
         PortfolioManager(UNIVERSE, market_topic(kind), TRADING.pnl_interval_seconds),
@@ -102,7 +110,8 @@ def run_engine(market: Ticks | Bars, control: list[Event]) -> dict[str, list[Eve
         if isinstance(e, StrategyModelAssigned)
     ]
     events: dict[str, list[Event]] = defaultdict(list)
-    for event in run_session(market, SESSION, assignments, EngineConfig(UNIVERSE, STRATEGIES, TRADING)):
+    config = EngineConfig(UNIVERSE, STRATEGIES, TRADING)
+    for event in run_session(market, SESSION, assignments, config, history=HISTORY):
         events[topic_of(event).name].append(event)
     return events
 
@@ -137,5 +146,7 @@ def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_o
 def test_a_session_on_ticks_trades_enough_for_the_comparison_to_mean_something() -> None:
     live = run_live(TICKS, 1000, seed=1, kills=0)
     assert len(live["paper.orders.filled"]) > 10
+    (used,) = [e for e in live["paper.control"] if isinstance(e, StrategyHistoryUsed)]
+    assert (used.digest, used.sessions, used.broken) == (HISTORY.digest, HISTORY.sessions, False)
     assert len(live["paper.signals.rejected"]) > 5
     assert live["paper.pnl.snapshots"][-1].event_time_ns > SESSION.close_ns

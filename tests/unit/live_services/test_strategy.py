@@ -124,7 +124,7 @@ def test_a_model_with_other_features_that_comes_in_the_middle_of_the_day_sees_th
     assert run(on, table[table.end_ns <= OPEN + 40 * MINUTE], until=40) == []
     assign(on, model, OPEN + 40 * MINUTE)
     signals = run(on, table[table.end_ns > OPEN + 40 * MINUTE])
-    rows, _ = feature_table(table, model.schema, len(UNIVERSE))
+    rows, _ = feature_table(table, model.schema, UNIVERSE)
     assert minute(signals[0]) == 41
     for signal in signals:
         index = UNIVERSE.index_of_symbol[signal.symbol]

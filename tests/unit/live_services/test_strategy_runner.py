@@ -8,7 +8,7 @@ import pytest
 
 from feature_store.features import feature_schema
 from live_services.domain.chain import Stamp
-from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyModelAssigned
+from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyHistoryUsed, StrategyModelAssigned
 from live_services.domain.service import EventRecord, Position, TaskId
 from live_services.domain.strategy import LoadedModel
 from live_services.services import model_loading
@@ -74,6 +74,9 @@ class World:
         await self.loader.refresh()
         said: list[Event] = []
         for event in self.runner.commands(self.state, now_ns):
+            if isinstance(event, StrategyHistoryUsed):
+                self.runner.handle(EventRecord(event, Position("paper.control", 0, -1)), self.state, now_ns)
+                continue
             said.append(event)
             if isinstance(event, StrategyModelAssigned):
                 said += self.runner.handle(EventRecord(event, Position("paper.control", 0, -1)), self.state, now_ns)

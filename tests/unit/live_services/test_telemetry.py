@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import urllib.request
+from dataclasses import replace
 
 import pytest
 import structlog
 from pydantic import SecretStr
+from rich.console import Console
 
 from live_services.adapters.telemetry import HealthReporter, Metrics, TaskHealth
-from live_services.domain.service import TaskId
+from live_services.domain.service import Readiness, TaskId
 from live_services.settings import RedisSettings, Settings
+from live_services.status import Health, tasks_table
 
 TASK = TaskId("risk_manager", "paper", 0)
 
@@ -29,6 +33,24 @@ def test_metrics_are_served_on_loopback() -> None:
     finally:
         metrics.close()
     assert 'alpha_panda_watermark_seconds{broker="paper",partition="0",service="risk_manager"} 5.0' in text
+
+
+def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_of_the_health() -> None:
+    cold = replace(health(), readiness=Readiness(3, ("AAA", "CCC")))
+    metrics, reporter = Metrics(), HealthReporter(Settings())
+    try:
+        metrics.report(cold)
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    finally:
+        metrics.close()
+    assert 'alpha_panda_warming_instruments{broker="paper",partition="0",service="risk_manager"} 2.0' in text
+    reporter.report(cold)
+    (content,) = (json.loads(value) for value in reporter.values.values())
+    assert (content["readiness"], content["warming"]) == ("WARMING 2 of 3 (AAA, CCC)", 2)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(tasks_table(Health((content,), {})))
+    assert "WARMING 2 of 3 (AAA, CCC)" in console.export_text()
 
 
 async def test_a_redis_that_is_away_is_logged_once_and_stops_nothing() -> None:
