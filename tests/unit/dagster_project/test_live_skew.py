@@ -16,7 +16,7 @@ def settings(tmp_path):
 
 
 def difference():
-    values = {name: 0 for name in SkewDifference.model_fields}
+    values = dict.fromkeys(SkewDifference.model_fields, 0)
     values |= {"symbol": "RELIANCE", "feature": "atr_ratio", "live": 1.0, "recomputed": 2.0}
     values |= {"live_bits": "3ff0000000000000", "recomputed_bits": "4000000000000000"}
     return SkewDifference.model_construct(**values)
