@@ -9,7 +9,7 @@ import datetime as dt
 
 import dagster as dg
 
-from dagster_project.assets import market_checks
+from dagster_project.assets import feature_checks, market_checks
 from dagster_project.assets import market_data as market_assets
 from dagster_project.assets import models as model_assets
 from dagster_project.candidate import CandidateStore
@@ -29,10 +29,12 @@ TRAIN = (
     model_assets.momentum_version,
 )
 
+MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
+
 train_momentum = dg.define_asset_job(
     "train_momentum",
     # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
-    selection=dg.AssetSelection.assets(*TRAIN) | dg.AssetSelection.checks(*market_checks.CHECKS),
+    selection=dg.AssetSelection.assets(*TRAIN) | dg.AssetSelection.checks(*MARKET_CHECKS),
     description="From market data to a registered version, in one run: needs no partition and no configuration. The "
     "sensor promote_champion does the rest if the gate passes.",
 )
@@ -60,7 +62,7 @@ def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day."""
     return dg.Definitions(
         assets=[*TRAIN, *market_assets.daily_assets(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
-        asset_checks=[*market_checks.CHECKS, *model_assets.CHECKS, *LIVE_CHECKS],
+        asset_checks=[*MARKET_CHECKS, *model_assets.CHECKS, *LIVE_CHECKS],
         jobs=[train_momentum, promote_job, rollback_job, verify_live],
         schedules=[verify_live_after_close],
         sensors=[promote_champion, live_model_observations],

@@ -1,7 +1,7 @@
 """Whether what went out live is what history computes, looked at once a day and whenever a person asks."""
 
 import datetime as dt
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -34,7 +34,7 @@ def live_features_equal_history(settings: dg.ResourceParam[Settings]) -> dg.Asse
         return dg.AssetCheckResult(
             passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"not compared: {why}"
         )
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "rows": report.rows,
         "rows_different": report.rows_different,
         "rows_unverified": report.rows_unverified,

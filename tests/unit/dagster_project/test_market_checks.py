@@ -6,6 +6,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from dagster_project import stages
 from tests.market_frames import Research, bars_frame, checks_of, date_of, generated
 
 FIRST, LAST, FAULTY = "2026-01-05", "2026-01-09", dt.date(2026, 1, 8)
@@ -63,7 +64,7 @@ def with_a_split(frame):
 
 def test_a_sound_market_passes_every_check(research, frame):
     research.bring(frame)
-    checks = checks_of(research.run("market_data", "training_set") and research.run(first=FIRST, last=LAST))
+    checks = checks_of(research.run(first=FIRST, last=LAST))
     assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(
         (
             "seconds_are_not_repeated",
@@ -98,6 +99,22 @@ def test_a_planted_fault_is_found(research, frame, fault, check):
     failed = {name for name, seen in checks_of(run).items() if not seen.passed}
     assert check in failed
     assert failed <= {check, "outages_are_listed", "sessions_are_covered"}
+
+
+def test_prices_that_cannot_be_stop_the_run_before_features(research, frame, monkeypatch):
+    research.bring(frame)
+    made = stages.session_bars
+
+    def spoiled(*asked):
+        bars = made(*asked)
+        bars.low[100] = bars.high[100] + 1.0
+        return bars
+
+    monkeypatch.setattr(stages, "session_bars", spoiled)
+    run = research.run(first=FIRST)
+    assert not checks_of(run)["prices_are_sane"].passed
+    made_assets = {event.asset_key.to_user_string() for event in run.get_asset_materialization_events()}
+    assert made_assets == {"market_day", "bars"}
 
 
 def test_every_outage_is_listed_in_the_check_and_in_the_log(research, frame):
