@@ -27,6 +27,8 @@ from feature_store.joins import point_in_time_join
 from feature_store.labels import ForwardReturn
 from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.offline import OfflineStore
+from feature_store.online import OnlineStore
+from feature_store.online_blocks import Block
 from feature_store.synthetic import synthetic_market
 from live_services.embedded import embedded_valkey
 
@@ -330,7 +332,7 @@ def join() -> list[Figure]:
     side = pl.DataFrame(
         {
             "symbol": rng.integers(0, 500, 200_000),
-            "available_at": start + rng.integers(0, 10**15, 200_000).astype("timedelta64[ns]"),
+            "available_at": start + np.sort(rng.integers(0, 10**15, 200_000)).astype("timedelta64[ns]"),
             "value": rng.random(200_000),
         }
     ).with_columns(pl.col("available_at").dt.replace_time_zone("UTC"))

@@ -2,6 +2,8 @@
 
 Unlike `feature_store.bars.aggregate_bars` this sees bars one batch at a time and knows nothing of what is to come: a
 longer bar closes with the bar that reaches its end, or, if its last interval made none, with the instrument's next bar.
+An instrument's very first longer bar is left out unless it was seen from its start: it may have begun before the run
+did, and a run over longer history would have made another bar of it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class BarFolder:
     n_instruments : int
         Length of the universe.
     clock : BarClock
-        A time clock, counted from 09:15 IST and ended by 15:30, or ``session``.
+        A time clock, counted from 09:15 IST and ended by 15:30, or ``session``. Bars of an evening session (muhurat)
+        go on in the same count.
     """
 
     def __init__(self, n_instruments: int, clock: BarClock) -> None:
@@ -40,6 +43,7 @@ class BarFolder:
         self._times = np.full((n_instruments, 2), _NONE, dtype=np.int64)  # start and end; -1: no open bar
         self._values = np.zeros((n_instruments, 6))  # open, high, low, close, spread, imbalance
         self._counts = np.zeros((n_instruments, 2), dtype=np.int64)  # volume, ticks
+        self._left_out = np.full(n_instruments, _NONE, dtype=np.int64)  # start of the first bar, 0 if it is whole
 
     def step(self, bars: Bars) -> tuple[Bars, NDArray[np.int64]]:
         """Take bars in order of time; give the longer bars they closed.
@@ -68,6 +72,7 @@ class BarFolder:
             self._times,
             self._values,
             self._counts,
+            self._left_out,
             instrument,
             times,
             values,
@@ -92,12 +97,17 @@ class BarFolder:
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Give a copy of the open bars."""
-        return {"times": self._times.copy(), "values": self._values.copy(), "counts": self._counts.copy()}
+        return {
+            "times": self._times.copy(),
+            "values": self._values.copy(),
+            "counts": self._counts.copy(),
+            "left_out": self._left_out.copy(),
+        }
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on where a snapshot was taken."""
         self._times[...], self._values[...] = snapshot["times"], snapshot["values"]
-        self._counts[...] = snapshot["counts"]
+        self._counts[...], self._left_out[...] = snapshot["counts"], snapshot["left_out"]
 
 
 def joined_by_time(  # noqa: PLR0917
@@ -128,7 +138,7 @@ def joined_by_time(  # noqa: PLR0917
 
 @njit(cache=True)
 def _fold(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    instrument, times, values, counts, bar_ns, open_times, open_values, open_counts,
+    instrument, times, values, counts, bar_ns, open_times, open_values, open_counts, left_out,
     out_instrument, out_times, out_values, out_counts, known,
 ):  # fmt: skip
     at = 0
@@ -138,8 +148,13 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         opening = midnight + _OPEN_NS
         longer_start = opening + (start - opening) // bar_ns * bar_ns
         longer_end = longer_start + bar_ns
-        if longer_start < midnight + _CLOSE_NS < longer_end:
+        if longer_start < midnight + _CLOSE_NS < longer_end and start < midnight + _CLOSE_NS:
             longer_end = midnight + _CLOSE_NS
+        if left_out[i] == _NONE:
+            left_out[i] = 0 if start == longer_start else longer_start
+        if left_out[i] == longer_start:
+            known[row] = at
+            continue
         if open_times[i, 0] >= 0 and open_times[i, 0] != longer_start:
             out_instrument[at], out_times[at] = i, open_times[i]
             out_values[at], out_counts[at] = open_values[i], open_counts[i]

@@ -19,7 +19,6 @@ import platformdirs
 from numba import boolean, float64, int32, int64, njit
 from numpy.typing import NDArray
 
-from feature_store import library, window
 from feature_store.library import DECLARED, FeatureSpec
 from feature_store.window import (
     ALPHA,
@@ -91,7 +90,9 @@ then fetched once for all of them, and the rows of the chunk stay in the cache."
 _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
 
 SOURCE_DIGEST = hashlib.sha256(
-    b"".join(Path(str(module.__file__)).read_bytes() for module in (window, library)) + Path(__file__).read_bytes()
+    b"".join(
+        Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("window", "library", "kernels", "folding")
+    )
 ).hexdigest()
 """SHA-256 of the code that feature values come from."""
 
@@ -337,6 +338,8 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 step_bars: Any = njit(cache=True, error_model="numpy")(_step)
 """The step over the features of the platform; `ready` makes it callable."""
 
+_steps: dict[tuple[Any, ...], Any] = {}
+
 _INPUT = (int32[::1], int64[::1], int64[::1], *[float64[::1]] * 4, int64[::1], float64[::1], float64[::1])
 _CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[::1])
 _STATE = (int64[:, :, ::1], float64[:, :, ::1], int64[:, ::1], float64[:, ::1], boolean[::1])
@@ -354,9 +357,12 @@ def ready(step: Any) -> Any:
 
 
 def step_of(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Any:
-    """Give the same step over other features (see `feature_store.library.declare`)."""
-    source = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": _evaluation(declared)}, _step.__name__)
-    return njit(error_model="numpy")(source)
+    """Give the same step over other features (see `feature_store.library.declare`); compiled once for the same ones."""
+    key = tuple((spec.warm_up, spec.memory, function) for spec, function in declared)
+    if key not in _steps:
+        source = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": _evaluation(declared)}, _step.__name__)
+        _steps[key] = njit(error_model="numpy")(source)
+    return _steps[key]
 
 
 def empty_header(n_instruments: int, first_action: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,59 +1,75 @@
+import doctest
+
 import numpy as np
 import pytest
 
-from feature_store import checks, kernels
-from feature_store.features import feature_schema, feature_table
+from feature_store import checks
+from feature_store.features import FeatureEngine, feature_schema, feature_table
 from feature_store.market import Bars
-from feature_store.synthetic import SyntheticMarket, synthetic_market
+from tests.feature_markets import INDEX, FeatureMarket, feature_market
 
 SCHEMA = feature_schema(None, 1)
 
 
 @pytest.fixture(scope="module")
-def market() -> SyntheticMarket:
-    return synthetic_market(instruments=4, sessions=2, seed=2, index=False)
+def market() -> FeatureMarket:
+    return feature_market(4, stocks=2, sessions=5, bars_per_session=90)
 
 
-@pytest.fixture
-def bars(market: SyntheticMarket) -> Bars:
-    return Bars.concatenate(market.bars)
+def without(bars: Bars, *, rows: np.ndarray | None = None, depth: bool = True) -> Bars:
+    kept = bars if rows is None else bars[rows]
+    if depth:
+        return kept
+    return Bars(*(getattr(kept, name) for name in list(Bars.__dataclass_fields__)[:9]))
 
 
-def test_good_bars_pass_every_check(bars: Bars, market: SyntheticMarket) -> None:
-    rows, warm = feature_table(bars, SCHEMA, 4)
-    results = (
-        checks.features_know_no_future(bars, SCHEMA, 4),
-        checks.history_equals_live(bars, SCHEMA, 4),
-        checks.warm_rows_finite(rows, warm),
+def test_good_bars_pass(market: FeatureMarket) -> None:
+    result = checks.features_pass_audit(market.bars, SCHEMA, market.universe)
+    assert result.passed, result.details
+    assert result.details["nothing_to_compare"] == result.details["without_input"] == ""
+    rows, warm = feature_table(market.bars, SCHEMA, market.universe)
+    assert checks.warm_rows_finite(rows, warm, SCHEMA).passed
+
+
+def test_a_source_without_an_index_or_depth_passes_and_the_details_say_what_was_not_seen(market: FeatureMarket) -> None:
+    stocks = without(market.bars, rows=market.bars.instrument != market.universe.index_of_symbol[INDEX], depth=False)
+    result = checks.features_pass_audit(stocks, SCHEMA, market.universe)
+    assert result.passed, result.details
+    assert result.details["without_input"] == (
+        "spread, relative_spread, depth_imbalance, mean_imbalance, relative_strength, beta"
     )
-    assert [r.name for r in results if not r.passed] == []
-    assert len({r.name for r in results}) == len(results)
 
 
-def test_rows_filled_before_warm_or_not_finite_after_fail(bars: Bars) -> None:
-    rows, warm = feature_table(bars, SCHEMA, 4)
-    rows[np.flatnonzero(warm)[0], 0] = np.inf
-    rows[np.flatnonzero(~warm)[0], 0] = 0.0
-    result = checks.warm_rows_finite(rows, warm)
+def test_too_few_sessions_do_not_pass(market: FeatureMarket) -> None:
+    result = checks.features_pass_audit(market.bars[:90], SCHEMA, market.universe)
     assert not result.passed
-    assert (result.details["not_finite"], result.details["filled_before_warm"]) == (1, 1)
+    assert "rsi" in str(result.details["nothing_to_compare"])
 
 
-def test_a_feature_that_looks_ahead_is_caught(bars: Bars, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard itself: with a table that normalises by the whole history, the prefix check must fail."""
+def test_an_engine_that_gives_other_bits_live_does_not_pass(
+    market: FeatureMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = FeatureEngine.step
 
-    def leaking(bars: Bars, schema: object, n_instruments: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, warm = feature_table(bars, SCHEMA, n_instruments)
-        return rows - np.nanmean(rows, axis=0), warm
+    def drifting(engine: FeatureEngine, bars: Bars) -> tuple[np.ndarray, np.ndarray]:
+        rows, warm = step(engine, bars)
+        return (np.nextafter(rows, np.inf) if len(bars) == 1 else rows), warm
 
-    monkeypatch.setattr(checks, "feature_table", leaking)
-    assert not checks.features_know_no_future(bars, SCHEMA, 4).passed
-    assert not checks.history_equals_live(bars, SCHEMA, 4).passed
+    monkeypatch.setattr(FeatureEngine, "step", drifting)
+    result = checks.features_pass_audit(market.bars, SCHEMA, market.universe)
+    assert not result.passed
+    assert str(result.details["first"]).startswith("batches of 1: ")
 
 
-def test_a_kernel_sees_one_signature_whatever_the_flags_of_the_arrays(bars: Bars) -> None:
-    feature_table(bars, SCHEMA, 4)
-    compiled = len(kernels.step_bars.signatures)
-    bars.close.flags.writeable = False
-    feature_table(bars[::2], SCHEMA, 4)
-    assert len(kernels.step_bars.signatures) == compiled == 1
+def test_warm_rows_that_are_not_finite_fail_unless_their_policy_allows_it(market: FeatureMarket) -> None:
+    rows, warm = feature_table(market.bars, SCHEMA, market.universe)
+    rows[np.flatnonzero(warm)[0], SCHEMA.names.index("beta")] = np.nan
+    assert checks.warm_rows_finite(rows, warm, SCHEMA).passed
+    rows[np.flatnonzero(warm)[0], SCHEMA.names.index("rsi")] = np.inf
+    result = checks.warm_rows_finite(rows, warm, SCHEMA)
+    assert not result.passed
+    assert result.details["not_finite"] == 1
+
+
+def test_the_examples_of_the_audit_are_true() -> None:
+    assert doctest.testmod(checks) == (0, 6)
