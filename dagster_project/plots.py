@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 240, 60
 MAXIMUM_MARKDOWN = 999
 """Dagster shows shorter markdown inline, and longer behind a click."""
 _POINTS = 48
+_COLUMNS = 24
 _MAP_WIDTH, _MOST_ROWS = 480, 120
 _SHADES = ("#c0392b", "#e67e22", "#f1c40f", "#a9d18e", "#2e7d32")
 _LEVELS = (0.01, 0.5, 0.8, 0.98)  # below these a share has the shade of that place
@@ -63,13 +64,24 @@ def column_plot(values: Sequence[float], caption: str) -> str:
     str
         Markdown of fewer than 1,000 characters.
     """
-    finite = [float(v) if math.isfinite(v) else 0.0 for v in values][:24]
+    finite = [float(v) if math.isfinite(v) else 0.0 for v in values][:_COLUMNS]
     if not finite:
         return f"{caption}: no values"
     lowest, highest = min(0.0, *finite), max(0.0, *finite)
     zero, step = _y(0.0, lowest, highest), WIDTH / len(finite)
     path = "".join(f"M{(i + 0.5) * step:.0f},{zero}V{_y(v, lowest, highest)}" for i, v in enumerate(finite))
     return _markdown(f'<path d="{path}" stroke="#27c" stroke-width="{min(20, step * 0.7):.0f}"/>', caption)
+
+
+def session_plot(values: Sequence[float], caption: str) -> str:
+    """Draw one value for each session: columns while they fit, else a line, so that no session is left out.
+
+    Returns
+    -------
+    str
+        Markdown of fewer than 1,000 characters.
+    """
+    return column_plot(values, caption) if len(values) <= _COLUMNS else line_plot(values, caption)
 
 
 def heat_map(rows: Mapping[str, Sequence[float]], caption: str) -> str:

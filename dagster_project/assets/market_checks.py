@@ -23,7 +23,7 @@ from dagster_project.check_results import (
 )
 from dagster_project.failures import told_to_people
 from dagster_project.market import source_store, vendor_bars
-from dagster_project.plots import column_plot, heat_map, markdown_table
+from dagster_project.plots import heat_map, markdown_table, session_plot
 from dagster_project.resources import OfflineStoreResource
 from dagster_project.stages import Stages
 from feature_store.market import MarketDataError
@@ -184,7 +184,7 @@ def outages_are_listed(
         worst = max(zip(per_session, sessions, strict=True), key=lambda pair: pair[0])
         facts["list"] = frame_table(found[["date", "start", "end", "intervals", "missing", "expected"]])
         facts["plot"] = dg.MetadataValue.md(
-            column_plot(per_session[-24:], f"Intervals in outages per session; most: {worst[0]} on {worst[1].date}")
+            session_plot(per_session, f"Intervals in outages per session; most: {worst[0]} on {worst[1].date}")
         )
     return dg.AssetCheckResult(
         passed=found.empty,

@@ -22,7 +22,7 @@ from dagster_project.market import (
     replayed_session,
     training_sessions,
 )
-from dagster_project.plots import column_plot, small_multiples
+from dagster_project.plots import session_plot, small_multiples
 from dagster_project.previews import feature_quantiles, label_quantiles, quarantine_preview
 from dagster_project.resources import OfflineStoreResource
 from dagster_project.stages import StagedDay, Stages, membership_of
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 GROUP: Final = "market"
 MARKET_DAY, BARS, FEATURES, LABELS = (dg.AssetKey(name) for name in ("market_day", "bars", "features", "labels"))
 _DAY: Final = dt.timedelta(days=1)
-_SHOWN: Final = 24  # sessions in a column plot
 _SAMPLED: Final = 200_000  # rows that distributions are drawn from
 
 
@@ -200,11 +199,8 @@ def _attach(
 
 
 def _rows_plot(done: Sequence[StagedDay]) -> dg.MarkdownMetadataValue:
-    shown = done[-_SHOWN:]
-    span = f"Rows per session, {shown[0].date} to {shown[-1].date}" + (
-        f", the last {_SHOWN} of {len(done)}" if len(done) > _SHOWN else ""
-    )
-    return dg.MetadataValue.md(column_plot([day.rows for day in shown], span))
+    span = f"Rows per session, {done[0].date} to {done[-1].date}"
+    return dg.MetadataValue.md(session_plot([day.rows for day in done], span))
 
 
 # --- the whole market, and what is trained on ---------------------------------------------------------------------

@@ -4,10 +4,18 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, heat_map, line_plot, markdown_table, small_multiples
+from dagster_project.plots import (
+    MAXIMUM_MARKDOWN,
+    column_plot,
+    heat_map,
+    line_plot,
+    markdown_table,
+    session_plot,
+    small_multiples,
+)
 
 
-@pytest.mark.parametrize("plot", [line_plot, column_plot])
+@pytest.mark.parametrize("plot", [line_plot, column_plot, session_plot])
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-5e9 * math.sin(i) for i in range(2000)]])
 def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
     markdown = plot(values, "Mean forward return by score decile, basis points, lowest score first, over all folds")
