@@ -17,6 +17,14 @@ OPENED, HIGH_PRICE, LOW_PRICE, CLOSED, SPREAD, IMBALANCE = range(6)
 BAR_WHOLES, BAR_PRICES = 5, 6  # instrument, start, end, volume, tick count; then the prices as above
 BEFORE_OPEN = -1  # the interval of a session that has seen nothing
 NEVER = np.iinfo(np.int64).max
+_IST_OFFSET_NS = 19_800_000_000_000
+_DAY_NS = 86_400_000_000_000
+
+
+@njit(cache=True)
+def day_end(close_ns):  # type: ignore[no-untyped-def]
+    """Midnight IST after a session's close: a tick beyond it has a wrong time, which must not move the market's."""
+    return close_ns + _DAY_NS - (close_ns + _IST_OFFSET_NS) % _DAY_NS
 
 
 @njit(cache=True)
@@ -73,18 +81,18 @@ def step_ticks(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         if tick_instrument[t] < 0 or tick_instrument[t] >= len(wholes):
             return -1
     at = 0
-    has_quote = len(bid_price) > 0
+    has_quote, midnight = len(bid_price) > 0, day_end(close_ns)
     handled, interval, last = scalars[HANDLED], scalars[INTERVAL], -((open_ns - close_ns) // bar_ns)
     boundary = NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
     for t in range(len(event_time_ns)):
         i, now, price, volume = tick_instrument[t], event_time_ns[t], last_price[t], day_volume[t]
-        if now >= boundary:
+        if boundary <= now < midnight:
             at = close_bars(boundary, wholes, prices, at, out_wholes, out_prices)
             interval = last if now >= close_ns else (now - open_ns) // bar_ns
             boundary = NEVER if interval == last else min(open_ns + (interval + 1) * bar_ns, close_ns)
         if now < open_ns or now >= close_ns:
             scalars[OUTSIDE] += 1
-            handled = max(handled, now)
+            handled = max(handled, now if now < midnight else handled)
             continue
         if now < handled:
             scalars[LATE] += 1

@@ -43,6 +43,7 @@ from feature_store.bar_kernels import (
     RESETS,
     SPREAD,
     close_bars,
+    day_end,
     step_ticks,
 )
 from feature_store.clocks import BarClock
@@ -64,7 +65,8 @@ class BarBuilder:
 
     The bars depend on the ticks and their order, and not on how they were cut into batches. The rules, each counted:
 
-    * A tick outside the session is left out. One at or after the close still moves the market's time.
+    * A tick outside the session is left out. One at or after the close still moves the market's time, unless it is of
+      a later day: that is a wrong time, and believing it would make all that follows late.
     * A tick more than the grace behind the newest event time, or behind a watermark, is late and left out.
     * A tick that comes out of order, but within the grace, is put back in its place.
     * Ticks of one instrument and time are real and all count; so does an exact repeat, which adds to ``tick_count``
@@ -298,7 +300,11 @@ class BarBuilder:
         """Hold ticks back for the grace; give those whose turn it is, in order of event time."""
         if ticks.instrument.min() < 0 or ticks.instrument.max() >= self.n_instruments:
             raise self._unknown_instrument()
-        time_ns, scalars = ticks.event_time_ns, self._scalars
+        scalars, of_the_day = self._scalars, ticks.event_time_ns < day_end(session.close_ns)
+        if not of_the_day.all():
+            scalars[OUTSIDE] += np.count_nonzero(~of_the_day)
+            ticks = ticks[of_the_day]
+        time_ns = ticks.event_time_ns
         newest_before = np.maximum.accumulate(np.concatenate([scalars[[NEWEST]], time_ns]))[:-1]
         inside = (time_ns >= session.open_ns) & (time_ns < session.close_ns)
         late = inside & (time_ns < np.maximum(newest_before - self.grace_ns, scalars[HANDLED]))
@@ -306,7 +312,7 @@ class BarBuilder:
         scalars[OUTSIDE] += np.count_nonzero(~inside)
         scalars[LATE] += np.count_nonzero(late)
         scalars[REORDERED] += np.count_nonzero(kept & (time_ns < newest_before))
-        scalars[NEWEST] = max(int(scalars[NEWEST]), int(time_ns.max()))
+        scalars[NEWEST] = max(int(scalars[NEWEST]), int(time_ns.max(initial=0)))
         together = ticks[kept]
         if self._held is not None and len(self._held):
             alike = self._held.has_depth == together.has_depth

@@ -6,7 +6,7 @@ import pytest
 
 from feature_store.bars import BarBuilder, aggregate_bars, bars_of_session
 from feature_store.clocks import BarClock
-from feature_store.market import SECOND_NS, MarketDataError, Session, Ticks, UnknownInstrument
+from feature_store.market import SECOND_NS, Bars, MarketDataError, Session, Ticks, UnknownInstrument
 
 SESSION = Session.regular(dt.date(2026, 1, 5))
 NEXT = Session.regular(dt.date(2026, 1, 6))
@@ -57,6 +57,17 @@ def test_a_watermark_closes_a_bar_exactly_at_its_end() -> None:
     assert len(builder.advance(SESSION.open_ns + MINUTE_NS - 1)) == 0
     assert len(builder.advance(SESSION.open_ns + MINUTE_NS)) == 1
     assert len(builder.advance(SESSION.open_ns + MINUTE_NS)) == 0
+
+
+@pytest.mark.parametrize("grace_ns", [0, SECOND_NS])
+def test_a_tick_of_a_later_day_does_not_make_what_follows_late(grace_ns: int) -> None:
+    rows = [(0, 1, 10, 1), (0, 2, 11, 2), (0, 70, 12, 3), (0, 130, 13, 4)]
+    expected = bars_of_session(ticks(*rows), SESSION, 1, MINUTE)
+    wrong = ticks(rows[0], (0, 30 * 86_400, 99, 9), *rows[1:])
+    builder = BarBuilder(1, MINUTE, grace_ns=grace_ns)
+    built = Bars.concatenate([builder.step(wrong, SESSION), builder.advance(SESSION.close_ns)])
+    assert built.digest() == expected.digest()
+    assert (builder.late_ticks, builder.ticks_outside_session) == (0, 1)
 
 
 def test_the_last_bar_ends_at_the_close() -> None:
