@@ -76,7 +76,7 @@ def report(name: str, measure: Callable[[Callable[[str], None]], list[Figure]], 
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON to this file")
     out: Path | None = parser.parse_args().out
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     facts = machine(packages)
     console.print(", ".join(f"{key} {value}" for key, value in facts.items()), highlight=False)
     with console.status("measuring") as status:

@@ -9,29 +9,32 @@ import datetime as dt
 
 import dagster as dg
 
+from dagster_project.assets import feature_checks, market_checks
 from dagster_project.assets import market_data as market_assets
 from dagster_project.assets import models as model_assets
 from dagster_project.candidate import CandidateStore
 from dagster_project.frames import TrainingFrameStore
 from dagster_project.live import LIVE_MODEL, live_model_observations
+from dagster_project.live_skew import CHECKS as LIVE_CHECKS
+from dagster_project.live_skew import verify_live, verify_live_after_close
 from dagster_project.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
 from feature_store.market import IST
 from live_services.settings import Settings, load_settings
 
 TRAIN = (
-    market_assets.market_data,
-    market_assets.bars,
-    market_assets.features,
-    market_assets.labels,
+    *market_assets.WHOLE_MARKET,
     model_assets.momentum_model,
     model_assets.momentum_report,
     model_assets.momentum_version,
 )
 
+MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
+
 train_momentum = dg.define_asset_job(
     "train_momentum",
-    selection=dg.AssetSelection.assets(*TRAIN),
+    # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
+    selection=dg.AssetSelection.assets(*TRAIN) | dg.AssetSelection.checks(*MARKET_CHECKS),
     description="From market data to a registered version, in one run: needs no partition and no configuration. The "
     "sensor promote_champion does the rest if the gate passes.",
 )
@@ -58,9 +61,10 @@ def resources(settings: Settings) -> dict[str, object]:
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day."""
     return dg.Definitions(
-        assets=[*TRAIN, market_assets.market_day_asset(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
-        asset_checks=[*market_assets.CHECKS, *model_assets.CHECKS],
-        jobs=[train_momentum, promote_job, rollback_job],
+        assets=[*TRAIN, *market_assets.daily_assets(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
+        asset_checks=[*MARKET_CHECKS, *model_assets.CHECKS, *LIVE_CHECKS],
+        jobs=[train_momentum, promote_job, rollback_job, verify_live],
+        schedules=[verify_live_after_close],
         sensors=[promote_champion, live_model_observations],
         resources=resources(settings),
         # One process for a run: each process more costs 7 to 12 seconds of start.

@@ -95,9 +95,9 @@ def read_frame(path: Path) -> TrainingFrame:
     facts = json.loads(table.schema.metadata[_FACTS])
     schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
-        raise dg.Failure("The features have changed since the labels were made: materialise labels again.")
+        raise dg.Failure("The features have changed since the training set was made: materialise training_set again.")
     if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:
-        raise dg.Failure(f"{path} is not what was written there: materialise labels again.", allow_retries=False)
+        raise dg.Failure(f"{path} is not what was written there: materialise training_set again.", allow_retries=False)
     return TrainingFrame(
         X=np.column_stack([table[name].to_numpy() for name in schema.names]),
         **{name: table[name].to_numpy() for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")},

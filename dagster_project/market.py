@@ -16,8 +16,8 @@ from feature_store.market import MINUTE_NS, TICK_BARS, VENDOR_BARS, Bars, Market
 from live_services.settings import MarketSettings
 
 if TYPE_CHECKING:
-    from feature_store.offline import OfflineStore
-    from feature_store.sources import Quarantine
+    from feature_store.offline import Kind, OfflineStore
+    from feature_store.quarantine import Quarantine
 
 _FILES_FIRST_YEAR: Final = 2015
 _FEW_SESSIONS: Final = 12
@@ -50,24 +50,32 @@ class Arrival:
         return dict(counts)
 
 
-def bring_in(market: MarketSettings, dates: Collection[dt.date] | None = None) -> Arrival:
-    """Get the market, or the sessions of some dates.
+def bring_in(market: MarketSettings, dates: Collection[dt.date] | None = None, held: Universe | None = None) -> Arrival:
+    """Get the market, or the sessions of some dates; each file is read once.
+
+    Parameters
+    ----------
+    market : MarketSettings
+    dates : collection of date, optional
+        The days that are wanted; None wants all of them.
+    held : Universe, optional
+        Instruments that are known already: what a few days say of an instrument does not overrule what all of them did.
 
     Raises
     ------
     MarketDataError
         If a file cannot be used, or none is set; the message says what to do.
     """
-    arrival = _generated(market) if market.source == "synthetic" else _from_files(market)
+    if market.source == "files":
+        return _from_files(market, None if dates is None else sorted(dates), held)
+    arrival = _generated(market)
     if dates is None:
         return arrival
     wanted = frozenset(dates)
-    return Arrival(
-        arrival.name,
-        {session: bars for session, bars in arrival.bars.items() if session.date in wanted},
-        {session: ticks for session, ticks in arrival.ticks.items() if session.date in wanted},
-        arrival.quarantine,
-        arrival.bar_source,
+    return replace(
+        arrival,
+        bars={session: bars for session, bars in arrival.bars.items() if session.date in wanted},
+        ticks={session: ticks for session, ticks in arrival.ticks.items() if session.date in wanted},
     )
 
 
@@ -80,7 +88,7 @@ def _generated(market: MarketSettings) -> Arrival:
     return Arrival(made.name, bars, {made.tick_session: (made.universe, made.ticks)}, bar_source=TICK_BARS)
 
 
-def _from_files(market: MarketSettings) -> Arrival:
+def _from_files(market: MarketSettings, dates: Sequence[dt.date] | None, held: Universe | None) -> Arrival:
     from feature_store.sources import by_session, read_bars, read_ticks
 
     if market.bars_file is None and market.ticks_file is None:
@@ -94,15 +102,29 @@ def _from_files(market: MarketSettings) -> Arrival:
     ticks: dict[Session, tuple[Universe, Ticks]] = {}
     known: Universe | None = None
     if market.bars_file is not None:
-        of_bars = read_bars(market.bars_file)
-        known = of_bars.universe  # a symbol that only the ticks have was never trained on
-        bars = {session: (of_bars.universe, part) for session, part in by_session(of_bars.bars)}
+        of_bars = read_bars(market.bars_file, dates)
+        universe = _with_facts_of(held, of_bars.universe)
+        known = _joined(held, universe)  # a symbol that only the ticks have was never trained on
+        bars = {session: (universe, part) for session, part in by_session(of_bars.bars)}
         quarantine["bars"] = of_bars.quarantine
     if market.ticks_file is not None:
-        of_ticks = read_ticks(market.ticks_file, universe=known)
-        ticks = {session: (of_ticks.universe, part) for session, part in by_session(of_ticks.ticks)}
+        of_ticks = read_ticks(market.ticks_file, dates, universe=known)
+        universe = _with_facts_of(held, of_ticks.universe)
+        ticks = {session: (universe, part) for session, part in by_session(of_ticks.ticks)}
         quarantine["ticks"] = of_ticks.quarantine
     return Arrival(name, bars, ticks, quarantine)
+
+
+def _with_facts_of(held: Universe | None, universe: Universe) -> Universe:
+    """Give a universe in its own order, with what is known of its instruments already."""
+    if held is None:
+        return universe
+    known = {instrument.instrument_token: instrument for instrument in held.instruments}
+    return Universe(instruments=tuple(known.get(i.instrument_token, i) for i in universe.instruments))
+
+
+def _joined(held: Universe | None, universe: Universe) -> Universe:
+    return universe if held is None else Universe.ordered({*held.instruments, *universe.instruments})
 
 
 def source_store(store: OfflineStore) -> OfflineStore:
@@ -112,24 +134,50 @@ def source_store(store: OfflineStore) -> OfflineStore:
     return OfflineStore(store.root / "source")
 
 
-def keep(arrival: Arrival, store: OfflineStore, *, whole: bool = False) -> tuple[dt.date, ...]:
-    """Write an arrival's sessions and its quarantine; what a session had before is replaced.
-
-    A ``whole`` arrival is all that its source has: sessions that came from it earlier and are gone now are removed.
-    Gives their dates.
-    """
-    source = source_store(store)
-    for session, (universe, bars) in arrival.bars.items():
+def keep_session(arrival: Arrival, session: Session, store: OfflineStore) -> None:
+    """Write one session of an arrival; what it had before is replaced."""
+    if session in arrival.bars:
+        universe, bars = arrival.bars[session]
         store.write_universe(universe, arrival.name)
-        source.write_bars(session, universe, bars, arrival.name, bar_source=arrival.bar_source)
-    for session, (universe, ticks) in arrival.ticks.items():
+        source_store(store).write_bars(session, universe, bars, arrival.name, bar_source=arrival.bar_source)
+    if session in arrival.ticks:
+        universe, ticks = arrival.ticks[session]
         store.write_ticks(session, universe, ticks, arrival.name)
+
+
+def keep_quarantine(arrival: Arrival, store: OfflineStore, dates: Collection[dt.date] | None = None) -> None:
+    """Write the refused rows: ``KIND.parquet`` for the whole source, ``KIND_FIRST_LAST.parquet`` for some days of it.
+
+    Row numbers are those of the file as it was read, so a look at a few days leaves the whole file's list alone; the
+    next look at the whole file takes the lists of days away.
+    """
+    span = "" if dates is None else f"_{min(dates)}_{max(dates)}"
     for kind, left_out in arrival.quarantine.items():
-        store.write_quarantine(kind, left_out.rows)
-    if not whole:
-        return ()
-    gone = source.keep_only("bars", (session.date for session in arrival.bars), source=arrival.name)
-    return gone + store.keep_only("ticks", (session.date for session in arrival.ticks), source=arrival.name)
+        path = store.write_quarantine(f"{kind}{span}", left_out.rows)
+        for older in path.parent.glob(f"{kind}_*.parquet") if dates is None else ():
+            older.unlink()
+
+
+def forget(arrival: Arrival, store: OfflineStore, dates: Collection[dt.date] | None = None) -> tuple[dt.date, ...]:
+    """Remove the sessions that came from this source earlier and are gone from it, of some dates or all; give them.
+
+    A corrected source may have lost a session, or one's ticks. What came from elsewhere stays.
+    """
+    from feature_store.label_files import drop_labels
+
+    for where, kind, there in _kinds(arrival, store):
+        others = () if dates is None else (date for date in where.dates(kind) if date not in dates)
+        where.keep_only(kind, [*there, *others], source=arrival.name)
+    raw = {*store.dates("ticks"), *source_store(store).dates("bars")}
+    gone = tuple(date for date in store.dates("bars") if date not in raw and (dates is None or date in dates))
+    for date in gone:
+        store.drop_session("bars", date)
+        drop_labels(store, date)
+    return gone
+
+
+def _kinds(arrival: Arrival, store: OfflineStore) -> tuple[tuple[OfflineStore, Kind, Collection[Session]], ...]:
+    return (store, "ticks", arrival.ticks.keys()), (source_store(store), "bars", arrival.bars.keys())
 
 
 def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
@@ -140,11 +188,18 @@ def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bar
     MarketDataError
         If the source's bars do not add up to the desk's.
     """
-    from feature_store.bars import aggregate_bars, bars_of_session
+    from feature_store.bars import bars_of_session
+
+    if session in source_store(store).sessions():
+        return vendor_bars(store, session, bar_minutes)
+    return bars_of_session(store.read_ticks(session), session, len(store.universe()), BarClock.minutes(bar_minutes))
+
+
+def vendor_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
+    """Bars of a session that came in as bars, on the desk's clock; raises as `session_bars`."""
+    from feature_store.bars import aggregate_bars
 
     universe, source, clock = store.universe(), source_store(store), BarClock.minutes(bar_minutes)
-    if session not in source.sessions():
-        return bars_of_session(store.read_ticks(session), session, len(universe), clock)
     shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
     longest = int((shorter.end_ns - shorter.start_ns).max(initial=0))
     if clock.size % max(longest, 1):
@@ -160,7 +215,7 @@ def bar_source_of(store: OfflineStore, session: Session) -> str:
     source = source_store(store)
     if session not in source.sessions():
         return TICK_BARS
-    return str(source.manifest("bars", session)["bar_source"])
+    return str(source.manifest("bars", session).get("bar_source", "unknown"))
 
 
 def traded_bar_source(store: OfflineStore, market: MarketSettings) -> str:

@@ -48,7 +48,7 @@ MOMENTUM_FEATURES: tuple[str, ...] = tuple(spec.name for spec in SPECS if spec.n
 """What the momentum model looks at unless told otherwise: every feature that is finite on any source."""
 
 _SESSION_SECONDS = 22_500  # 09:15 to 15:30
-_RECURSIVE_BARS = 128  # below it, truncating Wilder's 14-bar averages would show in the fifth digit
+_RECURSIVE_BARS = 128  # a 14-bar Wilder average keeps 0.01 % of what is older; ADX, smoothed twice, up to 0.3 %
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,8 +18,9 @@ if TYPE_CHECKING:
     from live_services.stack import Tell
 
 TRAINING_SESSIONS: Final = 5
-"""Walk-forward over four folds, the default of training, needs one block more."""
+"""Sessions with warm features: walk-forward over four folds, the default of training, needs one block more."""
 _HOLDING_BARS: Final = 10  # of the demo's strategy; a label needs as many bars behind it
+_ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def look_at(
         tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
     if ticks is None:
         _require_sessions(
-            bars, [s for s in sessions if s != sessions[-1]], sessions[-1], "the last session of the file"
+            bars, [s for s in sessions if s != sessions[-1]], sessions[-1], "the last session of the file", minutes
         )
         return MarketFiles(minutes)
     with progress(ticks) as reading:
@@ -72,7 +76,7 @@ def look_at(
     _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
-    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}")
+    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", minutes)
     return MarketFiles(minutes)
 
 
@@ -100,21 +104,38 @@ def _reasons(left_out: Quarantine) -> str:
 
 
 def _require_bars_enough(path: Path, minutes: int) -> None:
-    from feature_store.features import feature_schema
-
-    a_session, needed = -(-375 // minutes), feature_schema(None, minutes).warm_up + _HOLDING_BARS
-    if a_session <= needed:
+    a_session = -(-375 // minutes)
+    if a_session <= _HOLDING_BARS:
         raise CommandFailed(
-            f"{path}: bars of {minutes} minutes are {a_session} in a session; features and labels need more than "
-            f"{needed}. Give bars of {375 // (needed + 1)} minutes or shorter"
+            f"{path}: bars of {minutes} minutes are {a_session} in a session; a label looks {_HOLDING_BARS} bars ahead "
+            f"inside the session. Give bars of {374 // _HOLDING_BARS} minutes or shorter"
         )
 
 
-def _require_sessions(path: Path, before: list[Session], replayed: Session, which: str) -> None:
-    if len(before) >= TRAINING_SESSIONS:
+def _require_sessions(path: Path, before: list[Session], replayed: Session, which: str, minutes: int) -> None:
+    usable = _warm_sessions([session.date for session in before], minutes)
+    if usable >= TRAINING_SESSIONS:
         return
     dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
+    warm_up = f", of which {len(before) - usable} only warm the features up" if len(before) > usable else ""
     raise CommandFailed(
-        f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed; training needs "
-        f"at least {TRAINING_SESSIONS}, and 20 or more to say anything. Give a file with earlier sessions"
+        f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed{warm_up}; "
+        f"training needs at least {TRAINING_SESSIONS} with warm features, and 20 or more to say anything. Give a file "
+        "with earlier sessions"
+    )
+
+
+def _warm_sessions(dates: Sequence[dt.date], minutes: int) -> int:
+    """Count the sessions on which features can be warm: windows are full, and averages have passed two anchors."""
+    from feature_store.features import MOMENTUM_FEATURES, anchor_days, feature_schema
+
+    schema = feature_schema(MOMENTUM_FEATURES, minutes)
+    days = anchor_days(schema.clock)
+    recursive = any(spec.memory == "recursive" for spec in schema.features)
+    blocks = [date.toordinal() - dt.date(1970, 1, 1).toordinal() for date in dates]
+    anchors = [0, *itertools.accumulate(int(b // days != a // days) for a, b in itertools.pairwise(blocks))]
+    a_session = -(-375 // minutes)
+    return sum(
+        (k + 1) * a_session > schema.warm_up and (not recursive or passed >= _ANCHORS)
+        for k, passed in enumerate(anchors[: len(dates)])
     )

@@ -136,6 +136,12 @@ class MarketSettings(_Section):
     """Event time in one frame of ticks."""
     corporate_actions: Path | None = None
     """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
+    membership: Path | None = None
+    """Who was a member of the traded universe when (CSV or Parquet: symbol, from, to); others are not trained on."""
+    unexplained_jump: float = Field(default=0.15, gt=0)
+    """An open this share away from the previous close that no corporate action explains stops the training."""
+    allow_unexplained_jumps: bool = False
+    """Train although such jumps are there; the check goes on naming them."""
     speed: float = Field(default=0.0, ge=0)
     """Replay speed, 1 = as it happened, 0 = as fast as the services take it."""
     synthetic: SyntheticSettings = SyntheticSettings()

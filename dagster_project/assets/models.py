@@ -1,4 +1,4 @@
-"""Labels → momentum model → out-of-sample report → registered version, and the checks that stand before a promotion."""
+"""Training set → momentum model → out-of-sample report → registered version, and the checks before a promotion."""
 
 import time
 from enum import Enum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.assets.market_data import labels
+from dagster_project.assets.market_data import training_set
 from dagster_project.candidate import Candidate
 from dagster_project.failures import told_to_people
 from dagster_project.market import replayed_session, traded_bar_source
@@ -43,7 +43,7 @@ class TrainingConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[labels],
+    deps=[training_set],
     group_name=GROUP,
     kinds={"sklearn"},
     io_manager_key="candidates",
@@ -51,14 +51,14 @@ class TrainingConfig(dg.Config):
     "not seen, and packed into files that load without pickle.",
 )
 def momentum_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], labels: Any
+    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], training_set: Any
 ) -> Candidate:
     """Train, measure and pack."""
     from models_registry.packing import pack, parity
     from models_registry.training import UntrainableFrame, train
     from models_registry.validation import NotEnoughSessions
 
-    frame: TrainingFrame = labels
+    frame: TrainingFrame = training_set
     with told_to_people(UntrainableFrame, NotEnoughSessions):
         trained = train(
             frame,
@@ -172,16 +172,16 @@ def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in 
     mlflow: dg.ResourceParam[MlflowResource],
     offline: dg.ResourceParam[OfflineStoreResource],
     momentum_model: Candidate,
-    labels: Any,
+    training_set: Any,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
     """Judge the candidate against the champion, and register it whatever the verdict."""
     from models_registry.description import describe, failures, plots, warnings
     from models_registry.gates import skill_gate
     from models_registry.packing import build_sidecar
 
-    if labels.digest != momentum_model.trained.data_digest:
+    if training_set.digest != momentum_model.trained.data_digest:
         raise dg.Failure(
-            "The labels have changed since the model was trained: materialise momentum_model again.",
+            "The training set has changed since the model was trained: materialise momentum_model again.",
             allow_retries=False,
         )
     registry = mlflow.registry()
@@ -193,7 +193,7 @@ def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in 
         momentum_model.trained,
         momentum_model.parity,
         market=momentum_model.market,
-        bar_source=labels.bar_source,
+        bar_source=training_set.bar_source,
         trades_on=trades_on,
         champion=champion,
         champion_version=champion_version,
@@ -201,7 +201,7 @@ def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in 
     run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run.run_id}" if settings.dagster.url else ""
     sidecar = build_sidecar(
         momentum_model.trained,
-        labels,
+        training_set,
         momentum_model.packed,
         gate,
         model_name=MODEL_NAME,

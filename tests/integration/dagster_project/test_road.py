@@ -71,10 +71,16 @@ def first_run(desk):
 def test_one_run_without_partition_or_configuration_ends_in_a_registered_version(desk, first_run):
     assert first_run.success
     assert {check.check_name: check.passed for check in first_run.get_asset_check_evaluations()} == {
+        "seconds_are_not_repeated": True,
         "prices_are_sane": True,
+        "splits_are_explained": True,
+        "no_session_is_missing": True,
+        "outages_are_listed": True,
         "sessions_are_covered": True,
-        "history_equals_live": True,
-        "features_know_no_future": True,
+        "prices_move_as_prices_do": True,
+        "bars_of_ticks_equal_the_vendors": True,
+        "features_pass_audit": True,
+        "stored_rows_are_fresh": True,
         "labels_end_before_replay": True,
         "packed_model_equals_trained": True,
         "training_ends_before_replay": True,
@@ -86,15 +92,18 @@ def test_one_run_without_partition_or_configuration_ends_in_a_registered_version
     assert version.tags["dagster_run_id"] == first_run.run_id
     assert sidecar.market.startswith("SYNTHETIC")
     assert sidecar.git_commit
-    for asset in ("market_data", "bars", "features", "labels", "momentum_model", "momentum_report", "momentum_version"):
+    models = ("momentum_model", "momentum_report", "momentum_version")
+    for asset in ("market_data", "bars", "features", "labels", "training_set", *models):
         assert desk.metadata(asset)["market"].startswith("SYNTHETIC")
-    assert desk.metadata("momentum_version")["training_data_digest"] == desk.metadata("labels")["training_data_digest"]
+    digest = desk.metadata("training_set")["training_data_digest"]
+    assert desk.metadata("momentum_version")["training_data_digest"] == digest
 
 
 def test_the_run_fills_the_days_that_came_in(desk, first_run):
-    days = desk.instance.get_materialized_partitions(dg.AssetKey("market_day"))
-    assert len(days) == 13
-    assert {"2026-01-05", "2026-01-21"} <= days
+    for asset in ("market_day", "bars", "features", "labels"):
+        days = desk.instance.get_materialized_partitions(dg.AssetKey(asset))
+        assert len(days) == 13
+        assert {"2026-01-05", "2026-01-21"} <= days
 
 
 def test_a_range_of_days_is_one_run_and_a_generated_market_has_no_weekend(desk, first_run):
@@ -102,7 +111,7 @@ def test_a_range_of_days_is_one_run_and_a_generated_market_has_no_weekend(desk, 
     events = desk.materialise("market_day", **span).get_asset_materialization_events()
     found = {event.partition: event.step_materialization_data.materialization.metadata for event in events}
     assert sorted(found) == ["2026-01-09", "2026-01-12"]
-    assert found["2026-01-12"]["bars"].value == 10 * 375
+    assert found["2026-01-12"]["bars"].value == 11 * 375  # the index too
 
 
 def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):

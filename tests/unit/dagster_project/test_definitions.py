@@ -36,22 +36,31 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "momentum_model",
         "momentum_report",
         "momentum_version",
+        "training_set",
     ]
     assert sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys) == [
+        "bars:bars_of_ticks_equal_the_vendors",
+        "bars:no_session_is_missing",
+        "bars:outages_are_listed",
         "bars:prices_are_sane",
+        "bars:prices_move_as_prices_do",
         "bars:sessions_are_covered",
-        "features:features_know_no_future",
-        "features:history_equals_live",
-        "labels:labels_end_before_replay",
+        "bars:splits_are_explained",
+        "features:features_pass_audit",
+        "features:stored_rows_are_fresh",
+        "live_model:live_features_equal_history",
+        "market_day:seconds_are_not_repeated",
         "momentum_model:packed_model_equals_trained",
         "momentum_model:training_ends_before_replay",
         "momentum_version:skill_gate",
+        "training_set:labels_end_before_replay",
     ]
     repository = defs.get_repository_def()
     assert sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")) == [
         "promote_job",
         "rollback_job",
         "train_momentum",
+        "verify_live",
     ]
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "promote_champion": "RUNNING",
@@ -61,8 +70,28 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
 
 def test_what_would_train_wrongly_stops_the_run(defs):
     graph = defs.resolve_asset_graph()
-    advisory = {key.name for key in graph.asset_check_keys if not graph.get(key).blocking}
-    assert advisory == {"sessions_are_covered", "skill_gate"}
+    blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
+    assert blocking == {
+        "prices_are_sane",
+        "splits_are_explained",
+        "features_pass_audit",
+        "labels_end_before_replay",
+        "packed_model_equals_trained",
+        "training_ends_before_replay",
+    }
+
+
+def test_raw_bars_features_and_labels_have_days_and_a_range_of_them_is_one_run(defs):
+    graph = defs.resolve_asset_graph()
+    for name in ("market_day", "bars", "features", "labels"):
+        asset = graph.get(dg.AssetKey(name))
+        assert isinstance(asset.partitions_def, dg.DailyPartitionsDefinition)
+        assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_the_training_looks_through_every_check_of_the_daily_assets(defs):
+    asked = {key.name for key in defs.resolve_job_def("train_momentum").asset_layer.asset_graph.asset_check_keys}
+    assert asked == {key.name for key in defs.resolve_asset_graph().asset_check_keys} - {"live_features_equal_history"}
 
 
 def test_training_needs_no_partition(defs):

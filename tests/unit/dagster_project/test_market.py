@@ -7,7 +7,7 @@ from dagster_project.checks import labels_end_in_time
 from dagster_project.market import (
     bar_source_of,
     bring_in,
-    keep,
+    keep_session,
     replayed_session,
     session_bars,
     source_store,
@@ -25,7 +25,9 @@ SMALL = {"synthetic": {"instruments": 3, "sessions": 3, "edge_bps": 5.0}}
 def store(tmp_path_factory):
     kept = OfflineStore(tmp_path_factory.mktemp("store"))
     market = MarketSettings.model_validate(SMALL)
-    keep(bring_in(market), kept)
+    arrival = bring_in(market)
+    for session in arrival.sessions:
+        keep_session(arrival, session, kept)
     for session in (*kept.sessions("ticks"), *OfflineStore(kept.root / "source").sessions()):
         kept.write_bars(session, kept.universe(), session_bars(kept, session, 5), kept.market())
     return kept

@@ -4,10 +4,18 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
+from dagster_project.plots import (
+    MAXIMUM_MARKDOWN,
+    column_plot,
+    heat_map,
+    line_plot,
+    markdown_table,
+    session_plot,
+    small_multiples,
+)
 
 
-@pytest.mark.parametrize("plot", [line_plot, column_plot])
+@pytest.mark.parametrize("plot", [line_plot, column_plot, session_plot])
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-5e9 * math.sin(i) for i in range(2000)]])
 def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
     markdown = plot(values, "Mean forward return by score decile, basis points, lowest score first, over all folds")
@@ -19,3 +27,31 @@ def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
 @pytest.mark.parametrize("plot", [line_plot, column_plot])
 def test_nothing_to_draw_is_said(plot):
     assert plot([], "Returns") == "Returns: no values"
+
+
+def _svg(markdown):
+    return ET.fromstring(base64.b64decode(markdown.split("base64,")[1].split(")")[0]))
+
+
+def test_a_heat_map_has_a_line_for_each_name_and_joins_equal_neighbours():
+    markdown = heat_map({"AAA": [1.0, 1.0, 0.0], "BBB": [0.6, math.nan, 1.0]}, "Coverage")
+    strokes = {path.get("stroke"): path.get("d").count("M") for path in _svg(markdown)}
+    assert strokes == {"#c0392b": 1, "#f1c40f": 1, "#2e7d32": 2}
+    assert heat_map({}, "Coverage") == "Coverage: no values"
+
+
+def test_a_heat_map_of_a_whole_exchange_stays_small():
+    rows = {f"S{k}": [(k + day) % 5 / 4 for day in range(60)] for k in range(3000)}
+    assert len(heat_map(rows, "Coverage")) < 200_000
+
+
+def test_small_multiples_draw_one_histogram_for_each_feature():
+    svg = _svg(small_multiples({"a": [1.0, 2.0, 2.0, math.nan], "b<c": [math.nan], "d": [3.0]}, "Features"))
+    names = [element.text for element in svg.iter() if element.tag.endswith("text")]
+    assert names == ["a", "b<c", "d"]
+    assert len([element for element in svg.iter() if element.tag.endswith("path")]) == 2
+    assert small_multiples({}, "Features") == "Features: no values"
+
+
+def test_a_table_escapes_what_would_end_a_cell():
+    assert markdown_table(("a", "b"), [(1, "x|y")]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |"

@@ -180,7 +180,7 @@ def test_what_is_no_event_does_not_stop_a_person_who_looks_back():
 # --- the demo's own files -----------------------------------------------------------------------------------------
 
 
-def _bars(sessions: int = 6, minutes: int = 1) -> pd.DataFrame:
+def _bars(sessions: int = 8, minutes: int = 1) -> pd.DataFrame:
     days = pd.bdate_range("2025-01-06", periods=sessions)
     times = [
         t
@@ -204,10 +204,11 @@ def _ticks(day: str, *symbols: str) -> pd.DataFrame:
     [
         (_bars().drop(columns="close"), "no column 'close'"),
         (_bars().iloc[:0], "columns but no rows"),
-        (_bars().assign(close=np.nan), "none of its 2,250 rows can be used: 2,250 not_a_number (first: row 1)"),
+        (_bars().assign(close=np.nan), "none of its 3,000 rows can be used: 3,000 not_a_number (first: row 1)"),
         (_bars(sessions=1), "0 sessions lie before 2025-01-06"),
         (_bars(sessions=5), "4 sessions (2025-01-06, 2025-01-07, 2025-01-08, 2025-01-09) lie before 2025-01-10"),
-        (_bars(minutes=60), "bars of 60 minutes are 7 in a session"),
+        (_bars(sessions=7), "which is replayed, of which 2 only warm the features up; training needs at least 5 with"),
+        (_bars(minutes=60), "bars of 60 minutes are 7 in a session; a label looks 10 bars ahead inside the session"),
     ],
 )
 def test_bars_that_cannot_be_traded_are_refused_before_anything_starts(tmp_path, bars, told):
@@ -231,7 +232,7 @@ def test_files_that_are_no_parquet_are_refused_before_anything_starts(tmp_path, 
     ("ticks", "told"),
     [
         (_ticks("2025-01-02", "AAA"), "0 sessions lie before 2025-01-02, the last session of ticks.parquet"),
-        (_ticks("2025-01-14", "ZZZ"), "none of its 100 rows can be used: 100 unknown_symbol"),
+        (_ticks("2025-01-16", "ZZZ"), "none of its 100 rows can be used: 100 unknown_symbol"),
     ],
 )
 def test_ticks_that_do_not_go_with_the_bars_are_refused(tmp_path, ticks, told):
@@ -245,7 +246,7 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
     bars.loc[4, "close"] = np.nan
     bars.loc[[8, 9], "low"] = -1.0
     bars.to_csv(tmp_path / "bars.csv", index=False)
-    _ticks("2025-01-14", "AAA", "ZZZ").to_parquet(tmp_path / "ticks.parquet")
+    _ticks("2025-01-16", "AAA", "ZZZ").to_parquet(tmp_path / "ticks.parquet")
     told: list[str] = []
     look_at(tmp_path / "bars.csv", tmp_path / "ticks.parquet", Path("store/quarantine"), told.append)
     text = "\n".join(told)
@@ -274,7 +275,7 @@ def test_daily_bars_are_refused_by_the_demo(tmp_path):
 
 
 def test_bars_of_five_minutes_are_traded_as_such(tmp_path):
-    _bars(minutes=5).to_parquet(tmp_path / "bars.parquet")
+    _bars(sessions=14, minutes=5).to_parquet(tmp_path / "bars.parquet")
     files = look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
     options = DemoOptions(home=tmp_path / "home", bars=tmp_path / "bars.parquet")
     assert "bar_minutes = 5\n" in configuration_toml(options, files)
