@@ -341,21 +341,38 @@ class OpenDesk:
 
 
 @pytest.fixture(scope="session")
-def open_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDesk]:
-    """Kafka, Valkey and MLflow under the supervisor, a market in the store, a champion and two other versions."""
+def standing_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDesk]:
+    """Kafka, Valkey and MLflow under the supervisor, a market in the store, a champion and two other versions.
+
+    It outlives the tests that ask for it, but its settings do not: a test that asks for no desk must not read them.
+    """
     home = tmp_path_factory.mktemp("desk")
-    chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(home / "alpha-panda.toml")}
-    with environment(chosen):
+    with environment(_names_of(home)):
         desk = Desk(home)
-        try:
+    try:
+        with environment(_names_of(home)):
             desk.stack.start_servers(tell=lambda _: None)
             desk.stack.wait_ready(tell=lambda _: None)
-            yield OpenDesk(desk, desk.register_versions())
-        finally:
+            versions = desk.register_versions()
+        yield OpenDesk(desk, versions)
+    finally:
+        with environment(_names_of(home)):
             desk.stack.stop()
 
 
+@pytest.fixture
+def open_desk(standing_desk: OpenDesk) -> Iterator[OpenDesk]:
+    """The standing desk, with its settings in the environment for as long as one test lasts."""
+    with environment(_names_of(standing_desk.desk.home)):
+        yield standing_desk
+
+
 @pytest.fixture(scope="session")
-def reference(open_desk: OpenDesk) -> Mapping[str, list[StoredRecord]]:
+def reference(standing_desk: OpenDesk) -> Mapping[str, list[StoredRecord]]:
     """The log of one session, fed as fast as it goes in frames of a second, in which nothing died."""
-    return open_desk.desk.traded()
+    with environment(_names_of(standing_desk.desk.home)):
+        return standing_desk.desk.traded()
+
+
+def _names_of(home: Path) -> dict[str, str]:
+    return {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(home / "alpha-panda.toml")}

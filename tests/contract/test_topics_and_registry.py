@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 import requests
 
-from live_services.domain.events import ModelLoaded, ModelStamped, SignalGenerated, StrategyModelAssigned
+from feature_store.features import MOMENTUM_FEATURES, feature_schema
+from feature_store.offline import OfflineStore
+from live_services.domain.events import (
+    ModelLoaded,
+    ModelStamped,
+    SignalGenerated,
+    StrategyHistoryUsed,
+    StrategyModelAssigned,
+)
 from live_services.domain.topics import MODELS_LOADED
+from live_services.warm_start import StoredHistory
 from tests.trading_desk import MODEL, PAPER, Log, OpenDesk, events
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -71,7 +80,7 @@ def test_the_version_that_trades_was_assigned_and_announced_with_the_digest_of_i
     open_desk: OpenDesk, reference: Log
 ) -> None:
     sidecar = open_desk.desk.registry.sidecar(MODEL, open_desk.versions.champion)
-    assigned = events(reference[PAPER.control.name])
+    assigned = [e for e in events(reference[PAPER.control.name]) if not isinstance(e, StrategyHistoryUsed)]
     loaded = events(reference[MODELS_LOADED.name])
     assert len(assigned) == len(loaded) == 2, "one for each market partition"
     for event in assigned:
@@ -84,3 +93,20 @@ def test_the_version_that_trades_was_assigned_and_announced_with_the_digest_of_i
         assert isinstance(event, ModelLoaded)
         assert event.artifact_sha256 == sidecar.artifact_sha256["flat.npz"]
         assert event.causation_id in {a.event_id for a in assigned}
+
+
+def test_each_partition_logged_once_and_first_the_stored_sessions_that_its_features_stand_on(
+    open_desk: OpenDesk, reference: Log
+) -> None:
+    desk = open_desk.desk
+    store = OfflineStore(desk.settings.store_root)
+    before = [one.date.isoformat() for one in store.sessions("bars") if one.date < desk.session.date]
+    history = StoredHistory(desk.settings, store.universe()).of(desk.session)
+    assert len(before) > len(history.sessions) >= feature_schema(MOMENTUM_FEATURES, 1).history_sessions > 0
+    for partition in range(desk.settings.kafka.market_partitions):
+        said = events([record for record in reference[PAPER.control.name] if record.partition == partition])
+        assert [type(event) for event in said] == [StrategyHistoryUsed, StrategyModelAssigned]
+        used = said[0]
+        assert isinstance(used, StrategyHistoryUsed)
+        assert list(used.sessions) == before[-len(history.sessions) :]
+        assert (used.digest, used.today_until_ns, used.broken) == (history.digest, 0, False)
