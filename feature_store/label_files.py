@@ -66,7 +66,15 @@ def compute_labels(store: OfflineStore, session: Session, label: ForwardReturn) 
 
 
 def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, rows: LabelRows) -> str:
-    """Write a session's labels, as `compute_labels` gives them, replacing what was there; give their digest."""
+    """Write a session's labels, as `compute_labels` gives them, replacing what was there; give their digest.
+
+    Raises
+    ------
+    StaleLabels
+        If the session's bars changed since they were computed.
+    """
+    if store.read_bars([session]).digest() != rows.bars.digest():
+        raise StaleLabels(f"the bars of {session.date} changed since these labels were computed: compute them again")
     columns = {
         "instrument_token": store.universe().tokens[rows.bars.instrument],
         "end_ns": rows.bars.end_ns,
