@@ -59,6 +59,7 @@ MOMENTUM_FEATURES: tuple[str, ...] = tuple(spec.name for spec in SPECS if spec.n
 
 _SESSION_SECONDS = 22_500  # 09:15 to 15:30
 _RECURSIVE_BARS = 128  # a 14-bar Wilder average keeps 0.01 % of what is older; ADX, smoothed twice, up to 0.3 %
+_MOST_HISTORY_SESSIONS = 100  # of bars of the shorter clock, stepped at every start and for every stored session
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
 
@@ -193,6 +194,12 @@ def _named(name: str, base: BarClock) -> FeatureSpec:
         if not fits:
             raise UnknownFeature(
                 f"{name}: bars of {clock} cannot be made of bars of {base.short}; name a multiple of it"
+            )
+        sessions = _history_sessions(declared[plain], longer)
+        if sessions > _MOST_HISTORY_SESSIONS:
+            raise UnknownFeature(
+                f"{name}: a recursive feature on that clock needs {sessions} sessions before it is warm, and here each "
+                f"start steps all of them; take a clock of at most 60m, or make {longer.short} the strategy's own clock"
             )
         return replace(declared[plain], name=f"{plain}@{longer.short}")
     return declared[plain]

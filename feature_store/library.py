@@ -366,7 +366,7 @@ def mean_imbalance(bars: Window, period: int = 5) -> float:
 # --- time of day ------------------------------------------------------------------------------------------------------
 
 
-@feature(warm_up=1, units="0 to 1", source="part of a regular NSE session, 09:15 to 15:30 IST")
+@feature(warm_up=1, units="0 to 1, more in the evening", source="part of a regular NSE session, 09:15 to 15:30 IST")
 def time_of_day(bars: Window) -> float:
     """Part of the session that has passed at the end of the bar."""
     return ((bars.end_ns + _IST_OFFSET_NS) % _DAY_NS - _OPEN_NS) / _SESSION_NS

@@ -422,3 +422,8 @@ def test_a_row_carries_the_newest_closed_longer_bar(market: FeatureMarket) -> No
         before, last = closed.close[mine]
         assert rows[row, 0] == last / before - 1.0
         assert closed.end_ns[mine[-1]] <= market.bars.end_ns[row]
+
+
+def test_a_recursive_feature_on_session_bars_beside_minutes_is_refused_with_what_it_would_need() -> None:
+    with pytest.raises(UnknownFeature, match=r"rsi@session: .* needs 361 sessions"):
+        feature_schema(["rsi@session"], 1)
