@@ -255,15 +255,16 @@ class FeatureEngine:
         self._warm_after = np.array(_warm_after(own), dtype=np.int64)
         offsets, ex_ns, factors = (actions or CorporateActions.none()).for_universe(universe)
         n = len(universe)
-        self._constants = (
-            self._column, self._warm_after, anchor_days(schema.clock),
-            -1 if universe.market_index is None else universe.market_index,
-        )  # fmt: skip
         self._actions = (offsets, ex_ns, factors)
         self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
         self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
         self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
         self._header = empty_header(n, offsets)
+        market_index = -1 if universe.market_index is None else universe.market_index
+        self._arguments = (
+            self._column, self._warm_after, anchor_days(schema.clock), market_index, self._context, *self._actions,
+            self._ring, self._smoothed, self._header,
+        )  # fmt: skip
         self._own_columns = len(own)
         self._places = [schema.names.index(spec.name) for spec in own]
         self._longer = [
@@ -296,9 +297,7 @@ class FeatureEngine:
             bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
             bars.spread_bps, bars.imbalance,
         )  # fmt: skip
-        rest = (
-            *self._constants, self._context, *self._actions, self._ring, self._smoothed, self._header, rows, warm,
-        )  # fmt: skip
+        rest = (*self._arguments, rows, warm)
         try:
             status = self._step(*columns, *rest)
         except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that

@@ -255,14 +255,16 @@ def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]
     """Compile one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn.
 
     numba can neither index a list of functions nor afford the copies of a chain of closures, so the calls are written
-    out: one line for each feature.
+    out, one line for each feature; and all stores come last, or each would have the compiler read the ring again.
     """
     lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out, row):"]
     for k, (spec, _) in enumerate(declared):
         warm = f"bars_seen >= {spec.warm_up}"
         warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
-        lines.append(f" if column[{k}] >= 0 and {warm}: out[row, column[{k}]] = feature_{k}(bars)")
-    functions = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
+        lines.append(f" value_{k} = feature_{k}(bars) if column[{k}] >= 0 and {warm} else nan")
+    lines += [f" if column[{k}] >= 0: out[row, column[{k}]] = value_{k}" for k in range(len(declared))]
+    functions: dict[str, Any] = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
+    functions["nan"] = math.nan
     exec("\n".join(lines), functions)  # noqa: S102 (the text is the one above)
     return _kernel(functions["evaluate"])  # type: ignore[no-any-return]
 
@@ -338,8 +340,6 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         )
         header[i, SEEN] = t + 1
         seen, sessions, anchors = header[i, SEEN], header[i, SESSIONS], header[i, ANCHORS]
-        for k in range(out.shape[1]):
-            out[row, k] = math.nan
         _evaluate(Window(ring, smoothed, header, i, t, end_ns[row]), seen, sessions, anchors, column, out, row)
         warm[row] = seen >= warm_after[0] and sessions >= warm_after[1] and anchors >= warm_after[2]
     return 0

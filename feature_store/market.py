@@ -155,8 +155,10 @@ def ist_text(time_ns: int) -> str:
 class _Columns:
     """Equal-length arrays that are sliced together; an optional column is None or as long as the others."""
 
+    instrument: NDArray[np.int32]
+
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+        return len(self.instrument)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         columns = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def price_deviation(bars: Window, period: int) -> float:
     The sums are taken about the whole number next to the mean, in integers, so nothing cancels, and 20 closes of a
     share of ₹150,000 may lie anywhere below it.
     """
-    middle = total(bars, SUM_CLOSE, period) // period
+    middle = int(total(bars, SUM_CLOSE, period) / period)
     first = total(bars, SUM_CLOSE, period) - period * middle
     of_middle = np.uint64(middle) * (np.uint64(2 * first) + np.uint64(period) * np.uint64(middle))
     squares = _difference(total(bars, SUM_CLOSE_SQUARED, period), of_middle)
