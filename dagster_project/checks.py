@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from feature_store.market import ist_text
+from feature_store.market import DAY_NS, IST_OFFSET_NS, ist_text
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from feature_store.checks import CheckResult
-
-_IST_OFFSET_NS: Final = 19_800_000_000_000
-_DAY_NS: Final = 86_400_000_000_000
 
 
 def labels_end_in_time(
@@ -45,5 +42,5 @@ def labels_end_in_time(
 
 
 def _day(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    days: NDArray[np.int64] = (time_ns + _IST_OFFSET_NS) // _DAY_NS
+    days: NDArray[np.int64] = (time_ns + IST_OFFSET_NS) // DAY_NS
     return days

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from feature_store.market import DAY_NS, IST_OFFSET_NS
+
 # places in the array of scalars
 INTERVAL, HANDLED, NEWEST, LATE, OUTSIDE, DECREASES, RESETS, REPEATS, REORDERED = range(9)
 # columns of the whole numbers and of the prices of an instrument; eight of each fill one cache line
@@ -17,14 +19,12 @@ OPENED, HIGH_PRICE, LOW_PRICE, CLOSED, SPREAD, IMBALANCE = range(6)
 BAR_WHOLES, BAR_PRICES = 5, 6  # instrument, start, end, volume, tick count; then the prices as above
 BEFORE_OPEN = -1  # the interval of a session that has seen nothing
 NEVER = np.iinfo(np.int64).max
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 
 
 @njit(cache=True)
 def day_end(close_ns):  # type: ignore[no-untyped-def]
     """Midnight IST after a session's close: a tick beyond it has a wrong time, which must not move the market's."""
-    return close_ns + _DAY_NS - (close_ns + _IST_OFFSET_NS) % _DAY_NS
+    return close_ns + DAY_NS - (close_ns + IST_OFFSET_NS) % DAY_NS
 
 
 @njit(cache=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feature_store.corporate_actions import CorporateActions
 from feature_store.features import FeatureEngine, FeatureSchema, FeatureSpec
-from feature_store.market import Bars, Universe, ist_text
+from feature_store.market import DAY_NS, IST_OFFSET_NS, Bars, Universe, ist_text
 from feature_store.window import Window
 
 Rows: TypeAlias = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -30,8 +30,6 @@ Declared: TypeAlias = Sequence[tuple[FeatureSpec, Callable[[Window], float]]]
 BATCHES = (1, 10, 100, 1000)
 _EDGES = 800  # a leak in 1 % of the rows escapes so many with odds of 1 in 3,000
 _SHORT_RUNS = 10  # for each random place; a warm-up one bar too short shows in few of them
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 
 
 @dataclass(frozen=True)
@@ -308,7 +306,7 @@ class _Audit:
 
     def _edge_rows(self) -> NDArray[np.bool_]:
         """Draw rows: the last ones of sessions, up to half, then any."""
-        day = (self._bars.start_ns + _IST_OFFSET_NS) // _DAY_NS
+        day = (self._bars.start_ns + IST_OFFSET_NS) // DAY_NS
         order = np.argsort(self._bars.instrument, kind="stable")
         ends = (np.diff(day[order], append=-1) != 0) | (np.diff(self._bars.instrument[order], append=-1) != 0)
         of_sessions = self._rng.permutation(order[ends])[: self._edges // 2]

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feature_store.files import InvalidRows, read_file
-from feature_store.market import IST, Bars, MarketDataError, Universe, ist_ns
+from feature_store.market import DAY_NS, IST, IST_OFFSET_NS, Bars, MarketDataError, Universe, ist_ns
 
 LOWERING_KINDS = ("split", "bonus", "dividend", "rights", "demerger")
 """Kinds after which a share is worth less; their factor is below 1."""
@@ -30,8 +30,6 @@ RAISING_KINDS = ("consolidation",)
 """Kinds after which a share is worth more; their factor is above 1."""
 KINDS = (*LOWERING_KINDS, *RAISING_KINDS, "other")
 
-_DAY_NS = 86_400_000_000_000
-_IST_OFFSET_NS = 19_800_000_000_000
 _MIDNIGHT = dt.time(0)
 _COLUMNS = {
     "symbol": ("symbol", "tradingsymbol", "ticker"),
@@ -173,15 +171,15 @@ def read_corporate_actions(path: str | Path) -> CorporateActions:
     """
     table = read_file(path, _COLUMNS, text=("symbol", "time", "kind"))
     time_ns, readable = table.times("time")
-    since_epoch_ns = time_ns + _IST_OFFSET_NS
+    since_epoch_ns = time_ns + IST_OFFSET_NS
     symbols, kinds, factors = table.values("symbol"), table.values("kind"), table.numbers("factor")
     rows: list[tuple[int, CorporateAction]] = []
     problems = [(int(row), "too few or too many fields") for row in table.malformed["row"]]
     for k, row in enumerate(table.row_number.tolist()):
-        if not readable[k] or since_epoch_ns[k] % _DAY_NS:
+        if not readable[k] or since_epoch_ns[k] % DAY_NS:
             problems.append((row, "the ex-date is missing or no date; write it as 2026-01-05"))
             continue
-        ex_date = dt.date(1970, 1, 1) + dt.timedelta(days=int(since_epoch_ns[k] // _DAY_NS))
+        ex_date = dt.date(1970, 1, 1) + dt.timedelta(days=int(since_epoch_ns[k] // DAY_NS))
         rows.append((row, CorporateAction(symbols[k], ex_date, kinds[k].lower(), float(factors[k]))))
     _refuse_problems(str(path), rows, problems)
     return CorporateActions(tuple(action for _, action in rows))
@@ -234,7 +232,7 @@ def suspected_splits(
     actions = actions or CorporateActions.none()
     order = np.lexsort((bars.start_ns, bars.instrument))
     ordered = bars[order]
-    day = (ordered.start_ns + _IST_OFFSET_NS) // _DAY_NS
+    day = (ordered.start_ns + IST_OFFSET_NS) // DAY_NS
     begins = np.flatnonzero((np.diff(ordered.instrument, prepend=-1) != 0) | (np.diff(day, prepend=-1) != 0))
     begins = begins[begins > 0]
     begins = begins[ordered.instrument[begins] == ordered.instrument[begins - 1]]

@@ -21,7 +21,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.market import IST, MarketDataError, MissingColumn, UnreadableFile
+from feature_store.market import IST, IST_OFFSET_NS, MarketDataError, MissingColumn, UnreadableFile
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
@@ -29,7 +29,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 EPOCH_FORMATS: Final = {"epoch_s": 10**9, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
 """Formats of times that are numbers: UTC epoch seconds, and so on, in nanoseconds."""
 
-_IST_OFFSET_NS = 19_800_000_000_000
 _NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
 _DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
@@ -441,7 +440,7 @@ def _from_wall_clock(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Read nanoseconds since 1970-01-01 00:00 on a zone's wall clock; hours that a clock skips or repeats are not."""
     if zone.key == IST.key:
-        return np.where(readable, wall_ns - _IST_OFFSET_NS, 0), readable
+        return np.where(readable, wall_ns - IST_OFFSET_NS, 0), readable
     times = pd.Series(pd.to_datetime(wall_ns)).dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     readable = readable & times.notna().to_numpy()
     return np.where(readable, times.dt.as_unit("ns").astype("int64").to_numpy(), 0), readable

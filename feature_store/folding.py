@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from feature_store.clocks import BarClock
 from feature_store.kernels import kernel_input
-from feature_store.market import Bars
+from feature_store.market import DAY_NS, IST_OFFSET_NS, Bars
 
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 _OPEN_NS = 33_300_000_000_000  # 09:15
 _CLOSE_NS = 55_800_000_000_000  # 15:30
 _NONE = -1
@@ -39,7 +37,7 @@ class BarFolder:
     """
 
     def __init__(self, n_instruments: int, clock: BarClock) -> None:
-        self._bar_ns = clock.size if clock.kind == "time" else _DAY_NS
+        self._bar_ns = clock.size if clock.kind == "time" else DAY_NS
         self._times = np.full((n_instruments, 2), _NONE, dtype=np.int64)  # start and end; -1: no open bar
         self._values = np.zeros((n_instruments, 6))  # open, high, low, close, spread, imbalance
         self._counts = np.zeros((n_instruments, 2), dtype=np.int64)  # volume, ticks
@@ -144,7 +142,7 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     at = 0
     for row in range(len(instrument)):
         i, start, end = instrument[row], times[row, 0], times[row, 1]
-        midnight = start - (start + _IST_OFFSET_NS) % _DAY_NS
+        midnight = start - (start + IST_OFFSET_NS) % DAY_NS
         opening = midnight + _OPEN_NS
         longer_start = opening + (start - opening) // bar_ns * bar_ns
         longer_end = longer_start + bar_ns

@@ -20,6 +20,7 @@ from numba import boolean, float64, int32, int64, njit
 from numpy.typing import NDArray
 
 from feature_store.library import DECLARED, FeatureSpec
+from feature_store.market import DAY_NS, IST_OFFSET_NS
 from feature_store.window import (
     ALPHA,
     ANCHORS,
@@ -81,8 +82,6 @@ from feature_store.window import (
     compiled,
 )
 
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
 _GROUPED_FROM_BARS = 8
@@ -324,7 +323,7 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         t = header[i, SEEN]
         o, h = _fixed(opens[row], PRICE_UNITS), _fixed(highs[row], PRICE_UNITS)
         low, c = _fixed(lows[row], PRICE_UNITS), _fixed(closes[row], PRICE_UNITS)
-        day = (start_ns[row] + _IST_OFFSET_NS) // _DAY_NS
+        day = (start_ns[row] + IST_OFFSET_NS) // DAY_NS
         if day != header[i, DAY]:
             _begin_session(ring, smoothed, header, i, t, day, day // anchor_days, o, h, low)
         has_depth = not (math.isnan(spreads[row]) or math.isnan(imbalances[row]))

@@ -9,10 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from feature_store.kernels import kernel_input
-from feature_store.market import Bars, UnknownInstrument
-
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
+from feature_store.market import DAY_NS, IST_OFFSET_NS, Bars, UnknownInstrument
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def _label_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         i = instrument[row]
         if i < 0 or i >= len(seen):
             return -1
-        day = (start_ns[row] + _IST_OFFSET_NS) // _DAY_NS
+        day = (start_ns[row] + IST_OFFSET_NS) // DAY_NS
         if date[i] != day:
             date[i], seen[i] = day, 0
         at = seen[i] % horizon

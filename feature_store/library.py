@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from feature_store.market import DAY_NS, IST_OFFSET_NS
 from feature_store.window import (
     CLOSE,
     COUNT_DEPTH,
@@ -75,8 +76,6 @@ bars since the last anchor but one."""
 NanPolicy = Literal["never", "without_index", "without_depth"]
 """When a warm value may be NaN: never, or while an input of the window is not there. Nothing is ever filled in."""
 
-_IST_OFFSET_NS: Final = 19_800_000_000_000  # India has had no daylight saving time since 1945
-_DAY_NS: Final = 86_400_000_000_000
 _OPEN_NS: Final = 33_300_000_000_000  # 09:15
 _FOUR_LOG_TWO: Final = 4.0 * math.log(2.0)
 _SESSION_NS: Final = 22_500_000_000_000  # 09:15 to 15:30
@@ -369,7 +368,7 @@ def mean_imbalance(bars: Window, period: int = 5) -> float:
 @feature(warm_up=1, units="0 to 1, more in the evening", source="part of a regular NSE session, 09:15 to 15:30 IST")
 def time_of_day(bars: Window) -> float:
     """Part of the session that has passed at the end of the bar."""
-    return ((bars.end_ns + _IST_OFFSET_NS) % _DAY_NS - _OPEN_NS) / _SESSION_NS
+    return ((bars.end_ns + IST_OFFSET_NS) % DAY_NS - _OPEN_NS) / _SESSION_NS
 
 
 # --- against the market's index ---------------------------------------------------------------------------------------

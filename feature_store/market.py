@@ -26,6 +26,9 @@ from pydantic import BaseModel, ConfigDict
 IST = ZoneInfo("Asia/Kolkata")
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
+DAY_NS = 86_400 * SECOND_NS
+IST_OFFSET_NS = 19_800 * SECOND_NS
+"""IST before UTC; India has had no daylight saving time since 1945."""
 MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 

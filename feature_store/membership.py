@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.files import FileTable, InvalidRows, read_file
-from feature_store.market import Universe
+from feature_store.market import DAY_NS, IST_OFFSET_NS, Universe
 
-_DAY_NS = 86_400_000_000_000
-_IST_OFFSET_NS = 19_800_000_000_000
 _EPOCH = dt.date(1970, 1, 1)
 _COLUMNS = {
     "symbol": ("symbol", "tradingsymbol", "ticker"),
@@ -87,7 +85,7 @@ class Membership:
         -------
         bool, shape (n,)
         """
-        days, place = np.unique((time_ns + _IST_OFFSET_NS) // _DAY_NS, return_inverse=True)
+        days, place = np.unique((time_ns + IST_OFFSET_NS) // DAY_NS, return_inverse=True)
         member = np.zeros((len(universe), len(days)), dtype=np.bool_)
         for period in self.periods:
             index = universe.index_of_symbol.get(period.symbol)
@@ -140,10 +138,10 @@ def read_membership(path: str | Path, *, universe: Universe | None = None) -> Me
 def _dates(table: FileTable, name: str) -> list[dt.date | str | None]:
     """A date for each row; None where the file has nothing, ``unreadable`` where it has no date."""
     time_ns, readable = table.times(name)
-    since_epoch_ns = time_ns + _IST_OFFSET_NS
+    since_epoch_ns = time_ns + IST_OFFSET_NS
     there = table.present(name)
     return [
-        (_EPOCH + dt.timedelta(days=int(ns // _DAY_NS)) if ok and ns % _DAY_NS == 0 else "unreadable") if has else None
+        (_EPOCH + dt.timedelta(days=int(ns // DAY_NS)) if ok and ns % DAY_NS == 0 else "unreadable") if has else None
         for ns, ok, has in zip(since_epoch_ns.tolist(), readable.tolist(), there.tolist(), strict=True)
     ]
 

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from feature_store.checks import CheckResult
 from feature_store.clocks import BarClock
-from feature_store.market import IST, SECOND_NS, Bars, Session, Ticks, Universe, ist_text
+from feature_store.market import DAY_NS, IST, IST_OFFSET_NS, SECOND_NS, Bars, Session, Ticks, Universe, ist_text
 
 _EXAMPLES = 5
-_IST_OFFSET_NS = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution: 1 / the 75 % quantile
 
 
@@ -366,7 +364,7 @@ def _width(bars: Bars) -> int:
 
 
 def _days(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    days: NDArray[np.int64] = (time_ns + _IST_OFFSET_NS) // _DAY_NS
+    days: NDArray[np.int64] = (time_ns + IST_OFFSET_NS) // DAY_NS
     return days
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import datetime as dt
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,14 +26,12 @@ from numpy.typing import NDArray
 
 from feature_store.calendar import UnverifiedDate, nse_session
 from feature_store.clocks import BarClock
-from feature_store.market import MINUTE_NS, Session, Universe
+from feature_store.market import DAY_NS, IST_OFFSET_NS, MINUTE_NS, Session, Universe
 from feature_store.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from feature_store.dialects import ColumnMapping, MarketFile
 
-IST_OFFSET_NS: Final = 19_800_000_000_000
-_DAY_NS = 86_400_000_000_000
 _EPOCH = dt.date(1970, 1, 1)
 _SMALLEST_PRICE = 0.00005  # rupees; features count in 0.0001, so less is nothing there, and would be divided by
 _LARGEST_TURNOVER_INR = 1e13  # of a row; far beyond a day of the whole exchange, and sums of 20 such are still exact
@@ -53,7 +51,7 @@ class Screen:
         n = len(self.time_ns)
         self._reason = np.zeros(n, dtype=np.int8)
         self._wanted = np.ones(n, dtype=np.bool_)
-        self._day = (self.time_ns + IST_OFFSET_NS) // _DAY_NS
+        self._day = (self.time_ns + IST_OFFSET_NS) // DAY_NS
         if sessions is not None:
             dates = [s.date if isinstance(s, Session) else s for s in sessions]
             days = np.array([(date - _EPOCH).days for date in dates], dtype=np.int64)
@@ -112,7 +110,7 @@ class Screen:
         else:
             clock = BarClock("time", 0)
         if clock.kind == "session":
-            since_midnight = (self.time_ns + IST_OFFSET_NS) % _DAY_NS
+            since_midnight = (self.time_ns + IST_OFFSET_NS) % DAY_NS
             stamped = np.isin(since_midnight, _DAILY_STAMPS)
             at = self._close_ns if layout.stamp == "end" else self._open_ns
             self.reject(~stamped & (self.time_ns != at), "off_grid")
@@ -129,7 +127,7 @@ class Screen:
     def _is_daily(self) -> bool:
         """Whether most rows are stamped at one of the midnights that daily exports use."""
         rows = self.kept()
-        stamped = np.isin((self.time_ns[rows] + IST_OFFSET_NS) % _DAY_NS, _DAILY_STAMPS)
+        stamped = np.isin((self.time_ns[rows] + IST_OFFSET_NS) % DAY_NS, _DAILY_STAMPS)
         return bool(2 * np.count_nonzero(stamped) > len(rows))
 
     def intervals(self, clock: BarClock, layout: ColumnMapping) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

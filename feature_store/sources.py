@@ -25,16 +25,15 @@ from feature_store.calendar import nse_session
 from feature_store.clocks import BarClock
 from feature_store.dialects import ColumnMapping, read_market_file
 from feature_store.files import FileTable, Progress
-from feature_store.market import Bars, MarketDataError, MissingColumn, Session, Ticks, Universe
+from feature_store.market import DAY_NS, IST_OFFSET_NS, Bars, MarketDataError, MissingColumn, Session, Ticks, Universe
 from feature_store.quarantine import Quarantine
-from feature_store.screening import IST_OFFSET_NS, Screen
+from feature_store.screening import Screen
 from feature_store.synthetic import SyntheticMarket, synthetic_market
 
 __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
            "SyntheticMarket", "TickFile", "TickSource", "by_session", "known_sessions", "read_bars", "read_ticks",
            "synthetic_market"]  # fmt: skip
 
-_DAY_NS = 86_400_000_000_000
 _TIME = ("timestamp", "datetime", "time", "date")
 _SYMBOL = ("symbol", "tradingsymbol")
 _BAR_COLUMNS = {
@@ -243,7 +242,7 @@ def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
     MarketDataError
         If there was no session on one of the dates.
     """
-    days = np.sort(pd.unique((_times(table) + IST_OFFSET_NS) // _DAY_NS))
+    days = np.sort(pd.unique((_times(table) + IST_OFFSET_NS) // DAY_NS))
     dates = [dt.date(1970, 1, 1) + dt.timedelta(days=int(day)) for day in days]
     sessions = [nse_session(date) for date in dates]
     for date, session in zip(dates, sessions, strict=True):
@@ -294,7 +293,7 @@ def _quotes(table: FileTable, screen: Screen) -> dict[str, NDArray[Any]]:
 
 
 def _volume_decreases(ticks: Ticks) -> int:
-    day = (ticks.event_time_ns + IST_OFFSET_NS) // _DAY_NS
+    day = (ticks.event_time_ns + IST_OFFSET_NS) // DAY_NS
     key = day * (int(ticks.instrument.max(initial=0)) + 1) + ticks.instrument
     highest = pd.Series(ticks.day_volume).groupby(key, sort=False).cummax().to_numpy()
     return int(np.count_nonzero(ticks.day_volume < highest))
