@@ -94,7 +94,9 @@ class Screen:
         self.reject(~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume), "not_a_number")
         self.reject(np.any(prices < _SMALLEST_PRICE, axis=0), "non_positive_price")
         self.reject(volume < 0, "negative_volume")
-        too_large = (volume >= 2.0**53) | (prices.max(axis=0) * volume > _LARGEST_TURNOVER_INR)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite, or a row that is rejected above anyway
+            turnover = prices.max(axis=0) * volume
+        too_large = (volume >= 2.0**53) | (turnover > _LARGEST_TURNOVER_INR)
         self.reject(too_large, "volume_too_large")
 
     def reject_outside_session(self) -> None:
