@@ -39,7 +39,7 @@ def _demo(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_behind(tmp_path: Path) -> None:
     home, summary_file = tmp_path / "demo", tmp_path / "summary.json"
-    done = _demo(home, "--sessions", "12", "--instruments", "8", "--summary", str(summary_file))
+    done = _demo(home, "--summary", str(summary_file))
     assert done.returncode == 0, done.stdout + done.stderr
     assert _left_behind(home) == []
     summary = json.loads(summary_file.read_text())
@@ -62,10 +62,22 @@ def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_be
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_person_overrules_the_gate_of_a_market_that_is_too_small(tmp_path: Path) -> None:
+    home, summary_file = tmp_path / "demo", tmp_path / "summary.json"
+    market = ("--sessions", "12", "--instruments", "8", "--override-gate", "the test's reason")
+    done = _demo(home, *market, "--summary", str(summary_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _left_behind(home) == []
+    summary = json.loads(summary_file.read_text())
+    assert summary["model"]["gate_passed"] is False
+    assert summary["promotion"]["override"] == "the test's reason"
+    assert summary["totals"]["fills"] >= 2
+
+
 @pytest.mark.skipif(
     "ALPHA_PANDA_TEST_DATA" not in os.environ, reason="ALPHA_PANDA_TEST_DATA does not name the directory of real files"
 )
-def test_the_demo_trades_real_files_when_a_person_overrules_the_gate(tmp_path: Path) -> None:
+def test_the_demo_trades_real_files(tmp_path: Path) -> None:
     home, summary_file = tmp_path / "demo", tmp_path / "summary.json"
     data = Path(os.environ["ALPHA_PANDA_TEST_DATA"])
     files = (
@@ -79,9 +91,10 @@ def test_the_demo_trades_real_files_when_a_person_overrules_the_gate(tmp_path: P
     assert _left_behind(home) == []
     summary = json.loads(summary_file.read_text())
     assert "SYNTHETIC" not in summary["market"]
-    assert summary["model"]["gate_passed"] is False
-    assert summary["promotion"]["override"] == "the test's reason"
+    # the gate passes narrowly, and a machine with other arithmetic may see it say no
+    passed = summary["model"]["gate_passed"]
+    assert summary["promotion"]["override"] == (None if passed else "the test's reason")
     totals = summary["totals"]
-    assert (totals["ticks"], totals["bars"]) == (930_887, 22_387)
+    assert (totals["ticks"], totals["bars"]) == (930_887, 22_419)
     assert totals["fills"] >= 2
     assert totals["signals"] == totals["orders"] + totals["signals_rejected"]
