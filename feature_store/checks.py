@@ -461,12 +461,19 @@ def _random_ends(rng: np.random.Generator, n: int, most: int) -> Iterator[int]:
         yield end
 
 
-def features_pass_audit(bars: Bars, schema: FeatureSchema, universe: Universe, *, cuts: int = 3) -> CheckResult:
+def features_pass_audit(
+    bars: Bars,
+    schema: FeatureSchema,
+    universe: Universe,
+    *,
+    actions: CorporateActions | None = None,
+    cuts: int = 3,
+) -> CheckResult:
     """Run `audit` on stored bars, as a check: history equals live, and no feature knows the future.
 
     A feature of the index or the depth may be NaN throughout where the source has none; the details name it.
     """
-    report = audit(schema, bars, universe, cuts=cuts)
+    report = audit(schema, bars, universe, actions=actions, cuts=cuts)
     first = str(report.differences[0]) if report.differences else ""
     needed = {spec.name for spec in schema.features if spec.nan_policy == "never"}
     idle = [guard for guard, n in report.compared.items() if n == 0] + sorted(needed & set(report.never_seen))

@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -398,11 +398,3 @@ def embedded_valkey(directory: Path) -> Iterator[str]:
     spec = valkey_spec(directory)
     with running(spec):
         yield spec.endpoint
-
-
-@contextmanager
-def embedded_stack(directory: Path) -> Iterator[tuple[str, str]]:
-    """Run Kafka and Valkey together; gives (bootstrap servers, Redis URL)."""
-    with ExitStack() as stack:
-        url = stack.enter_context(embedded_valkey(directory / "valkey"))
-        yield stack.enter_context(embedded_kafka(directory / "kafka")), url

@@ -40,7 +40,7 @@ def features_pass_audit(
         universe = store.universe()
         some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
         newest = store.read_features(sessions[-1], schema, actions=stages.actions)
-    audited = checks.features_pass_audit(some, schema, universe)
+    audited = checks.features_pass_audit(some, schema, universe, actions=stages.actions)
     finite = checks.warm_rows_finite(newest.X, newest.warm, schema)
     if len(sessions) <= schema.history_sessions and not audited.details["first"] and finite.passed:
         # nothing is wrong, but a guard may have had nothing to compare, and nothing can be trained on yet

@@ -1,11 +1,13 @@
+import datetime as dt
 import doctest
 
 import numpy as np
 import pytest
 
 from feature_store import checks
+from feature_store.corporate_actions import CorporateAction, CorporateActions
 from feature_store.features import FeatureEngine, feature_schema, feature_table
-from feature_store.market import Bars
+from feature_store.market import IST, Bars
 from tests.feature_markets import INDEX, FeatureMarket, feature_market
 
 SCHEMA = feature_schema(None, 1)
@@ -73,3 +75,20 @@ def test_warm_rows_that_are_not_finite_fail_unless_their_policy_allows_it(market
 
 def test_the_examples_of_the_audit_are_true() -> None:
     assert doctest.testmod(checks) == (0, 6)
+
+
+def test_stored_features_are_audited_with_their_corporate_actions(
+    market: FeatureMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, symbol = FeatureEngine.step, market.universe.instruments[-1].symbol
+    ex_date = dt.datetime.fromtimestamp(int(market.bars.start_ns[-1]) / 1e9, IST).date()
+    actions = CorporateActions((CorporateAction(symbol, ex_date, "split", 0.5),))
+
+    def forgets_actions_one_by_one(engine: FeatureEngine, bars: Bars) -> tuple[np.ndarray, np.ndarray]:
+        rows, warm = step(engine, bars)
+        adjusts = len(engine._actions[1]) > 0
+        return (np.nextafter(rows, np.inf) if adjusts and len(bars) == 1 else rows), warm
+
+    monkeypatch.setattr(FeatureEngine, "step", forgets_actions_one_by_one)
+    assert checks.features_pass_audit(market.bars, SCHEMA, market.universe).passed
+    assert not checks.features_pass_audit(market.bars, SCHEMA, market.universe, actions=actions).passed
