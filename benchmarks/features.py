@@ -21,18 +21,18 @@ import polars as pl
 import talib
 
 from benchmarks.measuring import Figure, at_least, at_most, report, seconds
-from feature_store.bars import BarBuilder, bars_of_session
-from feature_store.calendar import nse_sessions
-from feature_store.clocks import BarClock
-from feature_store.feature_files import computed
-from feature_store.features import FEATURES, FeatureEngine, feature_schema
-from feature_store.joins import point_in_time_join
-from feature_store.labels import ForwardReturn
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
-from feature_store.offline import OfflineStore
-from feature_store.online import OnlineStore
-from feature_store.online_blocks import Block
-from feature_store.synthetic import synthetic_market
+from feature_store.bars.builder import BarBuilder, bars_of_session
+from feature_store.features.engine import FEATURES, FeatureEngine, feature_schema
+from feature_store.labels.forward_return import ForwardReturn
+from feature_store.market.calendar import nse_sessions
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.offline.feature_rows import computed
+from feature_store.offline.point_in_time import point_in_time_join
+from feature_store.offline.store import OfflineStore
+from feature_store.online.blocks import Block
+from feature_store.online.store import OnlineStore
+from feature_store.sources.synthetic import synthetic_market
 from live_services.embedded import embedded_valkey
 
 INSTRUMENTS = 3000

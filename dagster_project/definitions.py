@@ -9,17 +9,18 @@ import datetime as dt
 
 import dagster as dg
 
-from dagster_project.assets import feature_checks, market_checks
 from dagster_project.assets import market_data as market_assets
 from dagster_project.assets import models as model_assets
-from dagster_project.candidate import CandidateStore
-from dagster_project.frames import TrainingFrameStore
-from dagster_project.live import LIVE_MODEL, live_model_observations
-from dagster_project.live_skew import CHECKS as LIVE_CHECKS
-from dagster_project.live_skew import verify_live, verify_live_after_close
-from dagster_project.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
+from dagster_project.candidates import CandidateStore
+from dagster_project.checks import features as feature_checks
+from dagster_project.checks import market as market_checks
+from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
+from dagster_project.checks.live_skew import verify_live, verify_live_after_close
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
-from feature_store.market import IST
+from dagster_project.sensors.live import LIVE_MODEL, live_model_observations
+from dagster_project.sensors.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
+from dagster_project.training_frames import TrainingFrameStore
+from feature_store.market.types import IST
 from live_services.settings import Settings, load_settings
 
 TRAIN = (

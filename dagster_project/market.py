@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from feature_store.clocks import BarClock
-from feature_store.market import MINUTE_NS, TICK_BARS, VENDOR_BARS, Bars, MarketDataError, Session, Ticks, Universe
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import (
+    MINUTE_NS,
+    TICK_BARS,
+    VENDOR_BARS,
+    Bars,
+    MarketDataError,
+    Session,
+    Ticks,
+    Universe,
+)
 from live_services.settings import MarketSettings
 
 if TYPE_CHECKING:
-    from feature_store.offline import Kind, OfflineStore
-    from feature_store.quarantine import Quarantine
+    from feature_store.offline.store import Kind, OfflineStore
+    from feature_store.sources.quarantine import Quarantine
 
 _FILES_FIRST_YEAR: Final = 2015
 _FEW_SESSIONS: Final = 12
@@ -80,7 +89,7 @@ def bring_in(market: MarketSettings, dates: Collection[dt.date] | None = None, h
 
 
 def _generated(market: MarketSettings) -> Arrival:
-    from feature_store.synthetic import synthetic_market
+    from feature_store.sources.synthetic import synthetic_market
 
     made = synthetic_market(**market.synthetic.model_dump())
     bars = {session: (made.universe, table) for session, table in zip(made.sessions, made.bars, strict=True)}
@@ -89,7 +98,7 @@ def _generated(market: MarketSettings) -> Arrival:
 
 
 def _from_files(market: MarketSettings, dates: Sequence[dt.date] | None, held: Universe | None) -> Arrival:
-    from feature_store.sources import by_session, read_bars, read_ticks
+    from feature_store.sources.reading import by_session, read_bars, read_ticks
 
     if market.bars_file is None and market.ticks_file is None:
         raise MarketDataError(
@@ -129,7 +138,7 @@ def _joined(held: Universe | None, universe: Universe) -> Universe:
 
 def source_store(store: OfflineStore) -> OfflineStore:
     """Give the part of the store that keeps bars on their source's clock."""
-    from feature_store.offline import OfflineStore
+    from feature_store.offline.store import OfflineStore
 
     return OfflineStore(store.root / "source")
 
@@ -163,7 +172,7 @@ def forget(arrival: Arrival, store: OfflineStore, dates: Collection[dt.date] | N
 
     A corrected source may have lost a session, or one's ticks. What came from elsewhere stays.
     """
-    from feature_store.label_files import drop_labels
+    from feature_store.offline.label_rows import drop_labels
 
     for where, kind, there in _kinds(arrival, store):
         others = () if dates is None else (date for date in where.dates(kind) if date not in dates)
@@ -188,7 +197,7 @@ def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bar
     MarketDataError
         If the source's bars do not add up to the desk's.
     """
-    from feature_store.bars import bars_of_session
+    from feature_store.bars.builder import bars_of_session
 
     if session in source_store(store).sessions():
         return vendor_bars(store, session, bar_minutes)
@@ -197,7 +206,7 @@ def session_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bar
 
 def vendor_bars(store: OfflineStore, session: Session, bar_minutes: int) -> Bars:
     """Bars of a session that came in as bars, on the desk's clock; raises as `session_bars`."""
-    from feature_store.bars import aggregate_bars
+    from feature_store.bars.builder import aggregate_bars
 
     universe, source, clock = store.universe(), source_store(store), BarClock.minutes(bar_minutes)
     shorter = _reindexed(source.read_bars([session]), source.universe(), universe)
@@ -303,7 +312,7 @@ def generated_dates(market: MarketSettings) -> tuple[dt.date, ...]:
     UnverifiedDate
         If the exchange's calendar does not reach that far.
     """
-    from feature_store.synthetic import synthetic_sessions
+    from feature_store.sources.synthetic import synthetic_sessions
 
     first = dt.date.fromisoformat(market.synthetic.first_session)
     return tuple(session.date for session in synthetic_sessions(first, market.synthetic.sessions + 1))

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagster_project.plots import column_plot, line_plot, markdown_table
-from feature_store.market import Bars, Ticks, Universe, ist_text
+from feature_store.market.types import Bars, Ticks, Universe, ist_text
 
 if TYPE_CHECKING:
-    from feature_store.quarantine import Quarantine
+    from feature_store.sources.quarantine import Quarantine
 
 _ROWS: Final = 5  # so that the table stays below 1,000 characters and is shown inline
 _SAMPLED: Final = 4096  # rows of a session are enough for quantiles at a glance

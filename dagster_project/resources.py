@@ -16,7 +16,7 @@ from dagster_project.failures import told_to_people
 from live_services.settings import KafkaSettings
 
 if TYPE_CHECKING:
-    from feature_store.offline import OfflineStore
+    from feature_store.offline.store import OfflineStore
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
@@ -30,7 +30,7 @@ class OfflineStoreResource:
 
     def store(self) -> OfflineStore:
         """Open the store."""
-        from feature_store.offline import OfflineStore
+        from feature_store.offline.store import OfflineStore
 
         return OfflineStore(Path(self.root))
 

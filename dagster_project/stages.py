@@ -16,16 +16,16 @@ import numpy as np
 
 from dagster_project.market import Arrival, bar_source_of, keep_session, session_bars, source_store
 from dagster_project.previews import bars_preview, feature_quantiles, label_quantiles, ticks_preview
-from feature_store.clocks import BarClock
-from feature_store.market import MarketDataError, Session, ist_text
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MarketDataError, Session, ist_text
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
-    from feature_store.corporate_actions import CorporateActions
-    from feature_store.features import FeatureSchema
-    from feature_store.labels import ForwardReturn
-    from feature_store.membership import Membership
-    from feature_store.offline import OfflineStore
+    from feature_store.features.engine import FeatureSchema
+    from feature_store.labels.forward_return import ForwardReturn
+    from feature_store.market.corporate_actions import CorporateActions
+    from feature_store.market.membership import Membership
+    from feature_store.offline.store import OfflineStore
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Stages:
     @cached_property
     def label(self) -> ForwardReturn:
         """The label that is stored and trained on."""
-        from feature_store.labels import ForwardReturn
+        from feature_store.labels.forward_return import ForwardReturn
 
         return ForwardReturn(horizon_bars(self.settings))
 
@@ -122,7 +122,7 @@ class Stages:
 
     def features(self, sessions: Sequence[Session]) -> Iterator[StagedDay]:
         """Compute the feature rows of sessions that have bars, each as a warm start would see them."""
-        from feature_store.feature_files import computed
+        from feature_store.offline.feature_rows import computed
 
         if not sessions:
             return  # the store may be empty
@@ -145,7 +145,7 @@ class Stages:
 
     def labels(self, sessions: Sequence[Session]) -> Iterator[StagedDay]:
         """Label the bars of sessions."""
-        from feature_store.label_files import compute_labels, write_labels
+        from feature_store.offline.label_rows import compute_labels, write_labels
 
         for session in sessions:
             rows = compute_labels(self.store, session, self.label)
@@ -198,7 +198,7 @@ def corporate_actions_of(settings: Settings) -> CorporateActions:
     MarketDataError
         If the file cannot be used.
     """
-    from feature_store.corporate_actions import CorporateActions, read_corporate_actions
+    from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
 
     path = settings.market.corporate_actions
     return CorporateActions.none() if path is None else read_corporate_actions(path)
@@ -212,7 +212,7 @@ def membership_of(settings: Settings) -> Membership | None:
     MarketDataError
         If the file cannot be used.
     """
-    from feature_store.membership import read_membership
+    from feature_store.market.membership import read_membership
 
     path = settings.market.membership
     return None if path is None else read_membership(path)

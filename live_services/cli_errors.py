@@ -60,7 +60,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     import sqlalchemy.exc
     from aiokafka.errors import KafkaError
 
-    from feature_store.market import MarketDataError
+    from feature_store.market.types import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.embedded import EmbeddedServerError
     from live_services.explain import ExplainError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.table import Table
 
-from feature_store.market import ist_text
+from feature_store.market.types import ist_text
 from live_services.cli_errors import ClearGroup, CommandFailed, out
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
 from live_services.settings import Settings

@@ -25,7 +25,7 @@ from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
 if TYPE_CHECKING:
-    from feature_store.market import Session, Universe
+    from feature_store.market.types import Session, Universe
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.domain.chain import Stamp
     from live_services.domain.events import Event
@@ -149,7 +149,7 @@ async def _service(
 
 
 def _universe(settings: Settings) -> Universe:
-    from feature_store.offline import OfflineStore
+    from feature_store.offline.store import OfflineStore
 
     return OfflineStore(settings.store_root).universe()
 

@@ -31,7 +31,7 @@ from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.market import Session
+    from feature_store.market.types import Session
     from models_registry.registry import Registry, VersionInfo
 
 MARKER: Final = ".alpha-panda-demo"
@@ -230,7 +230,7 @@ def _run(demo: Demo, started: Callable[[], None]) -> None:
 @contextmanager
 def _compiling() -> Iterator[None]:
     """Compile the feature kernels beside the set-up, so that nobody waits for them later."""
-    code = "from feature_store.features import compile_kernels; compile_kernels()"
+    code = "from feature_store.features.engine import compile_kernels; compile_kernels()"
     from live_services.research_servers import python_environment
 
     process = subprocess.Popen(
@@ -371,8 +371,8 @@ def _override(demo: Demo, settings: Settings, registry: Registry, version: Versi
 
 
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
-    from feature_store.clocks import BarClock
-    from feature_store.offline import OfflineStore
+    from feature_store.market.clocks import BarClock
+    from feature_store.offline.store import OfflineStore
     from live_services.composition import explain_order, replay_session
     from live_services.explain import render
     from live_services.replay_view import Tally, table, watch

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 from rich.tree import Tree
 
-from feature_store.market import ist_text
+from feature_store.market.types import ist_text
 from live_services.domain.events import (
     Event,
     OrderCancelled,

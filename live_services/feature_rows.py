@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from feature_store.market import MINUTE_NS, Universe, UnknownInstrument, UnreadableFile, ist_text
-from feature_store.online import OnlineStore, OnlineStoreError
+from feature_store.market.types import MINUTE_NS, Universe, UnknownInstrument, UnreadableFile, ist_text
+from feature_store.online.store import OnlineStore, OnlineStoreError
 from live_services.cli_errors import CommandFailed, did_you_mean
 from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.topics import Broker, broker_topics
@@ -76,7 +76,7 @@ async def newest_row(settings: Settings, broker: Broker, symbol: str) -> Feature
 
 
 def _universe_with(settings: Settings, symbol: str) -> Universe:
-    from feature_store.offline import OfflineStore
+    from feature_store.offline.store import OfflineStore
 
     universe = OfflineStore(settings.store_root).universe()
     if symbol not in universe.index_of_symbol:
@@ -134,9 +134,9 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
 
 
 def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | None:
-    from feature_store.corporate_actions import CorporateActions, read_corporate_actions
-    from feature_store.feature_files import OtherClock, StaleFeatures
-    from feature_store.offline import OfflineStore
+    from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
+    from feature_store.offline.feature_rows import OtherClock, StaleFeatures
+    from feature_store.offline.store import OfflineStore
 
     store = OfflineStore(settings.store_root)
     schema = training_schema(settings)

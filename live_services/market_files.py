@@ -13,8 +13,8 @@ from live_services.cli_errors import CommandFailed
 from live_services.progress import FileProgress, no_file_progress
 
 if TYPE_CHECKING:
-    from feature_store.market import Session, Universe
-    from feature_store.sources import Quarantine, SourceBars, SourceTicks
+    from feature_store.market.types import Session, Universe
+    from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
     from live_services.stack import Tell
 
 TRAINING_SESSIONS: Final = 5
@@ -50,11 +50,11 @@ def look_at(
     ------
     CommandFailed
         Too few usable rows, sessions or bars a session; the message names the file and what to do.
-    feature_store.market.MarketDataError
+    feature_store.market.types.MarketDataError
         A file cannot be read at all.
     """
-    from feature_store.market import MINUTE_NS
-    from feature_store.sources import known_sessions, read_bars, read_ticks
+    from feature_store.market.types import MINUTE_NS
+    from feature_store.sources.reading import known_sessions, read_bars, read_ticks
 
     with progress(bars) as reading:
         of_bars = read_bars(bars, progress=reading)
@@ -127,7 +127,7 @@ def _require_sessions(path: Path, before: list[Session], replayed: Session, whic
 
 def _warm_sessions(dates: Sequence[dt.date], minutes: int) -> int:
     """Count the sessions on which features can be warm: windows are full, and averages have passed two anchors."""
-    from feature_store.features import MOMENTUM_FEATURES, anchor_days, feature_schema
+    from feature_store.features.engine import MOMENTUM_FEATURES, anchor_days, feature_schema
 
     schema = feature_schema(MOMENTUM_FEATURES, minutes)
     days = anchor_days(schema.clock)

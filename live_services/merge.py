@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from feature_store.market import SECOND_NS, Bars, Session, Ticks
+from feature_store.market.types import SECOND_NS, Bars, Session, Ticks
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.service import BarSlice, EventRecord, Position, Record, TickSlice

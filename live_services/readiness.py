@@ -19,7 +19,7 @@ Question = Callable[[Settings], bool]
 
 def has_market(settings: Settings) -> bool:
     """Whether the offline store knows instruments and sessions, without which no service can start."""
-    from feature_store.offline import OfflineStore
+    from feature_store.offline.store import OfflineStore
 
     return settings.store_root.exists() and bool(OfflineStore(settings.store_root).sessions())
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from feature_store.bars import BarBuilder
-from feature_store.clocks import BarClock
-from feature_store.market import SECOND_NS, Session, Ticks, Universe, ist_text
+from feature_store.bars.builder import BarBuilder
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
 from live_services.domain.frames import FRAME_TOPICS, decode_frame

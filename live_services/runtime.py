@@ -27,7 +27,7 @@ from aiokafka import (
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
 
-from feature_store.market import Universe
+from feature_store.market.types import Universe
 from live_services.adapters.assignor import OneMemberAssignor
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,

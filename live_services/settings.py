@@ -118,7 +118,7 @@ class SyntheticSettings(_Section):
     overnight_gap_bps: float = Field(default=0.0, ge=0, le=2000)
     opening_auction: bool = False
     halts: int = Field(default=0, ge=0)
-    """Instruments halted in each session; see `feature_store.synthetic` for all of these."""
+    """Instruments halted in each session; see `feature_store.sources.synthetic` for all of these."""
     outages: int = Field(default=0, ge=0, le=5)
 
 
@@ -158,7 +158,7 @@ class StrategySettings(_Section):
     exit_minutes_before_close: int = Field(default=10, ge=1)
     features: tuple[Annotated[str, Field(pattern=_FEATURE_NAME)], ...] = ()
     """Names of the features its models are trained on, in order (``trend_slope@5m`` is one on five-minute bars); empty:
-    ``feature_store.features.MOMENTUM_FEATURES``, every feature that is finite on any source."""
+    ``feature_store.features.engine.MOMENTUM_FEATURES``, every feature that is finite on any source."""
 
     @field_validator("model")
     @classmethod

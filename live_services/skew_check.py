@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_store.clocks import BarClock
-from feature_store.market import Bars, Session, Ticks, Universe
-from feature_store.offline import OfflineStore
-from feature_store.online import OnlineStore, OnlineStoreError, declared
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import Bars, Session, Ticks, Universe
+from feature_store.offline.store import OfflineStore
+from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.cli_errors import CommandFailed
 from live_services.domain.events import SignalGenerated, StrategyHistoryUsed, event_or_none
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame
@@ -47,7 +47,7 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
         If no Kafka is known or the market topic holds no session.
     aiokafka.errors.KafkaError
         If Kafka does not answer.
-    feature_store.market.MarketDataError
+    feature_store.market.types.MarketDataError
         If the offline store does not have what the features stood on.
     """
     from live_services.adapters.kafka import read_topic

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from feature_store.market import ist_text
+from feature_store.market.types import ist_text
 from live_services.domain import keys
 from live_services.domain.topics import BROKERS
 from live_services.readiness import missing

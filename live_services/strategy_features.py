@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from live_services.settings import Settings, StrategySettings
 
 if TYPE_CHECKING:
-    from feature_store.features import FeatureSchema
+    from feature_store.features.engine import FeatureSchema
 
 
 class WrongFeatures(Exception):
@@ -27,7 +27,7 @@ def strategy_schema(settings: Settings, strategy: StrategySettings) -> FeatureSc
     WrongFeatures
         If a name of ``strategies.features`` has no declaration, or its clock does not fit.
     """
-    from feature_store.features import MOMENTUM_FEATURES, UnknownFeature, feature_schema
+    from feature_store.features.engine import MOMENTUM_FEATURES, UnknownFeature, feature_schema
 
     try:
         return feature_schema(strategy.features or MOMENTUM_FEATURES, settings.market.bar_minutes)

@@ -21,7 +21,7 @@ from typing import Final, Generic, NamedTuple
 
 import structlog
 
-from feature_store.market import Session, Universe
+from feature_store.market.types import Session, Universe
 from live_services.domain.clock import session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame

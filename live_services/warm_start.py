@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 import structlog
 
-from feature_store.bars import aggregate_bars
-from feature_store.calendar import UnverifiedDate, nse_sessions
-from feature_store.clocks import BarClock
-from feature_store.corporate_actions import CorporateActions, read_corporate_actions
-from feature_store.features import feature_schema
-from feature_store.market import Bars, Session, Universe, UnreadableFile
-from feature_store.offline import OfflineStore
+from feature_store.bars.builder import aggregate_bars
+from feature_store.features.engine import feature_schema
+from feature_store.market.calendar import UnverifiedDate, nse_sessions
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
+from feature_store.market.types import Bars, Session, Universe, UnreadableFile
+from feature_store.offline.store import OfflineStore
 from live_services.domain.history import SessionHistory, no_bars
 from live_services.settings import Settings
 from live_services.strategy_features import strategy_schema
@@ -37,7 +37,7 @@ class StoredHistory:
 
     Raises
     ------
-    feature_store.market.MarketDataError
+    feature_store.market.types.MarketDataError
         If the file of corporate actions cannot be used.
     """
 
@@ -64,7 +64,7 @@ class StoredHistory:
 
         Raises
         ------
-        feature_store.market.UnreadableFile
+        feature_store.market.types.UnreadableFile
             If a session that the log names is not in the store any more, or a file is damaged.
         """
         stored = {one.date.isoformat(): one for one in self._store.sessions("bars")}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market import IST
+from feature_store.market.types import IST
 from models_registry.refs import GateResult, Sidecar, bars_in_words
 
 if TYPE_CHECKING:

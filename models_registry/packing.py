@@ -40,7 +40,7 @@ from models_registry.refusals import (
 )
 
 if TYPE_CHECKING:
-    from feature_store.training_frames import TrainingFrame
+    from feature_store.offline.training_frames import TrainingFrame
     from models_registry.training import TrainedModel
 
 __all__ = [

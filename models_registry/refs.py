@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_store.market import TICK_BARS, VENDOR_BARS
+from feature_store.market.types import TICK_BARS, VENDOR_BARS
 
 Alias = Literal["challenger", "champion", "live"]
 """The three rungs: shadow, paper, real money."""

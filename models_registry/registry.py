@@ -204,12 +204,12 @@ class Registry:
         RegistryUnavailable
             If the server does not answer.
         """
-        from models_registry import mlflow_writer
+        from models_registry import publishing
 
         verify_digests(packed.files, sidecar.artifact_sha256)
         self._get("/registered-models/search", max_results=1)  # fails in seconds where MLflow's client retries minutes
         sidecar_json = sidecar.model_dump_json(indent=2).encode()
-        return mlflow_writer.write(
+        return publishing.write(
             self,
             dict(packed.files) | {SIDECAR_FILE: sidecar_json},
             sidecar,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.refs import FeatureDistribution, FoldResult
-from models_registry.validation import (
+from models_registry.validation.splitters import (
     EMBARGO_NS,
     Fold,
     auc,
@@ -26,7 +26,7 @@ from models_registry.validation import (
 )
 
 if TYPE_CHECKING:
-    from feature_store.training_frames import TrainingFrame
+    from feature_store.offline.training_frames import TrainingFrame
 
 Algorithm = Literal["hist_gradient_boosting", "logistic_regression"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feature_store.clocks import BarClock
-from feature_store.corporate_actions import CorporateAction, CorporateActions
-from feature_store.market import Bars, Session, Universe
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateAction, CorporateActions
+from feature_store.market.types import Bars, Session, Universe
 
 INDEX = "SYN INDEX"
 SPLIT = 0.2

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features import feature_schema
-from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
+from feature_store.features.engine import feature_schema
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.events import (
     BarValues,
     OrderFilled,

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.definitions import definitions
-from feature_store.market import IST
-from feature_store.synthetic import synthetic_market
+from feature_store.market.types import IST
+from feature_store.sources.synthetic import synthetic_market
 from live_services.settings import load_settings
 
 DAILY = ("market_day", "bars", "features", "labels")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features import FeatureSchema, FeatureSpec
-from feature_store.market import MINUTE_NS, Session
-from feature_store.training_frames import TrainingFrame
-from models_registry.gates import SkillLimits, skill_gate
+from feature_store.features.engine import FeatureSchema, FeatureSpec
+from feature_store.market.types import MINUTE_NS, Session
+from feature_store.offline.training_frames import TrainingFrame
+from models_registry.gates.skill import SkillLimits, skill_gate
 from models_registry.packing import Packed, build_sidecar, pack, parity
 from models_registry.refs import GateCheck, GateResult, Sidecar
 from models_registry.training import TrainedModel, train

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.market import SECOND_NS, Instrument, Session, Ticks, Universe
+from feature_store.market.types import SECOND_NS, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.telemetry import NoTelemetry, configure_logging
 from live_services.domain.events import (

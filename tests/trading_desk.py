@@ -23,11 +23,11 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.features import MOMENTUM_FEATURES, feature_schema
-from feature_store.labels import ForwardReturn
-from feature_store.market import Session, Ticks
-from feature_store.offline import OfflineStore
-from feature_store.synthetic import synthetic_market
+from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+from feature_store.labels.forward_return import ForwardReturn
+from feature_store.market.types import Session, Ticks
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord, connection, read_topic
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, Watermark, decode_event
@@ -38,7 +38,7 @@ from live_services.services.market_feed import Replay, last_watermarks, load_rep
 from live_services.settings import Settings, load_settings
 from live_services.stack import Stack, create_topics, environment
 from live_services.supervision import SERVICES
-from models_registry.gates import SkillLimits, skill_gate
+from models_registry.gates.skill import SkillLimits, skill_gate
 from models_registry.ledger import PromotionLedger
 from models_registry.packing import build_sidecar, pack, parity
 from models_registry.promotion import PromotionRecord, promote

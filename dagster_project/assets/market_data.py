@@ -26,11 +26,11 @@ from dagster_project.plots import session_plot, small_multiples
 from dagster_project.previews import feature_quantiles, label_quantiles, quarantine_preview
 from dagster_project.resources import OfflineStoreResource
 from dagster_project.stages import StagedDay, Stages, membership_of
-from feature_store.market import IST, MarketDataError
+from feature_store.market.types import IST, MarketDataError
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
-    from feature_store.market import Session
+    from feature_store.market.types import Session
 
 GROUP: Final = "market"
 MARKET_DAY, BARS, FEATURES, LABELS = (dg.AssetKey(name) for name in ("market_day", "bars", "features", "labels"))

@@ -8,18 +8,18 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_project.assets.market_data import training_set
-from dagster_project.candidate import Candidate
+from dagster_project.candidates import Candidate
 from dagster_project.failures import told_to_people
 from dagster_project.market import replayed_session, traded_bar_source
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
 from dagster_project.resources import MlflowResource, OfflineStoreResource
-from feature_store.market import MarketDataError, ist_text
+from feature_store.market.types import MarketDataError, ist_text
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
 from models_registry.refs import GateResult, ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.training_frames import TrainingFrame
+    from feature_store.offline.training_frames import TrainingFrame
     from models_registry.training import OutOfFold
 
 GROUP: Final = "models"
@@ -56,7 +56,7 @@ def momentum_model(
     """Train, measure and pack."""
     from models_registry.packing import pack, parity
     from models_registry.training import UntrainableFrame, train
-    from models_registry.validation import NotEnoughSessions
+    from models_registry.validation.splitters import NotEnoughSessions
 
     frame: TrainingFrame = training_set
     with told_to_people(UntrainableFrame, NotEnoughSessions):
@@ -176,7 +176,7 @@ def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in 
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
     """Judge the candidate against the champion, and register it whatever the verdict."""
     from models_registry.description import describe, failures, plots, warnings
-    from models_registry.gates import skill_gate
+    from models_registry.gates.skill import skill_gate
     from models_registry.packing import build_sidecar
 
     if training_set.digest != momentum_model.trained.data_digest:

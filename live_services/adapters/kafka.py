@@ -28,7 +28,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from feature_store.market import Session
+from feature_store.market.types import Session
 from live_services.domain.clock import watermark
 from live_services.domain.events import Event, topic_of
 from live_services.domain.frames import EncodedFrame

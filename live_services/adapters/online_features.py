@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 import structlog
 
-from feature_store.features import FeatureSchema
-from feature_store.online import WRITE_SCRIPT, write_arguments
-from feature_store.online_blocks import Block
+from feature_store.features.engine import FeatureSchema
+from feature_store.online.blocks import Block
+from feature_store.online.store import WRITE_SCRIPT, write_arguments
 from live_services.domain.topics import Broker
 from live_services.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from feature_store.market import SECOND_NS, Session
+from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.events import Watermark, event_id
 from live_services.domain.topics import Topic
 

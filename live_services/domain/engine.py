@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from feature_store.market import SECOND_NS, Bars, Session, Ticks, Universe
+from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.chain import Outcome, Stamp
 from live_services.domain.events import (
     Event,

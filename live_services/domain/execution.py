@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market import Bars, Session, Ticks, Universe
+from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.chain import Outcome, handed_on
 from live_services.domain.events import (
     Basis,

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_store.market import Bars, Session, Ticks, Universe
+from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 
 TICK_FRAME: Final = "market.ticks.frame"

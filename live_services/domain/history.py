@@ -14,8 +14,8 @@ from typing import cast
 
 import numpy as np
 
-from feature_store.corporate_actions import CorporateActions
-from feature_store.market import Bars, Session, Universe
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import Bars, Session, Universe
 from live_services.domain.partitions import part_of
 
 

@@ -1,12 +1,12 @@
 """Every Redis key of the platform; writers and readers take them from here only.
 
-Those of the online feature store, ``alpha-panda:{broker}:features:…``, are in `feature_store.online_blocks`: notebooks
+Those of the online feature store, ``alpha-panda:{broker}:features:…``, are in `feature_store.online.blocks`: notebooks
 read them without the live side.
 """
 
 from __future__ import annotations
 
-from feature_store.online_blocks import PREFIX
+from feature_store.online.blocks import PREFIX
 from live_services.domain.topics import Scope
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features import FeatureSchema
-from feature_store.market import Bars, Universe
-from feature_store.online_blocks import Block
+from feature_store.features.engine import FeatureSchema
+from feature_store.market.types import Bars, Universe
+from feature_store.online.blocks import Block
 
 
 class NewestRows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market import Bars, Ticks, Universe
+from feature_store.market.types import Bars, Ticks, Universe
 
 
 def owned(universe: Universe, partition: int, partitions: int) -> NDArray[np.bool_]:

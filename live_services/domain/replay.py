@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.clock import session_end_ns
 from live_services.domain.engine import event_times, within_session
 from live_services.domain.partitions import part_of

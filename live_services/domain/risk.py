@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from feature_store.market import Session, ist_text
+from feature_store.market.types import Session, ist_text
 from live_services.domain.chain import RiskVerdict, handed_on
 from live_services.domain.events import (
     Basis,

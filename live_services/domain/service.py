@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from feature_store.market import Bars, Session, Ticks
+from feature_store.market.types import Bars, Session, Ticks
 from live_services.domain.events import Event
 from live_services.domain.topics import Scope, Topic
 

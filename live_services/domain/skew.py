@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.bars import bars_of_session
-from feature_store.clocks import BarClock
-from feature_store.corporate_actions import CorporateActions
-from feature_store.features import FeatureSchema, UnknownFeature, feature_schema, feature_table
-from feature_store.market import Bars, Session, Ticks, Universe, ist_text
-from feature_store.online_blocks import Block
+from feature_store.bars.builder import bars_of_session
+from feature_store.features.engine import FeatureSchema, UnknownFeature, feature_schema, feature_table
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
+from feature_store.online.blocks import Block
 from live_services.domain.events import SignalGenerated, SkewDifference
 from live_services.domain.history import no_bars
 

@@ -17,11 +17,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.bars import BarBuilder
-from feature_store.clocks import BarClock
-from feature_store.features import FeatureEngine, FeatureSchema
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
-from feature_store.online_blocks import Block
+from feature_store.bars.builder import BarBuilder
+from feature_store.features.engine import FeatureEngine, FeatureSchema
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.online.blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
 from live_services.domain.history import HistoryUsed, SessionHistory, joined

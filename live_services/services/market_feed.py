@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from feature_store.market import Bars, Session, Ticks, Universe, ist_text
-from feature_store.offline import OfflineStore
+from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
+from feature_store.offline.store import OfflineStore
 from live_services.adapters.kafka import EventProducer, connection
 from live_services.domain.clock import session_end_ns
 from live_services.domain.engine import event_times

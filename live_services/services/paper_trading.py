@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from feature_store.market import Session, Universe
+from feature_store.market.types import Session, Universe
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, SignalValidated
 from live_services.domain.execution import PaperBroker

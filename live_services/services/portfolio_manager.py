@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError
 
-from feature_store.market import Session, Universe
+from feature_store.market.types import Session, Universe
 from live_services.domain import keys
 from live_services.domain.events import Event, OrderCancelled, OrderFilled, OrderRejected, PnlSnapshot
 from live_services.domain.portfolio import Portfolio

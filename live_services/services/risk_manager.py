@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from feature_store.market import Session
+from feature_store.market.types import Session
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, PnlSnapshot, SignalGenerated
 from live_services.domain.risk import RiskState, apply_snapshot, decide

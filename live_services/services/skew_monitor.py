@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from feature_store.clocks import BarClock
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe, ist_text
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe, ist_text
 from live_services.domain.events import Event, FeatureSkewMeasured, SignalGenerated, event_id
 from live_services.domain.history import HistoryUsed, SessionHistory, joined
 from live_services.domain.partitions import owned

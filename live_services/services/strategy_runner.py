@@ -9,9 +9,9 @@ from typing import Protocol
 
 import structlog
 
-from feature_store.features import FeatureSchema, compile_kernels
-from feature_store.market import Session, Universe, ist_text
-from feature_store.online_blocks import Block
+from feature_store.features.engine import FeatureSchema, compile_kernels
+from feature_store.market.types import Session, Universe, ist_text
+from feature_store.online.blocks import Block
 from live_services.domain.chain import Stamp
 from live_services.domain.events import (
     Event,

@@ -19,8 +19,8 @@ from typing import Final
 
 from dagster_project.market import bring_in, keep_session, replayed_session, training_sessions
 from dagster_project.stages import Stages
-from feature_store.market import ist_text
-from feature_store.offline import OfflineStore
+from feature_store.market.types import ist_text
+from feature_store.offline.store import OfflineStore
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import SignalGenerated
 from live_services.domain.strategy import LoadedModel

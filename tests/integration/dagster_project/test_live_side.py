@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import definitions, resources
-from dagster_project.live import live_model_observations
 from dagster_project.resources import PromotionAnnouncer
+from dagster_project.sensors.live import live_model_observations
 from live_services.adapters.kafka import EventProducer, create_topics, read_topic
 from live_services.domain.events import ModelLoaded, ModelRefused, decode_event
 from live_services.domain.topics import MODELS_PROMOTED

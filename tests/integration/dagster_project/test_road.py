@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import definitions, resources
-from dagster_project.promotion import SENSOR, promote_champion
+from dagster_project.sensors.promotion import SENSOR, promote_champion
 from live_services.settings import load_settings
 from models_registry.ledger import PromotionLedger
 from models_registry.refs import ModelRef

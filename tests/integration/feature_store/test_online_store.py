@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import redis
 
-from feature_store.features import FeatureSchema, feature_schema
-from feature_store.market import MINUTE_NS, SECOND_NS, Universe
-from feature_store.online import BLOCK_TTL_SECONDS, NoRows, OnlineStore
-from feature_store.online_blocks import Block, DamagedBlock, ForeignSchema, block_key, directory_key, newest_key
+from feature_store.features.engine import FeatureSchema, feature_schema
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Universe
+from feature_store.online.blocks import Block, DamagedBlock, ForeignSchema, block_key, directory_key, newest_key
+from feature_store.online.store import BLOCK_TTL_SECONDS, NoRows, OnlineStore
 from live_services.embedded import embedded_valkey
 
 pytestmark = pytest.mark.integration

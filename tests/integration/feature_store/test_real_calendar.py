@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.calendar import nse_sessions
+from feature_store.market.calendar import nse_sessions
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
 pytestmark = pytest.mark.skipif(

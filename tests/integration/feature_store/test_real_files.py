@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.clocks import BarClock
-from feature_store.corporate_actions import suspected_splits
-from feature_store.market import Bars, Universe
-from feature_store.sources import SourceBars, known_sessions, read_bars
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import suspected_splits
+from feature_store.market.types import Bars, Universe
+from feature_store.sources.reading import SourceBars, known_sessions, read_bars
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
 pytestmark = [

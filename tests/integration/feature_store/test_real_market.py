@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store import checks, quality
-from feature_store.bar_comparison import compare_bars, comparison_plot
-from feature_store.bars import BarBuilder, aggregate_bars, bars_of_session
-from feature_store.calendar import nse_sessions
-from feature_store.clocks import BarClock
-from feature_store.features import feature_schema, feature_table
-from feature_store.labels import ForwardReturn
-from feature_store.market import MINUTE_NS, SECOND_NS, Bars
-from feature_store.offline import OfflineStore
-from feature_store.sources import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
+from feature_store.bars.builder import BarBuilder, aggregate_bars, bars_of_session, quality
+from feature_store.bars.comparison import compare_bars, comparison_plot
+from feature_store.features import audit as checks
+from feature_store.features.engine import feature_schema, feature_table
+from feature_store.labels.forward_return import ForwardReturn
+from feature_store.market.calendar import nse_sessions
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.reading import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
 pytestmark = pytest.mark.skipif(

@@ -11,11 +11,11 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from feature_store.features import feature_schema
-from feature_store.market import MINUTE_NS, UnknownInstrument
-from feature_store.offline import OfflineStore
-from feature_store.online import OnlineStore
-from feature_store.online_blocks import Block
+from feature_store.features.engine import feature_schema
+from feature_store.market.types import MINUTE_NS, UnknownInstrument
+from feature_store.offline.store import OfflineStore
+from feature_store.online.blocks import Block
+from feature_store.online.store import OnlineStore
 from live_services import feature_rows
 from live_services.adapters.telemetry import LiveTelemetry, TaskHealth
 from live_services.cli_errors import CommandFailed

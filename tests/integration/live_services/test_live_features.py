@@ -18,13 +18,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from feature_store.bars import bars_of_session
-from feature_store.clocks import BarClock
-from feature_store.features import feature_table
-from feature_store.market import Bars, Instrument, Session, Universe
-from feature_store.offline import OfflineStore
-from feature_store.online import OnlineStore
-from feature_store.online_blocks import block_key, pack
+from feature_store.bars.builder import bars_of_session
+from feature_store.features.engine import feature_table
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import Bars, Instrument, Session, Universe
+from feature_store.offline.store import OfflineStore
+from feature_store.online.blocks import block_key, pack
+from feature_store.online.store import OnlineStore
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.adapters.telemetry import NoTelemetry, TaskHealth

@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.market import SECOND_NS
+from feature_store.market.types import SECOND_NS
 from live_services.adapters.kafka import (
     EventProducer,
     KafkaSetupError,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.bars import BarBuilder, aggregate_bars, bars_of_session
-from feature_store.clocks import BarClock
-from feature_store.market import MINUTE_NS, SECOND_NS, Bars, Session, Ticks
+from feature_store.bars.builder import BarBuilder, aggregate_bars, bars_of_session
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Ticks
 
 N = 3
 SESSION = Session.regular(dt.date(2026, 1, 5))

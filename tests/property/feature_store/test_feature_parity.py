@@ -1,4 +1,4 @@
-"""Every feature there is, through every guard of `feature_store.checks.audit`: a new feature is tested by existing."""
+"""Every feature there is, through every guard of `features.audit`: a new feature is tested by existing."""
 
 import datetime as dt
 from functools import cache
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.checks import AuditReport, audit
-from feature_store.features import FEATURES, FeatureEngine, FeatureSchema, feature_schema, feature_table
-from feature_store.market import Session
+from feature_store.features.audit import AuditReport, audit
+from feature_store.features.engine import FEATURES, FeatureEngine, FeatureSchema, feature_schema, feature_table
+from feature_store.market.types import Session
 from tests.feature_markets import FeatureMarket, feature_market, in_order, with_split
 
 NAMES = [spec.name for spec in FEATURES]

@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.joins import point_in_time_join
+from feature_store.offline.point_in_time import point_in_time_join
 
 T = 1_767_600_000_000_000_000
 KEYS = st.sampled_from("ABC")

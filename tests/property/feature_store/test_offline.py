@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_store import session_files
-from feature_store.market import MINUTE_NS, Bars, Session, Ticks, Universe
-from feature_store.offline import OfflineStore
+from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.offline import session_files
+from feature_store.offline.store import OfflineStore
 
 SESSION = Session.regular(dt.date(2026, 1, 5))
 UNIVERSE = Universe.from_symbols([f"S{k}" for k in range(8)])

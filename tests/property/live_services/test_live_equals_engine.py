@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import Bars, Session, Ticks
+from feature_store.market.types import Bars, Session, Ticks
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.chain import Stamp
 from live_services.domain.clock import watermark

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.market import SECOND_NS, Session, Ticks
+from feature_store.market.types import SECOND_NS, Session, Ticks
 from live_services.domain.frames import Frame
 from live_services.domain.service import EventRecord, Position, TickSlice
 from live_services.merge import FOREVER_NS, Merge, Source

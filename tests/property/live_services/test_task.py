@@ -8,7 +8,7 @@ from functools import cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import SECOND_NS, Session
+from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.frames import encode_tick_frame

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import Session, Ticks
+from feature_store.market.types import Session, Ticks
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalRejected, SignalValidated
 from live_services.domain.execution import PaperBroker
 from live_services.domain.portfolio import Holding, Portfolio

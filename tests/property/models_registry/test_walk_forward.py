@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.market import MINUTE_NS
-from models_registry.validation import DAY_NS, NotEnoughSessions, walk_forward
+from feature_store.market.types import MINUTE_NS
+from models_registry.validation.splitters import DAY_NS, NotEnoughSessions, walk_forward
 
 
 @settings(max_examples=60, deadline=None)

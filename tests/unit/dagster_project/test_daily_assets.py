@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from dagster_project.stages import Stages
-from feature_store.feature_files import computed
-from feature_store.features import FeatureEngine
-from feature_store.label_files import StaleLabels, read_labels
-from feature_store.offline import OfflineStore
+from feature_store.features.engine import FeatureEngine
+from feature_store.offline.feature_rows import computed
+from feature_store.offline.label_rows import StaleLabels, read_labels
+from feature_store.offline.store import OfflineStore
 from tests.market_frames import DAILY, Research, bars_frame, checks_of, date_of, days_of, generated
 
 FIRST, LAST = "2026-01-05", "2026-01-09"
@@ -56,7 +56,7 @@ def test_progress_is_in_the_runs_log(research):
 
 
 def test_a_file_is_read_once_however_many_days_are_wanted(research, monkeypatch):
-    from feature_store import sources
+    from feature_store.sources import reading as sources
 
     read, seen = sources.read_bars, []
     monkeypatch.setattr(sources, "read_bars", lambda *args, **kwargs: seen.append(args[1]) or read(*args, **kwargs))

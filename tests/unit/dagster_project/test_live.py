@@ -1,4 +1,4 @@
-from dagster_project.live import observe, unseen
+from dagster_project.sensors.live import observe, unseen
 from live_services.adapters.kafka import StoredRecord
 from live_services.domain.events import ModelLoaded, ModelRefused
 

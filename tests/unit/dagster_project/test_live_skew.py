@@ -3,7 +3,7 @@ import datetime as dt
 import dagster as dg
 import pytest
 
-from dagster_project.live_skew import live_features_equal_history, verify_live_after_close
+from dagster_project.checks.live_skew import live_features_equal_history, verify_live_after_close
 from live_services import skew_check
 from live_services.domain.events import SkewDifference
 from live_services.domain.skew import SkewReport

@@ -3,7 +3,6 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from dagster_project.checks import labels_end_in_time
 from dagster_project.market import (
     bar_source_of,
     bring_in,
@@ -14,8 +13,9 @@ from dagster_project.market import (
     traded_bar_source,
     training_sessions,
 )
-from feature_store.market import MINUTE_NS, MarketDataError
-from feature_store.offline import OfflineStore
+from feature_store.labels.quality import labels_end_in_time
+from feature_store.market.types import MINUTE_NS, MarketDataError
+from feature_store.offline.store import OfflineStore
 from live_services.settings import MarketSettings
 
 SMALL = {"synthetic": {"instruments": 3, "sessions": 3, "edge_bps": 5.0}}

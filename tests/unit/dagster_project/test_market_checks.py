@@ -180,9 +180,9 @@ def ticks_files(research, spoil=lambda bars: bars):
     """Write the session of ticks as a file, and the bars that our builder makes of it as the vendor's."""
     import pandas as pd
 
-    from feature_store.bars import bars_of_session
-    from feature_store.clocks import BarClock
-    from feature_store.market import IST
+    from feature_store.bars.builder import bars_of_session
+    from feature_store.market.clocks import BarClock
+    from feature_store.market.types import IST
 
     made = generated(sessions=1)
     symbols = np.array([i.symbol for i in made.universe.instruments])

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import dagster as dg
 import pytest
 
-from dagster_project.promotion import SENSOR, due, promote_champion
+from dagster_project.sensors.promotion import SENSOR, due, promote_champion
 from live_services.settings import Settings
 from models_registry.ledger import PromotionLedger
 from tests.models_registry_fakes import InMemoryRegistry

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from feature_store.clocks import BarClock
-from feature_store.market import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.domain.chain import Stamp
 from live_services.domain.clock import watermark
@@ -47,7 +47,7 @@ TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettin
 
 
 def minute_bars() -> Bars:
-    from feature_store.bars import bars_of_session
+    from feature_store.bars.builder import bars_of_session
 
     return bars_of_session(TICKS, SESSION, len(UNIVERSE), BarClock.minutes(1))
 

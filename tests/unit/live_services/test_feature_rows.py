@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from feature_store.corporate_actions import read_corporate_actions
-from feature_store.offline import OfflineStore
-from feature_store.synthetic import synthetic_market
+from feature_store.market.corporate_actions import read_corporate_actions
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.synthetic import synthetic_market
 from live_services.feature_rows import newest_row
 from live_services.settings import MarketSettings, Settings
 from live_services.strategy_features import training_schema

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.market import SECOND_NS, Bars, Instrument, Ticks, Universe
+from feature_store.market.types import SECOND_NS, Bars, Instrument, Ticks, Universe
 from live_services.domain.frames import BadFrame, decode_frame, encode_bar_frame, encode_tick_frame
 from tests.toy_chain import SESSION, UNIVERSE
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import structlog
 
-from feature_store.bars import aggregate_bars
-from feature_store.clocks import BarClock
-from feature_store.features import feature_table
-from feature_store.market import Bars, Session, Universe, UnreadableFile
-from feature_store.offline import OfflineStore
+from feature_store.bars.builder import aggregate_bars
+from feature_store.features.engine import feature_table
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import Bars, Session, Universe, UnreadableFile
+from feature_store.offline.store import OfflineStore
 from live_services.domain.chain import Stamp
 from live_services.domain.events import StrategyHistoryUsed
 from live_services.domain.history import SessionHistory

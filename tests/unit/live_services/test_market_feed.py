@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.market import Session
+from feature_store.market.types import Session
 from live_services.domain.frames import EncodedFrame, decode_frame
 from live_services.domain.topics import MARKET_TICKS, Topic
 from live_services.services.market_feed import (

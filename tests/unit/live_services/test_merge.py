@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from feature_store.market import SECOND_NS
+from feature_store.market.types import SECOND_NS
 from live_services.domain.frames import Frame
 from live_services.domain.service import EventRecord, Position
 from live_services.merge import FOREVER_NS, LateRecord, Merge, Source

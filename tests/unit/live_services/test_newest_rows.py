@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from feature_store.features import feature_table
+from feature_store.features.engine import feature_table
 from live_services.domain.newest_rows import NewestRows
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.settings import StrategySettings

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feature_store.market import Bars, Ticks
+from feature_store.market.types import Bars, Ticks
 from live_services.domain.replay import Cut, cuts_of_session
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, random_walk, ticks
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from feature_store.clocks import BarClock
-from feature_store.market import Instrument, Session, Ticks, Universe
-from feature_store.offline import OfflineStore
-from feature_store.synthetic import synthetic_market
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import Instrument, Session, Ticks, Universe
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters import telemetry
 from live_services.adapters.kafka import StoredRecord
 from live_services.cli_errors import CommandFailed

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from feature_store.features import feature_table
-from feature_store.market import Bars
+from feature_store.features.engine import feature_table
+from feature_store.market.types import Bars
 from live_services.domain.chain import Stamp
 from live_services.domain.events import SignalGenerated
 from live_services.domain.service import Position

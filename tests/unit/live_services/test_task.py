@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from feature_store.market import SECOND_NS
+from feature_store.market.types import SECOND_NS
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
 from live_services.domain.events import DeadLetter, Event, Watermark

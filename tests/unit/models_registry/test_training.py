@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models_registry.training import UntrainableFrame, train
-from models_registry.validation import NotEnoughSessions
+from models_registry.validation.splitters import NotEnoughSessions
 from tests.models_registry_frames import NAMES, frame, trained
 
 

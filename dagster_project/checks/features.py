@@ -1,0 +1,104 @@
+"""What is checked of features, labels and the training set; see `market_checks` for what blocks and why."""
+
+import datetime as dt
+from typing import Any, Final
+
+import dagster as dg
+
+from dagster_project.assets.market_data import FEATURES, market_data, training_set
+from dagster_project.checks.results import LISTED, WARN, check_result, nothing_to_look_at
+from dagster_project.failures import told_to_people
+from dagster_project.market import replayed_session
+from dagster_project.plots import markdown_table
+from dagster_project.resources import OfflineStoreResource
+from dagster_project.stages import Stages
+from feature_store.market.types import MarketDataError
+from live_services.settings import Settings
+
+_AUDITED_INSTRUMENTS: Final = 20  # indices come first; more take longer and show no more
+
+
+@dg.asset_check(
+    asset=FEATURES,
+    additional_deps=[market_data],
+    blocking=True,
+    description="Every guard of feature_store.features.audit on the newest sessions of some instruments: history "
+    "equals live bit for bit, from any origin and across snapshots, and no row knows the future.",
+)
+def features_pass_audit(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Audit as many sessions as it takes to get warm, and what was stored of the newest."""
+    from feature_store.features import audit as checks
+
+    stages = Stages(offline.store(), settings)
+    store, schema = stages.store, stages.schema
+    sessions = store.sessions("bars")[-schema.history_sessions - 1 :]
+    if not sessions:
+        return nothing_to_look_at()
+    with told_to_people(MarketDataError):
+        universe = store.universe()
+        some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
+        newest = store.read_features(sessions[-1], schema, actions=stages.actions)
+    audited = checks.features_pass_audit(some, schema, universe, actions=stages.actions)
+    finite = checks.warm_rows_finite(newest.X, newest.warm, schema)
+    if len(sessions) <= schema.history_sessions and not audited.details["first"] and finite.passed:
+        # nothing is wrong, but a guard may have had nothing to compare, and nothing can be trained on yet
+        return dg.AssetCheckResult(
+            passed=audited.passed,
+            severity=WARN,
+            description=f"{len(sessions)} sessions: a full audit needs {schema.history_sessions + 1}, to get warm",
+        )
+    return check_result(audited, finite)
+
+
+@dg.asset_check(
+    asset=FEATURES,
+    additional_deps=[market_data],
+    description="Stored features and labels stand on the bars, the features and the corporate actions of now. Training "
+    "computes stale ones anew; people and notebooks that read them do not.",
+)
+def stored_rows_are_fresh(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Name the days whose features or labels are missing or older than what they stand on."""
+    from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, refuse_missing_or_stale
+    from feature_store.offline.label_rows import StaleLabels, refuse_stale
+
+    stages = Stages(offline.store(), settings)
+    sessions = stages.bar_sessions()
+    stale: list[tuple[dt.date, str]] = []
+    for session in sessions:
+        try:
+            refuse_missing_or_stale(stages.store, session, stages.schema, stages.actions)
+            refuse_stale(stages.store, session, stages.label)
+        except (MissingFeatures, StaleFeatures, StaleLabels) as old:
+            stale.append((session.date, str(old)))
+    return dg.AssetCheckResult(
+        passed=not stale,
+        severity=WARN,
+        description=f"{len(stale)} of {len(sessions)} days, {stale[0][0]} to {stale[-1][0]}: materialise features and "
+        "labels of these days"
+        if stale
+        else f"{len(sessions)} sessions",
+        metadata={"days": dg.MetadataValue.md(markdown_table(("day", "why"), stale[:LISTED]))} if stale else {},
+    )
+
+
+@dg.asset_check(
+    asset=training_set,
+    blocking=True,
+    description="Labels end after their decision, the same day, before the replayed session opens.",
+)
+def labels_end_before_replay(
+    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], training_set: Any
+) -> dg.AssetCheckResult:
+    """Check every label of the training set."""
+    from feature_store.labels.quality import labels_end_in_time
+
+    replayed = replayed_session(offline.store(), settings.market)
+    opens = replayed.open_ns if replayed else None
+    return check_result(labels_end_in_time(training_set.decision_ns, training_set.label_end_ns, opens))
+
+
+CHECKS: Final = (features_pass_audit, stored_rows_are_fresh, labels_end_before_replay)

@@ -1,0 +1,301 @@
+"""What is checked of ticks and bars, and what stops the training.
+
+A check looks at the days of its run, or at the whole market where the run has no days (as in `train_momentum`).
+Blocking are the checks whose failure would make a model wrong: impossible prices, a jump that looks like an unadjusted
+split, features that know the future, labels that reach into the replayed session. What a real market does too (outages,
+thin instruments, prices that stand still at a circuit limit) is a warning, listed in full.
+"""
+
+from typing import Any, Final
+
+import dagster as dg
+
+from dagster_project.assets.market_data import BARS, MARKET_DAY, market_data
+from dagster_project.checks.results import (
+    WARN,
+    check_result,
+    frame_table,
+    looked_at,
+    nothing_to_look_at,
+    picture,
+    rounded,
+    stored_bars,
+)
+from dagster_project.failures import told_to_people
+from dagster_project.market import source_store, vendor_bars
+from dagster_project.plots import heat_map, markdown_table, session_plot
+from dagster_project.resources import OfflineStoreResource
+from dagster_project.stages import Stages
+from feature_store.market.types import MarketDataError
+from live_services.settings import Settings
+
+_TICK_SESSIONS: Final = 5  # the newest; a session of ticks is large
+
+
+# --- ticks --------------------------------------------------------------------------------------------------------
+
+
+@dg.asset_check(
+    asset=MARKET_DAY,
+    additional_deps=[market_data],
+    description="Few ticks repeat an instrument's second; many say that a file was joined with itself.",
+)
+def seconds_are_not_repeated(
+    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Count repeated seconds in the newest sessions of ticks."""
+    from feature_store.bars.quality import duplicate_seconds
+
+    store = offline.store()
+    sessions = looked_at(context, store.sessions("ticks"))[-_TICK_SESSIONS:]
+    found = [(session.date, duplicate_seconds(store.read_ticks(session))) for session in sessions]
+    columns = ("ticks", "repeated", "alike", "share")
+    rows = [(date, *(rounded(seen.details[name]) for name in columns)) for date, seen in found]
+    failed = [str(date) for date, seen in found if not seen.passed]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=WARN,
+        description=f"many repeated seconds on {', '.join(failed)}" if failed else f"{len(found)} sessions of ticks",
+        metadata={"sessions": dg.MetadataValue.md(markdown_table(("session", *columns), rows))} if rows else {},
+    )
+
+
+# --- bars ---------------------------------------------------------------------------------------------------------
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    blocking=True,
+    description="Prices that can be, in order of time, inside their sessions; else nothing is trained.",
+)
+def prices_are_sane(
+    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Check the stored bars row by row."""
+    from feature_store.bars.quality import inside_sessions, monotone_times, price_sanity
+
+    store = offline.store()
+    sessions = looked_at(context, store.sessions("bars"))
+    if not sessions:
+        return nothing_to_look_at()
+    table = stored_bars(store, sessions)
+    return check_result(price_sanity(table), monotone_times(table), inside_sessions(table, sessions))
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    blocking=True,
+    description="No open is far from the previous close (market.unexplained_jump) unless a corporate action explains "
+    "it: an unadjusted split would be learnt as a crash. Stops the training, unless market.allow_unexplained_jumps.",
+)
+def splits_are_explained(
+    context: dg.AssetCheckExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
+) -> dg.AssetCheckResult:
+    """List the jumps between sessions that no action explains."""
+    from feature_store.market.corporate_actions import suspected_splits
+
+    stages, market = Stages(offline.store(), settings), settings.market
+    every = stages.bar_sessions()
+    sessions = looked_at(context, every)
+    if not sessions:
+        return nothing_to_look_at()
+    before = [session for session in every if session.date < sessions[0].date][-1:]
+    with told_to_people(MarketDataError):
+        table = stored_bars(stages.store, [*before, *sessions])
+        suspects = suspected_splits(table, stages.store.universe(), stages.actions, market.unexplained_jump)
+    facts: dict[str, Any] = {"suspects": len(suspects), "jump": market.unexplained_jump, "actions": len(stages.actions)}
+    if len(suspects):
+        shown = suspects[["symbol", "date", "previous_close", "open", "ratio", "simple_ratio", "factor"]]
+        facts["list"] = frame_table(shown.round(4))
+    first = ", ".join(f"{row.symbol} on {row.date} ({row.simple_ratio})" for row in suspects.head(5).itertuples())
+    way_out = (
+        "name a file with their actions in market.corporate_actions, or, if the moves were real, set "
+        "market.allow_unexplained_jumps"
+    )
+    return dg.AssetCheckResult(
+        passed=suspects.empty,
+        severity=WARN if market.allow_unexplained_jumps else dg.AssetCheckSeverity.ERROR,
+        description="every jump is explained" if suspects.empty else f"{len(suspects)} jumps: {first}; {way_out}",
+        metadata=facts,
+    )
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    description="Every session of the exchange's calendar between the first day and the last has bars.",
+)
+def no_session_is_missing(
+    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Compare the stored sessions with the calendar."""
+    from feature_store.bars.quality import missing_sessions
+    from feature_store.market.calendar import UnverifiedDate, nse_sessions
+
+    store = offline.store()
+    stored = looked_at(context, store.sessions("bars"))
+    if not stored:
+        return nothing_to_look_at()
+    try:
+        calendar = nse_sessions(stored[0].date, stored[-1].date)
+    except UnverifiedDate as unverified:
+        return dg.AssetCheckResult(passed=False, severity=WARN, description=f"not checked: {unverified}")
+    held = {session.date for session in stored}
+    missing = [str(session.date) for session in calendar if session.date not in held]
+    found = missing_sessions(stored_bars(store, stored), calendar)
+    return check_result(found, severity=WARN, more={"missing_dates": missing} if missing else {})
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    description="No interval lacks the bars of half the market. Every outage is listed, in the check and in the log.",
+)
+def outages_are_listed(
+    context: dg.AssetCheckExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
+) -> dg.AssetCheckResult:
+    """List every outage."""
+    from feature_store.bars.quality import outages
+
+    stages = Stages(offline.store(), settings)
+    sessions = looked_at(context, stages.bar_sessions())
+    if not sessions:
+        return nothing_to_look_at()
+    found = outages(stored_bars(stages.store, sessions), sessions, stages.clock, stages.store.universe())
+    for row in found.itertuples():
+        context.log.warning(
+            f"outage {row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
+        )
+    lost = found.groupby("date")["intervals"].sum()
+    per_session = [int(lost.get(session.date, 0)) for session in sessions]
+    facts: dict[str, Any] = {
+        "outages": len(found),
+        "sessions_with_outages": len(lost),
+        "intervals": int(found["intervals"].sum()),
+        "whole_market": int(found["whole_market"].sum()),
+    }
+    if len(found):
+        worst = max(zip(per_session, sessions, strict=True), key=lambda pair: pair[0])
+        facts["list"] = frame_table(found[["date", "start", "end", "intervals", "missing", "expected"]])
+        facts["plot"] = dg.MetadataValue.md(
+            session_plot(per_session, f"Intervals in outages per session; most: {worst[0]} on {worst[1].date}")
+        )
+    return dg.AssetCheckResult(
+        passed=found.empty,
+        severity=WARN,
+        description=f"{len(found)} outages in {len(lost)} of {len(sessions)} sessions"
+        if len(found)
+        else f"{len(sessions)} sessions without an outage",
+        metadata=facts,
+    )
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    description="Few intervals lack all bars, and each tradable instrument has most of its; with a map by instrument "
+    "and session.",
+)
+def sessions_are_covered(
+    context: dg.AssetCheckExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
+) -> dg.AssetCheckResult:
+    """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
+    from feature_store.bars.quality import coverage, instrument_coverage, missing_intervals
+
+    stages = Stages(offline.store(), settings)
+    sessions = looked_at(context, stages.bar_sessions())
+    if not sessions:
+        return nothing_to_look_at()
+    table, universe, clock = stored_bars(stages.store, sessions), stages.store.universe(), stages.clock
+    shares = coverage(table, sessions, clock, universe)
+    thinnest = shares.mean(axis=1).sort_values().head(10)
+    span = f"{sessions[0].date} to {sessions[-1].date}"
+    rows = dict(zip(map(str, shares.index), shares.to_numpy().tolist(), strict=True))
+    listed = [(symbol, f"{share:.1%}") for symbol, share in thinnest.items()]
+    return check_result(
+        missing_intervals(table, sessions, clock),
+        instrument_coverage(table, universe, sessions, clock),
+        severity=WARN,
+        more={
+            "map": dg.MetadataValue.md(heat_map(rows, f"Share of intervals with a bar, by session, {span}")),
+            "thinnest": dg.MetadataValue.md(markdown_table(("symbol", "covered"), listed)),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    description="No close stands still for long, and no return is far outside what its instrument does. A warning: a "
+    "circuit limit stands still, and news jumps.",
+)
+def prices_move_as_prices_do(
+    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
+) -> dg.AssetCheckResult:
+    """Look for frozen prices and for wrong prints."""
+    from feature_store.bars.quality import outliers, stale_prices
+
+    store = offline.store()
+    sessions = looked_at(context, store.sessions("bars"))
+    if not sessions:
+        return nothing_to_look_at()
+    table, universe = stored_bars(store, sessions), store.universe()
+    return check_result(stale_prices(table, universe), outliers(table, universe), severity=WARN)
+
+
+@dg.asset_check(
+    asset=BARS,
+    additional_deps=[market_data],
+    description="Where a session has both, the bars that our builder makes of its ticks equal the vendor's exactly.",
+)
+def bars_of_ticks_equal_the_vendors(
+    context: dg.AssetCheckExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    offline: dg.ResourceParam[OfflineStoreResource],
+) -> dg.AssetCheckResult:
+    """Build the bars of the newest tick sessions that have a vendor's bars too, and compare."""
+    from feature_store.bars.builder import bars_of_session
+    from feature_store.bars.comparison import compare_bars, comparison_plot
+    from feature_store.market.types import Bars
+
+    stages = Stages(offline.store(), settings)
+    held = set(source_store(stages.store).dates("bars"))
+    both = [s for s in looked_at(context, stages.store.sessions("ticks")) if s.date in held][-_TICK_SESSIONS:]
+    if not both:
+        return dg.AssetCheckResult(passed=True, description="no session has both ticks and a vendor's bars")
+    universe = stages.store.universe()
+    with told_to_people(MarketDataError):
+        vendor = [vendor_bars(stages.store, session, settings.market.bar_minutes) for session in both]
+        built = [bars_of_session(stages.store.read_ticks(s), s, len(universe), stages.clock) for s in both]
+        found = compare_bars(Bars.concatenate(built), Bars.concatenate(vendor), universe)
+    facts: dict[str, Any] = {
+        "sessions": [str(session.date) for session in both],
+        "compared": found.compared_bars,
+        "only_vendor": found.only_vendor,
+        "only_built": found.only_built,
+        "differing": found.differing or "nothing",
+    }
+    if not found.passed:
+        facts["first_differences"] = frame_table(found.table())
+        facts["plot"] = picture(comparison_plot(found))
+    return dg.AssetCheckResult(passed=found.passed, severity=WARN, description=found.summary(), metadata=facts)
+
+
+CHECKS: Final = (
+    seconds_are_not_repeated,
+    prices_are_sane,
+    splits_are_explained,
+    no_session_is_missing,
+    outages_are_listed,
+    sessions_are_covered,
+    prices_move_as_prices_do,
+    bars_of_ticks_equal_the_vendors,
+)

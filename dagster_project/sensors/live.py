@@ -1,0 +1,145 @@
+"""What really runs: the live side's answers on Kafka become observations of the asset ``live_model``."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+from pydantic import ValidationError
+
+from dagster_project.resources import LedgerResource
+from feature_store.market.types import ist_text
+from live_services.domain.events import Event, ModelLoaded, ModelRefused, decode_event
+from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED
+from live_services.settings import KafkaSettings, Settings
+
+if TYPE_CHECKING:
+    from live_services.adapters.kafka import StoredRecord
+    from models_registry.ledger import PromotionLedger
+
+LIVE_MODEL: Final = dg.AssetSpec(
+    "live_model",
+    deps=["momentum_champion"],
+    group_name="live",
+    kinds={"kafka"},
+    description="The model version that each strategy runner really runs, by its own word (topics models.loaded and "
+    "models.refused). Each observation names version, strategy, task and the event time of the swap.",
+)
+
+_BUDGET_SECONDS: Final = 20.0
+"""Dagster gives a sensor 60 s; a broker that does not answer must not use them up."""
+
+
+@dg.sensor(
+    name="live_model_observations",
+    minimum_interval_seconds=4,  # below the daemon's floor of 5 s, so it looks every 5 s instead of every 10
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reads models.loaded and models.refused and records what runs as observations of live_model.",
+)
+def live_model_observations(
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    ledger: dg.ResourceParam[LedgerResource],
+) -> dg.SensorResult | dg.SkipReason:
+    """Observe what the strategy runners said since the last look."""
+    from aiokafka.errors import KafkaError
+
+    from live_services.adapters.kafka import KafkaSetupError
+
+    kafka = settings.kafka
+    if not kafka.bootstrap_servers:
+        return dg.SkipReason("No Kafka is set: `alpha-panda up` starts one, KAFKA__BOOTSTRAP_SERVERS names one.")
+    seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
+    try:
+        records = asyncio.run(_records_after(kafka, seen))
+    except (KafkaSetupError, KafkaError, OSError, TimeoutError) as error:
+        return dg.SkipReason(f"Kafka at {kafka.bootstrap_servers} could not be read: {error or type(error).__name__}")
+    if not records:
+        return dg.SkipReason("No strategy runner loaded or refused a model since the last look.")
+    observations, cursor = observe(records, seen, partial(_market, ledger.ledger()))
+    said = "; ".join(observation.description or "" for observation in observations)
+    return dg.SensorResult(
+        asset_events=observations, cursor=json.dumps(cursor), skip_reason=f"No run is needed. Observed: {said}"
+    )
+
+
+def observe(
+    records: Sequence["StoredRecord"], seen: Mapping[str, int], market_of: Callable[[str, str], str]
+) -> tuple[list[dg.AssetObservation], dict[str, int]]:
+    """Turn records into observations of ``live_model``; a record that is no event is passed over.
+
+    Parameters
+    ----------
+    market_of
+        The market that ``(model name, version)`` was trained on: a generated one must be seen to be one.
+
+    Returns
+    -------
+    observations : list of AssetObservation
+        In order of event time.
+    cursor : dict
+        The last offset read, by ``topic[partition]``.
+    """
+    cursor = dict(seen)
+    events: list[tuple[Event, StoredRecord]] = []
+    for record in records:
+        cursor[_place(record)] = record.offset
+        try:
+            events.append((decode_event(record.value), record))
+        except ValidationError:
+            continue
+    events.sort(key=lambda pair: pair[0].event_time_ns)
+    found = [
+        _observation(event, record, market_of(event.model_name, event.model_version))
+        for event, record in events
+        if isinstance(event, ModelLoaded | ModelRefused)
+    ]
+    return found, cursor
+
+
+def _market(ledger: "PromotionLedger", name: str, version: str) -> str:
+    entries = (entry for entry in ledger.history(name) if entry.to_version == version)
+    return next((str(entry.evidence["market"]) for entry in entries if "market" in entry.evidence), "not recorded")
+
+
+def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord", market: str) -> dg.AssetObservation:
+    metadata: dict[str, Any] = {
+        "state": "loaded" if isinstance(event, ModelLoaded) else "REFUSED",
+        "model": f"{event.model_name}@{event.alias}",
+        "version": event.model_version,
+        "trained_on": market,
+        "strategy": event.strategy,
+        "broker": event.broker,
+        "task": event.task,
+        "event_time": ist_text(event.event_time_ns),
+        "record": f"{record.topic}[{record.partition}]@{record.offset}",
+    }
+    if isinstance(event, ModelLoaded):
+        metadata |= {"feature_schema_hash": event.feature_schema_hash, "artifact_sha256": event.artifact_sha256}
+        said = f"{event.task} runs {event.model_name} version {event.model_version}"
+    else:
+        metadata |= {"reason": event.reason, "running_version": event.running_version or "none"}
+        said = f"{event.task} refused {event.model_name} version {event.model_version}: {event.reason}"
+    return dg.AssetObservation(asset_key=LIVE_MODEL.key, description=said, metadata=metadata)
+
+
+async def _records_after(kafka: KafkaSettings, seen: Mapping[str, int]) -> list["StoredRecord"]:
+    from live_services.adapters.kafka import read_topic
+
+    async with asyncio.timeout(_BUDGET_SECONDS):
+        records = [r for topic in (MODELS_LOADED, MODELS_REFUSED) async for r in read_topic(kafka, topic.name)]
+    return unseen(records, seen)
+
+
+def unseen(records: Sequence["StoredRecord"], seen: Mapping[str, int]) -> list["StoredRecord"]:
+    """Leave out what was read before; a log that ends before the cursor is a new one and is read from its beginning."""
+    ends: dict[str, int] = {}
+    for record in records:
+        ends[_place(record)] = max(record.offset, ends.get(_place(record), -1))
+    return [r for r in records if ends[_place(r)] < seen.get(_place(r), -1) or r.offset > seen.get(_place(r), -1)]
+
+
+def _place(record: "StoredRecord") -> str:
+    return f"{record.topic}[{record.partition}]"

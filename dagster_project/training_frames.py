@@ -1,0 +1,109 @@
+"""Keeps a training frame between assets as one Parquet file that a notebook can read; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from feature_store.offline.training_frames import TrainingFrame
+
+_FACTS = b"alpha_panda"
+
+
+@dataclass(frozen=True)
+class TrainingFrameStore(dg.IOManager):
+    """Keeps the newest training frame of each asset."""
+
+    root: str
+
+    def handle_output(self, context: dg.OutputContext, obj: TrainingFrame) -> None:
+        """Write a frame, replacing the one before."""
+        write_frame(self._path(context.asset_key), obj)
+
+    def load_input(self, context: dg.InputContext) -> TrainingFrame:
+        """Read the newest frame.
+
+        Raises
+        ------
+        dagster.Failure
+            If there is none, or it was made with features that this code no longer has.
+        """
+        path = self._path(context.asset_key)
+        if not path.is_file():
+            raise dg.Failure(
+                f"{context.asset_key.to_user_string()} was not materialised yet: materialise it first, or launch the "
+                "job train_momentum.",
+                allow_retries=False,
+            )
+        return read_frame(path)
+
+    def _path(self, key: dg.AssetKey) -> Path:
+        return Path(self.root).joinpath(*key.path).with_suffix(".parquet")
+
+
+def write_frame(path: Path, frame: TrainingFrame) -> None:
+    """Write a frame; features are columns by name, its facts are in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from feature_store.offline.session_files import columns_digest
+
+    columns = {name: frame.X[:, k] for k, name in enumerate(frame.schema.names)}
+    columns |= {name: getattr(frame, name) for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")}
+    facts = {
+        "names": frame.schema.names,
+        "bar_clock": frame.schema.bar_clock,
+        "feature_schema_hash": frame.schema.hash,
+        "digest": frame.digest,
+        "start_ns": frame.start_ns,
+        "end_ns": frame.end_ns,
+        "market": frame.market,
+        "horizon_bars": frame.horizon_bars,
+        "bar_source": frame.bar_source,
+        "left_out": frame.left_out,
+    }
+    facts["columns_sha256"] = columns_digest(columns)
+    table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    pq.write_table(table, beside)
+    beside.replace(path)
+
+
+def read_frame(path: Path) -> TrainingFrame:
+    """Read a frame that ``write_frame`` wrote.
+
+    Raises
+    ------
+    dagster.Failure
+        If its features are not those that this code computes, or its content is not what was written.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from feature_store.features.engine import feature_schema
+    from feature_store.offline.session_files import columns_digest
+    from feature_store.offline.training_frames import TrainingFrame
+
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[_FACTS])
+    schema = feature_schema(facts["names"], facts["bar_clock"])
+    if schema.hash != facts["feature_schema_hash"]:
+        raise dg.Failure("The features have changed since the training set was made: materialise training_set again.")
+    if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:
+        raise dg.Failure(f"{path} is not what was written there: materialise training_set again.", allow_retries=False)
+    return TrainingFrame(
+        X=np.column_stack([table[name].to_numpy() for name in schema.names]),
+        **{name: table[name].to_numpy() for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")},
+        schema=schema,
+        **{
+            name: facts[name]
+            for name in ("digest", "start_ns", "end_ns", "market", "horizon_bars", "bar_source", "left_out")
+        },
+    )

@@ -1,0 +1,1 @@
+"""Ticks become bars, bars become longer bars, and both are looked at. Pure."""

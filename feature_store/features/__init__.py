@@ -1,0 +1,1 @@
+"""Features: their library, the compiled step, schema and engine, and the guards that keep them honest. Pure."""

@@ -1,0 +1,440 @@
+"""Features as a model knows them: an ordered schema with a hash, and the engine that computes its rows.
+
+The functions stand in ``library``; history and live run the same compiled step (``kernels``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.features.folding import BarFolder, joined_by_time
+from feature_store.features.kernels import SOURCE_DIGEST, empty_header, ready, step_bars, step_of
+from feature_store.features.library import DECLARED, SPECS, FeatureSpec
+from feature_store.features.window import ANCHORS, CAPACITY, COLUMNS, SEEN, SESSIONS, SMOOTHED, Window
+from feature_store.market.clocks import BarClock, UnknownClock
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import (
+    MINUTE_NS,
+    Bars,
+    MarketDataError,
+    Session,
+    Ticks,
+    Universe,
+    UnknownInstrument,
+    ist_text,
+)
+
+__all__ = [
+    "FEATURES",
+    "MOMENTUM_FEATURES",
+    "BarsOutOfOrder",
+    "FeatureEngine",
+    "FeatureSchema",
+    "FeatureSpec",
+    "StateMismatch",
+    "UnknownFeature",
+    "anchor_days",
+    "compile_kernels",
+    "feature_schema",
+    "feature_table",
+    "schema_hash",
+]
+
+FEATURES: tuple[FeatureSpec, ...] = SPECS
+"""Every feature there is, in the order of declaration."""
+
+MOMENTUM_FEATURES: tuple[str, ...] = tuple(spec.name for spec in SPECS if spec.nan_policy == "never")
+"""What the momentum model looks at unless told otherwise: every feature that is finite on any source."""
+
+_SESSION_SECONDS = 22_500  # 09:15 to 15:30
+_RECURSIVE_BARS = 128  # a 14-bar Wilder average keeps 0.01 % of what is older; ADX, smoothed twice, up to 0.3 %
+_MOST_HISTORY_SESSIONS = 100  # of bars of the shorter clock, stepped at every start and for every stored session
+_TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
+
+
+class UnknownFeature(ValueError):
+    """A feature name that no declaration has."""
+
+
+class StateMismatch(MarketDataError):
+    """A snapshot of another schema, universe, code or of other corporate actions."""
+
+
+class BarsOutOfOrder(MarketDataError):
+    """A bar that came again, or after a later one of its instrument."""
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """An ordered choice of features on one bar clock; what a model's columns mean.
+
+    A column named ``trend_slope@5m`` is that feature on five-minute bars: of those, the newest closed one.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    bar_clock: str
+    """Canonical text of the clock, ``time:60s`` for one-minute bars."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Feature names in column order."""
+        return tuple(spec.name for spec in self.features)
+
+    @cached_property
+    def clock(self) -> BarClock:
+        """By what the bars are counted."""
+        return BarClock.parse(self.bar_clock)
+
+    @property
+    def warm_up(self) -> int:
+        """Bars that an instrument needs before its rows are warm, if nothing is on a longer clock or recursive."""
+        return max(spec.warm_up for spec in self.features)
+
+    @property
+    def bar_ns(self) -> int:
+        """Length of a bar, nanoseconds; 0 unless the clock is one of time."""
+        return self.clock.size if self.clock.kind == "time" else 0
+
+    @cached_property
+    def history_sessions(self) -> int:
+        """How many sessions before a session have to be stepped so that its first row can be warm."""
+        return max(_history_sessions(spec, clock) for clock, specs in self.by_clock.items() for spec in specs)
+
+    @cached_property
+    def by_clock(self) -> dict[BarClock, tuple[FeatureSpec, ...]]:
+        """The columns' features by their clock, under their plain names."""
+        found: dict[BarClock, list[FeatureSpec]] = {}
+        for spec in self.features:
+            name, _, clock = spec.name.partition("@")
+            found.setdefault(BarClock.parse(clock) if clock else self.clock, []).append(replace(spec, name=name))
+        return {clock: tuple(specs) for clock, specs in found.items()}
+
+    @cached_property
+    def hash(self) -> str:
+        """The ``feature_schema_hash``: see `schema_hash`."""
+        return schema_hash(self.columns(), self.bar_clock)
+
+    def columns(self) -> tuple[dict[str, Any], ...]:
+        """Give one dictionary for each column, as a model's sidecar records it."""
+        return tuple(
+            {
+                "name": spec.name,
+                "parameters": dict(spec.parameters),
+                "dtype": spec.dtype,
+                "version": spec.version,
+                "warm_up": spec.warm_up,
+            }
+            for spec in self.features
+        )
+
+
+def schema_hash(columns: Sequence[dict[str, Any]], bar_clock: str) -> str:
+    """SHA-256 of the canonical JSON of the clock and the ordered columns (see `FeatureSchema.columns`)."""
+    text = json.dumps({"bar_clock": bar_clock, "columns": list(columns)}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def anchor_days(clock: BarClock) -> int:
+    """Days between two anchors of recursive features: as few as hold 128 bars; ``IST day number // days`` changes."""
+    if clock.kind == "ticks":
+        return 1
+    a_session = 1 if clock.kind == "session" else math.ceil(_SESSION_SECONDS * 1e9 / clock.size)
+    return max(1, math.ceil(_RECURSIVE_BARS / a_session * 7 / 5))
+
+
+def feature_schema(names: Sequence[str] | None, clock: BarClock | str | int) -> FeatureSchema:
+    """Choose features by name, in the order given; None chooses all.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Plain names, or ``name@5m`` for a feature on a clock longer than ``clock``.
+    clock : BarClock, str or int
+        Of the rows: a clock, its text (``1m``), or minutes.
+
+    Raises
+    ------
+    UnknownFeature
+        If a name has no declaration, is named twice, names a clock that does not fit, or none is named.
+    """
+    base = BarClock.minutes(clock) if isinstance(clock, int) else BarClock.parse(str(clock))
+    chosen = tuple(names) if names is not None else tuple(spec.name for spec in FEATURES)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UnknownFeature(f"got {list(chosen)}: name at least one feature, each once")
+    return FeatureSchema(tuple(_named(name, base) for name in chosen), str(base))
+
+
+def _named(name: str, base: BarClock) -> FeatureSpec:
+    plain, _, clock = name.partition("@")
+    declared = {spec.name: spec for spec in FEATURES}
+    if plain not in declared:
+        near = difflib.get_close_matches(plain, declared, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(declared)}"
+        raise UnknownFeature(f"no feature is named {plain!r}; {hint}")
+    if clock:
+        try:
+            longer = BarClock.parse(clock)
+        except UnknownClock as error:
+            raise UnknownFeature(f"{name}: {error}") from error
+        fits = base.kind == "time" and (
+            longer.kind == "session"
+            or (longer.kind == "time" and longer.size > base.size > 0 == longer.size % base.size)
+        )
+        if not fits:
+            raise UnknownFeature(
+                f"{name}: bars of {clock} cannot be made of bars of {base.short}; name a multiple of it"
+            )
+        sessions = _history_sessions(declared[plain], longer)
+        if sessions > _MOST_HISTORY_SESSIONS:
+            raise UnknownFeature(
+                f"{name}: a recursive feature on that clock needs {sessions} sessions before it is warm, and here each "
+                f"start steps all of them; take a clock of at most 60m, or make {longer.short} the strategy's own clock"
+            )
+        return replace(declared[plain], name=f"{plain}@{longer.short}")
+    return declared[plain]
+
+
+def _history_sessions(spec: FeatureSpec, clock: BarClock) -> int:
+    if spec.memory == "recursive":
+        return 2 * anchor_days(clock) + 1
+    if clock.kind == "ticks":
+        return 1
+    a_session = 1 if clock.kind == "session" else math.ceil(_SESSION_SECONDS * 1e9 / clock.size)
+    return math.ceil(spec.warm_up / a_session) + 1
+
+
+class FeatureEngine:
+    """Compute feature rows bar by bar; the rows depend on the bars and not on how they were cut into batches.
+
+    Parameters
+    ----------
+    schema : FeatureSchema
+        The columns.
+    universe : Universe
+        What the bars' instrument indices refer to; names the market's index.
+    actions : CorporateActions, optional
+        Splits and the like: at the first bar of an ex-date, what is held of the instrument is put in new prices.
+    declared : sequence, optional
+        Other functions than those of ``library``, from `library.declare`; the schema must name these. Compiles for
+        some seconds.
+
+    Notes
+    -----
+    State goes on from session to session. A row is NaN in columns that are not warm yet. From the row on that is warm,
+    it is bit-equal to that of a run over all of history.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        universe: Universe,
+        actions: CorporateActions | None = None,
+        *,
+        declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None = None,
+    ) -> None:
+        self.schema = schema
+        self.universe = universe
+        own = schema.by_clock.get(schema.clock, ())
+        known = DECLARED if declared is None else declared
+        self._step = ready(step_bars if declared is None else step_of(declared))
+        self._column = np.full(len(known), -1, dtype=np.int64)
+        position = {spec.name: k for k, (spec, _) in enumerate(known)}
+        for at, spec in enumerate(own):
+            self._column[position[spec.name]] = at
+        self._warm_after = np.array(_warm_after(own), dtype=np.int64)
+        offsets, ex_ns, factors = (actions or CorporateActions.none()).for_universe(universe)
+        n = len(universe)
+        self._actions = (offsets, ex_ns, factors)
+        self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
+        self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
+        self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
+        self._header = empty_header(n, offsets)
+        market_index = -1 if universe.market_index is None else universe.market_index
+        self._arguments = (
+            self._column, self._warm_after, anchor_days(schema.clock), market_index, self._context, *self._actions,
+            self._ring, self._smoothed, self._header,
+        )  # fmt: skip
+        self._own_columns = len(own)
+        self._places = [schema.names.index(spec.name) for spec in own]
+        self._longer = [
+            _LongerClock(schema, clock, universe, actions, declared)
+            for clock in schema.by_clock
+            if clock != schema.clock
+        ]
+
+    def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Take closed bars, in order of ``(end_ns, instrument)``; give a feature row for each.
+
+        Returns
+        -------
+        X : ndarray of float64, shape (n, n_features)
+            In the order of ``bars``; NaN until warm, and then as each feature's NaN policy says.
+        warm : ndarray of bool, shape (n,)
+            Whether every column has seen what it depends on.
+
+        Raises
+        ------
+        UnknownInstrument
+            If an instrument index is outside the universe.
+        BarsOutOfOrder
+            If a bar ends no later than its instrument's one before, which would count it twice or too late. Bars
+            before it may have been taken: go on from a snapshot, or with a new engine.
+        """
+        rows = np.empty((len(bars), self._own_columns))
+        warm = np.empty(len(bars), dtype=np.bool_)
+        columns = (
+            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
+            bars.spread_bps, bars.imbalance,
+        )  # fmt: skip
+        rest = (*self._arguments, rows, warm)
+        try:
+            status = self._step(*columns, *rest)
+        except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that
+            typed = (np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
+            status = self._step(*typed, *rest)
+        if status < -1:
+            row = -2 - status
+            symbol, end = self.universe.instruments[bars.instrument[row]].symbol, ist_text(int(bars.end_ns[row]))
+            raise BarsOutOfOrder(
+                f"bar {row} ({symbol}, end {end}) ends no later than one of {symbol} that was taken before; give each "
+                "bar once, in order of (end_ns, instrument)"
+            )
+        if status < 0:
+            raise UnknownInstrument(
+                f"a bar names an instrument index outside 0…{len(self.universe) - 1}; "
+                "build bars and FeatureEngine from the same universe"
+            )
+        if not self._longer:
+            return rows, warm
+        wide = np.empty((len(bars), len(self.schema.features)))
+        wide[:, self._places] = rows
+        for longer in self._longer:
+            wide[:, longer.places], longer_warm = longer.step(bars)
+            warm &= longer_warm
+        return wide, warm
+
+    def warming(self) -> NDArray[np.bool_]:
+        """Say of each instrument whether its next row of the same session could not be warm; shape (n_instruments,)."""
+        seen = self._header[:, [SEEN, SESSIONS, ANCHORS]] + np.array([1, 0, 0])
+        cold = (seen < self._warm_after).any(axis=1)
+        for longer in self._longer:
+            cold |= longer.warming()
+        return np.asarray(cold, dtype=np.bool_)
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Give a copy of the state, with what it belongs to; `restore` takes it."""
+        state: dict[str, NDArray[Any]] = {
+            "belongs_to": np.array(self._belongs_to()),
+            **{name: array.copy() for name, array in self._state().items()},
+        }
+        for k, longer in enumerate(self._longer):
+            state |= {f"longer{k}.{name}": array for name, array in longer.snapshot().items()}
+        return state
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where a snapshot was taken.
+
+        Raises
+        ------
+        StateMismatch
+            If the snapshot is of another schema, universe, version of the feature code, or of other corporate actions.
+        """
+        if str(snapshot.get("belongs_to")) != self._belongs_to():
+            raise StateMismatch(
+                "the snapshot is of another schema, universe or feature code, or of other corporate actions; warm up "
+                "from the store"
+            )
+        for name, array in self._state().items():
+            array[...] = snapshot[name]
+        for k, longer in enumerate(self._longer):
+            prefix = f"longer{k}."
+            longer.restore({n.removeprefix(prefix): a for n, a in snapshot.items() if n.startswith(prefix)})
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {"context": self._context, "ring": self._ring, "smoothed": self._smoothed, "header": self._header}
+
+    def _belongs_to(self) -> str:
+        actions = hashlib.sha256(b"".join(array.tobytes() for array in self._actions)).hexdigest()
+        return f"{self.schema.hash} {self.universe.digest} {SOURCE_DIGEST} {actions}"
+
+
+class _LongerClock:
+    """The columns of a schema on a longer clock: bars folded, stepped when closed, joined by event time."""
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        clock: BarClock,
+        universe: Universe,
+        actions: CorporateActions | None,
+        declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None,
+    ) -> None:
+        specs = schema.by_clock[clock]
+        self.places = [schema.names.index(f"{spec.name}@{clock.short}") for spec in specs]
+        self._folder = BarFolder(len(universe), clock)
+        self._engine = FeatureEngine(FeatureSchema(specs, str(clock)), universe, actions, declared=declared)
+        self._newest = np.full((len(universe), len(specs)), np.nan)
+        self._newest_warm = np.zeros(len(universe), dtype=np.bool_)
+
+    def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        closed, known = self._folder.step(bars)
+        rows, warm = self._engine.step(closed)
+        return joined_by_time(bars.instrument, known, closed.instrument, rows, warm, self._newest, self._newest_warm)
+
+    def warming(self) -> NDArray[np.bool_]:
+        return ~self._newest_warm
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        parts = {"newest": self._newest.copy(), "newest_warm": self._newest_warm.copy()}
+        folder = {f"folder.{name}": array for name, array in self._folder.snapshot().items()}
+        return parts | folder | {f"engine.{name}": array for name, array in self._engine.snapshot().items()}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        self._newest[...], self._newest_warm[...] = snapshot["newest"], snapshot["newest_warm"]
+        for part, owner in (("folder.", self._folder), ("engine.", self._engine)):
+            owner.restore({n.removeprefix(part): a for n, a in snapshot.items() if n.startswith(part)})
+
+
+def _warm_after(specs: Sequence[FeatureSpec]) -> tuple[int, int, int]:
+    """Bars, sessions begun and anchors passed after which all of these are warm."""
+    return (
+        max((spec.warm_up for spec in specs), default=0),
+        max((int(spec.memory == "session") for spec in specs), default=0),
+        max((2 * int(spec.memory == "recursive") for spec in specs), default=0),
+    )
+
+
+def feature_table(
+    bars: Bars, schema: FeatureSchema, universe: Universe, actions: CorporateActions | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Compute the feature rows of history: a fresh engine and one step."""
+    return FeatureEngine(schema, universe, actions).step(bars)
+
+
+def compile_kernels() -> None:
+    """Compile every kernel, or load it from numba's cache, so that the first real batch does not wait."""
+    from feature_store.bars.builder import bars_of_session
+    from feature_store.labels.forward_return import forward_return
+
+    session = Session.regular(dt.date(2026, 1, 5))
+    ticks = Ticks(
+        instrument=np.zeros(2, dtype=np.int32),
+        event_time_ns=np.array([session.open_ns, session.open_ns + MINUTE_NS], dtype=np.int64),
+        last_price=np.ones(2),
+        day_volume=np.arange(2, dtype=np.int64),
+    )
+    universe = Universe.from_symbols(["ANY"])
+    bars = bars_of_session(ticks, session, len(universe), BarClock.minutes(1))
+    feature_table(bars, feature_schema(["momentum", "momentum@5m"], 1), universe)
+    forward_return(bars, horizon_bars=1, n_instruments=len(universe))

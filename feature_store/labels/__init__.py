@@ -1,0 +1,1 @@
+"""Labels: what a row of features is asked to foretell. Pure."""

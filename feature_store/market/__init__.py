@@ -1,0 +1,1 @@
+"""Instruments, sessions, bars, calendars and dated tables: the words every other room speaks. Pure."""

@@ -1,0 +1,159 @@
+"""The sessions of the NSE cash market: `pandas_market_calendars`, corrected by a dated overlay.
+
+The overlay holds what that calendar misses or cannot know: sessions on weekends, Muhurat (Diwali) hours, days with
+other hours. It was compared with real NSE files: the 1,276 dates of 2020-07-14 to 2025-08-29 are exactly these
+sessions. Dates outside the verified years are refused, because an unlisted holiday would look like an outage.
+
+From 2026-08-03 stocks with derivatives close in an auction from 15:15 to 15:35 IST (from summaries of the circular).
+A session here still ends at 15:30: what trades later is outside the session, and the bar builder counts it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from feature_store.market.types import MarketDataError, Session, ist_ns
+
+VERIFIED_FROM: Final = dt.date(2020, 1, 1)
+"""First date that this calendar answers for."""
+VERIFIED_THROUGH: Final = dt.date(2026, 12, 31)
+"""Last date that this calendar answers for: the exchange announces holidays by the year."""
+
+
+class UnverifiedDate(MarketDataError):
+    """A date whose session nobody has verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialSession:
+    """One day that `pandas_market_calendars` does not know, or not with these hours."""
+
+    date: dt.date
+    open: dt.time | None
+    """IST; None when the hours are not verified yet: the day is then refused by name and left out of ranges."""
+    close: dt.time | None
+    """IST, the first instant after the session. A break inside the session is part of it: no tick, no bar."""
+    what: str
+    source: str
+
+
+_OPEN, _CLOSE = dt.time(9, 15), dt.time(15, 30)
+
+
+def _muhurat(date: str, hours: str, source: str) -> SpecialSession:
+    open_, close = (dt.time.fromisoformat(part) for part in hours.split("-"))
+    return SpecialSession(dt.date.fromisoformat(date), open_, close, "Muhurat (Diwali) session", source)
+
+
+def _special(date: str, close: str, what: str, source: str) -> SpecialSession:
+    return SpecialSession(dt.date.fromisoformat(date), _OPEN, dt.time.fromisoformat(close), what, source)
+
+
+_BUDGET, _SWITCH = "Union Budget", "drill of the disaster recovery site"
+SPECIAL_SESSIONS: Final[tuple[SpecialSession, ...]] = (
+    _special("2020-02-01", "15:30", f"Saturday, {_BUDGET}", "NSE circular of January 2020: standard timings"),
+    _muhurat("2020-11-14", "18:15-19:15", "NSE circular of November 2020 (a Saturday)"),
+    _special("2021-02-24", "17:00", "halt 11:40 to 15:45 after an outage", "NSE press release of 2021-02-24"),
+    _muhurat("2021-11-04", "18:15-19:15", "NSE circular of October 2021"),
+    _muhurat("2022-10-24", "18:15-19:15", "NSE circular of October 2022"),
+    _muhurat("2023-11-12", "18:15-19:15", "NSE circular of October 2023 (a Sunday)"),
+    _special("2024-01-20", "15:30", "Saturday in place of Monday 2024-01-22", "NSE circular of 2024-01-19"),
+    _special("2024-03-02", "12:30", f"Saturday, {_SWITCH}, break 10:00 to 11:30", "NSE circular of 2024-02-14"),
+    # the press gives 11:45 to 12:40 and 11:30 to 12:30 for its second half: the later close holds both
+    _special("2024-05-18", "12:40", f"Saturday, {_SWITCH}, break 10:00 to 11:45", "NSE circular of 2024-05-07"),
+    _muhurat("2024-11-01", "18:00-19:00", "NSE circular of 2024-10-19"),
+    _special("2025-02-01", "15:30", f"Saturday, {_BUDGET}", "NSE circular of December 2024: standard timings"),
+    _muhurat("2025-10-21", "13:45-14:45", "NSE circular of 2025-09-22"),
+    _special("2026-02-01", "15:30", f"Sunday, {_BUDGET}", "NSE circular of 2026-01-16: standard timings"),
+    SpecialSession(
+        dt.date(2026, 11, 8), None, None, "Muhurat (Diwali) session on a Sunday", "NSE holiday list of 2026: no hours"
+    ),
+)
+"""Days that the overlay adds or whose hours it sets, by date."""
+
+
+def nse_session(date: dt.date) -> Session | None:
+    """Give the session of a date; None on a day without trading.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the date is outside `VERIFIED_FROM` … `VERIFIED_THROUGH`, or its hours are not verified.
+    """
+    _require_verified(date)
+    if date in _without_hours():
+        raise UnverifiedDate(
+            f"{date} is a session ({_without_hours()[date]}) whose hours are not verified: look them up in the "
+            "exchange's circular and set them in SPECIAL_SESSIONS of feature_store/market/calendar.py"
+        )
+    return _sessions().get(date)
+
+
+def nse_sessions(start: dt.date, end: dt.date) -> tuple[Session, ...]:
+    """Give the sessions from ``start`` to ``end``, both included, in order.
+
+    A special day whose hours are not verified is left out; `nse_session` refuses it.
+
+    Raises
+    ------
+    UnverifiedDate
+        If either date is outside the verified years.
+    """
+    _require_verified(start)
+    _require_verified(end)
+    return tuple(session for date, session in _sessions().items() if start <= date <= end)
+
+
+def previous_sessions(date: dt.date, count: int) -> tuple[Session, ...]:
+    """Give the last ``count`` sessions before a date, in order, the date itself excluded.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the date, or the first of these sessions, is outside the verified years.
+    """
+    _require_verified(date)
+    before = [session for day, session in _sessions().items() if day < date]
+    if count > len(before):
+        raise UnverifiedDate(
+            f"only {len(before)} sessions before {date} are verified, {count} are wanted; {_way_out('earlier')}"
+        )
+    return tuple(before[len(before) - count :])
+
+
+def _require_verified(date: dt.date) -> None:
+    if date > VERIFIED_THROUGH:
+        raise UnverifiedDate(f"{date} is after {VERIFIED_THROUGH}, the last verified date; {_way_out('later')}")
+    if date < VERIFIED_FROM:
+        raise UnverifiedDate(f"{date} is before {VERIFIED_FROM}, the first verified date; {_way_out('earlier')}")
+
+
+def _way_out(years: str) -> str:
+    return (
+        f"use other dates, or verify {years} years against the exchange's holiday list and move the bounds in "
+        "feature_store/market/calendar.py (with a pandas-market-calendars that knows those years)"
+    )
+
+
+@cache
+def _without_hours() -> dict[dt.date, str]:
+    return {row.date: row.what for row in SPECIAL_SESSIONS if row.open is None}
+
+
+@cache
+def _sessions() -> dict[dt.date, Session]:
+    """Every session of the verified years by date, ascending."""
+    import pandas_market_calendars  # 0.15 s that processes without a calendar need not wait for
+
+    hours = dict.fromkeys(
+        (day.date() for day in pandas_market_calendars.get_calendar("NSE").valid_days(VERIFIED_FROM, VERIFIED_THROUGH)),
+        (_OPEN, _CLOSE),
+    )
+    for row in SPECIAL_SESSIONS:
+        hours.pop(row.date, None)
+        if row.open is not None and row.close is not None:
+            hours[row.date] = (row.open, row.close)
+    return {date: Session(date, ist_ns(date, hours[date][0]), ist_ns(date, hours[date][1])) for date in sorted(hours)}

@@ -1,0 +1,176 @@
+"""Stored feature rows: how they are computed, what they stand on, and when they are too old to be read.
+
+The rows of a session stand on its bars and on those of the sessions before it that the store has, as many as the schema
+says (``history_sessions``), and on nothing else. So a session can be computed alone, in any order, with the same bits,
+and the manifest can name everything that a row depends on.
+
+    MarketDataError
+    ├── UnreadableFile
+    │   └── MissingFeatures no feature rows of this schema were written
+    ├── StaleFeatures       the bars, schema, actions or feature code that they stand on have changed since
+    └── OtherClock          bars that features of this schema cannot stand on
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.features.engine import FeatureSchema, feature_table
+from feature_store.features.kernels import SOURCE_DIGEST
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import Bars, MarketDataError, Session, Universe, UnreadableFile
+from feature_store.offline.layouts import feature_layout
+from feature_store.offline.session_files import SessionFile, date_of
+
+if TYPE_CHECKING:
+    from feature_store.offline.store import OfflineStore
+
+
+class MissingFeatures(UnreadableFile):
+    """Feature rows that were never written."""
+
+
+class StaleFeatures(MarketDataError):
+    """Stored feature rows that are not what would be computed now."""
+
+
+class OtherClock(MarketDataError):
+    """Stored bars that are counted by another clock than the features."""
+
+
+class FeatureRows(NamedTuple):
+    """The feature rows of one session."""
+
+    bars: Bars
+    """In order of ``(end_ns, instrument)``, indexed by the store's universe."""
+    X: NDArray[np.float64]
+    """Shape ``(n, n_features)``, columns as in the schema."""
+    warm: NDArray[np.bool_]
+    """Whether a row may be used, shape ``(n,)``."""
+    basis: dict[str, Any] | None = None
+    """What rows that were computed stand on, as `stands_on` said before the bars were read; None of rows read."""
+
+
+def computed(
+    store: OfflineStore,
+    sessions: Sequence[Session | dt.date],
+    schema: FeatureSchema,
+    instruments: Iterable[str] | None = None,
+    actions: CorporateActions | None = None,
+) -> Iterator[FeatureRows]:
+    """Compute the feature rows of sessions, one after the other in order of time.
+
+    For each, a fresh engine steps the bars of its history, then its own. The market's index is stepped as context
+    whether it is asked for or not. A file is read once for all sessions that it is history of.
+
+    Raises
+    ------
+    OtherClock
+        If bars of a session or of its history are not on the schema's clock.
+    """
+    universe, tokens = store.universe(), store.tokens_of(instruments)
+    symbols = _with_index(tokens, universe)
+    held: dict[dt.date, Bars] = {}
+    for date in sorted(date_of(session) for session in sessions):
+        basis = stands_on(store, date, schema, actions)
+        days = [dt.date.fromisoformat(day) for day, _ in basis["bars"]]
+        held = {day: held[day] if day in held else store.read_bars([day], symbols) for day in days}
+        rows, warm = feature_table(Bars.concatenate(list(held.values())), schema, universe, actions)
+        own, begin = held[date], len(rows) - len(held[date])
+        if tokens is None:
+            yield FeatureRows(own, rows[begin:], warm[begin:], basis)
+        else:
+            mine = np.isin(universe.tokens[own.instrument], tokens)
+            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis)
+
+
+def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureSchema) -> tuple[dt.date, ...]:
+    """Give the dates of the stored sessions before one that its features stand on, in order."""
+    before = [date for date in store.dates() if date < date_of(session)]
+    return tuple(before[max(len(before) - schema.history_sessions, 0) :])
+
+
+def feature_file(store: OfflineStore, schema: FeatureSchema, session: Session | dt.date) -> SessionFile:
+    """Give the file that holds a session's rows of a schema, whether it exists or not."""
+    folder = store.root / "features" / f"schema={schema.hash[:16]}" / f"session={date_of(session)}"
+    return SessionFile(folder, feature_layout(schema.names))
+
+
+def stands_on(
+    store: OfflineStore, session: Session | dt.date, schema: FeatureSchema, actions: CorporateActions | None
+) -> dict[str, Any]:
+    """Give everything that decides what the feature rows of a session are, as their manifest says it.
+
+    Raises
+    ------
+    OtherClock
+        If bars of the session or of its history are not on the schema's clock.
+    """
+    index = store.universe().market_index
+    days = (*history_of(store, session, schema), date_of(session))
+    manifests = [store.manifest("bars", day) for day in days]
+    for day, manifest in zip(days, manifests, strict=True):
+        if manifest["rows"] and manifest["bar_clock"] != schema.bar_clock:
+            raise OtherClock(
+                f"the stored bars of {day} are on the clock {manifest['bar_clock']}, the features of "
+                f"{date_of(session)}, which stand on them, on {schema.bar_clock}; set market.bar_minutes to the stored "
+                "bars or materialise bars again"
+            )
+    return {
+        "bar_clock": schema.bar_clock,
+        "feature_schema_hash": schema.hash,
+        "feature_code": SOURCE_DIGEST,
+        "schema": list(schema.columns()),
+        "actions": (actions or CorporateActions.none()).digest,
+        "market_index": None if index is None else store.universe().instruments[index].symbol,
+        "bars": [[str(day), manifest["digest"]] for day, manifest in zip(days, manifests, strict=True)],
+    }
+
+
+def refuse_missing_or_stale(
+    store: OfflineStore, session: Session | dt.date, schema: FeatureSchema, actions: CorporateActions | None
+) -> None:
+    """Refuse stored feature rows that are not what would be computed now.
+
+    Raises
+    ------
+    MissingFeatures
+        If there are none of this schema.
+    StaleFeatures
+        If something that they stand on has changed.
+    """
+    file, date = feature_file(store, schema, session), date_of(session)
+    if not file.exists:
+        others = sorted(path.parent.name for path in store.root.glob(f"features/schema=*/session={date}"))
+        raise MissingFeatures(
+            f"{file.folder} does not exist; of {date} there is {', '.join(others) or 'no other schema either'}: "
+            "materialise features"
+        )
+    held, now = file.manifest(), stands_on(store, session, schema, actions)
+    if held.get("bars") != now["bars"]:
+        was = {tuple(pair) for pair in held.get("bars", ())}
+        changed = [day for day, digest in now["bars"] if (day, digest) not in was] or ["a session that is gone"]
+        raise StaleFeatures(
+            f"features of {date} are older than the bars of {', '.join(changed)} that they stand on; materialise "
+            "features again"
+        )
+    other = [name for name in now if held.get(name) != json.loads(json.dumps(now[name]))]
+    if other:
+        raise StaleFeatures(
+            f"features of {date} were computed with another {', '.join(other)}; materialise features again"
+        )
+
+
+def _with_index(tokens: NDArray[np.int64] | None, universe: Universe) -> list[str] | None:
+    """Symbols of the tokens and of the market's index, the context of relative features."""
+    if tokens is None:
+        return None
+    places = {universe.index_of_token[int(token)] for token in tokens}
+    context = {universe.market_index} if universe.market_index is not None else set()
+    return [universe.instruments[place].symbol for place in sorted(places | context)]

@@ -1,0 +1,455 @@
+"""The offline store: bars, ticks and features as Parquet by session date, each file with a manifest.
+
+    market.json · universe.json
+    bars/session=YYYY-MM-DD/manifest.json + data-….parquet        ticks/… alike
+    features/schema=HASH/session=YYYY-MM-DD/…                     quarantine/NAME.parquet
+
+How a session's rows lie on disk, and what a crash leaves, is told in `feature_store.offline.session_files`. Rows name
+instruments by token, so files outlive a change of the universe.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_store.features.engine import FeatureSchema
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import (
+    SECOND_NS,
+    Bars,
+    Instrument,
+    MarketDataError,
+    Session,
+    Ticks,
+    Universe,
+    UnknownInstrument,
+    UnreadableFile,
+)
+from feature_store.offline.feature_rows import (
+    FeatureRows,
+    StaleFeatures,
+    computed,
+    feature_file,
+    refuse_missing_or_stale,
+    stands_on,
+)
+from feature_store.offline.layouts import LAYOUTS, Columns, TokenIndex, columns_of, in_order, table_of
+from feature_store.offline.session_files import SessionFile, date_of, dates_text, read_json, replace
+from feature_store.provenance import code_commit
+
+if TYPE_CHECKING:
+    from feature_store.labels.forward_return import ForwardReturn
+    from feature_store.offline.training_frames import MembershipTable, TrainingFrame
+
+Kind = Literal["bars", "ticks"]
+
+UNKNOWN_SOURCE = "unknown"
+"""``bar_source`` of bars whose writer did not say whether they were built from ticks or came from a vendor."""
+
+
+class OfflineStore:
+    """Market data and features of one market on disk.
+
+    Parameters
+    ----------
+    root : Path
+        Directory of the store; created by the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    # --- the market and its instruments ---------------------------------------------------------------------------
+
+    def write_universe(self, universe: Universe, market: str) -> None:
+        """Register the market's name and its instruments; instruments already known stay.
+
+        Raises
+        ------
+        MarketDataError
+            If the store holds another market: generated and real data never share a store.
+        """
+        with self._writing():
+            known = self.market()
+            if known not in (None, market):
+                raise MarketDataError(
+                    f"{self.root} holds the market {known!r}, not {market!r}; use another directory or empty this one"
+                )
+            held = {i.instrument_token: i for i in self.universe().instruments} if known is not None else {}
+            instruments = Universe.ordered((held | {i.instrument_token: i for i in universe.instruments}).values())
+            if known is None or instruments.instruments != tuple(held.values()):
+                document = {"instruments": [i.model_dump() for i in instruments.instruments]}
+                replace(self.root / "universe.json", json.dumps(document, indent=1).encode())
+            if known is None:
+                replace(self.root / "market.json", json.dumps({"market": market}, indent=1).encode())
+
+    def market(self) -> str | None:
+        """Name of the market, or None while the store is empty."""
+        path = self.root / "market.json"
+        return str(read_json(path)["market"]) if path.exists() else None
+
+    def universe(self) -> Universe:
+        """Give every instrument the store has seen, in the order of `Universe.ordered`.
+
+        Raises
+        ------
+        UnreadableFile
+            If the store is empty.
+        """
+        path = self.root / "universe.json"
+        if not path.exists():
+            raise UnreadableFile(f"{path} does not exist; write data to the store first")
+        written = path.stat()
+        return Universe.model_construct(instruments=_instruments(path, written.st_ino, written.st_mtime_ns))
+
+    def tokens_of(self, symbols: Iterable[str] | None) -> NDArray[np.int64] | None:
+        """Give the instrument tokens of symbols; None stands for every instrument.
+
+        Raises
+        ------
+        UnknownInstrument
+            If the store does not know a symbol; the message names near ones.
+        """
+        if symbols is None:
+            return None
+        universe = self.universe()
+        index_of = universe.index_of_symbol
+        wanted = [symbols] if isinstance(symbols, str) else list(symbols)
+        for symbol in wanted:
+            if symbol not in index_of:
+                raise UnknownInstrument(f"{self.root} knows no instrument {symbol!r}; {_near(symbol, list(index_of))}")
+        return universe.tokens[[index_of[symbol] for symbol in wanted]]
+
+    # --- bars and ticks -------------------------------------------------------------------------------------------
+
+    def sessions(self, kind: Kind = "bars") -> tuple[Session, ...]:
+        """Give the sessions that have a file of a kind, in order."""
+        manifests = sorted((self.root / kind).glob("session=*/manifest.json"))
+        return tuple(_session_of(read_json(path)) for path in manifests)
+
+    def dates(self, kind: Kind = "bars") -> tuple[dt.date, ...]:
+        """Give the dates of the sessions of a kind, in order, without opening a file."""
+        names = (path.parent.name for path in (self.root / kind).glob("session=*/manifest.json"))
+        return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
+
+    def write_bars(
+        self,
+        session: Session,
+        universe: Universe,
+        bars: Bars,
+        sources: str | Sequence[str],
+        *,
+        bar_source: str = UNKNOWN_SOURCE,
+        clock: BarClock | None = None,
+    ) -> str:
+        """Write the bars of one session, replacing what was there; give their digest.
+
+        Parameters
+        ----------
+        session : Session
+            The bars' session.
+        universe : Universe
+            What the bars' instrument indices refer to.
+        bars : Bars
+            Bars of this session only, of any order.
+        sources : str or sequence of str
+            Where the bars come from (files, a generated market's name); the market's name if the store has none yet.
+        bar_source : str
+            ``ticks`` if our own builder made them from ticks, else the vendor's word.
+        clock : BarClock, optional
+            What the bars are counted by; default: time bars as long as the longest of them.
+
+        Raises
+        ------
+        MarketDataError
+            If a bar lies outside the session, or an instrument has two bars of one end.
+        """
+        outside = (bars.start_ns < session.open_ns) | (bars.end_ns > session.close_ns)
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise MarketDataError(
+                f"bar {row} ({universe.instruments[bars.instrument[row]].symbol}, start_ns {bars.start_ns[row]}) lies "
+                f"outside the session of {session.date}; cut bars with sources.by_session"
+            )
+        facts = {"bar_clock": str(clock or _clock_of(bars)), "bar_source": bar_source}
+        return self._write("bars", session, universe, columns_of(bars, universe), sources, **facts)
+
+    def read_bars(self, sessions: Sequence[Session | dt.date], instruments: Iterable[str] | None = None) -> Bars:
+        """Read bars of sessions, all or those of some instruments, without loading the others.
+
+        Returns
+        -------
+        Bars
+            In order of ``(end_ns, instrument)`` in each session, indexed by this store's `universe`.
+
+        Raises
+        ------
+        UnreadableFile
+            If a session has no file, or its content does not match its manifest's digest.
+        UnknownInstrument
+            If the store does not know a symbol.
+        """
+        if not sessions:
+            raise MarketDataError(f"no session was asked for; {self.root} holds {dates_text(self.sessions())}")
+        tokens, index = self.tokens_of(instruments), TokenIndex(self.universe())
+        parts = []
+        for session in sorted(sessions, key=date_of):
+            columns = self.read_columns("bars", session, tokens)
+            bars = table_of(Bars, columns, index)
+            parts.append(bars[in_order(bars)])
+        return Bars.concatenate(parts)
+
+    def write_ticks(self, session: Session, universe: Universe, ticks: Ticks, sources: str | Sequence[str]) -> str:
+        """Write the ticks of one session, replacing what was there; give their digest.
+
+        Raises
+        ------
+        MarketDataError
+            If they are not in order of event time.
+        """
+        backwards = np.flatnonzero(np.diff(ticks.event_time_ns) < 0)
+        if len(backwards):
+            raise MarketDataError(
+                f"tick {backwards[0] + 1} of {session.date} is earlier than the one before it; sort ticks by "
+                "event_time_ns (a stable sort keeps their order of arrival)"
+            )
+        columns = columns_of(ticks, universe)
+        columns = {
+            "instrument_token": columns.pop("instrument_token"),
+            "arrival": np.arange(len(ticks), dtype=np.int32),
+            **columns,
+        }
+        return self._write("ticks", session, universe, columns, sources)
+
+    def read_ticks(self, session: Session | dt.date, instruments: Iterable[str] | None = None) -> Ticks:
+        """Read the ticks of a session as they arrived, indexed by this store's `universe`; raises as `read_bars`."""
+        columns = self.read_columns("ticks", session, self.tokens_of(instruments))
+        order = np.argsort(columns.pop("arrival"), kind="stable")
+        return table_of(Ticks, columns, TokenIndex(self.universe()))[order]
+
+    def read_columns(self, kind: Kind, session: Session | dt.date, tokens: NDArray[np.int64] | None = None) -> Columns:
+        """Read a file's columns as they lie on disk: by ``(instrument_token, time)``, instruments by token."""
+        file = self._file(kind, session)
+        if not file.exists:
+            raise UnreadableFile(
+                f"{file.folder} does not exist; the store holds {kind} of {dates_text(self.sessions(kind))}"
+            )
+        return file.read(tokens)
+
+    def drop_session(self, kind: Kind, session: Session | dt.date) -> None:
+        """Remove a session of a kind; that of bars takes its feature rows with it."""
+        with self._writing():
+            self._file(kind, session).drop()
+            if kind == "bars":
+                for folder in (self.root / "features").glob(f"schema=*/session={date_of(session)}"):
+                    SessionFile(folder, LAYOUTS["bars"]).drop()
+
+    def keep_only(
+        self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
+    ) -> tuple[dt.date, ...]:
+        """Remove the sessions of a kind that are not among these; give their dates.
+
+        A corrected source may have lost a session: write what it has, then keep only that. With ``source``, sessions
+        that came from anywhere else stay.
+        """
+        kept = {date_of(session) for session in sessions}
+        strange = (date for date in self.dates(kind) if date not in kept)
+        gone = tuple(d for d in strange if source is None or source in self.manifest(kind, d)["sources"])
+        for date in gone:
+            self.drop_session(kind, date)
+        return gone
+
+    # --- features -------------------------------------------------------------------------------------------------
+
+    def compute_features(
+        self,
+        session: Session | dt.date,
+        schema: FeatureSchema,
+        instruments: Iterable[str] | None = None,
+        *,
+        actions: CorporateActions | None = None,
+    ) -> FeatureRows:
+        """Compute the feature rows of a session as a warm start would see them; see `feature_files.computed`."""
+        return next(computed(self, [session], schema, instruments, actions))
+
+    def write_features(
+        self, session: Session, schema: FeatureSchema, rows: FeatureRows, *, actions: CorporateActions | None = None
+    ) -> str:
+        """Write the feature rows of a session, as `compute_features` gives them; give their digest.
+
+        Raises
+        ------
+        MarketDataError
+            If their bars are not the session's bars in this store, indexed by its `universe`.
+        StaleFeatures
+            If the bars of the session or of its history changed since they were computed, or they were computed with
+            another schema or other actions.
+        """
+        token = self.universe().tokens[rows.bars.instrument]
+        stored, order = self.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
+        given = columns_of(rows.bars, self.universe())
+        if not all(np.array_equal(column[order], stored[n], equal_nan=True) for n, column in given.items()):
+            raise MarketDataError(
+                f"these are not the stored bars of {session.date}; compute features with compute_features"
+            )
+        columns = {
+            "instrument_token": token,
+            "end_ns": rows.bars.end_ns,
+            "warm": rows.warm,
+            **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
+        }
+        with self._writing():
+            basis = stands_on(self, session, schema, actions)
+            if rows.basis != basis:
+                raise StaleFeatures(
+                    f"these features of {session.date} do not stand on the bars, schema and actions of now; compute "
+                    "them again with compute_features, and write them with the same schema and actions"
+                )
+            return feature_file(self, schema, session).write(columns, {**self._facts(session), **basis})
+
+    def read_features(
+        self,
+        session: Session | dt.date,
+        schema: FeatureSchema,
+        instruments: Iterable[str] | None = None,
+        *,
+        actions: CorporateActions | None = None,
+    ) -> FeatureRows:
+        """Read the feature rows of a session, all or those of some instruments, without loading the others.
+
+        Raises
+        ------
+        MissingFeatures
+            If there are none of this schema.
+        StaleFeatures
+            If the bars of the session or of its history, the actions, or what the schema computes, changed since.
+        UnreadableFile
+            If the file is damaged.
+        """
+        refuse_missing_or_stale(self, session, schema, actions)
+        tokens = self.tokens_of(instruments)
+        columns = feature_file(self, schema, session).read(tokens)
+        bars = table_of(Bars, self.read_columns("bars", session, tokens), TokenIndex(self.universe()))
+        order = in_order(bars)
+        features = np.empty((len(bars), len(schema.names)))
+        for k, name in enumerate(schema.names):
+            features[:, k] = columns[name][order]
+        return FeatureRows(bars[order], features, columns["warm"][order])
+
+    # --- training frames ------------------------------------------------------------------------------------------
+
+    def training_frame(
+        self,
+        instruments: Iterable[str] | None,
+        start: dt.date,
+        end: dt.date,
+        features: FeatureSchema,
+        label: ForwardReturn,
+        *,
+        membership: MembershipTable | None = None,
+        actions: CorporateActions | None = None,
+    ) -> TrainingFrame:
+        """Give labelled feature rows of sessions, point-in-time correct; see `training_frames.training_frame`."""
+        from feature_store.offline.training_frames import training_frame
+
+        return training_frame(
+            self, instruments, start, end, features=features, label=label, membership=membership, actions=actions
+        )
+
+    # --- the rest -------------------------------------------------------------------------------------------------
+
+    def write_quarantine(self, name: str, rows: pd.DataFrame) -> Path:
+        """Write quarantined rows, with their reasons, as ``quarantine/NAME.parquet``; give its path."""
+        path = self.root / "quarantine" / f"{name}.parquet"
+        text = rows.astype({column: "str" for column in rows.columns if column != "row"})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(text, preserve_index=False), sink, compression="zstd")
+        replace(path, sink.getvalue().to_pybytes())
+        return path
+
+    def digest(self, sessions: Sequence[Session | dt.date]) -> str:
+        """SHA-256 over the market, the universe and the bars of sessions, from their manifests."""
+        parts = [self.market(), self.universe().digest]
+        for session in sorted(sessions, key=date_of):
+            parts += [date_of(session).isoformat(), self.manifest("bars", session)["digest"]]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def manifest(self, kind: Kind, session: Session | dt.date) -> dict[str, Any]:
+        """Read the manifest of a session's file: digest, rows, sources, bar source and clock, code version, columns."""
+        return self._file(kind, session).manifest()
+
+    def leftovers(self) -> tuple[Path, ...]:
+        """Files that no manifest names, which a crash left; writing their session again removes them."""
+        folders = (*self.root.glob("*/session=*"), *self.root.glob("features/*/session=*"))
+        return tuple(path for folder in folders for path in SessionFile(folder, LAYOUTS["bars"]).leftovers())
+
+    def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
+        return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
+
+    def _facts(self, session: Session) -> dict[str, Any]:
+        return {
+            "market": self.market(),
+            "session": session.date.isoformat(),
+            "open_ns": session.open_ns,
+            "close_ns": session.close_ns,
+            "code_version": code_commit(),
+        }
+
+    def _write(
+        self,
+        kind: Kind,
+        session: Session,
+        universe: Universe,
+        columns: Columns,
+        sources: str | Sequence[str],
+        **facts: str,
+    ) -> str:
+        named = [sources] if isinstance(sources, str) else list(sources)
+        self.write_universe(universe, self.market() or " ".join(named))
+        with self._writing():
+            return self._file(kind, session).write(columns, {**self._facts(session), "sources": named, **facts})
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One process writes at a time; the lock goes with the process that holds it, however it ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@lru_cache(maxsize=16)
+def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[Instrument, ...]:
+    """Read and validate instruments once for each file that ever stood there."""
+    return tuple(Instrument.model_validate(i) for i in read_json(path)["instruments"])
+
+
+def _session_of(manifest: dict[str, Any]) -> Session:
+    return Session(dt.date.fromisoformat(manifest["session"]), manifest["open_ns"], manifest["close_ns"])
+
+
+def _clock_of(bars: Bars) -> BarClock:
+    longest = int((bars.end_ns - bars.start_ns).max(initial=0))
+    return BarClock("time", max(longest, SECOND_NS))
+
+
+def _near(symbol: str, known: Sequence[str]) -> str:
+    upper = {name.upper(): name for name in known}
+    near = difflib.get_close_matches(symbol.upper(), list(upper), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(upper[name] for name in near)}?" if near else f"it knows {len(known)} others"

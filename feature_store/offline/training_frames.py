@@ -1,0 +1,230 @@
+"""Training frames: what a model is fitted on, put together from the offline store.
+
+A row is a decision: what was known at the end of a bar, and what came of it. Features stand on the decision bar and
+those before it, of the same session and of the ones before; a label looks ahead inside its session. Rows that cannot be
+trained on are left out and counted, each by the first reason that holds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.features.engine import FeatureSchema
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import Bars, MarketDataError, Session, Universe
+from feature_store.offline.feature_rows import FeatureRows, MissingFeatures, StaleFeatures, computed, history_of
+from feature_store.offline.session_files import dates_text
+
+if TYPE_CHECKING:
+    from feature_store.labels.forward_return import ForwardReturn
+    from feature_store.offline.store import OfflineStore
+
+REASONS = ("not_tradable", "not_member", "not_warm", "no_label", "not_finite")
+"""Why a row is left out, in the order in which they are asked."""
+
+
+class MembershipTable(Protocol):
+    """Which instruments belonged to the universe that is traded, by date; see `feature_store.market.membership`."""
+
+    def mask(self, instrument: NDArray[np.int32], time_ns: NDArray[np.int64], universe: Universe) -> NDArray[np.bool_]:
+        """Whether each instrument was a member at each time."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFrame:
+    """Labelled feature rows, in order of ``(decision_ns, instrument)``: warm, finite rows of tradable instruments."""
+
+    X: NDArray[np.float64]
+    """Features, shape ``(n, n_features)``, columns as in ``schema``; finite."""
+    forward_return: NDArray[np.float64]
+    """Label as a fraction, shape ``(n,)``; finite."""
+    decision_ns: NDArray[np.int64]
+    """End of the decision bar; everything in ``X`` was known then."""
+    label_end_ns: NDArray[np.int64]
+    """When the label was known."""
+    instrument: NDArray[np.int32]
+    """Index in the store's universe."""
+    schema: FeatureSchema
+    digest: str
+    """SHA-256 over everything that determines the frame: source data, schema, label and the rows themselves."""
+    start_ns: int
+    """Open of the first session."""
+    end_ns: int
+    """Close of the last session."""
+    market: str = ""
+    """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
+    horizon_bars: int = 0
+    """Bars that the label looks ahead."""
+    bar_source: str = ""
+    """What the bars were made from: ``ticks`` by our own builder, or the vendor's word; several joined by `` + ``."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows of the instruments and sessions asked for that are not here, by reason; see `REASONS`."""
+
+    def __len__(self) -> int:
+        return len(self.decision_ns)
+
+
+def training_frame(
+    store: OfflineStore,
+    instruments: Iterable[str] | None,
+    start: dt.date,
+    end: dt.date,
+    *,
+    features: FeatureSchema,
+    label: ForwardReturn,
+    membership: MembershipTable | None = None,
+    actions: CorporateActions | None = None,
+) -> TrainingFrame:
+    """Make the training frame of the stored sessions of some days.
+
+    Feature rows that are stored and not stale are read, others are computed; both give the same bits. To be warm from
+    the first bar on, features also step the ``features.history_sessions`` sessions before each session; rows of
+    sessions before ``start`` are never in the frame.
+
+    Parameters
+    ----------
+    store : OfflineStore
+        Its bars must be on the clock of ``features``.
+    instruments : iterable of str or None
+        Symbols; None takes every instrument. The market's index is read as context whether named or not.
+    start, end : date
+        First and last session date, both included.
+    features : FeatureSchema
+        The columns.
+    label : ForwardReturn
+        What the rows are asked to foretell.
+    membership : MembershipTable, optional
+        Leaves out rows of instruments that were no members of the traded universe at the decision.
+    actions : CorporateActions, optional
+        Splits and the like, which features live through at the ex-date as in live state. Labels need none: they end
+        inside their session.
+
+    Raises
+    ------
+    MarketDataError
+        If no session or no row is there, or the stored bars, or those of their history, are on another clock.
+    UnknownInstrument
+        If the store does not know a symbol; the message names near ones.
+    """
+    universe, tokens = store.universe(), store.tokens_of(instruments)
+    chosen = None if tokens is None else frozenset(tokens.tolist())
+    symbols = None if chosen is None else [i.symbol for i in universe.instruments if i.instrument_token in chosen]
+    sessions = _sessions(store, start, end)
+    manifests = [store.manifest("bars", session) for session in sessions]
+    parts = _session_rows(store, sessions, features, symbols, actions)
+    bars = Bars.concatenate([part.bars for part in parts])
+    warm = np.concatenate([part.warm for part in parts])
+    returns, label_end_ns = label.of(bars, len(universe))
+    tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument]
+    member = np.ones(len(bars), dtype=np.bool_)
+    if membership is not None:
+        member = membership.mask(bars.instrument, bars.start_ns, universe)
+    usable = {"not_tradable": tradable, "not_member": member, "not_warm": warm, "no_label": np.isfinite(returns)}
+    kept = np.logical_and.reduce(list(usable.values()))
+    rows, finite = _finite_rows([part.X for part in parts], kept)
+    left_out = _count(usable) | {"not_finite": int((~finite).sum())}
+    kept[kept] = finite
+    if not kept.any():
+        raise _no_row(sessions, features, label, left_out, rows)
+    columns = (rows[finite], returns[kept], bars.end_ns[kept], label_end_ns[kept], bars.instrument[kept])
+    read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
+    asked = [
+        store.digest(read),
+        [str(s.date) for s in sessions],
+        features.hash,
+        label.name,
+        symbols,
+        (actions or CorporateActions.none()).digest,
+    ]
+    return TrainingFrame(
+        *columns,
+        schema=features,
+        digest=_digest(columns, asked),
+        start_ns=sessions[0].open_ns,
+        end_ns=sessions[-1].close_ns,
+        market=store.market() or "",
+        horizon_bars=label.horizon_bars,
+        bar_source=" + ".join(sorted({str(m["bar_source"]) for m in manifests})),
+        left_out=left_out,
+    )
+
+
+def _sessions(store: OfflineStore, start: dt.date, end: dt.date) -> tuple[Session, ...]:
+    if start > end:
+        raise MarketDataError(f"start {start} is after end {end}; both days are included")
+    held = store.sessions()
+    sessions = tuple(session for session in held if start <= session.date <= end)
+    if not sessions:
+        raise MarketDataError(f"no session from {start} to {end}: {store.root} holds bars of {dates_text(held)}")
+    return sessions
+
+
+def _session_rows(
+    store: OfflineStore,
+    sessions: Sequence[Session],
+    features: FeatureSchema,
+    symbols: Sequence[str] | None,
+    actions: CorporateActions | None,
+) -> list[FeatureRows]:
+    found: dict[dt.date, FeatureRows] = {}
+    for session in sessions:
+        # what was never written, or is stale, is computed below; the store is for its owner to mend
+        with suppress(MissingFeatures, StaleFeatures):
+            found[session.date] = store.read_features(session, features, symbols, actions=actions)
+    rest = [session.date for session in sessions if session.date not in found]
+    found.update(zip(rest, computed(store, rest, features, symbols, actions), strict=True))
+    return [found[session.date] for session in sessions]
+
+
+def _finite_rows(
+    parts: Sequence[NDArray[np.float64]], kept: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    ends = np.cumsum([len(part) for part in parts])
+    rows = np.concatenate([part[mine] for part, mine in zip(parts, np.split(kept, ends[:-1]), strict=True)])
+    return rows, np.isfinite(rows).all(axis=1)
+
+
+def _count(usable: dict[str, NDArray[np.bool_]]) -> dict[str, int]:
+    left = np.ones(len(next(iter(usable.values()))), dtype=np.bool_)
+    counts = {}
+    for reason, fine in usable.items():
+        counts[reason] = int((left & ~fine).sum())
+        left &= fine
+    return counts
+
+
+def _no_row(
+    sessions: Sequence[Session],
+    features: FeatureSchema,
+    label: ForwardReturn,
+    left_out: dict[str, int],
+    rows: NDArray[np.float64],
+) -> MarketDataError:
+    never = [name for k, name in enumerate(features.names) if len(rows) and not np.isfinite(rows[:, k]).any()]
+    if never:
+        return MarketDataError(
+            f"{', '.join(never)} has no value in any of {len(rows)} rows of {dates_text(sessions)} (these bars have no "
+            "index or no depth to compute it from); leave it out of the features, or bring that data in"
+        )
+    counts = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
+    return MarketDataError(
+        f"no row is left of {dates_text(sessions)} ({counts or 'no bars'}): features need {features.warm_up} bars "
+        f"before them and the label {label.horizon_bars} after; add sessions or instruments, or shorten the horizon"
+    )
+
+
+def _digest(columns: Sequence[NDArray[Any]], asked: Sequence[Any]) -> str:
+    sha = hashlib.sha256(json.dumps(asked).encode())
+    for column in columns:
+        sha.update(np.ascontiguousarray(column).data)
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""The online store: the newest feature rows in Redis."""

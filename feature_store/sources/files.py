@@ -1,0 +1,455 @@
+"""Columns out of Parquet and CSV files, whatever they are called and however they are typed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_store.market.types import IST, IST_OFFSET_NS, MarketDataError, MissingColumn, UnreadableFile
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
+
+EPOCH_FORMATS: Final = {"epoch_s": 10**9, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
+"""Formats of times that are numbers: UTC epoch seconds, and so on, in nanoseconds."""
+
+_NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
+_DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
+_DATE_FIRST = r"^\d{4}-?\d{2}"  # or pandas reads "now" and "today" as this very moment
+_HEADER_ROWS = 5
+_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
+
+
+class InvalidRows(MarketDataError):
+    """Rows of a small table that must be right as a whole, such as corporate actions, are wrong."""
+
+    _SHOWN = 5
+
+    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
+        shown = "; ".join(f"row {row}: {problem}" for row, problem in problems[: self._SHOWN])
+        more = f"; and {len(problems) - self._SHOWN} more rows" if len(problems) > self._SHOWN else ""
+        super().__init__(f"{where}: {shown}{more}")
+        self.problems = tuple(problems)
+        """Row (1 is the first row of data) and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """What a file begins with."""
+
+    path: Path
+    kind: str
+    """``parquet``, ``csv`` or ``csv.gz``."""
+    columns: list[str]
+    types: list[pa.DataType | None]
+    """Types of a Parquet file's columns; None in a CSV file."""
+    rows: list[list[str]]
+    """The first lines of a CSV file after its header; see `first_value`."""
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """The columns of one file, by our names."""
+
+    path: Path
+    columns: dict[str, pa.ChunkedArray]
+    names: dict[str, str]
+    """Name in the file of each of our columns."""
+    row_number: NDArray[np.int64]
+    """1 is the first row of data in the file."""
+    malformed: pd.DataFrame
+    """``row`` and ``text`` of CSV rows with too few or too many fields."""
+    wide: bool = False
+    """Whether the file has a column for each symbol; a row of it is one here for each."""
+
+    def has(self, name: str) -> bool:
+        """Whether an optional column is there."""
+        return name in self.columns
+
+    def present(self, name: str) -> NDArray[np.bool_]:
+        """Tell which rows have anything at all in a column."""
+        codes, values = self.texts(name)
+        return np.array([bool(value) for value in values], dtype=np.bool_)[codes]
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Give a column as float64; what is no number is NaN.
+
+        Raises
+        ------
+        MarketDataError
+            If the column is of a type that is no number.
+        """
+        column = _plain(self.columns[name])
+        try:
+            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type):
+                return np.ascontiguousarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+            if pa.types.is_decimal(column.type):
+                return np.ascontiguousarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+            if _is_text(column.type):
+                values = pd.to_numeric(column.cast(pa.string()).to_pandas(), errors="coerce")
+                return np.ascontiguousarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+        except _DAMAGE as error:
+            raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
+        raise MarketDataError(
+            f"{self.path}: column {self.names[name]!r} is {column.type}, which is no number; write plain numbers"
+        )
+
+    def texts(self, name: str) -> tuple[NDArray[np.intp], list[str]]:
+        """Give a column of text as codes and distinct stripped values, in order; a missing value is the empty text.
+
+        Raises
+        ------
+        MarketDataError
+            If the column is of a type that is no text.
+        """
+        column = self.columns[name]
+        try:
+            encoded = _plain(column).cast(pa.string()).fill_null("").dictionary_encode().unify_dictionaries()
+        except _DAMAGE as error:
+            raise MarketDataError(
+                f"{self.path}: column {self.names[name]!r} is {column.type}, which is no text; write plain text"
+            ) from error
+        values = [value.strip() for value in encoded.chunk(0).dictionary.to_pylist()] if encoded.num_chunks else []
+        distinct = sorted(set(values)) or [""]
+        code = {value: k for k, value in enumerate(distinct)}
+        place = np.array([code[value] for value in values], dtype=np.intp)
+        parts = [place[chunk.indices.to_numpy()] for chunk in encoded.chunks]
+        return np.concatenate([np.empty(0, dtype=np.intp), *parts]), distinct
+
+    def values(self, name: str) -> list[str]:
+        """Give a column of text, stripped, a missing value as the empty text."""
+        codes, values = self.texts(name)
+        return [values[code] for code in codes.tolist()]
+
+    def times(
+        self, name: str, time_format: str | None = None, zone: ZoneInfo = IST
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Give a column of times as UTC epoch nanoseconds, and which rows could be read (others are 0).
+
+        Parameters
+        ----------
+        time_format : str, optional
+            One of `EPOCH_FORMATS`, or a format of `datetime.strptime`; default: ISO 8601 text and timestamps.
+        zone : ZoneInfo
+            Zone of times that have none.
+
+        Raises
+        ------
+        MarketDataError
+            If the column is of a type that is no time.
+        """
+        try:
+            return self._times(name, time_format, zone)
+        except _DAMAGE as error:
+            raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
+
+    def _times(self, name: str, time_format: str | None, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        column = _plain(self.columns[name])
+        if time_format in EPOCH_FORMATS:
+            return self._epochs(name, EPOCH_FORMATS[time_format])
+        if pa.types.is_null(column.type):
+            return np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=np.bool_)
+        if pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("ms"))
+        if pa.types.is_timestamp(column.type):
+            counts = column.cast(pa.int64())
+            present = counts.is_valid().to_numpy()
+            filled = counts.fill_null(0).to_numpy()
+            time_ns, readable = _epoch_ns(filled, column.type.unit, present)
+            return (time_ns, readable) if column.type.tz else _from_wall_clock(time_ns, readable, zone)
+        if not _is_text(column.type):
+            raise MarketDataError(
+                f"{self.path}: column {self.names[name]!r} is {column.type}, which is no time; write timestamps, text "
+                "such as 2026-01-05T09:15:00+05:30, or say that it is an epoch (time_format='epoch_s')"
+            )
+        text = column.cast(pa.string()).fill_null("").to_pandas().str.strip()
+        return _parsed(text, zone) if time_format is None else _parsed_as(text, time_format, zone)
+
+    def _epochs(self, name: str, factor: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        counts = self.numbers(name)
+        readable = np.isfinite(counts) & (np.abs(counts) < 2**62 / factor)
+        column = _plain(self.columns[name])
+        if pa.types.is_integer(column.type):  # a float does not hold each nanosecond
+            whole = column.fill_null(0).cast(pa.int64(), safe=False).to_numpy()
+            return np.where(readable, np.where(readable, whole, 0) * factor, 0), readable
+        return np.where(readable, np.rint(np.where(readable, counts, 0) * factor), 0).astype(np.int64), readable
+
+    def text_of(self, rows: NDArray[np.intp]) -> pd.DataFrame:
+        """Give some rows as they stand in the file, as text."""
+        taken = {self.names[name]: _as_text(column.take(pa.array(rows))) for name, column in self.columns.items()}
+        return pd.DataFrame(taken, dtype="str")
+
+
+def read_file(
+    path: str | Path,
+    required: Mapping[str, tuple[str, ...]],
+    optional: Mapping[str, tuple[str, ...]] | None = None,
+    text: Sequence[str] = ("time", "symbol"),
+) -> FileTable:
+    """Read the columns of a Parquet or CSV file that are asked for, each by the first of its names that exists.
+
+    The columns ``text`` (by our names) of a CSV file are read as text, whatever they look like.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is missing, empty, truncated, or neither ``.parquet`` nor ``.csv`` (``.csv.gz``).
+    MissingColumn
+        If a required column is missing; the message names what is there.
+    """
+    head = read_head(path)
+    return load(head, match(head, required, optional or {}), text)
+
+
+def read_head(path: str | Path) -> FileHead:
+    """Read what a file begins with.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is missing, empty, truncated, or neither ``.parquet`` nor ``.csv`` (``.csv.gz``).
+    """
+    path = Path(path)
+    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower().lstrip(".")
+    if not path.is_file():
+        raise UnreadableFile(f"{path} is not a file; check the path")
+    if path.stat().st_size == 0:
+        raise UnreadableFile(f"{path} is empty (0 bytes); export it again")
+    if kind not in ("parquet", "csv", "csv.gz"):
+        raise UnreadableFile(f"{path} is neither .parquet nor .csv; convert it to one of them")
+    try:
+        if kind == "parquet":
+            schema = pq.read_schema(path)
+            return FileHead(path, kind, list(schema.names), list(schema.types), [])
+        with _open_text(path) as lines:
+            rows = list(islice((row for row in csv.reader(lines) if row), _HEADER_ROWS))
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    columns = rows[0] if rows else []
+    return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
+
+
+def first_value(head: FileHead, column: str) -> str:
+    """Give the first value of a column, as text; empty if there is none.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is damaged.
+    """
+    at = head.columns.index(column)
+    if head.kind != "parquet":
+        return next((row[at].strip() for row in head.rows if len(row) > at and row[at].strip()), "")
+    try:
+        with pq.ParquetFile(head.path) as file:
+            batch = next(file.iter_batches(batch_size=1, columns=[column]), None)
+            return "" if batch is None else str(batch.column(0)[0].as_py())
+    except (*_DAMAGE, ValueError, OverflowError) as error:
+        raise _damaged(head.path, error) from error
+
+
+def _open_text(path: Path) -> io.TextIOBase:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def match(
+    head: FileHead, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """Find the file's name of each of our columns: the first of its candidates, whatever its case.
+
+    Raises
+    ------
+    MissingColumn
+        If a required column is missing; the message names what is there.
+    MarketDataError
+        If a column that is needed is there twice.
+    """
+    by_lower = {name.strip().lower(): name for name in reversed(head.columns)}
+    names: dict[str, str] = {}
+    for ours, candidates in {**required, **optional}.items():
+        found = next((by_lower[c] for c in candidates if c in by_lower), None)
+        if found is not None:
+            names[ours] = found
+        elif ours in required:
+            raise MissingColumn(
+                f"{head.path} has no column {' or '.join(repr(c) for c in candidates)}; "
+                f"add it or rename one of its columns {head.columns}"
+            )
+    for found in names.values():
+        if sum(name.strip().lower() == found.strip().lower() for name in head.columns) > 1:
+            raise MarketDataError(f"{head.path} has more than one column {found!r}; remove or rename the wrong one")
+    return names
+
+
+def load(
+    head: FileHead,
+    names: Mapping[str, str],
+    text: Sequence[str],
+    *,
+    header_rows: int = 1,
+    progress: Progress | None = None,
+) -> FileTable:
+    """Read columns of a file, given the file's name of each of ours.
+
+    Parameters
+    ----------
+    text : sequence of str
+        Columns (by our names) of a CSV file to be read as text, whatever they look like.
+    header_rows : int
+        Lines of a CSV file before its first row of data; if not 1, the head's columns name the file's by place.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is truncated or damaged, or has no rows.
+    """
+    try:
+        bad: list[tuple[int, str]] = []
+        if head.kind == "parquet":
+            table = _read_parquet(head.path, sorted(set(names.values())), progress)
+        else:
+            table, bad = _read_csv(head, names, text, header_rows, progress)
+    except _DAMAGE as error:
+        raise _damaged(head.path, error) from error
+    if len(table) + len(bad) == 0:
+        raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
+    bad_rows = np.array([row for row, _ in bad], dtype=np.int64)
+    malformed = pd.DataFrame({"row": bad_rows, "text": pd.Series([line for _, line in bad], dtype="str")})
+    numbers = np.delete(np.arange(1, len(table) + len(bad) + 1), bad_rows - 1)
+    columns = {ours: table.column(table.column_names.index(theirs)) for ours, theirs in names.items()}
+    return FileTable(head.path, columns, dict(names), numbers, malformed)
+
+
+def _damaged(path: Path, error: BaseException) -> UnreadableFile:
+    return UnreadableFile(f"{path} cannot be read ({error}); it may be truncated or damaged: export it again")
+
+
+def _read_parquet(path: Path, columns: list[str], progress: Progress | None) -> Any:
+    with pq.ParquetFile(path) as file:
+        groups, total, done = [], file.metadata.num_rows, 0
+        for k in range(file.num_row_groups):
+            groups.append(file.read_row_group(k, columns=columns))
+            done += len(groups[-1])
+            if progress:
+                progress(done, total)
+        return pa.concat_tables(groups) if groups else file.schema_arrow.empty_table().select(columns)
+
+
+class _Watched(io.RawIOBase):
+    """A file that tells how far it was read."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._file, self._progress, self._total = path.open("rb"), progress, path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._file.read(size)
+        self._progress(min(self._file.tell(), self._total), self._total)
+        return piece
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _read_csv(
+    head: FileHead, names: Mapping[str, str], text: Sequence[str], header_rows: int, progress: Progress | None
+) -> tuple[Any, list[tuple[int, str]]]:
+    bad: list[tuple[int, str]] = []
+
+    def skip(row: pcsv.InvalidRow) -> str:
+        bad.append((row.number - header_rows, row.text))
+        return "skip"
+
+    # one thread, or pyarrow does not say which row it skipped
+    reading = pcsv.ReadOptions(use_threads=False)
+    if header_rows != 1:
+        reading = pcsv.ReadOptions(use_threads=False, skip_rows=header_rows, column_names=head.columns)
+    converting = pcsv.ConvertOptions(
+        column_types={names[ours]: pa.string() for ours in text if ours in names},
+        include_columns=sorted(set(names.values())),
+    )
+    with _Watched(head.path, progress or (lambda _done, _total: None)) as raw:
+        stream = pa.CompressedInputStream(pa.PythonFile(raw), "gzip") if head.kind == "csv.gz" else raw
+        table = pcsv.read_csv(stream, reading, pcsv.ParseOptions(invalid_row_handler=skip), converting)
+    return table, bad
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _as_text(column: pa.ChunkedArray) -> list[str]:
+    try:
+        return [str(value) for value in column.to_pylist()]
+    except (ValueError, OverflowError, pa.ArrowException):  # a year that Python's datetime does not have
+        return [str(value) for value in column.cast(pa.int64()).to_pylist()]
+
+
+def _parsed(text: pd.Series[str], zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    text = text.where(text.str.contains(_DATE_FIRST), "")
+    parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    time_ns, readable = _ns_of(parsed)
+    has_zone = (text.str.contains(_ZONE) & ~text.str.contains(_DATE_ONLY)).to_numpy(dtype=np.bool_)
+    moved_ns, in_zone = _from_wall_clock(time_ns, readable & ~has_zone, zone)
+    return np.where(has_zone, time_ns, moved_ns), np.where(has_zone, readable, in_zone)
+
+
+def _parsed_as(text: pd.Series[str], time_format: str, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    try:
+        parsed = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
+    except (ValueError, re.error) as error:
+        raise MarketDataError(f"time_format {time_format!r} is no format of strptime ({error})") from error
+    time_ns, readable = _ns_of(parsed)
+    return (time_ns, readable) if "%z" in time_format else _from_wall_clock(time_ns, readable, zone)
+
+
+def _ns_of(parsed: pd.Series[pd.Timestamp]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    micros = parsed.dt.as_unit("us")
+    present = micros.notna().to_numpy()
+    return _epoch_ns(np.where(present, micros.astype("int64").to_numpy(), 0), "us", present)
+
+
+def _from_wall_clock(
+    wall_ns: NDArray[np.int64], readable: NDArray[np.bool_], zone: ZoneInfo
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Read nanoseconds since 1970-01-01 00:00 on a zone's wall clock; hours that a clock skips or repeats are not."""
+    if zone.key == IST.key:
+        return np.where(readable, wall_ns - IST_OFFSET_NS, 0), readable
+    times = pd.Series(pd.to_datetime(wall_ns)).dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    readable = readable & times.notna().to_numpy()
+    return np.where(readable, times.dt.as_unit("ns").astype("int64").to_numpy(), 0), readable
+
+
+def _epoch_ns(
+    counts: NDArray[np.int64], unit: str, present: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    factor = _NS_PER_UNIT[unit]
+    limit = 2**62 // factor  # years 1824 to 2116: beyond them nanoseconds overflow
+    readable = present & (counts > -limit) & (counts < limit)
+    return np.where(readable, np.where(readable, counts, 0) * factor, 0), readable

@@ -1,0 +1,308 @@
+"""Market data from Parquet and CSV files; what cannot be used is quarantined with its row and reason, never dropped.
+
+Columns are found by name, whatever their case: ``timestamp|datetime|time|date``, ``symbol|tradingsymbol``, for bars
+``open, high, low, close, volume`` (and ``ticks|tick_count`` if there is one), for ticks ``ltp|last_price|price`` and
+``volume|day_volume|volume_traded`` (shares since the session's open), and the best quote if all four columns are there
+(``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's names of it). Exports of Kite, Dhan, Fyers and
+yfinance are recognised (``dialects``); any other file needs a `ColumnMapping`. Bars are START-stamped.
+Times without a zone are Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight,
+are ``session`` bars from the open to the close.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feature_store.market.calendar import nse_session
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import (
+    DAY_NS,
+    IST_OFFSET_NS,
+    Bars,
+    MarketDataError,
+    MissingColumn,
+    Session,
+    Ticks,
+    Universe,
+)
+from feature_store.sources.dialects import ColumnMapping, read_market_file
+from feature_store.sources.files import FileTable, Progress
+from feature_store.sources.quarantine import Quarantine
+from feature_store.sources.screening import Screen
+from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
+
+__all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
+           "SyntheticMarket", "TickFile", "TickSource", "by_session", "known_sessions", "read_bars", "read_ticks",
+           "synthetic_market"]  # fmt: skip
+
+_TIME = ("timestamp", "datetime", "time", "date")
+_SYMBOL = ("symbol", "tradingsymbol")
+_BAR_COLUMNS = {
+    "time": _TIME,
+    "symbol": _SYMBOL,
+    "open": ("open",),
+    "high": ("high",),
+    "low": ("low",),
+    "close": ("close",),
+    "volume": ("volume",),
+}
+_BAR_EXTRAS = {"tick_count": ("tick_count", "ticks")}
+_TICK_COLUMNS = {
+    "time": ("exchange_timestamp", *_TIME),
+    "symbol": _SYMBOL,
+    "price": ("ltp", "last_price", "price"),
+    "volume": ("volume", "day_volume", "volume_traded"),
+}
+_QUOTE_COLUMNS = {
+    "bid_price": ("bid_price", "best_bid_price", "best_bid", "bid", "depth_buy_0_price", "depth.buy.0.price"),
+    "ask_price": ("ask_price", "best_ask_price", "best_ask", "ask", "depth_sell_0_price", "depth.sell.0.price"),
+    "bid_quantity": ("bid_quantity", "bid_qty", "best_bid_quantity", "bid_size", "depth_buy_0_quantity",
+                     "depth.buy.0.quantity"),
+    "ask_quantity": ("ask_quantity", "ask_qty", "best_ask_quantity", "ask_size", "depth_sell_0_quantity",
+                     "depth.sell.0.quantity"),
+}  # fmt: skip
+
+_Table = TypeVar("_Table", Bars, Ticks)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceBars:
+    """What a source of bars holds."""
+
+    universe: Universe
+    bars: Bars
+    quarantine: Quarantine
+    clock: BarClock
+    """The bars' clock: the commonest step between bars of a symbol, or ``session`` for daily bars."""
+    dialect: str
+    """Whose export it is: ``generic``, ``kite``, ``dhan``, ``fyers`` or ``yfinance``."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceTicks:
+    """What a source of ticks holds."""
+
+    universe: Universe
+    ticks: Ticks
+    quarantine: Quarantine
+    volume_decreases: int
+    """Ticks, kept, whose day volume is below an earlier one of the session."""
+    dialect: str
+    """Whose export it is: ``generic`` or ``kite``."""
+
+
+@runtime_checkable
+class BarSource(Protocol):
+    """A port: where bars come from, a file or a broker's historical candles; it knows its universe and clock."""
+
+    def bars(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceBars:
+        """Give the bars of some sessions, or of all; rows that cannot be used are in the quarantine."""
+        ...
+
+
+@runtime_checkable
+class TickSource(Protocol):
+    """A port: where ticks come from, a file or recorded days; it knows its universe."""
+
+    def ticks(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceTicks:
+        """Give the ticks of some sessions, or of all; rows that cannot be used are in the quarantine."""
+        ...
+
+
+@dataclass(frozen=True)
+class BarFile:
+    """A `BarSource` that is a file; see `read_bars`."""
+
+    path: Path
+    universe: Universe | None = None
+    mapping: ColumnMapping | None = None
+    symbol: str | None = None
+
+    def bars(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceBars:
+        """Read the bars of some sessions, or of all."""
+        return read_bars(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
+
+
+@dataclass(frozen=True)
+class TickFile:
+    """A `TickSource` that is a file; see `read_ticks`."""
+
+    path: Path
+    universe: Universe | None = None
+    mapping: ColumnMapping | None = None
+    symbol: str | None = None
+
+    def ticks(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceTicks:
+        """Read the ticks of some sessions, or of all."""
+        return read_ticks(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
+
+
+def read_bars(
+    path: str | Path,
+    sessions: Sequence[Session | dt.date] | None = None,
+    *,
+    universe: Universe | None = None,
+    mapping: ColumnMapping | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    progress: Progress | None = None,
+) -> SourceBars:
+    """Read bars from a Parquet or CSV file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    sessions : sequence of Session or date, optional
+        Read these only; default: all.
+    universe : Universe, optional
+        Index instruments by this one and quarantine other symbols; default: a universe of the file's symbols.
+    mapping : ColumnMapping or mapping of str, optional
+        How to read a file with names of its own; default: by its header.
+    symbol : str, optional
+        The symbol of a file of one symbol.
+    progress : callable, optional
+        Takes how much is read and how much there is.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is missing, empty, truncated or of another kind.
+    MissingColumn
+        If a column is missing, or no symbol can be told.
+    MarketDataError
+        If a column is of a type that it cannot be, or the mapping is wrong.
+    """
+    file = read_market_file(path, _BAR_COLUMNS, _BAR_EXTRAS, mapping=mapping, symbol=symbol, progress=progress)
+    table, screen = file.table, Screen(file, sessions, universe)
+    opens, highs, lows, closes, volume = (table.numbers(c) for c in ("open", "high", "low", "close", "volume"))
+    prices = np.stack([opens, highs, lows, closes])
+    screen.reject_numbers(prices, volume)
+    screen.reject(highs < lows, "high_below_low")
+    screen.reject(np.any((prices < lows) | (prices > highs), axis=0), "open_or_close_outside_range")
+    clock = screen.reject_off_clock(file.layout)
+    screen.reject_out_of_order(newest_first=True)
+    start_ns, end_ns = screen.intervals(clock, file.layout)
+    screen.reject_duplicates(start_ns)
+
+    kept, universe = screen.kept(), universe or screen.universe_of_symbols(volume)
+    instrument = screen.instrument(universe)[kept]
+    bars = Bars(
+        instrument=instrument,
+        start_ns=start_ns[kept],
+        end_ns=end_ns[kept],
+        open=opens[kept],
+        high=highs[kept],
+        low=lows[kept],
+        close=closes[kept],
+        volume=volume[kept].astype(np.int64),
+        tick_count=_counts(table, kept),
+    )
+    ordered = bars[np.lexsort((instrument, bars.end_ns))]
+    return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect)
+
+
+def read_ticks(
+    path: str | Path,
+    sessions: Sequence[Session | dt.date] | None = None,
+    *,
+    universe: Universe | None = None,
+    mapping: ColumnMapping | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    progress: Progress | None = None,
+) -> SourceTicks:
+    """Read ticks from a Parquet or CSV file; parameters and errors as `read_bars`.
+
+    Ticks of one time keep their order in the file; several ticks of a symbol in one second are real. A side of the best
+    quote with no price and no quantity is empty.
+    """
+    file = read_market_file(path, _TICK_COLUMNS, _QUOTE_COLUMNS, mapping=mapping, symbol=symbol, progress=progress)
+    table, screen = file.table, Screen(file, sessions, universe)
+    price, volume = table.numbers("price"), table.numbers("volume")
+    screen.reject_numbers(price[None, :], volume)
+    quotes = _quotes(table, screen)
+    screen.reject_outside_session()
+    screen.reject_out_of_order()
+
+    kept, universe = screen.kept(), universe or screen.universe_of_symbols(volume)
+    ticks = Ticks(
+        instrument=screen.instrument(universe)[kept],
+        event_time_ns=screen.time_ns[kept],
+        last_price=price[kept],
+        day_volume=volume[kept].astype(np.int64),
+        **{name: column[kept] for name, column in quotes.items()},
+    )
+    ordered = ticks[np.argsort(ticks.event_time_ns, kind="stable")]
+    return SourceTicks(universe, ordered, screen.quarantine(), _volume_decreases(ordered), file.dialect)
+
+
+def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
+    """Give the sessions of the exchange on the dates that the data has, in order.
+
+    Raises
+    ------
+    MarketDataError
+        If there was no session on one of the dates.
+    """
+    days = np.sort(pd.unique((_times(table) + IST_OFFSET_NS) // DAY_NS))
+    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=int(day)) for day in days]
+    sessions = [nse_session(date) for date in dates]
+    for date, session in zip(dates, sessions, strict=True):
+        if session is None:
+            raise MarketDataError(f"there is data of {date}, on which the exchange had no session; leave that day out")
+    return tuple(session for session in sessions if session is not None)
+
+
+def by_session(table: _Table) -> Iterator[tuple[Session, _Table]]:
+    """Cut bars or ticks, in order of time, into their sessions; raises as `known_sessions`."""
+    time_ns = _times(table)
+    for session in known_sessions(table):
+        begin, end = np.searchsorted(time_ns, [session.open_ns, session.close_ns])
+        yield session, table[int(begin) : int(end)]
+
+
+def _times(table: Bars | Ticks) -> NDArray[np.int64]:
+    return table.start_ns if isinstance(table, Bars) else table.event_time_ns
+
+
+def _counts(table: FileTable, kept: NDArray[np.intp]) -> NDArray[np.int32]:
+    if not table.has("tick_count"):
+        return np.zeros(len(kept), dtype=np.int32)
+    counts = np.nan_to_num(table.numbers("tick_count")[kept], posinf=0, neginf=0)
+    return np.clip(counts, 0, np.iinfo(np.int32).max).astype(np.int32)
+
+
+def _quotes(table: FileTable, screen: Screen) -> dict[str, NDArray[Any]]:
+    there = [name for name in _QUOTE_COLUMNS if table.has(name)]
+    if not there:
+        return {}
+    if len(there) < len(_QUOTE_COLUMNS):
+        raise MissingColumn(
+            f"{table.path} has {', '.join(table.names[name] for name in there)} of the best quote but not "
+            f"{', '.join(name for name in _QUOTE_COLUMNS if name not in there)}; give all four columns or none"
+        )
+    quotes: dict[str, NDArray[Any]] = {}
+    for side in ("bid", "ask"):
+        price, quantity = table.numbers(f"{side}_price"), table.numbers(f"{side}_quantity")
+        empty = (np.isnan(price) | (price == 0)) & (np.isnan(quantity) | (quantity == 0))
+        price, quantity = np.where(empty, np.nan, price), np.where(empty, 0.0, quantity)
+        good = empty | ((price > 0) & np.isfinite(price) & (quantity >= 0) & (quantity < 2.0**53))
+        screen.reject(~good, "bad_quote")
+        quotes[f"{side}_price"] = price
+        quotes[f"{side}_quantity"] = np.where(good, quantity, 0.0).astype(np.int64)
+    screen.reject(quotes["bid_price"] > quotes["ask_price"], "crossed_quote")
+    return quotes
+
+
+def _volume_decreases(ticks: Ticks) -> int:
+    day = (ticks.event_time_ns + IST_OFFSET_NS) // DAY_NS
+    key = day * (int(ticks.instrument.max(initial=0)) + 1) + ticks.instrument
+    highest = pd.Series(ticks.day_volume).groupby(key, sort=False).cummax().to_numpy()
+    return int(np.count_nonzero(ticks.day_volume < highest))

@@ -1,0 +1,299 @@
+"""A generated market with a planted edge, for the demo and for tests; always labelled SYNTHETIC.
+
+One price path process makes everything. Each instrument's log price is a random walk sampled every 2 s. Bursts of order
+flow, hidden from the features, come and go: while one lasts, the price drifts by ``edge_bps`` per minute up or down and
+volume is higher. ``edge_bps=0`` leaves a random walk. Bars of the training sessions are exactly the bars that
+the bar builder would build from that session's ticks; only the last session's ticks are kept. What makes a real
+market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and off.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.bars.builder import bars_of_session
+from feature_store.market.calendar import nse_session
+from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateAction, CorporateActions
+from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.sources.synthetic_paths import (
+    MINUTES,
+    SLOTS,
+    Quotes,
+    SessionPath,
+    all_quotes,
+    bars_of_path,
+    halted_slots,
+    last_quotes,
+    outage_slots,
+    overnight_gap,
+    regimes_of_session,
+    session_path,
+    stream,
+    ticks_of_path,
+    with_index,
+)
+
+INDEX_SYMBOL = "SYN INDEX"
+_SPLIT_FACTORS = (0.5, 0.2, 0.1)
+_DEPTH_TICKS = 20.0  # shares at the best prices, in shares of a usual tick
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A time in which no tick came, because an instrument was halted or the feed was out."""
+
+    symbol: str | None
+    """None: the whole feed."""
+    start_ns: int
+    end_ns: int
+    """The first instant at which ticks came again."""
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticMarket:
+    """A generated market: sessions of one-minute bars, then one later session of ticks."""
+
+    name: str
+    """Starts with ``SYNTHETIC`` and names everything that determines the data."""
+    universe: Universe
+    sessions: tuple[Session, ...]
+    bars: tuple[Bars, ...]
+    """One-minute bars of each of ``sessions``."""
+    tick_session: Session
+    """The session after the last of ``sessions``."""
+    ticks: Ticks
+    actions: CorporateActions
+    """The splits; prices and volumes of bars and ticks are raw."""
+    interruptions: tuple[Interruption, ...]
+    """Halts and outages, in order of time."""
+
+
+def synthetic_market(
+    instruments: int = 20,
+    sessions: int = 30,
+    first_session: str | dt.date = "2026-01-05",
+    edge_bps: float = 6.0,
+    seed: int = 7,
+    *,
+    index: bool = True,
+    quotes: bool = True,
+    volatility_regimes: bool = False,
+    overnight_gap_bps: float = 0.0,
+    opening_auction: bool = False,
+    halts: int = 0,
+    outages: int = 0,
+    splits: int = 0,
+) -> SyntheticMarket:
+    """Generate a market; the same arguments give the same bytes.
+
+    Parameters
+    ----------
+    instruments : int
+        Number of instruments, named ``SYN001``, ``SYN002``, …
+    sessions : int
+        Sessions of one-minute bars, on the exchange's calendar; one more session of ticks follows.
+    first_session : str or date
+        Date of the first session; a day without trading moves it to the next session.
+    edge_bps : float
+        Drift per minute while a burst lasts, basis points; up or down with equal odds. Bursts fill a quarter of the
+        time and have a half-life of 15 minutes.
+    seed : int
+        Seed of numpy's PCG64.
+    index : bool
+        Add ``SYN INDEX``, which is not tradable: the mean of the instruments' log moves.
+    quotes : bool
+        Give ticks the best quote, and so bars their spread and imbalance. The spread grows with volatility, the
+        quantities lean weakly towards a burst. An index has none.
+    volatility_regimes : bool
+        Let volatility change between calm, usual and stressed, for the whole market.
+    overnight_gap_bps : float
+        Standard deviation of further moves between sessions, fat-tailed and half common to all.
+    opening_auction : bool
+        Begin sessions with the volume of an auction and five wild minutes.
+    halts : int
+        Instruments that are halted in each session, for 15 to 45 minutes.
+    outages : int
+        Outages of the whole feed in each session, of 5 to 20 minutes; trading goes on unseen.
+    splits : int
+        Splits of one share into 2, 5 or 10, one in about three sessions while the market lasts.
+    """
+    first = dt.date.fromisoformat(first_session) if isinstance(first_session, str) else first_session
+    names = [f"SYN{k:03d}" for k in range(1, instruments + 1)] + [INDEX_SYMBOL] * index
+    universe = Universe.from_symbols(names, frozenset({INDEX_SYMBOL}))
+    symbols = [instrument.symbol for instrument in universe.instruments if instrument.tradable]
+    market = _Generator(
+        universe=universe,
+        seed=seed,
+        edge_bps=edge_bps,
+        index=index,
+        quotes=quotes,
+        volatility_regimes=volatility_regimes,
+        overnight_gap_bps=overnight_gap_bps,
+        opening_auction=opening_auction,
+        halts=halts,
+        outages=outages,
+    )
+    calendar = synthetic_sessions(first, sessions + 1)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    log_price = rng.uniform(np.log(200.0), np.log(4000.0), instruments)
+    shares_per_tick = rng.lognormal(5.0, 0.7, instruments)
+    base, regime, scale = float(log_price.mean()), 1, np.ones(instruments)
+    planned = _planned_splits(seed, splits, instruments)
+    bars: list[Bars] = []
+    actions: list[CorporateAction] = []
+    interruptions: list[Interruption] = []
+    for k, session in enumerate(calendar):
+        for i, factor in planned.get(k, []):
+            scale[i] *= factor
+            actions.append(CorporateAction(symbols[i], session.date, "split", factor))
+        path, regime = market.path(rng, k, log_price, shares_per_tick, scale, regime)
+        log_price = path.log_close
+        path = with_index(path, base) if index else path
+        depth = np.concatenate([[0.0] * index, _DEPTH_TICKS * shares_per_tick / scale])
+        comes, stopped = market.interruptions(k, session)
+        interruptions += stopped
+        if k < sessions:
+            bars.append(market.bars(k, session, path, depth, comes))
+        else:
+            ticks = market.ticks(k, session, path, depth, comes)
+    options = {
+        "index": int(index),
+        "quotes": int(quotes),
+        "volatility_regimes": int(volatility_regimes),
+        "overnight_gap_bps": f"{overnight_gap_bps:g}",
+        "opening_auction": int(opening_auction),
+        "halts": halts,
+        "outages": outages,
+        "splits": splits,
+    }
+    return SyntheticMarket(
+        name=f"SYNTHETIC instruments={instruments} sessions={sessions} first={first} edge_bps={edge_bps:g} seed={seed} "
+        + " ".join(f"{name}={value}" for name, value in options.items()),
+        universe=universe,
+        sessions=calendar[:-1],
+        bars=tuple(bars),
+        tick_session=calendar[-1],
+        ticks=ticks,
+        actions=CorporateActions(tuple(actions)),
+        interruptions=tuple(interruptions),
+    )
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """The options of a market, and what they make of each session."""
+
+    universe: Universe
+    seed: int
+    edge_bps: float
+    index: bool
+    quotes: bool
+    volatility_regimes: bool
+    overnight_gap_bps: float
+    opening_auction: bool
+    halts: int
+    outages: int
+
+    def path(  # noqa: PLR0917
+        self,
+        rng: np.random.Generator,
+        k: int,
+        log_price: NDArray[np.float64],
+        shares_per_tick: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        regime: int,
+    ) -> tuple[SessionPath, int]:
+        gap = volatility = None
+        if self.overnight_gap_bps:
+            gap = overnight_gap(stream(self.seed, k, "gaps"), len(log_price), self.overnight_gap_bps)
+        if self.volatility_regimes:
+            volatility, regime = regimes_of_session(stream(self.seed, k, "regimes"), regime)
+        walked = session_path(
+            rng,
+            log_price,
+            shares_per_tick,
+            self.edge_bps,
+            gap=gap,
+            volatility=volatility,
+            auction=self.opening_auction,
+            scale=scale,
+        )
+        return walked, regime
+
+    def interruptions(self, k: int, session: Session) -> tuple[NDArray[np.bool_] | None, list[Interruption]]:
+        """Which ticks come, None for all; shape ``(n, 375 * 30)``."""
+        if not self.halts and not self.outages:
+            return None, []
+        rng, n = stream(self.seed, k, "interruptions"), len(self.universe)
+        comes = np.ones((n, SLOTS), dtype=np.bool_)
+        stopped: list[tuple[str | None, int, int]] = []
+        slot_ns = MINUTES * MINUTE_NS // SLOTS
+        for i, begin, end in halted_slots(rng, n - self.index, self.halts):
+            comes[i + self.index, begin:end] = False
+            stopped.append((self.universe.instruments[i + self.index].symbol, begin, end))
+        for begin, end in outage_slots(rng, self.outages):
+            comes[:, begin:end] = False
+            stopped.append((None, begin, end))
+        stopped.sort(key=lambda stop: stop[1])
+        return comes, [
+            Interruption(symbol, session.open_ns + begin * slot_ns, session.open_ns + end * slot_ns)
+            for symbol, begin, end in stopped
+        ]
+
+    def bars(
+        self,
+        k: int,
+        session: Session,
+        path: SessionPath,
+        depth: NDArray[np.float64],
+        comes: NDArray[np.bool_] | None,
+    ) -> Bars:
+        if comes is not None:
+            ticks = self.ticks(k, session, path, depth, comes)
+            return bars_of_session(ticks, session, len(self.universe), BarClock.minutes(1))
+        last = last_quotes(stream(self.seed, k, "last quotes"), path, depth) if self.quotes else None
+        return bars_of_path(session, path, last)
+
+    def ticks(
+        self,
+        k: int,
+        session: Session,
+        path: SessionPath,
+        depth: NDArray[np.float64],
+        comes: NDArray[np.bool_] | None,
+    ) -> Ticks:
+        quotes: Quotes | None = None
+        if self.quotes:
+            last, others = stream(self.seed, k, "last quotes"), stream(self.seed, k, "other quotes")
+            quotes = all_quotes(last, others, path, depth)
+        times = stream(self.seed, k, "times")
+        return ticks_of_path(times, session, path, quotes, comes=comes, index=self.index)
+
+
+def _planned_splits(seed: int, splits: int, instruments: int) -> dict[int, list[tuple[int, float]]]:
+    """Instrument and factor of the splits of each session, counted from 0."""
+    rng, planned = stream(seed, 0, "splits"), {}
+    for k in range(splits):
+        session = 1 + 3 * k + int(rng.integers(3))
+        planned[session] = [(int(rng.integers(instruments)), float(rng.choice(_SPLIT_FACTORS)))]
+    return planned
+
+
+def synthetic_sessions(first: dt.date, count: int) -> tuple[Session, ...]:
+    """Give the first ``count`` NSE sessions of regular length from a date on.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the calendar ends before that.
+    """
+    days = (first + dt.timedelta(days=k) for k in itertools.count())
+    sessions = (session for day in days if (session := nse_session(day)) is not None)
+    regular = (session for session in sessions if session.close_ns - session.open_ns == MINUTES * MINUTE_NS)
+    return tuple(itertools.islice(regular, count))

@@ -1,0 +1,1 @@
+"""Gates: whether a version may stand on a rung. Pure."""

@@ -1,0 +1,1 @@
+"""Out-of-sample measurement: folds, row weights and statistics. Pure."""
