@@ -24,11 +24,12 @@ from live_services.market_files import MarketFiles, look_at
 from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import file_progress, jar_progress
 from live_services.readiness import has_market
-from live_services.settings import CONFIG_NAME, Settings, StrategySettings, load_settings
+from live_services.settings import CONFIG_NAME, Settings, load_settings
 from live_services.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
 from live_services.supervision import SERVICES, START_LOCK, start_lock
 from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
+from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
@@ -198,7 +199,10 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
     lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
     if synthetic:
         lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
-    lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in StrategySettings().model_dump().items())]
+    lines += [
+        "[[strategies]]",
+        *(f"{k} = {json.dumps(v)}" for k, v in StrategySpec(name="momentum").model_dump().items()),
+    ]
     return "\n".join(lines) + "\n"
 
 

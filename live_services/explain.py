@@ -26,9 +26,9 @@ from live_services.domain.events import (
     StrategyModelAssigned,
 )
 from live_services.domain.topics import Broker, Topic, broker_topics
-from models_registry.refs import Sidecar
 from models_registry.refusals import ModelRefusedError
 from models_registry.registry import RegistryUnavailable
+from models_registry.sidecar import Sidecar
 
 EventLog = Callable[[Topic], Iterable[Event]]
 """Gives the events of a topic in the order of the log."""

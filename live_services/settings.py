@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,10 +22,9 @@ from pydantic_settings import (
 )
 
 from live_services.domain.topics import Broker
-from models_registry.refs import ModelRef
+from models_registry.specification import StrategySpec
 
 CONFIG_NAME: Final = "alpha-panda.toml"
-_FEATURE_NAME: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -147,32 +146,6 @@ class MarketSettings(_Section):
     synthetic: SyntheticSettings = SyntheticSettings()
 
 
-class StrategySettings(_Section):
-    """One strategy and the model it asks, by registry name and alias."""
-
-    name: str = "momentum"
-    model: str = "momentum@champion"
-    notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
-    holding_bars: int = Field(default=10, ge=1)
-    last_entry_minutes_before_close: int = Field(default=20, ge=1)
-    exit_minutes_before_close: int = Field(default=10, ge=1)
-    features: tuple[Annotated[str, Field(pattern=_FEATURE_NAME)], ...] = ()
-    """Names of the features its models are trained on, in order (``trend_slope@5m`` is one on five-minute bars); empty:
-    ``feature_store.features.engine.MOMENTUM_FEATURES``, every feature that is finite on any source."""
-
-    @field_validator("model")
-    @classmethod
-    def _is_reference(cls, value: str) -> str:
-        return str(ModelRef.parse(value))
-
-    @field_validator("features")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := sorted({name for name in value if value.count(name) > 1}):
-            raise ValueError(f"name each feature once; {', '.join(twice)} is there more than once")
-        return value
-
-
 class RiskSettings(_Section):
     """Limits of one broker's account."""
 
@@ -238,7 +211,7 @@ class Settings(BaseSettings):
     dagster: DagsterSettings = DagsterSettings()
     ledger: LedgerSettings = LedgerSettings()
     market: MarketSettings = MarketSettings()
-    strategies: tuple[StrategySettings, ...] = (StrategySettings(),)
+    strategies: tuple[StrategySpec, ...] = (StrategySpec(name="momentum"),)
     trading: BrokersSettings = BrokersSettings()
     skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from live_services.settings import Settings, StrategySettings
+from live_services.settings import Settings
+from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from feature_store.features.engine import FeatureSchema
@@ -16,10 +17,10 @@ class WrongFeatures(Exception):
 
 def training_schema(settings: Settings) -> FeatureSchema:
     """Give the schema that is trained: the first strategy's; raises as `strategy_schema`."""
-    return strategy_schema(settings, next(iter(settings.strategies), StrategySettings()))
+    return strategy_schema(settings, next(iter(settings.strategies), StrategySpec(name="momentum")))
 
 
-def strategy_schema(settings: Settings, strategy: StrategySettings) -> FeatureSchema:
+def strategy_schema(settings: Settings, strategy: StrategySpec) -> FeatureSchema:
     """Give the feature schema that a strategy's models are trained on (live, a model's own sidecar decides).
 
     Raises

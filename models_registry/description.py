@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import IST
-from models_registry.refs import GateResult, Sidecar, bars_in_words
+from models_registry.refs import GateResult, bars_in_words
+from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from models_registry.training import OutOfFold, TrainedModel

@@ -24,7 +24,7 @@ from models_registry.flat import (
     load_arrays,
     load_flat,
 )
-from models_registry.refs import FeatureColumn, GateResult, Sidecar
+from models_registry.refs import FeatureColumn, GateResult
 from models_registry.refusals import (
     FLAT_FILE,
     GOLDEN_FILE,
@@ -38,6 +38,7 @@ from models_registry.refusals import (
     sha256_of,
     verify_digests,
 )
+from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame

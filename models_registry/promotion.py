@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
-from models_registry.refs import Alias, GateCheck, ModelRef, Sidecar
+from models_registry.refs import Alias, GateCheck, ModelRef
 from models_registry.refusals import GateNotPassed, GateStale
 from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
+from models_registry.sidecar import Sidecar
 
 _REALIGN_ATTEMPTS: Final = 10
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from models_registry.packing import TRUSTED_TYPES, library_versions
-from models_registry.refs import Sidecar
 from models_registry.refusals import MODEL_FILE
+from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from models_registry.registry import Registry

@@ -1,11 +1,11 @@
-"""Who a model is: references, identities and the sidecar that travels with every version."""
+"""Who a model is: references, identities, and the words in which a gate and a fold speak."""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from feature_store.market.types import TICK_BARS, VENDOR_BARS
 
@@ -59,7 +59,13 @@ class ModelIdentity(_Frozen):
     feature_schema_hash: str
 
 
-class FeatureColumn(_Frozen):
+class _Open(_Frozen):
+    """Part of a sidecar: a later version may add fields, and this one passes over them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class FeatureColumn(_Open):
     """One feature of a schema, as the sidecar records it."""
 
     name: str
@@ -70,7 +76,7 @@ class FeatureColumn(_Frozen):
     """Bars of history after which the value no longer depends on the origin."""
 
 
-class FeatureDistribution(_Frozen):
+class FeatureDistribution(_Open):
     """Quantiles of a feature over the training rows, for drift; ``edges`` has 11 entries (0 %, 10 %, … 100 %)."""
 
     name: str
@@ -79,7 +85,7 @@ class FeatureDistribution(_Frozen):
     edges: tuple[float, ...]
 
 
-class FoldResult(_Frozen):
+class FoldResult(_Open):
     """Out-of-sample result of one fold; times are epoch nanoseconds, ends exclusive."""
 
     fold: int
@@ -88,10 +94,10 @@ class FoldResult(_Frozen):
     test_start_ns: int
     test_end_ns: int
     rows: int
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
 
 
-class GateCheck(_Frozen):
+class GateCheck(_Open):
     """One check of a gate, with what it saw and what it asked for."""
 
     name: str
@@ -109,7 +115,7 @@ class GateCheck(_Frozen):
         return "failed" if self.blocking else "warning"
 
 
-class GateResult(_Frozen):
+class GateResult(_Open):
     """The verdict of a gate for one rung; ``passed`` only if every blocking check passed."""
 
     rung: Alias
@@ -121,42 +127,3 @@ class GateResult(_Frozen):
     def passed(self) -> bool:
         """Whether no check failed; a gate without checks has not passed."""
         return bool(self.checks) and all(c.verdict != "failed" for c in self.checks)
-
-
-class Sidecar(_Frozen):
-    """What a version carries, readable without loading the model (``sidecar.json``)."""
-
-    schema_version: Literal[1] = 1
-    model_name: str
-    algorithm: Literal["hist_gradient_boosting", "logistic_regression"]
-    market: str
-    """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
-    bar_clock: str
-    bar_source: str = "unknown"
-    """What made the bars it was trained on, ``ticks`` or ``vendor``; ``unknown`` in versions older than this field."""
-    feature_schema: tuple[FeatureColumn, ...]
-    feature_schema_hash: str
-    training_data_digest: str
-    training_start_ns: int
-    training_end_ns: int
-    training_rows: int
-    label: str
-    label_horizon_bars: int
-    buy_threshold: float
-    """Enter long at or above; an out-of-fold quantile of the score."""
-    sell_threshold: float
-    """Enter short at or below; an out-of-fold quantile of the score."""
-    folds: tuple[FoldResult, ...]
-    metrics: dict[str, float]
-    gate: GateResult
-    feature_distributions: tuple[FeatureDistribution, ...]
-    artifact_sha256: dict[str, str]
-    """SHA-256 by file name: ``model.skops``, ``flat.npz``, ``golden.npz``."""
-    git_commit: str
-    library_versions: dict[str, str]
-    seed: int
-    created_by: str
-    """What made it, for example a Dagster run id or a user name."""
-    created_at_ns: int
-    run_url: str = Field(default="")
-    """Link to the Dagster run, if there is one."""

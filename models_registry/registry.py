@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 from pydantic import ValidationError
 
-from models_registry.refs import Alias, GateVerdict, ModelRef, Sidecar
+from models_registry.refs import Alias, GateVerdict, ModelRef
 from models_registry.refusals import (
     ARTIFACT_FILES,
     SIDECAR_FILE,
@@ -24,6 +24,7 @@ from models_registry.refusals import (
     sha256_of,
     verify_digests,
 )
+from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from models_registry.packing import Packed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from models_registry.packing import Packed
-from models_registry.refs import Alias, ModelRef, Sidecar
+from models_registry.refs import Alias, ModelRef
 from models_registry.refusals import (
     SIDECAR_FILE,
     TamperedModel,
@@ -14,6 +14,7 @@ from models_registry.refusals import (
     verify_digests,
 )
 from models_registry.registry import SIDECAR_TAG, VersionInfo, tags_of
+from models_registry.sidecar import Sidecar
 
 
 class InMemoryRegistry:

@@ -14,7 +14,8 @@ from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame
 from models_registry.gates.skill import SkillLimits, skill_gate
 from models_registry.packing import Packed, build_sidecar, pack, parity
-from models_registry.refs import GateCheck, GateResult, Sidecar
+from models_registry.refs import GateCheck, GateResult
+from models_registry.sidecar import Sidecar
 from models_registry.training import TrainedModel, train
 
 NAMES = ("return_1", "momentum", "volatility", "noise")

@@ -21,6 +21,20 @@ class ForwardReturn:
     """
 
     horizon_bars: int
+    bar_minutes: int = 1
+    """Length of a bar of the clock that is decided on."""
+    exit_minutes_before_close: int = 10
+    """The strategy's last exit; a label that would end later is none."""
+
+    def identity(self) -> dict[str, str | int]:
+        """Give everything that decides what the label of a row is, as the sidecar has it and the loader compares."""
+        return {
+            "kind": "forward_return",
+            "version": 1,
+            "horizon_bars": self.horizon_bars,
+            "bar_minutes": self.bar_minutes,
+            "exit_minutes_before_close": self.exit_minutes_before_close,
+        }
 
     @property
     def name(self) -> str:

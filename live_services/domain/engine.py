@@ -30,7 +30,8 @@ from live_services.domain.portfolio import Portfolio
 from live_services.domain.risk import RiskState, apply_snapshot, decide
 from live_services.domain.strategy import Assignment, LoadedModel, StrategyDesk
 from live_services.domain.topics import Broker
-from live_services.settings import Settings, StrategySettings, TradingSettings
+from live_services.settings import Settings, TradingSettings
+from models_registry.specification import StrategySpec
 
 _STAGES: Final = (
     "signal.generated",
@@ -49,7 +50,7 @@ class EngineConfig:
     """Everything of the settings that decides what a session does."""
 
     universe: Universe
-    strategies: tuple[StrategySettings, ...] = field(default_factory=lambda: (StrategySettings(),))
+    strategies: tuple[StrategySpec, ...] = field(default_factory=lambda: (StrategySpec(name="momentum"),))
     trading: TradingSettings = field(default_factory=lambda: TradingSettings(enabled=True))
     bar_minutes: int = 1
     broker: Broker = "paper"

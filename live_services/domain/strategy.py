@@ -29,8 +29,8 @@ from live_services.domain.newest_rows import NewestRows
 from live_services.domain.partitions import owned
 from live_services.domain.service import Position
 from live_services.domain.topics import Broker
-from live_services.settings import StrategySettings
 from models_registry.refs import ModelIdentity
+from models_registry.specification import StrategySpec
 
 _HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
@@ -113,7 +113,7 @@ class _VirtualPosition:
 class _Book:
     """One strategy of a task: its assignments in order of time, and its virtual positions by instrument."""
 
-    settings: StrategySettings
+    settings: StrategySpec
     assignments: list[Assignment] = field(default_factory=list)
     positions: dict[int, _VirtualPosition] = field(default_factory=dict)
 
@@ -143,7 +143,7 @@ class StrategyDesk:
         Instruments by index.
     session : Session
         The session; its end times bound entries and force exits.
-    strategies : sequence of StrategySettings
+    strategies : sequence of StrategySpec
         In the order in which their signals come at one instant.
     bar_minutes : int
         Length of the bars built from ticks.
@@ -162,7 +162,7 @@ class StrategyDesk:
         self,
         universe: Universe,
         session: Session,
-        strategies: Sequence[StrategySettings],
+        strategies: Sequence[StrategySpec],
         *,
         bar_minutes: int,
         broker: Broker = "paper",

@@ -17,13 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.engine import UnknownFeature, feature_schema
 from live_services.domain.strategy import LoadedModel
-from live_services.settings import Settings, StrategySettings
+from live_services.settings import Settings
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.promotion import content_objection
-from models_registry.refs import Alias, ModelIdentity, ModelRef, Sidecar
+from models_registry.refs import Alias, ModelIdentity, ModelRef
 from models_registry.refusals import TamperedModel
 from models_registry.registry import Registry, RegistryUnavailable
+from models_registry.sidecar import Sidecar
+from models_registry.specification import StrategySpec
 
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +130,7 @@ class ModelLoader:
         self,
         source: ModelSource,
         may_run: GateQuestion,
-        strategies: Sequence[StrategySettings],
+        strategies: Sequence[StrategySpec],
         *,
         bar_minutes: int,
         poll_seconds: float,

@@ -26,8 +26,9 @@ from live_services.domain.service import BarSlice, EventRecord, Input, Readiness
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
 from live_services.services.model_loading import Candidate, ModelLoader, Refusal
-from live_services.settings import Settings, StrategySettings
+from live_services.settings import Settings
 from models_registry.refs import ModelIdentity, ModelRef
+from models_registry.specification import StrategySpec
 
 _log = structlog.get_logger(__name__)
 
@@ -248,7 +249,7 @@ class StrategyRunner:
             ),
         )
 
-    def _assignment_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+    def _assignment_due(self, state: StrategyState, strategy: StrategySpec, now_ns: int) -> Iterable[Event]:
         current = state.desk.assigned(strategy.name)
         running = _running(state, strategy)
         candidate = self._loader.candidates.get(strategy.name)
@@ -279,13 +280,13 @@ class StrategyRunner:
             reason=candidate.reason,
         )
 
-    def _why_unknown(self, strategy: StrategySettings) -> str:
+    def _why_unknown(self, strategy: StrategySpec) -> str:
         refusal = self._loader.refusals.get(strategy.name)
         if refusal is not None:
             return f"{strategy.model} names version {refusal.version}: {refusal.reason}"
         return self._loader.outage or "the model registry has not answered yet"
 
-    def _refusals_due(self, state: StrategyState, strategy: StrategySettings, now_ns: int) -> Iterable[Event]:
+    def _refusals_due(self, state: StrategyState, strategy: StrategySpec, now_ns: int) -> Iterable[Event]:
         running = _running(state, strategy)
         knows_too_much = _knows_too_much(state, self._loader.candidates.get(strategy.name))
         if knows_too_much is not None and (running is None or running.model_version != knows_too_much.version):
@@ -295,7 +296,7 @@ class StrategyRunner:
             yield from self._refusal_due(state, strategy, refusal, now_ns)
 
     def _refusal_due(
-        self, state: StrategyState, strategy: StrategySettings, refusal: Refusal, now_ns: int
+        self, state: StrategyState, strategy: StrategySpec, refusal: Refusal, now_ns: int
     ) -> Iterable[Event]:
         if (strategy.name, refusal.version, refusal.reason) in state.refused:
             return
@@ -341,7 +342,7 @@ def _short(used: HistoryUsed) -> str:
     return f"{used.digest[:12]} ({len(used.sessions)} sessions){today}{broken}"
 
 
-def _running(state: StrategyState, strategy: StrategySettings) -> ModelIdentity | None:
+def _running(state: StrategyState, strategy: StrategySpec) -> ModelIdentity | None:
     current = state.desk.assigned(strategy.name)
     return current.model.identity if current is not None and current.model is not None else None
 

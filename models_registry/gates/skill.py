@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models_registry.refs import FoldResult, GateCheck, GateResult, Sidecar, bars_in_words
+from models_registry.refs import FoldResult, GateCheck, GateResult, bars_in_words
+from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from models_registry.packing import Parity

@@ -40,9 +40,10 @@ from live_services.runtime import run_service
 from live_services.services.market_feed import Replay, run_market_feed
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import KafkaSettings, RedisSettings, Settings, SkewSettings, StrategySettings
+from live_services.settings import KafkaSettings, RedisSettings, Settings, SkewSettings
 from live_services.skew_check import check_skew
 from live_services.warm_start import StoredHistory
+from models_registry.specification import StrategySpec
 from tests.integration.live_services.test_trading_chain import FixedModel
 from tests.live_world import SESSION, loaded_model, random_walk, session_bars
 
@@ -86,7 +87,7 @@ async def config(kafka_servers: str, redis_url: str, tmp_path: Path) -> Settings
         alpha_panda_home=tmp_path,
         kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
         redis=RedisSettings(url=SecretStr(redis_url)),
-        strategies=(StrategySettings(holding_bars=3),),
+        strategies=(StrategySpec(name="momentum", holding_bars=3),),
         skew=SkewSettings(instruments=len(UNIVERSE)),
     )
     with redis.Redis.from_url(redis_url) as client:

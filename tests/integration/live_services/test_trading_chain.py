@@ -25,7 +25,8 @@ from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import KafkaSettings, Settings, StrategySettings
+from live_services.settings import KafkaSettings, Settings
+from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
 from tests.trading_desk import assert_market_is_whole
 
@@ -51,7 +52,7 @@ class FixedModel(ModelLoader):
 async def config(kafka_servers: str) -> AsyncIterator[Settings]:
     config = Settings(
         kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
-        strategies=(StrategySettings(holding_bars=3),),
+        strategies=(StrategySpec(name="momentum", holding_bars=3),),
     )
     admin = AIOKafkaAdminClient(**connection(config.kafka))
     await admin.start()

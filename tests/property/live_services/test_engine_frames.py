@@ -5,12 +5,13 @@ from hypothesis import strategies as st
 
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.strategy import Assignment
-from live_services.settings import RiskSettings, StrategySettings, TradingSettings
+from live_services.settings import RiskSettings, TradingSettings
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk
 
 CONFIG = EngineConfig(
     UNIVERSE,
-    strategies=(StrategySettings(holding_bars=2), StrategySettings(name="other", holding_bars=5)),
+    strategies=(StrategySpec(name="momentum", holding_bars=2), StrategySpec(name="other", holding_bars=5)),
     trading=TradingSettings(enabled=True, pnl_interval_seconds=7, risk=RiskSettings(max_open_positions=2)),
 )
 ASSIGNED = (

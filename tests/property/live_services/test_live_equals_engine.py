@@ -25,12 +25,13 @@ from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import MarketSettings, RiskSettings, Settings, StrategySettings, TradingSettings
+from live_services.settings import MarketSettings, RiskSettings, Settings, TradingSettings
+from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, bars, loaded_model, past_sessions, random_walk
 from tests.toy_chain import UNIVERSE, MemoryLog, MemoryTask
 
 TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=2))
-STRATEGIES = (StrategySettings(holding_bars=2), StrategySettings(name="other", holding_bars=4))
+STRATEGIES = (StrategySpec(name="momentum", holding_bars=2), StrategySpec(name="other", holding_bars=4))
 LONGER = loaded_model("2", ["rsi", "momentum", "trend_slope@5m", "vwap_distance"], 60.0, 40.0)
 MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER)}
 HISTORY = past_sessions(UNIVERSE, 4, minutes=40, seed=2)

@@ -175,7 +175,7 @@ def test_members_only_are_trained_on(research):
 
 
 def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, monkeypatch):
-    monkeypatch.setenv("STRATEGIES", '[{"features": ["rsi", "trend_slope@5m"]}]')
+    monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
     assert research.run("market_data", "training_set").success
     assert stages(research).schema.names == ("rsi", "trend_slope@5m")
     frame = pd.read_parquet(research.settings.store_root / "training" / "training_set.parquet")
@@ -183,7 +183,7 @@ def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, 
 
 
 def test_a_feature_that_there_is_not_fails_the_run_in_words(research, monkeypatch):
-    monkeypatch.setenv("STRATEGIES", '[{"features": ["rsy"]}]')
+    monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsy"]}]')
     run = research.run("market_data")
     (failure,) = [event for event in run.all_events if event.event_type_value == "STEP_FAILURE"]
     assert "rsi" in failure.step_failure_data.user_failure_data.description

@@ -29,10 +29,10 @@ from live_services.settings import (
     MarketSettings,
     RiskSettings,
     Settings,
-    StrategySettings,
     TradingSettings,
 )
 from live_services.task import Received, TaskRun
+from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, loaded_model, past_sessions, random_walk
 
 UNIVERSE = Universe.ordered(
@@ -113,7 +113,9 @@ def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
 
 
 def signals_of(market: Ticks | Bars, partitions: int) -> list[dict[str, object]]:
-    config = EngineConfig(UNIVERSE, (StrategySettings(holding_bars=3),), TRADING, market_partitions=partitions)
+    config = EngineConfig(
+        UNIVERSE, (StrategySpec(name="momentum", holding_bars=3),), TRADING, market_partitions=partitions
+    )
     events = run_session(market, SESSION, assignments_at_open(SESSION, {"momentum": MODEL}), config, history=HISTORY)
     facts = [event.model_dump(exclude={"basis"}) for event in events if event.event_type == "signal.generated"]
     return sorted(facts, key=lambda fact: (fact["event_time_ns"], str(fact["event_id"])))  # type: ignore[arg-type,return-value]
@@ -164,7 +166,7 @@ def test_nothing_is_opened_on_context_even_if_it_may_be_traded() -> None:
     tradable = Universe(instruments=tuple(i.model_copy(update={"tradable": True}) for i in UNIVERSE.instruments))
     owner = 300 % 2
     for partition in range(2):
-        settings = (StrategySettings(holding_bars=3),)
+        settings = (StrategySpec(name="momentum", holding_bars=3),)
         desk = StrategyDesk(tradable, SESSION, settings, bar_minutes=1, partition=partition, partitions=2)
         desk.assign(Assignment(SESSION.open_ns, "momentum", loaded_model()))
         part = part_of(TICKS, tradable, partition, 2)

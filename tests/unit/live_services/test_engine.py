@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from feature_store.features.engine import feature_schema
 from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, final_snapshot, run_session
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalGenerated, SignalValidated
-from live_services.settings import RiskSettings, StrategySettings, TradingSettings
+from live_services.settings import RiskSettings, TradingSettings
+from models_registry.specification import StrategySpec
 from tests.live_world import SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, token
 
 WALK = random_walk(4, minutes=60, per_minute=20, seed=5)
 CONFIG = EngineConfig(
     UNIVERSE,
-    strategies=(StrategySettings(holding_bars=3),),
+    strategies=(StrategySpec(name="momentum", holding_bars=3),),
     trading=TradingSettings(enabled=True, risk=RiskSettings(max_open_positions=2)),
 )
 ASSIGNED = assignments_at_open(SESSION, {"momentum": loaded_model()})
@@ -76,7 +77,9 @@ def test_positions_of_long_bars_are_closed_before_the_session_ends() -> None:
     schema = feature_schema(["momentum"], 15)
     model = dataclasses.replace(loaded_model(), schema=schema, model=AlwaysLong(), buy_threshold=0.5)
     config = dataclasses.replace(
-        CONFIG, bar_minutes=15, strategies=(StrategySettings(exit_minutes_before_close=10, holding_bars=20),)
+        CONFIG,
+        bar_minutes=15,
+        strategies=(StrategySpec(name="momentum", exit_minutes_before_close=10, holding_bars=20),),
     )
     events = run_session(walk, SESSION, assignments_at_open(SESSION, {"momentum": model}), config)
     assert fills_of(events)

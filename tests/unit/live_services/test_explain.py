@@ -11,7 +11,8 @@ from live_services.domain.engine import EngineConfig, assignments_at_open, run_s
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, topic_of
 from live_services.domain.topics import Topic
 from live_services.explain import BrokenChain, UnknownOrder, explain_order, render
-from models_registry.refs import GateResult, Sidecar
+from models_registry.refs import GateResult
+from models_registry.sidecar import Sidecar
 from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
 
 MODEL = loaded_model()

@@ -22,9 +22,10 @@ from live_services.domain.history import SessionHistory
 from live_services.domain.service import BarSlice, EventRecord, Position, Readiness, TaskId
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
-from live_services.settings import MarketSettings, Settings, StrategySettings
+from live_services.settings import MarketSettings, Settings
 from live_services.strategy_features import WrongFeatures, strategy_schema
 from live_services.warm_start import StoredHistory
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model, past_sessions, session_bars
 
 TASK = TaskId("strategy_runner", "paper", 0)
@@ -32,7 +33,7 @@ HISTORY = past_sessions(UNIVERSE, 5)
 TODAY = session_bars(SESSION, len(UNIVERSE), 200, seed=1)
 FULL = Bars.concatenate([HISTORY.before, TODAY])
 MODEL = loaded_model(names=["rsi", "momentum", "trend_slope@5m", "vwap_distance"], buy=-1e9, sell=-2e9)
-SETTINGS = (StrategySettings(holding_bars=2),)
+SETTINGS = (StrategySpec(name="momentum", holding_bars=2),)
 
 
 def desk(history: SessionHistory | None, partition: int = 0, partitions: int = 1) -> StrategyDesk:
@@ -293,16 +294,16 @@ def test_corporate_actions_of_the_settings_are_part_of_history(settings: Setting
 
 
 def test_a_strategy_picks_features_in_order_and_a_wrong_name_gets_its_neighbour() -> None:
-    chosen = StrategySettings(features=("trend_slope@5m", "rsi"))
+    chosen = StrategySpec(name="momentum", features=("trend_slope@5m", "rsi"))
     assert strategy_schema(Settings(), chosen).names == ("trend_slope@5m", "rsi")
     with pytest.raises(WrongFeatures, match=r"'momentum': .*did you mean .*rsi"):
-        strategy_schema(Settings(), StrategySettings(features=("rssi",)))
+        strategy_schema(Settings(), StrategySpec(name="momentum", features=("rssi",)))
     with pytest.raises(WrongFeatures, match="90s"):
-        strategy_schema(Settings(), StrategySettings(features=("rsi@90s",)))
-    assert "momentum" in strategy_schema(Settings(), StrategySettings()).names
+        strategy_schema(Settings(), StrategySpec(name="momentum", features=("rsi@90s",)))
+    assert "momentum" in strategy_schema(Settings(), StrategySpec(name="momentum")).names
 
 
 @pytest.mark.parametrize("wrong", [("rsi", "rsi"), ("RSI",), ("rsi@",), ("",)])
 def test_a_list_of_features_that_cannot_be_one_is_refused_with_the_settings(wrong: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="features"):
-        StrategySettings(features=wrong)
+        StrategySpec(name="momentum", features=wrong)

@@ -5,12 +5,12 @@ import numpy as np
 from feature_store.features.engine import feature_table
 from live_services.domain.newest_rows import NewestRows
 from live_services.domain.strategy import Assignment, StrategyDesk
-from live_services.settings import StrategySettings
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, bars, loaded_model
 
 
 def desk(partition: int = 0, partitions: int = 1) -> StrategyDesk:
-    settings = (StrategySettings(holding_bars=5),)
+    settings = (StrategySpec(name="momentum", holding_bars=5),)
     return StrategyDesk(UNIVERSE, SESSION, settings, bar_minutes=1, partition=partition, partitions=partitions)
 
 

@@ -36,9 +36,10 @@ from live_services.domain.skew import (
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.domain.topics import MARKET_TICKS
 from live_services.services.skew_monitor import SkewMonitor
-from live_services.settings import KafkaSettings, Settings, SkewSettings, StrategySettings
+from live_services.settings import KafkaSettings, Settings, SkewSettings
 from live_services.skew_check import compared, session_on_log
 from live_services.warm_start import StoredHistory
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, loaded_model, past_sessions, random_walk
 
 UNIVERSE = Universe.ordered(
@@ -59,7 +60,7 @@ class Source:
 
 
 def trade(partition: int = 0, partitions: int = 1) -> tuple[list[SignalGenerated], StrategyDesk]:
-    settings = (StrategySettings(holding_bars=2),)
+    settings = (StrategySpec(name="momentum", holding_bars=2),)
     desk = StrategyDesk(
         UNIVERSE, SESSION, settings, bar_minutes=1, partition=partition, partitions=partitions, history=HISTORY
     )

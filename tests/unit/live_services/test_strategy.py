@@ -8,14 +8,16 @@ from live_services.domain.chain import Stamp
 from live_services.domain.events import SignalGenerated
 from live_services.domain.service import Position
 from live_services.domain.strategy import Assignment, LoadedModel, StrategyDesk
-from live_services.settings import StrategySettings
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, ticks
 
 RISING = [100.0 + k for k in range(375)]
 
 
 def desk(**changes: object) -> StrategyDesk:
-    settings = StrategySettings.model_validate({"holding_bars": 5, "notional_per_trade_inr": 1_000} | changes)
+    settings = StrategySpec.model_validate(
+        {"name": "momentum", "holding_bars": 5, "notional_per_trade_inr": 1_000} | changes
+    )
     return StrategyDesk(UNIVERSE, SESSION, (settings,), bar_minutes=1, stamp=Stamp("digest", "commit"))
 
 

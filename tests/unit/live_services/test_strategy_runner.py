@@ -14,10 +14,12 @@ from live_services.domain.strategy import LoadedModel
 from live_services.services import model_loading
 from live_services.services.model_loading import ModelLoader, ModelUnavailable, prove
 from live_services.services.strategy_runner import StrategyRunner, StrategyState
-from live_services.settings import Settings, StrategySettings
+from live_services.settings import Settings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, pack
-from models_registry.refs import FeatureColumn, GateResult, ModelRef, Sidecar
+from models_registry.refs import FeatureColumn, GateResult, ModelRef
 from models_registry.registry import RegistryUnavailable
+from models_registry.sidecar import Sidecar
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model
 
 TASK = TaskId("strategy_runner", "paper", 0)
@@ -65,7 +67,7 @@ class World:
     """A runner with one open session, and what it said."""
 
     def __init__(self, registry: Registry) -> None:
-        strategies = (StrategySettings(),)
+        strategies = (StrategySpec(name="momentum"),)
         self.loader = ModelLoader(registry, registry.may_run, strategies, bar_minutes=1, poll_seconds=60)
         self.runner = StrategyRunner(Settings(strategies=strategies), UNIVERSE, self.loader, Stamp())
         self.state: StrategyState = self.runner.open_session(SESSION, TASK)
@@ -228,7 +230,7 @@ async def test_a_version_of_the_log_that_is_gone_stops_the_runner_with_its_name(
 
 
 async def test_a_restart_refuses_a_version_whose_content_the_ledger_never_saw(registry: Registry) -> None:
-    strategies = (StrategySettings(),)
+    strategies = (StrategySpec(name="momentum"),)
     loader = ModelLoader(
         registry,
         registry.may_run,

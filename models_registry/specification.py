@@ -1,0 +1,135 @@
+"""What a strategy is: the specification that its model is trained by, and that the desk trades by.
+
+It is data, from ``[[strategies]]`` in ``alpha-panda.toml``. Assets, jobs, sensors, commands and the model loader are
+made from it, and the sidecar of every version carries it as it was at the fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from models_registry.refs import ModelRef
+
+if TYPE_CHECKING:
+    from feature_store.features.engine import FeatureSchema
+    from feature_store.labels.forward_return import ForwardReturn
+
+Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
+ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
+
+_NAME: Final = r"^[a-z][a-z0-9_]*$"
+_FEATURE: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
+
+
+class StrategySpec(BaseModel):
+    """One strategy: what it looks at, what it foretells, how its model is fitted, and how it trades."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    """Unique on a desk."""
+    model: str = ""
+    """The model it asks, by registry name and alias; default: ``NAME@champion``. A model belongs to one recipe."""
+
+    # --- what its model is: the recipe ---
+    features: tuple[Annotated[str, Field(pattern=_FEATURE)], ...] = ()
+    """Names of features, in order (``trend_slope@5m`` is one on five-minute bars); empty: every feature that is finite
+    on any source."""
+    bar_minutes: int = Field(default=1, ge=1, le=375)
+    """The clock it decides on; the desk's ``market.bar_minutes``, which is one for all strategies so far."""
+    holding_bars: int = Field(default=10, ge=1)
+    """Horizon of the label and of a trade: so many bars times the bar's length, of session time."""
+    exit_minutes_before_close: int = Field(default=10, ge=1)
+    """What is open then is closed; a label that would end later is none."""
+    estimator: Estimator = "hist_gradient_boosting"
+    hyperparameters: dict[str, int | float] = Field(default_factory=dict)
+    """Passed to the estimator over its defaults, by scikit-learn's names."""
+    seed: int = 7
+    folds: int = Field(default=4, ge=1)
+    """Walk-forward test blocks; sessions are cut into one more."""
+    embargo_sessions: int = Field(default=0, ge=0)
+    """Sessions left out between the training and the test of a fold."""
+    buy_quantile: float = Field(default=0.98, gt=0.5, lt=1.0)
+    """Quantile of out-of-fold scores from which on it opens long."""
+    sell_quantile: float = Field(default=0.02, gt=0.0, lt=0.5)
+    """Quantile of out-of-fold scores up to which it opens short."""
+    instruments: tuple[str, ...] = ()
+    """Symbols it is trained on and trades; empty: every tradable member."""
+
+    # --- how it trades ---
+    notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
+    last_entry_minutes_before_close: int = Field(default=20, ge=1)
+
+    @field_validator("model")
+    @classmethod
+    def _is_reference(cls, value: str) -> str:
+        return str(ModelRef.parse(value)) if value else value
+
+    @field_validator("features", "instruments")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"name each once; {', '.join(twice)} is there more than once")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") and not values.get("model"):
+            return values | {"model": f"{values['name']}@champion"}
+        return values
+
+    @property
+    def ref(self) -> ModelRef:
+        """The model it asks."""
+        return ModelRef.parse(self.model)
+
+    @property
+    def model_name(self) -> str:
+        """The name of its model in the registry."""
+        return self.ref.name
+
+    def feature_schema(self) -> FeatureSchema:
+        """Give the features its model is trained on, as a schema.
+
+        Raises
+        ------
+        feature_store.features.engine.UnknownFeature
+            If a feature has no declaration, or its clock does not fit; the message names near ones.
+        """
+        from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+
+        return feature_schema(self.features or MOMENTUM_FEATURES, self.bar_minutes)
+
+    def label(self) -> ForwardReturn:
+        """Give what its model foretells."""
+        from feature_store.labels.forward_return import ForwardReturn
+
+        return ForwardReturn(self.holding_bars, self.bar_minutes, self.exit_minutes_before_close)
+
+    def recipe(self) -> dict[str, Any]:
+        """Give what decides what a model of it is, apart from the data: two versions of one recipe differ in data only.
+
+        Features stand in it as the schema's columns, with parameters and versions.
+        """
+        return {
+            "feature_schema_hash": self.feature_schema().hash,
+            "label": self.label().identity(),
+            "estimator": self.estimator,
+            "hyperparameters": dict(sorted(self.hyperparameters.items())),
+            "seed": self.seed,
+            "folds": self.folds,
+            "embargo_sessions": self.embargo_sessions,
+            "buy_quantile": self.buy_quantile,
+            "sell_quantile": self.sell_quantile,
+            "instruments": list(self.instruments),
+        }
+
+    def recipe_digest(self) -> str:
+        """SHA-256 of the recipe's canonical JSON."""
+        text = json.dumps(self.recipe(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
