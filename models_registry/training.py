@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS
+from feature_store.market.types import DAY_NS, IST_OFFSET_NS, SYNTHETIC
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
@@ -167,30 +167,29 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         tested = _walk(rows, spec, None)
         estimator = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
     oof = _out_of_fold(rows, tested[1:])
-    thresholds = [_thresholds(spec, rows, one) for one in tested]
-    buy, sell = thresholds[-1]
-    metrics = _measures(oof, spec, thresholds[:-1])
+    # what a fold's model trades by stands on scores of the model before it; the newest fold's are for the model kept
+    *before, (buy, sell) = [_thresholds(spec, one) for one in tested]
+    buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
+    parts = [oof.fold == one.fold.number for one in tested[1:]]
+    measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
     return TrainedModel(
         spec=spec,
         estimator=estimator,
-        folds=tuple(
-            _fold_result(one.fold, _fold_measures(oof.part(oof.fold == one.fold.number), *before))
-            for one, before in zip(tested[1:], thresholds[:-1], strict=True)
-        ),
-        fold_models=tuple(
-            _fold_model(spec, one, before) for one, before in zip(tested[1:], thresholds[:-1], strict=True)
-        ),
+        folds=tuple(_fold_result(one.fold, found) for one, found in zip(tested[1:], measured, strict=True)),
+        fold_models=tuple(_fold_model(spec, one, pair) for one, pair in zip(tested[1:], before, strict=True)),
         oof=oof,
         buy_threshold=buy,
         sell_threshold=sell,
-        metrics=metrics,
+        metrics=_row_measures(oof, buys, sells)
+        | {"test_sessions": float(len(np.unique(oof.day)))}
+        | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day, seed=spec.seed),
         feature_distributions=_distributions(frame.schema.names, rows.X),
         dropped=rows.dropped,
         training_rows=len(rows.up),
         training_start_ns=int(rows.decision_ns.min()),
         training_end_ns=int(rows.label_end_ns.max()) + 1,
         data_digest=frame.digest,
-        lineage=DataLineage(generated=frame.generated, sessions=frame.sessions),
+        lineage=DataLineage(generated=frame.market.startswith(SYNTHETIC), sessions=frame.sessions),
         instruments=frame.instruments,
         hyperparameters=FAMILIES[spec.estimator].hyperparameters(estimator),
         fitted=fitted,
@@ -302,11 +301,10 @@ def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: st
     return family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
 
 
-def _thresholds(spec: StrategySpec, rows: _Rows, tested: _Tested) -> tuple[float, float]:
-    """Quantiles of a fold's out-of-fold scores, each on its own side of the base rate."""
+def _thresholds(spec: StrategySpec, tested: _Tested) -> tuple[float, float]:
+    """Quantiles of a fold's out-of-fold scores, each kept on its own side of the base rate: (buy, sell)."""
     buy, sell = (float(np.quantile(tested.score, q)) for q in (spec.buy_quantile, spec.sell_quantile))
-    rate = float(np.average(rows.up[tested.fold.test], weights=rows.weight[tested.fold.test]))
-    rate = min(max(rate, 1e-9), 1.0 - 1e-9)
+    rate = tested.base_rate
     return max(buy, float(np.nextafter(rate, 1.0))), min(sell, float(np.nextafter(rate, 0.0)))
 
 
@@ -336,7 +334,8 @@ def _out_of_fold(rows: _Rows, tested: list[_Tested]) -> OutOfFold:
 # --- measures -----------------------------------------------------------------------------------------------------
 
 
-def _fold_measures(oof: OutOfFold, buy: float, sell: float) -> dict[str, float]:
+def _row_measures(oof: OutOfFold, buy: NDArray[np.float64], sell: NDArray[np.float64]) -> dict[str, float]:
+    """Measure rows against the thresholds of their fold; ``buy`` and ``sell`` have one for each row."""
     return_bps = oof.forward_return * 1e4
     bought, sold = oof.score >= buy, oof.score <= sell
     return {
@@ -345,34 +344,11 @@ def _fold_measures(oof: OutOfFold, buy: float, sell: float) -> dict[str, float]:
         "log_loss": log_loss(oof.score, oof.up, oof.weight),
         "naive_log_loss": log_loss(oof.base_rate, oof.up, oof.weight),
         "base_rate": float(np.average(oof.up, weights=oof.weight)),
-        "buy_threshold": buy,
-        "sell_threshold": sell,
         "buy_rows": float(bought.sum()),
         "buy_forward_return_bps": _mean(return_bps[bought]),
         "sell_rows": float(sold.sum()),
         "sell_forward_return_bps": _mean(return_bps[sold]),
     }
-
-
-def _measures(oof: OutOfFold, spec: StrategySpec, thresholds: list[tuple[float, float]]) -> dict[str, float]:
-    """Over all folds; each fold's rows stand against that fold's own thresholds."""
-    buy, sell = (np.array(side)[oof.fold - 1] for side in zip(*thresholds, strict=True))
-    bought, sold = oof.score >= buy, oof.score <= sell
-    return_bps = oof.forward_return * 1e4
-    overall = _fold_measures(oof, 1.0, 0.0)
-    for name in ("buy_threshold", "sell_threshold"):
-        del overall[name]
-    return (
-        overall
-        | {
-            "buy_rows": float(bought.sum()),
-            "buy_forward_return_bps": _mean(return_bps[bought]),
-            "sell_rows": float(sold.sum()),
-            "sell_forward_return_bps": _mean(return_bps[sold]),
-            "test_sessions": float(len(np.unique(oof.day))),
-        }
-        | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day, seed=spec.seed)
-    )
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -2,9 +2,9 @@
 
 A training row never overlaps a test in time: it is dropped if the interval over which its label was measured,
 ``[decision, label end]``, reaches the first decision of the test sessions, and the sessions of the embargo before the
-test are left out whole (López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). Rows are purged by time,
-not by count, because labels differ in length. The embargo counts in sessions: what carries over to the next day does so
-over night, whatever the hour.
+test are left out whole (López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). Rows are purged by
+time, not by count, because labels differ in length. The embargo counts in sessions: what carries over to the next day
+does so over night, whatever the hour.
 """
 
 from __future__ import annotations
