@@ -61,7 +61,7 @@ class Stages:
         """The label that is stored and trained on."""
         from feature_store.labels.forward_return import ForwardReturn
 
-        return ForwardReturn(horizon_bars(self.settings))
+        return ForwardReturn(horizon_bars(self.settings), self.settings.market.bar_minutes)
 
     @cached_property
     def actions(self) -> CorporateActions:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from feature_store.features.engine import FeatureSchema, FeatureSpec
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame
 from models_registry.gates.skill import SkillLimits, skill_gate
@@ -43,14 +44,15 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
         X=X,
         forward_return=forward,
         decision_ns=decision,
+        entry_ns=decision,
         label_end_ns=label_end,
         instrument=np.tile(np.arange(instruments, dtype=np.int32), sessions * rows),
         schema=SCHEMA,
+        label=ForwardReturn(horizon),
         digest="d" * 64,
         start_ns=int(decision.min()),
         end_ns=int(decision.max()),
         market="SYNTHETIC test",
-        horizon_bars=horizon,
         bar_source="ticks",
     )
 
