@@ -4,8 +4,9 @@ The target is an up move: ``forward_return > 0``. A return of exactly zero count
 made live as any other. Rows weigh by the uniqueness of their label's interval, and sessions equally. Measures come from
 walk-forward folds (``validation.splitters``); the estimator that is kept is fitted once more on all rows.
 
-A threshold is a quantile of scores that its model gave to sessions it had not seen, and never of several models' scores
-together: those of a fold come from the fold before it, those of the model that is kept from the newest fold.
+A threshold is a quantile of what one model said of sessions it had not seen, and never of several models' scores
+together: those of a fold come from the fold before it, those of the model that is kept from the newest fold. It is the
+lean that carries over, the distance of a score from its model's base rate in log-odds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from feature_store.market.types import DAY_NS, IST_OFFSET_NS, SYNTHETIC
 from models_registry.estimators.families import FAMILIES
@@ -23,13 +25,14 @@ from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts
 from models_registry.specification import Estimator, StrategySpec
 from models_registry.validation.splitters import Fold, dates_of, walk_forward
-from models_registry.validation.statistics import auc, log_loss, skill
+from models_registry.validation.statistics import auc, lean, log_loss, skill
 from models_registry.validation.uniqueness import row_weights
 
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
 _MINIMUM_ROWS: Final = 500
+_SMALLEST_LEAN: Final = 1e-9  # log-odds; a score that says the base rate opens nothing
 _DECILES: Final = np.linspace(0.0, 1.0, 11)
 
 
@@ -167,8 +170,9 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         tested = _walk(rows, spec, None)
         estimator = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
     oof = _out_of_fold(rows, tested[1:])
-    # what a fold's model trades by stands on scores of the model before it; the newest fold's are for the model kept
-    *before, (buy, sell) = [_thresholds(spec, one) for one in tested]
+    # what a fold's model trades by stands on scores of the model before it; those of the newest are for the one kept
+    base_rates = [*(one.base_rate for one in tested[1:]), float(np.average(rows.up, weights=rows.weight))]
+    *before, (buy, sell) = [_thresholds(spec, one, rate) for one, rate in zip(tested, base_rates, strict=True)]
     buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
     parts = [oof.fold == one.fold.number for one in tested[1:]]
     measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
@@ -180,9 +184,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         oof=oof,
         buy_threshold=buy,
         sell_threshold=sell,
-        metrics=_row_measures(oof, buys, sells)
-        | {"test_sessions": float(len(np.unique(oof.day)))}
-        | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day, seed=spec.seed),
+        metrics=_row_measures(oof, buys, sells) | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day),
         feature_distributions=_distributions(frame.schema.names, rows.X),
         dropped=rows.dropped,
         training_rows=len(rows.up),
@@ -301,11 +303,16 @@ def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: st
     return family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
 
 
-def _thresholds(spec: StrategySpec, tested: _Tested) -> tuple[float, float]:
-    """Quantiles of a fold's out-of-fold scores, each kept on its own side of the base rate: (buy, sell)."""
-    buy, sell = (float(np.quantile(tested.score, q)) for q in (spec.buy_quantile, spec.sell_quantile))
-    rate = tested.base_rate
-    return max(buy, float(np.nextafter(rate, 1.0))), min(sell, float(np.nextafter(rate, 0.0)))
+def _thresholds(spec: StrategySpec, before: _Tested, base_rate: float) -> tuple[float, float]:
+    """Thresholds of a model with this base rate, from the leans of the fold before it: (buy, sell).
+
+    The lean is what carries over: the level of a score follows the base rate of its model's training rows. Each
+    threshold is kept on its own side of it.
+    """
+    leans = lean(before.score, np.full(len(before.score), before.base_rate))
+    buy, sell = np.quantile(leans, [spec.buy_quantile, spec.sell_quantile])
+    level = logit(base_rate)
+    return float(expit(level + max(buy, _SMALLEST_LEAN))), float(expit(level + min(sell, -_SMALLEST_LEAN)))
 
 
 def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, float]) -> FoldModel:
