@@ -169,18 +169,18 @@ def session_text(session: Session) -> str:
 
 
 def schema_of(settings: Settings) -> FeatureSchema:
-    """Give the schema that is trained, in the order of the strategy's ``features``, on the desk's clock.
+    """Give the features that are stored: what any strategy asks, on the desk's clock.
 
     Raises
     ------
     MarketDataError
         If the strategy names a feature that there is not; the message names near ones.
     """
-    from live_services.strategy_features import WrongFeatures, training_schema
+    from live_services.strategy_checks import WrongStrategy, stored_schema
 
     try:
-        return training_schema(settings)
-    except WrongFeatures as wrong:
+        return stored_schema(settings)
+    except WrongStrategy as wrong:
         raise MarketDataError(str(wrong)) from wrong
 
 

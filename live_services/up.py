@@ -22,6 +22,7 @@ from live_services.stack import (
     program_name,
     require_external,
 )
+from live_services.strategy_checks import require_known_names
 from live_services.supervision import SERVICES, SupervisionError, start_lock
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -38,7 +39,10 @@ def start_everything(
     ------
     AlreadyRunning
         Another command is starting a stack on this home.
+    live_services.strategy_checks.WrongStrategy
+        A strategy names something that there is not; nothing was started.
     """
+    require_known_names(settings)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         return _start_everything(settings, tell, ports, progress)
