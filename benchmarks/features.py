@@ -27,9 +27,10 @@ from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.calendar import nse_sessions
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
-from feature_store.offline.feature_rows import computed
+from feature_store.offline.feature_rows import computed, write_features
 from feature_store.offline.point_in_time import point_in_time_join
 from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import training_frame
 from feature_store.online.blocks import Block
 from feature_store.online.store import OnlineStore
 from feature_store.sources.synthetic import synthetic_market
@@ -60,7 +61,7 @@ def measure(tell: Tell) -> list[Figure]:
         ("rivals in history", rivals_in_history),
         ("rivals live", rivals_live),
         ("ticks to bars", ticks_to_bars),
-        ("training frame", training_frame),
+        ("training frame", training_frames),
         ("point-in-time join", join),
         ("online store", online_store),
     ):
@@ -314,7 +315,7 @@ def _random_ticks(session: Session, n: int) -> Ticks:
 # --- stores -----------------------------------------------------------------------------------------------------------
 
 
-def training_frame() -> list[Figure]:
+def training_frames() -> list[Figure]:
     """50 instruments, 46 sessions, 24 features, from Parquet; the second reading."""
     market = synthetic_market(instruments=50, sessions=46)
     with tempfile.TemporaryDirectory() as home:
@@ -322,11 +323,11 @@ def training_frame() -> list[Figure]:
         for session, bars in zip(market.sessions, market.bars, strict=True):
             store.write_bars(session, market.universe, bars, market.name)
         for session, rows in zip(market.sessions, computed(store, market.sessions, TWENTY_FOUR), strict=True):
-            store.write_features(session, TWENTY_FOUR, rows)
+            write_features(store, session, TWENTY_FOUR, rows)
         first, last = market.sessions[0].date, market.sessions[-1].date
 
         def frame() -> int:
-            return len(store.training_frame(None, first, last, TWENTY_FOUR, ForwardReturn(10)))
+            return len(training_frame(store, None, first, last, features=TWENTY_FOUR, label=ForwardReturn(10)))
 
         frame()
         taken = seconds(frame, repeats=3)

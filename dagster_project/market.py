@@ -172,8 +172,6 @@ def forget(arrival: Arrival, store: OfflineStore, dates: Collection[dt.date] | N
 
     A corrected source may have lost a session, or one's ticks. What came from elsewhere stays.
     """
-    from feature_store.offline.label_rows import drop_labels
-
     for where, kind, there in _kinds(arrival, store):
         others = () if dates is None else (date for date in where.dates(kind) if date not in dates)
         where.keep_only(kind, [*there, *others], source=arrival.name)
@@ -181,7 +179,6 @@ def forget(arrival: Arrival, store: OfflineStore, dates: Collection[dt.date] | N
     gone = tuple(date for date in store.dates("bars") if date not in raw and (dates is None or date in dates))
     for date in gone:
         store.drop_session("bars", date)
-        drop_labels(store, date)
     return gone
 
 

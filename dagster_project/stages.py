@@ -122,13 +122,13 @@ class Stages:
 
     def features(self, sessions: Sequence[Session]) -> Iterator[StagedDay]:
         """Compute the feature rows of sessions that have bars, each as a warm start would see them."""
-        from feature_store.offline.feature_rows import computed
+        from feature_store.offline.feature_rows import computed, write_features
 
         if not sessions:
             return  # the store may be empty
         found = computed(self.store, sessions, self.schema, None, self.actions)
         for session, rows in zip(sessions, found, strict=True):
-            digest = self.store.write_features(session, self.schema, rows, actions=self.actions)
+            digest = write_features(self.store, session, self.schema, rows, actions=self.actions)
             facts = {
                 "market": self.store.market() or "",
                 "session": session_text(session),

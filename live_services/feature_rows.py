@@ -135,7 +135,7 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
 
 def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | None:
     from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
-    from feature_store.offline.feature_rows import OtherClock, StaleFeatures
+    from feature_store.offline.feature_rows import OtherClock, StaleFeatures, read_features
     from feature_store.offline.store import OfflineStore
 
     store = OfflineStore(settings.store_root)
@@ -144,7 +144,7 @@ def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | No
     actions = CorporateActions.none() if path is None else read_corporate_actions(path)
     for session in reversed(store.sessions()):
         try:
-            stored = store.read_features(session, schema, [symbol], actions=actions)
+            stored = read_features(store, session, schema, [symbol], actions=actions)
         except (UnreadableFile, StaleFeatures, OtherClock):
             continue  # a session without features, or with rows that would not be computed now
         mine = stored.warm

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models_registry.estimators.families import FAMILIES
 from models_registry.flat import (
-    LINEAR_TOLERANCE,
     FlatModel,
     compile_kernels,
     dump_arrays,
@@ -153,8 +153,7 @@ def parity(packed: Packed, estimator: Any, rows: NDArray[np.float64]) -> Parity:
     ours = load_flat(packed.files[FLAT_FILE], kind, rows.shape[1]).score(np.ascontiguousarray(rows, dtype=np.float64))
     theirs = _reference_score(estimator, rows)
     difference = float(np.max(np.abs(ours - theirs))) if len(rows) else 0.0
-    allowed = 0.0 if kind == "hist_gradient_boosting" else LINEAR_TOLERANCE
-    return Parity(len(rows), difference, ours.tobytes() == theirs.tobytes(), allowed)
+    return Parity(len(rows), difference, ours.tobytes() == theirs.tobytes(), FAMILIES[kind].tolerance)
 
 
 def load(files: Mapping[str, bytes], sidecar: Sidecar, *, expected_feature_schema_hash: str) -> FlatModel:
@@ -200,10 +199,8 @@ def load(files: Mapping[str, bytes], sidecar: Sidecar, *, expected_feature_schem
 
 def _compare_golden(model: FlatModel, rows: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
     found = model.score(rows)
-    if model.kind == "hist_gradient_boosting":
-        same = found.view(np.int64) == expected.view(np.int64)
-    else:
-        same = np.abs(found - expected) <= LINEAR_TOLERANCE
+    tolerance = FAMILIES[model.kind].tolerance
+    same = np.abs(found - expected) <= tolerance if tolerance else found.view(np.int64) == expected.view(np.int64)
     if not np.all(same):
         raise GoldenRowsDiffer(
             f"{int(np.sum(~same))} of {len(rows)} golden rows score differently from the trained model (largest "

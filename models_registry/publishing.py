@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
-
-if TYPE_CHECKING:
-    from models_registry.registry import Registry
 
 EXPERIMENT_PREFIX: Final = "alpha-panda"
 _QUIET: Final = {
@@ -31,7 +28,7 @@ _ABOUT: Final = (
 
 
 def write(
-    registry: Registry,
+    tracking_uri: str,
     files: Mapping[str, bytes],
     sidecar: Sidecar,
     *,
@@ -39,16 +36,20 @@ def write(
     plots: Mapping[str, bytes],
     run_name: str,
     tags: Mapping[str, str],
+    plot_url: Callable[[str, str], str],
 ) -> str:
-    """Write run, logged model and version; the version appears last, whole, with its tags and description."""
+    """Write run, logged model and version; the version appears last, whole, with its tags and description.
+
+    ``plot_url`` gives the address of a plot of a run, for the description.
+    """
     for variable, setting in _QUIET.items():
         os.environ.setdefault(variable, setting)
     import mlflow
     import skops.io
     from mlflow.exceptions import RestException
 
-    client = mlflow.MlflowClient(tracking_uri=registry.tracking_uri, registry_uri=registry.tracking_uri)
-    with tempfile.TemporaryDirectory() as folder, _pointed_at(registry.tracking_uri):
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    with tempfile.TemporaryDirectory() as folder, _pointed_at(tracking_uri):
         experiment = mlflow.set_experiment(f"{EXPERIMENT_PREFIX}/{sidecar.model_name}")
         with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=run_name, tags=dict(tags)) as run:
             run_id: str = run.info.run_id
@@ -78,7 +79,7 @@ def write(
         source=f"models:/{logged.model_id}",
         run_id=run_id,
         tags=dict(tags),
-        description=description + _plots_markdown(registry, run_id, plots),
+        description=description + _plots_markdown(plots, run_id, plot_url),
         model_id=logged.model_id,
     )
     return str(version.version)
@@ -105,10 +106,8 @@ def _written(folder: Path, name: str, value: bytes) -> Path:
     return path
 
 
-def _plots_markdown(registry: Registry, run_id: str, plots: Mapping[str, bytes]) -> str:
-    return "".join(
-        f"\n\n![{Path(name).stem.replace('_', ' ')}]({registry.plot_url(run_id, name)})" for name in sorted(plots)
-    )
+def _plots_markdown(plots: Mapping[str, bytes], run_id: str, plot_url: Callable[[str, str], str]) -> str:
+    return "".join(f"\n\n![{Path(name).stem.replace('_', ' ')}]({plot_url(run_id, name)})" for name in sorted(plots))
 
 
 @contextmanager

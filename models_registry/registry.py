@@ -211,13 +211,14 @@ class Registry:
         self._get("/registered-models/search", max_results=1)  # fails in seconds where MLflow's client retries minutes
         sidecar_json = sidecar.model_dump_json(indent=2).encode()
         return publishing.write(
-            self,
+            self.tracking_uri,
             dict(packed.files) | {SIDECAR_FILE: sidecar_json},
             sidecar,
             description=description,
             plots=plots or {},
             run_name=run_name or sidecar.model_name,
             tags=tags_of(sidecar, sidecar_json) | dict(tags or {}),
+            plot_url=self.plot_url,
         )
 
     # --- REST ---

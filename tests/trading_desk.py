@@ -27,6 +27,7 @@ from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import Session, Ticks
 from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import training_frame
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord, connection, read_topic
 from live_services.domain.clock import session_end_ns
@@ -113,7 +114,9 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
             store.write_bars(session, made.universe, bars, made.name)
         store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
-        frame = store.training_frame(None, first, last, feature_schema(MOMENTUM_FEATURES, 1), ForwardReturn(10))
+        frame = training_frame(
+            store, None, first, last, features=feature_schema(MOMENTUM_FEATURES, 1), label=ForwardReturn(10)
+        )
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")

@@ -290,15 +290,18 @@ def training_set(
     """Put together what may be trained on."""
     import numpy as np
 
+    from feature_store.offline.training_frames import training_frame
+
     stages = Stages(offline.store(), settings)
     with told_to_people(MarketDataError):
         sessions = training_sessions(stages.store, settings.market)
-        frame = stages.store.training_frame(
+        frame = training_frame(
+            stages.store,
             None,
             sessions[0].date,
             sessions[-1].date,
-            stages.schema,
-            stages.label,
+            features=stages.schema,
+            label=stages.label,
             membership=membership_of(settings),
             actions=stages.actions,
         )

@@ -30,6 +30,7 @@ def features_pass_audit(
 ) -> dg.AssetCheckResult:
     """Audit as many sessions as it takes to get warm, and what was stored of the newest."""
     from feature_store.features import audit as checks
+    from feature_store.offline.feature_rows import read_features
 
     stages = Stages(offline.store(), settings)
     store, schema = stages.store, stages.schema
@@ -39,7 +40,7 @@ def features_pass_audit(
     with told_to_people(MarketDataError):
         universe = store.universe()
         some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
-        newest = store.read_features(sessions[-1], schema, actions=stages.actions)
+        newest = read_features(store, sessions[-1], schema, actions=stages.actions)
     audited = checks.features_pass_audit(some, schema, universe, actions=stages.actions)
     finite = checks.warm_rows_finite(newest.X, newest.warm, schema)
     if len(sessions) <= schema.history_sessions and not audited.details["first"] and finite.passed:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,9 @@ from feature_store.features.engine import FeatureSchema, feature_table
 from feature_store.features.kernels import SOURCE_DIGEST
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe, UnreadableFile
-from feature_store.offline.layouts import feature_layout
+from feature_store.offline.layouts import TokenIndex, columns_of, feature_layout, in_order, table_of
 from feature_store.offline.session_files import SessionFile, date_of
-
-if TYPE_CHECKING:
-    from feature_store.offline.store import OfflineStore
+from feature_store.offline.store import OfflineStore
 
 
 class MissingFeatures(UnreadableFile):
@@ -88,6 +86,90 @@ def computed(
         else:
             mine = np.isin(universe.tokens[own.instrument], tokens)
             yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis)
+
+
+def compute_features(
+    store: OfflineStore,
+    session: Session | dt.date,
+    schema: FeatureSchema,
+    instruments: Iterable[str] | None = None,
+    *,
+    actions: CorporateActions | None = None,
+) -> FeatureRows:
+    """Compute the feature rows of a session as a warm start would see them; see `computed`."""
+    return next(computed(store, [session], schema, instruments, actions))
+
+
+def write_features(
+    store: OfflineStore,
+    session: Session,
+    schema: FeatureSchema,
+    rows: FeatureRows,
+    *,
+    actions: CorporateActions | None = None,
+) -> str:
+    """Write the feature rows of a session, as `compute_features` gives them; give their digest.
+
+    Raises
+    ------
+    MarketDataError
+        If their bars are not the session's bars in this store, indexed by its `universe`.
+    StaleFeatures
+        If the bars of the session or of its history changed since they were computed, or they were computed with
+        another schema or other actions.
+    """
+    universe = store.universe()
+    token = universe.tokens[rows.bars.instrument]
+    stored, order = store.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
+    given = columns_of(rows.bars, universe)
+    if not all(np.array_equal(column[order], stored[n], equal_nan=True) for n, column in given.items()):
+        raise MarketDataError(
+            f"these are not the stored bars of {session.date}; compute features with compute_features"
+        )
+    columns = {
+        "instrument_token": token,
+        "end_ns": rows.bars.end_ns,
+        "warm": rows.warm,
+        **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
+    }
+    with store.writing():
+        basis = stands_on(store, session, schema, actions)
+        if rows.basis != basis:
+            raise StaleFeatures(
+                f"these features of {session.date} do not stand on the bars, schema and actions of now; compute "
+                "them again with compute_features, and write them with the same schema and actions"
+            )
+        return feature_file(store, schema, session).write(columns, {**store.session_facts(session), **basis})
+
+
+def read_features(
+    store: OfflineStore,
+    session: Session | dt.date,
+    schema: FeatureSchema,
+    instruments: Iterable[str] | None = None,
+    *,
+    actions: CorporateActions | None = None,
+) -> FeatureRows:
+    """Read the feature rows of a session, all or those of some instruments, without loading the others.
+
+    Raises
+    ------
+    MissingFeatures
+        If there are none of this schema.
+    StaleFeatures
+        If the bars of the session or of its history, the actions, or what the schema computes, changed since.
+    UnreadableFile
+        If the file is damaged.
+    """
+    refuse_missing_or_stale(store, session, schema, actions)
+    tokens = store.tokens_of(instruments)
+    columns = feature_file(store, schema, session).read(tokens)
+    bars = table_of(Bars, store.read_columns("bars", session, tokens), TokenIndex(store.universe()))
+    order = in_order(bars)
+    features = np.empty((len(bars), len(schema.names)))
+    for k, name in enumerate(schema.names):
+        features[:, k] = columns[name][order]
+    return FeatureRows(bars[order], features, columns["warm"][order])
 
 
 def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureSchema) -> tuple[dt.date, ...]:

@@ -12,7 +12,7 @@ compute labels anew from the same bars by the same function; these files are for
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,8 @@ from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import Bars, MarketDataError, Session
 from feature_store.offline.layouts import Layout, TokenIndex
 from feature_store.offline.session_files import SessionFile
+from feature_store.offline.store import OfflineStore
 from feature_store.provenance import code_commit
-
-if TYPE_CHECKING:
-    from feature_store.offline.store import OfflineStore
 
 LAYOUT: Final = Layout(
     {"instrument_token": "int64", "end_ns": "int64", "label_end_ns": "int64", "forward_return": "float64"},
@@ -123,10 +121,3 @@ def refuse_stale(store: OfflineStore, session: Session | dt.date, label: Forward
         raise StaleLabels(f"{file.folder} does not exist: materialise labels")
     if file.manifest().get("bars") != store.manifest("bars", session)["digest"]:
         raise StaleLabels(f"{file.folder} stands on bars that have changed since: materialise labels again")
-
-
-def drop_labels(store: OfflineStore, session: Session | dt.date) -> None:
-    """Remove the labels of a session, of every label."""
-    date = session.date if isinstance(session, Session) else session
-    for folder in (store.root / "labels").glob(f"label=*/session={date}"):
-        SessionFile(folder, LAYOUT).drop()

@@ -1,11 +1,14 @@
-"""The offline store: bars, ticks and features as Parquet by session date, each file with a manifest.
+"""The offline store: bars and ticks as Parquet by session date, each file with a manifest.
 
     market.json · universe.json
     bars/session=YYYY-MM-DD/manifest.json + data-….parquet        ticks/… alike
-    features/schema=HASH/session=YYYY-MM-DD/…                     quarantine/NAME.parquet
+    features/schema=HASH/session=YYYY-MM-DD/…                     labels/label=NAME/session=YYYY-MM-DD/…
+    quarantine/NAME.parquet
 
-How a session's rows lie on disk, and what a crash leaves, is told in `feature_store.offline.session_files`. Rows name
-instruments by token, so files outlive a change of the universe.
+The store knows what came in. What is derived from it is written and read by functions over a store:
+`feature_store.offline.feature_rows`, `label_rows` and `training_frames`. How a session's rows lie on disk, and what a
+crash leaves, is told in `feature_store.offline.session_files`. Rows name instruments by token, so files outlive a
+change of the universe.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,9 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema
 from feature_store.market.clocks import BarClock
-from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import (
     SECOND_NS,
     Bars,
@@ -41,30 +42,20 @@ from feature_store.market.types import (
     UnknownInstrument,
     UnreadableFile,
 )
-from feature_store.offline.feature_rows import (
-    FeatureRows,
-    StaleFeatures,
-    computed,
-    feature_file,
-    refuse_missing_or_stale,
-    stands_on,
-)
 from feature_store.offline.layouts import LAYOUTS, Columns, TokenIndex, columns_of, in_order, table_of
 from feature_store.offline.session_files import SessionFile, date_of, dates_text, read_json, replace
 from feature_store.provenance import code_commit
 
-if TYPE_CHECKING:
-    from feature_store.labels.forward_return import ForwardReturn
-    from feature_store.offline.training_frames import MembershipTable, TrainingFrame
-
 Kind = Literal["bars", "ticks"]
 
+DERIVED: Final = ("features", "labels")
+"""Folders of what stands on a session's bars and goes with them."""
 UNKNOWN_SOURCE = "unknown"
 """``bar_source`` of bars whose writer did not say whether they were built from ticks or came from a vendor."""
 
 
 class OfflineStore:
-    """Market data and features of one market on disk.
+    """Market data of one market on disk.
 
     Parameters
     ----------
@@ -85,7 +76,7 @@ class OfflineStore:
         MarketDataError
             If the store holds another market: generated and real data never share a store.
         """
-        with self._writing():
+        with self.writing():
             known = self.market()
             if known not in (None, market):
                 raise MarketDataError(
@@ -253,12 +244,13 @@ class OfflineStore:
         return file.read(tokens)
 
     def drop_session(self, kind: Kind, session: Session | dt.date) -> None:
-        """Remove a session of a kind; that of bars takes its feature rows with it."""
-        with self._writing():
+        """Remove a session of a kind; that of bars takes its feature rows and labels with it."""
+        with self.writing():
             self._file(kind, session).drop()
             if kind == "bars":
-                for folder in (self.root / "features").glob(f"schema=*/session={date_of(session)}"):
-                    SessionFile(folder, LAYOUTS["bars"]).drop()
+                for derived in DERIVED:
+                    for folder in (self.root / derived).glob(f"*/session={date_of(session)}"):
+                        SessionFile(folder, LAYOUTS["bars"]).drop()
 
     def keep_only(
         self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
@@ -274,103 +266,6 @@ class OfflineStore:
         for date in gone:
             self.drop_session(kind, date)
         return gone
-
-    # --- features -------------------------------------------------------------------------------------------------
-
-    def compute_features(
-        self,
-        session: Session | dt.date,
-        schema: FeatureSchema,
-        instruments: Iterable[str] | None = None,
-        *,
-        actions: CorporateActions | None = None,
-    ) -> FeatureRows:
-        """Compute the feature rows of a session as a warm start would see them; see `feature_files.computed`."""
-        return next(computed(self, [session], schema, instruments, actions))
-
-    def write_features(
-        self, session: Session, schema: FeatureSchema, rows: FeatureRows, *, actions: CorporateActions | None = None
-    ) -> str:
-        """Write the feature rows of a session, as `compute_features` gives them; give their digest.
-
-        Raises
-        ------
-        MarketDataError
-            If their bars are not the session's bars in this store, indexed by its `universe`.
-        StaleFeatures
-            If the bars of the session or of its history changed since they were computed, or they were computed with
-            another schema or other actions.
-        """
-        token = self.universe().tokens[rows.bars.instrument]
-        stored, order = self.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
-        given = columns_of(rows.bars, self.universe())
-        if not all(np.array_equal(column[order], stored[n], equal_nan=True) for n, column in given.items()):
-            raise MarketDataError(
-                f"these are not the stored bars of {session.date}; compute features with compute_features"
-            )
-        columns = {
-            "instrument_token": token,
-            "end_ns": rows.bars.end_ns,
-            "warm": rows.warm,
-            **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
-        }
-        with self._writing():
-            basis = stands_on(self, session, schema, actions)
-            if rows.basis != basis:
-                raise StaleFeatures(
-                    f"these features of {session.date} do not stand on the bars, schema and actions of now; compute "
-                    "them again with compute_features, and write them with the same schema and actions"
-                )
-            return feature_file(self, schema, session).write(columns, {**self._facts(session), **basis})
-
-    def read_features(
-        self,
-        session: Session | dt.date,
-        schema: FeatureSchema,
-        instruments: Iterable[str] | None = None,
-        *,
-        actions: CorporateActions | None = None,
-    ) -> FeatureRows:
-        """Read the feature rows of a session, all or those of some instruments, without loading the others.
-
-        Raises
-        ------
-        MissingFeatures
-            If there are none of this schema.
-        StaleFeatures
-            If the bars of the session or of its history, the actions, or what the schema computes, changed since.
-        UnreadableFile
-            If the file is damaged.
-        """
-        refuse_missing_or_stale(self, session, schema, actions)
-        tokens = self.tokens_of(instruments)
-        columns = feature_file(self, schema, session).read(tokens)
-        bars = table_of(Bars, self.read_columns("bars", session, tokens), TokenIndex(self.universe()))
-        order = in_order(bars)
-        features = np.empty((len(bars), len(schema.names)))
-        for k, name in enumerate(schema.names):
-            features[:, k] = columns[name][order]
-        return FeatureRows(bars[order], features, columns["warm"][order])
-
-    # --- training frames ------------------------------------------------------------------------------------------
-
-    def training_frame(
-        self,
-        instruments: Iterable[str] | None,
-        start: dt.date,
-        end: dt.date,
-        features: FeatureSchema,
-        label: ForwardReturn,
-        *,
-        membership: MembershipTable | None = None,
-        actions: CorporateActions | None = None,
-    ) -> TrainingFrame:
-        """Give labelled feature rows of sessions, point-in-time correct; see `training_frames.training_frame`."""
-        from feature_store.offline.training_frames import training_frame
-
-        return training_frame(
-            self, instruments, start, end, features=features, label=label, membership=membership, actions=actions
-        )
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -396,13 +291,12 @@ class OfflineStore:
 
     def leftovers(self) -> tuple[Path, ...]:
         """Files that no manifest names, which a crash left; writing their session again removes them."""
-        folders = (*self.root.glob("*/session=*"), *self.root.glob("features/*/session=*"))
+        derived = (folder for name in DERIVED for folder in (self.root / name).glob("*/session=*"))
+        folders = (*self.root.glob("*/session=*"), *derived)
         return tuple(path for folder in folders for path in SessionFile(folder, LAYOUTS["bars"]).leftovers())
 
-    def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
-        return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
-
-    def _facts(self, session: Session) -> dict[str, Any]:
+    def session_facts(self, session: Session) -> dict[str, Any]:
+        """Give what the manifest of every file of a session says: market, session, its hours, code version."""
         return {
             "market": self.market(),
             "session": session.date.isoformat(),
@@ -410,6 +304,17 @@ class OfflineStore:
             "close_ns": session.close_ns,
             "code_version": code_commit(),
         }
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One process writes at a time; the lock goes with the process that holds it, however it ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
+        return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
 
     def _write(
         self,
@@ -422,16 +327,8 @@ class OfflineStore:
     ) -> str:
         named = [sources] if isinstance(sources, str) else list(sources)
         self.write_universe(universe, self.market() or " ".join(named))
-        with self._writing():
-            return self._file(kind, session).write(columns, {**self._facts(session), "sources": named, **facts})
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One process writes at a time; the lock goes with the process that holds it, however it ends."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        with self.writing():
+            return self._file(kind, session).write(columns, {**self.session_facts(session), "sources": named, **facts})
 
 
 @lru_cache(maxsize=16)

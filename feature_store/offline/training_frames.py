@@ -13,20 +13,25 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.features.engine import FeatureSchema
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe
-from feature_store.offline.feature_rows import FeatureRows, MissingFeatures, StaleFeatures, computed, history_of
+from feature_store.offline.feature_rows import (
+    FeatureRows,
+    MissingFeatures,
+    StaleFeatures,
+    computed,
+    history_of,
+    read_features,
+)
 from feature_store.offline.session_files import dates_text
-
-if TYPE_CHECKING:
-    from feature_store.labels.forward_return import ForwardReturn
-    from feature_store.offline.store import OfflineStore
+from feature_store.offline.store import OfflineStore
 
 REASONS = ("not_tradable", "not_member", "not_warm", "no_label", "not_finite")
 """Why a row is left out, in the order in which they are asked."""
@@ -180,7 +185,7 @@ def _session_rows(
     for session in sessions:
         # what was never written, or is stale, is computed below; the store is for its owner to mend
         with suppress(MissingFeatures, StaleFeatures):
-            found[session.date] = store.read_features(session, features, symbols, actions=actions)
+            found[session.date] = read_features(store, session, features, symbols, actions=actions)
     rest = [session.date for session in sessions if session.date not in found]
     found.update(zip(rest, computed(store, rest, features, symbols, actions), strict=True))
     return [found[session.date] for session in sessions]

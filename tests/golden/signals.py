@@ -21,6 +21,7 @@ from dagster_project.market import bring_in, keep_session, replayed_session, tra
 from dagster_project.stages import Stages
 from feature_store.market.types import ist_text
 from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import training_frame
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import SignalGenerated
 from live_services.domain.strategy import LoadedModel
@@ -58,7 +59,7 @@ def signals(settings: Settings) -> str:
     for _ in stages.bars(stages.raw_sessions()):
         pass
     days = training_sessions(store, settings.market)
-    frame = store.training_frame(None, days[0].date, days[-1].date, stages.schema, stages.label)
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=stages.schema, label=stages.label)
     trained = train(frame, seed=SEED, round_trip_cost_bps=2 * settings.trading.paper.costs_bps)
     packed = pack(trained.estimator, trained.golden_rows)
     strategy, session = settings.strategies[0], replayed_session(store, settings.market)

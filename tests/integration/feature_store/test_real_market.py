@@ -16,6 +16,7 @@ from feature_store.market.calendar import nse_sessions
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars
 from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import training_frame
 from feature_store.sources.reading import SourceBars, SourceTicks, by_session, known_sessions, read_bars, read_ticks
 
 DATA = os.environ.get("ALPHA_PANDA_TEST_DATA")
@@ -219,7 +220,12 @@ def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
     for session, bars in list(by_session(source.bars))[:20]:
         store.write_bars(session, source.universe, bars, "NSE")
     first, last = store.sessions()[0].date, store.sessions()[-1].date
-    frame = store.training_frame(
-        ["RELIANCE", "TCS"], first, last, feature_schema(["time_of_day"], 60), ForwardReturn(2)
+    frame = training_frame(
+        store,
+        ["RELIANCE", "TCS"],
+        first,
+        last,
+        features=feature_schema(["time_of_day"], 60),
+        label=ForwardReturn(2),
     )
     assert len(frame) > 0

@@ -9,7 +9,7 @@ import pytest
 
 from dagster_project.stages import Stages
 from feature_store.features.engine import FeatureEngine
-from feature_store.offline.feature_rows import computed
+from feature_store.offline.feature_rows import computed, read_features
 from feature_store.offline.label_rows import StaleLabels, read_labels
 from feature_store.offline.store import OfflineStore
 from tests.market_frames import DAILY, Research, bars_frame, checks_of, date_of, days_of, generated
@@ -75,7 +75,7 @@ def test_a_day_is_the_same_whichever_way_it_came(research, tmp_path_factory):
         daily = stages(other)
     for session in whole.bar_sessions():
         assert whole.store.manifest("bars", session)["digest"] == daily.store.manifest("bars", session)["digest"]
-        ours, theirs = (s.store.read_features(session, s.schema) for s in (whole, daily))
+        ours, theirs = (read_features(s.store, session, s.schema) for s in (whole, daily))
         assert ours.X.tobytes() == theirs.X.tobytes()
         assert ours.warm.tobytes() == theirs.warm.tobytes()
         ours, theirs = (read_labels(s.store, session, s.label) for s in (whole, daily))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from feature_store.market.corporate_actions import read_corporate_actions
+from feature_store.offline.feature_rows import compute_features, read_features, write_features
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
 from live_services.feature_rows import newest_row
@@ -21,10 +22,12 @@ async def test_stored_rows_are_found_with_corporate_actions_and_stale_ones_are_p
     for session, bars in zip(market.sessions, market.bars, strict=True):
         store.write_bars(session, market.universe, bars, market.name)
     for session in market.sessions[3:]:
-        store.write_features(session, schema, store.compute_features(session, schema, actions=actions), actions=actions)
+        write_features(
+            store, session, schema, compute_features(store, session, schema, actions=actions), actions=actions
+        )
     found = await newest_row(settings, "paper", "SYN001")
     assert str(market.sessions[4].date) in found.origin
-    *_, last = store.read_features(market.sessions[4], schema, ["SYN001"], actions=actions).X
+    *_, last = read_features(store, market.sessions[4], schema, ["SYN001"], actions=actions).X
     assert list(found.values.values()) == last.tolist()
 
     store.write_bars(market.sessions[4], market.universe, market.bars[4][:-1], market.name)

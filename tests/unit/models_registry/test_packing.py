@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from models_registry.flat import LAYOUT, dump_arrays, flatten, load_arrays, load_flat
+from models_registry.estimators.families import FAMILIES
+from models_registry.flat import dump_arrays, flatten, load_arrays, load_flat
 from models_registry.packing import (
     FeatureSchemaMismatch,
     GoldenRowsDiffer,
@@ -206,7 +207,7 @@ def test_the_layout_of_both_kinds_is_what_flatten_writes():
     for algorithm in ALGORITHMS:
         kind, arrays = flatten(trained(algorithm).estimator)
         assert kind == algorithm
-        assert {n: (a.dtype.str, a.ndim) for n, a in arrays.items()} == LAYOUT[kind]
+        assert {n: (a.dtype.str, a.ndim) for n, a in arrays.items()} == FAMILIES[kind].layout
 
 
 @pytest.mark.parametrize("rows", [np.zeros((3, 5)), np.zeros((3, 4), dtype=np.float32), np.zeros(4)])

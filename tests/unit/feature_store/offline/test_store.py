@@ -21,7 +21,16 @@ from feature_store.market.types import (
     UnreadableFile,
 )
 from feature_store.offline import session_files
-from feature_store.offline.feature_rows import FeatureRows, OtherClock, StaleFeatures, computed, feature_file
+from feature_store.offline.feature_rows import (
+    FeatureRows,
+    OtherClock,
+    StaleFeatures,
+    compute_features,
+    computed,
+    feature_file,
+    read_features,
+    write_features,
+)
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 
@@ -320,7 +329,7 @@ def test_a_reader_whose_file_was_just_replaced_looks_again(
 def test_a_session_that_a_corrected_source_lost_can_be_removed(store: OfflineStore, market: SyntheticMarket) -> None:
     first, second, third = market.sessions[:3]
     store.drop_session("bars", market.sessions[3])
-    store.write_features(first, SCHEMA, store.compute_features(first, SCHEMA))
+    write_features(store, first, SCHEMA, compute_features(store, first, SCHEMA))
     assert store.keep_only("bars", [second, third.date]) == (first.date,)
     assert store.sessions() == (second, third)
     assert not feature_file(store, SCHEMA, first).exists
@@ -339,10 +348,10 @@ def test_only_what_came_from_a_source_goes_with_it(store: OfflineStore, market: 
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def write_features(store: OfflineStore, market: SyntheticMarket) -> list[FeatureRows]:
+def write_all_features(store: OfflineStore, market: SyntheticMarket) -> list[FeatureRows]:
     rows = list(computed(store, market.sessions, SCHEMA))
     for session, found in zip(market.sessions, rows, strict=True):
-        store.write_features(session, SCHEMA, found)
+        write_features(store, session, SCHEMA, found)
     return rows
 
 
@@ -357,10 +366,10 @@ def same(left: FeatureRows, right: FeatureRows) -> bool:
 def test_features_come_back_bit_for_bit_and_know_the_sessions_before(
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
-    written = write_features(store, market)
+    written = write_all_features(store, market)
     for session, rows in zip(market.sessions, written, strict=True):
-        assert same(store.read_features(session, SCHEMA), rows)
-        assert same(store.compute_features(session, SCHEMA), rows)
+        assert same(read_features(store, session, SCHEMA), rows)
+        assert same(compute_features(store, session, SCHEMA), rows)
     assert written[0].bars.digest() == market.bars[0].digest()
     whole, warm = feature_table(Bars.concatenate(market.bars), SCHEMA, market.universe)
     last = len(market.bars[-1])
@@ -373,7 +382,7 @@ def test_features_stand_on_as_many_sessions_as_the_schema_says(store: OfflineSto
     assert short.history_sessions == 2
     for k, expected in enumerate(([], [0], [0, 1], [1, 2])):
         session = market.sessions[k]
-        store.write_features(session, short, store.compute_features(session, short))
+        write_features(store, session, short, compute_features(store, session, short))
         held = feature_file(store, short, session).manifest()["bars"]
         assert [day for day, _ in held] == [str(market.sessions[n].date) for n in (*expected, k)]
 
@@ -381,43 +390,43 @@ def test_features_stand_on_as_many_sessions_as_the_schema_says(store: OfflineSto
 def test_features_are_refused_once_their_bars_or_those_of_their_history_changed(
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
-    write_features(store, market)
+    write_all_features(store, market)
     first, second = market.sessions[:2]
     higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
     store.write_bars(first, market.universe, higher, market.name)
     for session in (first, second):
         with pytest.raises(StaleFeatures, match=f"features of {session.date}.*bars of {first.date}.*materialise"):
-            store.read_features(session, SCHEMA)
+            read_features(store, session, SCHEMA)
     store.drop_session("bars", first)
     with pytest.raises(StaleFeatures, match="a session that is gone"):
-        store.read_features(second, SCHEMA)
+        read_features(store, second, SCHEMA)
 
 
 def test_features_with_other_corporate_actions_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
     session = market.sessions[-1]
     split = CorporateActions((CorporateAction("SYN001", session.date, "split", 0.5),))
-    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA, actions=split), actions=split)
-    assert len(store.read_features(session, SCHEMA, actions=split).X)
+    write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA, actions=split), actions=split)
+    assert len(read_features(store, session, SCHEMA, actions=split).X)
     with pytest.raises(StaleFeatures, match="another actions"):
-        store.read_features(session, SCHEMA)
-    plain = store.compute_features(session, SCHEMA)
-    assert not same(plain, store.read_features(session, SCHEMA, actions=split))
+        read_features(store, session, SCHEMA)
+    plain = compute_features(store, session, SCHEMA)
+    assert not same(plain, read_features(store, session, SCHEMA, actions=split))
 
 
 def test_features_of_some_instruments_are_those_of_all(store: OfflineStore, market: SyntheticMarket) -> None:
-    rows, session = write_features(store, market)[-1], market.sessions[-1]
+    rows, session = write_all_features(store, market)[-1], market.sessions[-1]
     symbols = ["SYN021", "SYN002"]
     mine = np.isin(rows.bars.instrument, [market.universe.index_of_symbol[s] for s in symbols])
     expected = FeatureRows(rows.bars[mine], rows.X[mine], rows.warm[mine])
-    assert same(store.read_features(session, SCHEMA, symbols), expected)
-    assert same(store.compute_features(session, SCHEMA, symbols), expected)
+    assert same(read_features(store, session, SCHEMA, symbols), expected)
+    assert same(compute_features(store, session, SCHEMA, symbols), expected)
 
 
 def test_features_that_were_never_written_name_what_there_is(store: OfflineStore, market: SyntheticMarket) -> None:
     session = market.sessions[0]
-    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
+    write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA))
     with pytest.raises(UnreadableFile, match=f"schema={SCHEMA.hash[:16]}.*materialise features"):
-        store.read_features(session, feature_schema(["rsi"], 1))
+        read_features(store, session, feature_schema(["rsi"], 1))
 
 
 @pytest.mark.parametrize("name", ["feature_schema_hash", "feature_code", "market_index"])
@@ -425,19 +434,19 @@ def test_features_of_another_schema_or_index_are_refused(
     store: OfflineStore, market: SyntheticMarket, name: str
 ) -> None:
     session = market.sessions[0]
-    store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
+    write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA))
     path = feature_file(store, SCHEMA, session).folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: "another"}))
     with pytest.raises(StaleFeatures, match=f"another {name}.*materialise features"):
-        store.read_features(session, SCHEMA)
+        read_features(store, session, SCHEMA)
 
 
 def test_features_of_other_bars_are_not_written(store: OfflineStore, market: SyntheticMarket) -> None:
-    rows = store.compute_features(market.sessions[0], SCHEMA)
+    rows = compute_features(store, market.sessions[0], SCHEMA)
     higher = dataclasses.replace(rows.bars, close=rows.bars.high.copy())
     for other in (rows._replace(bars=higher), FeatureRows(rows.bars[1:], rows.X[1:], rows.warm[1:])):
         with pytest.raises(MarketDataError, match="compute_features"):
-            store.write_features(market.sessions[0], SCHEMA, other)
+            write_features(store, market.sessions[0], SCHEMA, other)
 
 
 def test_quarantine_is_kept_with_its_reasons(store: OfflineStore) -> None:
@@ -449,11 +458,11 @@ def test_features_whose_history_changed_since_they_were_computed_are_not_written
     store: OfflineStore, market: SyntheticMarket
 ) -> None:
     first, second = market.sessions[:2]
-    rows = store.compute_features(second, SCHEMA)
+    rows = compute_features(store, second, SCHEMA)
     higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
     store.write_bars(first, market.universe, higher, market.name)
     with pytest.raises(StaleFeatures, match="compute them again"):
-        store.write_features(second, SCHEMA, rows)
+        write_features(store, second, SCHEMA, rows)
 
 
 def test_features_computed_with_other_corporate_actions_are_not_written(
@@ -462,7 +471,7 @@ def test_features_computed_with_other_corporate_actions_are_not_written(
     session = market.sessions[-1]
     split = CorporateActions((CorporateAction("SYN001", session.date, "split", 0.5),))
     with pytest.raises(StaleFeatures, match="same schema and actions"):
-        store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA), actions=split)
+        write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA), actions=split)
 
 
 def test_features_do_not_stand_on_history_of_another_clock(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -471,6 +480,6 @@ def test_features_do_not_stand_on_history_of_another_clock(store: OfflineStore, 
     store.write_bars(first, market.universe, hourly, market.name)
     expected = rf"bars of {first.date} are on the clock time:3600s.*features of {second.date}.*time:60s.*materialise"
     with pytest.raises(OtherClock, match=expected):
-        store.compute_features(second, SCHEMA)
+        compute_features(store, second, SCHEMA)
     store.write_bars(first, market.universe, hourly[:0], market.name)  # a session without a bar is on no clock
-    assert len(store.compute_features(second, SCHEMA).X)
+    assert len(compute_features(store, second, SCHEMA).X)

@@ -11,7 +11,7 @@ from feature_store.labels.forward_return import ForwardReturn, forward_return
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile
 from feature_store.offline import training_frames
-from feature_store.offline.feature_rows import FeatureRows, computed
+from feature_store.offline.feature_rows import FeatureRows, compute_features, computed, write_features
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
@@ -45,9 +45,9 @@ def same(left: TrainingFrame, right: TrainingFrame) -> bool:
     )
 
 
-def write_features(store: OfflineStore, market: SyntheticMarket) -> None:
+def write_all_features(store: OfflineStore, market: SyntheticMarket) -> None:
     for session, rows in zip(market.sessions, computed(store, market.sessions, SCHEMA), strict=True):
-        store.write_features(session, SCHEMA, rows)
+        write_features(store, session, SCHEMA, rows)
 
 
 def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -79,16 +79,16 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
 def test_stored_and_computed_features_give_the_same_frame(store: OfflineStore, market: SyntheticMarket) -> None:
     all_computed = whole(store)
     for session in market.sessions[::2]:  # some are stored, some are not
-        store.write_features(session, SCHEMA, store.compute_features(session, SCHEMA))
+        write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA))
     assert same(whole(store), all_computed)
-    write_features(store, market)
+    write_all_features(store, market)
     assert same(whole(store), all_computed)
 
 
 def test_stored_features_are_used_and_stale_ones_are_not(
     store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_features(store, market)
+    write_all_features(store, market)
     asked: list[dt.date] = []
 
     def seen(store, sessions, *rest):
@@ -107,7 +107,7 @@ def test_stored_features_are_used_and_stale_ones_are_not(
 
 
 def test_a_damaged_file_of_features_is_not_passed_over(store: OfflineStore, market: SyntheticMarket) -> None:
-    write_features(store, market)
+    write_all_features(store, market)
     path = next((store.root / "features").glob("*/*/data-*.parquet"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UnreadableFile, match="materialise"):
@@ -119,7 +119,7 @@ def test_a_frame_of_some_days_and_instruments_is_that_part_of_the_whole(
 ) -> None:
     all_rows = whole(store)
     start, end = market.sessions[4].date, market.sessions[4].date
-    frame = store.training_frame(["SYN003", "SYN001"], start, end, SCHEMA, LABEL)
+    frame = training_frame(store, ["SYN003", "SYN001"], start, end, features=SCHEMA, label=LABEL)
     wanted = [market.universe.index_of_symbol[s] for s in ("SYN001", "SYN003")]
     session = market.sessions[4]
     mine = (
@@ -129,13 +129,15 @@ def test_a_frame_of_some_days_and_instruments_is_that_part_of_the_whole(
     )
     for name in COLUMNS:
         assert np.array_equal(getattr(frame, name), getattr(all_rows, name)[mine]), name
-    again = store.training_frame(("SYN001", "SYN003"), start, end, SCHEMA, LABEL)
+    again = training_frame(store, ("SYN001", "SYN003"), start, end, features=SCHEMA, label=LABEL)
     assert again.digest == frame.digest
 
 
 def test_a_weekend_at_either_end_of_the_period_changes_nothing(store: OfflineStore, market: SyntheticMarket) -> None:
     first, last = market.sessions[0].date, market.sessions[-1].date
-    wider = store.training_frame(None, first - dt.timedelta(days=9), last + dt.timedelta(days=2), SCHEMA, LABEL)
+    wider = training_frame(
+        store, None, first - dt.timedelta(days=9), last + dt.timedelta(days=2), features=SCHEMA, label=LABEL
+    )
     assert same(wider, whole(store))
 
 
@@ -201,8 +203,8 @@ def test_the_frame_digest_follows_data_schema_label_and_sessions(store: OfflineS
     digests = [
         whole(store).digest,
         whole(store, label=ForwardReturn(5)).digest,
-        store.training_frame(None, first, fifth, SCHEMA, LABEL).digest,
-        store.training_frame(["SYN001"], first, fifth, SCHEMA, LABEL).digest,
+        training_frame(store, None, first, fifth, features=SCHEMA, label=LABEL).digest,
+        training_frame(store, ["SYN001"], first, fifth, features=SCHEMA, label=LABEL).digest,
         whole(store, schema=feature_schema(["rsi"], 1)).digest,
     ]
     assert whole(store).digest == digests[0]
@@ -226,15 +228,15 @@ def test_bars_on_another_clock_are_refused(store: OfflineStore, market: Syntheti
 def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
     first, last = market.sessions[0].date, market.sessions[-1].date
     with pytest.raises(MarketDataError, match="is after end"):
-        store.training_frame(None, last, first, SCHEMA, LABEL)
+        training_frame(store, None, last, first, features=SCHEMA, label=LABEL)
     with pytest.raises(MarketDataError, match="holds bars of 6 sessions"):
-        store.training_frame(None, dt.date(2020, 1, 1), dt.date(2020, 2, 1), SCHEMA, LABEL)
+        training_frame(store, None, dt.date(2020, 1, 1), dt.date(2020, 2, 1), features=SCHEMA, label=LABEL)
     with pytest.raises(MarketDataError, match="shorten the horizon"):
         whole(store, label=ForwardReturn(375))
     with pytest.raises(UnknownInstrument, match="SYN001"):
-        store.training_frame(["SYN01"], first, last, SCHEMA, LABEL)
+        training_frame(store, ["SYN01"], first, last, features=SCHEMA, label=LABEL)
     with pytest.raises(MarketDataError, match="no bars"):
-        store.training_frame([], first, last, SCHEMA, LABEL)
+        training_frame(store, [], first, last, features=SCHEMA, label=LABEL)
 
 
 def test_bars_of_several_sources_say_so(store: OfflineStore, market: SyntheticMarket) -> None:

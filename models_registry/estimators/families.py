@@ -1,0 +1,29 @@
+"""The families there are, by the name that a specification and a sidecar give them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from models_registry.estimators.boosted_trees import BoostedTrees
+from models_registry.estimators.family import Family
+from models_registry.estimators.logistic import Logistic
+from models_registry.specification import Estimator
+
+FAMILIES: Final[dict[Estimator, Family]] = {
+    "hist_gradient_boosting": BoostedTrees(),
+    "logistic_regression": Logistic(),
+}
+
+
+def family_of(estimator: Any) -> Estimator:
+    """Name the family of a fitted estimator.
+
+    Raises
+    ------
+    TypeError
+        If it is of none.
+    """
+    for name, family in FAMILIES.items():
+        if family.made(estimator):
+            return name
+    raise TypeError(f"no flat form for {type(estimator).__name__}; train with one of {sorted(FAMILIES)}")

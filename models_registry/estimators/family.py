@@ -1,0 +1,75 @@
+"""What a family of estimators gives: everything that training, packing and live scoring need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+Layout = Mapping[str, tuple[str, int]]
+"""dtype and number of dimensions of every array, by name."""
+
+FORMAT_VERSION: Final = 1
+COMMON: Final = {"format_version": ("<i8", 0), "n_features": ("<i8", 0)}
+
+
+class Family(Protocol):
+    """One family; its modules import scikit-learn only inside functions, so that live processes never do."""
+
+    @property
+    def layout(self) -> Layout:
+        """The arrays of its flat form."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference of our score to scikit-learn's own probability; 0 asks for equal bits."""
+        ...
+
+    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, int | float]) -> Any:
+        """Give an unfitted estimator for so many training rows, hyperparameters laid over the defaults."""
+        ...
+
+    def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
+        """Fit it on rows ``(n, F)`` with weights ``(n,)`` of mean 1; give it back."""
+        ...
+
+    def hyperparameters(self, estimator: Any) -> dict[str, Any]:
+        """Give every hyperparameter of an estimator, by scikit-learn's names."""
+        ...
+
+    def made(self, estimator: Any) -> bool:
+        """Whether a fitted estimator is of this family."""
+        ...
+
+    def flatten(self, estimator: Any) -> Arrays:
+        """Take a fitted estimator apart; raises TypeError for what has no flat form."""
+        ...
+
+    def problem(self, arrays: Arrays, n_features: int) -> str | None:
+        """Say why the walker may not run on these arrays, or None."""
+        ...
+
+    def compile(self) -> None:
+        """Fill numba's cache, so that the first score of a live process does not wait for a compiler."""
+        ...
+
+    def raw_score(self, X: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:  # noqa: N803
+        """Log-odds of an up move for each row; shape ``(n,)``."""
+        ...
+
+
+def plain_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the parameters that are plain values, as JSON has them."""
+    return {name: value for name, value in parameters.items() if isinstance(value, bool | int | float | str | None)}
+
+
+def header(n_features: int) -> Arrays:
+    """Arrays that every flat form begins with."""
+    return {
+        "format_version": np.array(FORMAT_VERSION, dtype=np.int64),
+        "n_features": np.array(n_features, dtype=np.int64),
+    }

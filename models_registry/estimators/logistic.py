@@ -1,0 +1,93 @@
+"""Logistic regression on standardised features (scikit-learn's StandardScaler and LogisticRegression)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from models_registry.estimators.family import COMMON, Arrays, Layout, header, plain_values
+
+
+class Logistic:
+    """The family ``logistic_regression``."""
+
+    layout: Final[Layout] = COMMON | {
+        "mean": ("<f8", 1),
+        "scale": ("<f8", 1),
+        "coef": ("<f8", 1),
+        "intercept": ("<f8", 0),
+    }
+    tolerance: Final = 1e-12
+    """scikit-learn's BLAS sum depends on the batch; ours has a fixed order."""
+
+    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, int | float]) -> Any:
+        """Give an unfitted pipeline; raises TypeError for a hyperparameter that LogisticRegression does not have."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        chosen: dict[str, Any] = {"max_iter": 500} | dict(hyperparameters) | {"random_state": seed}
+        return Pipeline([("scale", StandardScaler()), ("logistic", LogisticRegression(**chosen))])
+
+    def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
+        """Fit and give it back."""
+        return estimator.fit(X, up, scale__sample_weight=weight, logistic__sample_weight=weight)
+
+    def hyperparameters(self, estimator: Any) -> dict[str, Any]:
+        """Give every hyperparameter of the regression that is a plain value."""
+        return plain_values(estimator.named_steps["logistic"].get_params())
+
+    def made(self, estimator: Any) -> bool:
+        """Whether it is a pipeline."""
+        return hasattr(estimator, "named_steps")
+
+    def flatten(self, estimator: Any) -> Arrays:
+        """Take means, scales and coefficients."""
+        scaler, linear = (step for _, step in estimator.steps)
+        return header(scaler.n_features_in_) | {
+            "mean": np.asarray(scaler.mean_, dtype=np.float64),
+            "scale": np.asarray(scaler.scale_, dtype=np.float64),
+            "coef": np.asarray(linear.coef_, dtype=np.float64).reshape(-1),
+            "intercept": np.array(np.asarray(linear.intercept_).item(), dtype=np.float64),
+        }
+
+    def problem(self, arrays: Arrays, n_features: int) -> str | None:
+        """Prove that lengths fit and every number is one."""
+        if any(len(arrays[name]) != n_features for name in ("mean", "scale", "coef")):
+            return "coefficients do not match the number of features"
+        if not all(np.all(np.isfinite(arrays[name])) for name in ("mean", "scale", "coef", "intercept")):
+            return "a coefficient is not finite"
+        if np.any(arrays["scale"] <= 0):
+            return "a scale is not positive"
+        return None
+
+    def compile(self) -> None:
+        """Fill numba's cache."""
+        _sum_linear(np.zeros((1, 1)), np.zeros(1), np.ones(1), np.ones(1), 0.0)
+
+    def raw_score(self, X: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:  # noqa: N803
+        """Sum standardised features times coefficients, in order."""
+        a = arrays
+        scores: NDArray[np.float64] = _sum_linear(X, a["mean"], a["scale"], a["coef"], float(a["intercept"]))
+        return scores
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sum_linear(
+    X: NDArray[np.float64],  # noqa: N803
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    coef: NDArray[np.float64],
+    intercept: float,
+) -> NDArray[np.float64]:
+    raw = np.empty(X.shape[0], dtype=np.float64)
+    for row in range(X.shape[0]):
+        total = 0.0
+        for column in range(X.shape[1]):
+            total += (X[row, column] - mean[column]) / scale[column] * coef[column]
+        raw[row] = total + intercept
+    return raw
