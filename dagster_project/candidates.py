@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from models_registry.refs import FeatureDistribution, FoldResult
+from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from models_registry.packing import Packed, Parity
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 class Candidate:
     """What training hands to the report and to the registration."""
 
+    specification: StrategySpec
+    """Of the strategy, as it was at the fit."""
     trained: TrainedModel
     """Read back from disk its ``estimator`` is None: the fitted model is in ``packed``."""
     packed: Packed
@@ -38,7 +41,7 @@ class CandidateStore(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Candidate) -> None:
         """Write a candidate beside the one before, then put it in its place."""
         target = self._directory(context.asset_key)
-        fresh = target.with_name(f"{target.name}.writing")
+        fresh = target.with_name(f".{target.name}.{context.run_id}.writing")
         shutil.rmtree(fresh, ignore_errors=True)
         write_candidate(fresh, obj)
         shutil.rmtree(target, ignore_errors=True)
@@ -56,7 +59,7 @@ class CandidateStore(dg.IOManager):
         if not directory.is_dir():
             raise dg.Failure(
                 f"No candidate of {context.asset_key.to_user_string()} was trained yet: materialise that asset first, "
-                "or launch the job train_momentum.",
+                "or launch the job that trains it.",
                 allow_retries=False,
             )
         return read_candidate(directory)
@@ -80,6 +83,7 @@ def write_candidate(directory: Path, candidate: Candidate) -> None:
     plain["feature_distributions"] = [item.model_dump() for item in trained.feature_distributions]
     rest = {f.name: getattr(candidate, f.name) for f in fields(candidate)}
     rest |= {
+        "specification": candidate.specification.model_dump(mode="json"),
         "trained": plain,
         "packed": candidate.packed.sha256,
         "parity": asdict(candidate.parity),
@@ -109,6 +113,7 @@ def read_candidate(directory: Path) -> Candidate:
     )
     sha256 = rest.pop("packed")
     return Candidate(
+        specification=StrategySpec.model_validate(rest.pop("specification")),
         trained=TrainedModel(estimator=None, oof=oof, golden_rows=golden_rows, **plain),
         packed=Packed({name: (directory / name).read_bytes() for name in sha256}, sha256),
         parity=Parity(**rest.pop("parity")),

@@ -43,8 +43,8 @@ def refuse_unknown(estimator: Estimator, names: Iterable[str]) -> None:
 
 def hyperparameter_names(estimator: Estimator) -> tuple[str, ...]:
     """Give the names that may be set, in alphabetical order."""
-    if estimator == "logistic_regression":
-        from sklearn.linear_model import LogisticRegression as Kind
-    else:
-        from sklearn.ensemble import HistGradientBoostingClassifier as Kind
-    return tuple(name for name in sorted(Kind().get_params()) if name not in _OURS)
+    from models_registry.estimators.families import FAMILIES
+
+    family = FAMILIES[estimator]
+    names = family.hyperparameters(family.build(0, 1, {}))
+    return tuple(name for name in sorted(names) if name not in _OURS)

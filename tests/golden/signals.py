@@ -59,10 +59,12 @@ def signals(settings: Settings) -> str:
     for _ in stages.bars(stages.raw_sessions()):
         pass
     days = training_sessions(store, settings.market)
-    frame = training_frame(store, None, days[0].date, days[-1].date, features=stages.schema, label=stages.label)
+    (strategy,) = settings.strategies
+    features, label = strategy.feature_schema(), strategy.label()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
     trained = train(frame, seed=SEED, round_trip_cost_bps=2 * settings.trading.paper.costs_bps)
     packed = pack(trained.estimator, trained.golden_rows)
-    strategy, session = settings.strategies[0], replayed_session(store, settings.market)
+    session = replayed_session(store, settings.market)
     assert session is not None
     identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
     model = load_flat(packed.files["flat.npz"], trained.algorithm, len(frame.schema.names))

@@ -93,9 +93,9 @@ def test_one_run_without_partition_or_configuration_ends_in_a_registered_version
     assert sidecar.market.startswith("SYNTHETIC")
     assert sidecar.git_commit
     models = ("momentum_model", "momentum_report", "momentum_version")
-    for asset in ("market_data", "bars", "features", "labels", "training_set", *models):
+    for asset in ("market_data", "bars", "features", "labels", "momentum_training_set", *models):
         assert desk.metadata(asset)["market"].startswith("SYNTHETIC")
-    digest = desk.metadata("training_set")["training_data_digest"]
+    digest = desk.metadata("momentum_training_set")["training_data_digest"]
     assert desk.metadata("momentum_version")["training_data_digest"] == digest
 
 
