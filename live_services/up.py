@@ -93,7 +93,7 @@ def hold(stack: Stack, tell: Tell) -> None:
                 continue
             lacking, before = missing(load_settings()), lacking
             if lacking != before:
-                tell(lacking or "a model is there: the replay starts, and the strategy trades")
+                tell(lacking or "every strategy has its model: the replay starts if it waited, and all of them trade")
         raise SupervisionError(f"supervisord ended by itself; see {stack.supervisor.logs / 'supervisord.log'}")
 
 
