@@ -45,7 +45,7 @@ class CandidateStore(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Candidate) -> None:
         """Write a candidate beside the one before, then put it in its place."""
         target = self._directory(context.asset_key)
-        fresh = target.with_name(f"{target.name}.writing")
+        fresh = target.with_name(f".{target.name}.{context.run_id}.writing")
         shutil.rmtree(fresh, ignore_errors=True)
         write_candidate(fresh, obj)
         shutil.rmtree(target, ignore_errors=True)
@@ -63,7 +63,7 @@ class CandidateStore(dg.IOManager):
         if not directory.is_dir():
             raise dg.Failure(
                 f"No candidate of {context.asset_key.to_user_string()} was trained yet: materialise that asset first, "
-                "or launch the training job.",
+                "or launch the job that trains it.",
                 allow_retries=False,
             )
         return read_candidate(directory)

@@ -8,37 +8,27 @@ from __future__ import annotations
 import datetime as dt
 
 import dagster as dg
+from pydantic import ValidationError
 
 from dagster_project.assets import market_data as market_assets
-from dagster_project.assets import models as model_assets
 from dagster_project.candidates import CandidateStore
 from dagster_project.checks import features as feature_checks
 from dagster_project.checks import market as market_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
 from dagster_project.checks.live_skew import verify_live, verify_live_after_close
+from dagster_project.jobs.promotion import promote_job, rollback_job
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
-from dagster_project.sensors.live import LIVE_MODEL, live_model_observations
-from dagster_project.sensors.promotion import MOMENTUM_CHAMPION, promote_champion, promote_job, rollback_job
+from dagster_project.sensors.live import live_model, live_model_observations
+from dagster_project.sensors.promotion import promote_champion
+from dagster_project.strategies import strategy_assets
 from dagster_project.training_frames import TrainingFrameStore
 from feature_store.market.types import IST
 from live_services.settings import Settings, load_settings
-
-TRAIN = (
-    *market_assets.WHOLE_MARKET,
-    model_assets.momentum_model,
-    model_assets.momentum_report,
-    model_assets.momentum_version,
-)
+from live_services.settings_report import describe_error
+from live_services.strategy_checks import WrongStrategy, require_known_names
+from models_registry.specification import by_model
 
 MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
-
-train_momentum = dg.define_asset_job(
-    "train_momentum",
-    # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
-    selection=dg.AssetSelection.assets(*TRAIN) | dg.AssetSelection.checks(*MARKET_CHECKS),
-    description="From market data to a registered version, in one run: needs no partition and no configuration. The "
-    "sensor promote_champion does the rest if the gate passes.",
-)
 
 
 def resources(settings: Settings) -> dict[str, object]:
@@ -60,11 +50,17 @@ def resources(settings: Settings) -> dict[str, object]:
 
 
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
-    """Put the code location together for these settings and this day."""
+    """Put the code location together for these settings and this day: one market, and each strategy's model on it."""
+    models = [strategy_assets(spec, MARKET_CHECKS) for spec in by_model(settings.strategies).values()]
     return dg.Definitions(
-        assets=[*TRAIN, *market_assets.daily_assets(settings, today), MOMENTUM_CHAMPION, LIVE_MODEL],
-        asset_checks=[*MARKET_CHECKS, *model_assets.CHECKS, *LIVE_CHECKS],
-        jobs=[train_momentum, promote_job, rollback_job, verify_live],
+        assets=[
+            market_assets.market_data,
+            *market_assets.daily_assets(settings, today),
+            *(asset for model in models for asset in model.assets),
+            live_model(model.keys.champion for model in models),
+        ],
+        asset_checks=[*MARKET_CHECKS, *(check for model in models for check in model.checks), *LIVE_CHECKS],
+        jobs=[*(model.job for model in models), promote_job, rollback_job, verify_live],
         schedules=[verify_live_after_close],
         sensors=[promote_champion, live_model_observations],
         resources=resources(settings),
@@ -75,5 +71,17 @@ def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Read the settings when Dagster asks, not when this module is imported."""
-    return definitions(load_settings(), dt.datetime.now(IST).date())
+    """Read the settings when Dagster asks, not when this module is imported.
+
+    Raises
+    ------
+    dagster.DagsterInvalidDefinitionError
+        If the settings are wrong; the message is what ``alpha-panda config show`` says.
+    """
+    try:
+        settings = load_settings()
+        require_known_names(settings)
+    except (ValidationError, WrongStrategy) as wrong:
+        said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
+        raise dg.DagsterInvalidDefinitionError(said) from wrong
+    return definitions(settings, dt.datetime.now(IST).date())

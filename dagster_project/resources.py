@@ -6,7 +6,9 @@ is a plain object, because the UI shows the configuration of the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,3 +87,16 @@ class PromotionAnnouncer:
         from live_services.adapters.promotions import announce_promotion
 
         return announce_promotion(self.kafka, record)
+
+    def logging_to(self, log: Logger) -> Callable[[PromotionRecord], None]:
+        """Give what announces, and says in a log if it could not."""
+
+        def announce(record: PromotionRecord) -> None:
+            why_not = self.announce(record)
+            if why_not is not None:
+                log.warning(
+                    f"models.promoted was not published ({why_not}). The promotion stands: live services find the "
+                    "alias by their own poll."
+                )
+
+        return announce

@@ -53,15 +53,13 @@ class Stages:
 
     @cached_property
     def schema(self) -> FeatureSchema:
-        """The features that are stored and trained on."""
+        """The features that are stored: what any strategy asks."""
         return schema_of(self.settings)
 
     @cached_property
-    def label(self) -> ForwardReturn:
-        """The label that is stored and trained on."""
-        from feature_store.labels.forward_return import ForwardReturn
-
-        return ForwardReturn(horizon_bars(self.settings), self.settings.market.bar_minutes)
+    def every_label(self) -> tuple[ForwardReturn, ...]:
+        """The labels that are stored: each that a strategy's model is trained on."""
+        return tuple({strategy.label().name: strategy.label() for strategy in self.settings.strategies}.values())
 
     @cached_property
     def actions(self) -> CorporateActions:
@@ -144,23 +142,24 @@ class Stages:
             yield StagedDay(session.date, len(rows.warm), facts)
 
     def labels(self, sessions: Sequence[Session]) -> Iterator[StagedDay]:
-        """Label the bars of sessions."""
+        """Label the bars of sessions, with every label that a strategy asks."""
         from feature_store.offline.label_rows import compute_labels, write_labels
 
         for session in sessions:
-            rows = compute_labels(self.store, session, self.label)
-            digest = write_labels(self.store, session, self.label, rows)
-            there = rows.forward_return[np.isfinite(rows.forward_return)]
-            facts = {
-                "market": self.store.market() or "",
-                "session": session_text(session),
-                "label": self.label.name,
-                "dagster/row_count": len(there),
-                "without_label": len(rows.forward_return) - len(there),
-                "digest": digest,
-                "distribution": label_quantiles(there * 1e4),
-            }
-            yield StagedDay(session.date, len(there), facts)
+            facts: dict[str, Any] = {"market": self.store.market() or "", "session": session_text(session)}
+            counts = []
+            for label in self.every_label:
+                rows = compute_labels(self.store, session, label)
+                digest = write_labels(self.store, session, label, rows)
+                there = rows.forward_return[np.isfinite(rows.forward_return)]
+                counts.append(len(there))
+                facts |= {
+                    label.name: len(there),
+                    f"{label.name}.without": len(rows.forward_return) - len(there),
+                    f"{label.name}.digest": digest,
+                    f"{label.name}.distribution": label_quantiles(there * 1e4),
+                }
+            yield StagedDay(session.date, sum(counts), facts | {"dagster/row_count": sum(counts)})
 
 
 def session_text(session: Session) -> str:
@@ -169,25 +168,19 @@ def session_text(session: Session) -> str:
 
 
 def schema_of(settings: Settings) -> FeatureSchema:
-    """Give the schema that is trained, in the order of the strategy's ``features``, on the desk's clock.
+    """Give the features that are stored: what any strategy asks, on the desk's clock.
 
     Raises
     ------
     MarketDataError
         If the strategy names a feature that there is not; the message names near ones.
     """
-    from live_services.strategy_features import WrongFeatures, training_schema
+    from live_services.strategy_checks import WrongStrategy, stored_schema
 
     try:
-        return training_schema(settings)
-    except WrongFeatures as wrong:
+        return stored_schema(settings)
+    except WrongStrategy as wrong:
         raise MarketDataError(str(wrong)) from wrong
-
-
-def horizon_bars(settings: Settings) -> int:
-    """Give the label's horizon: what the strategy that asks the momentum model holds."""
-    asking = [strategy for strategy in settings.strategies if strategy.model.startswith("momentum@")]
-    return asking[0].holding_bars if asking else 10
 
 
 def corporate_actions_of(settings: Settings) -> CorporateActions:

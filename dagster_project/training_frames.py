@@ -40,7 +40,7 @@ class TrainingFrameStore(dg.IOManager):
         if not path.is_file():
             raise dg.Failure(
                 f"{context.asset_key.to_user_string()} was not materialised yet: materialise it first, or launch the "
-                "job train_momentum.",
+                "job that trains on it.",
                 allow_retries=False,
             )
         return read_frame(path)
@@ -95,12 +95,12 @@ def read_frame(path: Path) -> TrainingFrame:
     facts = json.loads(table.schema.metadata[_FACTS])
     schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
-        raise dg.Failure("The features have changed since the training set was made: materialise training_set again.")
+        raise dg.Failure("The features have changed since the training set was made: materialise it again.")
     label = ForwardReturn(**facts["label"]) if "label" in facts else None
     if label is None or label.identity() != facts["label_identity"]:
-        raise dg.Failure("The label has changed since the training set was made: materialise training_set again.")
+        raise dg.Failure("The label has changed since the training set was made: materialise it again.")
     if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:
-        raise dg.Failure(f"{path} is not what was written there: materialise training_set again.", allow_retries=False)
+        raise dg.Failure(f"{path} is not what was written there: materialise it again.", allow_retries=False)
     return TrainingFrame(
         X=np.column_stack([table[name].to_numpy() for name in schema.names]),
         **{name: table[name].to_numpy() for name in _COLUMNS},

@@ -255,21 +255,24 @@ def topics_list() -> None:
 def config_show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show each setting, its value and where it came from; secrets are hidden.
+    """Show each setting, its value and where it came from; secrets are hidden. Ends with 1 when a strategy names a
+    feature or a hyperparameter that there is not.
 
     Example: `MARKET__SPEED=60 alpha-panda config show --json`
     """
     from live_services.settings_report import report
+    from live_services.strategy_checks import require_known_names
 
     options: Mapping[str, Any] = {}
     lines = report(options)
     if as_json:
         out.print_json(json.dumps([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines]))
-        return
-    table = Table("setting", "value", "from")
-    for line in lines:
-        table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
-    out.print(table)
+    else:
+        table = Table("setting", "value", "from")
+        for line in lines:
+            table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
+        out.print(table)
+    require_known_names(load_settings(**options))
 
 
 @features_app.command("show")

@@ -68,7 +68,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.services.market_feed import FeedError
     from live_services.services.model_loading import ModelUnavailable
     from live_services.services.strategy_runner import HistoryChanged
-    from live_services.strategy_features import WrongFeatures
+    from live_services.strategy_checks import WrongStrategy
     from live_services.supervision import SupervisionError
     from live_services.task import RuntimeFailure
     from models_registry.ledger import LedgerError
@@ -91,7 +91,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
         FeedError,
         ModelUnavailable,
         HistoryChanged,
-        WrongFeatures,
+        WrongStrategy,
         LedgerError,
         PromotionError,
         ModelRefusedError,

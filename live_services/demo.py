@@ -29,14 +29,15 @@ from live_services.stack import FEED, Stack, Tell, create_topics, environment, o
 from live_services.supervision import SERVICES, START_LOCK, start_lock
 from live_services.up import interrupts_ignored, signals_as_interrupts
 from models_registry.refs import ModelRef
-from models_registry.specification import StrategySpec
+from models_registry.specification import StrategySpec, by_model
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
     from models_registry.registry import Registry, VersionInfo
 
 MARKER: Final = ".alpha-panda-demo"
-MODEL: Final = "momentum"
+STRATEGIES: Final[tuple[StrategySpec, ...]] = Settings.model_fields["strategies"].default
+"""What the demo runs: the strategies of a desk that names none."""
 _TRAINING_SECONDS: Final = 600.0
 _PROMOTION_SECONDS: Final = 60.0
 _REPLAY_SECONDS: Final = 900.0
@@ -84,7 +85,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     files = None
     if options.bars is not None:
         quarantine = options.home / "store" / "quarantine"
-        files = look_at(options.bars, options.ticks, quarantine, demo.tell, file_progress(console))
+        files = look_at(options.bars, options.ticks, quarantine, STRATEGIES, demo.tell, progress=file_progress(console))
     require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))
@@ -183,7 +184,7 @@ def _contents(home: Path) -> tuple[Path, ...]:
 
 
 def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
-    """Write the demo's settings file; its strategy stands there in full, to be changed."""
+    """Write the demo's settings file; its strategies stand there in full, to be changed."""
     market: dict[str, str | float] = {"source": "files" if options.bars else "synthetic"}
     if files is not None and files.bar_minutes > 1:
         market["bar_minutes"] = files.bar_minutes
@@ -199,10 +200,10 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
     lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
     if synthetic:
         lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
-    lines += [
-        "[[strategies]]",
-        *(f"{k} = {json.dumps(v)}" for k, v in StrategySpec(name="momentum").model_dump().items()),
-    ]
+    for spec in STRATEGIES:
+        # on the market's clock, which stands above
+        fields = spec.model_dump(exclude={"bar_minutes"})
+        lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -215,8 +216,7 @@ def _run(demo: Demo, started: Callable[[], None]) -> None:
             _start_servers(demo, stack)
             started()
             settings = load_settings()
-            version = _train_and_promote(demo, stack, settings)
-            if version is not None:
+            if _train_and_promote(demo, stack, settings):
                 asyncio.run(_replay_and_explain(demo, stack, settings))
             elif demo.options.keep:
                 stack.start_services()
@@ -270,32 +270,37 @@ def _start_servers(demo: Demo, stack: Stack) -> None:
     }
 
 
-def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> VersionInfo | None:
+def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
+    """Train every strategy's model and promote what may be; whether any was promoted."""
     from models_registry.registry import Registry
 
-    run_id = training_run.launch(settings.dagster.url)
-    demo.tell(f"Dagster runs {training_run.JOB}: {settings.dagster.url}/runs/{run_id}")
-    early = _EarlyServices(demo, stack, settings)
-    training_run.follow(
-        settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
-    )
-    early.start()
-    registry = Registry(settings.mlflow.tracking_uri)
-    version = newest_version(registry)
-    _describe(demo, registry, version)
+    registry, early = Registry(settings.mlflow.tracking_uri), _EarlyServices(demo, stack, settings)
+    demo.summary["models"] = {}
+    for spec in by_model(settings.strategies).values():
+        run_id = training_run.launch(settings.dagster.url, spec.training_job)
+        demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
+        training_run.follow(
+            settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
+        )
+        early.start()
+        version = newest_version(registry, spec.model_name)
+        described = _describe(demo, registry, version)
+        demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
+    return any(model["promotion"] is not None for model in demo.summary["models"].values())
+
+
+def _promotion(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo) -> dict[str, Any] | None:
+    """Let the sensor promote a version, or the person who overrules the gate; None if nobody does."""
     if version.gate_verdict("champion") == "passed":
-        _wait_for_sensor(demo, registry, version)
-    elif demo.options.override_gate is not None:
-        _override(demo, settings, registry, version, demo.options.override_gate)
-    else:
-        demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
-        demo.tell("a person may overrule it:")
-        if demo.options.keep:
-            demo.tell(f'  {of_home(demo.options.home)} models promote {MODEL} {version.version} --override "REASON"')
-        demo.tell(f'  {program()} demo … --override-gate "REASON"')
-        demo.summary["promotion"] = None
-        return None
-    return version
+        return _by_sensor(demo, registry, version)
+    if demo.options.override_gate is not None:
+        return _by_person(demo, settings, registry, version, demo.options.override_gate)
+    demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
+    demo.tell("a person may overrule it:")
+    if demo.options.keep:
+        demo.tell(f'  {of_home(demo.options.home)} models promote {version.name} {version.version} --override "REASON"')
+    demo.tell(f'  {program()} demo … --override-gate "REASON"')
+    return None
 
 
 class _EarlyServices:
@@ -316,62 +321,61 @@ class _EarlyServices:
         self._started = True
 
 
-def newest_version(registry: Registry) -> VersionInfo:
-    """Give the version registered last.
+def newest_version(registry: Registry, name: str) -> VersionInfo:
+    """Give the version of a model registered last.
 
     Raises
     ------
     CommandFailed
         If the run registered none.
     """
-    versions = registry.versions(MODEL)
+    versions = registry.versions(name)
     if not versions:
-        raise CommandFailed(f"the run registered no version of {MODEL}; see its log in Dagster")
+        raise CommandFailed(f"the run registered no version of {name}; see its log in Dagster")
     return max(versions, key=lambda v: int(v.version))
 
 
-def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> None:
-    sidecar = registry.sidecar(MODEL, version.version)
+def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
+    name = version.name
+    sidecar = registry.sidecar(name, version.version)
     demo.tell(f"market: {sidecar.market}")
-    demo.tell(f"registered {MODEL} version {version.version}: {registry.url_of(MODEL, version.version)}")
+    demo.tell(f"registered {name} version {version.version}: {registry.url_of(name, version.version)}")
     for check in sidecar.gate.checks:
         mark = "passed" if check.passed else check.verdict.upper()
         demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
-    demo.summary |= {
-        "market": sidecar.market,
-        "model": {
-            "name": MODEL,
-            "version": version.version,
-            "feature_schema_hash": sidecar.feature_schema_hash,
-            "training_data_digest": sidecar.training_data_digest,
-            "metrics": sidecar.metrics,
-            "gate_passed": sidecar.gate.passed,
-            "gate": [check.model_dump() for check in sidecar.gate.checks],
-        },
+    demo.summary["market"] = sidecar.market
+    return {
+        "version": version.version,
+        "feature_schema_hash": sidecar.feature_schema_hash,
+        "training_data_digest": sidecar.training_data_digest,
+        "metrics": sidecar.metrics,
+        "gate_passed": sidecar.gate.passed,
+        "gate": [check.model_dump() for check in sidecar.gate.checks],
     }
 
 
-def _wait_for_sensor(demo: Demo, registry: Registry, version: VersionInfo) -> None:
-    demo.tell(f"the gate passed; Dagster's sensor now promotes it to {MODEL}@champion")
+def _by_sensor(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
+    champion = ModelRef(name=version.name, alias="champion")
+    demo.tell(f"the gate passed; Dagster's sensor now promotes it to {champion}")
     deadline = time.monotonic() + _PROMOTION_SECONDS
-    while registry.resolve(ModelRef(name=MODEL, alias="champion")) != version.version:
+    while registry.resolve(champion) != version.version:
         if time.monotonic() > deadline:
             raise CommandFailed(
-                f"the sensor did not promote version {version.version} within {_PROMOTION_SECONDS:.0f} s; see the "
-                f"sensors in Dagster and {demo.options.home / 'logs' / 'dagster-daemon.log'}"
+                f"the sensor did not promote {version.name} version {version.version} within {_PROMOTION_SECONDS:.0f} "
+                f"s; see the sensors in Dagster and {demo.options.home / 'logs' / 'dagster-daemon.log'}"
             )
         time.sleep(0.5)
-    demo.tell(f"{MODEL}@champion is version {version.version}, promoted by the sensor")
-    demo.summary["promotion"] = {"version": version.version, "promoted_by": "sensor", "override": None}
+    demo.tell(f"{champion} is version {version.version}, promoted by the sensor")
+    return {"promoted_by": "sensor", "override": None}
 
 
-def _override(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo, reason: str) -> None:
+def _by_person(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo, reason: str) -> dict[str, Any]:
     from live_services.cli_models import promote_as_person
 
-    promote_as_person(settings, registry, MODEL, version.version, "champion", reason=reason, override=reason)
+    promote_as_person(settings, registry, version.name, version.version, "champion", reason=reason, override=reason)
     demo.tell(f"the gate said no; overruled for this reason, which the ledger keeps: {reason}")
-    demo.tell(f"{MODEL}@champion is version {version.version}, promoted by you")
-    demo.summary["promotion"] = {"version": version.version, "promoted_by": "person", "override": reason}
+    demo.tell(f"{version.name}@champion is version {version.version}, promoted by you")
+    return {"promoted_by": "person", "override": reason}
 
 
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
@@ -390,7 +394,12 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions)
     await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
     totals = tally.totals()
-    demo.summary |= {"session": str(session.date), "feed": settings.market.feed, "totals": totals}
+    demo.summary |= {
+        "session": str(session.date),
+        "feed": settings.market.feed,
+        "totals": totals,
+        "strategies": tally.of_strategies([strategy.name for strategy in settings.strategies]),
+    }
     demo.tell("the portfolio has passed the session's close")
     demo.console.print(table(tally, await asyncio.to_thread(read_health, settings)))
     if tally.last_filled is None:
@@ -412,6 +421,11 @@ def _finish(demo: Demo) -> None:
     demo.summary["seconds"] = round(time.monotonic() - demo.started, 1)
     for name, value in demo.summary.get("totals", {}).items():
         demo.console.print(f"  {name:20} {value:>16,}", markup=False)
+    strategies = demo.summary.get("strategies", {})
+    if len(strategies) > 1:
+        for name, counts in strategies.items():
+            said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+            demo.console.print(f"  {name}: {said}", markup=False)
     if demo.options.summary is not None:
         demo.options.summary.parent.mkdir(parents=True, exist_ok=True)
         demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")
@@ -421,6 +435,6 @@ def _finish(demo: Demo) -> None:
 
 def _say_what_is_next(demo: Demo) -> None:
     demo.console.print("\nNext:", markup=False)
-    for command, what in next_steps(demo.options.home, running=demo.options.keep):
+    for command, what in next_steps(demo.options.home, STRATEGIES, running=demo.options.keep):
         demo.console.print(f"  {command}", markup=False, soft_wrap=True)
         demo.console.print(f"      {what}", markup=False, style="dim", soft_wrap=True)

@@ -15,7 +15,7 @@ from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.topics import Broker, broker_topics
 from live_services.settings import Settings
 from live_services.status import read_health
-from live_services.strategy_features import training_schema
+from live_services.strategy_checks import stored_schema
 
 STALE_BARS: Final = 3
 """A row in the online store is refused as stale when its bar ended more than so many bars ago."""
@@ -139,7 +139,7 @@ def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | No
     from feature_store.offline.store import OfflineStore
 
     store = OfflineStore(settings.store_root)
-    schema = training_schema(settings)
+    schema = stored_schema(settings)
     path = settings.market.corporate_actions
     actions = CorporateActions.none() if path is None else read_corporate_actions(path)
     for session in reversed(store.sessions()):

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from live_services.cli_errors import CommandFailed
 from live_services.progress import FileProgress, no_file_progress
+from models_registry.specification import StrategySpec, of_one_desk
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session, Universe
     from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
     from live_services.stack import Tell
 
-TRAINING_SESSIONS: Final = 5
-"""Sessions with warm features: walk-forward over four folds, the default of training, needs one block more."""
-_HOLDING_BARS: Final = 10  # of the demo's strategy; a label needs as many bars behind it
+_SESSION_MINUTES: Final = 375  # 09:15 to 15:30
 _ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
 
 
@@ -31,7 +30,13 @@ class MarketFiles:
 
 
 def look_at(
-    bars: Path, ticks: Path | None, quarantine: Path, tell: Tell, progress: FileProgress = no_file_progress
+    bars: Path,
+    ticks: Path | None,
+    quarantine: Path,
+    strategies: Sequence[StrategySpec],
+    tell: Tell,
+    *,
+    progress: FileProgress = no_file_progress,
 ) -> MarketFiles:
     """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.
 
@@ -41,6 +46,8 @@ def look_at(
         The files.
     quarantine
         Directory where the rows left out will lie, once Dagster has brought the market in.
+    strategies
+        Whose models are to be trained: their horizons, folds and features ask for so many bars and sessions.
     tell
         Takes one line for the person who waits.
     progress
@@ -63,20 +70,19 @@ def look_at(
     if of_bars.clock.kind == "session":
         raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
     minutes = of_bars.clock.size // MINUTE_NS
-    _require_bars_enough(bars, minutes)
+    desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
+    _require_bars_enough(bars, desk, minutes)
     if minutes > 1:
         tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
     if ticks is None:
-        _require_sessions(
-            bars, [s for s in sessions if s != sessions[-1]], sessions[-1], "the last session of the file", minutes
-        )
+        _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
         return MarketFiles(minutes)
     with progress(ticks) as reading:
         of_ticks = read_ticks(ticks, universe=of_bars.universe, progress=reading)
     _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
-    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", minutes)
+    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
     return MarketFiles(minutes)
 
 
@@ -103,38 +109,45 @@ def _reasons(left_out: Quarantine) -> str:
     return ", ".join(parts)
 
 
-def _require_bars_enough(path: Path, minutes: int) -> None:
-    a_session = -(-375 // minutes)
-    if a_session <= _HOLDING_BARS:
+def _require_bars_enough(path: Path, strategies: Sequence[StrategySpec], minutes: int) -> None:
+    a_session, holding = -(-_SESSION_MINUTES // minutes), max(spec.holding_bars for spec in strategies)
+    if a_session <= holding:
         raise CommandFailed(
-            f"{path}: bars of {minutes} minutes are {a_session} in a session; a label looks {_HOLDING_BARS} bars ahead "
-            f"inside the session. Give bars of {374 // _HOLDING_BARS} minutes or shorter"
+            f"{path}: bars of {minutes} minutes are {a_session} in a session; a label looks {holding} bars ahead "
+            f"inside the session. Give bars of {(_SESSION_MINUTES - 1) // holding} minutes or shorter"
         )
 
 
-def _require_sessions(path: Path, before: list[Session], replayed: Session, which: str, minutes: int) -> None:
-    usable = _warm_sessions([session.date for session in before], minutes)
-    if usable >= TRAINING_SESSIONS:
-        return
-    dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
-    warm_up = f", of which {len(before) - usable} only warm the features up" if len(before) > usable else ""
-    raise CommandFailed(
-        f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed{warm_up}; "
-        f"training needs at least {TRAINING_SESSIONS} with warm features, and 20 or more to say anything. Give a file "
-        "with earlier sessions"
-    )
+def _require_sessions(
+    path: Path, before: Sequence[Session], replayed: Session, which: str, strategies: Sequence[StrategySpec]
+) -> None:
+    """Refuse too few sessions for the strategy that needs most: walk-forward needs one block more than folds."""
+    for spec in strategies:
+        usable, needed = _warm_sessions([session.date for session in before], spec), spec.folds + 1
+        if usable >= needed:
+            continue
+        dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
+        warm_up = f", of which {len(before) - usable} only warm the features up" if len(before) > usable else ""
+        raise CommandFailed(
+            f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed{warm_up}; "
+            f"training {spec.model_name} needs at least {needed} with warm features, and 20 or more to say anything. "
+            "Give a file with earlier sessions"
+        )
 
 
-def _warm_sessions(dates: Sequence[dt.date], minutes: int) -> int:
-    """Count the sessions on which features can be warm: windows are full, and averages have passed two anchors."""
-    from feature_store.features.engine import MOMENTUM_FEATURES, anchor_days, feature_schema
+def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> int:
+    """Count the sessions on which a strategy's features can be warm.
 
-    schema = feature_schema(MOMENTUM_FEATURES, minutes)
+    Windows are full, and averages have passed two anchors.
+    """
+    from feature_store.features.engine import anchor_days
+
+    schema = spec.feature_schema()
     days = anchor_days(schema.clock)
-    recursive = any(spec.memory == "recursive" for spec in schema.features)
+    recursive = any(feature.memory == "recursive" for feature in schema.features)
     blocks = [date.toordinal() - dt.date(1970, 1, 1).toordinal() for date in dates]
     anchors = [0, *itertools.accumulate(int(b // days != a // days) for a, b in itertools.pairwise(blocks))]
-    a_session = -(-375 // minutes)
+    a_session = -(-_SESSION_MINUTES // spec.bar_minutes)
     return sum(
         (k + 1) * a_session > schema.warm_up and (not recursive or passed >= _ANCHORS)
         for k, passed in enumerate(anchors[: len(dates)])

@@ -5,9 +5,15 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from live_services.settings import CONFIG_NAME
+from models_registry.specification import StrategySpec, by_model
+
+SECOND: Final = "mine"
+"""What the strategy that a person adds is called until they choose."""
 
 
 def program() -> str:
@@ -31,9 +37,11 @@ def _from_here(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def next_steps(home: Path, *, running: bool) -> tuple[tuple[str, str], ...]:
-    """Give the commands that follow a demo, each with what it does."""
+def next_steps(home: Path, strategies: Sequence[StrategySpec], *, running: bool) -> tuple[tuple[str, str], ...]:
+    """Give the commands that follow a demo of these strategies, each with what it does."""
     configuration = shlex.quote(str(_from_here(home / CONFIG_NAME)))
+    second = f"printf '\\n[[strategies]]\\nname = \"{SECOND}\"\\n' >> {CONFIG_NAME}"
+    jobs = ", ".join(spec.training_job for spec in by_model(strategies).values())
     keep_on = (
         (f"{of_home(home)} status", "it is all running: look at it; `down` instead of `status` stops it")
         if running
@@ -42,8 +50,9 @@ def next_steps(home: Path, *, running: bool) -> tuple[tuple[str, str], ...]:
     return (
         (f"{program()} demo --bars FILE", "the same on your own market data (and --ticks FILE if you have them)"),
         (
-            f"cp -n {configuration} . && {program()} up",
-            f"a first strategy of your own: change [[strategies]] in ./{CONFIG_NAME}, launch train_momentum in Dagster",
+            f"cp -n {configuration} . && {second} && {program()} up",
+            f"a second strategy beside the first: say under its [[strategies]] in ./{CONFIG_NAME} what it does "
+            f"otherwise (features, holding_bars, estimator, …); then launch {jobs} and train_{SECOND} in Dagster",
         ),
         keep_on,
     )

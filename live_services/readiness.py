@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from live_services.settings import Settings, load_settings
+from models_registry.specification import StrategySpec, by_model
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
@@ -25,17 +26,9 @@ def has_market(settings: Settings) -> bool:
 
 
 def has_model(settings: Settings) -> bool:
-    """Whether a version stands behind any strategy's alias; also if nothing asks for one, or no registry is set."""
-    from models_registry.refs import ModelRef
-    from models_registry.registry import Registry, RegistryUnavailable
-
-    if not settings.strategies or not settings.mlflow.tracking_uri:
-        return True
-    registry = Registry(settings.mlflow.tracking_uri)
-    try:
-        return any(registry.resolve(ModelRef.parse(strategy.model)) for strategy in settings.strategies)
-    except RegistryUnavailable:
-        return False
+    """Whether a version stands behind any strategy's alias; also if no registry is set."""
+    without = _without_model(settings)
+    return without is not None and len(without) < len(settings.strategies)
 
 
 def missing(settings: Settings) -> str | None:
@@ -43,16 +36,37 @@ def missing(settings: Settings) -> str | None:
     dagster = settings.dagster.url or "your Dagster"
     if not has_market(settings):
         return (
-            f"no market data yet: launch the job train_momentum at {dagster}, which brings the market in and trains; "
-            "the services wait for the data, and the replay for a model"
+            f"no market data yet: launch {_jobs(settings.strategies)} at {dagster}, which brings the market in and "
+            "trains; the services wait for the data, and the replay for a model"
         )
-    if not has_model(settings):
-        aliases = ", ".join(sorted({strategy.model for strategy in settings.strategies}))
-        return (
-            f"no version stands behind {aliases} yet, so the strategy trades nothing and the replay waits: launch the "
-            f"job train_momentum at {dagster}, or promote one with `alpha-panda models promote NAME VERSION`"
-        )
-    return None
+    without = settings.strategies if (found := _without_model(settings)) is None else found
+    if not without:
+        return None
+    aliases = ", ".join(sorted({strategy.model for strategy in without}))
+    names = ", ".join(strategy.name for strategy in without)
+    waits = " and the replay waits" if len(without) == len(settings.strategies) else ""
+    return (
+        f"no version stands behind {aliases} yet, so nothing is traded by {names}{waits}: launch {_jobs(without)} at "
+        f"{dagster}, or promote one with `alpha-panda models promote NAME VERSION`"
+    )
+
+
+def _without_model(settings: Settings) -> tuple[StrategySpec, ...] | None:
+    """Give the strategies behind whose alias no version stands; None if the registry does not answer."""
+    from models_registry.registry import Registry, RegistryUnavailable
+
+    if not settings.mlflow.tracking_uri:
+        return ()
+    registry = Registry(settings.mlflow.tracking_uri)
+    try:
+        return tuple(strategy for strategy in settings.strategies if registry.resolve(strategy.ref) is None)
+    except RegistryUnavailable:
+        return None
+
+
+def _jobs(strategies: Sequence[StrategySpec]) -> str:
+    names = [spec.training_job for spec in by_model(strategies).values()]
+    return f"the job {names[0]}" if len(names) == 1 else f"the jobs {' and '.join(names)}, one after the other,"
 
 
 async def market_arrives(settings: Settings, stop: asyncio.Event) -> bool:

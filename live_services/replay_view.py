@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,14 @@ from feature_store.bars.builder import BarBuilder
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import SECOND_NS, Session, Ticks, Universe, ist_text
 from live_services.cli_errors import CommandFailed
-from live_services.domain.events import OrderFilled, PnlSnapshot, decode_event
+from live_services.domain.events import (
+    OrderFilled,
+    OrderSubmitted,
+    PnlSnapshot,
+    SignalGenerated,
+    SignalRejected,
+    decode_event,
+)
 from live_services.domain.frames import FRAME_TOPICS, decode_frame
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, broker_topics
@@ -37,6 +44,15 @@ _QUIET_SECONDS: Final = 1.5
 _STALL_SECONDS: Final = 120.0
 
 
+_OF_A_STRATEGY: Final = {
+    "signal.generated": "signals",
+    "signal.rejected": "signals_rejected",
+    "order.submitted": "orders",
+    "order.filled": "fills",
+}
+_DECODED: Final = ("pnl.snapshot", *_OF_A_STRATEGY)
+
+
 @dataclass
 class Tally:
     """What was seen on the topics so far."""
@@ -52,6 +68,8 @@ class Tally:
     """The last opening order that filled (the model's own decision), else the last of any."""
     records: int = 0
     _builders: dict[int, BarBuilder] = field(default_factory=dict)
+    _of_strategies: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Events by strategy and type."""
 
     def add(self, record: StoredRecord) -> None:
         """Count one record; bars are counted by the one builder, from the ticks."""
@@ -64,8 +82,10 @@ class Tally:
         self.events[event_type] += 1
         if event_type == "watermark" and record.topic == MARKET_TICKS.name and record.partition in self._builders:
             self.bars += len(self._builders[record.partition].advance(decode_event(record.value).event_time_ns))
-        if event_type in ("pnl.snapshot", "order.filled"):
+        if event_type in _DECODED:
             event = decode_event(record.value)
+            if isinstance(event, SignalGenerated | SignalRejected | OrderSubmitted | OrderFilled):
+                self._of_strategies[event.strategy, event_type] += 1
             if isinstance(event, PnlSnapshot):
                 self.portfolio = event
             elif isinstance(event, OrderFilled) and (event.intent == "open" or self.last_filled is None):
@@ -97,6 +117,13 @@ class Tally:
             "unrealized_pnl_inr": round(snapshot.unrealized_pnl_inr, 2) if snapshot else 0.0,
             "costs_inr": round(snapshot.costs_inr, 2) if snapshot else 0.0,
             "net_pnl_inr": round(snapshot.net_pnl_inr, 2) if snapshot else 0.0,
+        }
+
+    def of_strategies(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Count each strategy's signals and what became of them."""
+        return {
+            name: {what: self._of_strategies[name, event_type] for event_type, what in _OF_A_STRATEGY.items()}
+            for name in names
         }
 
 

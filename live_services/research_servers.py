@@ -23,6 +23,8 @@ nux:
 concurrency:
   runs:
     max_concurrent_runs: 2 # one machine; the default of 10 starves the servers beside it
+    tag_concurrency_limits:
+      - {key: alpha_panda/writes, value: store, limit: 1} # each training brings the market in
   pools:
     default_limit: 1
 run_monitoring:
@@ -102,6 +104,7 @@ def dagster_specs(
 
     code = [sys.executable, "-m", "dagster", "api", "grpc", "-m", CODE_LOCATION, "-h", LOOPBACK, "-p", str(code_port)]
     code += ["-d", str(_PACKAGE_ROOT), "--location-name", CODE_LOCATION, "--use-python-environment-entry-point"]
+    code += ["--lazy-load-user-code"]  # wrong settings are shown in the UI; without it the server ends, again and again
     web = [sys.executable, "-m", "dagster_webserver", "-w", str(workspace), "-h", LOOPBACK, "-p", str(port)]
     return (
         ServerSpec(

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from live_services.domain.topics import Broker
-from models_registry.specification import StrategySpec
+from models_registry.specification import StrategySpec, of_one_desk
 
 CONFIG_NAME: Final = "alpha-panda.toml"
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -215,6 +215,12 @@ class Settings(BaseSettings):
     trading: BrokersSettings = BrokersSettings()
     skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+
+    @field_validator("strategies")
+    @classmethod
+    def _of_one_desk(cls, value: tuple[StrategySpec, ...], info: ValidationInfo) -> tuple[StrategySpec, ...]:
+        market = info.data.get("market")  # absent where it is wrong itself
+        return value if market is None else of_one_desk(value, market.bar_minutes)
 
     @classmethod
     def settings_customise_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,16 +67,30 @@ def _shown(value: object) -> str:
         return HIDDEN if value.get_secret_value() else ""
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {item}" for name, item in value.items())
     if isinstance(value, str) and "://" in value:
         return without_credentials(value)
     return "" if value is None else str(value)
 
 
 def _origin(key: str, sources: tuple[tuple[str, Mapping[str, Any]], ...]) -> str:
+    steps = key.split(".")
+    whole = next((k for k, step in enumerate(steps) if step.isdigit()), len(steps))  # lists are not merged: one is it
     for name, values in sources:
-        if _holds(values, key.split(".")):
-            return f"environment {key.upper().replace('.', '__')}" if name == "environment" else name
-    return "default"
+        if whole < len(steps) and _holds(values, steps[:whole]) and not _holds(values, steps):
+            break
+        if _holds(values, steps):
+            return f"environment {_variable(key)}" if name == "environment" else name
+    return "market.bar_minutes" if re.fullmatch(r"strategies\.\d+\.bar_minutes", key) else "default"
+
+
+def _variable(key: str) -> str:
+    """Name the environment variable that holds a key: its own, or one above it that is written as JSON."""
+    steps = key.upper().split(".")
+    names = ["__".join(steps[:count]) for count in range(len(steps), 0, -1)]
+    there = {name.upper() for name in os.environ}
+    return next((name for name in names if name in there), names[0])
 
 
 def _holds(values: object, path: list[str]) -> bool:
@@ -96,7 +111,9 @@ def describe_error(error: ValidationError) -> str:
     for problem in error.errors(include_url=False, include_context=False):
         key = ".".join(str(step) for step in problem["loc"])
         origin = _origin(key, sources)
-        seen = "" if key in _SECRET_KEYS or problem["type"] == "extra_forbidden" else f" (it is {problem['input']!r})"
+        hidden = key in _SECRET_KEYS or problem["type"] == "extra_forbidden"
+        plain = isinstance(problem["input"], str | int | float)  # a whole table would bury the message
+        seen = f" (it is {problem['input']!r})" if plain and not hidden else ""
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"there is no such setting{_instead(problem['loc'])}"

@@ -1,4 +1,4 @@
-"""Launch the training job as a person would, through the Dagster webserver, and follow it."""
+"""Launch a training job as a person would, through the Dagster webserver, and follow it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from live_services.cli_errors import CommandFailed
 from live_services.research_servers import CODE_LOCATION
 from live_services.stack import Tell
 
-JOB: Final = "train_momentum"
 _POLL_SECONDS: Final = 0.5
 _CLASS_NAME: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*: ")  # Dagster puts it before the message
 _TERMINAL: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -29,8 +28,8 @@ query Run($id: ID!) { runOrError(runId: $id) { __typename ... on Run {
 """
 
 
-def launch(url: str) -> str:
-    """Launch the training job; gives the run id.
+def launch(url: str, job: str) -> str:
+    """Launch a training job by name; gives the run id.
 
     Raises
     ------
@@ -42,9 +41,9 @@ def launch(url: str) -> str:
     host, _, port = url.removeprefix("http://").rpartition(":")
     try:
         client = DagsterGraphQLClient(host, port_number=int(port))
-        return str(client.submit_job_execution(JOB, repository_location_name=CODE_LOCATION))
+        return str(client.submit_job_execution(job, repository_location_name=CODE_LOCATION))
     except DagsterGraphQLClientError as problem:
-        raise CommandFailed(f"Dagster did not launch {JOB}: {problem}") from problem
+        raise CommandFailed(f"Dagster did not launch {job}: {problem}") from problem
 
 
 def follow(url: str, run_id: str, *, tell: Tell, each_poll: Callable[[], None], budget_seconds: float) -> None:

@@ -22,6 +22,7 @@ from live_services.stack import (
     program_name,
     require_external,
 )
+from live_services.strategy_checks import require_known_names
 from live_services.supervision import SERVICES, SupervisionError, start_lock
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -38,7 +39,10 @@ def start_everything(
     ------
     AlreadyRunning
         Another command is starting a stack on this home.
+    live_services.strategy_checks.WrongStrategy
+        A strategy names something that there is not; nothing was started.
     """
+    require_known_names(settings)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         return _start_everything(settings, tell, ports, progress)
@@ -89,7 +93,7 @@ def hold(stack: Stack, tell: Tell) -> None:
                 continue
             lacking, before = missing(load_settings()), lacking
             if lacking != before:
-                tell(lacking or "a model is there: the replay starts, and the strategy trades")
+                tell(lacking or "every strategy has its model: the replay starts if it waited, and all of them trade")
         raise SupervisionError(f"supervisord ended by itself; see {stack.supervisor.logs / 'supervisord.log'}")
 
 

@@ -18,7 +18,7 @@ from feature_store.market.types import Bars, Session, Universe, UnreadableFile
 from feature_store.offline.store import OfflineStore
 from live_services.domain.history import SessionHistory, no_bars
 from live_services.settings import Settings
-from live_services.strategy_features import strategy_schema
+from live_services.strategy_checks import strategy_schema
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class StoredHistory:
         self._store = OfflineStore(settings.store_root)
         self._clock = BarClock.minutes(settings.market.bar_minutes)
         self._universe = universe
-        schemas = [strategy_schema(settings, strategy) for strategy in settings.strategies]
+        schemas = [strategy_schema(strategy) for strategy in settings.strategies]
         self._needed = max(schema.history_sessions for schema in [feature_schema(None, self._clock), *schemas])
 
     def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:

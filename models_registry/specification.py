@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
+NOT_OF_THE_RECIPE: Final = frozenset({"name", "model", "notional_per_trade_inr", "last_entry_minutes_before_close"})
+"""Fields in which two strategies that ask one model may differ: they decide how it is traded, not what it is."""
+
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
+_MODEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
+_RESERVED: Final = "live"  # `live_model` is what the desk runs, not a model of that name
 _FEATURE: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
 
 
@@ -67,7 +74,15 @@ class StrategySpec(BaseModel):
     @field_validator("model")
     @classmethod
     def _is_reference(cls, value: str) -> str:
-        return str(ModelRef.parse(value)) if value else value
+        if not value:
+            return value
+        name = ModelRef.parse(value).name
+        if not re.fullmatch(_MODEL_NAME, name) or name == _RESERVED:
+            raise ValueError(
+                f"assets and a job are named after the model, and cannot be named after {name!r}: write a letter, then "
+                f"letters, digits and underscores, and not {_RESERVED}"
+            )
+        return value
 
     @field_validator("features", "instruments")
     @classmethod
@@ -92,6 +107,11 @@ class StrategySpec(BaseModel):
     def model_name(self) -> str:
         """The name of its model in the registry."""
         return self.ref.name
+
+    @property
+    def training_job(self) -> str:
+        """The name of the job that trains its model."""
+        return f"train_{self.model_name}"
 
     def feature_schema(self) -> FeatureSchema:
         """Give the features its model is trained on, as a schema.
@@ -133,3 +153,60 @@ class StrategySpec(BaseModel):
         """SHA-256 of the recipe's canonical JSON."""
         text = json.dumps(self.recipe(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_one_desk(strategies: Sequence[StrategySpec], bar_minutes: int) -> tuple[StrategySpec, ...]:
+    """Give strategies as one desk has them: side by side, on its clock.
+
+    Parameters
+    ----------
+    strategies : sequence of StrategySpec
+    bar_minutes : int
+        The desk's clock; a strategy that names none takes it.
+
+    Raises
+    ------
+    ValueError
+        If there is none, if two have one name, if one names another clock, or if two ask one model and are not of one
+        recipe; says what to do.
+    """
+    if not strategies:
+        raise ValueError("there is no strategy: add a table [[strategies]] with a name, or leave strategies out")
+    names = [strategy.name for strategy in strategies]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two strategies are named {twice[0]!r}: give each a name of its own")
+    for strategy in strategies:
+        if "bar_minutes" in strategy.model_fields_set and strategy.bar_minutes != bar_minutes:
+            raise ValueError(
+                f"strategy {strategy.name!r} is on bars of {strategy.bar_minutes} minutes and market.bar_minutes is "
+                f"{bar_minutes}; a desk has one clock: set market.bar_minutes, leave bar_minutes out of the strategy, "
+                f"and put a feature on longer bars by its name (trend_slope@{strategy.bar_minutes}m)"
+            )
+    desk = tuple(strategy.model_copy(update={"bar_minutes": bar_minutes}) for strategy in strategies)
+    first: dict[str, StrategySpec] = {}
+    for strategy in desk:
+        other = first.setdefault(strategy.model_name, strategy)
+        if different := recipe_differences(other, strategy):
+            raise ValueError(
+                f"the model {strategy.model_name!r} is asked by {other.name!r} and by {strategy.name!r}, which differ "
+                f"in {', '.join(different)}; a model belongs to one recipe: give {strategy.name!r} a model of its own "
+                f'(model = "{strategy.name}@{strategy.ref.alias}") or make them equal'
+            )
+    return desk
+
+
+def recipe_differences(one: StrategySpec, other: StrategySpec) -> tuple[str, ...]:
+    """Name the fields in which two specifications would make two models."""
+    return tuple(
+        name
+        for name in StrategySpec.model_fields
+        if name not in NOT_OF_THE_RECIPE and getattr(one, name) != getattr(other, name)
+    )
+
+
+def by_model(strategies: Sequence[StrategySpec]) -> dict[str, StrategySpec]:
+    """Give, for each model that strategies ask, the first that asks it; the others are of the same recipe."""
+    found: dict[str, StrategySpec] = {}
+    for strategy in strategies:
+        found.setdefault(strategy.model_name, strategy)
+    return found

@@ -1,4 +1,4 @@
-"""Market data → bars → features → labels, by day, and the training set that is made of all days.
+"""Market data → bars → features → labels, by day, for all strategies of the desk.
 
 A person corrects or backfills days: `market_day`, `bars`, `features` and `labels` are partitioned by day, and a range
 of them is one run. Training needs no partition: `market_data` runs the same stages over the whole market and says of
@@ -19,13 +19,11 @@ from dagster_project.market import (
     forget,
     generated_dates,
     keep_quarantine,
-    replayed_session,
-    training_sessions,
 )
-from dagster_project.plots import session_plot, small_multiples
-from dagster_project.previews import feature_quantiles, label_quantiles, quarantine_preview
+from dagster_project.plots import session_plot
+from dagster_project.previews import quarantine_preview
 from dagster_project.resources import OfflineStoreResource
-from dagster_project.stages import StagedDay, Stages, membership_of
+from dagster_project.stages import StagedDay, Stages
 from feature_store.market.types import IST, MarketDataError
 from live_services.settings import Settings
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 GROUP: Final = "market"
 MARKET_DAY, BARS, FEATURES, LABELS = (dg.AssetKey(name) for name in ("market_day", "bars", "features", "labels"))
 _DAY: Final = dt.timedelta(days=1)
-_SAMPLED: Final = 200_000  # rows that distributions are drawn from
 
 
 def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
@@ -126,7 +123,8 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
         key=LABELS,
         deps=[BARS],
         kinds={"parquet", "numba"},
-        description="The forward return of each bar of one session, by day, over as many bars as the strategy holds.",
+        description="The forward return of each bar of one session, by day, over as many bars as a strategy holds, for "
+        "each strategy.",
         group_name=GROUP,
         partitions_def=partitions,
         backfill_policy=policy,
@@ -203,7 +201,7 @@ def _rows_plot(done: Sequence[StagedDay]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(session_plot([day.rows for day in done], span))
 
 
-# --- the whole market, and what is trained on ---------------------------------------------------------------------
+# --- the whole market ---------------------------------------------------------------------
 
 
 @dg.asset(
@@ -246,7 +244,7 @@ def market_data(
             "feature_schema_hash": stages.schema.hash,
             "warm_up_sessions": stages.schema.history_sessions,
             "warm_rows": sum(day.facts["warm_rows"] for day in done["features"]),
-            "label": stages.label.name,
+            "labels": [label.name for label in stages.every_label],
             "digest": digest,
             "offline_store": dg.MetadataValue.path(str(stages.store.root)),
         },
@@ -272,70 +270,3 @@ def _arrival_facts(arrival: Arrival) -> dict[str, Any]:
         "tick_sessions": [session.date.isoformat() for session in arrival.ticks],
         **quarantine_preview(arrival.quarantine),
     }
-
-
-@dg.asset(
-    deps=[market_data, BARS, FEATURES, LABELS],
-    group_name=GROUP,
-    kinds={"parquet"},
-    io_manager_key="training_frames",
-    description="The training set: warm feature rows of the sessions before the replayed one, each with its forward "
-    "return; of members only, if market.membership names a table.",
-)
-def training_set(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    offline: dg.ResourceParam[OfflineStoreResource],
-) -> Any:
-    """Put together what may be trained on."""
-    import numpy as np
-
-    from feature_store.offline.training_frames import training_frame
-
-    stages = Stages(offline.store(), settings)
-    with told_to_people(MarketDataError):
-        sessions = training_sessions(stages.store, settings.market)
-        frame = training_frame(
-            stages.store,
-            None,
-            sessions[0].date,
-            sessions[-1].date,
-            features=stages.schema,
-            label=stages.label,
-            membership=membership_of(settings),
-            actions=stages.actions,
-        )
-        replayed = replayed_session(stages.store, settings.market)
-    bps = frame.forward_return * 1e4
-    some = frame.X[:: max(1, len(frame) // _SAMPLED)]
-    context.add_output_metadata(
-        {
-            "market": frame.market,
-            "bar_source": frame.bar_source,
-            "rows_left_out": frame.left_out,
-            "label": stages.label.name,
-            "sessions": len(sessions),
-            "first_session": sessions[0].date.isoformat(),
-            "last_session": sessions[-1].date.isoformat(),
-            "first_decision": dt.datetime.fromtimestamp(int(frame.decision_ns[0]) // 10**9, IST).date().isoformat(),
-            "replayed_session": replayed.date.isoformat() if replayed else "none",
-            "dagster/row_count": len(frame),
-            "up_share": round(float((bps > 0).mean()), 4),
-            "mean_bps": round(float(bps.mean()), 3),
-            "standard_deviation_bps": round(float(bps.std()), 3),
-            "training_data_digest": frame.digest,
-            "corporate_actions": len(stages.actions),
-            "label_distribution": label_quantiles(bps),
-            "feature_distributions": dg.MetadataValue.md(
-                small_multiples(
-                    dict(zip(frame.schema.names, np.ascontiguousarray(some.T), strict=True)),
-                    "Distribution of each feature between its 1 % and 99 % quantiles",
-                )
-            ),
-            "feature_quantiles": feature_quantiles(frame.schema.names, some),
-        }
-    )
-    return frame
-
-
-WHOLE_MARKET: Final = (market_data, training_set)

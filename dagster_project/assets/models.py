@@ -1,292 +1,295 @@
-"""Training set → momentum model → out-of-sample report → registered version, and the checks before a promotion."""
+"""A strategy's model: training set → fitted model → out-of-sample report → registered version.
+
+The assets are made from the strategy's specification, so every model of the desk has its own, beside the others; two
+strategies that ask one model share them. The market that they stand on is one for all.
+"""
 
 import time
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import ValidationError
 
-from dagster_project.assets.market_data import training_set
+from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session, traded_bar_source
-from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
+from dagster_project.market import replayed_session, traded_bar_source, training_sessions
+from dagster_project.model_facts import fitted_facts, report_facts, skill_gate_result, training_set_facts, version_facts
+from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import MlflowResource, OfflineStoreResource
-from feature_store.market.types import MarketDataError, ist_text
+from dagster_project.stages import Stages, membership_of
+from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
-from models_registry.refs import GateResult, ModelRef
+from models_registry.refs import ModelRef
+from models_registry.specification import ESTIMATORS, StrategySpec
 
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
-    from models_registry.training import OutOfFold
-
-GROUP: Final = "models"
-MODEL_NAME: Final = "momentum"
-_MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
-
-
-class Algorithm(Enum):
-    """The estimators there are, as the Launchpad offers them."""
-
-    hist_gradient_boosting = "hist_gradient_boosting"
-    logistic_regression = "logistic_regression"
+    from models_registry.refs import GateResult
+    from models_registry.registry import Registry
+    from models_registry.sidecar import Sidecar
+    from models_registry.training import TrainedModel
 
 
-class TrainingConfig(dg.Config):
-    """How the momentum model is fitted."""
-
-    algorithm: Algorithm = Algorithm.hist_gradient_boosting
-    seed: int = Field(default=7, description="Equal seeds and equal data give an equal model.")
-    folds: int = Field(default=4, ge=1, description="Walk-forward test blocks; sessions are cut into one more.")
+def model_assets(spec: StrategySpec) -> tuple[dg.AssetsDefinition, ...]:
+    """Make what the training of a strategy's model makes, in order."""
+    keys = ModelKeys(spec.model_name)
+    return _training_set(spec, keys), _fitted_model(spec, keys), _report(keys), _version(keys)
 
 
-@dg.asset(
-    deps=[training_set],
-    group_name=GROUP,
-    kinds={"sklearn"},
-    io_manager_key="candidates",
-    description="The momentum model, fitted on all training sessions, measured by walk-forward on sessions that it had "
-    "not seen, and packed into files that load without pickle.",
-)
-def momentum_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], training_set: Any
-) -> Candidate:
-    """Train, measure and pack."""
-    from models_registry.packing import library_versions, pack, parity
+def champion(keys: ModelKeys) -> dg.AssetSpec:
+    """Describe the asset that follows a model's alias champion."""
+    return dg.AssetSpec(
+        keys.champion,
+        deps=[keys.version],
+        group_name=keys.model,
+        kinds={"mlflow"},
+        description=f"The version that the alias {keys.model}@champion points to. Every promotion and rollback in the "
+        "ledger, by the sensor or by a person, is a materialisation here.",
+    )
+
+
+# --- from the market to a fitted model ----------------------------------------------------------------------------
+
+
+def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.training_set,
+        deps=[market_data, BARS, FEATURES, LABELS],
+        group_name=keys.model,
+        kinds={"parquet"},
+        io_manager_key="training_frames",
+        description=f"What {keys.model} is trained on: warm feature rows of the sessions before the replayed one, each "
+        "with its label; of the strategy's instruments, if it names any, and of members only, if market.membership "
+        "names a table.",
+    )
+    def training_set(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        offline: dg.ResourceParam[OfflineStoreResource],
+    ) -> Any:
+        """Put together what may be trained on."""
+        from feature_store.offline.training_frames import training_frame
+        from live_services.strategy_checks import WrongStrategy, strategy_schema
+
+        stages = Stages(offline.store(), settings)
+        with told_to_people(MarketDataError, WrongStrategy):
+            sessions = training_sessions(stages.store, settings.market)
+            frame = training_frame(
+                stages.store,
+                spec.instruments or None,
+                sessions[0].date,
+                sessions[-1].date,
+                features=strategy_schema(spec),
+                label=spec.label(),
+                membership=membership_of(settings),
+                actions=stages.actions,
+            )
+            replayed = replayed_session(stages.store, settings.market)
+        context.add_output_metadata(
+            training_set_facts(frame, spec.label().name, sessions, replayed)
+            | {"corporate_actions": len(stages.actions)}
+        )
+        return frame
+
+    return training_set
+
+
+def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.fitted,
+        ins={"frame": dg.AssetIn(keys.training_set)},
+        group_name=keys.model,
+        kinds={"sklearn"},
+        io_manager_key="candidates",
+        config_schema=_training_config(spec),
+        description=f"The model {keys.model}, fitted on all training sessions, measured by walk-forward on sessions "
+        "that it had not seen, and packed into files that load without pickle.",
+    )
+    def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
+        """Train, measure and pack."""
+        from models_registry.hyperparameters import UnknownHyperparameter
+        from models_registry.packing import pack, parity
+        from models_registry.training import UntrainableFrame
+        from models_registry.validation.splitters import NotEnoughSessions
+
+        chosen = _chosen(spec, context.op_execution_context.op_config)
+        with told_to_people(UnknownHyperparameter, UntrainableFrame, NotEnoughSessions):
+            trained = _train(frame, chosen)
+        packed = pack(trained.estimator, trained.golden_rows)
+        candidate = Candidate(
+            trained=trained,
+            packed=packed,
+            parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
+            market=frame.market,
+        )
+        context.add_output_metadata(fitted_facts(candidate, frame.schema.hash))
+        return candidate
+
+    return fitted_model
+
+
+def _training_config(spec: StrategySpec) -> dict[str, dg.Field]:
+    """Give what the Launchpad offers, with the strategy's own values."""
+    estimators = dg.Enum("Estimator", [dg.EnumValue(name) for name in ESTIMATORS])
+    return {
+        "estimator": dg.Field(estimators, default_value=spec.estimator, description="How it is fitted."),
+        "seed": dg.Field(int, default_value=spec.seed, description="Equal seeds and equal data give an equal model."),
+        "folds": dg.Field(
+            int,
+            default_value=spec.folds,
+            description="Walk-forward test blocks; sessions are cut into one more.",
+        ),
+    }
+
+
+def _chosen(spec: StrategySpec, config: dict[str, Any]) -> StrategySpec:
+    """Lay what a person chose in the Launchpad over the specification."""
+    try:
+        return StrategySpec.model_validate(spec.model_dump() | config)
+    except ValidationError as error:
+        said = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_url=False))
+        raise dg.Failure(f"{said}. Correct it in the Launchpad.", allow_retries=False) from error
+
+
+def _train(frame: "TrainingFrame", spec: StrategySpec) -> "TrainedModel":
+    from models_registry.hyperparameters import refuse_unknown
+    from models_registry.packing import library_versions
     from models_registry.sidecar import FitFacts
-    from models_registry.training import UntrainableFrame, train
-    from models_registry.validation.splitters import NotEnoughSessions
+    from models_registry.training import train
 
-    frame: TrainingFrame = training_set
-    with told_to_people(UntrainableFrame, NotEnoughSessions):
-        trained = train(
-            frame,
-            settings.strategies[0].model_copy(
-                update={"estimator": config.algorithm.value, "seed": config.seed, "folds": config.folds}
-            ),
-            FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns()),
-        )
-    packed = pack(trained.estimator, trained.golden_rows)
-    candidate = Candidate(
-        trained=trained,
-        packed=packed,
-        parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
-        market=frame.market,
+    refuse_unknown(spec.estimator, spec.hyperparameters)
+    now = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
+    return train(frame, spec, now)
+
+
+def _report(keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.report,
+        ins={"candidate": dg.AssetIn(keys.fitted)},
+        group_name=keys.model,
+        kinds={"sklearn"},
+        description=f"What {keys.model} was worth on sessions it had not seen, fold by fold, against always guessing "
+        "the base rate.",
     )
-    context.add_output_metadata(
-        {
-            "market": candidate.market,
-            "algorithm": trained.spec.estimator,
-            "seed": trained.spec.seed,
-            "dagster/row_count": trained.training_rows,
-            "dropped_rows": trained.dropped,
-            "trained_from": ist_text(trained.training_start_ns),
-            "trained_to": ist_text(trained.training_end_ns),
-            "buy_threshold": round(trained.buy_threshold, 6),
-            "sell_threshold": round(trained.sell_threshold, 6),
-            "feature_schema_hash": frame.schema.hash,
-            "training_data_digest": trained.data_digest,
-            "packed_bytes": sum(len(content) for content in packed.files.values()),
-            "packed_largest_difference": f"{candidate.parity.largest_difference:.3g}",
-            "git_commit": code_commit(),
-        }
+    def report(candidate: Candidate) -> dg.MaterializeResult[None]:
+        """Report the out-of-sample results."""
+        return dg.MaterializeResult(metadata=report_facts(candidate))
+
+    return report
+
+
+# --- from a fitted model to a version -----------------------------------------------------------------------------
+
+
+def _version(keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.version,
+        deps=[keys.report],
+        ins={"candidate": dg.AssetIn(keys.fitted), "frame": dg.AssetIn(keys.training_set)},
+        group_name=keys.model,
+        kinds={"mlflow"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "skill_gate",
+                asset=keys.version,
+                description="Whether this version may become champion; also a tag in MLflow.",
+            )
+        ],
+        description=f"The model {keys.model} as a version in MLflow, with its sidecar and the verdict of its gate. "
+        "Registering promotes nothing: the sensor promote_champion, or a person, moves the alias.",
     )
-    return candidate
-
-
-@dg.asset(
-    group_name=GROUP,
-    kinds={"sklearn"},
-    description="What the momentum model was worth on sessions it had not seen, fold by fold, against always guessing "
-    "the base rate.",
-)
-def momentum_report(momentum_model: Candidate) -> dg.MaterializeResult[None]:
-    """Report the out-of-sample results."""
-    trained = momentum_model.trained
-    return dg.MaterializeResult(
-        metadata={
-            "market": momentum_model.market,
-            "forward_return_by_score_decile": dg.MetadataValue.md(
-                column_plot(
-                    _decile_returns_bps(trained.oof), "Mean forward return by score decile, bps, lowest score first"
-                )
-            ),
-            "auc_by_fold": dg.MetadataValue.md(
-                line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
-            ),
-            "folds": _fold_table(trained.folds),
-            **{name: _rounded(name, value) for name, value in trained.metrics.items()},
-        }
-    )
-
-
-def _rounded(name: str, value: float) -> int | float:
-    if float(value).is_integer():
-        return int(value)
-    return round(float(value), 2 if name.endswith("_bps") else 4)
-
-
-def _fold_table(folds: Any) -> dg.TableMetadataValue:
-    records = [
-        dg.TableRecord(
-            {
-                "fold": fold.fold,
-                "tested_from": ist_text(fold.test_start_ns)[:10],
-                "tested_to": ist_text(fold.test_end_ns)[:10],
-                "rows": fold.rows,
-                **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
-            }
+    def version(  # noqa: PLR0917  # Dagster fills resources and inputs in by name
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        mlflow: dg.ResourceParam[MlflowResource],
+        offline: dg.ResourceParam[OfflineStoreResource],
+        candidate: Candidate,
+        frame: Any,
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
+        """Judge the candidate against the champion, and register it whatever the verdict."""
+        if frame.digest != candidate.trained.data_digest:
+            raise dg.Failure(
+                "The training set has changed since the model was trained: materialise "
+                f"{keys.fitted.to_user_string()} again.",
+                allow_retries=False,
+            )
+        registry = mlflow.registry()
+        standing = _champion(registry, keys.model)
+        with told_to_people(MarketDataError):
+            trades_on = traded_bar_source(offline.store(), settings.market)
+        gate = _judged(candidate, frame, trades_on, standing)
+        run_id = context.run.run_id
+        run_url = f"{settings.dagster.url.rstrip('/')}/runs/{run_id}" if settings.dagster.url else ""
+        sidecar = _sidecar(candidate, frame, gate, keys.model, run_id, run_url)
+        number = _registered(registry, candidate, sidecar, standing, run_id)
+        page = registry.url_of(keys.model, number)
+        return dg.MaterializeResult(
+            metadata=version_facts(sidecar, number, page, standing[1]),
+            check_results=[skill_gate_result(gate, keys.model, number, page)],
         )
-        for fold in folds
-    ]
-    return dg.MetadataValue.table(records)
+
+    return version
 
 
-def _decile_returns_bps(oof: "OutOfFold") -> list[float]:
-    import numpy as np
+def _champion(registry: "Registry", model: str) -> "tuple[Sidecar | None, str | None]":
+    """Give the sidecar and the number of the version that is champion now."""
+    number = registry.resolve(ModelRef(name=model, alias="champion"))
+    return (registry.sidecar(model, number), number) if number else (None, None)
 
-    parts = np.array_split(np.argsort(oof.score, kind="stable"), 10)
-    return [float(oof.forward_return[part].mean()) * 1e4 if len(part) else 0.0 for part in parts]
 
-
-@dg.asset(
-    deps=[momentum_report],
-    group_name=GROUP,
-    kinds={"mlflow"},
-    check_specs=[
-        dg.AssetCheckSpec(
-            "skill_gate",
-            asset="momentum_version",
-            description="Whether this version may become champion; also a tag in MLflow.",
-        )
-    ],
-    description="The momentum model as a version in MLflow, with its sidecar and the verdict of its gate. Registering "
-    "promotes nothing: the sensor promote_champion, or a person, moves the alias.",
-)
-def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in by name
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    mlflow: dg.ResourceParam[MlflowResource],
-    offline: dg.ResourceParam[OfflineStoreResource],
-    momentum_model: Candidate,
-    training_set: Any,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
-    """Judge the candidate against the champion, and register it whatever the verdict."""
-    from models_registry.description import describe, failures, plots, warnings
+def _judged(
+    candidate: Candidate,
+    frame: "TrainingFrame",
+    trades_on: str,
+    standing: "tuple[Sidecar | None, str | None]",
+) -> "GateResult":
     from models_registry.gates.skill import skill_gate
+
+    return skill_gate(
+        candidate.trained,
+        candidate.parity,
+        market=candidate.market,
+        bar_source=frame.bar_source,
+        trades_on=trades_on,
+        champion=standing[0],
+        champion_version=standing[1],
+    )
+
+
+def _sidecar(  # noqa: PLR0917
+    candidate: Candidate, frame: "TrainingFrame", gate: "GateResult", model: str, run_id: str, run_url: str
+) -> "Sidecar":
     from models_registry.packing import build_sidecar
 
-    if training_set.digest != momentum_model.trained.data_digest:
-        raise dg.Failure(
-            "The training set has changed since the model was trained: materialise momentum_model again.",
-            allow_retries=False,
-        )
-    registry = mlflow.registry()
-    champion_version = registry.resolve(ModelRef(name=MODEL_NAME, alias="champion"))
-    champion = registry.sidecar(MODEL_NAME, champion_version) if champion_version else None
-    with told_to_people(MarketDataError):
-        trades_on = traded_bar_source(offline.store(), settings.market)
-    gate = skill_gate(
-        momentum_model.trained,
-        momentum_model.parity,
-        market=momentum_model.market,
-        bar_source=training_set.bar_source,
-        trades_on=trades_on,
-        champion=champion,
-        champion_version=champion_version,
-    )
-    run_url = f"{settings.dagster.url.rstrip('/')}/runs/{context.run.run_id}" if settings.dagster.url else ""
-    sidecar = build_sidecar(
-        momentum_model.trained,
-        training_set,
-        momentum_model.packed,
+    return build_sidecar(
+        candidate.trained,
+        frame,
+        candidate.packed,
         gate,
-        model_name=MODEL_NAME,
+        model_name=model,
         git_commit=code_commit(),
-        created_by=f"Dagster run {context.run.run_id}",
+        created_by=f"Dagster run {run_id}",
         created_at_ns=time.time_ns(),
         run_url=run_url,
     )
-    version = registry.register(
-        momentum_model.packed,
+
+
+def _registered(
+    registry: "Registry",
+    candidate: Candidate,
+    sidecar: "Sidecar",
+    standing: "tuple[Sidecar | None, str | None]",
+    run_id: str,
+) -> str:
+    from models_registry.description import describe, plots
+
+    return registry.register(
+        candidate.packed,
         sidecar,
-        description=describe(sidecar, champion, champion_version),
-        plots=plots(momentum_model.trained),
-        run_name=f"train_momentum {context.run.run_id[:8]}",
-        tags={"dagster_run_id": context.run.run_id} | ({"dagster_run_url": run_url} if run_url else {}),
+        description=describe(sidecar, *standing),
+        plots=plots(candidate.trained),
+        run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
+        tags={"dagster_run_id": run_id} | ({"dagster_run_url": sidecar.run_url} if sidecar.run_url else {}),
     )
-    return dg.MaterializeResult(
-        metadata={
-            "version": version,
-            "model": MODEL_NAME,
-            "market": sidecar.market,
-            "bar_source": sidecar.bar_source,
-            "mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version)),
-            "gate_champion": "passed" if gate.passed else "failed",
-            "gate": dg.MetadataValue.md(_gate_table(gate)),
-            "champion_when_judged": champion_version or "none",
-            "dagster/row_count": sidecar.training_rows,
-            "training_data_digest": sidecar.training_data_digest,
-            "feature_schema_hash": sidecar.feature_schema_hash,
-            "artifact_sha256": dict(sidecar.artifact_sha256),
-            "git_commit": sidecar.git_commit,
-        },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="skill_gate",
-                passed=gate.passed,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=f"{MODEL_NAME} version {version} passed: the sensor promote_champion promotes it."
-                + (f" Warning: {warnings(gate)}." if warnings(gate) else "")
-                if gate.passed
-                else f"{MODEL_NAME} version {version} is not promoted: {failures(gate)}.",
-                metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks}
-                | {"mlflow": dg.MetadataValue.url(registry.url_of(MODEL_NAME, version))},
-            )
-        ],
-    )
-
-
-def _gate_table(gate: GateResult) -> str:
-    # Short enough to be shown inline: what was asked stands in the check's own metadata.
-    rows = (f"| {_MARKS[check.verdict]} {check.name} | {check.observed} |" for check in gate.checks)
-    return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]
-
-
-# --- checks -------------------------------------------------------------------------------------------------------
-
-
-@dg.asset_check(
-    asset=momentum_model, blocking=True, description="No training row knows anything of the replayed session."
-)
-def training_ends_before_replay(
-    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], momentum_model: Candidate
-) -> dg.AssetCheckResult:
-    """Compare the last label's end with the replayed session's open."""
-    with told_to_people(MarketDataError):
-        replayed = replayed_session(offline.store(), settings.market)
-    end_ns = momentum_model.trained.training_end_ns
-    return dg.AssetCheckResult(
-        passed=replayed is None or end_ns <= replayed.open_ns,
-        description=f"trained to {ist_text(end_ns)}; replayed: {replayed.date if replayed else 'nothing'}",
-    )
-
-
-@dg.asset_check(
-    asset=momentum_model,
-    blocking=True,
-    description="The packed model that live code runs says what the trained one says.",
-)
-def packed_model_equals_trained(momentum_model: Candidate) -> dg.AssetCheckResult:
-    """Read the parity that was measured when the model was packed."""
-    parity = momentum_model.parity
-    return dg.AssetCheckResult(
-        passed=parity.holds,
-        description=f"{parity.rows:,} rows, largest difference {parity.largest_difference:.3g}",
-        metadata={"allowed_difference": parity.allowed_difference, "bit_equal": parity.bit_equal},
-    )
-
-
-CHECKS: Final = (training_ends_before_replay, packed_model_equals_trained)

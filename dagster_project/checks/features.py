@@ -1,14 +1,13 @@
-"""What is checked of features, labels and the training set; see `market_checks` for what blocks and why."""
+"""What is checked of features and labels; see `market_checks` for what blocks and why."""
 
 import datetime as dt
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
-from dagster_project.assets.market_data import FEATURES, market_data, training_set
+from dagster_project.assets.market_data import FEATURES, market_data
 from dagster_project.checks.results import LISTED, WARN, check_result, nothing_to_look_at
 from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session
 from dagster_project.plots import markdown_table
 from dagster_project.resources import OfflineStoreResource
 from dagster_project.stages import Stages
@@ -72,7 +71,8 @@ def stored_rows_are_fresh(
     for session in sessions:
         try:
             fresh_schema(stages.store, session, stages.schema, stages.actions)
-            refuse_stale(stages.store, session, stages.label)
+            for label in stages.every_label:
+                refuse_stale(stages.store, session, label)
         except (MissingFeatures, StaleFeatures, StaleLabels) as old:
             stale.append((session.date, str(old)))
     return dg.AssetCheckResult(
@@ -86,20 +86,4 @@ def stored_rows_are_fresh(
     )
 
 
-@dg.asset_check(
-    asset=training_set,
-    blocking=True,
-    description="Labels end after their decision, the same day, before the replayed session opens.",
-)
-def labels_end_before_replay(
-    settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], training_set: Any
-) -> dg.AssetCheckResult:
-    """Check every label of the training set."""
-    from feature_store.labels.quality import labels_end_in_time
-
-    replayed = replayed_session(offline.store(), settings.market)
-    opens = replayed.open_ns if replayed else None
-    return check_result(labels_end_in_time(training_set.decision_ns, training_set.label_end_ns, opens))
-
-
-CHECKS: Final = (features_pass_audit, stored_rows_are_fresh, labels_end_before_replay)
+CHECKS: Final = (features_pass_audit, stored_rows_are_fresh)

@@ -12,7 +12,7 @@ from live_services.settings import Settings
 
 
 @dg.asset_check(
-    asset=LIVE_MODEL.key,
+    asset=LIVE_MODEL,
     description="The feature rows of the newest session on the log (in signals, and the newest in the online store) "
     "are computed again from its recorded ticks; a single bit that differs fails. A look without a running desk is a "
     "warning. `alpha-panda features verify` does the same.",

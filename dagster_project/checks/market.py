@@ -1,6 +1,6 @@
 """What is checked of ticks and bars, and what stops the training.
 
-A check looks at the days of its run, or at the whole market where the run has no days (as in `train_momentum`).
+A check looks at the days of its run, or at the whole market where the run has no days (as in a training).
 Blocking are the checks whose failure would make a model wrong: impossible prices, a jump that looks like an unadjusted
 split, features that know the future, labels that reach into the replayed session. What a real market does too (outages,
 thin instruments, prices that stand still at a circuit limit) is a warning, listed in full.

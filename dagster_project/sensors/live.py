@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord
     from models_registry.ledger import PromotionLedger
 
-LIVE_MODEL: Final = dg.AssetSpec(
-    "live_model",
-    deps=["momentum_champion"],
-    group_name="live",
-    kinds={"kafka"},
-    description="The model version that each strategy runner really runs, by its own word (topics models.loaded and "
-    "models.refused). Each observation names version, strategy, task and the event time of the swap.",
-)
+LIVE_MODEL: Final = dg.AssetKey("live_model")
 
 _BUDGET_SECONDS: Final = 20.0
 """Dagster gives a sensor 60 s; a broker that does not answer must not use them up."""
+
+
+def live_model(champions: Iterable[dg.AssetKey]) -> dg.AssetSpec:
+    """Describe the asset ``live_model``, which follows the champions of the desk's models."""
+    return dg.AssetSpec(
+        LIVE_MODEL,
+        deps=list(champions),
+        group_name="live",
+        kinds={"kafka"},
+        description="The model version that each strategy really runs, by the strategy runners' own word (topics "
+        "models.loaded and models.refused). Each observation names version, strategy, task and the event time of the "
+        "swap.",
+    )
 
 
 @dg.sensor(
@@ -118,11 +124,11 @@ def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord", mark
     }
     if isinstance(event, ModelLoaded):
         metadata |= {"feature_schema_hash": event.feature_schema_hash, "artifact_sha256": event.artifact_sha256}
-        said = f"{event.task} runs {event.model_name} version {event.model_version}"
+        said = f"{event.strategy} runs {event.model_name} version {event.model_version} ({event.task})"
     else:
         metadata |= {"reason": event.reason, "running_version": event.running_version or "none"}
-        said = f"{event.task} refused {event.model_name} version {event.model_version}: {event.reason}"
-    return dg.AssetObservation(asset_key=LIVE_MODEL.key, description=said, metadata=metadata)
+        said = f"{event.strategy} refused {event.model_name} version {event.model_version}: {event.reason}"
+    return dg.AssetObservation(asset_key=LIVE_MODEL, description=said, metadata=metadata)
 
 
 async def _records_after(kafka: KafkaSettings, seen: Mapping[str, int]) -> list["StoredRecord"]:

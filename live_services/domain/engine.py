@@ -50,7 +50,7 @@ class EngineConfig:
     """Everything of the settings that decides what a session does."""
 
     universe: Universe
-    strategies: tuple[StrategySpec, ...] = field(default_factory=lambda: (StrategySpec(name="momentum"),))
+    strategies: tuple[StrategySpec, ...]
     trading: TradingSettings = field(default_factory=lambda: TradingSettings(enabled=True))
     bar_minutes: int = 1
     broker: Broker = "paper"

@@ -202,6 +202,7 @@ class StrategyDesk:
         self._begun = False
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[Position, int, int]] = deque()
+        self._named = {one.name: _named(universe, one.instruments) for one in strategies}
 
     # --- models -------------------------------------------------------------------------------------------------
 
@@ -329,7 +330,8 @@ class StrategyDesk:
         # a position opened at the last decision before the close could not be closed any more
         before_close_ns = max(book.settings.last_entry_minutes_before_close * MINUTE_NS, self._bar_ns)
         last_entry_ns = self.session.close_ns - before_close_ns
-        may_open = self._may_trade[bars.instrument] & (bars.end_ns < last_entry_ns)
+        tradable = self._may_trade & self._named[book.settings.name]
+        may_open = tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
         for index in np.unique(model_of):
             model = book.assignments[index].model if index >= 0 else None
             if model is None:
@@ -429,6 +431,11 @@ class StrategyDesk:
         used = {model.schema.hash for book in self._books.values() for model in book.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+
+
+def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:
+    """Give which instruments a strategy names, shape ``(n,)``; every one if it names none."""
+    return np.array([not symbols or i.symbol in symbols for i in universe.instruments], dtype=np.bool_)
 
 
 def _bar_values(bars: Bars, row: int) -> BarValues:

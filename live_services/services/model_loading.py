@@ -1,8 +1,9 @@
 """Model loading: follows the aliases, proves versions off the event loop, and hands over what may run.
 
 The alias is the truth and is polled; a `models.promoted` event only makes the next poll come at once. A version is
-proved (gate, digests, structure, feature schema, golden rows) before a strategy runner sees it. What is refused changes
-nothing: the version that runs goes on.
+proved (gate, digests, structure, feature schema, golden rows) before a strategy runner sees it, and a strategy gets it
+only if it is what that strategy trades: its features, clock and label. What is refused changes nothing: the version
+that runs goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_store.features.engine import UnknownFeature, feature_schema
 from live_services.domain.strategy import LoadedModel
 from live_services.settings import Settings
+from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.promotion import content_objection
@@ -106,6 +108,12 @@ def prove(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minute
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    model: LoadedModel
+    sidecar: Sidecar
+
+
 class ModelLoader:
     """Keeps, for every strategy, the model it should run; shared by all tasks of a process.
 
@@ -145,10 +153,10 @@ class ModelLoader:
         self._source = source
         self._may_run = may_run
         self._content_objection = content_objection
-        self._references = {strategy.name: ModelRef.parse(strategy.model) for strategy in strategies}
+        self._strategies = tuple(strategies)
         self._bar_minutes = bar_minutes
         self._poll_seconds = poll_seconds
-        self._loaded: dict[VersionKey, LoadedModel] = {}
+        self._proved: dict[VersionKey, _Proved] = {}
         self._unloadable: dict[VersionKey, str] = {}
         self._nudged = asyncio.Event()
         self._refreshing = asyncio.Lock()
@@ -160,7 +168,7 @@ class ModelLoader:
     @property
     def history_sessions(self) -> int:
         """Sessions before a session that the models loaded so far need to be warm from its first bar; 0 without any."""
-        return max((model.schema.history_sessions for model in self._loaded.values()), default=0)
+        return max((proved.model.schema.history_sessions for proved in self._proved.values()), default=0)
 
     def loaded(self, name: str, version: str) -> LoadedModel:
         """Give a version that was proved before.
@@ -171,7 +179,7 @@ class ModelLoader:
             If it was not.
         """
         try:
-            return self._loaded[name, version]
+            return self._proved[name, version].model
         except KeyError:
             raise ModelUnavailable(f"{name} version {version} was not loaded before the session's records") from None
 
@@ -186,15 +194,13 @@ class ModelLoader:
         self._nudged.set()
 
     async def require(self, name: str, version: str) -> None:
-        """Load a version that the log names, whatever its alias says now.
+        """Load a version that the log names, whatever its alias or the strategies say now.
 
         Raises
         ------
         ModelUnavailable
             If it cannot be loaded.
         """
-        if (name, version) in self._loaded:
-            return
         try:
             await self._load(name, version)
         except (ModelRefusedError, RegistryUnavailable, LedgerError, OSError) as cause:
@@ -240,8 +246,8 @@ class ModelLoader:
         """Look at every strategy's alias, and prove what is new behind it."""
         async with self._refreshing:
             try:
-                for strategy, ref in self._references.items():
-                    await self._refresh_one(strategy, ref)
+                for strategy in self._strategies:
+                    await self._refresh_one(strategy)
             except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
@@ -249,47 +255,64 @@ class ModelLoader:
             else:
                 self.outage = ""
 
-    async def _refresh_one(self, strategy: str, ref: ModelRef) -> None:
+    async def _refresh_one(self, strategy: StrategySpec) -> None:
+        name, ref = strategy.name, strategy.ref
         version = await asyncio.to_thread(self._source.resolve, ref)
         if version is None:
-            self.candidates[strategy] = Candidate(None, f"{ref} names no version")
-            self.refusals.pop(strategy, None)
+            self.candidates[name] = Candidate(None, f"{ref} names no version")
+            self.refusals.pop(name, None)
             return
-        current = self.candidates.get(strategy)
+        current = self.candidates.get(name)
         if current is not None and current.model is not None and current.model.identity.model_version == version:
-            self.refusals.pop(strategy, None)
+            self.refusals.pop(name, None)
             return
         try:
-            reason = await asyncio.to_thread(self._may_run, ref.name, version, ref.alias)
-            model = None if reason is not None else await self._load(ref.name, version)
+            model = await self._for_strategy(strategy, version)
         except ModelRefusedError as refused:
-            model, reason = None, str(refused)
-        if model is None:
-            self.refusals[strategy] = Refusal(version, reason or "")
+            self.refusals[name] = Refusal(version, str(refused))
             if current is not None and current.model is None:
-                self.candidates[strategy] = Candidate(None, f"{ref} names version {version}: {reason}")
+                self.candidates[name] = Candidate(None, f"{ref} names version {version}: {refused}")
         else:
-            self.candidates[strategy] = Candidate(model, f"{ref} names version {version}")
-            self.refusals.pop(strategy, None)
+            self.candidates[name] = Candidate(model, f"{ref} names version {version}")
+            self.refusals.pop(name, None)
 
-    async def _load(self, name: str, version: str) -> LoadedModel:
+    async def _for_strategy(self, strategy: StrategySpec, version: str) -> LoadedModel:
+        """Give a version if it may run, can be proved, and is what the strategy trades."""
+        ref = strategy.ref
+        reason = await asyncio.to_thread(self._may_run, ref.name, version, ref.alias)
+        if reason is not None:
+            raise ModelRefusedError(reason)
+        proved = await self._load(ref.name, version)
+        other = disagreement(proved.sidecar, version, strategy)
+        if other is not None:
+            raise ModelRefusedError(other)
+        if not proved.sidecar.label_identity:
+            _log.warning(
+                "model_of_an_older_sidecar",
+                strategy=strategy.name,
+                version=version,
+                consequence="it says no more of its label than the horizon, so only that was compared",
+            )
+        return proved.model
+
+    async def _load(self, name: str, version: str) -> _Proved:
         key = (name, version)
         if key in self._unloadable:
             raise ModelRefusedError(self._unloadable[key])
-        if key not in self._loaded:
+        if key not in self._proved:
             try:
-                self._loaded[key] = await asyncio.to_thread(self._fetch_and_prove, name, version)
+                self._proved[key] = await asyncio.to_thread(self._fetch_and_prove, name, version)
             except ModelRefusedError as refused:
                 self._unloadable[key] = str(refused)
                 raise
-        return self._loaded[key]
+        return self._proved[key]
 
-    def _fetch_and_prove(self, name: str, version: str) -> LoadedModel:
+    def _fetch_and_prove(self, name: str, version: str) -> _Proved:
         sidecar, files = self._source.fetch(name, version)
         changed = self._content_objection(name, version) if self._content_objection is not None else None
         if changed is not None:
             raise TamperedModel(changed)
-        return prove(sidecar, files, version, self._bar_minutes)
+        return _Proved(prove(sidecar, files, version, self._bar_minutes), sidecar)
 
 
 def build_loader(settings: Settings, source: Registry, may_run: GateQuestion) -> ModelLoader:

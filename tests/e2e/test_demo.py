@@ -44,7 +44,9 @@ def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_be
     assert _left_behind(home) == []
     summary = json.loads(summary_file.read_text())
     assert summary["market"].startswith("SYNTHETIC")
-    assert summary["promotion"] == {"version": "1", "promoted_by": "sensor", "override": None}
+    assert list(summary["models"]) == ["momentum"]
+    model = summary["models"]["momentum"]
+    assert (model["version"], model["promotion"]) == ("1", {"promoted_by": "sensor", "override": None})
     totals = summary["totals"]
     assert totals["ticks"] > 0
     assert totals["bars"] > 0
@@ -53,9 +55,9 @@ def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_be
     assert totals["unrealized_pnl_inr"] == 0.0
     assert totals["net_pnl_inr"] == pytest.approx(totals["realized_pnl_inr"] - totals["costs_inr"], abs=0.02)
     explanation = summary["explanation"]
-    assert explanation["signal"]["model_version"] == summary["model"]["version"]
-    assert explanation["order"]["feature_schema_hash"] == summary["model"]["feature_schema_hash"]
-    assert explanation["sidecar"]["training_data_digest"] == summary["model"]["training_data_digest"]
+    assert explanation["signal"]["model_version"] == model["version"]
+    assert explanation["order"]["feature_schema_hash"] == model["feature_schema_hash"]
+    assert explanation["sidecar"]["training_data_digest"] == model["training_data_digest"]
     assert explanation["signal"]["features"]
     assert explanation["signal"]["basis"]["input_positions"]
     assert "Next:" in done.stdout
@@ -69,8 +71,9 @@ def test_a_person_overrules_the_gate_of_a_market_that_is_too_small(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert _left_behind(home) == []
     summary = json.loads(summary_file.read_text())
-    assert summary["model"]["gate_passed"] is False
-    assert summary["promotion"]["override"] == "the test's reason"
+    model = summary["models"]["momentum"]
+    assert model["gate_passed"] is False
+    assert model["promotion"]["override"] == "the test's reason"
     assert summary["totals"]["fills"] >= 2
 
 
@@ -92,8 +95,8 @@ def test_the_demo_trades_real_files(tmp_path: Path) -> None:
     summary = json.loads(summary_file.read_text())
     assert "SYNTHETIC" not in summary["market"]
     # the gate passes narrowly, and a machine with other arithmetic may see it say no
-    passed = summary["model"]["gate_passed"]
-    assert summary["promotion"]["override"] == (None if passed else "the test's reason")
+    passed = summary["models"]["momentum"]["gate_passed"]
+    assert summary["models"]["momentum"]["promotion"]["override"] == (None if passed else "the test's reason")
     totals = summary["totals"]
     assert (totals["ticks"], totals["bars"]) == (930_887, 22_419)
     assert totals["fills"] >= 2

@@ -59,8 +59,9 @@ def signals(settings: Settings) -> str:
     for _ in stages.bars(stages.raw_sessions()):
         pass
     days = training_sessions(store, settings.market)
-    frame = training_frame(store, None, days[0].date, days[-1].date, features=stages.schema, label=stages.label)
-    strategy = settings.strategies[0]
+    (strategy,) = settings.strategies
+    features, label = strategy.feature_schema(), strategy.label()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
     trained = train(frame, strategy, FIT)
     packed = pack(trained.estimator, trained.golden_rows)
     session = replayed_session(store, settings.market)

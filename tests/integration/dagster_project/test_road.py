@@ -1,66 +1,22 @@
 """From a small synthetic market to a champion and back, on a real MLflow server and a real ledger."""
 
-import datetime as dt
-
 import dagster as dg
 import pytest
 
-from dagster_project.definitions import definitions, resources
+from dagster_project.definitions import resources
 from dagster_project.sensors.promotion import SENSOR, promote_champion
-from live_services.settings import load_settings
-from models_registry.ledger import PromotionLedger
 from models_registry.refs import ModelRef
-from models_registry.registry import Registry
+from tests.research_desk import ResearchDesk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 CHAMPION = ModelRef(name="momentum", alias="champion")
 
 
-class Desk:
-    """One machine's research side: definitions, instance, registry and ledger."""
-
-    def __init__(self, home, url, instance=None):
-        market = {"synthetic": {"instruments": 10, "sessions": 12, "edge_bps": 8.0}}
-        self.settings = load_settings(alpha_panda_home=home, mlflow={"tracking_uri": url}, market=market)
-        self.definitions = definitions(self.settings, dt.date(2027, 1, 1))
-        self.instance = instance
-        self.registry = Registry(url) if url else None
-        self.ledger = PromotionLedger(self.settings.ledger_url)
-        self.cursor = None
-
-    def launch(self, job, **config):
-        run_config = {"ops": {op: {"config": values} for op, values in config.items()}}
-        found = self.definitions.resolve_job_def(job)
-        return found.execute_in_process(run_config, instance=self.instance, raise_on_error=False)
-
-    def materialise(self, asset, **tags):
-        everything = self.definitions.resolve_implicit_global_asset_job_def()
-        return everything.execute_in_process(asset_selection=[dg.AssetKey(asset)], instance=self.instance, tags=tags)
-
-    def look(self):
-        """One tick of the sensor, as the daemon does it."""
-        context = dg.build_sensor_context(
-            instance=self.instance,
-            cursor=self.cursor,
-            resources=resources(self.settings),
-            definitions=self.definitions,
-        )
-        result = promote_champion(context)
-        if isinstance(result, dg.SkipReason):
-            return []
-        self.cursor = result.cursor
-        return [(event.asset_key.to_user_string(), event.metadata["version"].value) for event in result.asset_events]
-
-    def metadata(self, asset):
-        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
-        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
-
-
 @pytest.fixture(scope="module")
 def desk(mlflow_server, tmp_path_factory):
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Desk(tmp_path_factory.mktemp("home"), mlflow_server.url, instance)
+        yield ResearchDesk(tmp_path_factory.mktemp("home"), mlflow_server.url, instance)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +49,9 @@ def test_one_run_without_partition_or_configuration_ends_in_a_registered_version
     assert sidecar.market.startswith("SYNTHETIC")
     assert sidecar.git_commit
     models = ("momentum_model", "momentum_report", "momentum_version")
-    for asset in ("market_data", "bars", "features", "labels", "training_set", *models):
+    for asset in ("market_data", "bars", "features", "labels", "momentum_training_set", *models):
         assert desk.metadata(asset)["market"].startswith("SYNTHETIC")
-    digest = desk.metadata("training_set")["training_data_digest"]
+    digest = desk.metadata("momentum_training_set")["training_data_digest"]
     assert desk.metadata("momentum_version")["training_data_digest"] == digest
 
 
@@ -146,7 +102,7 @@ def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):
 
 
 def test_a_registry_that_does_not_answer_is_a_reason_to_skip(desk, tmp_path):
-    lost = Desk(tmp_path, "http://127.0.0.1:9")
+    lost = ResearchDesk(tmp_path, "http://127.0.0.1:9")
     context = dg.build_sensor_context(resources=resources(lost.settings), definitions=lost.definitions)
     answer = promote_champion(context)
     assert isinstance(answer, dg.SkipReason)
@@ -155,7 +111,7 @@ def test_a_registry_that_does_not_answer_is_a_reason_to_skip(desk, tmp_path):
 
 def test_without_a_registry_the_run_says_what_to_start(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
-        alone = Desk(tmp_path, "", instance)
+        alone = ResearchDesk(tmp_path, "", instance)
         result = alone.launch("train_momentum")
     (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     assert failure.step_key == "momentum_version"

@@ -78,7 +78,7 @@ def test_a_day_is_the_same_whichever_way_it_came(research, tmp_path_factory):
         ours, theirs = (read_features(s.store, session, s.schema) for s in (whole, daily))
         assert ours.X.tobytes() == theirs.X.tobytes()
         assert ours.warm.tobytes() == theirs.warm.tobytes()
-        ours, theirs = (read_labels(s.store, session, s.label) for s in (whole, daily))
+        ours, theirs = (read_labels(s.store, session, *s.every_label) for s in (whole, daily))
         assert ours.forward_return.tobytes() == theirs.forward_return.tobytes()
     assert research.instance.get_materialized_partitions(dg.AssetKey("features")) == set(ALL_DAYS)
 
@@ -131,7 +131,7 @@ def test_stale_labels_are_refused(research, frame):
     assert research.run("market_day", "bars", first=FIRST).success
     found = stages(research)
     with pytest.raises(StaleLabels, match="materialise labels again"):
-        read_labels(found.store, found.bar_sessions()[0], found.label)
+        read_labels(found.store, found.bar_sessions()[0], *found.every_label)
 
 
 def test_what_one_day_says_of_an_instrument_does_not_overrule_what_all_days_did(research, frame):
@@ -168,17 +168,17 @@ def test_members_only_are_trained_on(research):
     members = research.home / "members.csv"
     members.write_text("symbol,from,to\nSYN001,2026-01-01,\nSYN002,2026-01-01,2026-01-06\n")
     research.market |= {"membership": members}
-    assert research.run("market_data", "training_set").success
-    frame = pd.read_parquet(research.settings.store_root / "training" / "training_set.parquet")
+    assert research.run("market_data", "momentum_training_set").success
+    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
     names = [i.symbol for i in stages(research).store.universe().instruments]
     assert {names[k] for k in frame["instrument"]} == {"SYN001"}  # the other's sessions as a member were warm-up
 
 
 def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, monkeypatch):
     monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
-    assert research.run("market_data", "training_set").success
+    assert research.run("market_data", "momentum_training_set").success
     assert stages(research).schema.names == ("rsi", "trend_slope@5m")
-    frame = pd.read_parquet(research.settings.store_root / "training" / "training_set.parquet")
+    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
     assert list(frame.columns[:2]) == ["rsi", "trend_slope@5m"]
 
 

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import definitions, resources
+from dagster_project.definitions import defs as defs_of_the_code_location
 from live_services.settings import load_settings
 
 
@@ -35,8 +36,8 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "momentum_champion",
         "momentum_model",
         "momentum_report",
+        "momentum_training_set",
         "momentum_version",
-        "training_set",
     ]
     assert sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys) == [
         "bars:bars_of_ticks_equal_the_vendors",
@@ -52,8 +53,8 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "market_day:seconds_are_not_repeated",
         "momentum_model:packed_model_equals_trained",
         "momentum_model:training_ends_before_replay",
+        "momentum_training_set:labels_end_before_replay",
         "momentum_version:skill_gate",
-        "training_set:labels_end_before_replay",
     ]
     repository = defs.get_repository_def()
     assert sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")) == [
@@ -66,6 +67,61 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "promote_champion": "RUNNING",
         "live_model_observations": "RUNNING",
     }
+
+
+def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_one_share_them(settings):
+    strategies = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}, {"name": "large", "model": "fade@live"}]
+    strategies[2]["holding_bars"] = 5
+    defs = definitions(load_settings(**dict(settings, strategies=strategies)), dt.date(2027, 1, 1))
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    groups = {}
+    for key in graph.get_all_asset_keys():
+        groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
+    assert groups.keys() == {"market", "momentum", "fade", "live"}
+    assert groups["fade"] == {f"fade_{stage}" for stage in ("training_set", "model", "report", "version", "champion")}
+    assert {key.name for key in graph.asset_check_keys if key.asset_key.to_user_string().startswith("fade_")} == {
+        "labels_end_before_replay",
+        "training_ends_before_replay",
+        "packed_model_equals_trained",
+        "skill_gate",
+    }
+    assert {key.to_user_string() for key in graph.get(dg.AssetKey("live_model")).parent_keys} == {
+        "momentum_champion",
+        "fade_champion",
+    }
+    made = {key.to_user_string() for key in defs.resolve_job_def("train_fade").asset_layer.executable_asset_keys}
+    assert made == {"market_data"} | groups["fade"] - {"fade_champion"}
+
+
+def test_the_launchpad_offers_the_strategys_own_values(settings):
+    strategies = [{"name": "fade", "estimator": "logistic_regression", "seed": 3, "folds": 5}]
+    defs = definitions(load_settings(**dict(settings, strategies=strategies)), dt.date(2027, 1, 1))
+    fields = defs.get_assets_def("fade_model").op.config_schema.config_type.fields
+    assert {name: field.default_value for name, field in fields.items()} == {
+        "estimator": "logistic_regression",
+        "seed": 3,
+        "folds": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            '[[strategies]]\nname = "a"\nfeatures = ["rsy"]\n',
+            "features of 'a': no feature is named 'rsy'; did you",
+        ),
+        ('[[strategies]]\nname = "a"\n[[strategies]]\nname = "a"\n', "two strategies are named 'a'"),
+        ("[market]\nbar_minute = 5\n", "there is no such setting; did you mean bar_minutes?"),
+    ],
+)
+def test_wrong_settings_are_one_clear_message_of_the_code_location(tmp_path, monkeypatch, content, told):
+    (tmp_path / "alpha-panda.toml").write_text(content)
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(tmp_path / "alpha-panda.toml"))
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as caught:
+        defs_of_the_code_location()
+    assert told in str(caught.value)
 
 
 def test_what_would_train_wrongly_stops_the_run(defs):

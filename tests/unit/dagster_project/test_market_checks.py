@@ -141,21 +141,21 @@ def test_an_unexplained_split_stops_the_training_until_an_action_explains_it_or_
         return {event.asset_key.to_user_string() for event in run.get_asset_materialization_events()}
 
     stopped = research.train()
-    assert "training_set" not in made(stopped)
+    assert "momentum_training_set" not in made(stopped)
     check = checks_of(stopped)["splits_are_explained"]
     assert "SYN002 on 2026-01-08 (1:5)" in check.description
     assert "market.corporate_actions" in check.description
 
     research.market |= {"allow_unexplained_jumps": True}
     allowed = research.train()
-    assert "training_set" in made(allowed)
+    assert "momentum_training_set" in made(allowed)
     assert not checks_of(allowed)["splits_are_explained"].passed
 
     actions = research.home / "actions.csv"
     actions.write_text("symbol,ex_date,kind,factor\nSYN002,2026-01-08,split,0.2\n")
     research.market |= {"allow_unexplained_jumps": False, "corporate_actions": actions}
     explained = research.train()
-    assert "training_set" in made(explained)
+    assert "momentum_training_set" in made(explained)
     assert checks_of(explained)["splits_are_explained"].passed
 
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import dagster as dg
 import pytest
 
+from dagster_project.resources import PromotionAnnouncer
 from dagster_project.sensors.promotion import SENSOR, due, promote_champion
 from live_services.settings import Settings
 from models_registry.ledger import PromotionLedger
@@ -99,7 +100,10 @@ class Ledger:
         return self._book
 
 
-class Announcer:
+class Announcer(PromotionAnnouncer):
+    def __init__(self):
+        super().__init__(Settings().kafka)
+
     def announce(self, record):
         return None
 
@@ -107,7 +111,12 @@ class Announcer:
 def test_a_version_whose_verdict_is_stale_is_skipped_in_words_at_every_look(tmp_path):
     registry, book = InMemoryRegistry(), PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
     registry.url_of = lambda name, version: f"http://127.0.0.1:5000/{name}/{version}"
-    resources = {"settings": Settings(), "mlflow": Mlflow(registry), "ledger": Ledger(book), "announcer": Announcer()}
+    resources = {
+        "settings": Settings(),
+        "mlflow": Mlflow(registry),
+        "ledger": Ledger(book),
+        "announcer": Announcer(),
+    }
 
     def look(cursor):
         return promote_champion(dg.build_sensor_context(cursor=cursor, resources=resources))

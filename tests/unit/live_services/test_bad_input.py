@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from live_services.cli import app
 from live_services.cli_errors import CommandFailed, did_you_mean
-from live_services.demo import DemoOptions, configuration_toml
+from live_services.demo import STRATEGIES, DemoOptions, configuration_toml
 from live_services.domain.events import event_or_none
 from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
 from live_services.market_files import look_at
 from live_services.next_steps import next_steps, program
 from live_services.orphans import orphans, stop_orphans
 from live_services.progress import file_progress
-from live_services.settings import config_file
+from live_services.settings import config_file, load_settings
 from live_services.supervision import Supervisor
 from live_services.training_run import _reason
 
@@ -207,7 +207,10 @@ def _ticks(day: str, *symbols: str) -> pd.DataFrame:
         (_bars().assign(close=np.nan), "none of its 3,000 rows can be used: 3,000 not_a_number (first: row 1)"),
         (_bars(sessions=1), "0 sessions lie before 2025-01-06"),
         (_bars(sessions=5), "4 sessions (2025-01-06, 2025-01-07, 2025-01-08, 2025-01-09) lie before 2025-01-10"),
-        (_bars(sessions=7), "which is replayed, of which 2 only warm the features up; training needs at least 5 with"),
+        (
+            _bars(sessions=7),
+            "which is replayed, of which 2 only warm the features up; training momentum needs at least 5",
+        ),
         (_bars(minutes=60), "bars of 60 minutes are 7 in a session; a label looks 10 bars ahead inside the session"),
     ],
 )
@@ -248,7 +251,7 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
     bars.to_csv(tmp_path / "bars.csv", index=False)
     _ticks("2025-01-16", "AAA", "ZZZ").to_parquet(tmp_path / "ticks.parquet")
     told: list[str] = []
-    look_at(tmp_path / "bars.csv", tmp_path / "ticks.parquet", Path("store/quarantine"), told.append)
+    look_at(tmp_path / "bars.csv", tmp_path / "ticks.parquet", Path("store/quarantine"), STRATEGIES, told.append)
     text = "\n".join(told)
     assert "3 rows cannot be used: 2 non_positive_price (first: row 9), 1 not_a_number (first: row 5)" in text
     assert "store/quarantine/bars.parquet" in text
@@ -261,7 +264,8 @@ def test_the_reading_of_a_file_is_shown_in_a_terminal_and_nothing_elsewhere(tmp_
     for terminal in (True, False):
         shown = io.StringIO()
         console = Console(file=shown, force_terminal=terminal, width=80)
-        look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None, file_progress(console))
+        progress = file_progress(console)
+        look_at(tmp_path / "bars.parquet", None, Path("q"), STRATEGIES, lambda _: None, progress=progress)
         assert ("Reading bars.parquet" in shown.getvalue()) is terminal
         assert ("100%" in shown.getvalue()) is terminal
 
@@ -271,12 +275,12 @@ def test_daily_bars_are_refused_by_the_demo(tmp_path):
     days["timestamp"] = days["timestamp"].dt.normalize()
     days.drop_duplicates(["timestamp", "symbol"]).to_parquet(tmp_path / "bars.parquet")
     with pytest.raises(CommandFailed, match=r"bars\.parquet has one bar a session.*give bars of minutes"):
-        look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
+        look_at(tmp_path / "bars.parquet", None, Path("q"), STRATEGIES, lambda _: None)
 
 
 def test_bars_of_five_minutes_are_traded_as_such(tmp_path):
     _bars(sessions=14, minutes=5).to_parquet(tmp_path / "bars.parquet")
-    files = look_at(tmp_path / "bars.parquet", None, Path("q"), lambda _: None)
+    files = look_at(tmp_path / "bars.parquet", None, Path("q"), STRATEGIES, lambda _: None)
     options = DemoOptions(home=tmp_path / "home", bars=tmp_path / "bars.parquet")
     assert "bar_minutes = 5\n" in configuration_toml(options, files)
 
@@ -295,12 +299,24 @@ def test_the_next_commands_name_the_program_as_it_was_called(tmp_path, monkeypat
         monkeypatch.setattr(sys, "argv", [called])
         assert program() == shown
     monkeypatch.setattr(sys, "argv", [".venv/bin/alpha-panda"])
-    commands = [command for command, _ in next_steps(tmp_path / "home", running=False)]
+    commands = [command for command, _ in next_steps(tmp_path / "home", STRATEGIES, running=False)]
     assert commands == [
         ".venv/bin/alpha-panda demo --bars FILE",
-        "cp -n home/alpha-panda.toml . && .venv/bin/alpha-panda up",
+        "cp -n home/alpha-panda.toml . && printf '\\n[[strategies]]\\nname = \"mine\"\\n' >> alpha-panda.toml && "
+        ".venv/bin/alpha-panda up",
         ".venv/bin/alpha-panda --home home up",
     ]
+
+
+def test_the_second_strategy_of_the_next_commands_is_one_when_they_are_copied(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "alpha-panda.toml").write_text(configuration_toml(DemoOptions(home=tmp_path / "home")))
+    (_, (command, what), _) = next_steps(tmp_path / "home", STRATEGIES, running=False)
+    subprocess.run(command.rpartition(" && ")[0], shell=True, check=True)
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", "alpha-panda.toml")
+    jobs = [strategy.training_job for strategy in load_settings().strategies]
+    assert jobs == ["train_momentum", "train_mine"]
+    assert all(job in what for job in jobs)
 
 
 def test_what_a_killed_supervisor_left_is_found_by_its_home_and_stopped(tmp_path):

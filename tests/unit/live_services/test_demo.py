@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 
-from live_services.demo import own_settings_only
+from feature_store.market.clocks import BarClock
+from live_services.adapters.kafka import StoredRecord
+from live_services.demo import STRATEGIES, DemoOptions, configuration_toml, own_settings_only
+from live_services.market_files import MarketFiles
+from live_services.replay_view import Tally
+from live_services.settings import load_settings
+from tests.live_world import UNIVERSE, signal
 
 
 def test_settings_in_the_environment_are_not_the_demos(monkeypatch):
@@ -36,3 +42,27 @@ def test_an_environment_without_settings_is_not_worth_a_word(monkeypatch):
     with own_settings_only(said.append):
         pass
     assert not said
+
+
+def test_its_strategies_stand_in_its_settings_file_in_full_and_are_read_back(tmp_path, monkeypatch):
+    file = tmp_path / "alpha-panda.toml"
+    file.write_text(configuration_toml(DemoOptions(home=tmp_path), MarketFiles(bar_minutes=5)))
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(file))
+    settings = load_settings()
+    assert settings.market.bar_minutes == 5
+    assert settings.strategies == tuple(spec.model_copy(update={"bar_minutes": 5}) for spec in STRATEGIES)
+    assert "holding_bars = 10" in file.read_text()
+
+
+def test_totals_are_counted_for_each_strategy():
+    tally = Tally(UNIVERSE, BarClock.minutes(1))
+    for number, strategy in enumerate(["momentum", "fade", "fade"]):
+        event = signal(index=number, strategy=strategy)
+        headers = (("event_type", b"signal.generated"),)
+        tally.add(StoredRecord("paper.signals.raw", 0, number, 0, None, event.model_dump_json().encode(), headers))
+    nothing = {"signals_rejected": 0, "orders": 0, "fills": 0}
+    assert tally.of_strategies(["momentum", "fade", "idle"]) == {
+        "momentum": {"signals": 1} | nothing,
+        "fade": {"signals": 2} | nothing,
+        "idle": {"signals": 0} | nothing,
+    }

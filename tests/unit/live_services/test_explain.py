@@ -13,6 +13,7 @@ from live_services.domain.topics import Topic
 from live_services.explain import BrokenChain, UnknownOrder, explain_order, render
 from models_registry.refs import GateResult
 from models_registry.sidecar import Sidecar
+from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
 
 MODEL = loaded_model()
@@ -20,7 +21,7 @@ EVENTS = run_session(
     random_walk(3, minutes=25, per_minute=20, seed=4),
     SESSION,
     assignments_at_open(SESSION, {"momentum": MODEL}),
-    EngineConfig(UNIVERSE, stamp=Stamp("digest", "c0ffee")),
+    EngineConfig(UNIVERSE, (StrategySpec(name="momentum"),), stamp=Stamp("digest", "c0ffee")),
 )
 ORDER = next(event for event in EVENTS if isinstance(event, OrderSubmitted))
 

@@ -23,7 +23,7 @@ from live_services.domain.service import BarSlice, EventRecord, Position, Readin
 from live_services.domain.strategy import Assignment, StrategyDesk
 from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
 from live_services.settings import MarketSettings, Settings
-from live_services.strategy_features import WrongFeatures, strategy_schema
+from live_services.strategy_checks import WrongStrategy, strategy_schema
 from live_services.warm_start import StoredHistory
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model, past_sessions, session_bars
@@ -295,12 +295,12 @@ def test_corporate_actions_of_the_settings_are_part_of_history(settings: Setting
 
 def test_a_strategy_picks_features_in_order_and_a_wrong_name_gets_its_neighbour() -> None:
     chosen = StrategySpec(name="momentum", features=("trend_slope@5m", "rsi"))
-    assert strategy_schema(Settings(), chosen).names == ("trend_slope@5m", "rsi")
-    with pytest.raises(WrongFeatures, match=r"'momentum': .*did you mean .*rsi"):
-        strategy_schema(Settings(), StrategySpec(name="momentum", features=("rssi",)))
-    with pytest.raises(WrongFeatures, match="90s"):
-        strategy_schema(Settings(), StrategySpec(name="momentum", features=("rsi@90s",)))
-    assert "momentum" in strategy_schema(Settings(), StrategySpec(name="momentum")).names
+    assert strategy_schema(chosen).names == ("trend_slope@5m", "rsi")
+    with pytest.raises(WrongStrategy, match=r"'momentum': .*did you mean .*rsi"):
+        strategy_schema(StrategySpec(name="momentum", features=("rssi",)))
+    with pytest.raises(WrongStrategy, match="90s"):
+        strategy_schema(StrategySpec(name="momentum", features=("rsi@90s",)))
+    assert "momentum" in strategy_schema(StrategySpec(name="momentum")).names
 
 
 @pytest.mark.parametrize("wrong", [("rsi", "rsi"), ("RSI",), ("rsi@",), ("",)])

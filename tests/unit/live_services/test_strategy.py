@@ -183,3 +183,11 @@ def test_ticks_decide_the_same_whatever_their_batches_and_whichever_watermark_cl
     whole = decided(len(walk))
     assert len(whole) > 10
     assert decided(7) == decided(500) == whole
+
+
+def test_a_strategy_that_names_instruments_opens_on_those_alone() -> None:
+    rising = closes({0: RISING[:20], 1: RISING[:20]})
+    for named, traded in ((("BBB",), {"BBB"}), ((), {"AAA", "BBB"})):
+        on = desk(instruments=named)
+        assign(on, loaded_model())
+        assert {signal.symbol for signal in run(on, rising, until=20)} == traded

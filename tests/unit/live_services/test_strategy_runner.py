@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import structlog
 
 from feature_store.features.engine import feature_schema
 from live_services.domain.chain import Stamp
@@ -23,6 +24,11 @@ from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model
 
 TASK = TaskId("strategy_runner", "paper", 0)
+MOMENTUM = {
+    "feature_schema_hash": StrategySpec(name="momentum").feature_schema().hash,
+    "label_identity": StrategySpec(name="momentum").label().identity(),
+}
+"""What the sidecar of a version says that is what the default strategy trades."""
 
 
 class Registry:
@@ -35,17 +41,19 @@ class Registry:
         self.down = False
         self.trained_to: dict[str, int] = {}
         self.fetched: list[str] = []
+        self.sidecars: dict[str, Sidecar] = {}
+        self.aliases: dict[str, str | None] = {}
 
     def resolve(self, ref: ModelRef) -> str | None:
         if self.down:
             raise RegistryUnavailable("connection refused")
-        return self.alias
+        return self.aliases.get(ref.name, self.alias)
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, Mapping[str, bytes]]:
         self.fetched.append(version)
         if version in self.bad:
             raise ModelRefusedError(self.bad[version])
-        return None, {"version": version.encode()}  # type: ignore[return-value]
+        return self.sidecars.get(version, sidecar(**MOMENTUM)), {"version": version.encode()}
 
     def may_run(self, name: str, version: str, rung: str) -> str | None:
         return self.gate.get(version)
@@ -56,7 +64,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     made = Registry()
 
     def accept(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minutes: int) -> LoadedModel:
-        return replace(loaded_model(version), training_end_ns=made.trained_to.get(version, OPEN))
+        model = loaded_model(version)
+        identity = model.identity.model_copy(update={"model_name": sidecar.model_name})
+        return replace(model, identity=identity, training_end_ns=made.trained_to.get(version, OPEN))
 
     monkeypatch.setattr(model_loading, "prove", accept)
     monkeypatch.setattr(model_loading, "_FIRST_WAIT_SECONDS", 0.0)
@@ -284,6 +294,82 @@ def sidecar(**changes: object) -> Sidecar:
         "created_at_ns": 1,
     }
     return Sidecar.model_validate(fields | changes)
+
+
+FADE = StrategySpec(name="fade", features=("rsi", "momentum"), holding_bars=5)
+
+
+class TwoStrategies(World):
+    """A runner of two strategies, each with a model of its own."""
+
+    def __init__(self, registry: Registry) -> None:
+        strategies = (StrategySpec(name="momentum"), FADE)
+        self.loader = ModelLoader(registry, registry.may_run, strategies, bar_minutes=1, poll_seconds=60)
+        self.runner = StrategyRunner(Settings(strategies=strategies), UNIVERSE, self.loader, Stamp())
+        self.state: StrategyState = self.runner.open_session(SESSION, TASK)
+
+    def runs(self, strategy: str) -> str | None:
+        current = self.state.desk.assigned(strategy)
+        return current.model.identity.model_version if current is not None and current.model is not None else None
+
+
+def of_fade(**changes: object) -> Sidecar:
+    schema, label = FADE.feature_schema(), FADE.label().identity()
+    facts = {"model_name": "fade", "feature_schema_hash": schema.hash, "label_identity": label}
+    columns = tuple(FeatureColumn.model_validate(column) for column in schema.columns())
+    return sidecar(**facts | {"feature_schema": columns} | changes)
+
+
+async def test_two_strategies_run_versions_of_their_own(registry: Registry) -> None:
+    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.sidecars["7"] = of_fade()
+    world = TwoStrategies(registry)
+    said = [event for event in await world.say() if isinstance(event, ModelLoaded)]
+    assert [(event.strategy, event.model_name, event.model_version) for event in said] == [
+        ("momentum", "momentum", "1"),
+        ("fade", "fade", "7"),
+    ]
+    assert (world.runs("momentum"), world.runs("fade")) == ("1", "7")
+
+
+async def test_a_missing_model_disables_its_own_strategy_only(registry: Registry) -> None:
+    registry.aliases = {"momentum": "1", "fade": None}
+    world = TwoStrategies(registry)
+    said = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
+    assert [(event.strategy, event.model_version) for event in said] == [("momentum", "1"), ("fade", None)]
+    assert "fade@champion names no version" in said[1].reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"feature_schema_hash": "x"}, "other parameters or of another version"),
+        ({"label_identity": StrategySpec(name="x").label().identity()}, "horizon_bars is 10 there and 5 here"),
+        ({"label_identity": {}, "label_horizon_bars": 10}, "horizon_bars is 10 there and 5 here"),
+    ],
+)
+async def test_a_version_that_is_not_what_a_strategy_trades_is_refused_for_it_alone(
+    registry: Registry, changes: dict[str, object], said: str
+) -> None:
+    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.sidecars["7"] = of_fade(**changes)
+    world = TwoStrategies(registry)
+    events = await world.say()
+    (refused,) = [event for event in events if isinstance(event, ModelRefused)]
+    assert (refused.strategy, refused.model_version) == ("fade", "7")
+    assert said in refused.reason
+    assert "launch train_fade" in refused.reason
+    assert (world.runs("momentum"), world.runs("fade")) == ("1", None)
+
+
+async def test_a_version_of_before_label_identities_runs_and_the_log_says_what_was_compared(registry: Registry) -> None:
+    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.sidecars["7"] = of_fade(label_identity={}, label_horizon_bars=5, schema_version=1)
+    world = TwoStrategies(registry)
+    with structlog.testing.capture_logs() as logs:
+        await world.say()
+    assert world.runs("fade") == "7"
+    assert [line["strategy"] for line in logs if line["event"] == "model_of_an_older_sidecar"] == ["fade"]
 
 
 def test_a_model_of_unknown_features_or_other_bars_is_refused_with_what_to_do() -> None:

@@ -1,0 +1,75 @@
+"""What is checked of each model's training set and of the fitted model; all of it stops the run."""
+
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.candidates import Candidate
+from dagster_project.checks.results import check_result
+from dagster_project.failures import told_to_people
+from dagster_project.market import replayed_session
+from dagster_project.model_keys import ModelKeys
+from dagster_project.resources import OfflineStoreResource
+from feature_store.market.types import MarketDataError, ist_text
+from live_services.settings import Settings
+
+
+def model_checks(keys: ModelKeys) -> tuple[dg.AssetChecksDefinition, ...]:
+    """Make the checks of one model."""
+    return _labels_end_before_replay(keys), _training_ends_before_replay(keys), _packed_model_equals_trained(keys)
+
+
+def _labels_end_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=keys.training_set,
+        blocking=True,
+        description="Labels end after their decision, the same day, before the replayed session opens.",
+    )
+    def labels_end_before_replay(
+        settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], frame: Any
+    ) -> dg.AssetCheckResult:
+        """Check every label of the training set."""
+        from feature_store.labels.quality import labels_end_in_time
+
+        replayed = replayed_session(offline.store(), settings.market)
+        opens = replayed.open_ns if replayed else None
+        return check_result(labels_end_in_time(frame.decision_ns, frame.label_end_ns, opens))
+
+    return labels_end_before_replay
+
+
+def _training_ends_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=keys.fitted, blocking=True, description="No training row knows anything of the replayed session."
+    )
+    def training_ends_before_replay(
+        settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], candidate: Candidate
+    ) -> dg.AssetCheckResult:
+        """Compare the last label's end with the replayed session's open."""
+        with told_to_people(MarketDataError):
+            replayed = replayed_session(offline.store(), settings.market)
+        end_ns = candidate.trained.training_end_ns
+        return dg.AssetCheckResult(
+            passed=replayed is None or end_ns <= replayed.open_ns,
+            description=f"trained to {ist_text(end_ns)}; replayed: {replayed.date if replayed else 'nothing'}",
+        )
+
+    return training_ends_before_replay
+
+
+def _packed_model_equals_trained(keys: ModelKeys) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=keys.fitted,
+        blocking=True,
+        description="The packed model that live code runs says what the trained one says.",
+    )
+    def packed_model_equals_trained(candidate: Candidate) -> dg.AssetCheckResult:
+        """Read the parity that was measured when the model was packed."""
+        parity = candidate.parity
+        return dg.AssetCheckResult(
+            passed=parity.holds,
+            description=f"{parity.rows:,} rows, largest difference {parity.largest_difference:.3g}",
+            metadata={"allowed_difference": parity.allowed_difference, "bit_equal": parity.bit_equal},
+        )
+
+    return packed_model_equals_trained

@@ -1,0 +1,1 @@
+"""What a person launches: a training, a promotion, a rollback."""

@@ -1,0 +1,29 @@
+"""One button for each model: from market data to a registered version, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import dagster as dg
+
+from dagster_project.assets.market_data import market_data
+from models_registry.specification import StrategySpec
+
+STORE_TAG: Final = "alpha_panda/writes"
+"""Runs that carry it with one value wait for each other; ``dagster.yaml`` says so. Two trainings would otherwise bring
+the same market in at once."""
+
+
+def training_job(
+    spec: StrategySpec, trained: Sequence[dg.AssetsDefinition], market_checks: Sequence[dg.AssetChecksDefinition]
+) -> dg.UnresolvedAssetJobDefinition:
+    """Make the job that trains a strategy's model; needs no partition and no configuration."""
+    return dg.define_asset_job(
+        spec.training_job,
+        # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
+        selection=dg.AssetSelection.assets(market_data, *trained) | dg.AssetSelection.checks(*market_checks),
+        description=f"From market data to a registered version of {spec.model_name}, in one run: needs no partition "
+        "and no configuration. The sensor promote_champion does the rest if the gate passes.",
+        tags={STORE_TAG: "store"},
+    )

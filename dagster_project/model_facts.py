@@ -1,0 +1,173 @@
+"""What a person sees of a model's assets in Dagster: facts, tables and plots, from what training and gates give."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, small_multiples
+from dagster_project.previews import feature_quantiles, label_quantiles
+from feature_store.market.types import IST, ist_text
+from feature_store.provenance import code_commit
+from models_registry.refs import FoldResult, GateResult
+
+if TYPE_CHECKING:
+    from dagster_project.candidates import Candidate
+    from feature_store.market.types import Session
+    from feature_store.offline.training_frames import TrainingFrame
+    from models_registry.sidecar import Sidecar
+    from models_registry.training import OutOfFold
+
+Facts = dict[str, Any]
+_SAMPLED: Final = 200_000  # rows that distributions are drawn from
+_MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
+
+
+def training_set_facts(
+    frame: TrainingFrame, label: str, sessions: Sequence[Session], replayed: Session | None
+) -> Facts:
+    """Say what a training set holds: sessions, rows, the distribution of labels and features."""
+    import numpy as np
+
+    bps = frame.forward_return * 1e4
+    some = frame.X[:: max(1, len(frame) // _SAMPLED)]
+    return {
+        "market": frame.market,
+        "bar_source": frame.bar_source,
+        "rows_left_out": frame.left_out,
+        "label": label,
+        "sessions": len(sessions),
+        "first_session": sessions[0].date.isoformat(),
+        "last_session": sessions[-1].date.isoformat(),
+        "first_decision": dt.datetime.fromtimestamp(int(frame.decision_ns[0]) // 10**9, IST).date().isoformat(),
+        "replayed_session": replayed.date.isoformat() if replayed else "none",
+        "dagster/row_count": len(frame),
+        "up_share": round(float((bps > 0).mean()), 4),
+        "mean_bps": round(float(bps.mean()), 3),
+        "standard_deviation_bps": round(float(bps.std()), 3),
+        "training_data_digest": frame.digest,
+        "feature_schema_hash": frame.schema.hash,
+        "label_distribution": label_quantiles(bps),
+        "feature_distributions": dg.MetadataValue.md(
+            small_multiples(
+                dict(zip(frame.schema.names, np.ascontiguousarray(some.T), strict=True)),
+                "Distribution of each feature between its 1 % and 99 % quantiles",
+            )
+        ),
+        "feature_quantiles": feature_quantiles(frame.schema.names, some),
+    }
+
+
+def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
+    """Say how a model was fitted and packed."""
+    trained = candidate.trained
+    return {
+        "market": candidate.market,
+        "estimator": candidate.trained.spec.estimator,
+        "seed": candidate.trained.spec.seed,
+        "dagster/row_count": trained.training_rows,
+        "dropped_rows": trained.dropped,
+        "trained_from": ist_text(trained.training_start_ns),
+        "trained_to": ist_text(trained.training_end_ns),
+        "buy_threshold": round(trained.buy_threshold, 6),
+        "sell_threshold": round(trained.sell_threshold, 6),
+        "feature_schema_hash": feature_schema_hash,
+        "training_data_digest": trained.data_digest,
+        "packed_bytes": sum(len(content) for content in candidate.packed.files.values()),
+        "packed_largest_difference": f"{candidate.parity.largest_difference:.3g}",
+        "git_commit": code_commit(),
+    }
+
+
+def report_facts(candidate: Candidate) -> Facts:
+    """Show what a model was worth out of sample."""
+    trained = candidate.trained
+    deciles = _decile_returns_bps(trained.oof)
+    return {
+        "market": candidate.market,
+        "forward_return_by_score_decile": dg.MetadataValue.md(
+            column_plot(deciles, "Mean forward return by score decile, bps, lowest score first")
+        ),
+        "auc_by_fold": dg.MetadataValue.md(
+            line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
+        ),
+        "folds": _fold_table(trained.folds),
+        **_rounded(trained.metrics),
+    }
+
+
+def version_facts(sidecar: Sidecar, version: str, page: str, champion_version: str | None) -> Facts:
+    """Say what was registered, and what its gate saw."""
+    return {
+        "version": version,
+        "model": sidecar.model_name,
+        "market": sidecar.market,
+        "bar_source": sidecar.bar_source,
+        "mlflow": dg.MetadataValue.url(page),
+        "gate_champion": "passed" if sidecar.gate.passed else "failed",
+        "gate": dg.MetadataValue.md(_gate_table(sidecar.gate)),
+        "champion_when_judged": champion_version or "none",
+        "dagster/row_count": sidecar.training_rows,
+        "training_data_digest": sidecar.training_data_digest,
+        "feature_schema_hash": sidecar.feature_schema_hash,
+        "artifact_sha256": dict(sidecar.artifact_sha256),
+        "git_commit": sidecar.git_commit,
+    }
+
+
+def skill_gate_result(gate: GateResult, model: str, version: str, page: str) -> dg.AssetCheckResult:
+    """Show a gate's verdict as the check ``skill_gate``."""
+    from models_registry.description import failures, warnings
+
+    if gate.passed:
+        warned = f" Warning: {warnings(gate)}." if warnings(gate) else ""
+        said = f"{model} version {version} passed: the sensor promote_champion promotes it.{warned}"
+    else:
+        said = f"{model} version {version} is not promoted: {failures(gate)}."
+    return dg.AssetCheckResult(
+        check_name="skill_gate",
+        passed=gate.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said,
+        metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks}
+        | {"mlflow": dg.MetadataValue.url(page)},
+    )
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, int | float]:
+    return {
+        name: int(value) if float(value).is_integer() else round(float(value), 2 if name.endswith("_bps") else 4)
+        for name, value in metrics.items()
+    }
+
+
+def _fold_table(folds: Sequence[FoldResult]) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord(
+            {
+                "fold": fold.fold,
+                "tested_from": ist_text(fold.test_start_ns)[:10],
+                "tested_to": ist_text(fold.test_end_ns)[:10],
+                "rows": fold.rows,
+                **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
+            }
+        )
+        for fold in folds
+    ]
+    return dg.MetadataValue.table(records)
+
+
+def _decile_returns_bps(oof: OutOfFold) -> list[float]:
+    import numpy as np
+
+    parts = np.array_split(np.argsort(oof.score, kind="stable"), 10)
+    return [float(oof.forward_return[part].mean()) * 1e4 if len(part) else 0.0 for part in parts]
+
+
+def _gate_table(gate: GateResult) -> str:
+    # Short enough to be shown inline: what was asked stands in the check's own metadata.
+    rows = (f"| {_MARKS[check.verdict]} {check.name} | {check.observed} |" for check in gate.checks)
+    return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]

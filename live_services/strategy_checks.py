@@ -1,0 +1,76 @@
+"""Names in a strategy's settings, checked against what there is: features and hyperparameters.
+
+Settings are read by every process, and reading them must not import a library; commands check names before they start
+anything. Instruments are asked of the store by the training: a symbol may come in with the next market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from live_services.settings import Settings
+from models_registry.hyperparameters import UnknownHyperparameter, refuse_unknown
+from models_registry.specification import StrategySpec
+
+if TYPE_CHECKING:
+    from feature_store.features.engine import FeatureSchema
+
+
+class WrongStrategy(Exception):
+    """A strategy's settings name something that there is not; says which are near."""
+
+
+def require_known_names(settings: Settings) -> None:
+    """Refuse strategies that name a feature or a hyperparameter that there is not.
+
+    Takes a second to import the features, and another for scikit-learn where a strategy sets hyperparameters.
+
+    Raises
+    ------
+    WrongStrategy
+        One line for each strategy and kind of name, with the nearest names.
+    """
+    if wrong := list(_unknown_names(settings)):
+        raise WrongStrategy("\n".join(wrong))
+
+
+def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
+    """Give the feature schema of a strategy.
+
+    Raises
+    ------
+    WrongStrategy
+        If a name of its features has no declaration, or its clock does not fit.
+    """
+    from feature_store.features.engine import UnknownFeature
+
+    try:
+        return strategy.feature_schema()
+    except UnknownFeature as unknown:
+        raise WrongStrategy(f"strategies: features of {strategy.name!r}: {unknown}") from unknown
+
+
+def stored_schema(settings: Settings) -> FeatureSchema:
+    """Give the features that the store keeps: what any strategy asks, each once, in the order in which they are named.
+
+    Raises
+    ------
+    WrongStrategy
+        As `strategy_schema`.
+    """
+    from feature_store.features.projection import union_schema
+
+    return union_schema([strategy_schema(strategy) for strategy in settings.strategies])
+
+
+def _unknown_names(settings: Settings) -> Iterator[str]:
+    for strategy in settings.strategies:
+        try:
+            strategy_schema(strategy)
+        except WrongStrategy as wrong:
+            yield str(wrong)
+        try:
+            refuse_unknown(strategy.estimator, strategy.hyperparameters)
+        except UnknownHyperparameter as unknown:
+            yield f"strategies: hyperparameters of {strategy.name!r}: {unknown}"

@@ -1,0 +1,60 @@
+"""Whether a version is what a strategy trades: its features, its clock, and what its scores foretell. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from feature_store.features.engine import UnknownFeature
+from models_registry.sidecar import Sidecar
+from models_registry.specification import StrategySpec
+
+
+def disagreement(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str | None:
+    """Say how a version is not what a strategy trades, naming both sides and the way out; None if it is.
+
+    The label of a sidecar of version 1, which says no more than its horizon, is compared by the horizon alone.
+    """
+    try:
+        schema = strategy.feature_schema()
+    except UnknownFeature as unknown:
+        return f"the features of strategy {strategy.name!r} are not there: {unknown}"
+    asked, trained = f"strategy {strategy.name!r}", f"{sidecar.model_name} version {version}"
+    if sidecar.bar_clock != schema.bar_clock:
+        return (
+            f"{trained} was trained on bars of {sidecar.bar_clock}, {asked} trades on {schema.bar_clock}: set "
+            f"market.bar_minutes to what it was trained on, or {_training(strategy)}"
+        )
+    if sidecar.feature_schema_hash != schema.hash:
+        names = [column.name for column in sidecar.feature_schema]
+        return (
+            f"{trained} was trained on other features than {asked} names: {_features_differ(names, schema.names)}; "
+            f"set its features to those of the model, or {_training(strategy)}"
+        )
+    theirs, ours = sidecar.label_identity, strategy.label().identity()
+    if not theirs:
+        theirs, ours = {"horizon_bars": sidecar.label_horizon_bars}, {"horizon_bars": strategy.holding_bars}
+    if theirs != ours:
+        return (
+            f"{trained} foretells another label than {asked} trades: {_values_differ(theirs, ours)}; set holding_bars "
+            f"and exit_minutes_before_close to those of the model, or {_training(strategy)}"
+        )
+    return None
+
+
+def _training(strategy: StrategySpec) -> str:
+    return f"launch {strategy.training_job} to train a version as the strategy is now"
+
+
+def _values_differ(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:
+    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+    return ", ".join(f"{name} is {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here" for name in names)
+
+
+def _features_differ(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    more, fewer = [n for n in theirs if n not in ours], [n for n in ours if n not in theirs]
+    if more or fewer:
+        parts = [f"it has {', '.join(more)} more" if more else "", f"it lacks {', '.join(fewer)}" if fewer else ""]
+        return " and ".join(part for part in parts if part)
+    if list(theirs) != list(ours):
+        return f"the same in another order ({', '.join(theirs)})"
+    return "the same names, with other parameters or of another version of this code"
