@@ -224,7 +224,7 @@ def build_sidecar(
     """Put together what a version carries: the frame, the training's result, its files, and who made it when."""
     return Sidecar(
         model_name=model_name,
-        algorithm=trained.algorithm,
+        algorithm=trained.spec.estimator,
         market=frame.market,
         bar_clock=frame.schema.bar_clock,
         bar_source=frame.bar_source or "unknown",
@@ -246,7 +246,7 @@ def build_sidecar(
         artifact_sha256=packed.sha256,
         git_commit=git_commit,
         library_versions=library_versions(),
-        seed=trained.seed,
+        seed=trained.spec.seed,
         created_by=created_by,
         created_at_ns=created_at_ns,
         run_url=run_url,
