@@ -66,8 +66,8 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
     trained = candidate.trained
     return {
         "market": candidate.market,
-        "estimator": candidate.specification.estimator,
-        "seed": candidate.specification.seed,
+        "estimator": trained.spec.estimator,
+        "seed": trained.spec.seed,
         "dagster/row_count": trained.training_rows,
         "dropped_rows": trained.dropped,
         "trained_from": ist_text(trained.training_start_ns),
@@ -153,8 +153,6 @@ def _fold_table(folds: Sequence[FoldResult]) -> dg.TableMetadataValue:
                 "tested_to": ist_text(fold.test_end_ns)[:10],
                 "rows": fold.rows,
                 **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
-                "gross_bps": round(float(fold.metrics["gross_expectancy_bps"]), 2),
-                "net_bps": round(float(fold.metrics["net_expectancy_bps"]), 2),
             }
         )
         for fold in folds

@@ -107,7 +107,7 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         description=f"The model {keys.model}, fitted on all training sessions, measured by walk-forward on sessions "
         "that it had not seen, and packed into files that load without pickle.",
     )
-    def fitted_model(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], frame: Any) -> Candidate:
+    def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
         """Train, measure and pack."""
         from models_registry.hyperparameters import UnknownHyperparameter
         from models_registry.packing import pack, parity
@@ -116,10 +116,9 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
 
         chosen = _chosen(spec, context.op_execution_context.op_config)
         with told_to_people(UnknownHyperparameter, UntrainableFrame, NotEnoughSessions):
-            trained = _train(frame, chosen, 2 * settings.trading.paper.costs_bps)
+            trained = _train(frame, chosen)
         packed = pack(trained.estimator, trained.golden_rows)
         candidate = Candidate(
-            specification=chosen,
             trained=trained,
             packed=packed,
             parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
@@ -154,20 +153,15 @@ def _chosen(spec: StrategySpec, config: dict[str, Any]) -> StrategySpec:
         raise dg.Failure(f"{said}. Correct it in the Launchpad.", allow_retries=False) from error
 
 
-def _train(frame: "TrainingFrame", spec: StrategySpec, round_trip_cost_bps: float) -> "TrainedModel":
+def _train(frame: "TrainingFrame", spec: StrategySpec) -> "TrainedModel":
     from models_registry.hyperparameters import refuse_unknown
+    from models_registry.packing import library_versions
+    from models_registry.sidecar import FitFacts
     from models_registry.training import train
 
     refuse_unknown(spec.estimator, spec.hyperparameters)
-    return train(
-        frame,
-        spec.estimator,
-        spec.seed,
-        folds=spec.folds,
-        buy_quantile=spec.buy_quantile,
-        sell_quantile=spec.sell_quantile,
-        round_trip_cost_bps=round_trip_cost_bps,
-    )
+    fitted = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
+    return train(frame, spec, fitted)
 
 
 def _report(keys: ModelKeys) -> dg.AssetsDefinition:
@@ -296,6 +290,6 @@ def _registered(
         sidecar,
         description=describe(sidecar, *standing),
         plots=plots(candidate.trained),
-        run_name=f"{candidate.specification.training_job} {run_id[:8]}",
+        run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
         tags={"dagster_run_id": run_id} | ({"dagster_run_url": sidecar.run_url} if sidecar.run_url else {}),
     )

@@ -62,7 +62,7 @@ def stored_rows_are_fresh(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.AssetCheckResult:
     """Name the days whose features or labels are missing or older than what they stand on."""
-    from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, refuse_missing_or_stale
+    from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, fresh_schema
     from feature_store.offline.label_rows import StaleLabels, refuse_stale
 
     stages = Stages(offline.store(), settings)
@@ -70,7 +70,7 @@ def stored_rows_are_fresh(
     stale: list[tuple[dt.date, str]] = []
     for session in sessions:
         try:
-            refuse_missing_or_stale(stages.store, session, stages.schema, stages.actions)
+            fresh_schema(stages.store, session, stages.schema, stages.actions)
             for label in stages.every_label:
                 refuse_stale(stages.store, session, label)
         except (MissingFeatures, StaleFeatures, StaleLabels) as old:

@@ -423,9 +423,8 @@ def feature_table(
 
 
 def compile_kernels() -> None:
-    """Compile every kernel, or load it from numba's cache, so that the first real batch does not wait."""
+    """Compile the kernels of bars and features, or load them from numba's cache, so that no first batch waits."""
     from feature_store.bars.builder import bars_of_session
-    from feature_store.labels.forward_return import forward_return
 
     session = Session.regular(dt.date(2026, 1, 5))
     ticks = Ticks(
@@ -437,4 +436,3 @@ def compile_kernels() -> None:
     universe = Universe.from_symbols(["ANY"])
     bars = bars_of_session(ticks, session, len(universe), BarClock.minutes(1))
     feature_table(bars, feature_schema(["momentum", "momentum@5m"], 1), universe)
-    forward_return(bars, horizon_bars=1, n_instruments=len(universe))

@@ -93,7 +93,8 @@ _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their
 
 SOURCE_DIGEST = hashlib.sha256(
     b"".join(
-        Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("window", "library", "kernels", "folding")
+        Path(__file__).with_name(f"{name}.py").read_bytes()
+        for name in ("window", "library", "kernels", "folding", "projection")
     )
 ).hexdigest()
 """SHA-256 of the code that feature values come from."""

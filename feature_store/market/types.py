@@ -33,6 +33,8 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
 
+SYNTHETIC = "SYNTHETIC"
+"""How the name of a generated market begins, wherever it shows."""
 TICK_BARS = "ticks"
 """``bar_source`` of bars that our own builder made from ticks."""
 VENDOR_BARS = "vendor"
