@@ -33,7 +33,7 @@ from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from feature_store.online.blocks import Block
 from feature_store.online.store import OnlineStore
-from feature_store.sources.synthetic import synthetic_market
+from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 from live_services.embedded import embedded_valkey
 
 INSTRUMENTS = 3000
@@ -331,7 +331,14 @@ def training_frames() -> list[Figure]:
 
         frame()
         taken = seconds(frame, repeats=3)
-    return [at_most("training frame, 50 × 46 sessions × 24 features", taken, "s", 3.0)]
+    return [at_most("training frame, 50 × 46 sessions × 24 features", taken, "s", 3.0), labels(market)]
+
+
+def labels(market: SyntheticMarket) -> Figure:
+    """The label of every bar of a market."""
+    bars, n = Bars.concatenate(market.bars), len(market.universe)
+    taken = seconds(lambda: ForwardReturn(10).of(bars, n, market.sessions), repeats=3)
+    return at_least("labels", len(bars) / taken, "rows/s", 5e6)
 
 
 def join() -> list[Figure]:

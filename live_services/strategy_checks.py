@@ -59,10 +59,9 @@ def stored_schema(settings: Settings) -> FeatureSchema:
     WrongStrategy
         As `strategy_schema`.
     """
-    from feature_store.features.engine import feature_schema
+    from feature_store.features.projection import union_schema
 
-    asked = (name for strategy in settings.strategies for name in strategy_schema(strategy).names)
-    return feature_schema(tuple(dict.fromkeys(asked)), settings.market.bar_minutes)
+    return union_schema([strategy_schema(strategy) for strategy in settings.strategies])
 
 
 def _unknown_names(settings: Settings) -> Iterator[str]:

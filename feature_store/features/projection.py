@@ -104,7 +104,9 @@ def history_needed(sessions: Sequence[Bars], schema: FeatureSchema, n_instrument
     """
     kinds, whole, own = warm_ups(schema), Bars.concatenate(sessions), len(sessions[-1])
     needed = np.full((own, len(kinds)), NEVER, dtype=np.int16)
-    history_of = {_warm_up(spec, schema): _alone(spec, schema).history_sessions for spec in schema.features}
+    history_of = {
+        _warm_up(spec, schema): FeatureSchema((spec,), schema.bar_clock).history_sessions for spec in schema.features
+    }
     for length in sorted(set(history_of.values())):
         stepped = sum(len(bars) for bars in sessions[max(len(sessions) - 1 - length, 0) :])
         bars, seen = whole[len(whole) - stepped :], {}
@@ -142,13 +144,8 @@ def projected(
     return Projection(values, warm)
 
 
-def _alone(spec: FeatureSpec, schema: FeatureSchema) -> FeatureSchema:
-    return FeatureSchema((spec,), schema.bar_clock)
-
-
 def _warm_up(spec: FeatureSpec, schema: FeatureSchema) -> WarmUp:
-    (clock,) = _alone(spec, schema).by_clock
-    return WarmUp(spec.memory, spec.warm_up, clock.short)
+    return WarmUp(spec.memory, spec.warm_up, spec.name.partition("@")[2] or schema.clock.short)
 
 
 def _seen(bars: Bars, clock: BarClock, base: BarClock, n_instruments: int) -> NDArray[np.int64]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.bars.builder import BarBuilder, aggregate_bars, bars_of_session, quality
+from feature_store.bars import quality
+from feature_store.bars.builder import BarBuilder, aggregate_bars, bars_of_session
 from feature_store.bars.comparison import compare_bars, comparison_plot
 from feature_store.features import audit as checks
 from feature_store.features.engine import feature_schema, feature_table

@@ -49,5 +49,5 @@ def test_a_frame_whose_label_is_another_by_now_is_made_again(tmp_path):
     facts = json.loads(table.schema.metadata[b"alpha_panda"])
     facts["label_identity"]["version"] = 1
     pq.write_table(table.replace_schema_metadata({b"alpha_panda": json.dumps(facts).encode()}), path)
-    with pytest.raises(dg.Failure, match=r"label has changed.*materialise training_set again"):
+    with pytest.raises(dg.Failure, match=r"label has changed.*materialise it again"):
         read_frame(path)
