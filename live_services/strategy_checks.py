@@ -52,7 +52,7 @@ def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
 
 
 def stored_schema(settings: Settings) -> FeatureSchema:
-    """Give the features that the store keeps: what any strategy asks, each once, in the order in which they are named.
+    """Give the features that the store keeps: what any strategy asks, each once.
 
     Raises
     ------
