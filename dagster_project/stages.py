@@ -198,10 +198,9 @@ def corporate_actions_of(settings: Settings) -> CorporateActions:
     MarketDataError
         If the file cannot be used.
     """
-    from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
+    from feature_store.sources.dated_tables import read_corporate_actions
 
-    path = settings.market.corporate_actions
-    return CorporateActions.none() if path is None else read_corporate_actions(path)
+    return read_corporate_actions(settings.market.corporate_actions)
 
 
 def membership_of(settings: Settings) -> Membership | None:
@@ -212,7 +211,7 @@ def membership_of(settings: Settings) -> Membership | None:
     MarketDataError
         If the file cannot be used.
     """
-    from feature_store.market.membership import read_membership
+    from feature_store.sources.dated_tables import read_membership
 
     path = settings.market.membership
     return None if path is None else read_membership(path)

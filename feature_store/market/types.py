@@ -5,6 +5,7 @@ Times are UTC epoch nanoseconds (``int64``); prices are rupees (``float64``).
     MarketDataError
     ├── UnreadableFile      the file cannot be opened or is not what its name says
     ├── MissingColumn       a required column is absent
+    ├── InvalidRows         rows of a small table that must be right as a whole
     └── UnknownInstrument   a symbol or token is not in the universe
 """
 
@@ -49,6 +50,19 @@ class UnreadableFile(MarketDataError):
 
 class MissingColumn(MarketDataError):
     """A table without a column that it must have."""
+
+
+class InvalidRows(MarketDataError):
+    """Rows of a small table that must be right as a whole, such as corporate actions, are wrong."""
+
+    _SHOWN = 5
+
+    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
+        shown = "; ".join(f"row {row}: {problem}" for row, problem in problems[: self._SHOWN])
+        more = f"; and {len(problems) - self._SHOWN} more rows" if len(problems) > self._SHOWN else ""
+        super().__init__(f"{where}: {shown}{more}")
+        self.problems = tuple(problems)
+        """Row (1 is the first row of data) and what is wrong with it."""
 
 
 class UnknownInstrument(MarketDataError):

@@ -17,9 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_store.market.corporate_actions import read_corporate_actions
-from feature_store.market.membership import read_membership
 from feature_store.market.types import MarketDataError
+from feature_store.sources.dated_tables import read_corporate_actions, read_membership
 from feature_store.sources.reading import ColumnMapping, SourceBars, SourceTicks, read_bars, read_ticks
 
 READERS: dict[str, Callable[[Path], Any]] = {
