@@ -9,8 +9,8 @@ from pydantic import Field
 
 from dagster_project.assets.market_data import training_set
 from dagster_project.candidates import Candidate
-from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session, traded_bar_source
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market.types import MarketDataError, ist_text
@@ -59,7 +59,7 @@ def momentum_model(
     from models_registry.validation.splitters import NotEnoughSessions
 
     frame: TrainingFrame = training_set
-    with told_to_people(UntrainableFrame, NotEnoughSessions):
+    with expected_failures(UntrainableFrame, NotEnoughSessions):
         trained = train(
             frame,
             config.algorithm.value,
@@ -187,8 +187,8 @@ def momentum_version(  # noqa: PLR0917  # Dagster fills resources and inputs in 
     registry = mlflow.registry()
     champion_version = registry.resolve(ModelRef(name=MODEL_NAME, alias="champion"))
     champion = registry.sidecar(MODEL_NAME, champion_version) if champion_version else None
-    with told_to_people(MarketDataError):
-        trades_on = traded_bar_source(offline.store(), settings.market)
+    with expected_failures(MarketDataError):
+        trades_on = Desk(offline.store(), settings).traded_bar_source()
     gate = skill_gate(
         momentum_model.trained,
         momentum_model.parity,
@@ -265,13 +265,13 @@ def _gate_table(gate: GateResult) -> str:
 def training_ends_before_replay(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], momentum_model: Candidate
 ) -> dg.AssetCheckResult:
-    """Compare the last label's end with the replayed session's open."""
-    with told_to_people(MarketDataError):
-        replayed = replayed_session(offline.store(), settings.market)
+    """Compare the last label's end with the open of the session that is held out."""
+    with expected_failures(MarketDataError):
+        held_out = Desk(offline.store(), settings).held_out_session()
     end_ns = momentum_model.trained.training_end_ns
     return dg.AssetCheckResult(
-        passed=replayed is None or end_ns <= replayed.open_ns,
-        description=f"trained to {ist_text(end_ns)}; replayed: {replayed.date if replayed else 'nothing'}",
+        passed=held_out is None or end_ns <= held_out.open_ns,
+        description=f"trained to {ist_text(end_ns)}; held out: {held_out.date if held_out else 'no session'}",
     )
 
 

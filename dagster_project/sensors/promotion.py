@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.failures import told_to_people
+from dagster_project.failures import expected_failures
 from dagster_project.resources import LedgerResource, MlflowResource, PromotionAnnouncer
 from feature_store.market.types import ist_text
 from live_services.settings import Settings
@@ -220,7 +220,7 @@ def promote_version(
     if config.override_reason and not config.promoted_by.strip():
         raise dg.Failure("A gate is overruled by name: put yours in promoted_by.", allow_retries=False)
     registry = mlflow.registry()
-    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
+    with expected_failures(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = promote(
             registry,
             ledger.ledger(),
@@ -250,7 +250,7 @@ def roll_back_alias(
     from models_registry.registry import RegistryUnavailable
 
     registry = mlflow.registry()
-    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
+    with expected_failures(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = rollback(
             registry,
             ledger.ledger(),

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from dagster_project.market import bring_in, keep_session, replayed_session, training_sessions
-from dagster_project.stages import Stages
+from dagster_project.desk import Desk
 from feature_store.market.types import ist_text
+from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
@@ -35,6 +35,7 @@ from models_registry.training import train
 HERE: Final = Path(__file__).parent
 REAL_BARS: Final = "nse_minute_2021-03-26_2021-06-03.parquet"
 REAL_TICKS: Final = "nse_ticks_2021-05-31_2021-06-03.parquet"
+REAL_TRAIN_THROUGH: Final = "2021-06-02"
 SEED: Final = 7
 
 
@@ -45,24 +46,25 @@ def demo_market(home: Path) -> str:
 
 def real_day(home: Path, data: Path) -> str:
     """Signals of the last day of the real ticks, the model trained on the real minutes before it."""
-    market = MarketSettings(source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS)
+    market = MarketSettings(
+        source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
+    )
     return signals(Settings(alpha_panda_home=home, market=market))
 
 
 def signals(settings: Settings) -> str:
     """Bring a market in, train, replay; the signals as CSV."""
     store = OfflineStore(settings.store_root)
-    stages = Stages(store, settings)
-    arrival = bring_in(settings.market)
-    for session in arrival.sessions:
-        keep_session(arrival, session, store)
-    for _ in stages.bars(stages.raw_sessions()):
+    desk = Desk(store, settings)
+    for _ in store_arrival(store, desk.read_market()):
         pass
-    days = training_sessions(store, settings.market)
-    frame = training_frame(store, None, days[0].date, days[-1].date, features=stages.schema, label=stages.label)
+    for _ in store_bars(store, desk.incoming_sessions(), desk.clock):
+        pass
+    days = desk.training_sessions()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=desk.schema, label=desk.label)
     trained = train(frame, seed=SEED, round_trip_cost_bps=2 * settings.trading.paper.costs_bps)
     packed = pack(trained.estimator, trained.golden_rows)
-    strategy, session = settings.strategies[0], replayed_session(store, settings.market)
+    strategy, session = settings.strategies[0], desk.replayed_session()
     assert session is not None
     identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
     model = load_flat(packed.files["flat.npz"], trained.algorithm, len(frame.schema.names))
