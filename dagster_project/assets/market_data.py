@@ -76,15 +76,22 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
     """Build the four daily-partitioned assets; their days depend on the market that is set, and on what day it is."""
     partitions = market_days(settings, today)
     return (
-        _market_day(partitions),
-        _stage_asset(
+        _daily_asset(
+            MARKET_DAY,
+            None,
+            partitions,
+            "One session as its source has it, by day. market_data brings all of them in; materialise a day or a range "
+            "to bring just those in again, for example after their source was corrected. The source is read once for "
+            "the whole range, and a day that it no longer has is removed from the store.",
+        ),
+        _daily_asset(
             BARS,
             MARKET_DAY,
             partitions,
             "Bars of one session on the desk's clock (market.bar_minutes), by day: aggregated from the source's bars, "
             "or built from ticks by the builder that the live feed uses.",
         ),
-        _stage_asset(
+        _daily_asset(
             FEATURES,
             BARS,
             partitions,
@@ -92,7 +99,7 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
             "also stand on the bars of the sessions before: after a correction materialise the days that the check "
             "stored_rows_are_fresh names.",
         ),
-        _stage_asset(
+        _daily_asset(
             LABELS,
             BARS,
             partitions,
@@ -101,55 +108,36 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
     )
 
 
-def _market_day(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=MARKET_DAY,
-        kinds={"parquet"},
-        description="One session as its source has it, by day. market_data brings all of them in; materialise a day or "
-        "a range to bring just those in again, for example after their source was corrected. The source is read once "
-        "for the whole range, and a day that it no longer has is removed from the store.",
-        group_name=GROUP,
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def market_day(
-        context: dg.AssetExecutionContext,
-        settings: dg.ResourceParam[Settings],
-        offline: dg.ResourceParam[OfflineStoreResource],
-    ) -> dg.MaterializeResult[None]:
-        desk, days = Desk(offline.store(), settings), _days(context)
-        with expected_failures(MarketDataError):
-            arrival, done, gone = _bring_in(context, desk, days)
-        _attach(context, days, done, {"market": arrival.name, **quarantine_preview(arrival.quarantine)}, gone)
-        return dg.MaterializeResult()
-
-    return market_day
-
-
-def _stage_asset(
-    key: dg.AssetKey, upstream: dg.AssetKey, partitions: dg.DailyPartitionsDefinition, description: str
+def _daily_asset(
+    key: dg.AssetKey, upstream: dg.AssetKey | None, partitions: dg.DailyPartitionsDefinition, description: str
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
-        deps=[upstream],
-        kinds={"parquet", "numba"},
+        deps=[upstream] if upstream else [],
+        kinds={"parquet", "numba"} if upstream else {"parquet"},
         description=description,
         group_name=GROUP,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def stage(
+    def day(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         offline: dg.ResourceParam[OfflineStoreResource],
     ) -> dg.MaterializeResult[None]:
         desk, days = Desk(offline.store(), settings), _days(context)
+        gone: Sequence[dt.date] = ()
         with expected_failures(MarketDataError):
-            done = _run_stage(context, desk, key, set(days))
-        _attach(context, days, done, {"market": desk.store.market() or "none"})
+            if upstream is None:
+                arrival, done, gone = _bring_in(context, desk, days)
+                shared = {"market": arrival.name, **quarantine_preview(arrival.quarantine)}
+            else:
+                done = _run_stage(context, desk, key, set(days))
+                shared = {"market": desk.store.market() or "none"}
+        _attach(context, days, done, shared, gone)
         return dg.MaterializeResult()
 
-    return stage
+    return day
 
 
 def _bring_in(
