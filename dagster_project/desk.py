@@ -13,7 +13,7 @@ from feature_store.market.types import MarketDataError, Session, Universe
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
-    from feature_store.features.engine import FeatureSchema
+    from feature_store.features.schema import FeatureSchema
     from feature_store.labels.forward_return import ForwardReturn
     from feature_store.market.corporate_actions import CorporateActions
     from feature_store.market.membership import Membership

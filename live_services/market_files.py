@@ -127,7 +127,7 @@ def _require_sessions(path: Path, before: list[Session], replayed: Session, whic
 
 def _warm_sessions(dates: Sequence[dt.date], minutes: int) -> int:
     """Count the sessions on which features can be warm: windows are full, and averages have passed two anchors."""
-    from feature_store.features.engine import MOMENTUM_FEATURES, anchor_days, feature_schema
+    from feature_store.features.schema import MOMENTUM_FEATURES, anchor_days, feature_schema
 
     schema = feature_schema(MOMENTUM_FEATURES, minutes)
     days = anchor_days(schema.clock)

@@ -8,7 +8,7 @@ from live_services.settings import Settings
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
-    from feature_store.features.engine import FeatureSchema
+    from feature_store.features.schema import FeatureSchema
 
 
 class WrongFeatures(Exception):
@@ -28,7 +28,7 @@ def strategy_schema(settings: Settings, strategy: StrategySpec) -> FeatureSchema
     WrongFeatures
         If a name of ``strategies.features`` has no declaration, or its clock does not fit.
     """
-    from feature_store.features.engine import MOMENTUM_FEATURES, UnknownFeature, feature_schema
+    from feature_store.features.schema import MOMENTUM_FEATURES, UnknownFeature, feature_schema
 
     try:
         return feature_schema(strategy.features or MOMENTUM_FEATURES, settings.market.bar_minutes)

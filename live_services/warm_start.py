@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from feature_store.bars.builder import aggregate_bars
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from feature_store.market.calendar import UnverifiedDate, nse_sessions
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, Session, Universe, UnreadableFile

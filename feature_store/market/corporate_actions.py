@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.market.types import DAY_NS, IST, IST_OFFSET_NS, Bars, InvalidRows, MarketDataError, Universe, ist_ns
+from feature_store.market.types import Bars, InvalidRows, MarketDataError, Universe, date_of_day, ist_day, ist_ns
 
 LOWERING_KINDS = ("split", "bonus", "dividend", "rights", "demerger")
 """Kinds after which a share is worth less; their factor is below 1."""
@@ -211,7 +211,7 @@ def suspected_splits(
     actions = actions or CorporateActions.none()
     order = np.lexsort((bars.start_ns, bars.instrument))
     ordered = bars[order]
-    day = (ordered.start_ns + IST_OFFSET_NS) // DAY_NS
+    day = ist_day(ordered.start_ns)
     begins = np.flatnonzero((np.diff(ordered.instrument, prepend=-1) != 0) | (np.diff(day, prepend=-1) != 0))
     begins = begins[begins > 0]
     begins = begins[ordered.instrument[begins] == ordered.instrument[begins - 1]]
@@ -255,5 +255,4 @@ def _factors_between(
 
 
 def _dates(time_ns: NDArray[np.int64]) -> pd.Series[dt.date]:
-    dates = [dt.datetime.fromtimestamp(t // 1_000_000_000, IST).date() for t in time_ns.tolist()]
-    return pd.Series(dates, dtype="object")
+    return pd.Series([date_of_day(day) for day in ist_day(time_ns).tolist()], dtype="object")

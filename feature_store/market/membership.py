@@ -12,9 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, InvalidRows, Universe
-
-_EPOCH = dt.date(1970, 1, 1)
+from feature_store.market.types import InvalidRows, Universe, day_of_date, ist_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +76,13 @@ class Membership:
         -------
         bool, shape (n,)
         """
-        days, place = np.unique((time_ns + IST_OFFSET_NS) // DAY_NS, return_inverse=True)
+        days, place = np.unique(ist_day(time_ns), return_inverse=True)
         member = np.zeros((len(universe), len(days)), dtype=np.bool_)
         for period in self.periods:
             index = universe.index_of_symbol.get(period.symbol)
             if index is not None:
-                begin = np.searchsorted(days, (period.first - _EPOCH).days)
-                end = len(days) if period.last is None else np.searchsorted(days, (period.last - _EPOCH).days, "right")
+                begin = np.searchsorted(days, day_of_date(period.first))
+                end = len(days) if period.last is None else np.searchsorted(days, day_of_date(period.last), "right")
                 member[index, begin:end] = True
         return np.asarray(member[instrument, place], dtype=np.bool_)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from feature_store.features.engine import FeatureSchema
+from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateActions

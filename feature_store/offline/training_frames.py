@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema
+from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe

@@ -11,10 +11,9 @@ from typing import Final
 
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions, refuse_wrong_actions
 from feature_store.market.membership import MemberPeriod, Membership, refuse_wrong_periods
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, Universe
+from feature_store.market.types import Universe, date_of_day, ist_day, ist_time_of_day
 from feature_store.sources.files import FileTable, read_file
 
-_EPOCH: Final = dt.date(1970, 1, 1)
 _SYMBOL: Final = ("symbol", "tradingsymbol", "ticker")
 _ACTION_COLUMNS: Final = {
     "symbol": _SYMBOL,
@@ -103,9 +102,8 @@ def read_membership(path: str | Path, *, universe: Universe | None = None) -> Me
 def _dates(table: FileTable, name: str) -> list[dt.date | str | None]:
     """A date for each row; None where the file has nothing, ``unreadable`` where it has no date."""
     time_ns, readable = table.times(name)
-    since_epoch_ns = time_ns + IST_OFFSET_NS
     there = table.present(name)
     return [
-        (_EPOCH + dt.timedelta(days=int(ns // DAY_NS)) if ok and ns % DAY_NS == 0 else "unreadable") if has else None
-        for ns, ok, has in zip(since_epoch_ns.tolist(), readable.tolist(), there.tolist(), strict=True)
+        (date_of_day(ist_day(ns)) if ok and ist_time_of_day(ns) == 0 else "unreadable") if has else None
+        for ns, ok, has in zip(time_ns.tolist(), readable.tolist(), there.tolist(), strict=True)
     ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyHistoryUsed, StrategyModelAssigned
 from live_services.domain.service import EventRecord, Position, TaskId
