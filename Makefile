@@ -18,8 +18,10 @@ check: .venv/ready
 	$(BIN)/lint-imports --no-logo
 
 # Measure: make bench NAME=features OUT=features.json. One thread, so that each contender has one core.
+# N=300 gives NAME=null another number of markets, ARGS what else a benchmark takes.
 bench: .venv/ready
-	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) $(if $(OUT),--out $(OUT))
+	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) \
+	    $(if $(N),--n $(N)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 # Recompute requirements.lock after a change to the dependencies in pyproject.toml.
 lock: .venv/ready

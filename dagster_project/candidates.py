@@ -6,15 +6,22 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
+from pydantic import BaseModel
 
 from models_registry.refs import FeatureDistribution, FoldResult
+from models_registry.sidecar import DataLineage, FitFacts
+from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from models_registry.packing import Packed, Parity
     from models_registry.training import TrainedModel
+
+_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {"spec": StrategySpec, "lineage": DataLineage, "fitted": FitFacts}
+_LISTS: Final[dict[str, type[BaseModel]]] = {"folds": FoldResult, "feature_distributions": FeatureDistribution}
+_ARRAYS: Final = ("estimator", "oof", "golden_rows", "fold_models")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +63,7 @@ class CandidateStore(dg.IOManager):
         if not directory.is_dir():
             raise dg.Failure(
                 f"No candidate of {context.asset_key.to_user_string()} was trained yet: materialise that asset first, "
-                "or launch the job train_momentum.",
+                "or launch the training job.",
                 allow_retries=False,
             )
         return read_candidate(directory)
@@ -66,29 +73,29 @@ class CandidateStore(dg.IOManager):
 
 
 def write_candidate(directory: Path, candidate: Candidate) -> None:
-    """Write a candidate's files: its packed model, ``candidate.json`` and ``arrays.npz``."""
+    """Write a candidate's files: its packed model, each fold's flat model, ``candidate.json`` and ``arrays.npz``."""
     import numpy as np
 
     directory.mkdir(parents=True)
+    trained = candidate.trained
     for name, content in candidate.packed.files.items():
         (directory / name).write_bytes(content)
-    trained = candidate.trained
-    plain = {f.name: getattr(trained, f.name) for f in fields(trained)}
-    for name in ("estimator", "oof", "golden_rows"):
-        del plain[name]
-    plain["folds"] = [fold.model_dump() for fold in trained.folds]
-    plain["feature_distributions"] = [item.model_dump() for item in trained.feature_distributions]
-    rest = {f.name: getattr(candidate, f.name) for f in fields(candidate)}
-    rest |= {
+    for model in trained.fold_models:
+        _fold_path(directory, model.number).write_bytes(model.arrays)
+    plain = {f.name: getattr(trained, f.name) for f in fields(trained) if f.name not in _ARRAYS}
+    plain |= {name: plain[name].model_dump() for name in _DOCUMENTS}
+    plain |= {name: [one.model_dump() for one in plain[name]] for name in _LISTS}
+    document = {
+        "market": candidate.market,
         "trained": plain,
+        "fold_models": [asdict(model) | {"arrays": ""} for model in trained.fold_models],
         "packed": candidate.packed.sha256,
         "parity": asdict(candidate.parity),
     }
-    (directory / "candidate.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
+    (directory / "candidate.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    oof = {f.name: getattr(trained.oof, f.name) for f in fields(trained.oof)}
     with (directory / "arrays.npz").open("wb") as file:
-        np.savez(
-            file, golden_rows=trained.golden_rows, **{f.name: getattr(trained.oof, f.name) for f in fields(trained.oof)}
-        )
+        np.savez(file, golden_rows=trained.golden_rows, **oof)
 
 
 def read_candidate(directory: Path) -> Candidate:
@@ -96,21 +103,31 @@ def read_candidate(directory: Path) -> Candidate:
     import numpy as np
 
     from models_registry.packing import Packed, Parity
-    from models_registry.training import OutOfFold, TrainedModel
+    from models_registry.training import FoldModel, OutOfFold, TrainedModel
 
-    rest: dict[str, Any] = json.loads((directory / "candidate.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads((directory / "candidate.json").read_text(encoding="utf-8"))
     with np.load(directory / "arrays.npz", allow_pickle=False) as arrays:
         golden_rows = arrays["golden_rows"]
         oof = OutOfFold(**{f.name: arrays[f.name] for f in fields(OutOfFold)})
-    plain = rest.pop("trained")
-    plain["folds"] = tuple(FoldResult.model_validate(fold) for fold in plain["folds"])
-    plain["feature_distributions"] = tuple(
-        FeatureDistribution.model_validate(d) for d in plain["feature_distributions"]
+    plain = document["trained"]
+    plain |= {name: kind.model_validate(plain[name]) for name, kind in _DOCUMENTS.items()}
+    plain |= {name: tuple(kind.model_validate(one) for one in plain[name]) for name, kind in _LISTS.items()}
+    plain["instruments"] = tuple(plain["instruments"])
+    fold_models = tuple(
+        FoldModel(
+            **model
+            | {"arrays": _fold_path(directory, model["number"]).read_bytes(), "sessions": tuple(model["sessions"])}
+        )
+        for model in document["fold_models"]
     )
-    sha256 = rest.pop("packed")
+    sha256 = document["packed"]
     return Candidate(
-        trained=TrainedModel(estimator=None, oof=oof, golden_rows=golden_rows, **plain),
+        trained=TrainedModel(estimator=None, oof=oof, golden_rows=golden_rows, fold_models=fold_models, **plain),
         packed=Packed({name: (directory / name).read_bytes() for name in sha256}, sha256),
-        parity=Parity(**rest.pop("parity")),
-        **rest,
+        parity=Parity(**document["parity"]),
+        market=document["market"],
     )
+
+
+def _fold_path(directory: Path, number: int) -> Path:
+    return directory / f"fold_{number}.npz"

@@ -63,7 +63,7 @@ class Desk:
         from feature_store.labels.forward_return import ForwardReturn
 
         asking = [strategy for strategy in self.settings.strategies if strategy.model.startswith("momentum@")]
-        return ForwardReturn(asking[0].holding_bars if asking else 10)
+        return ForwardReturn(asking[0].holding_bars if asking else 10, self.settings.market.bar_minutes)
 
     @property
     def labels(self) -> tuple[ForwardReturn, ...]:

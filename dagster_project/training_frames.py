@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
 _FACTS = b"alpha_panda"
+_COLUMNS = ("forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
+_PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out")
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,15 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
     from feature_store.offline.session_files import columns_digest
 
     columns = {name: frame.X[:, k] for k, name in enumerate(frame.schema.names)}
-    columns |= {name: getattr(frame, name) for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")}
+    columns |= {name: getattr(frame, name) for name in _COLUMNS}
     facts = {
         "names": frame.schema.names,
         "bar_clock": frame.schema.bar_clock,
         "feature_schema_hash": frame.schema.hash,
-        "digest": frame.digest,
-        "start_ns": frame.start_ns,
-        "end_ns": frame.end_ns,
-        "market": frame.market,
-        "horizon_bars": frame.horizon_bars,
-        "bar_source": frame.bar_source,
-        "left_out": frame.left_out,
+        "label": asdict(frame.label),
+        "label_identity": frame.label.identity(),
+        "instruments": frame.instruments,
+        **{name: getattr(frame, name) for name in _PLAIN},
     }
     facts["columns_sha256"] = columns_digest(columns)
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
@@ -88,6 +87,7 @@ def read_frame(path: Path) -> TrainingFrame:
     import pyarrow.parquet as pq
 
     from feature_store.features.schema import feature_schema
+    from feature_store.labels.forward_return import ForwardReturn
     from feature_store.offline.session_files import columns_digest
     from feature_store.offline.training_frames import TrainingFrame
 
@@ -96,14 +96,16 @@ def read_frame(path: Path) -> TrainingFrame:
     schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
         raise dg.Failure("The features have changed since the training set was made: materialise training_set again.")
+    label = ForwardReturn(**facts["label"]) if "label" in facts else None
+    if label is None or label.identity() != facts["label_identity"]:
+        raise dg.Failure("The label has changed since the training set was made: materialise training_set again.")
     if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:
         raise dg.Failure(f"{path} is not what was written there: materialise training_set again.", allow_retries=False)
     return TrainingFrame(
         X=np.column_stack([table[name].to_numpy() for name in schema.names]),
-        **{name: table[name].to_numpy() for name in ("forward_return", "decision_ns", "label_end_ns", "instrument")},
+        **{name: table[name].to_numpy() for name in _COLUMNS},
         schema=schema,
-        **{
-            name: facts[name]
-            for name in ("digest", "start_ns", "end_ns", "market", "horizon_bars", "bar_source", "left_out")
-        },
+        label=label,
+        instruments=tuple(facts["instruments"]),
+        **{name: facts[name] for name in _PLAIN},
     )

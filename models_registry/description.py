@@ -25,7 +25,6 @@ _ROWS: Final = (
     ("log_loss", "log loss", ".5f"),
     ("buy_forward_return_bps", "forward return above the buy threshold, bps", ".2f"),
     ("sell_forward_return_bps", "forward return below the sell threshold, bps", ".2f"),
-    ("net_expectancy_bps", "expectancy of a trade net of costs, bps", ".2f"),
     ("rows", "out-of-fold rows", ",.0f"),
     ("test_sessions", "test sessions", ".0f"),
 )
@@ -132,10 +131,10 @@ def _fold_table(sidecar: Sidecar) -> list[str]:
     rows = [
         f"| {fold.fold} | {_day(fold.train_start_ns)} – {_day(fold.train_end_ns - 1)} "
         f"| {_day(fold.test_start_ns)} – {_day(fold.test_end_ns - 1)} | {fold.rows:,} "
-        f"| {_cell(fold.metrics, 'auc', '.4f')} | {_cell(fold.metrics, 'net_expectancy_bps', '.2f')} |"
+        f"| {_cell(fold.metrics, 'auc', '.4f')} |"
         for fold in sidecar.folds
     ]
-    return ["| fold | trained | tested | rows | AUC | net bps |", "|---|---|---|---:|---:|---:|", *rows]
+    return ["| fold | trained | tested | rows | AUC |", "|---|---|---|---:|---:|", *rows]
 
 
 def _day(time_ns: int) -> str:
@@ -161,7 +160,7 @@ def _deciles(oof: OutOfFold, decile: NDArray[np.intp]) -> bytes:
 
 def _calibration(oof: OutOfFold, decile: NDArray[np.intp]) -> bytes:
     figure, axes = _figure()
-    said, happened = _mean_by(decile, oof.score), _mean_by(decile, oof.up.astype(np.float64))
+    said, happened = _mean_by(decile, oof.score), _mean_by(decile, oof.up)
     low, high = float(np.nanmin([said, happened])), float(np.nanmax([said, happened]))
     axes.plot([low, high], [low, high], color="grey", linestyle="--", label="perfect")
     axes.plot(said, happened, marker="o", color="#2a7f62", label="model, by decile")

@@ -19,6 +19,16 @@ class DataLineage(BaseModel):
     """SHA-256 of each session's bars, by date (``YYYY-MM-DD``)."""
 
 
+class FitFacts(BaseModel):
+    """What made a model, taken when it was fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    git_commit: str
+    library_versions: dict[str, str]
+    fitted_at_ns: int
+
+
 class Sidecar(BaseModel):
     """What a version carries, readable without loading the model (``sidecar.json``)."""
 

@@ -1,39 +1,38 @@
-"""Fit a model on a training frame and measure it out of sample; pure: data and a seed in, a fitted model out.
+"""Fit a model on a training frame and measure it out of sample; pure: data and a specification in, a fitted model out.
 
-The target is an up move: ``forward_return > 0``. Rows without a label, with a return of exactly zero, or with a feature
-that is not finite are dropped and counted. The measures come from walk-forward folds (``validation.py``); the estimator
-that is kept is fitted once more on all rows.
+The target is an up move: ``forward_return > 0``. A return of exactly zero counts half to each class: such a decision is
+made live as any other. Rows weigh by the uniqueness of their label's interval, and sessions equally. Measures come from
+walk-forward folds (``validation.splitters``); the estimator that is kept is fitted once more on all rows.
+
+A threshold is a quantile of what one model said of sessions it had not seen, and never of several models' scores
+together: those of a fold come from the fold before it, those of the model that is kept from the newest fold. It is the
+lean that carries over, the distance of a score from its model's base rate in log-odds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
+from feature_store.market.types import SYNTHETIC, ist_day
+from models_registry.estimators.families import FAMILIES
+from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
-from models_registry.validation.splitters import (
-    EMBARGO_NS,
-    Fold,
-    auc,
-    auc_by_session,
-    log_loss,
-    mean_lower_bound,
-    session_days,
-    walk_forward,
-)
+from models_registry.sidecar import DataLineage, FitFacts
+from models_registry.specification import Estimator, StrategySpec
+from models_registry.validation.splitters import Fold, dates_of, walk_forward
+from models_registry.validation.statistics import auc, lean, log_loss, skill
+from models_registry.validation.uniqueness import row_weights
 
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
-Algorithm = Literal["hist_gradient_boosting", "logistic_regression"]
-ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
-
-ROUND_TRIP_COST_BPS: Final = 6.0
-"""Explicit costs of entering and leaving, basis points of notional: twice the paper broker's default per fill."""
 _MINIMUM_ROWS: Final = 500
+_SMALLEST_LEAN: Final = 1e-9  # log-odds; a score that says the base rate opens nothing
 _DECILES: Final = np.linspace(0.0, 1.0, 11)
 
 
@@ -43,228 +42,324 @@ class UntrainableFrame(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """What the model said about rows it had not seen; arrays of shape ``(m,)`` in order of decision time."""
+    """What models said about rows they had not seen; arrays of shape ``(m,)`` in order of decision time."""
 
     score: NDArray[np.float64]
     """Probability of an up move."""
-    up: NDArray[np.bool_]
+    up: NDArray[np.float64]
+    """1 for an up move, 0 for a down move, 0.5 for a return of exactly zero."""
     forward_return: NDArray[np.float64]
     """Fraction, not basis points."""
+    decision_ns: NDArray[np.int64]
+    label_end_ns: NDArray[np.int64]
+    instrument: NDArray[np.int32]
+    """Index in the frame's universe."""
     day: NDArray[np.int64]
-    """IST calendar day of the session, counted from the epoch."""
+    """The session, as an IST day counted from the epoch."""
+    weight: NDArray[np.float64]
+    """Uniqueness of the label's interval, every session with the same sum; mean 1."""
     base_rate: NDArray[np.float64]
     """The naive baseline's score: the share of up moves in the fold's training rows."""
+    fold: NDArray[np.int64]
+
+    def part(self, rows: NDArray[Any]) -> OutOfFold:
+        """Give some rows, by index or mask."""
+        return OutOfFold(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModel:
+    """The model of one fold as live code would run it."""
+
+    number: int
+    algorithm: Estimator
+    arrays: bytes
+    """Its flat form, as ``flat.load_flat`` reads it."""
+    buy_threshold: float
+    sell_threshold: float
+    sessions: tuple[str, ...]
+    """Dates of the sessions that it has not seen and is tested on."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A fitted estimator and what it was worth out of sample."""
 
-    algorithm: Algorithm
-    seed: int
+    spec: StrategySpec
     estimator: Any
-    """HistGradientBoostingClassifier, or a Pipeline of StandardScaler and LogisticRegression."""
+    """As its family builds it; None once it was read back from disk."""
     folds: tuple[FoldResult, ...]
+    fold_models: tuple[FoldModel, ...]
     oof: OutOfFold
     buy_threshold: float
+    """Open long at or above; above the base rate."""
     sell_threshold: float
+    """Open short at or below; below the base rate."""
     metrics: dict[str, float]
-    """Over all out-of-fold rows; same names as in each fold, and ``auc_lower_bound``, ``test_sessions``."""
+    """Over all out-of-fold rows; finite."""
     feature_distributions: tuple[FeatureDistribution, ...]
     dropped: dict[str, int]
-    """Rows left out by reason: ``label_missing``, ``return_zero``, ``feature_not_finite``."""
+    """Rows left out by reason: ``label_missing``, ``feature_not_finite``."""
     training_rows: int
     training_start_ns: int
     training_end_ns: int
     """Exclusive; the last label of the training rows is known before it."""
     data_digest: str
+    lineage: DataLineage
+    instruments: tuple[str, ...]
+    hyperparameters: dict[str, Any]
+    """Of the estimator that is kept, every one."""
+    fitted: FitFacts
     golden_rows: NDArray[np.float64]
     """Finite feature rows drawn from the training rows, for ``packing.pack``."""
+
+    @property
+    def train_through(self) -> str:
+        """Date of the last session that was trained on."""
+        return max(self.lineage.sessions)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
     X: NDArray[np.float64]
     forward_return: NDArray[np.float64]
-    up: NDArray[np.bool_]
+    up: NDArray[np.float64]
     decision_ns: NDArray[np.int64]
     label_end_ns: NDArray[np.int64]
+    instrument: NDArray[np.int32]
+    day: NDArray[np.int64]
+    weight: NDArray[np.float64]
     dropped: dict[str, int]
 
 
-def train(
-    frame: TrainingFrame,
-    algorithm: Algorithm = "hist_gradient_boosting",
-    seed: int = 0,
-    *,
-    folds: int = 4,
-    embargo_ns: int = EMBARGO_NS,
-    buy_quantile: float = 0.98,
-    sell_quantile: float = 0.02,
-    round_trip_cost_bps: float = ROUND_TRIP_COST_BPS,
-) -> TrainedModel:
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """A fold, the model fitted on its training rows, and that model's scores of its test rows."""
+
+    fold: Fold
+    estimator: Any
+    score: NDArray[np.float64]
+    base_rate: float
+
+
+def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> TrainedModel:
     """Fit on the frame and measure by walk-forward; equal arguments give an equal model, on one thread.
 
     Parameters
     ----------
     frame : TrainingFrame
-        Warm feature rows with their forward returns (fractions; NaN where a session ends too early).
-    algorithm : {'hist_gradient_boosting', 'logistic_regression'}
-    seed : int
-        Seed of the estimator, of the bootstrap and of the choice of golden rows.
-    folds, embargo_ns
-        See ``validation.walk_forward``.
-    buy_quantile, sell_quantile : float
-        Quantiles of the out-of-fold scores that become the thresholds. They look at scores of all folds, never at
-        outcomes.
-    round_trip_cost_bps : float
-        Costs taken off each trade's return in ``net_expectancy_bps``, basis points of notional.
+        Warm feature rows with their forward returns (fractions; NaN where there is no label).
+    spec : StrategySpec
+        Estimator, hyperparameters, seed, folds, embargo and quantiles.
+    fitted : FitFacts
+        Commit, libraries and time of this fit; the caller knows them.
 
     Raises
     ------
     UntrainableFrame
-        If too few usable rows are left, or all moved the same way.
+        If too few usable rows are left, all rows or those of a fold moved the same way, or the estimator has no such
+        hyperparameter.
     NotEnoughSessions
         If there are too few sessions for the folds.
     """
-    # Before the limit, which reaches only libraries that are loaded: OpenMP's threads on busy cores made 2 s into 30 s.
-    import sklearn.ensemble
-    import sklearn.linear_model  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {algorithm!r}; choose one of {ALGORITHMS}")
-    if not 0.0 <= sell_quantile < buy_quantile <= 1.0:
-        raise ValueError(f"quantiles must be ordered: sell {sell_quantile} < buy {buy_quantile}")
     rows = _usable(frame)
+    _import_estimators()
     with threadpool_limits(1):
-        steps = walk_forward(rows.decision_ns, rows.label_end_ns, folds=folds, embargo_ns=embargo_ns)
-        scores = [_fit(algorithm, seed, rows, fold.train).predict_proba(rows.X[fold.test])[:, 1] for fold in steps]
-        estimator = _fit(algorithm, seed, rows, np.arange(len(rows.up)))
-    oof = _out_of_fold(rows, steps, scores)
-    buy, sell = (float(np.quantile(oof.score, q)) for q in (buy_quantile, sell_quantile))
-    parts = np.split(np.arange(len(oof.score)), np.cumsum([len(fold.test) for fold in steps])[:-1])
-    results = tuple(
-        _fold_result(fold, _metrics(_part(oof, part), buy, sell, round_trip_cost_bps))
-        for fold, part in zip(steps, parts, strict=True)
-    )
-    per_session = auc_by_session(oof.score, oof.up, oof.day)
-    metrics = _metrics(oof, buy, sell, round_trip_cost_bps) | {
-        "auc_session_mean": float(per_session.mean()) if len(per_session) else float("nan"),
-        "auc_lower_bound": mean_lower_bound(per_session, seed=seed),
-        "test_sessions": float(len(per_session)),
-        "round_trip_cost_bps": round_trip_cost_bps,
-    }
+        tested = _walk(rows, spec, None)
+        estimator = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
+    oof = _out_of_fold(rows, tested[1:])
+    # what a fold's model trades by stands on scores of the model before it; those of the newest are for the one kept
+    base_rates = [*(one.base_rate for one in tested[1:]), float(np.average(rows.up, weights=rows.weight))]
+    *before, (buy, sell) = [_thresholds(spec, one, rate) for one, rate in zip(tested, base_rates, strict=True)]
+    buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
+    parts = [oof.fold == one.fold.number for one in tested[1:]]
+    measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
     return TrainedModel(
-        algorithm=algorithm,
-        seed=seed,
+        spec=spec,
         estimator=estimator,
-        folds=results,
+        folds=tuple(_fold_result(one.fold, found) for one, found in zip(tested[1:], measured, strict=True)),
+        fold_models=tuple(_fold_model(spec, one, pair) for one, pair in zip(tested[1:], before, strict=True)),
         oof=oof,
         buy_threshold=buy,
         sell_threshold=sell,
-        metrics=metrics,
+        metrics=_row_measures(oof, buys, sells) | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day),
         feature_distributions=_distributions(frame.schema.names, rows.X),
         dropped=rows.dropped,
         training_rows=len(rows.up),
         training_start_ns=int(rows.decision_ns.min()),
         training_end_ns=int(rows.label_end_ns.max()) + 1,
         data_digest=frame.digest,
-        golden_rows=_golden_rows(rows.X, seed),
+        lineage=DataLineage(generated=frame.market.startswith(SYNTHETIC), sessions=frame.sessions),
+        instruments=frame.instruments,
+        hyperparameters=FAMILIES[spec.estimator].hyperparameters(estimator),
+        fitted=fitted,
+        golden_rows=_golden_rows(rows.X, spec.seed),
     )
+
+
+def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int64]) -> OutOfFold:
+    """Run a recipe in given folds and give what it said out of fold.
+
+    Parameters
+    ----------
+    frame : TrainingFrame
+        Of the recipe's own features.
+    spec : StrategySpec
+        The recipe; its number of folds and embargo must be those of what it is compared with.
+    sessions : ndarray of int64
+        Days that are cut into folds, ascending: those of the frame that it is compared with.
+
+    Raises
+    ------
+    UntrainableFrame, NotEnoughSessions
+        As `train`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    rows = _usable(frame)
+    _import_estimators()
+    with threadpool_limits(1):
+        return _out_of_fold(rows, _walk(rows, spec, sessions)[1:])
+
+
+def _import_estimators() -> None:
+    # Before threadpool_limits, which reaches only libraries that are loaded: OpenMP's threads on busy cores made 2 s
+    # into 30 s.
+    import sklearn.ensemble
+    import sklearn.linear_model  # noqa: F401
+
+
+def session_days(decision_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """IST calendar day of each decision, counted from the epoch; an NSE session never crosses midnight."""
+    return ist_day(decision_ns)
 
 
 def _usable(frame: TrainingFrame) -> _Rows:
     # A stable sort by decision time: folds are then contiguous and nothing depends on how the store laid rows out.
-    order = np.argsort(frame.decision_ns, kind="stable")
+    order = np.lexsort((frame.instrument, frame.decision_ns))
     features, returns = np.ascontiguousarray(frame.X[order], dtype=np.float64), frame.forward_return[order]
     missing = ~np.isfinite(returns)
-    zero = returns == 0.0
-    not_finite = ~missing & ~zero & ~np.all(np.isfinite(features), axis=1)
-    keep = ~(missing | zero | not_finite)
-    dropped = {
-        "label_missing": int(missing.sum()),
-        "return_zero": int(zero.sum()),
-        "feature_not_finite": int(not_finite.sum()),
-    }
-    up = returns[keep] > 0.0
-    if len(up) < _MINIMUM_ROWS:
+    not_finite = ~missing & ~np.all(np.isfinite(features), axis=1)
+    keep = ~(missing | not_finite)
+    dropped = {"label_missing": int(missing.sum()), "feature_not_finite": int(not_finite.sum())}
+    if keep.sum() < _MINIMUM_ROWS:
         raise UntrainableFrame(
-            f"{len(up)} usable rows, at least {_MINIMUM_ROWS} are needed: give more sessions or instruments. "
+            f"{int(keep.sum())} usable rows, at least {_MINIMUM_ROWS} are needed: give more sessions or instruments. "
             f"Dropped: {', '.join(f'{n} {reason}' for reason, n in dropped.items())}"
         )
-    if up.all() or not up.any():
-        raise UntrainableFrame("every forward return has the same sign: check the label")
+    decision_ns, label_end_ns = frame.decision_ns[order][keep], frame.label_end_ns[order][keep]
+    instrument, day = frame.instrument[order][keep], session_days(decision_ns)
     return _Rows(
-        features[keep], returns[keep], up, frame.decision_ns[order][keep], frame.label_end_ns[order][keep], dropped
+        X=features[keep],
+        forward_return=returns[keep],
+        up=(np.sign(returns[keep]) + 1.0) / 2.0,
+        decision_ns=decision_ns,
+        label_end_ns=label_end_ns,
+        instrument=instrument,
+        day=day,
+        weight=row_weights(instrument, decision_ns, label_end_ns, day),
+        dropped=dropped,
     )
 
 
-def _fit(algorithm: Algorithm, seed: int, rows: _Rows, train_rows: NDArray[np.intp]) -> Any:
-    up = rows.up[train_rows]
-    if up.all() or not up.any():
-        raise UntrainableFrame("a fold's training rows all moved the same way: give more sessions or fewer folds")
-    return _estimator(algorithm, seed, len(train_rows)).fit(rows.X[train_rows], up)
+def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None) -> list[_Tested]:
+    folds = walk_forward(
+        rows.decision_ns,
+        rows.label_end_ns,
+        rows.day,
+        folds=spec.folds,
+        embargo_sessions=spec.embargo_sessions,
+        sessions=sessions,
+    )
+    tested = []
+    for fold in folds:
+        first, last = dates_of(fold.test_days[[0, -1]])
+        what = f"fold {fold.number} ({first} to {last})"
+        if len(np.unique(rows.up[fold.test] > 0.5)) < 2 and fold.number > 0:
+            raise UntrainableFrame(f"{what} tests rows that all moved the same way: give more sessions or fewer folds")
+        estimator = _fit(spec, rows, fold.train, f"the training rows of {what}")
+        score = np.asarray(estimator.predict_proba(rows.X[fold.test])[:, 1], dtype=np.float64)
+        base_rate = float(np.average(rows.up[fold.train], weights=rows.weight[fold.train]))
+        tested.append(_Tested(fold, estimator, score, base_rate))
+    return tested
 
 
-def _estimator(algorithm: Algorithm, seed: int, n_rows: int) -> Any:
-    if algorithm == "logistic_regression":
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import Pipeline
-        from sklearn.preprocessing import StandardScaler
+def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: str) -> Any:
+    features, up, weight = rows.X[train_rows], rows.up[train_rows], rows.weight[train_rows]
+    if len(np.unique(up[up != 0.5])) < 2:
+        raise UntrainableFrame(f"{what} all moved the same way: check the label, give more sessions or fewer folds")
+    halves = up == 0.5
+    if halves.any():  # one row of each class, with half the weight
+        features = np.concatenate([features, features[halves]])
+        weight = np.concatenate([np.where(halves, weight / 2, weight), weight[halves] / 2])
+        up = np.concatenate([np.where(halves, 1.0, up), np.zeros(int(halves.sum()))])
+    family = FAMILIES[spec.estimator]
+    try:
+        estimator = family.build(spec.seed, len(train_rows), spec.hyperparameters)
+    except TypeError as unknown:
+        raise UntrainableFrame(f"hyperparameters of {spec.name!r}: {unknown}") from unknown
+    return family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
 
-        return Pipeline(
-            [("scale", StandardScaler()), ("logistic", LogisticRegression(max_iter=500, random_state=seed))]
-        )
-    from sklearn.ensemble import HistGradientBoostingClassifier
 
-    # A leaf of fewer than about 0.2 % of the rows fits noise of single minutes; 20 keeps small test frames trainable.
-    return HistGradientBoostingClassifier(
-        max_iter=100,
-        learning_rate=0.05,
-        max_leaf_nodes=15,
-        min_samples_leaf=int(np.clip(n_rows // 500, 20, 200)),
-        early_stopping=False,
-        random_state=seed,
+def _thresholds(spec: StrategySpec, before: _Tested, base_rate: float) -> tuple[float, float]:
+    """Thresholds of a model with this base rate, from the leans of the fold before it: (buy, sell).
+
+    The lean is what carries over: the level of a score follows the base rate of its model's training rows. Each
+    threshold is kept on its own side of it.
+    """
+    leans = lean(before.score, np.full(len(before.score), before.base_rate))
+    buy, sell = np.quantile(leans, [spec.buy_quantile, spec.sell_quantile])
+    level = logit(base_rate)
+    return float(expit(level + max(buy, _SMALLEST_LEAN))), float(expit(level + min(sell, -_SMALLEST_LEAN)))
+
+
+def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, float]) -> FoldModel:
+    return FoldModel(
+        number=tested.fold.number,
+        algorithm=spec.estimator,
+        arrays=dump_arrays(FAMILIES[spec.estimator].flatten(tested.estimator)),
+        buy_threshold=thresholds[0],
+        sell_threshold=thresholds[1],
+        sessions=dates_of(tested.fold.test_days),
     )
 
 
-def _out_of_fold(rows: _Rows, folds: tuple[Fold, ...], scores: list[NDArray[np.float64]]) -> OutOfFold:
-    test = np.concatenate([fold.test for fold in folds])
+def _out_of_fold(rows: _Rows, tested: list[_Tested]) -> OutOfFold:
+    test = np.concatenate([one.fold.test for one in tested])
+    sizes = [len(one.fold.test) for one in tested]
+    columns = ("up", "forward_return", "decision_ns", "label_end_ns", "instrument", "day", "weight")
     return OutOfFold(
-        score=np.concatenate(scores),
-        up=rows.up[test],
-        forward_return=rows.forward_return[test],
-        day=session_days(rows.decision_ns[test]),
-        base_rate=np.concatenate([np.full(len(fold.test), rows.up[fold.train].mean()) for fold in folds]),
+        score=np.concatenate([one.score for one in tested]),
+        base_rate=np.repeat([one.base_rate for one in tested], sizes),
+        fold=np.repeat([one.fold.number for one in tested], sizes),
+        **{name: getattr(rows, name)[test] for name in columns},
     )
 
 
-def _part(oof: OutOfFold, rows: NDArray[np.intp]) -> OutOfFold:
-    return OutOfFold(oof.score[rows], oof.up[rows], oof.forward_return[rows], oof.day[rows], oof.base_rate[rows])
+# --- measures -----------------------------------------------------------------------------------------------------
 
 
-def _metrics(oof: OutOfFold, buy: float, sell: float, cost_bps: float) -> dict[str, float]:
-    bought, sold = oof.score >= buy, oof.score <= sell
+def _row_measures(oof: OutOfFold, buy: NDArray[np.float64], sell: NDArray[np.float64]) -> dict[str, float]:
+    """Measure rows against the thresholds of their fold; ``buy`` and ``sell`` have one for each row."""
     return_bps = oof.forward_return * 1e4
-    traded = np.concatenate([return_bps[bought], -return_bps[sold]])
+    bought, sold = oof.score >= buy, oof.score <= sell
     return {
         "rows": float(len(oof.score)),
-        "auc": auc(oof.score, oof.up),
-        "log_loss": log_loss(oof.score, oof.up),
-        "naive_log_loss": log_loss(oof.base_rate, oof.up),
-        "base_rate": float(oof.up.mean()),
+        "auc": auc(oof.score, oof.up, oof.weight),
+        "log_loss": log_loss(oof.score, oof.up, oof.weight),
+        "naive_log_loss": log_loss(oof.base_rate, oof.up, oof.weight),
+        "base_rate": float(np.average(oof.up, weights=oof.weight)),
         "buy_rows": float(bought.sum()),
         "buy_forward_return_bps": _mean(return_bps[bought]),
         "sell_rows": float(sold.sum()),
         "sell_forward_return_bps": _mean(return_bps[sold]),
-        "gross_expectancy_bps": _mean(traded),
-        "net_expectancy_bps": _mean(traded - cost_bps),
     }
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    # No trades earn nothing; the number of rows stands beside it.
+    # No rows earn nothing; their number stands beside it.
     return float(values.mean()) if len(values) else 0.0
 
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from feature_store.features.library import FeatureSpec
 from feature_store.features.schema import FeatureSchema
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame
 from models_registry.gates.skill import SkillLimits, skill_gate
 from models_registry.packing import Packed, build_sidecar, pack, parity
 from models_registry.refs import GateCheck, GateResult
-from models_registry.sidecar import Sidecar
+from models_registry.sidecar import FitFacts, Sidecar
+from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
 
 NAMES = ("return_1", "momentum", "volatility", "noise")
@@ -35,7 +37,8 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
     n = sessions * rows * instruments
     X = random.normal(size=(n, len(NAMES)))
     forward = 1e-3 * (edge * X[:, 1] + random.normal(size=n))
-    opens = [Session.regular(dt.date(2026, 1, 5) + dt.timedelta(days=day)).open_ns for day in range(sessions)]
+    dates = [dt.date(2026, 1, 5) + dt.timedelta(days=day) for day in range(sessions)]
+    opens = [Session.regular(date).open_ns for date in dates]
     minute = np.tile(np.repeat(np.arange(1, rows + 1), instruments), sessions)
     decision = np.repeat(opens, rows * instruments) + minute * MINUTE_NS
     forward[minute > rows - horizon] = np.nan
@@ -44,15 +47,18 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
         X=X,
         forward_return=forward,
         decision_ns=decision,
+        entry_ns=decision,
         label_end_ns=label_end,
         instrument=np.tile(np.arange(instruments, dtype=np.int32), sessions * rows),
         schema=SCHEMA,
+        label=ForwardReturn(horizon),
         digest="d" * 64,
         start_ns=int(decision.min()),
         end_ns=int(decision.max()),
         market="SYNTHETIC test",
-        horizon_bars=horizon,
         bar_source="ticks",
+        instruments=tuple(f"SYN{k + 1:03}" for k in range(instruments)),
+        sessions={str(date): f"{k:064x}" for k, date in enumerate(dates)},
     )
 
 
@@ -66,7 +72,11 @@ def packed(algorithm="hist_gradient_boosting", edge=0.3) -> Packed:
 
 @lru_cache
 def _trained(algorithm: Any, edge: float, seed: int) -> TrainedModel:
-    return train(frame(edge=edge, seed=seed), algorithm, seed=1)
+    return train(frame(edge=edge, seed=seed), spec(algorithm), FIT)
+
+
+def spec(estimator="hist_gradient_boosting", **changes: Any) -> StrategySpec:
+    return StrategySpec.model_validate({"name": "momentum", "estimator": estimator, "seed": 1} | changes)
 
 
 @lru_cache
@@ -75,6 +85,7 @@ def _packed(algorithm: Any, edge: float) -> Packed:
     return pack(model.estimator, model.golden_rows)
 
 
+FIT = FitFacts(git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000)
 LIMITS = SkillLimits(minimum_test_rows=500)
 
 

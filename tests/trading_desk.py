@@ -44,7 +44,9 @@ from models_registry.ledger import PromotionLedger
 from models_registry.packing import build_sidecar, pack, parity
 from models_registry.promotion import PromotionRecord, promote
 from models_registry.registry import Registry
+from models_registry.specification import StrategySpec
 from models_registry.training import train
+from tests.models_registry_frames import FIT
 
 MODEL = "momentum"
 PAPER = broker_topics("paper")
@@ -120,8 +122,10 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         versions = []
         limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
-        for algorithm, asked in zip(algorithms, limits, strict=True):
-            trained = train(frame, algorithm, seed=7, buy_quantile=0.92, sell_quantile=0.08)  # to trade often
+        for estimator, asked in zip(algorithms, limits, strict=True):
+            often = {"buy_quantile": 0.92, "sell_quantile": 0.08}
+            spec = StrategySpec.model_validate({"name": MODEL, "estimator": estimator} | often)
+            trained = train(frame, spec, FIT)
             packed = pack(trained.estimator, trained.golden_rows)
             agreement = parity(packed, trained.estimator, frame.X[::50])
             sidecar = build_sidecar(

@@ -54,7 +54,8 @@ def momentum_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings], training_set: Any
 ) -> Candidate:
     """Train, measure and pack."""
-    from models_registry.packing import pack, parity
+    from models_registry.packing import library_versions, pack, parity
+    from models_registry.sidecar import FitFacts
     from models_registry.training import UntrainableFrame, train
     from models_registry.validation.splitters import NotEnoughSessions
 
@@ -62,10 +63,10 @@ def momentum_model(
     with expected_failures(UntrainableFrame, NotEnoughSessions):
         trained = train(
             frame,
-            config.algorithm.value,
-            config.seed,
-            folds=config.folds,
-            round_trip_cost_bps=2 * settings.trading.paper.costs_bps,
+            settings.strategies[0].model_copy(
+                update={"estimator": config.algorithm.value, "seed": config.seed, "folds": config.folds}
+            ),
+            FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns()),
         )
     packed = pack(trained.estimator, trained.golden_rows)
     candidate = Candidate(
@@ -77,8 +78,8 @@ def momentum_model(
     context.add_output_metadata(
         {
             "market": candidate.market,
-            "algorithm": trained.algorithm,
-            "seed": trained.seed,
+            "algorithm": trained.spec.estimator,
+            "seed": trained.spec.seed,
             "dagster/row_count": trained.training_rows,
             "dropped_rows": trained.dropped,
             "trained_from": ist_text(trained.training_start_ns),
@@ -136,8 +137,6 @@ def _fold_table(folds: Any) -> dg.TableMetadataValue:
                 "tested_to": ist_text(fold.test_end_ns)[:10],
                 "rows": fold.rows,
                 **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
-                "gross_bps": round(float(fold.metrics["gross_expectancy_bps"]), 2),
-                "net_bps": round(float(fold.metrics["net_expectancy_bps"]), 2),
             }
         )
         for fold in folds

@@ -62,7 +62,7 @@ def stored_rows_are_fresh(
     settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource]
 ) -> dg.AssetCheckResult:
     """Name the days whose features or labels are missing or older than what they stand on."""
-    from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, refuse_missing_or_stale
+    from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, fresh_schema
     from feature_store.offline.label_rows import StaleLabels, refuse_stale
 
     desk = Desk(offline.store(), settings)
@@ -70,7 +70,7 @@ def stored_rows_are_fresh(
     stale: list[tuple[dt.date, str]] = []
     for session in sessions:
         try:
-            refuse_missing_or_stale(desk.store, session, desk.schema, desk.actions)
+            fresh_schema(desk.store, session, desk.schema, desk.actions)
             for label in desk.labels:
                 refuse_stale(desk.store, session, label)
         except (MissingFeatures, StaleFeatures, StaleLabels) as old:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,15 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.bars.builder import bars_of_session
 from feature_store.features.folding import BarFolder, joined_by_time
 from feature_store.features.kernels import empty_header, ready, step_bars, step_of
 from feature_store.features.library import DECLARED, FeatureSpec
-from feature_store.features.schema import FeatureSchema, anchor_days
+from feature_store.features.schema import FeatureSchema, anchor_days, feature_schema
 from feature_store.features.source import SOURCE_DIGEST
 from feature_store.features.window import ANCHORS, CAPACITY, COLUMNS, SEEN, SESSIONS, SMOOTHED, Window
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateActions
-from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, ist_text
+from feature_store.market.types import (
+    MINUTE_NS,
+    Bars,
+    MarketDataError,
+    Session,
+    Ticks,
+    Universe,
+    UnknownInstrument,
+    ist_text,
+)
 
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
@@ -236,3 +247,17 @@ def feature_table(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Compute the feature rows of history: a fresh engine and one step."""
     return FeatureEngine(schema, universe, actions).step(bars)
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of bars and features, or load them from numba's cache, so that no first batch waits."""
+    session = Session.regular(dt.date(2026, 1, 5))
+    ticks = Ticks(
+        instrument=np.zeros(2, dtype=np.int32),
+        event_time_ns=np.array([session.open_ns, session.open_ns + MINUTE_NS], dtype=np.int64),
+        last_price=np.ones(2),
+        day_volume=np.arange(2, dtype=np.int64),
+    )
+    universe = Universe.from_symbols(["ANY"])
+    bars = bars_of_session(ticks, session, len(universe), BarClock.minutes(1))
+    feature_table(bars, feature_schema(["momentum", "momentum@5m"], 1), universe)

@@ -13,7 +13,7 @@ from typing import Final
 import numba
 import platformdirs
 
-_FILES: Final = ("window", "library", "kernels", "folding")
+_FILES: Final = ("window", "library", "kernels", "folding", "projection")
 
 SOURCE_DIGEST: Final = hashlib.sha256(
     b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES)

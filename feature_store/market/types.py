@@ -41,6 +41,8 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 _EPOCH = dt.date(1970, 1, 1)
 _Times = TypeVar("_Times", int, NDArray[np.int64])
 
+SYNTHETIC = "SYNTHETIC"
+"""How the name of a generated market begins, wherever it shows."""
 TICK_BARS = "ticks"
 """``bar_source`` of bars that our own builder made from ticks."""
 VENDOR_BARS = "vendor"

@@ -4,9 +4,12 @@ The rows of a session stand on its bars and on those of the sessions before it t
 says (``history_sessions``), and on nothing else. So a session can be computed alone, in any order, with the same bits,
 and the manifest can name everything that a row depends on.
 
+Values of several strategies are written once, for the union of their schemas; a strategy's own are read from whichever
+file has its columns, and are those that its schema alone would give, bit for bit (`feature_store.features.projection`).
+
     MarketDataError
     ├── UnreadableFile
-    │   └── MissingFeatures no feature rows of this schema were written
+    │   └── MissingFeatures no feature rows with these columns were written
     ├── StaleFeatures       the bars, schema, actions or feature code that they stand on have changed since
     └── OtherClock          bars that features of this schema cannot stand on
 """
@@ -16,18 +19,20 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.features.engine import feature_table
-from feature_store.features.schema import FeatureSchema
+from feature_store.features.projection import history_needed, holds, projected, warm_ups
+from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
 from feature_store.features.source import SOURCE_DIGEST
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe, UnreadableFile
 from feature_store.offline.layouts import TokenIndex, columns_of, feature_layout, in_order, table_of
-from feature_store.offline.session_files import SessionFile, date_of
+from feature_store.offline.session_files import SessionFile, date_of, read_json
 from feature_store.offline.store import OfflineStore
 
 
@@ -54,6 +59,8 @@ class FeatureRows(NamedTuple):
     """Whether a row may be used, shape ``(n,)``."""
     basis: dict[str, Any] | None = None
     """What rows that were computed stand on, as `stands_on` said before the bars were read; None of rows read."""
+    history_needed: NDArray[np.int16] | None = None
+    """Of rows that were computed, how much history warms each column, shape ``(n, n_warm_ups)``; None of rows read."""
 
 
 def computed(
@@ -81,12 +88,13 @@ def computed(
         days = [dt.date.fromisoformat(day) for day, _ in basis["bars"]]
         held = {day: held[day] if day in held else store.read_bars([day], symbols) for day in days}
         rows, warm = feature_table(Bars.concatenate(list(held.values())), schema, universe, actions)
+        needed = history_needed(list(held.values()), schema, len(universe))
         own, begin = held[date], len(rows) - len(held[date])
         if tokens is None:
-            yield FeatureRows(own, rows[begin:], warm[begin:], basis)
+            yield FeatureRows(own, rows[begin:], warm[begin:], basis, needed)
         else:
             mine = np.isin(universe.tokens[own.instrument], tokens)
-            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis)
+            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis, needed[mine])
 
 
 def compute_features(
@@ -127,19 +135,20 @@ def write_features(
         raise MarketDataError(
             f"these are not the stored bars of {session.date}; compute features with compute_features"
         )
-    columns = {
-        "instrument_token": token,
-        "end_ns": rows.bars.end_ns,
-        "warm": rows.warm,
-        **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
-    }
     with store.writing():
         basis = stands_on(store, session, schema, actions)
-        if rows.basis != basis:
+        if rows.basis != basis or rows.history_needed is None:
             raise StaleFeatures(
                 f"these features of {session.date} do not stand on the bars, schema and actions of now; compute "
                 "them again with compute_features, and write them with the same schema and actions"
             )
+        columns = {
+            "instrument_token": token,
+            "end_ns": rows.bars.end_ns,
+            "warm": rows.warm,
+            **dict(zip(_history_columns(schema), rows.history_needed.T, strict=True)),
+            **{name: np.ascontiguousarray(rows.X[:, k]) for k, name in enumerate(schema.names)},
+        }
         return feature_file(store, schema, session).write(columns, {**store.session_facts(session), **basis})
 
 
@@ -153,24 +162,27 @@ def read_features(
 ) -> FeatureRows:
     """Read the feature rows of a session, all or those of some instruments, without loading the others.
 
+    They come from a file of the schema itself or of a union that has its columns; the bits are the same.
+
     Raises
     ------
     MissingFeatures
-        If there are none of this schema.
+        If there are none with these columns.
     StaleFeatures
         If the bars of the session or of its history, the actions, or what the schema computes, changed since.
     UnreadableFile
         If the file is damaged.
     """
-    refuse_missing_or_stale(store, session, schema, actions)
+    held = fresh_schema(store, session, schema, actions)
     tokens = store.tokens_of(instruments)
-    columns = feature_file(store, schema, session).read(tokens)
+    columns = feature_file(store, held, session).read(tokens)
     bars = table_of(Bars, store.read_columns("bars", session, tokens), TokenIndex(store.universe()))
     order = in_order(bars)
     features = np.empty((len(bars), len(schema.names)))
     for k, name in enumerate(schema.names):
         features[:, k] = columns[name][order]
-    return FeatureRows(bars[order], features, columns["warm"][order])
+    needed = np.column_stack([columns[name][order] for name in _history_columns(held)])
+    return FeatureRows(bars[order], *projected(features, needed, held, schema))
 
 
 def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureSchema) -> tuple[dt.date, ...]:
@@ -182,7 +194,11 @@ def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureS
 def feature_file(store: OfflineStore, schema: FeatureSchema, session: Session | dt.date) -> SessionFile:
     """Give the file that holds a session's rows of a schema, whether it exists or not."""
     folder = store.root / "features" / f"schema={schema.hash[:16]}" / f"session={date_of(session)}"
-    return SessionFile(folder, feature_layout(schema.names))
+    return SessionFile(folder, feature_layout(schema.names, _history_columns(schema)))
+
+
+def _history_columns(schema: FeatureSchema) -> tuple[str, ...]:
+    return tuple(kind.column for kind in warm_ups(schema))
 
 
 def stands_on(
@@ -210,44 +226,73 @@ def stands_on(
         "feature_schema_hash": schema.hash,
         "feature_code": SOURCE_DIGEST,
         "schema": list(schema.columns()),
+        "history_columns": list(_history_columns(schema)),
         "actions": (actions or CorporateActions.none()).digest,
         "market_index": None if index is None else store.universe().instruments[index].symbol,
         "bars": [[str(day), manifest["digest"]] for day, manifest in zip(days, manifests, strict=True)],
     }
 
 
-def refuse_missing_or_stale(
+def fresh_schema(
     store: OfflineStore, session: Session | dt.date, schema: FeatureSchema, actions: CorporateActions | None
-) -> None:
-    """Refuse stored feature rows that are not what would be computed now.
+) -> FeatureSchema:
+    """Give the schema of a file of a session that has a schema's columns as they would be computed now.
+
+    It is the schema itself, or a union that `holds` it.
 
     Raises
     ------
     MissingFeatures
-        If there are none of this schema.
+        If no file has these columns.
     StaleFeatures
-        If something that they stand on has changed.
+        If something that those stand on which have them has changed; says what of the first.
     """
-    file, date = feature_file(store, schema, session), date_of(session)
-    if not file.exists:
-        others = sorted(path.parent.name for path in store.root.glob(f"features/schema=*/session={date}"))
-        raise MissingFeatures(
-            f"{file.folder} does not exist; of {date} there is {', '.join(others) or 'no other schema either'}: "
-            "materialise features"
-        )
-    held, now = file.manifest(), stands_on(store, session, schema, actions)
+    date = date_of(session)
+    reasons = []
+    for candidate in _written_with(store, date, schema):
+        try:
+            reason = _staleness(store, date, candidate, actions)
+        except OtherClock as other_clock:
+            if candidate is schema:
+                raise
+            reason = f"cannot be read out of a wider schema: {other_clock}"
+        if reason is None:
+            return candidate
+        reasons.append(reason)
+    if reasons:
+        raise StaleFeatures(f"features of {date} {reasons[0]}; materialise features again")
+    others = sorted(path.parent.name for path in store.root.glob(f"features/schema=*/session={date}"))
+    raise MissingFeatures(
+        f"{feature_file(store, schema, session).folder} does not exist; of {date} there is "
+        f"{', '.join(others) or 'no other schema either'}: materialise features"
+    )
+
+
+def _written_with(store: OfflineStore, date: dt.date, schema: FeatureSchema) -> Iterator[FeatureSchema]:
+    """Schemas of a session's files that have a schema's columns, itself first."""
+    if feature_file(store, schema, date).exists:
+        yield schema
+    for path in sorted(store.root.glob(f"features/schema=*/session={date}/manifest.json")):
+        manifest = read_json(path)
+        if manifest.get("feature_schema_hash") == schema.hash or manifest.get("bar_clock") != schema.bar_clock:
+            continue
+        with suppress(UnknownFeature):  # a feature that is gone, or has no such clock any more
+            wider = feature_schema([column["name"] for column in manifest["schema"]], schema.bar_clock)
+            if holds(wider, schema) and feature_file(store, wider, date).exists:
+                yield wider
+
+
+def _staleness(
+    store: OfflineStore, date: dt.date, schema: FeatureSchema, actions: CorporateActions | None
+) -> str | None:
+    """Say why a session's file of a schema is not what would be computed now; None if it is."""
+    held, now = feature_file(store, schema, date).manifest(), stands_on(store, date, schema, actions)
     if held.get("bars") != now["bars"]:
         was = {tuple(pair) for pair in held.get("bars", ())}
         changed = [day for day, digest in now["bars"] if (day, digest) not in was] or ["a session that is gone"]
-        raise StaleFeatures(
-            f"features of {date} are older than the bars of {', '.join(changed)} that they stand on; materialise "
-            "features again"
-        )
+        return f"are older than the bars of {', '.join(changed)} that they stand on"
     other = [name for name in now if held.get(name) != json.loads(json.dumps(now[name]))]
-    if other:
-        raise StaleFeatures(
-            f"features of {date} were computed with another {', '.join(other)}; materialise features again"
-        )
+    return f"were computed with another {', '.join(other)}" if other else None
 
 
 def _with_index(tokens: NDArray[np.int64] | None, universe: Universe) -> list[str] | None:

@@ -1,12 +1,13 @@
 """Stored labels: what came of every bar of a session, computed from the stored bars and kept with what they stand on.
 
-    labels/label=forward_return_10_bars/session=YYYY-MM-DD/manifest.json + data-….parquet
+    labels/label=forward_return_v2_10x1m_exit10m/session=YYYY-MM-DD/manifest.json + data-….parquet
 
-A label looks ahead inside its session, so a session's labels stand on that session's bars alone. Training frames
-compute labels anew from the same bars by the same function; these files are for people, notebooks and other models.
+A label looks ahead inside its session, so a session's labels stand on that session's bars and hours alone. Training
+frames compute labels anew from the same bars by the same function; these files are for people, notebooks and other
+models.
 
     MarketDataError
-    └── StaleLabels         the bars that they stand on have changed since, or none were written
+    └── StaleLabels         the bars or hours that they stand on have changed since, or none were written
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from feature_store.offline.store import OfflineStore
 from feature_store.provenance import code_commit
 
 LAYOUT: Final = Layout(
-    {"instrument_token": "int64", "end_ns": "int64", "label_end_ns": "int64", "forward_return": "float64"},
+    {
+        "instrument_token": "int64",
+        "end_ns": "int64",
+        "entry_ns": "int64",
+        "label_end_ns": "int64",
+        "forward_return": "float64",
+    },
     time="end_ns",
 )
 
@@ -40,7 +47,9 @@ class LabelRows(NamedTuple):
     bars: Bars
     """Indexed by the store's universe."""
     forward_return: NDArray[np.float64]
-    """As a fraction, shape ``(n,)``; NaN where the session ends before the horizon."""
+    """As a fraction, shape ``(n,)``; NaN where there is no label."""
+    entry_ns: NDArray[np.int64]
+    """When the label entered; the bar's own end where there is none."""
     label_end_ns: NDArray[np.int64]
     """When the label was known; the bar's own end where there is none."""
 
@@ -60,7 +69,7 @@ def compute_labels(store: OfflineStore, session: Session, label: ForwardReturn) 
         If the store has no bars of the session.
     """
     bars = store.read_bars([session])
-    return LabelRows(bars, *label.of(bars, len(store.universe())))
+    return LabelRows(bars, *label.of(bars, len(store.universe()), [session]))
 
 
 def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, rows: LabelRows) -> str:
@@ -76,6 +85,7 @@ def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, ro
     columns = {
         "instrument_token": store.universe().tokens[rows.bars.instrument],
         "end_ns": rows.bars.end_ns,
+        "entry_ns": rows.entry_ns,
         "label_end_ns": rows.label_end_ns,
         "forward_return": rows.forward_return,
     }
@@ -84,7 +94,7 @@ def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, ro
         "session": session.date.isoformat(),
         "open_ns": session.open_ns,
         "close_ns": session.close_ns,
-        "label": label.name,
+        "label": label.identity(),
         "bars": store.manifest("bars", session)["digest"],
         "code_version": code_commit(),
     }
@@ -97,7 +107,7 @@ def read_labels(store: OfflineStore, session: Session, label: ForwardReturn) -> 
     Raises
     ------
     StaleLabels
-        If there are none, or they stand on other bars than those of the store.
+        If there are none, or they stand on other bars or session hours than those of the store.
     UnreadableFile
         If the file is damaged.
     """
@@ -105,11 +115,12 @@ def read_labels(store: OfflineStore, session: Session, label: ForwardReturn) -> 
     columns = label_file(store, label, session).read()
     index = TokenIndex(store.universe()).of(columns["instrument_token"])
     order = np.lexsort((index, columns["end_ns"]))
-    return LabelRows(store.read_bars([session]), columns["forward_return"][order], columns["label_end_ns"][order])
+    found = (columns[name][order] for name in ("forward_return", "entry_ns", "label_end_ns"))
+    return LabelRows(store.read_bars([session]), *found)
 
 
 def refuse_stale(store: OfflineStore, session: Session | dt.date, label: ForwardReturn) -> None:
-    """Refuse labels that were never written or stand on other bars.
+    """Refuse labels that were never written, or stand on other bars or session hours.
 
     Raises
     ------
@@ -119,5 +130,8 @@ def refuse_stale(store: OfflineStore, session: Session | dt.date, label: Forward
     file = label_file(store, label, session)
     if not file.exists:
         raise StaleLabels(f"{file.folder} does not exist: materialise labels")
-    if file.manifest().get("bars") != store.manifest("bars", session)["digest"]:
+    held, bars = file.manifest(), store.manifest("bars", session)
+    if held.get("bars") != bars["digest"]:
         raise StaleLabels(f"{file.folder} stands on bars that have changed since: materialise labels again")
+    if any(held.get(name) != bars[name] for name in ("open_ns", "close_ns")):
+        raise StaleLabels(f"{file.folder} stands on other hours of the session: materialise labels again")

@@ -67,10 +67,10 @@ LAYOUTS: Final[dict[str, Layout]] = {
 }
 
 
-def feature_layout(names: tuple[str, ...]) -> Layout:
-    """Give the layout of feature rows with these columns."""
-    columns = {"instrument_token": "int64", "end_ns": "int64", "warm": "bool", **dict.fromkeys(names, "float64")}
-    return Layout(columns, time="end_ns", floats=True)
+def feature_layout(names: tuple[str, ...], history: tuple[str, ...]) -> Layout:
+    """Give the layout of feature rows with these columns, and those that say how much history they need."""
+    columns = {"instrument_token": "int64", "end_ns": "int64", "warm": "bool", **dict.fromkeys(history, "int16")}
+    return Layout({**columns, **dict.fromkeys(names, "float64")}, time="end_ns", floats=True)
 
 
 class TokenIndex:

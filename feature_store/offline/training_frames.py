@@ -1,8 +1,9 @@
 """Training frames: what a model is fitted on, put together from the offline store.
 
 A row is a decision: what was known at the end of a bar, and what came of it. Features stand on the decision bar and
-those before it, of the same session and of the ones before; a label looks ahead inside its session. Rows that cannot be
-trained on are left out and counted, each by the first reason that holds.
+those before it, of the same session and of the ones before; a label begins at the next open, where a trade can, and
+looks ahead inside its session. Rows that cannot be trained on are left out and counted, each by the first reason that
+holds. A return of zero is no such reason.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.features.schema import FeatureSchema
-from feature_store.labels.forward_return import ForwardReturn
+from feature_store.labels.forward_return import ForwardReturn, Labels
 from feature_store.market.corporate_actions import CorporateActions
-from feature_store.market.types import Bars, MarketDataError, Session, Universe
+from feature_store.market.types import MINUTE_NS, Bars, MarketDataError, Session, Universe
 from feature_store.offline.feature_rows import (
     FeatureRows,
     MissingFeatures,
@@ -55,11 +56,14 @@ class TrainingFrame:
     """Label as a fraction, shape ``(n,)``; finite."""
     decision_ns: NDArray[np.int64]
     """End of the decision bar; everything in ``X`` was known then."""
+    entry_ns: NDArray[np.int64]
+    """When the label entered: start of the bar whose open is its first price."""
     label_end_ns: NDArray[np.int64]
-    """When the label was known."""
+    """When the label was known: start of the bar whose open is its last price."""
     instrument: NDArray[np.int32]
     """Index in the store's universe."""
     schema: FeatureSchema
+    label: ForwardReturn
     digest: str
     """SHA-256 over everything that determines the frame: source data, schema, label and the rows themselves."""
     start_ns: int
@@ -68,10 +72,12 @@ class TrainingFrame:
     """Close of the last session."""
     market: str = ""
     """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
-    horizon_bars: int = 0
-    """Bars that the label looks ahead."""
     bar_source: str = ""
     """What the bars were made from: ``ticks`` by our own builder, or the vendor's word; several joined by `` + ``."""
+    instruments: tuple[str, ...] = ()
+    """Symbols that have rows, by ascending ``instrument``."""
+    sessions: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each session's bars by date (``YYYY-MM-DD``), of the sessions asked for."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows of the instruments and sessions asked for that are not here, by reason; see `REASONS`."""
 
@@ -117,51 +123,101 @@ def training_frame(
     Raises
     ------
     MarketDataError
-        If no session or no row is there, or the stored bars, or those of their history, are on another clock.
+        If no session or no row is there; if the stored bars, those of their history, or the label are on another clock
+        than the features; or if bars changed while they were read.
     UnknownInstrument
         If the store does not know a symbol; the message names near ones.
     """
-    universe, tokens = store.universe(), store.tokens_of(instruments)
-    chosen = None if tokens is None else frozenset(tokens.tolist())
-    symbols = None if chosen is None else [i.symbol for i in universe.instruments if i.instrument_token in chosen]
-    sessions = _sessions(store, start, end)
-    manifests = [store.manifest("bars", session) for session in sessions]
+    _refuse_other_clock(features, label)
+    sessions, symbols = _sessions(store, start, end), _symbols(store, instruments)
+    sources = _sources(store, sessions, features)
     parts = _session_rows(store, sessions, features, symbols, actions)
     bars = Bars.concatenate([part.bars for part in parts])
+    labels = label.of(bars, len(store.universe()), sessions)
     warm = np.concatenate([part.warm for part in parts])
-    returns, label_end_ns = label.of(bars, len(universe))
-    tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument]
-    member = np.ones(len(bars), dtype=np.bool_)
-    if membership is not None:
-        member = membership.mask(bars.instrument, bars.start_ns, universe)
-    usable = {"not_tradable": tradable, "not_member": member, "not_warm": warm, "no_label": np.isfinite(returns)}
+    usable = _usable(bars, warm, labels, store.universe(), membership)
     kept = np.logical_and.reduce(list(usable.values()))
     rows, finite = _finite_rows([part.X for part in parts], kept)
     left_out = _count(usable) | {"not_finite": int((~finite).sum())}
     kept[kept] = finite
     if not kept.any():
         raise _no_row(sessions, features, label, left_out, rows)
-    columns = (rows[finite], returns[kept], bars.end_ns[kept], label_end_ns[kept], bars.instrument[kept])
-    read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
-    asked = [
-        store.digest(read),
-        [str(s.date) for s in sessions],
-        features.hash,
-        label.name,
-        symbols,
-        (actions or CorporateActions.none()).digest,
-    ]
+    columns: dict[str, NDArray[Any]] = {
+        "X": rows[finite],
+        "forward_return": labels.forward_return[kept],
+        "decision_ns": bars.end_ns[kept],
+        "entry_ns": labels.entry_ns[kept],
+        "label_end_ns": labels.label_end_ns[kept],
+        "instrument": bars.instrument[kept],
+    }
+    if _sources(store, sessions, features) != sources:
+        raise MarketDataError(f"bars of {dates_text(sessions)} changed while they were read: make the frame again")
+    hours = [[str(session.date), session.open_ns, session.close_ns] for session in sessions]
+    acted = (actions or CorporateActions.none()).digest
     return TrainingFrame(
-        *columns,
+        **columns,
         schema=features,
-        digest=_digest(columns, asked),
+        label=label,
+        digest=_digest(columns, [sources.digest, hours, features.hash, label.identity(), symbols, acted]),
         start_ns=sessions[0].open_ns,
         end_ns=sessions[-1].close_ns,
         market=store.market() or "",
-        horizon_bars=label.horizon_bars,
-        bar_source=" + ".join(sorted({str(m["bar_source"]) for m in manifests})),
+        bar_source=" + ".join(sorted({str(manifest["bar_source"]) for manifest in sources.bars})),
+        instruments=tuple(store.universe().instruments[i].symbol for i in sorted(set(columns["instrument"].tolist()))),
+        sessions={str(s.date): str(manifest["digest"]) for s, manifest in zip(sessions, sources.bars, strict=True)},
         left_out=left_out,
     )
+
+
+class _Sources(NamedTuple):
+    """What a frame stands on, from the store's manifests; they are read before any row, and again after all."""
+
+    digest: str
+    """Of the bars of the sessions and of their history, the universe and the market's name."""
+    bars: list[dict[str, Any]]
+    """Manifests of the sessions' bars."""
+
+
+def _sources(store: OfflineStore, sessions: Sequence[Session], features: FeatureSchema) -> _Sources:
+    read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
+    return _Sources(store.digest(read), [store.manifest("bars", session) for session in sessions])
+
+
+def _symbols(store: OfflineStore, instruments: Iterable[str] | None) -> list[str] | None:
+    """Symbols asked for, each once and in the universe's order; None stands for all."""
+    tokens = store.tokens_of(instruments)
+    if tokens is None:
+        return None
+    chosen = frozenset(tokens.tolist())
+    return [i.symbol for i in store.universe().instruments if i.instrument_token in chosen]
+
+
+def _refuse_other_clock(features: FeatureSchema, label: ForwardReturn) -> None:
+    clock = features.clock
+    if clock.kind != "time":
+        raise MarketDataError(
+            f"a label's horizon is session time, and bars of {clock} have no length: take a time clock"
+        )
+    if features.bar_ns != label.bar_minutes * MINUTE_NS:
+        raise MarketDataError(
+            f"the features stand on bars of {clock.short}, the label {label.name} counts bars of "
+            f"{label.bar_minutes} minutes; give both one clock"
+        )
+
+
+def _usable(
+    bars: Bars, warm: NDArray[np.bool_], labels: Labels, universe: Universe, membership: MembershipTable | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Whether each row passes each reason, in the order of `REASONS`."""
+    member = np.ones(len(bars), dtype=np.bool_)
+    if membership is not None:
+        member = membership.mask(bars.instrument, bars.start_ns, universe)
+    return {
+        "not_tradable": np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument],
+        "not_member": member,
+        "not_warm": warm,
+        "no_label": np.isfinite(labels.forward_return),
+    }
 
 
 def _sessions(store: OfflineStore, start: dt.date, end: dt.date) -> tuple[Session, ...]:
@@ -224,12 +280,13 @@ def _no_row(
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
     return MarketDataError(
         f"no row is left of {dates_text(sessions)} ({counts or 'no bars'}): features need {features.warm_up} bars "
-        f"before them and the label {label.horizon_bars} after; add sessions or instruments, or shorten the horizon"
+        f"before them and the label {label.horizon_bars} after, until the last exit; add sessions or instruments, or "
+        "shorten the horizon"
     )
 
 
-def _digest(columns: Sequence[NDArray[Any]], asked: Sequence[Any]) -> str:
+def _digest(columns: Mapping[str, NDArray[Any]], asked: Sequence[Any]) -> str:
     sha = hashlib.sha256(json.dumps(asked).encode())
-    for column in columns:
+    for column in columns.values():
         sha.update(np.ascontiguousarray(column).data)
     return sha.hexdigest()

@@ -1,8 +1,10 @@
-"""The momentum strategy: a model's score at each closed bar opens, and time closes.
+"""Strategies of one task: a model's score at each closed bar opens, and time closes.
 
 The same object serves the live runner and the backtest. Ticks go in (or bars), signals come out; a signal's event time
-is its decision time, the end of its bar, whatever watermark happened to close that bar. A task's strategies trade on
-virtual positions: they are not told what risk or the broker did, so nothing flows backwards.
+is its decision time, the end of its bar, whatever watermark happened to close that bar. A position is held as long as
+the strategy's label looks ahead: it closes at the first decision time of the task, of whichever instrument, at or after
+opening decision + horizon, or at the last exit. A task's strategies trade on virtual positions: they are not told what
+risk or the broker did, so nothing flows backwards.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from feature_store.bars.builder import BarBuilder
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.schema import FeatureSchema
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
@@ -107,7 +110,8 @@ class _VirtualPosition:
     batch: _Batch
     """With ``row``: the instrument's newest bar."""
     row: int
-    bars_held: int = 0
+    due_ns: int
+    """Opening decision + horizon."""
 
 
 @dataclass(slots=True)
@@ -115,6 +119,8 @@ class _Book:
     """One strategy of a task: its assignments in order of time, and its virtual positions by instrument."""
 
     settings: StrategySpec
+    label: ForwardReturn
+    """What its models foretell: horizon and last exit of its positions."""
     assignments: list[Assignment] = field(default_factory=list)
     positions: dict[int, _VirtualPosition] = field(default_factory=dict)
 
@@ -179,7 +185,10 @@ class StrategyDesk:
         self._partition = partition
         self._own = owned(universe, partition, partitions)
         self._may_trade = self._own & np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
-        self._books = {settings.name: _Book(settings) for settings in strategies}
+        self._books = {
+            one.name: _Book(one, ForwardReturn(one.holding_bars, bar_minutes, one.exit_minutes_before_close))
+            for one in strategies
+        }
         self._broker: Broker = broker
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
@@ -337,15 +346,11 @@ class StrategyDesk:
         return _Scores(score, np.flatnonzero(beyond), model_of)
 
     def _closes(self, book: _Book, instant: _Instant) -> Iterator[tuple[int, SignalGenerated]]:
-        decision_ns = instant.decision_ns
-        # of long bars the last decision before the close may come earlier than the minutes asked for
-        before_close_ns = max(book.settings.exit_minutes_before_close * MINUTE_NS, self._bar_ns)
-        exit_ns = self.session.close_ns - before_close_ns
+        decision_ns, last_exit_ns = instant.decision_ns, book.label.last_exit_ns(self.session)
         for instrument, position in sorted(book.positions.items()):
             if (row := instant.row_of(instrument)) is not None:
                 position.batch, position.row = instant.batch, row
-                position.bars_held += 1
-            if position.bars_held >= book.settings.holding_bars or decision_ns >= exit_ns:
+            if decision_ns >= min(position.due_ns, last_exit_ns):
                 del book.positions[instrument]
                 yield instrument, self._close(book, position, decision_ns)
 
@@ -370,6 +375,7 @@ class StrategyDesk:
                 model=model,
                 batch=batch,
                 row=row,
+                due_ns=instant.decision_ns + book.label.horizon_ns,
             )
             book.positions[instrument] = position
             yield instrument, self._signal(book, position, instant.decision_ns, intent="open", side=side, score=score)

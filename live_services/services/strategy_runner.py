@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from feature_store.compilation import compile_kernels
+from feature_store.features.engine import compile_kernels
 from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Session, Universe, ist_text
 from feature_store.online.blocks import Block

@@ -1,23 +1,19 @@
-"""Walk-forward validation by session, purged by label interval, and the measures taken on it.
+"""Walk-forward folds by session, purged by label interval and with an embargo in sessions.
 
-Rows of a fold never overlap in time: a training row is dropped if the interval over which its label was measured,
-``[decision, label end]``, plus the embargo reaches the first decision of the test sessions (López de Prado, "Advances
-in Financial Machine Learning", 2018, ch. 7). Rows are purged by time, not by count, because labels differ in length.
+A training row never overlaps a test in time: it is dropped if the interval over which its label was measured,
+``[decision, label end]``, reaches the first decision of the test sessions, and the sessions of the embargo before the
+test are left out whole (López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). Rows are purged by
+time, not by count, because labels differ in length. The embargo counts in sessions: what carries over to the next day
+does so over night, whatever the hour.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from feature_store.market.types import MINUTE_NS
-
-IST_OFFSET_NS: Final = 330 * MINUTE_NS
-DAY_NS: Final = 1440 * MINUTE_NS
-EMBARGO_NS: Final = 60 * MINUTE_NS
 
 
 class NotEnoughSessions(ValueError):
@@ -29,27 +25,27 @@ class Fold:
     """One step of walk-forward; times are epoch nanoseconds, ends exclusive and including the label intervals."""
 
     number: int
+    """From 1; 0 is the fold inside the first block, whose scores only give the first thresholds."""
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+    test_days: NDArray[np.int64]
+    """Sessions that are tested, as IST days counted from the epoch."""
     train_start_ns: int
     train_end_ns: int
     test_start_ns: int
     test_end_ns: int
     purged: int
-    """Training rows dropped because their label reached the test."""
-
-
-def session_days(decision_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """IST calendar day of each decision, counted from the epoch; an NSE session never crosses midnight."""
-    return (decision_ns + IST_OFFSET_NS) // DAY_NS
+    """Rows before the test that are not trained on: their label reached it, or their session is in the embargo."""
 
 
 def walk_forward(
     decision_ns: NDArray[np.int64],
     label_end_ns: NDArray[np.int64],
+    day: NDArray[np.int64],
     *,
     folds: int = 4,
-    embargo_ns: int = EMBARGO_NS,
+    embargo_sessions: int = 0,
+    sessions: NDArray[np.int64] | None = None,
 ) -> tuple[Fold, ...]:
     """Split rows into expanding training sets and the sessions that follow each.
 
@@ -57,97 +53,75 @@ def walk_forward(
     ----------
     decision_ns, label_end_ns : ndarray of int64, shape (n,)
         When a row's decision falls and when its label is known.
+    day : ndarray of int64, shape (n,)
+        The row's session, as an IST day counted from the epoch.
     folds : int
         Number of test blocks; sessions are cut into ``folds + 1`` blocks of nearly equal size, the first trains only.
-    embargo_ns : int
-        Time between the end of a training label and the first test decision.
+    embargo_sessions : int
+        Whole sessions left out between training and test.
+    sessions : ndarray of int64, optional
+        Ascending days to cut; default: those of the rows. Two recipes whose rows differ get the same folds by it.
+
+    Returns
+    -------
+    tuple of Fold
+        ``folds + 1`` of them: fold 0 tests the later half of the first block on the earlier one, folds 1 to ``folds``
+        the blocks that follow. The tests of folds 1 and on do not overlap.
 
     Raises
     ------
     NotEnoughSessions
-        If there are fewer sessions than ``folds + 1``, or purging leaves nothing to train on.
+        If there are too few sessions, or purging leaves nothing to train or test on.
     """
     if folds < 1:
         raise ValueError(f"walk-forward needs at least one fold, got {folds}")
-    days = session_days(decision_ns)
-    sessions = np.unique(days)
-    if len(sessions) < folds + 1:
+    cut = np.unique(day) if sessions is None else sessions
+    needed = (1 + embargo_sessions) * (folds + 1) + 1  # so that the first block can be trained and tested on
+    if len(cut) < needed:
         raise NotEnoughSessions(
-            f"{folds} folds need at least {folds + 1} sessions, there are {len(sessions)}: "
-            "give more sessions or fewer folds"
+            f"{folds} folds with an embargo of {embargo_sessions} sessions need at least {needed} sessions, there are "
+            f"{len(cut)}: give more sessions or fewer folds"
         )
-    blocks = np.array_split(sessions, folds + 1)
+    blocks = np.array_split(cut, folds + 1)
+    tests = [blocks[0][(len(blocks[0]) + embargo_sessions + 1) // 2 :], *blocks[1:]]
     return tuple(
-        _fold(number, blocks[number], days, decision_ns, label_end_ns, embargo_ns) for number in range(1, folds + 1)
+        _fold(number, test, cut, (decision_ns, label_end_ns, day), embargo_sessions)
+        for number, test in enumerate(tests)
     )
 
 
-def _fold(  # noqa: PLR0917
+def _fold(
     number: int,
-    test_sessions: NDArray[np.int64],
-    days: NDArray[np.int64],
-    decision_ns: NDArray[np.int64],
-    label_end_ns: NDArray[np.int64],
-    embargo_ns: int,
+    test_days: NDArray[np.int64],
+    sessions: NDArray[np.int64],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    embargo_sessions: int,
 ) -> Fold:
-    test = np.flatnonzero((days >= test_sessions[0]) & (days <= test_sessions[-1]))
-    test_start = int(decision_ns[test].min())
-    before = days < test_sessions[0]
-    clear = before & (label_end_ns + embargo_ns < test_start)
-    train = np.flatnonzero(clear)
-    if len(train) == 0:
-        raise NotEnoughSessions(f"purging leaves no training rows before fold {number}: shorten labels or the embargo")
+    decision_ns, label_end_ns, day = rows
+    test = np.flatnonzero((day >= test_days[0]) & (day <= test_days[-1]))
+    before = day < test_days[0]
+    last = int(np.searchsorted(sessions, test_days[0])) - embargo_sessions  # sessions before this place are trained on
+    if len(test) and last > 0:
+        clear = before & (day <= sessions[last - 1]) & (label_end_ns < decision_ns[test].min())
+        train = np.flatnonzero(clear)
+    if not len(test) or last <= 0 or not len(train):
+        raise NotEnoughSessions(
+            f"fold {number} has no rows to {'train' if len(test) else 'test'} on: give more sessions, fewer folds, "
+            "shorter labels or a shorter embargo"
+        )
     return Fold(
         number=number,
         train=train,
         test=test,
+        test_days=test_days,
         train_start_ns=int(decision_ns[train].min()),
         train_end_ns=int(label_end_ns[train].max()) + 1,
-        test_start_ns=test_start,
+        test_start_ns=int(decision_ns[test].min()),
         test_end_ns=int(label_end_ns[test].max()) + 1,
         purged=int(before.sum()) - len(train),
     )
 
 
-def auc(score: NDArray[np.float64], up: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve (Mann–Whitney U with mid-ranks for ties); NaN if one class is missing."""
-    positives = int(up.sum())
-    negatives = len(up) - positives
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mid_rank = np.cumsum(counts) - (counts - 1) / 2.0
-    return float((mid_rank[inverse][up].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
-
-
-def log_loss(probability: NDArray[np.float64] | float, up: NDArray[np.bool_]) -> float:
-    """Mean negative log likelihood in nats; probabilities are kept 1e-15 away from 0 and 1."""
-    p = np.clip(np.broadcast_to(np.asarray(probability, dtype=np.float64), up.shape), 1e-15, 1.0 - 1e-15)
-    return float(-np.mean(np.where(up, np.log(p), np.log1p(-p))))
-
-
-def auc_by_session(score: NDArray[np.float64], up: NDArray[np.bool_], days: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AUC within each session that has both outcomes, in order of time."""
-    found = [auc(score[rows], up[rows]) for rows in (days == day for day in np.unique(days))]
-    return np.array([value for value in found if np.isfinite(value)])
-
-
-def mean_lower_bound(
-    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> float:
-    """One-sided lower confidence bound of a mean by the bootstrap-t (Efron & Tibshirani 1993, §12.5).
-
-    Whole sessions are resampled, never rows: rows of one session share the market's moves and overlap in their labels,
-    so a bound that takes them as independent (DeLong's) is far too narrow. NaN below 3 values. Deterministic by seed.
-    """
-    n = len(values)
-    if n < 3:
-        return float("nan")
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
-    if error == 0.0:
-        return mean
-    sample = values[np.random.default_rng(seed).integers(0, n, size=(resamples, n))]
-    sample_error = sample.std(axis=1, ddof=1) / n**0.5
-    usable = sample_error > 1e-12
-    studentised = (sample.mean(axis=1)[usable] - mean) / sample_error[usable]
-    return float(mean - np.quantile(studentised, confidence) * error)
+def dates_of(days: Sequence[int] | NDArray[np.int64]) -> tuple[str, ...]:
+    """ISO dates of days counted from the epoch."""
+    return tuple(str(date) for date in np.asarray(days, dtype="datetime64[D]"))

@@ -31,12 +31,12 @@ from models_registry.flat import load_flat
 from models_registry.packing import pack
 from models_registry.refs import ModelIdentity
 from models_registry.training import train
+from tests.models_registry_frames import FIT
 
 HERE: Final = Path(__file__).parent
 REAL_BARS: Final = "nse_minute_2021-03-26_2021-06-03.parquet"
 REAL_TICKS: Final = "nse_ticks_2021-05-31_2021-06-03.parquet"
 REAL_TRAIN_THROUGH: Final = "2021-06-02"
-SEED: Final = 7
 
 
 def demo_market(home: Path) -> str:
@@ -62,12 +62,12 @@ def signals(settings: Settings) -> str:
         pass
     days = desk.training_sessions()
     frame = training_frame(store, None, days[0].date, days[-1].date, features=desk.schema, label=desk.label)
-    trained = train(frame, seed=SEED, round_trip_cost_bps=2 * settings.trading.paper.costs_bps)
-    packed = pack(trained.estimator, trained.golden_rows)
     strategy, session = settings.strategies[0], desk.replayed_session()
+    trained = train(frame, strategy, FIT)
+    packed = pack(trained.estimator, trained.golden_rows)
     assert session is not None
     identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
-    model = load_flat(packed.files["flat.npz"], trained.algorithm, len(frame.schema.names))
+    model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))
     loaded = LoadedModel(identity, frame.schema, model, trained.buy_threshold, trained.sell_threshold)
     universe = store.universe()
     events = run_session(

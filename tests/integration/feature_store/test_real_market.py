@@ -227,6 +227,6 @@ def test_hourly_bars_give_a_training_frame(tmp_path: Path) -> None:
         first,
         last,
         features=feature_schema(["time_of_day"], 60),
-        label=ForwardReturn(2),
+        label=ForwardReturn(2, 60),
     )
     assert len(frame) > 0

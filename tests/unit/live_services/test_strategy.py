@@ -91,6 +91,21 @@ def test_an_instrument_without_a_bar_at_the_exit_closes_on_its_newest_bar() -> N
     assert signals[1].bar.end_ns == OPEN + 12 * MINUTE
 
 
+def test_a_position_is_held_for_time_and_not_for_its_instruments_own_bars() -> None:
+    on = desk()
+    assign(on, loaded_model())
+    thin = closes({0: RISING[:11]})
+    signals = run(on, Bars.concatenate([thin, closes({1: [100.0] * 20}, first=11)]))
+    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 16)]
+
+
+def test_it_closes_at_the_first_decision_at_or_after_the_horizon() -> None:
+    on = desk()
+    assign(on, loaded_model())
+    signals = run(on, Bars.concatenate([closes({0: RISING[:13]}), closes({0: RISING[19:20], 1: [100.0]}, first=19)]))
+    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 20)]
+
+
 def test_at_one_time_closes_come_first_and_each_kind_by_instrument() -> None:
     on = desk()
     assign(on, loaded_model())

@@ -1,19 +1,26 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from scipy.special import logit
 
-from models_registry.training import UntrainableFrame, train
+from models_registry.flat import load_flat
+from models_registry.training import UntrainableFrame, evaluate, session_days, train
 from models_registry.validation.splitters import NotEnoughSessions
-from tests.models_registry_frames import NAMES, frame, trained
+from models_registry.validation.statistics import lean
+from tests.models_registry_frames import FIT, NAMES, frame, spec, trained
+
+COLUMNS = ("X", "forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
 
 
-@pytest.mark.parametrize("algorithm", ["hist_gradient_boosting", "logistic_regression"])
-def test_a_planted_edge_is_found_out_of_sample(algorithm):
-    model = trained(algorithm)
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "logistic_regression"])
+def test_a_planted_edge_is_found_out_of_sample(estimator):
+    model = trained(estimator)
     assert model.metrics["auc"] > 0.55
     assert model.metrics["auc_lower_bound"] > 0.5
+    assert model.metrics["hit_surplus_lower_bound"] > 0.0
     assert model.metrics["log_loss"] < model.metrics["naive_log_loss"]
     assert model.metrics["buy_forward_return_bps"] > 0 > model.metrics["sell_forward_return_bps"]
-    assert model.metrics["net_expectancy_bps"] == pytest.approx(model.metrics["gross_expectancy_bps"] - 6.0)
 
 
 def test_noise_has_no_skill_out_of_sample():
@@ -23,37 +30,110 @@ def test_noise_has_no_skill_out_of_sample():
 
 
 def test_the_same_frame_and_seed_give_the_same_model():
-    first, second = trained(), train(frame(), "hist_gradient_boosting", seed=1)
+    first, second = trained(), train(frame(), spec(), FIT)
     np.testing.assert_array_equal(first.oof.score, second.oof.score)
     np.testing.assert_array_equal(first.golden_rows, second.golden_rows)
     assert first.metrics == second.metrics
     assert first.folds == second.folds
+    assert [model.arrays for model in first.fold_models] == [model.arrays for model in second.fold_models]
 
 
 def test_the_order_of_rows_in_the_store_does_not_matter():
-    import dataclasses
-
     whole = frame()
     order = np.argsort(whole.instrument, kind="stable")
-    columns = ("X", "forward_return", "decision_ns", "label_end_ns", "instrument")
-    by_instrument = dataclasses.replace(whole, **{name: getattr(whole, name)[order] for name in columns})
-    assert train(by_instrument, "hist_gradient_boosting", seed=1).metrics == trained().metrics
+    by_instrument = dataclasses.replace(whole, **{name: getattr(whole, name)[order] for name in COLUMNS})
+    assert train(by_instrument, spec(), FIT).metrics == trained().metrics
 
 
-def test_rows_without_a_usable_label_or_feature_are_dropped_and_counted():
+def test_rows_without_a_label_or_a_finite_feature_are_dropped_and_counted():
     f = frame()
-    f.forward_return[:3] = 0.0
     f.X[5, 0] = np.nan
-    model = train(f, "logistic_regression", seed=1)
-    assert model.dropped == {"label_missing": 12 * 10 * 4, "return_zero": 3, "feature_not_finite": 1}
-    assert model.training_rows == 12 * 90 * 4 - 4
+    model = train(f, spec("logistic_regression"), FIT)
+    assert model.dropped == {"label_missing": 12 * 10 * 4, "feature_not_finite": 1}
+    assert model.training_rows == 12 * 90 * 4 - 1
 
 
-def test_thresholds_are_quantiles_of_the_out_of_fold_scores():
+def test_a_return_of_zero_is_a_decision_that_counts_half_to_each_class():
+    f = frame()
+    f.forward_return[::7] = np.where(np.isfinite(f.forward_return[::7]), 0.0, np.nan)
+    model = train(f, spec("logistic_regression"), FIT)
+    assert model.training_rows == 12 * 90 * 4
+    assert set(np.unique(model.oof.up)) == {0.0, 0.5, 1.0}
+    assert model.metrics["rows"] == len(model.oof.score)
+
+
+def test_a_model_of_zeros_and_halves_equals_one_whose_zeros_were_split_by_hand():
+    f = frame()
+    f.forward_return[:] = np.where(np.isfinite(f.forward_return), np.sign(f.forward_return), np.nan)
+    plain = train(f, spec("logistic_regression"), FIT)
+    f.forward_return[np.flatnonzero(np.isfinite(f.forward_return))[::50]] = 0.0
+    halves = train(f, spec("logistic_regression"), FIT)
+    assert abs(halves.metrics["auc"] - plain.metrics["auc"]) < 0.02
+
+
+def test_sessions_weigh_the_same_however_many_rows_they_have():
+    f = frame()
+    keep = (session_days(f.decision_ns) % 2 == 0) | (np.arange(len(f)) % 3 == 0)
+    thinned = dataclasses.replace(f, **{name: getattr(f, name)[keep] for name in COLUMNS})
+    oof = train(thinned, spec("logistic_regression"), FIT).oof
+    sums = np.bincount(oof.day - oof.day.min(), oof.weight)
+    np.testing.assert_allclose(sums[sums > 0], sums.max())
+
+
+def test_a_folds_thresholds_are_quantiles_of_the_fold_before_and_the_kept_ones_of_the_newest():
     model = trained()
-    assert model.buy_threshold == np.quantile(model.oof.score, 0.98)
-    assert model.sell_threshold == np.quantile(model.oof.score, 0.02)
-    assert model.metrics["buy_rows"] == pytest.approx(0.02 * len(model.oof.score), rel=0.2)
+    level = logit(np.average(model.oof.up, weights=model.oof.weight))
+    for fold, buy in ((4, model.buy_threshold), (3, model.fold_models[3].buy_threshold)):
+        before = model.oof.part(model.oof.fold == fold)
+        furthest = np.quantile(lean(before.score, before.base_rate), 0.98)
+        assert logit(buy) - level == pytest.approx(furthest, abs=0.05)  # the base rates of folds differ a little
+    assert model.metrics["buy_rows"] == sum(fold.metrics["buy_rows"] for fold in model.folds)
+
+
+def test_long_and_short_thresholds_stand_on_their_own_side_of_the_base_rate():
+    f = frame(edge=0.0)
+    f.forward_return[:] += 2e-3  # nearly every return is up, so both plain quantiles lie far above a half
+    model = train(f, spec("logistic_regression", buy_quantile=0.51, sell_quantile=0.49), FIT)
+    for fold in model.fold_models:
+        rate = model.oof.base_rate[model.oof.fold == fold.number][0]
+        assert fold.sell_threshold < rate < fold.buy_threshold
+
+
+def test_each_folds_model_scores_its_own_sessions_as_the_training_did():
+    model = trained()
+    rows = frame()
+    order = np.lexsort((rows.instrument, rows.decision_ns))
+    usable = order[np.isfinite(rows.forward_return[order])]
+    features, days = rows.X[usable], session_days(rows.decision_ns[usable])
+    for fold in model.fold_models:
+        mine = np.isin(days, np.array(fold.sessions, dtype="datetime64[D]").astype(np.int64))
+        flat = load_flat(fold.arrays, fold.algorithm, len(NAMES))
+        np.testing.assert_array_equal(flat.score(features[mine]), model.oof.score[model.oof.fold == fold.number])
+
+
+def test_a_recipe_run_again_in_the_same_sessions_says_the_same():
+    whole = frame()
+    again = evaluate(whole, spec(), np.unique(session_days(whole.decision_ns)))
+    np.testing.assert_array_equal(again.score, trained().oof.score)
+
+
+def test_what_was_trained_on_is_known_from_the_fit():
+    model = trained()
+    assert model.train_through == "2026-01-16"
+    assert model.lineage.generated
+    assert model.instruments == ("SYN001", "SYN002", "SYN003", "SYN004")
+    assert model.hyperparameters["max_leaf_nodes"] == 15
+    assert model.fitted == FIT
+
+
+def test_hyperparameters_of_the_specification_reach_the_estimator():
+    model = train(frame(), spec(hyperparameters={"max_iter": 5}), FIT)
+    assert model.hyperparameters["max_iter"] == 5
+
+
+def test_a_hyperparameter_that_the_estimator_lacks_is_one_sentence():
+    with pytest.raises(UntrainableFrame, match=r"hyperparameters of 'momentum': .*max_iters"):
+        train(frame(), spec(hyperparameters={"max_iters": 5}), FIT)
 
 
 def test_distributions_have_eleven_edges_by_feature():
@@ -64,23 +144,31 @@ def test_distributions_have_eleven_edges_by_feature():
 
 def test_fold_metrics_have_the_names_of_the_overall_ones():
     model = trained()
-    assert all({"auc", "log_loss", "naive_log_loss", "net_expectancy_bps"} <= set(f.metrics) for f in model.folds)
+    assert all({"auc", "log_loss", "naive_log_loss", "buy_rows"} <= set(f.metrics) for f in model.folds)
     assert sum(f.rows for f in model.folds) == model.metrics["rows"]
 
 
 def test_labels_that_all_move_one_way_are_refused():
     f = frame()
     f.forward_return[:] = np.abs(f.forward_return)
-    with pytest.raises(UntrainableFrame, match="same sign"):
-        train(f, "logistic_regression")
+    with pytest.raises(UntrainableFrame, match="all moved the same way"):
+        train(f, spec("logistic_regression"), FIT)
+
+
+def test_a_fold_whose_test_moved_one_way_is_named():
+    f = frame()
+    newest = session_days(f.decision_ns) >= session_days(f.decision_ns).max() - 1
+    f.forward_return[newest] = np.abs(f.forward_return[newest])
+    with pytest.raises(UntrainableFrame, match=r"fold 4 \(2026-01-15 to 2026-01-16\) tests rows"):
+        train(f, spec("logistic_regression"), FIT)
 
 
 def test_too_few_sessions_say_so():
-    with pytest.raises(NotEnoughSessions, match="at least 5 sessions"):
-        train(frame(sessions=4, rows=200), "logistic_regression")
+    with pytest.raises(NotEnoughSessions, match="at least 6 sessions"):
+        train(frame(sessions=5, rows=200), spec("logistic_regression"), FIT)
 
 
 def test_a_single_feature_that_has_seen_the_label_shows_as_an_implausible_auc():
     f = frame()
     f.X[:, 3] = np.nan_to_num(f.forward_return)
-    assert train(f, "hist_gradient_boosting", seed=1).metrics["auc"] > 0.95
+    assert train(f, spec(), FIT).metrics["auc"] > 0.95

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from feature_store.bars.builder import aggregate_bars
-from feature_store.compilation import compile_kernels
 from feature_store.features import kernels
-from feature_store.features.engine import BarsOutOfOrder, FeatureEngine, StateMismatch, feature_table
+from feature_store.features.engine import BarsOutOfOrder, FeatureEngine, StateMismatch, compile_kernels, feature_table
 from feature_store.features.folding import BarFolder
 from feature_store.features.library import FeatureSpec, declare, feature
 from feature_store.features.schema import (

@@ -427,7 +427,7 @@ def test_features_that_were_never_written_name_what_there_is(store: OfflineStore
     session = market.sessions[0]
     write_features(store, session, SCHEMA, compute_features(store, session, SCHEMA))
     with pytest.raises(UnreadableFile, match=f"schema={SCHEMA.hash[:16]}.*materialise features"):
-        read_features(store, session, feature_schema(["rsi"], 1))
+        read_features(store, session, feature_schema(["rsi@5m"], 1))
 
 
 @pytest.mark.parametrize("name", ["feature_schema_hash", "feature_code", "market_index"])

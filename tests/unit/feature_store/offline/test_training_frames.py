@@ -7,7 +7,7 @@ import pytest
 
 from feature_store.bars.builder import aggregate_bars
 from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
-from feature_store.labels.forward_return import ForwardReturn, forward_return
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile
 from feature_store.offline import training_frames
@@ -18,7 +18,7 @@ from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 
 SCHEMA = feature_schema(MOMENTUM_FEATURES, 1)
 LABEL = ForwardReturn(10)
-COLUMNS = ("X", "forward_return", "decision_ns", "label_end_ns", "instrument")
+COLUMNS = ("X", "forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,15 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
     parts = list(computed(store, market.sessions, SCHEMA))
     bars = Bars.concatenate(market.bars)
     rows, warm = np.concatenate([part.X for part in parts]), np.concatenate([part.warm for part in parts])
-    returns, label_end_ns = forward_return(bars, 10, 3)
+    returns, entry_ns, label_end_ns = LABEL.of(bars, 3, market.sessions)
     kept = warm & np.isfinite(returns)
     assert np.array_equal(frame.X, rows[kept])
     assert np.array_equal(frame.forward_return, returns[kept])
     assert np.array_equal(frame.label_end_ns, label_end_ns[kept])
+    assert np.array_equal(frame.entry_ns, entry_ns[kept])
+    assert frame.label == LABEL
+    assert frame.instruments == ("SYN001", "SYN002", "SYN003")
+    assert frame.sessions == {str(s.date): store.manifest("bars", s)["digest"] for s in market.sessions}
     assert np.array_equal(frame.decision_ns, bars.end_ns[kept])
     assert (frame.label_end_ns > frame.decision_ns).all()
     assert (frame.start_ns, frame.end_ns) == (market.sessions[0].open_ns, market.sessions[-1].close_ns)
@@ -218,11 +222,15 @@ def test_the_frame_digest_follows_data_schema_label_and_sessions(store: OfflineS
 
 def test_bars_on_another_clock_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
     with pytest.raises(MarketDataError, match="time:300s"):
-        whole(store, schema=feature_schema(None, 5))
+        whole(store, schema=feature_schema(None, 5), label=ForwardReturn(3, 5))
     five, n = BarClock.parse("5m"), len(market.universe)
     for session, bars in zip(market.sessions, market.bars, strict=True):
         store.write_bars(session, market.universe, aggregate_bars(bars, session, n, five), market.name)
-    assert len(whole(store, schema=feature_schema(["momentum"], 5), label=ForwardReturn(3))) > 0
+    assert len(whole(store, schema=feature_schema(["momentum"], 5), label=ForwardReturn(3, 5))) > 0
+    with pytest.raises(MarketDataError, match=r"bars of 5m, the label forward_return_v2_3x1m.*one clock"):
+        whole(store, schema=feature_schema(["momentum"], 5), label=ForwardReturn(3))
+    with pytest.raises(MarketDataError, match="take a time clock"):
+        whole(store, schema=feature_schema(["momentum"], "100t"))
 
 
 def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -237,6 +245,28 @@ def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, 
         training_frame(store, ["SYN01"], first, last, features=SCHEMA, label=LABEL)
     with pytest.raises(MarketDataError, match="no bars"):
         training_frame(store, [], first, last, features=SCHEMA, label=LABEL)
+
+
+def test_bars_that_change_while_they_are_read_give_no_frame(
+    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturbed(store, sessions, *rest):
+        yield from computed(store, sessions, *rest)
+        changed = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+        store.write_bars(market.sessions[0], market.universe, changed, market.name)
+
+    monkeypatch.setattr(training_frames, "computed", disturbed)
+    with pytest.raises(MarketDataError, match="changed while they were read"):
+        whole(store)
+
+
+def test_a_return_of_zero_is_a_label_like_any_other(store: OfflineStore, market: SyntheticMarket) -> None:
+    flat = dataclasses.replace(market.bars[-1], open=np.ones(len(market.bars[-1])))
+    store.write_bars(market.sessions[-1], market.universe, flat, market.name, bar_source="ticks")
+    frame = whole(store)
+    last = frame.decision_ns > market.sessions[-1].open_ns
+    assert last.sum() == 3 * (365 - 10)
+    assert not frame.forward_return[last].any()
 
 
 def test_bars_of_several_sources_say_so(store: OfflineStore, market: SyntheticMarket) -> None:

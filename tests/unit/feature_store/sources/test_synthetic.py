@@ -6,7 +6,7 @@ import pytest
 from feature_store.bars.builder import bars_of_session
 from feature_store.features.engine import feature_table
 from feature_store.features.schema import feature_schema
-from feature_store.labels.forward_return import forward_return
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import suspected_splits
@@ -178,7 +178,7 @@ def out_of_sample(market: SyntheticMarket) -> tuple[float, float]:
     tick_bars = bars_of_session(market.ticks, market.tick_session, n, MINUTE)
     bars = Bars.concatenate([*market.bars, tick_bars])
     features, warm = feature_table(bars, schema, market.universe)
-    change, _ = forward_return(bars, 10, n)
+    change = ForwardReturn(10).of(bars, n, [*market.sessions, market.tick_session]).forward_return
     tradable = np.array([i.tradable for i in market.universe.instruments])[bars.instrument]
     kept = warm & np.isfinite(change) & tradable
     before = kept & (bars.start_ns < market.tick_session.open_ns)

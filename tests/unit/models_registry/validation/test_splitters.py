@@ -3,52 +3,69 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models_registry.validation.splitters import auc, auc_by_session, log_loss, mean_lower_bound, walk_forward
-from tests.models_registry_frames import frame
+from feature_store.market.types import DAY_NS, MINUTE_NS
+from models_registry.validation.splitters import NotEnoughSessions, dates_of, walk_forward
+
+ROWS = 40
+
+
+def rows(sessions: int, label_minutes: int = 10):
+    """``ROWS`` decisions a session on days 100, 101, …: decision, label end and day."""
+    day = np.repeat(np.arange(100, 100 + sessions), ROWS)
+    decision = day * DAY_NS + (240 + np.tile(np.arange(ROWS), sessions)) * MINUTE_NS
+    return decision, decision + label_minutes * MINUTE_NS, day
 
 
 def test_training_grows_and_tests_follow_in_order():
-    f = frame(sessions=10)
-    folds = walk_forward(f.decision_ns, f.label_end_ns, folds=4)
-    assert [fold.number for fold in folds] == [1, 2, 3, 4]
+    folds = walk_forward(*rows(10), folds=4)
+    assert [fold.number for fold in folds] == [0, 1, 2, 3, 4]
     assert all(a.train_end_ns < b.train_end_ns and a.test_end_ns < b.test_start_ns for a, b in pairwise(folds))
-    tested = np.concatenate([fold.test for fold in folds])
-    assert len(np.unique(tested)) == len(tested) == 8 * 400
+    tested = np.concatenate([fold.test for fold in folds[1:]])
+    assert len(np.unique(tested)) == len(tested) == 8 * ROWS
+
+
+def test_the_fold_inside_the_first_block_tests_its_later_half():
+    first, second, *_ = walk_forward(*rows(20), folds=4)
+    assert first.test_days.tolist() == [102, 103]
+    assert second.test_days.tolist() == [104, 105, 106, 107]
+    assert len(first.train) == 2 * ROWS
+    assert len(second.train) == 4 * ROWS
 
 
 def test_a_label_that_reaches_into_the_test_is_purged():
-    f = frame(sessions=10)
-    late = f.label_end_ns.copy()
-    first_test = walk_forward(f.decision_ns, late, folds=4)[0].test_start_ns
-    late[0] = first_test
-    fold = walk_forward(f.decision_ns, late, folds=4, embargo_ns=0)[0]
+    decision, label_end, day = rows(10)
+    label_end[0] = walk_forward(decision, label_end, day, folds=4)[1].test_start_ns
+    fold = walk_forward(decision, label_end, day, folds=4)[1]
     assert fold.purged == 1
     assert 0 not in fold.train
 
 
-def test_auc_and_log_loss_agree_with_scikit_learn():
-    from sklearn import metrics
-
-    random = np.random.default_rng(0)
-    score, up = random.integers(1, 50, 5000) / 50, random.random(5000) < 0.4
-    assert auc(score, up) == pytest.approx(metrics.roc_auc_score(up, score), abs=1e-12)
-    assert log_loss(score, up) == pytest.approx(metrics.log_loss(up, score), abs=1e-12)
+def test_the_embargo_leaves_whole_sessions_out_before_each_test():
+    decision, label_end, day = rows(20)
+    for fold in walk_forward(decision, label_end, day, folds=3, embargo_sessions=2):
+        assert day[fold.train].max() == fold.test_days[0] - 3
+        assert fold.purged == 2 * ROWS
 
 
-def test_auc_of_one_class_is_not_a_number():
-    assert np.isnan(auc(np.array([0.1, 0.2]), np.array([True, True])))
+def test_another_recipe_with_fewer_rows_gets_the_same_folds_from_the_same_sessions():
+    decision, label_end, day = rows(12)
+    some = day != 100  # the other recipe is not warm on the first day
+    whole = walk_forward(decision, label_end, day, folds=4)
+    other = walk_forward(decision[some], label_end[some], day[some], folds=4, sessions=np.unique(day))
+    assert [fold.test_days.tolist() for fold in whole] == [fold.test_days.tolist() for fold in other]
 
 
-def test_sessions_with_one_outcome_only_have_no_auc():
-    score, day = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 1, 2, 2])
-    assert auc_by_session(score, np.array([True, True, False, True]), day).tolist() == [1.0]
+@pytest.mark.parametrize(("embargo", "needed"), [(0, 6), (1, 11)])
+def test_too_few_sessions_say_how_many_are_needed(embargo, needed):
+    with pytest.raises(NotEnoughSessions, match=f"at least {needed} sessions, there are {needed - 1}"):
+        walk_forward(*rows(needed - 1), folds=4, embargo_sessions=embargo)
+    assert len(walk_forward(*rows(needed), folds=4, embargo_sessions=embargo)) == 5
 
 
-def test_the_lower_bound_covers_the_truth_about_as_often_as_it_says():
-    random = np.random.default_rng(1)
-    missed = [mean_lower_bound(random.normal(0.5, 0.05, 12), resamples=400) > 0.5 for _ in range(400)]
-    assert 0.02 <= np.mean(missed) <= 0.08
+def test_labels_that_leave_nothing_to_train_on_say_which_fold():
+    with pytest.raises(NotEnoughSessions, match="fold 0 has no rows to train on"):
+        walk_forward(*rows(10, label_minutes=100_000), folds=4)
 
 
-def test_the_lower_bound_needs_three_sessions():
-    assert np.isnan(mean_lower_bound(np.array([0.5, 0.6])))
+def test_days_are_said_as_dates():
+    assert dates_of(np.array([0, 20_454])) == ("1970-01-01", "2026-01-01")
