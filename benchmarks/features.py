@@ -22,7 +22,8 @@ import talib
 
 from benchmarks.measuring import Figure, at_least, at_most, report, seconds
 from feature_store.bars.builder import BarBuilder, bars_of_session
-from feature_store.features.engine import FEATURES, FeatureEngine, feature_schema
+from feature_store.features.engine import FeatureEngine
+from feature_store.features.schema import FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.calendar import nse_sessions
 from feature_store.market.clocks import BarClock

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import MOMENTUM_FEATURES, FeatureEngine, feature_schema
+from feature_store.features.engine import FeatureEngine
+from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.sources.null_markets import NullMarket
 from models_registry.estimators.families import FAMILIES
 from models_registry.specification import Estimator

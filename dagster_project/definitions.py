@@ -83,5 +83,6 @@ def defs() -> dg.Definitions:
         require_known_names(settings)
     except (ValidationError, WrongStrategy) as wrong:
         said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
-        raise dg.DagsterInvalidDefinitionError(said) from wrong
+        way_out = "Then start again (`alpha-panda down`, `alpha-panda up`), or reload the location under `dagster dev`."
+        raise dg.DagsterInvalidDefinitionError(f"{said}\n{way_out}") from wrong
     return definitions(settings, dt.datetime.now(IST).date())

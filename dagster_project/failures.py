@@ -9,7 +9,7 @@ import dagster as dg
 
 
 @contextmanager
-def told_to_people(*expected: type[Exception]) -> Iterator[None]:
+def expected_failures(*expected: type[Exception]) -> Iterator[None]:
     """Turn expected exceptions, whose messages say what to do, into a failed step that a retry would not help."""
     try:
         yield

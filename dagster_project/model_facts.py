@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,7 @@ import dagster as dg
 
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, small_multiples
 from dagster_project.previews import feature_quantiles, label_quantiles
-from feature_store.market.types import IST, ist_text
+from feature_store.market.types import ist_text
 from feature_store.provenance import code_commit
 from models_registry.refs import FoldResult, GateResult
 
@@ -26,9 +25,7 @@ _SAMPLED: Final = 200_000  # rows that distributions are drawn from
 _MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
 
 
-def training_set_facts(
-    frame: TrainingFrame, label: str, sessions: Sequence[Session], replayed: Session | None
-) -> Facts:
+def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_out: Session | None) -> Facts:
     """Say what a training set holds: sessions, rows, the distribution of labels and features."""
     import numpy as np
 
@@ -38,12 +35,12 @@ def training_set_facts(
         "market": frame.market,
         "bar_source": frame.bar_source,
         "rows_left_out": frame.left_out,
-        "label": label,
+        "label": frame.label.name,
         "sessions": len(sessions),
         "first_session": sessions[0].date.isoformat(),
         "last_session": sessions[-1].date.isoformat(),
-        "first_decision": dt.datetime.fromtimestamp(int(frame.decision_ns[0]) // 10**9, IST).date().isoformat(),
-        "replayed_session": replayed.date.isoformat() if replayed else "none",
+        "first_decision": ist_text(int(frame.decision_ns[0]))[:10],
+        "held_out_session": held_out.date.isoformat() if held_out else "none",
         "dagster/row_count": len(frame),
         "up_share": round(float((bps > 0).mean()), 4),
         "mean_bps": round(float(bps.mean()), 3),
@@ -66,8 +63,8 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
     trained = candidate.trained
     return {
         "market": candidate.market,
-        "estimator": candidate.trained.spec.estimator,
-        "seed": candidate.trained.spec.seed,
+        "estimator": trained.spec.estimator,
+        "seed": trained.spec.seed,
         "dagster/row_count": trained.training_rows,
         "dropped_rows": trained.dropped,
         "trained_from": ist_text(trained.training_start_ns),

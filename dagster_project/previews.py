@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagster_project.plots import column_plot, line_plot, markdown_table
-from feature_store.market.types import Bars, Ticks, Universe, ist_text
+from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 
 if TYPE_CHECKING:
     from feature_store.sources.quarantine import Quarantine
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _ROWS: Final = 5  # so that the table stays below 1,000 characters and is shown inline
 _SAMPLED: Final = 4096  # rows of a session are enough for quantiles at a glance
 _QUANTILES: Final = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+def session_hours(session: Session) -> str:
+    """Give when a session opens and closes, in IST."""
+    return f"{ist_text(session.open_ns)} to {ist_text(session.close_ns)}"
 
 
 def bars_preview(bars: Bars, universe: Universe) -> dg.MarkdownMetadataValue:

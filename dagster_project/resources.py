@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_project.failures import told_to_people
+from dagster_project.failures import expected_failures
 from live_services.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MlflowResource:
                 "MLFLOW__TRACKING_URI or under [mlflow] in alpha-panda.toml, then reload this code location.",
                 allow_retries=False,
             )
-        with told_to_people(ValueError):
+        with expected_failures(ValueError):
             return Registry(self.tracking_uri)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from live_services.market_files import MarketFiles, look_at
 from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import file_progress, jar_progress
 from live_services.readiness import has_market
-from live_services.settings import CONFIG_NAME, Settings, load_settings
+from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
 from live_services.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
 from live_services.supervision import SERVICES, START_LOCK, start_lock
 from live_services.up import interrupts_ignored, signals_as_interrupts
@@ -194,6 +195,7 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
     if options.ticks:
         market["ticks_file"] = str(options.ticks.absolute())
     market["speed"] = options.speed
+    market["train_through"] = (files.train_through if files is not None else _generated_through(options)).isoformat()
     synthetic = {
         k: v for k, v in (("sessions", options.sessions), ("instruments", options.instruments)) if v is not None
     }
@@ -205,6 +207,15 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
         fields = spec.model_dump(exclude={"bar_minutes"})
         lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
     return "\n".join(lines) + "\n"
+
+
+def _generated_through(options: DemoOptions) -> dt.date:
+    """Give the last session of the generated market before its session of ticks, which is replayed."""
+    from feature_store.sources.synthetic import synthetic_sessions
+
+    made = SyntheticSettings()
+    count = options.sessions if options.sessions is not None else made.sessions
+    return synthetic_sessions(dt.date.fromisoformat(made.first_session), count + 1)[-2].date
 
 
 def _run(demo: Demo, started: Callable[[], None]) -> None:

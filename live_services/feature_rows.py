@@ -134,14 +134,13 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
 
 
 def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | None:
-    from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
     from feature_store.offline.feature_rows import OtherClock, StaleFeatures, read_features
     from feature_store.offline.store import OfflineStore
+    from feature_store.sources.dated_tables import read_corporate_actions
 
     store = OfflineStore(settings.store_root)
     schema = stored_schema(settings)
-    path = settings.market.corporate_actions
-    actions = CorporateActions.none() if path is None else read_corporate_actions(path)
+    actions = read_corporate_actions(settings.market.corporate_actions)
     for session in reversed(store.sessions()):
         try:
             stored = read_features(store, session, schema, [symbol], actions=actions)

@@ -27,6 +27,8 @@ class MarketFiles:
     """What a look at the files found."""
 
     bar_minutes: int
+    train_through: dt.date
+    """The last session before the one that is replayed."""
 
 
 def look_at(
@@ -76,14 +78,14 @@ def look_at(
         tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
     if ticks is None:
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
-        return MarketFiles(minutes)
+        return MarketFiles(minutes, sessions[-2].date)
     with progress(ticks) as reading:
         of_ticks = read_ticks(ticks, universe=of_bars.universe, progress=reading)
     _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
     _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
-    return MarketFiles(minutes)
+    return MarketFiles(minutes, max(before))
 
 
 def _tell_of(  # noqa: PLR0917
@@ -140,7 +142,7 @@ def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> int:
 
     Windows are full, and averages have passed two anchors.
     """
-    from feature_store.features.engine import anchor_days
+    from feature_store.features.schema import anchor_days
 
     schema = spec.feature_schema()
     days = anchor_days(schema.clock)

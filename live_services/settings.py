@@ -11,9 +11,18 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -131,6 +140,9 @@ class MarketSettings(_Section):
     feed: Literal["ticks", "bars"] = "ticks"
     replay_session: _IsoDate = ""
     """Session to replay, ``YYYY-MM-DD``; default: the last one there is."""
+    train_through: _IsoDate = ""
+    """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
+    last session of a generated market, else the last day there is."""
     frame_ms: int = Field(default=1000, ge=10, le=600_000)
     """Event time in one frame of ticks."""
     corporate_actions: Path | None = None
@@ -144,6 +156,16 @@ class MarketSettings(_Section):
     speed: float = Field(default=0.0, ge=0)
     """Replay speed, 1 = as it happened, 0 = as fast as the services take it."""
     synthetic: SyntheticSettings = SyntheticSettings()
+
+    @model_validator(mode="after")
+    def _training_ends_before_the_replay(self) -> Self:
+        through, replayed = self.train_through, self.replay_session
+        if through and replayed and dt.date.fromisoformat(through) >= dt.date.fromisoformat(replayed):
+            raise ValueError(
+                f"train_through {through} is not before replay_session {replayed}: models would know the day that they "
+                "replay; train through an earlier day, or replay a later session"
+            )
+        return self
 
 
 class RiskSettings(_Section):

@@ -14,7 +14,7 @@ from models_registry.hyperparameters import UnknownHyperparameter, refuse_unknow
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
-    from feature_store.features.engine import FeatureSchema
+    from feature_store.features.schema import FeatureSchema
 
 
 class WrongStrategy(Exception):
@@ -43,7 +43,7 @@ def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
     WrongStrategy
         If a name of its features has no declaration, or its clock does not fit.
     """
-    from feature_store.features.engine import UnknownFeature
+    from feature_store.features.schema import UnknownFeature
 
     try:
         return strategy.feature_schema()
@@ -52,7 +52,7 @@ def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
 
 
 def stored_schema(settings: Settings) -> FeatureSchema:
-    """Give the features that the store keeps: what any strategy asks, each once, in the order in which they are named.
+    """Give the features that the store keeps: what any strategy asks, each once.
 
     Raises
     ------

@@ -10,12 +10,12 @@ import numpy as np
 import structlog
 
 from feature_store.bars.builder import aggregate_bars
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from feature_store.market.calendar import UnverifiedDate, nse_sessions
 from feature_store.market.clocks import BarClock
-from feature_store.market.corporate_actions import CorporateActions, read_corporate_actions
 from feature_store.market.types import Bars, Session, Universe, UnreadableFile
 from feature_store.offline.store import OfflineStore
+from feature_store.sources.dated_tables import read_corporate_actions
 from live_services.domain.history import SessionHistory, no_bars
 from live_services.settings import Settings
 from live_services.strategy_checks import strategy_schema
@@ -42,8 +42,7 @@ class StoredHistory:
     """
 
     def __init__(self, settings: Settings, universe: Universe) -> None:
-        path = settings.market.corporate_actions
-        self.actions = CorporateActions.none() if path is None else read_corporate_actions(path)
+        self.actions = read_corporate_actions(settings.market.corporate_actions)
         self._store = OfflineStore(settings.store_root)
         self._clock = BarClock.minutes(settings.market.bar_minutes)
         self._universe = universe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from feature_store.features.engine import UnknownFeature
+from feature_store.features.schema import UnknownFeature
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
 

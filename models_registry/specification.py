@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from models_registry.refs import ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.features.engine import FeatureSchema
+    from feature_store.features.schema import FeatureSchema
     from feature_store.labels.forward_return import ForwardReturn
 
 Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
@@ -118,10 +118,10 @@ class StrategySpec(BaseModel):
 
         Raises
         ------
-        feature_store.features.engine.UnknownFeature
+        feature_store.features.schema.UnknownFeature
             If a feature has no declaration, or its clock does not fit; the message names near ones.
         """
-        from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+        from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 
         return feature_schema(self.features or MOMENTUM_FEATURES, self.bar_minutes)
 

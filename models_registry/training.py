@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, SYNTHETIC
+from feature_store.market.types import SYNTHETIC, ist_day
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
@@ -233,7 +233,7 @@ def _import_estimators() -> None:
 
 def session_days(decision_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """IST calendar day of each decision, counted from the epoch; an NSE session never crosses midnight."""
-    return (decision_ns + IST_OFFSET_NS) // DAY_NS
+    return ist_day(decision_ns)
 
 
 def _usable(frame: TrainingFrame) -> _Rows:

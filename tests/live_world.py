@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.events import (
     BarValues,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.features.engine import FeatureSchema, FeatureSpec
+from feature_store.features.library import FeatureSpec
+from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame

@@ -23,7 +23,7 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import Session, Ticks
 from feature_store.offline.store import OfflineStore

@@ -11,34 +11,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from dagster_project.failures import told_to_people
-from dagster_project.market import (
-    Arrival,
-    bring_in,
-    first_partition,
-    forget,
-    generated_dates,
-    keep_quarantine,
-)
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.plots import session_plot
 from dagster_project.previews import quarantine_preview
 from dagster_project.resources import OfflineStoreResource
-from dagster_project.stages import StagedDay, Stages
+from dagster_project.staged_days import StagedDay, bar_days, feature_days, incoming_days, label_days
 from feature_store.market.types import IST, MarketDataError
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
+    from feature_store.sources.arrivals import Arrival
 
 GROUP: Final = "market"
 MARKET_DAY, BARS, FEATURES, LABELS = (dg.AssetKey(name) for name in ("market_day", "bars", "features", "labels"))
 _DAY: Final = dt.timedelta(days=1)
+_FILES_FIRST_YEAR: Final = 2015
 
 
 def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinition:
-    """Give the calendar days of the market, in IST; a day without a session has nothing in it."""
-    generated = generated_dates(settings.market) if settings.market.source == "synthetic" else ()
-    first, end = first_partition(settings.market, settings.store_root), generated[-1] + _DAY if generated else None
+    """Give the calendar days of the market, in IST; a day without a session has nothing in it.
+
+    Raises
+    ------
+    UnverifiedDate
+        If the exchange's calendar does not reach as far as a generated market.
+    """
+    generated = _generated_dates(settings) if settings.market.source == "synthetic" else ()
+    first, end = generated[0] if generated else _first_day(settings), generated[-1] + _DAY if generated else None
     span = (first + k * _DAY for k in range((end - first).days if end is not None else 0))
     return dg.DailyPartitionsDefinition(
         start_date=first.isoformat(),
@@ -52,111 +53,123 @@ def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinit
     )
 
 
+def _generated_dates(settings: Settings) -> tuple[dt.date, ...]:
+    """Dates of a generated market's sessions, that of its ticks last; they may well lie in the future."""
+    from feature_store.sources.synthetic import synthetic_sessions
+
+    made = settings.market.synthetic
+    return tuple(s.date for s in synthetic_sessions(dt.date.fromisoformat(made.first_session), made.sessions + 1))
+
+
+def _first_day(settings: Settings) -> dt.date:
+    """The first day that may have data, without reading any: the code location must load fast."""
+    kept = sorted(path.name.removeprefix("session=") for path in settings.store_root.glob("bars/session=*"))
+    return dt.date(dt.date.fromisoformat(kept[0]).year if kept else _FILES_FIRST_YEAR, 1, 1)
+
+
 # --- by day -------------------------------------------------------------------------------------------------------
 
 
 def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinition, ...]:
     """Build the four daily-partitioned assets; their days depend on the market that is set, and on what day it is."""
-    partitions, policy = market_days(settings, today), dg.BackfillPolicy.single_run()
+    partitions = market_days(settings, today)
+    return (
+        _daily_asset(
+            MARKET_DAY,
+            None,
+            partitions,
+            "One session as its source has it, by day. market_data brings all of them in; materialise a day or a range "
+            "to bring just those in again, for example after their source was corrected. The source is read once for "
+            "the whole range, and a day that it no longer has is removed from the store.",
+        ),
+        _daily_asset(
+            BARS,
+            MARKET_DAY,
+            partitions,
+            "Bars of one session on the desk's clock (market.bar_minutes), by day: aggregated from the source's bars, "
+            "or built from ticks by the builder that the live feed uses.",
+        ),
+        _daily_asset(
+            FEATURES,
+            BARS,
+            partitions,
+            "Feature rows of one session's bars, by day, by the compiled step that the live strategy runner uses. They "
+            "also stand on the bars of the sessions before: after a correction materialise the days that the check "
+            "stored_rows_are_fresh names.",
+        ),
+        _daily_asset(
+            LABELS,
+            BARS,
+            partitions,
+            "The forward return of each bar of one session, by day, over as many bars as the strategy holds.",
+        ),
+    )
 
+
+def _daily_asset(
+    key: dg.AssetKey, upstream: dg.AssetKey | None, partitions: dg.DailyPartitionsDefinition, description: str
+) -> dg.AssetsDefinition:
     @dg.asset(
-        key=MARKET_DAY,
-        kinds={"parquet"},
-        description="One session as its source has it, by day. market_data brings all of them in; materialise a day or "
-        "a range to bring just those in again, for example after their source was corrected. The source is read once "
-        "for the whole range, and a day that it no longer has is removed from the store.",
+        key=key,
+        deps=[upstream] if upstream else [],
+        kinds={"parquet", "numba"} if upstream else {"parquet"},
+        description=description,
         group_name=GROUP,
         partitions_def=partitions,
-        backfill_policy=policy,
+        backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def market_day(
+    def day(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         offline: dg.ResourceParam[OfflineStoreResource],
     ) -> dg.MaterializeResult[None]:
-        stages, days = Stages(offline.store(), settings), _days(context)
-        with told_to_people(MarketDataError):
-            held = stages.store.universe() if stages.store.market() is not None else None
-            arrival = bring_in(settings.market, days, held)
-            done = _followed(context, "raw", arrival.sessions, stages.raw(arrival))
-            keep_quarantine(arrival, stages.store, days)
-            gone = forget(arrival, stages.store, days)
-        _attach(context, days, done, {"market": arrival.name, **quarantine_preview(arrival.quarantine)}, gone)
+        desk, days = Desk(offline.store(), settings), _days(context)
+        gone: Sequence[dt.date] = ()
+        with expected_failures(MarketDataError):
+            if upstream is None:
+                arrival, done, gone = _bring_in(context, desk, days)
+                shared = {"market": arrival.name, **quarantine_preview(arrival.quarantine)}
+            else:
+                done = _run_stage(context, desk, key, set(days))
+                shared = {"market": desk.store.market() or "none"}
+        _attach(context, days, done, shared, gone)
         return dg.MaterializeResult()
 
-    @dg.asset(
-        key=BARS,
-        deps=[MARKET_DAY],
-        kinds={"parquet", "numba"},
-        description="Bars of one session on the desk's clock (market.bar_minutes), by day: aggregated from the "
-        "source's bars, or built from ticks by the builder that the live feed uses.",
-        group_name=GROUP,
-        partitions_def=partitions,
-        backfill_policy=policy,
-    )
-    def bars(
-        context: dg.AssetExecutionContext,
-        settings: dg.ResourceParam[Settings],
-        offline: dg.ResourceParam[OfflineStoreResource],
-    ) -> dg.MaterializeResult[None]:
-        return _daily_stage(context, Stages(offline.store(), settings), "bars")
-
-    @dg.asset(
-        key=FEATURES,
-        deps=[BARS],
-        kinds={"parquet", "numba"},
-        description="Feature rows of one session's bars, by day, by the compiled step that the live strategy runner "
-        "uses. They also stand on the bars of the sessions before: after a correction materialise the days that the "
-        "check stored_rows_are_fresh names.",
-        group_name=GROUP,
-        partitions_def=partitions,
-        backfill_policy=policy,
-    )
-    def features(
-        context: dg.AssetExecutionContext,
-        settings: dg.ResourceParam[Settings],
-        offline: dg.ResourceParam[OfflineStoreResource],
-    ) -> dg.MaterializeResult[None]:
-        return _daily_stage(context, Stages(offline.store(), settings), "features")
-
-    @dg.asset(
-        key=LABELS,
-        deps=[BARS],
-        kinds={"parquet", "numba"},
-        description="The forward return of each bar of one session, by day, over as many bars as a strategy holds, for "
-        "each strategy.",
-        group_name=GROUP,
-        partitions_def=partitions,
-        backfill_policy=policy,
-    )
-    def labels(
-        context: dg.AssetExecutionContext,
-        settings: dg.ResourceParam[Settings],
-        offline: dg.ResourceParam[OfflineStoreResource],
-    ) -> dg.MaterializeResult[None]:
-        return _daily_stage(context, Stages(offline.store(), settings), "labels")
-
-    return market_day, bars, features, labels
+    return day
 
 
-def _daily_stage(context: dg.AssetExecutionContext, stages: Stages, name: str) -> dg.MaterializeResult[None]:
-    days = _days(context)
-    with told_to_people(MarketDataError):
-        sessions, found = _stage(stages, name, set(days))
-        done = _followed(context, name, sessions, found)
-    _attach(context, days, done, {"market": stages.store.market() or "none"})
-    return dg.MaterializeResult()
+def _bring_in(
+    context: dg.AssetExecutionContext,
+    desk: Desk,
+    days: Sequence[dt.date] | None = None,
+    each: Callable[[StagedDay], None] | None = None,
+) -> "tuple[Arrival, list[StagedDay], tuple[dt.date, ...]]":
+    """Write what the source has of some days or all, and remove what it no longer has."""
+    from feature_store.offline.incoming import remove_vanished_sessions, write_quarantined
+
+    arrival = desk.read_market(days)
+    if days is None and not arrival.sessions:
+        raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
+    done = _followed(context, "raw", arrival.sessions, incoming_days(desk, arrival), each)
+    write_quarantined(desk.store, arrival, days)
+    return arrival, done, remove_vanished_sessions(desk.store, arrival, days)
 
 
-def _stage(
-    stages: Stages, name: str, days: set[dt.date] | None = None
-) -> tuple[tuple["Session", ...], Iterator[StagedDay]]:
-    """Give the sessions that a stage works on, of some days or all, and its work, which is done as it is iterated."""
-    if name == "bars":
-        sessions = stages.raw_sessions(days)
-        return sessions, stages.bars(sessions)
-    sessions = stages.bar_sessions(days)
-    return sessions, (stages.features if name == "features" else stages.labels)(sessions)
+def _run_stage(
+    context: dg.AssetExecutionContext,
+    desk: Desk,
+    key: dg.AssetKey,
+    days: set[dt.date] | None = None,
+    each: Callable[[StagedDay], None] | None = None,
+) -> list[StagedDay]:
+    """Run the stage that makes an asset, on some days or all."""
+    if key == BARS:
+        sessions = desk.incoming_sessions(days)
+        found = bar_days(desk, sessions)
+    else:
+        sessions = desk.bar_sessions(days)
+        found = feature_days(desk, sessions) if key == FEATURES else label_days(desk, sessions)
+    return _followed(context, key.to_user_string(), sessions, found, each)
 
 
 def _days(context: dg.AssetExecutionContext) -> tuple[dt.date, ...]:
@@ -218,48 +231,42 @@ def market_data(
     offline: dg.ResourceParam[OfflineStoreResource],
 ) -> dg.MaterializeResult[None]:
     """Bring every session in and run every stage on it."""
-    stages = Stages(offline.store(), settings)
-    done: dict[str, list[StagedDay]] = {}
-    with told_to_people(MarketDataError):
-        arrival = bring_in(settings.market)
-        if not arrival.sessions:
-            raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
-        done["raw"] = _followed(context, "raw", arrival.sessions, stages.raw(arrival), _told(context, MARKET_DAY))
-        keep_quarantine(arrival, stages.store)
-        gone = forget(arrival, stages.store)
+    desk = Desk(offline.store(), settings)
+    done: dict[dg.AssetKey, list[StagedDay]] = {}
+    with expected_failures(MarketDataError):
+        arrival, done[MARKET_DAY], gone = _bring_in(context, desk, each=_materialization(context, MARKET_DAY))
         for key in (BARS, FEATURES, LABELS):
-            name = key.to_user_string()
-            done[name] = _followed(context, name, *_stage(stages, name), _told(context, key))
-        digest = stages.store.digest(stages.bar_sessions())
+            done[key] = _run_stage(context, desk, key, each=_materialization(context, key))
+        digest = desk.store.digest(desk.bar_sessions())
     return dg.MaterializeResult(
         metadata=_arrival_facts(arrival)
         | {
-            "instruments": len(stages.store.universe()),
-            "universe_digest": stages.store.universe().digest,
+            "instruments": len(desk.store.universe()),
+            "universe_digest": desk.store.universe().digest,
             "sessions_removed": [date.isoformat() for date in gone],
-            "dagster/row_count": sum(day.rows for day in done["raw"]),
-            "bar_clock": str(stages.clock),
-            "rows_per_session": _rows_plot(done["bars"]),
-            "features": list(stages.schema.names),
-            "feature_schema_hash": stages.schema.hash,
-            "warm_up_sessions": stages.schema.history_sessions,
-            "warm_rows": sum(day.facts["warm_rows"] for day in done["features"]),
-            "labels": [label.name for label in stages.every_label],
+            "dagster/row_count": sum(day.rows for day in done[MARKET_DAY]),
+            "bar_clock": str(desk.clock),
+            "rows_per_session": _rows_plot(done[BARS]),
+            "features": list(desk.schema.names),
+            "feature_schema_hash": desk.schema.hash,
+            "warm_up_sessions": desk.schema.history_sessions,
+            "warm_rows": sum(day.facts["warm_rows"] for day in done[FEATURES]),
+            "labels": [label.name for label in desk.labels],
             "digest": digest,
-            "offline_store": dg.MetadataValue.path(str(stages.store.root)),
+            "offline_store": dg.MetadataValue.path(str(desk.store.root)),
         },
         data_version=dg.DataVersion(digest),
     )
 
 
-def _told(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Callable[[StagedDay], None]:
+def _materialization(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Callable[[StagedDay], None]:
     def tell(day: StagedDay) -> None:
         context.log_event(dg.AssetMaterialization(key, partition=day.date.isoformat(), metadata=day.facts))
 
     return tell
 
 
-def _arrival_facts(arrival: Arrival) -> dict[str, Any]:
+def _arrival_facts(arrival: "Arrival") -> dict[str, Any]:
     return {
         "market": arrival.name,
         "sessions": len(arrival.sessions),

@@ -12,12 +12,11 @@ from pydantic import ValidationError
 
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
-from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session, traded_bar_source, training_sessions
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.model_facts import fitted_facts, report_facts, skill_gate_result, training_set_facts, version_facts
 from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import MlflowResource, OfflineStoreResource
-from dagster_project.stages import Stages, membership_of
 from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
@@ -60,9 +59,9 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         group_name=keys.model,
         kinds={"parquet"},
         io_manager_key="training_frames",
-        description=f"What {keys.model} is trained on: warm feature rows of the sessions before the replayed one, each "
-        "with its label; of the strategy's instruments, if it names any, and of members only, if market.membership "
-        "names a table.",
+        description=f"What {keys.model} is trained on: warm feature rows of the sessions through market.train_through "
+        "(else before the session that is held out for the replay), each with its label; of the strategy's "
+        "instruments, if it names any, and of members only, if market.membership names a table.",
     )
     def training_set(
         context: dg.AssetExecutionContext,
@@ -73,23 +72,21 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         from feature_store.offline.training_frames import training_frame
         from live_services.strategy_checks import WrongStrategy, strategy_schema
 
-        stages = Stages(offline.store(), settings)
-        with told_to_people(MarketDataError, WrongStrategy):
-            sessions = training_sessions(stages.store, settings.market)
+        desk = Desk(offline.store(), settings)
+        with expected_failures(MarketDataError, WrongStrategy):
+            sessions, held_out = desk.training_sessions(), desk.held_out_session()
             frame = training_frame(
-                stages.store,
+                desk.store,
                 spec.instruments or None,
                 sessions[0].date,
                 sessions[-1].date,
                 features=strategy_schema(spec),
                 label=spec.label(),
-                membership=membership_of(settings),
-                actions=stages.actions,
+                membership=desk.membership,
+                actions=desk.actions,
             )
-            replayed = replayed_session(stages.store, settings.market)
         context.add_output_metadata(
-            training_set_facts(frame, spec.label().name, sessions, replayed)
-            | {"corporate_actions": len(stages.actions)}
+            training_set_facts(frame, sessions, held_out) | {"corporate_actions": len(desk.actions)}
         )
         return frame
 
@@ -115,7 +112,7 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         from models_registry.validation.splitters import NotEnoughSessions
 
         chosen = _chosen(spec, context.op_execution_context.op_config)
-        with told_to_people(UnknownHyperparameter, UntrainableFrame, NotEnoughSessions):
+        with expected_failures(UnknownHyperparameter, UntrainableFrame, NotEnoughSessions):
             trained = _train(frame, chosen)
         packed = pack(trained.estimator, trained.golden_rows)
         candidate = Candidate(
@@ -160,8 +157,8 @@ def _train(frame: "TrainingFrame", spec: StrategySpec) -> "TrainedModel":
     from models_registry.training import train
 
     refuse_unknown(spec.estimator, spec.hyperparameters)
-    now = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
-    return train(frame, spec, now)
+    fitted = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
+    return train(frame, spec, fitted)
 
 
 def _report(keys: ModelKeys) -> dg.AssetsDefinition:
@@ -217,8 +214,8 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
             )
         registry = mlflow.registry()
         standing = _champion(registry, keys.model)
-        with told_to_people(MarketDataError):
-            trades_on = traded_bar_source(offline.store(), settings.market)
+        with expected_failures(MarketDataError):
+            trades_on = Desk(offline.store(), settings).traded_bar_source()
         gate = _judged(candidate, frame, trades_on, standing)
         run_id = context.run.run_id
         run_url = f"{settings.dagster.url.rstrip('/')}/runs/{run_id}" if settings.dagster.url else ""

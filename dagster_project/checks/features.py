@@ -6,11 +6,11 @@ from typing import Final
 import dagster as dg
 
 from dagster_project.assets.market_data import FEATURES, market_data
-from dagster_project.checks.results import LISTED, WARN, check_result, nothing_to_look_at
-from dagster_project.failures import told_to_people
+from dagster_project.checks.results import LISTED, WARN, check_result, no_session_with_bars
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.plots import markdown_table
 from dagster_project.resources import OfflineStoreResource
-from dagster_project.stages import Stages
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
 
@@ -31,16 +31,16 @@ def features_pass_audit(
     from feature_store.features import audit as checks
     from feature_store.offline.feature_rows import read_features
 
-    stages = Stages(offline.store(), settings)
-    store, schema = stages.store, stages.schema
+    desk = Desk(offline.store(), settings)
+    store, schema = desk.store, desk.schema
     sessions = store.sessions("bars")[-schema.history_sessions - 1 :]
     if not sessions:
-        return nothing_to_look_at()
-    with told_to_people(MarketDataError):
+        return no_session_with_bars()
+    with expected_failures(MarketDataError):
         universe = store.universe()
         some = store.read_bars(sessions, instruments=[i.symbol for i in universe.instruments[:_AUDITED_INSTRUMENTS]])
-        newest = read_features(store, sessions[-1], schema, actions=stages.actions)
-    audited = checks.features_pass_audit(some, schema, universe, actions=stages.actions)
+        newest = read_features(store, sessions[-1], schema, actions=desk.actions)
+    audited = checks.features_pass_audit(some, schema, universe, actions=desk.actions)
     finite = checks.warm_rows_finite(newest.X, newest.warm, schema)
     if len(sessions) <= schema.history_sessions and not audited.details["first"] and finite.passed:
         # nothing is wrong, but a guard may have had nothing to compare, and nothing can be trained on yet
@@ -65,14 +65,14 @@ def stored_rows_are_fresh(
     from feature_store.offline.feature_rows import MissingFeatures, StaleFeatures, fresh_schema
     from feature_store.offline.label_rows import StaleLabels, refuse_stale
 
-    stages = Stages(offline.store(), settings)
-    sessions = stages.bar_sessions()
+    desk = Desk(offline.store(), settings)
+    sessions = desk.bar_sessions()
     stale: list[tuple[dt.date, str]] = []
     for session in sessions:
         try:
-            fresh_schema(stages.store, session, stages.schema, stages.actions)
-            for label in stages.every_label:
-                refuse_stale(stages.store, session, label)
+            fresh_schema(desk.store, session, desk.schema, desk.actions)
+            for label in desk.labels:
+                refuse_stale(desk.store, session, label)
         except (MissingFeatures, StaleFeatures, StaleLabels) as old:
             stale.append((session.date, str(old)))
     return dg.AssetCheckResult(

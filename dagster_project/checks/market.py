@@ -13,19 +13,19 @@ import dagster as dg
 from dagster_project.assets.market_data import BARS, MARKET_DAY, market_data
 from dagster_project.checks.results import (
     WARN,
+    CheckedDays,
+    bar_check,
     check_result,
     frame_table,
-    looked_at,
-    nothing_to_look_at,
     picture,
     rounded,
+    sessions_of_run,
     stored_bars,
 )
-from dagster_project.failures import told_to_people
-from dagster_project.market import source_store, vendor_bars
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.plots import heat_map, markdown_table, session_plot
 from dagster_project.resources import OfflineStoreResource
-from dagster_project.stages import Stages
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
 
@@ -47,7 +47,7 @@ def seconds_are_not_repeated(
     from feature_store.bars.quality import duplicate_seconds
 
     store = offline.store()
-    sessions = looked_at(context, store.sessions("ticks"))[-_TICK_SESSIONS:]
+    sessions = sessions_of_run(context, store.sessions("ticks"))[-_TICK_SESSIONS:]
     found = [(session.date, duplicate_seconds(store.read_ticks(session))) for session in sessions]
     columns = ("ticks", "repeated", "alike", "share")
     rows = [(date, *(rounded(seen.details[name]) for name in columns)) for date, seen in found]
@@ -63,51 +63,33 @@ def seconds_are_not_repeated(
 # --- bars ---------------------------------------------------------------------------------------------------------
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     blocking=True,
     description="Prices that can be, in order of time, inside their sessions; else nothing is trained.",
 )
-def prices_are_sane(
-    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
-) -> dg.AssetCheckResult:
+def prices_are_sane(days: CheckedDays) -> dg.AssetCheckResult:
     """Check the stored bars row by row."""
     from feature_store.bars.quality import inside_sessions, monotone_times, price_sanity
 
-    store = offline.store()
-    sessions = looked_at(context, store.sessions("bars"))
-    if not sessions:
-        return nothing_to_look_at()
-    table = stored_bars(store, sessions)
-    return check_result(price_sanity(table), monotone_times(table), inside_sessions(table, sessions))
+    table = days.bars
+    return check_result(price_sanity(table), monotone_times(table), inside_sessions(table, days.sessions))
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     blocking=True,
     description="No open is far from the previous close (market.unexplained_jump) unless a corporate action explains "
     "it: an unadjusted split would be learnt as a crash. Stops the training, unless market.allow_unexplained_jumps.",
 )
-def splits_are_explained(
-    context: dg.AssetCheckExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    offline: dg.ResourceParam[OfflineStoreResource],
-) -> dg.AssetCheckResult:
+def splits_are_explained(days: CheckedDays) -> dg.AssetCheckResult:
     """List the jumps between sessions that no action explains."""
     from feature_store.market.corporate_actions import suspected_splits
 
-    stages, market = Stages(offline.store(), settings), settings.market
-    every = stages.bar_sessions()
-    sessions = looked_at(context, every)
-    if not sessions:
-        return nothing_to_look_at()
-    before = [session for session in every if session.date < sessions[0].date][-1:]
-    with told_to_people(MarketDataError):
-        table = stored_bars(stages.store, [*before, *sessions])
-        suspects = suspected_splits(table, stages.store.universe(), stages.actions, market.unexplained_jump)
-    facts: dict[str, Any] = {"suspects": len(suspects), "jump": market.unexplained_jump, "actions": len(stages.actions)}
+    desk, market = days.desk, days.desk.settings.market
+    before = [session for session in desk.bar_sessions() if session.date < days.sessions[0].date][-1:]
+    with expected_failures(MarketDataError):
+        table = stored_bars(desk.store, [*before, *days.sessions])
+        suspects = suspected_splits(table, desk.store.universe(), desk.actions, market.unexplained_jump)
+    facts: dict[str, Any] = {"suspects": len(suspects), "jump": market.unexplained_jump, "actions": len(desk.actions)}
     if len(suspects):
         shown = suspects[["symbol", "date", "previous_close", "open", "ratio", "simple_ratio", "factor"]]
         facts["list"] = frame_table(shown.round(4))
@@ -124,52 +106,35 @@ def splits_are_explained(
     )
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     description="Every session of the exchange's calendar between the first day and the last has bars.",
 )
-def no_session_is_missing(
-    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
-) -> dg.AssetCheckResult:
+def no_session_is_missing(days: CheckedDays) -> dg.AssetCheckResult:
     """Compare the stored sessions with the calendar."""
     from feature_store.bars.quality import missing_sessions
     from feature_store.market.calendar import UnverifiedDate, nse_sessions
 
-    store = offline.store()
-    stored = looked_at(context, store.sessions("bars"))
-    if not stored:
-        return nothing_to_look_at()
     try:
-        calendar = nse_sessions(stored[0].date, stored[-1].date)
+        calendar = nse_sessions(days.sessions[0].date, days.sessions[-1].date)
     except UnverifiedDate as unverified:
         return dg.AssetCheckResult(passed=False, severity=WARN, description=f"not checked: {unverified}")
-    held = {session.date for session in stored}
+    held = {session.date for session in days.sessions}
     missing = [str(session.date) for session in calendar if session.date not in held]
-    found = missing_sessions(stored_bars(store, stored), calendar)
+    found = missing_sessions(days.bars, calendar)
     return check_result(found, severity=WARN, more={"missing_dates": missing} if missing else {})
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     description="No interval lacks the bars of half the market. Every outage is listed, in the check and in the log.",
 )
-def outages_are_listed(
-    context: dg.AssetCheckExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    offline: dg.ResourceParam[OfflineStoreResource],
-) -> dg.AssetCheckResult:
+def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     """List every outage."""
     from feature_store.bars.quality import outages
 
-    stages = Stages(offline.store(), settings)
-    sessions = looked_at(context, stages.bar_sessions())
-    if not sessions:
-        return nothing_to_look_at()
-    found = outages(stored_bars(stages.store, sessions), sessions, stages.clock, stages.store.universe())
+    sessions = days.sessions
+    found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
     for row in found.itertuples():
-        context.log.warning(
+        days.log.warning(
             f"outage {row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
         )
     lost = found.groupby("date")["intervals"].sum()
@@ -196,25 +161,15 @@ def outages_are_listed(
     )
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     description="Few intervals lack all bars, and each tradable instrument has most of its; with a map by instrument "
     "and session.",
 )
-def sessions_are_covered(
-    context: dg.AssetCheckExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    offline: dg.ResourceParam[OfflineStoreResource],
-) -> dg.AssetCheckResult:
+def sessions_are_covered(days: CheckedDays) -> dg.AssetCheckResult:
     """Check coverage; a thin one is a warning, because illiquid instruments make few bars."""
     from feature_store.bars.quality import coverage, instrument_coverage, missing_intervals
 
-    stages = Stages(offline.store(), settings)
-    sessions = looked_at(context, stages.bar_sessions())
-    if not sessions:
-        return nothing_to_look_at()
-    table, universe, clock = stored_bars(stages.store, sessions), stages.store.universe(), stages.clock
+    sessions, table, universe, clock = days.sessions, days.bars, days.store.universe(), days.desk.clock
     shares = coverage(table, sessions, clock, universe)
     thinnest = shares.mean(axis=1).sort_values().head(10)
     span = f"{sessions[0].date} to {sessions[-1].date}"
@@ -231,23 +186,15 @@ def sessions_are_covered(
     )
 
 
-@dg.asset_check(
-    asset=BARS,
-    additional_deps=[market_data],
+@bar_check(
     description="No close stands still for long, and no return is far outside what its instrument does. A warning: a "
     "circuit limit stands still, and news jumps.",
 )
-def prices_move_as_prices_do(
-    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
-) -> dg.AssetCheckResult:
+def prices_move_as_prices_do(days: CheckedDays) -> dg.AssetCheckResult:
     """Look for frozen prices and for wrong prints."""
     from feature_store.bars.quality import outliers, stale_prices
 
-    store = offline.store()
-    sessions = looked_at(context, store.sessions("bars"))
-    if not sessions:
-        return nothing_to_look_at()
-    table, universe = stored_bars(store, sessions), store.universe()
+    table, universe = days.bars, days.store.universe()
     return check_result(stale_prices(table, universe), outliers(table, universe), severity=WARN)
 
 
@@ -265,16 +212,17 @@ def bars_of_ticks_equal_the_vendors(
     from feature_store.bars.builder import bars_of_session
     from feature_store.bars.comparison import compare_bars, comparison_plot
     from feature_store.market.types import Bars
+    from feature_store.offline.incoming import source_store, vendor_bars
 
-    stages = Stages(offline.store(), settings)
-    held = set(source_store(stages.store).dates("bars"))
-    both = [s for s in looked_at(context, stages.store.sessions("ticks")) if s.date in held][-_TICK_SESSIONS:]
+    desk = Desk(offline.store(), settings)
+    held = set(source_store(desk.store).dates("bars"))
+    both = [s for s in sessions_of_run(context, desk.store.sessions("ticks")) if s.date in held][-_TICK_SESSIONS:]
     if not both:
         return dg.AssetCheckResult(passed=True, description="no session has both ticks and a vendor's bars")
-    universe = stages.store.universe()
-    with told_to_people(MarketDataError):
-        vendor = [vendor_bars(stages.store, session, settings.market.bar_minutes) for session in both]
-        built = [bars_of_session(stages.store.read_ticks(s), s, len(universe), stages.clock) for s in both]
+    universe = desk.store.universe()
+    with expected_failures(MarketDataError):
+        vendor = [vendor_bars(desk.store, session, desk.clock) for session in both]
+        built = [bars_of_session(desk.store.read_ticks(s), s, len(universe), desk.clock) for s in both]
         found = compare_bars(Bars.concatenate(built), Bars.concatenate(vendor), universe)
     facts: dict[str, Any] = {
         "sessions": [str(session.date) for session in both],

@@ -6,8 +6,8 @@ import dagster as dg
 
 from dagster_project.candidates import Candidate
 from dagster_project.checks.results import check_result
-from dagster_project.failures import told_to_people
-from dagster_project.market import replayed_session
+from dagster_project.desk import Desk
+from dagster_project.failures import expected_failures
 from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import OfflineStoreResource
 from feature_store.market.types import MarketDataError, ist_text
@@ -23,7 +23,7 @@ def _labels_end_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=keys.training_set,
         blocking=True,
-        description="Labels end after their decision, the same day, before the replayed session opens.",
+        description="Labels end after their decision, the same day, before the held-out session opens.",
     )
     def labels_end_before_replay(
         settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], frame: Any
@@ -31,8 +31,8 @@ def _labels_end_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
         """Check every label of the training set."""
         from feature_store.labels.quality import labels_end_in_time
 
-        replayed = replayed_session(offline.store(), settings.market)
-        opens = replayed.open_ns if replayed else None
+        held_out = Desk(offline.store(), settings).held_out_session()
+        opens = held_out.open_ns if held_out else None
         return check_result(labels_end_in_time(frame.decision_ns, frame.label_end_ns, opens))
 
     return labels_end_before_replay
@@ -40,18 +40,20 @@ def _labels_end_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
 
 def _training_ends_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=keys.fitted, blocking=True, description="No training row knows anything of the replayed session."
+        asset=keys.fitted,
+        blocking=True,
+        description="No training row knows anything of the session that is held out for the replay.",
     )
     def training_ends_before_replay(
         settings: dg.ResourceParam[Settings], offline: dg.ResourceParam[OfflineStoreResource], candidate: Candidate
     ) -> dg.AssetCheckResult:
-        """Compare the last label's end with the replayed session's open."""
-        with told_to_people(MarketDataError):
-            replayed = replayed_session(offline.store(), settings.market)
+        """Compare the last label's end with the open of the session that is held out."""
+        with expected_failures(MarketDataError):
+            held_out = Desk(offline.store(), settings).held_out_session()
         end_ns = candidate.trained.training_end_ns
         return dg.AssetCheckResult(
-            passed=replayed is None or end_ns <= replayed.open_ns,
-            description=f"trained to {ist_text(end_ns)}; replayed: {replayed.date if replayed else 'nothing'}",
+            passed=held_out is None or end_ns <= held_out.open_ns,
+            description=f"trained to {ist_text(end_ns)}; held out: {held_out.date if held_out else 'no session'}",
         )
 
     return training_ends_before_replay

@@ -2,14 +2,20 @@
 
 import base64
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from dagster_project.assets.market_data import BARS, market_data
+from dagster_project.desk import Desk
 from dagster_project.plots import markdown_table
+from dagster_project.resources import OfflineStoreResource
+from live_services.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +30,54 @@ LISTED: Final = 1000
 _FROM, _TO, _ONE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end", "dagster/partition"
 
 
-def looked_at(context: dg.AssetCheckExecutionContext, sessions: Sequence["Session"]) -> "tuple[Session, ...]":
+@dataclass(frozen=True)
+class CheckedDays:
+    """What a check of bars looks at: the sessions of its run that have some, at least one."""
+
+    desk: Desk
+    sessions: "tuple[Session, ...]"
+    log: Logger
+    """Of the run."""
+
+    @property
+    def store(self) -> "OfflineStore":
+        """The offline store."""
+        return self.desk.store
+
+    @property
+    def bars(self) -> "Bars":
+        """The stored bars of the sessions."""
+        return stored_bars(self.store, self.sessions)
+
+
+def bar_check(
+    *, description: str, blocking: bool = False
+) -> Callable[[Callable[[CheckedDays], dg.AssetCheckResult]], dg.AssetChecksDefinition]:
+    """Make a check of the asset `bars` out of a function of the days that are checked, under the function's name."""
+
+    def decorate(check: Callable[[CheckedDays], dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=BARS,
+            name=check.__name__,
+            additional_deps=[market_data],
+            blocking=blocking,
+            description=description,
+        )
+        def checked(
+            context: dg.AssetCheckExecutionContext,
+            settings: dg.ResourceParam[Settings],
+            offline: dg.ResourceParam[OfflineStoreResource],
+        ) -> dg.AssetCheckResult:
+            desk = Desk(offline.store(), settings)
+            sessions = sessions_of_run(context, desk.bar_sessions())
+            return check(CheckedDays(desk, sessions, context.log)) if sessions else no_session_with_bars()
+
+        return checked
+
+    return decorate
+
+
+def sessions_of_run(context: dg.AssetCheckExecutionContext, sessions: Sequence["Session"]) -> "tuple[Session, ...]":
     """Give those of the sessions that the run is about: its days, or all where it has none."""
     tags = context.op_execution_context.run.tags
     first, last = tags.get(_FROM, tags.get(_ONE, "")), tags.get(_TO, tags.get(_ONE, ""))
@@ -45,7 +98,7 @@ def _read_once(root: Path, dates: tuple[dt.date, ...], digest: str) -> "Bars":  
     return OfflineStore(root).read_bars(dates)
 
 
-def nothing_to_look_at() -> dg.AssetCheckResult:
+def no_session_with_bars() -> dg.AssetCheckResult:
     """Pass where the days have no session."""
     return dg.AssetCheckResult(passed=True, description="none of these days is a session with bars")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.failures import told_to_people
+from dagster_project.failures import expected_failures
 from dagster_project.resources import LedgerResource, MlflowResource, PromotionAnnouncer
 from live_services.settings import Settings
 from models_registry.refs import Alias
@@ -70,7 +70,7 @@ def promote_version(  # noqa: PLR0917  # Dagster fills resources in by name
     if config.override_reason and not config.promoted_by.strip():
         raise dg.Failure("A gate is overruled by name: put yours in promoted_by.", allow_retries=False)
     registry, name = mlflow.registry(), _model_name(config.model_name, settings)
-    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
+    with expected_failures(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = promote(
             registry,
             ledger.ledger(),
@@ -101,7 +101,7 @@ def roll_back_alias(  # noqa: PLR0917  # Dagster fills resources in by name
     from models_registry.registry import RegistryUnavailable
 
     registry, name = mlflow.registry(), _model_name(config.model_name, settings)
-    with told_to_people(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
+    with expected_failures(ModelRefusedError, PromotionError, LedgerError, RegistryUnavailable):
         record = rollback(
             registry,
             ledger.ledger(),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS
+from feature_store.market.arrays import compiled_ist_time_of_day
+from feature_store.market.types import DAY_NS
 
 # places in the array of scalars
 INTERVAL, HANDLED, NEWEST, LATE, OUTSIDE, DECREASES, RESETS, REPEATS, REORDERED = range(9)
@@ -24,7 +25,7 @@ NEVER = np.iinfo(np.int64).max
 @njit(cache=True)
 def day_end(close_ns):  # type: ignore[no-untyped-def]
     """Midnight IST after a session's close: a tick beyond it has a wrong time, which must not move the market's."""
-    return close_ns + DAY_NS - (close_ns + IST_OFFSET_NS) % DAY_NS
+    return close_ns + DAY_NS - compiled_ist_time_of_day(close_ns)
 
 
 @njit(cache=True)

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from feature_store.market.checks import CheckResult
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import DAY_NS, IST, IST_OFFSET_NS, SECOND_NS, Bars, Session, Ticks, Universe, ist_text
+from feature_store.market.types import (
+    IST,
+    SECOND_NS,
+    Bars,
+    Session,
+    Ticks,
+    Universe,
+    ist_day,
+    ist_text,
+)
 
 _EXAMPLES = 5
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution: 1 / the 75 % quantile
@@ -225,7 +234,7 @@ def stale_prices(bars: Bars, universe: Universe, *, longest: int = 30) -> CheckR
     instrument, an index, or a circuit limit. Both are counted.
     """
     order = np.lexsort((bars.end_ns, bars.instrument))
-    ordered, day = bars[order], _days(bars.start_ns)[order]
+    ordered, day = bars[order], ist_day(bars.start_ns)[order]
     same = np.zeros(len(ordered), dtype=np.bool_)
     same[1:] = (np.diff(ordered.instrument) == 0) & (np.diff(day) == 0) & (np.diff(ordered.close) == 0)
     traded = np.concatenate([[0], np.cumsum(ordered.volume)])
@@ -265,7 +274,7 @@ def outliers(bars: Bars, universe: Universe, *, limit: float = 40.0, least_retur
     bars have heavy tails: 40 deviations and 2 % flag prints that are wrong, not news.
     """
     order = np.lexsort((bars.end_ns, bars.instrument))
-    ordered, day = bars[order], _days(bars.start_ns)[order]
+    ordered, day = bars[order], ist_day(bars.start_ns)[order]
     follows = (np.diff(ordered.instrument) == 0) & (np.diff(day) == 0)
     returns = (ordered.close[1:] / ordered.close[:-1] - 1.0)[follows]
     instrument, row = ordered.instrument[1:][follows], order[1:][follows]
@@ -361,11 +370,6 @@ def _by_session(bars: Bars, sessions: Sequence[Session]) -> Iterator[tuple[Sessi
 
 def _width(bars: Bars) -> int:
     return int(bars.instrument.max(initial=0)) + 1
-
-
-def _days(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    days: NDArray[np.int64] = (time_ns + IST_OFFSET_NS) // DAY_NS
-    return days
 
 
 def _runs(marked: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -1,57 +1,46 @@
-"""Guards of features: parity of history and live, honesty about time, and independence of what must not matter.
+"""Audit of features: parity of history and live, honesty about time, and independence of what must not matter.
 
-`audit` runs them all, on the platform's features and on a user's own, whether compiled or written on a data frame.
-Checks of market data stand in `feature_store.bars.quality`.
+`audit` runs every guard (`feature_store.features.guards`) on the platform's features and on a user's own, whether
+compiled or written on a data frame. Out of reach are: what a function knows without its bars (a constant fitted on all
+of history, a table of the future that it looks up by time, a result kept from the call before), and bars whose own
+times are wrong. Checks of market data stand in `feature_store.bars.quality`.
+
+Examples
+--------
+>>> from feature_store.sources.synthetic import synthetic_market
+>>> market = synthetic_market(instruments=2, sessions=1)
+>>> leaking = {"tomorrow": lambda bars: bars.close.shift(-1) / bars.close - 1}
+>>> report = audit(leaking, market.bars[0][:100], market.universe)
+>>> report.passed, report.of("tomorrow")[0].symbol
+(False, 'SYN002')
+>>> audit({"range": lambda bars: bars.high - bars.low}, market.bars[0][:100], market.universe).passed
+True
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureEngine, FeatureSchema, FeatureSpec
-from feature_store.features.window import Window
+from feature_store.features.guards import (
+    CompiledFeatures,
+    Declared,
+    Difference,
+    FrameFeatures,
+    Guards,
+    Subject,
+    TableFeature,
+)
+from feature_store.features.schema import FeatureSchema
 from feature_store.market.checks import CheckResult
 from feature_store.market.corporate_actions import CorporateActions
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, Bars, Universe, ist_text
+from feature_store.market.types import Bars, Universe
 
-Rows: TypeAlias = tuple[NDArray[np.float64], NDArray[np.bool_]]
-"""Feature rows ``(n, F)`` and whether each is warm ``(n,)``."""
-TableFeature: TypeAlias = Callable[[pd.DataFrame], Any]
-"""Takes one instrument's bars, oldest first, with the columns of `Bars` and times ``start`` and ``end`` in IST; gives
-one value for each."""
-Declared: TypeAlias = Sequence[tuple[FeatureSpec, Callable[[Window], float]]]
-
-BATCHES = (1, 10, 100, 1000)
-_EDGES = 800  # a leak in 1 % of the rows escapes so many with odds of 1 in 3,000
-_SHORT_RUNS = 10  # for each random place; a warm-up one bar too short shows in few of them
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where a feature first is what it must not be."""
-
-    guard: str
-    feature: str
-    row: int
-    """In the bars that were audited."""
-    symbol: str
-    time_ns: int
-    """End of the bar."""
-    expected: float
-    found: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.guard}: {self.feature} differs first in row {self.row}, {self.symbol} at {ist_text(self.time_ns)}: "
-            f"{self.expected!r} ({self.expected.hex()}) became {self.found!r} ({self.found.hex()})"
-        )
+_EDGES: Final = 800  # a leak in 1 % of the rows escapes so many with odds of 1 in 3,000
 
 
 @dataclass(frozen=True)
@@ -133,323 +122,19 @@ def audit(
     -------
     AuditReport
         ``print`` shows it as a table.
-
-    Notes
-    -----
-    Out of reach: what a function knows without its bars (a constant fitted on all of history, a table of the future
-    that it looks up by time, a result kept from the call before), and bars whose own times are wrong.
-
-    Examples
-    --------
-    >>> from feature_store.sources.synthetic import synthetic_market
-    >>> market = synthetic_market(instruments=2, sessions=1)
-    >>> leaking = {"tomorrow": lambda bars: bars.close.shift(-1) / bars.close - 1}
-    >>> report = audit(leaking, market.bars[0][:100], market.universe)
-    >>> report.passed, report.of("tomorrow")[0].symbol
-    (False, 'SYN002')
-    >>> audit({"range": lambda bars: bars.high - bars.low}, market.bars[0][:100], market.universe).passed
-    True
     """
-    subject: _Subject
+    subject: Subject
     if isinstance(features, FeatureSchema):
-        subject = _Compiled(features, universe, actions, declared)
+        subject = CompiledFeatures(features, universe, actions, declared)
     else:
-        subject = _OnFrames(dict(features), warm_up)
+        subject = FrameFeatures(dict(features), warm_up)
     if len(bars) == 0:
         return AuditReport(subject.names, 0, {"any": 0}, (), subject.names)
-    run = _Audit(subject, bars, universe, np.random.default_rng(seed), cuts, edges)
-    for guard, compare in run.guards().items():
-        if progress is not None:
-            progress(guard)
-        run.begin(guard)
-        compare()
-    return AuditReport(subject.names, len(bars), run.compared, tuple(run.differences.values()), run.never_seen())
-
-
-class _Subject(Protocol):
-    names: tuple[str, ...]
-
-    def rows(self, bars: Bars, universe: Universe) -> Rows: ...
-
-
-class _Compiled:
-    """Features of a schema, stepped by the engine."""
-
-    def __init__(
-        self, schema: FeatureSchema, universe: Universe, actions: CorporateActions | None, declared: Declared | None
-    ) -> None:
-        self.names, self.schema, self._actions, self._declared = schema.names, schema, actions, declared
-
-    def engine(self, universe: Universe) -> FeatureEngine:
-        return FeatureEngine(self.schema, universe, self._actions, declared=self._declared)
-
-    def rows(self, bars: Bars, universe: Universe) -> Rows:
-        return self.engine(universe).step(bars)
-
-    def stepped(self, bars: Bars, universe: Universe, ends: Sequence[int], snapshot_at: frozenset[int]) -> Rows:
-        """Step in batches that end at ``ends``; at some of them, go on with a new engine from a snapshot."""
-        engine, parts = self.engine(universe), []
-        for begin, end in itertools.pairwise([0, *ends]):
-            parts.append(engine.step(bars[begin:end]))
-            if end in snapshot_at:
-                snapshot = engine.snapshot()
-                engine = self.engine(universe)
-                engine.restore(snapshot)
-        return np.concatenate([rows for rows, _ in parts]), np.concatenate([warm for _, warm in parts])
-
-
-class _OnFrames:
-    """Functions on the data frame of one instrument."""
-
-    def __init__(self, functions: dict[str, TableFeature], warm_up: int) -> None:
-        self.names, self.warm_up, self._functions = tuple(functions), warm_up, functions
-
-    def rows(self, bars: Bars, universe: Universe) -> Rows:
-        rows, warm = np.full((len(bars), len(self.names)), np.nan), np.ones(len(bars), dtype=np.bool_)
-        for i in np.unique(bars.instrument):
-            mine = np.flatnonzero(bars.instrument == i)
-            rows[mine] = self.of_frame(self.frame(bars[mine]))
-            warm[mine[: self.warm_up]] = self.warm_up == 0
-        return rows, warm
-
-    @staticmethod
-    def frame(bars: Bars) -> pd.DataFrame:
-        columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume", "tick_count")}
-        times = {
-            n: pd.to_datetime(getattr(bars, f"{n}_ns"), utc=True).tz_convert("Asia/Kolkata") for n in ("start", "end")
-        }
-        return pd.DataFrame({**times, **columns, "spread_bps": bars.spread_bps, "imbalance": bars.imbalance})
-
-    def of_frame(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        values = [self._column(name, function(frame.copy()), len(frame)) for name, function in self._functions.items()]
-        return np.stack(values, axis=1)
-
-    @staticmethod
-    def _column(name: str, values: Any, n: int) -> NDArray[np.float64]:
-        column = np.asarray(values, dtype=np.float64)
-        if column.shape != (n,):
-            raise ValueError(f"{name} gave shape {column.shape} for {n} bars; a feature gives one value for each bar")
-        return column
-
-
-class _Audit:
-    def __init__(  # noqa: PLR0917
-        self, subject: _Subject, bars: Bars, universe: Universe, rng: np.random.Generator, cuts: int, edges: int
-    ) -> None:
-        self._subject, self._bars, self._universe = subject, bars, universe
-        self._rng, self._cuts, self._edges = rng, cuts, edges
-        self._rows, self._warm = subject.rows(bars, universe)
-        self.compared: dict[str, int] = {}
-        self.differences: dict[tuple[str, str], Difference] = {}
-
-    def guards(self) -> dict[str, Callable[[], None]]:
-        found = {
-            "prefix": self._prefixes,
-            "future perturbation": self._perturbed_futures,
-            "permuted instruments": self._permuted,
-        }
-        if isinstance(self._subject, _OnFrames):
-            found["every row as the last"] = lambda: self._every_edge(self._subject)  # type: ignore[arg-type]
-            if self._subject.warm_up:
-                found["origin"] = self._origins
-        if isinstance(self._subject, _Compiled):
-            compiled = self._subject
-            found["origin"] = self._origins
-            found["origin of a short run"] = lambda: self._short_runs(compiled)
-            found |= {f"batches of {n}": self._batches_of(compiled, n) for n in BATCHES}
-            found["random batches"] = lambda: self._batched(compiled, self._random_ends(), frozenset())
-            found["snapshot and restore"] = lambda: self._snapshots(compiled)
-            found["interleaving"] = lambda: self._interleaved(compiled)
-            found["NaN policy"] = lambda: self._nan_policy(compiled)
-        return found
-
-    def begin(self, guard: str) -> None:
-        self._guard = guard
-        self.compared[guard] = 0
-
-    # --- guards ---
-
-    def _prefixes(self) -> None:
-        for cut in self._random_cuts():
-            self._compare(*self._subject.rows(self._bars[:cut], self._universe), at=np.arange(cut))
-
-    def _perturbed_futures(self) -> None:
-        for cut in self._random_cuts():
-            rows, warm = self._subject.rows(self._perturbed(cut), self._universe)
-            self._compare(rows[:cut], warm[:cut], at=np.arange(cut))
-
-    def _perturbed(self, cut: int) -> Bars:
-        scale = np.ones(len(self._bars))
-        scale[cut:] = np.exp(self._rng.normal(0.0, 0.05, len(self._bars) - cut))
-        volume = self._bars.volume.copy()
-        volume[cut:] = self._rng.permutation(volume[cut:])
-        prices = {name: np.round(getattr(self._bars, name) * scale, 2) for name in ("open", "high", "low", "close")}
-        return replace(self._bars, volume=volume, **prices)
-
-    def _every_edge(self, subject: _OnFrames) -> None:
-        chosen = self._edge_rows()
-        for i in np.unique(self._bars.instrument):
-            mine = np.flatnonzero(self._bars.instrument == i)
-            frame = subject.frame(self._bars[mine])
-            for end in np.flatnonzero(chosen[mine]) + 1:
-                values = subject.of_frame(frame.iloc[:end])
-                self._compare(values, self._warm[mine[:end]], at=mine[:end])
-
-    def _edge_rows(self) -> NDArray[np.bool_]:
-        """Draw rows: the last ones of sessions, up to half, then any."""
-        day = (self._bars.start_ns + IST_OFFSET_NS) // DAY_NS
-        order = np.argsort(self._bars.instrument, kind="stable")
-        ends = (np.diff(day[order], append=-1) != 0) | (np.diff(self._bars.instrument[order], append=-1) != 0)
-        of_sessions = self._rng.permutation(order[ends])[: self._edges // 2]
-        others = np.setdiff1d(order, of_sessions)
-        more = min(self._edges - len(of_sessions), len(others))
-        chosen = np.zeros(len(self._bars), dtype=np.bool_)
-        chosen[of_sessions] = True
-        chosen[self._rng.choice(others, size=more, replace=False)] = True
-        return chosen
-
-    def _origins(self) -> None:
-        for origin in [0, *self._random_cuts()]:
-            self._from_origin(origin, len(self._bars))
-
-    def _short_runs(self, subject: _Compiled) -> None:
-        span = (subject.schema.warm_up + 3) * len(self._universe)
-        for _ in range(_SHORT_RUNS * self._cuts):
-            origin = int(self._rng.integers(0, max(len(self._bars) - span, 1)))
-            self._from_origin(origin, min(origin + span, len(self._bars)))
-
-    def _from_origin(self, origin: int, end: int) -> None:
-        """Compare each value that is there; where the row calls itself warm, also those that are not."""
-        rows, warm = self._subject.rows(self._bars[origin:end], self._universe)
-        at = np.arange(origin, end)
-        if isinstance(self._subject, _OnFrames):
-            self._compare(rows[warm], warm[warm], at=at[warm], warm_matters=False)
-            return
-        self._compare(rows, warm, at=at, warm_matters=False, where=warm[:, None] | ~np.isnan(rows))
-
-    def _permuted(self) -> None:
-        instruments = np.arange(len(self._universe))
-        index = self._universe.market_index
-        movable = instruments[instruments != index] if index is not None else instruments
-        new_place = instruments.copy()
-        new_place[movable] = self._rng.permutation(movable)
-        places = np.argsort(new_place)
-        universe = Universe(instruments=tuple(self._universe.instruments[k] for k in places))
-        moved = replace(self._bars, instrument=new_place[self._bars.instrument].astype(np.int32))
-        at = np.lexsort((moved.instrument, moved.end_ns))
-        if index is not None:  # the index stays first of an instant wherever its number is
-            at = np.lexsort((moved.instrument, moved.instrument != index, moved.end_ns))
-        self._compare(*self._subject.rows(moved[at], universe), at=at)
-
-    def _batches_of(self, subject: _Compiled, size: int) -> Callable[[], None]:
-        ends = [*range(size, len(self._bars), size), len(self._bars)]
-        return lambda: self._batched(subject, ends, frozenset())
-
-    def _batched(self, subject: _Compiled, ends: Sequence[int], snapshot_at: frozenset[int]) -> None:
-        self._compare(*subject.stepped(self._bars, self._universe, ends, snapshot_at), at=np.arange(len(self._bars)))
-
-    def _snapshots(self, subject: _Compiled) -> None:
-        ends = self._random_ends()
-        chosen = self._rng.choice(ends, size=min(self._cuts, len(ends)), replace=False)
-        self._batched(subject, ends, frozenset(int(end) for end in chosen))
-
-    def _interleaved(self, subject: _Compiled) -> None:
-        index = self._universe.market_index
-        not_index = self._bars.instrument != (-1 if index is None else index)
-        for _ in range(3):
-            at = np.lexsort((self._rng.random(len(self._bars)), not_index, self._bars.end_ns))
-            self._compare(*subject.engine(self._universe).step(self._bars[at]), at=at)
-        lag = self._rng.integers(0, 10**15, len(self._universe))  # each instrument's stream as late as it likes
-        at = np.argsort(self._bars.end_ns + lag[self._bars.instrument], kind="stable")
-        rows, warm = subject.engine(self._universe).step(self._bars[at])
-        alone = [spec.nan_policy != "without_index" for spec in subject.schema.features]  # others need it beside them
-        self._compare(rows, warm, at=at, where=np.array(alone, dtype=np.bool_)[None, :])
-
-    def _nan_policy(self, subject: _Compiled) -> None:
-        """A warm value is finite while its inputs are there, and NaN while none of them is: nothing is filled in."""
-        there = {
-            "never": np.ones(len(self._bars), dtype=np.bool_),
-            "without_depth": ~(np.isnan(self._bars.spread_bps) | np.isnan(self._bars.imbalance)),
-            "without_index": self._beside_the_index(),
-        }
-        for k, spec in enumerate(subject.schema.features):
-            own_clock = "@" not in spec.name
-            if not own_clock and spec.nan_policy != "never":
-                continue  # its bars are folded inside the engine
-            have = self._of_window(there[spec.nan_policy], spec.warm_up) if own_clock else there["never"] * spec.warm_up
-            values = self._rows[:, k]
-            wrong = np.isinf(values) | ((have == spec.warm_up) & self._warm & np.isnan(values))
-            wrong |= (have == 0) & ~np.isnan(values)
-            self.compared[self._guard] += int(self._warm.sum())
-            if wrong.any():
-                row = int(wrong.argmax())
-                self._note(k, row, 0.0 if np.isnan(values[row]) else np.nan, float(values[row]))
-
-    def _beside_the_index(self) -> NDArray[np.bool_]:
-        index = self._universe.market_index
-        if index is None:
-            return np.zeros(len(self._bars), dtype=np.bool_)
-        return np.isin(self._bars.end_ns, self._bars.end_ns[self._bars.instrument == index])
-
-    def _of_window(self, there: NDArray[np.bool_], period: int) -> NDArray[np.int64]:
-        """In how many of the last ``period`` bars of a bar's instrument, its own included, an input is there."""
-        found = np.zeros(len(there), dtype=np.int64)
-        for i in np.unique(self._bars.instrument):
-            mine = np.flatnonzero(self._bars.instrument == i)
-            so_far = np.concatenate([np.zeros(period, dtype=np.int64), np.cumsum(there[mine])])
-            found[mine] = so_far[period:] - so_far[: len(mine)]
-        return found
-
-    # --- the rest ---
-
-    def _random_cuts(self) -> list[int]:
-        return sorted({int(cut) for cut in self._rng.integers(1, max(len(self._bars), 2), self._cuts)})
-
-    def _random_ends(self) -> list[int]:
-        return [*_random_ends(self._rng, len(self._bars), 3 * len(self._universe))]
-
-    def _compare(
-        self,
-        rows: NDArray[np.float64],
-        warm: NDArray[np.bool_],
-        *,
-        at: NDArray[np.intp],
-        warm_matters: bool = True,
-        where: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Compare rows with those of all of history, ``at`` being their places there; bit for bit, any NaN alike."""
-        expected = self._rows[at]
-        matters = ~(np.isnan(rows) & np.isnan(expected))
-        if where is not None:
-            matters &= where
-        self.compared[self._guard] += int(matters.sum())
-        different = (rows.view(np.int64) != expected.view(np.int64)) & matters
-        if warm_matters:
-            different[warm != self._warm[at]] = True
-        for k in np.flatnonzero(different.any(axis=0)):
-            places = np.flatnonzero(different[:, k])
-            first = int(places[np.argmin(at[places])])
-            self._note(int(k), int(at[first]), float(expected[first, k]), float(rows[first, k]))
-
-    def never_seen(self) -> tuple[str, ...]:
-        seen = np.isfinite(self._rows)
-        return tuple(name for k, name in enumerate(self._subject.names) if not seen[:, k].any())
-
-    def _note(self, feature: int, row: int, expected: float, found: float) -> None:
-        name = self._subject.names[feature]
-        symbol = self._universe.instruments[int(self._bars.instrument[row])].symbol
-        known = self.differences.get((self._guard, name))
-        if known is None or row < known.row:
-            self.differences[self._guard, name] = Difference(
-                self._guard, name, row, symbol, int(self._bars.end_ns[row]), expected, found
-            )
-
-
-def _random_ends(rng: np.random.Generator, n: int, most: int) -> Iterator[int]:
-    end = 0
-    while end < n:
-        end = min(end + int(rng.integers(1, most + 2)), n)
-        yield end
+    guards = Guards(subject, bars, universe, np.random.default_rng(seed), cuts, edges)
+    guards.run(progress or (lambda _guard: None))
+    return AuditReport(
+        subject.names, len(bars), guards.compared, tuple(guards.differences.values()), guards.never_seen()
+    )
 
 
 def features_pass_audit(

@@ -15,12 +15,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from feature_store.market.arrays import kernel_input
+from feature_store.market.arrays import compiled_ist_time_of_day, kernel_input
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, Bars
+from feature_store.market.types import DAY_NS, REGULAR_CLOSE_NS, REGULAR_OPEN_NS, Bars
 
-_OPEN_NS = 33_300_000_000_000  # 09:15
-_CLOSE_NS = 55_800_000_000_000  # 15:30
 _NONE = -1
 
 
@@ -142,12 +140,12 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     at = 0
     for row in range(len(instrument)):
         i, start, end = instrument[row], times[row, 0], times[row, 1]
-        midnight = start - (start + IST_OFFSET_NS) % DAY_NS
-        opening = midnight + _OPEN_NS
+        midnight = start - compiled_ist_time_of_day(start)
+        opening = midnight + REGULAR_OPEN_NS
         longer_start = opening + (start - opening) // bar_ns * bar_ns
         longer_end = longer_start + bar_ns
-        if longer_start < midnight + _CLOSE_NS < longer_end and start < midnight + _CLOSE_NS:
-            longer_end = midnight + _CLOSE_NS
+        if longer_start < midnight + REGULAR_CLOSE_NS < longer_end and start < midnight + REGULAR_CLOSE_NS:
+            longer_end = midnight + REGULAR_CLOSE_NS
         if left_out[i] == _NONE:
             left_out[i] = 0 if start == longer_start else longer_start
         if left_out[i] == longer_start:

@@ -1,25 +1,18 @@
-"""The compiled step that turns bars into feature rows, one and the same for history and for the live stream.
-
-numba's cache notices changes of the file of a function only, not of the functions it calls; so the cache lies in a
-directory named by the digest of every file that a kernel here is made of.
-"""
+"""The compiled step that turns bars into feature rows, one and the same for history and for the live stream."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
-import platformdirs
 from numba import boolean, float64, int32, int64, njit
 from numpy.typing import NDArray
 
 from feature_store.features.library import DECLARED, FeatureSpec
+from feature_store.features.source import keep_compiled_code
 from feature_store.features.window import (
     ALPHA,
     ANCHORS,
@@ -80,7 +73,7 @@ from feature_store.features.window import (
     Window,
     compiled,
 )
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS
+from feature_store.market.arrays import compiled_ist_day
 
 _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
@@ -89,18 +82,8 @@ _GROUP = 32
 """Tables of at least so many bars an instrument are taken in groups of so many neighbouring instruments: the state of a
 group (20 kB each) stays in the cache, and its bars of one instant lie beside each other."""
 
+keep_compiled_code()  # before anything below is compiled
 _kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
-
-SOURCE_DIGEST = hashlib.sha256(
-    b"".join(
-        Path(__file__).with_name(f"{name}.py").read_bytes()
-        for name in ("window", "library", "kernels", "folding", "projection")
-    )
-).hexdigest()
-"""SHA-256 of the code that feature values come from."""
-
-if not numba.config.CACHE_DIR:
-    numba.config.CACHE_DIR = str(Path(platformdirs.user_cache_dir("alpha-panda")) / "numba" / SOURCE_DIGEST[:16])
 
 
 @_kernel
@@ -314,7 +297,7 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         t = header[i, SEEN]
         o, h = _fixed(opens[row], PRICE_UNITS), _fixed(highs[row], PRICE_UNITS)
         low, c = _fixed(lows[row], PRICE_UNITS), _fixed(closes[row], PRICE_UNITS)
-        day = (start_ns[row] + IST_OFFSET_NS) // DAY_NS
+        day = compiled_ist_day(start_ns[row])
         if day != header[i, DAY]:
             _begin_session(ring, smoothed, header, i, t, day, day // anchor_days, o, h, low)
         has_depth = not (math.isnan(spreads[row]) or math.isnan(imbalances[row]))

@@ -68,7 +68,8 @@ from feature_store.features.window import (
     total_of_session,
     units,
 )
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS
+from feature_store.market.arrays import compiled_ist_time_of_day
+from feature_store.market.types import REGULAR_OPEN_NS, REGULAR_SESSION_NS
 
 Memory = Literal["window", "session", "recursive"]
 """What a value depends on: the last ``warm_up`` bars; those since the session's open (and the close before it); or the
@@ -76,9 +77,7 @@ bars since the last anchor but one."""
 NanPolicy = Literal["never", "without_index", "without_depth"]
 """When a warm value may be NaN: never, or while an input of the window is not there. Nothing is ever filled in."""
 
-_OPEN_NS: Final = 33_300_000_000_000  # 09:15
 _FOUR_LOG_TWO: Final = 4.0 * math.log(2.0)
-_SESSION_NS: Final = 22_500_000_000_000  # 09:15 to 15:30
 
 
 @dataclass(frozen=True)
@@ -368,7 +367,7 @@ def mean_imbalance(bars: Window, period: int = 5) -> float:
 @feature(warm_up=1, units="0 to 1, more in the evening", source="part of a regular NSE session, 09:15 to 15:30 IST")
 def time_of_day(bars: Window) -> float:
     """Part of the session that has passed at the end of the bar."""
-    return ((bars.end_ns + IST_OFFSET_NS) % DAY_NS - _OPEN_NS) / _SESSION_NS
+    return (compiled_ist_time_of_day(bars.end_ns) - REGULAR_OPEN_NS) / REGULAR_SESSION_NS
 
 
 # --- against the market's index ---------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema, anchor_days
 from feature_store.features.folding import BarFolder, joined_by_time
 from feature_store.features.library import FeatureSpec, Memory
-from feature_store.market.arrays import kernel_input
+from feature_store.features.schema import FeatureSchema, anchor_days
+from feature_store.market.arrays import compiled_ist_day, kernel_input
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, Bars
+from feature_store.market.types import Bars
 
 NEVER: Final = np.iinfo(np.int16).max
 """History that no schema has: the column is not warm in the row."""
@@ -179,7 +179,7 @@ def _count(instrument, start_ns, days, newest, seen, counts):  # type: ignore[no
     """The counters of `feature_store.features.kernels` without the values."""
     for row in range(len(instrument)):
         i = instrument[row]
-        day = (start_ns[row] + IST_OFFSET_NS) // DAY_NS
+        day = compiled_ist_day(start_ns[row])
         if day != newest[i, 0]:
             seen[i, 1] += newest[i, 0] >= 0
             seen[i, 2] += newest[i, 1] >= 0 and newest[i, 1] != day // days

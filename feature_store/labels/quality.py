@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, ist_text
+from feature_store.market.types import ist_day, ist_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def labels_end_in_time(
     from feature_store.market.checks import CheckResult
 
     backwards = int((label_end_ns <= decision_ns).sum())
-    overnight = int((_day(decision_ns - 1) != _day(label_end_ns - 1)).sum())
+    overnight = int((ist_day(decision_ns - 1) != ist_day(label_end_ns - 1)).sum())
     late = int((label_end_ns > replay_open_ns).sum()) if replay_open_ns is not None else 0
     details: dict[str, int | float | str] = {
         "labels": len(decision_ns),
@@ -39,8 +39,3 @@ def labels_end_in_time(
         "replay_opens": ist_text(replay_open_ns) if replay_open_ns is not None else "nothing is replayed",
     }
     return CheckResult("labels_end_in_time", backwards == overnight == late == 0 and len(decision_ns) > 0, details)
-
-
-def _day(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    days: NDArray[np.int64] = (time_ns + IST_OFFSET_NS) // DAY_NS
-    return days

@@ -1,11 +1,18 @@
-"""Arrays on their way into compiled code."""
+"""Arrays on their way into compiled code, and what that code knows of the wall clock."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from feature_store.market.types import ist_day, ist_time_of_day
+
+compiled_ist_day: Callable[[int], int] = njit(ist_day)
+compiled_ist_time_of_day: Callable[[int], int] = njit(ist_time_of_day)
 
 
 def kernel_input(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from feature_store.market.types import MarketDataError, Session, ist_ns
+from feature_store.market.types import REGULAR_CLOSE, REGULAR_OPEN, MarketDataError, Session, ist_ns
 
 VERIFIED_FROM: Final = dt.date(2020, 1, 1)
 """First date that this calendar answers for."""
@@ -40,16 +40,13 @@ class SpecialSession:
     source: str
 
 
-_OPEN, _CLOSE = dt.time(9, 15), dt.time(15, 30)
-
-
 def _muhurat(date: str, hours: str, source: str) -> SpecialSession:
     open_, close = (dt.time.fromisoformat(part) for part in hours.split("-"))
     return SpecialSession(dt.date.fromisoformat(date), open_, close, "Muhurat (Diwali) session", source)
 
 
 def _special(date: str, close: str, what: str, source: str) -> SpecialSession:
-    return SpecialSession(dt.date.fromisoformat(date), _OPEN, dt.time.fromisoformat(close), what, source)
+    return SpecialSession(dt.date.fromisoformat(date), REGULAR_OPEN, dt.time.fromisoformat(close), what, source)
 
 
 _BUDGET, _SWITCH = "Union Budget", "drill of the disaster recovery site"
@@ -150,7 +147,7 @@ def _sessions() -> dict[dt.date, Session]:
 
     hours = dict.fromkeys(
         (day.date() for day in pandas_market_calendars.get_calendar("NSE").valid_days(VERIFIED_FROM, VERIFIED_THROUGH)),
-        (_OPEN, _CLOSE),
+        (REGULAR_OPEN, REGULAR_CLOSE),
     )
     for row in SPECIAL_SESSIONS:
         hours.pop(row.date, None)

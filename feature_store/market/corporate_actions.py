@@ -14,15 +14,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.market.types import DAY_NS, IST, IST_OFFSET_NS, Bars, MarketDataError, Universe, ist_ns
-from feature_store.sources.files import InvalidRows, read_file
+from feature_store.market.types import Bars, InvalidRows, MarketDataError, Universe, date_of_day, ist_day, ist_ns
 
 LOWERING_KINDS = ("split", "bonus", "dividend", "rights", "demerger")
 """Kinds after which a share is worth less; their factor is below 1."""
@@ -31,12 +29,6 @@ RAISING_KINDS = ("consolidation",)
 KINDS = (*LOWERING_KINDS, *RAISING_KINDS, "other")
 
 _MIDNIGHT = dt.time(0)
-_COLUMNS = {
-    "symbol": ("symbol", "tradingsymbol", "ticker"),
-    "time": ("ex_date", "exdate", "ex date", "ex-date"),
-    "kind": ("kind", "action", "type", "purpose"),
-    "factor": ("factor", "adjustment_factor", "price_factor"),
-}
 _SIMPLE = tuple((a, b) for a in (1, 2, 3, 4) for b in (2, 3, 4, 5, 10, 20, 50, 100) if a < b and math.gcd(a, b) == 1)
 _SIMPLE += ((5, 6), (9, 10))
 _RATIOS = _SIMPLE + tuple((b, a) for a, b in _SIMPLE)
@@ -86,7 +78,7 @@ class CorporateActions:
     actions: tuple[CorporateAction, ...] = ()
 
     def __post_init__(self) -> None:
-        _refuse_problems("corporate actions", list(enumerate(self.actions, start=1)), [])
+        refuse_wrong_actions("corporate actions", list(enumerate(self.actions, start=1)), [])
         ordered = sorted(self.actions, key=lambda action: (action.symbol, action.ex_date))
         object.__setattr__(self, "actions", tuple(ordered))
 
@@ -154,38 +146,25 @@ class CorporateActions:
         )
 
 
-def read_corporate_actions(path: str | Path) -> CorporateActions:
-    """Read corporate actions from a Parquet or CSV file.
+def refuse_wrong_actions(
+    where: str, rows: Iterable[tuple[int, CorporateAction]], problems: list[tuple[int, str]]
+) -> None:
+    """Refuse actions that are wrong in themselves or there twice, each with the number of its row.
 
-    Columns, whatever their case: ``symbol|tradingsymbol|ticker``, ``ex_date`` (a date, or text such as 2026-01-05),
-    ``kind|action|type|purpose`` (one of `KINDS`, whatever its case) and ``factor``.
+    Parameters
+    ----------
+    where : str
+        What the rows are in, as the message says it.
+    rows : iterable of (int, CorporateAction)
+        Row number and action.
+    problems : list of (int, str)
+        What is known to be wrong already: row number and problem.
 
     Raises
     ------
-    UnreadableFile
-        If the file is missing, empty, truncated or of another kind.
-    MissingColumn
-        If a column is missing.
     InvalidRows
-        If a row is wrong; the message names each such row and what is wrong with it.
+        If there is any problem.
     """
-    table = read_file(path, _COLUMNS, text=("symbol", "time", "kind"))
-    time_ns, readable = table.times("time")
-    since_epoch_ns = time_ns + IST_OFFSET_NS
-    symbols, kinds, factors = table.values("symbol"), table.values("kind"), table.numbers("factor")
-    rows: list[tuple[int, CorporateAction]] = []
-    problems = [(int(row), "too few or too many fields") for row in table.malformed["row"]]
-    for k, row in enumerate(table.row_number.tolist()):
-        if not readable[k] or since_epoch_ns[k] % DAY_NS:
-            problems.append((row, "the ex-date is missing or no date; write it as 2026-01-05"))
-            continue
-        ex_date = dt.date(1970, 1, 1) + dt.timedelta(days=int(since_epoch_ns[k] // DAY_NS))
-        rows.append((row, CorporateAction(symbols[k], ex_date, kinds[k].lower(), float(factors[k]))))
-    _refuse_problems(str(path), rows, problems)
-    return CorporateActions(tuple(action for _, action in rows))
-
-
-def _refuse_problems(where: str, rows: Iterable[tuple[int, CorporateAction]], problems: list[tuple[int, str]]) -> None:
     seen: dict[tuple[str, dt.date], int] = {}
     for row, action in rows:
         problem = action.problem()
@@ -232,7 +211,7 @@ def suspected_splits(
     actions = actions or CorporateActions.none()
     order = np.lexsort((bars.start_ns, bars.instrument))
     ordered = bars[order]
-    day = (ordered.start_ns + IST_OFFSET_NS) // DAY_NS
+    day = ist_day(ordered.start_ns)
     begins = np.flatnonzero((np.diff(ordered.instrument, prepend=-1) != 0) | (np.diff(day, prepend=-1) != 0))
     begins = begins[begins > 0]
     begins = begins[ordered.instrument[begins] == ordered.instrument[begins - 1]]
@@ -276,5 +255,4 @@ def _factors_between(
 
 
 def _dates(time_ns: NDArray[np.int64]) -> pd.Series[dt.date]:
-    dates = [dt.datetime.fromtimestamp(t // 1_000_000_000, IST).date() for t in time_ns.tolist()]
-    return pd.Series(dates, dtype="object")
+    return pd.Series([date_of_day(day) for day in ist_day(time_ns).tolist()], dtype="object")

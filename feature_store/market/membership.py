@@ -8,20 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, Universe
-from feature_store.sources.files import FileTable, InvalidRows, read_file
-
-_EPOCH = dt.date(1970, 1, 1)
-_COLUMNS = {
-    "symbol": ("symbol", "tradingsymbol", "ticker"),
-    "from": ("from", "from_date", "start", "start_date"),
-    "to": ("to", "to_date", "end", "end_date"),
-}
+from feature_store.market.types import InvalidRows, Universe, day_of_date, ist_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,7 @@ class Membership:
     periods: tuple[MemberPeriod, ...]
 
     def __post_init__(self) -> None:
-        _refuse_problems("membership", list(enumerate(self.periods, start=1)), [])
+        refuse_wrong_periods("membership", list(enumerate(self.periods, start=1)), [])
         object.__setattr__(self, "periods", tuple(sorted(self.periods, key=lambda p: (p.symbol, p.first))))
 
     @cached_property
@@ -85,68 +76,19 @@ class Membership:
         -------
         bool, shape (n,)
         """
-        days, place = np.unique((time_ns + IST_OFFSET_NS) // DAY_NS, return_inverse=True)
+        days, place = np.unique(ist_day(time_ns), return_inverse=True)
         member = np.zeros((len(universe), len(days)), dtype=np.bool_)
         for period in self.periods:
             index = universe.index_of_symbol.get(period.symbol)
             if index is not None:
-                begin = np.searchsorted(days, (period.first - _EPOCH).days)
-                end = len(days) if period.last is None else np.searchsorted(days, (period.last - _EPOCH).days, "right")
+                begin = np.searchsorted(days, day_of_date(period.first))
+                end = len(days) if period.last is None else np.searchsorted(days, day_of_date(period.last), "right")
                 member[index, begin:end] = True
         return np.asarray(member[instrument, place], dtype=np.bool_)
 
 
-def read_membership(path: str | Path, *, universe: Universe | None = None) -> Membership:
-    """Read a membership table from a Parquet or CSV file.
-
-    Columns, whatever their case: ``symbol|tradingsymbol|ticker``, ``from|from_date|start`` (first date as a member) and
-    ``to|to_date|end`` (last date as a member; empty while it still is one).
-
-    Parameters
-    ----------
-    universe : Universe, optional
-        Refuse symbols outside it.
-
-    Raises
-    ------
-    UnreadableFile
-        If the file is missing, empty, truncated or of another kind.
-    MissingColumn
-        If a column is missing.
-    InvalidRows
-        If a row is wrong; the message names each such row and what is wrong with it.
-    """
-    table = read_file(path, _COLUMNS, text=tuple(_COLUMNS))
-    symbols, firsts, lasts = table.values("symbol"), _dates(table, "from"), _dates(table, "to")
-    rows: list[tuple[int, MemberPeriod]] = []
-    problems = [(int(row), "too few or too many fields") for row in table.malformed["row"]]
-    for row, symbol, first, last in zip(table.row_number.tolist(), symbols, firsts, lasts, strict=True):
-        if not symbol:
-            problems.append((row, "the symbol is missing"))
-        elif universe is not None and symbol not in universe.index_of_symbol:
-            problems.append((row, f"symbol {symbol!r} is not in the universe; correct it or drop the row"))
-        elif not isinstance(first, dt.date):
-            problems.append((row, f"'from' of {symbol} is missing or no date; write it as 2026-01-05"))
-        elif isinstance(last, str):
-            problems.append((row, f"'to' of {symbol} is no date; write it as 2026-01-05, or leave it empty"))
-        else:
-            rows.append((row, MemberPeriod(symbol, first, last)))
-    _refuse_problems(str(path), rows, problems)
-    return Membership(tuple(period for _, period in rows))
-
-
-def _dates(table: FileTable, name: str) -> list[dt.date | str | None]:
-    """A date for each row; None where the file has nothing, ``unreadable`` where it has no date."""
-    time_ns, readable = table.times(name)
-    since_epoch_ns = time_ns + IST_OFFSET_NS
-    there = table.present(name)
-    return [
-        (_EPOCH + dt.timedelta(days=int(ns // DAY_NS)) if ok and ns % DAY_NS == 0 else "unreadable") if has else None
-        for ns, ok, has in zip(since_epoch_ns.tolist(), readable.tolist(), there.tolist(), strict=True)
-    ]
-
-
-def _refuse_problems(where: str, rows: Sequence[tuple[int, MemberPeriod]], problems: list[tuple[int, str]]) -> None:
+def refuse_wrong_periods(where: str, rows: Sequence[tuple[int, MemberPeriod]], problems: list[tuple[int, str]]) -> None:
+    """Refuse periods that end before they begin or overlap; as `corporate_actions.refuse_wrong_actions`."""
     good: list[tuple[int, MemberPeriod]] = []
     for row, period in rows:
         if period.last is not None and period.last < period.first:

@@ -5,6 +5,7 @@ Times are UTC epoch nanoseconds (``int64``); prices are rupees (``float64``).
     MarketDataError
     ├── UnreadableFile      the file cannot be opened or is not what its name says
     ├── MissingColumn       a required column is absent
+    ├── InvalidRows         rows of a small table that must be right as a whole
     └── UnknownInstrument   a symbol or token is not in the universe
 """
 
@@ -16,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,9 +30,16 @@ MINUTE_NS = 60 * SECOND_NS
 DAY_NS = 86_400 * SECOND_NS
 IST_OFFSET_NS = 19_800 * SECOND_NS
 """IST before UTC; India has had no daylight saving time since 1945."""
+REGULAR_OPEN, REGULAR_CLOSE = dt.time(9, 15), dt.time(15, 30)
+"""Hours of a regular NSE session, IST."""
+REGULAR_OPEN_NS, REGULAR_CLOSE_NS = 33_300 * SECOND_NS, 55_800 * SECOND_NS
+"""The same, after midnight IST."""
+REGULAR_SESSION_NS = REGULAR_CLOSE_NS - REGULAR_OPEN_NS
 MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
+_EPOCH = dt.date(1970, 1, 1)
+_Times = TypeVar("_Times", int, NDArray[np.int64])
 
 SYNTHETIC = "SYNTHETIC"
 """How the name of a generated market begins, wherever it shows."""
@@ -51,6 +59,19 @@ class UnreadableFile(MarketDataError):
 
 class MissingColumn(MarketDataError):
     """A table without a column that it must have."""
+
+
+class InvalidRows(MarketDataError):
+    """Rows of a small table that must be right as a whole, such as corporate actions, are wrong."""
+
+    _SHOWN = 5
+
+    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
+        shown = "; ".join(f"row {row}: {problem}" for row, problem in problems[: self._SHOWN])
+        more = f"; and {len(problems) - self._SHOWN} more rows" if len(problems) > self._SHOWN else ""
+        super().__init__(f"{where}: {shown}{more}")
+        self.problems = tuple(problems)
+        """Row (1 is the first row of data) and what is wrong with it."""
 
 
 class UnknownInstrument(MarketDataError):
@@ -144,12 +165,32 @@ class Session:
     @classmethod
     def regular(cls, date: dt.date) -> Session:
         """Give the regular NSE session of a date: 09:15 to 15:30 IST."""
-        return cls(date, ist_ns(date, dt.time(9, 15)), ist_ns(date, dt.time(15, 30)))
+        return cls(date, ist_ns(date, REGULAR_OPEN), ist_ns(date, REGULAR_CLOSE))
 
 
 def ist_ns(date: dt.date, time: dt.time) -> int:
     """UTC epoch nanoseconds of a wall-clock time in Asia/Kolkata."""
     return int(dt.datetime.combine(date, time, IST).timestamp()) * SECOND_NS
+
+
+def ist_day(time_ns: _Times) -> _Times:
+    """Days since 1970-01-01 on the wall clock of Asia/Kolkata; compiled code has `arrays.compiled_ist_day`."""
+    return (time_ns + IST_OFFSET_NS) // DAY_NS
+
+
+def ist_time_of_day(time_ns: _Times) -> _Times:
+    """Nanoseconds since midnight on the wall clock of Asia/Kolkata."""
+    return (time_ns + IST_OFFSET_NS) % DAY_NS
+
+
+def date_of_day(day: int) -> dt.date:
+    """Give the date of a day that `ist_day` counts."""
+    return _EPOCH + dt.timedelta(days=day)
+
+
+def day_of_date(date: dt.date) -> int:
+    """Give the number that `ist_day` counts for a date."""
+    return (date - _EPOCH).days
 
 
 def ist_text(time_ns: int) -> str:

@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema, UnknownFeature, feature_schema, feature_table
-from feature_store.features.kernels import SOURCE_DIGEST
+from feature_store.features.engine import feature_table
 from feature_store.features.projection import history_needed, holds, projected, warm_ups
+from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
+from feature_store.features.source import SOURCE_DIGEST
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe, UnreadableFile
 from feature_store.offline.layouts import TokenIndex, columns_of, feature_layout, in_order, table_of

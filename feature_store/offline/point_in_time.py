@@ -86,11 +86,21 @@ def point_in_time_join(
     """
     if tolerance is not None and tolerance <= dt.timedelta(0):
         raise UnusableTable(f"tolerance is {tolerance}; give a positive length of time, or leave it out")
+    keys: list[str] = [by] if isinstance(by, str) else list(by)
+    _refuse_unusable(rows, side, keys, at, available_at)
+    wanted = _wanted(rows, side, [*keys, available_at], columns)
+    left = _keys_and_time(rows, keys, at, "rows")
+    right = _keys_and_time(side, keys, available_at, "side")
+    _same_types(left, right, keys)
+    place = _places(*_coded(left, right, keys), tolerance)
+    return _with_columns(rows, side, wanted, place)
+
+
+def _refuse_unusable(rows: AnyTable, side: AnyTable, keys: Sequence[str], at: str, available_at: str) -> None:
     if isinstance(rows, pd.DataFrame) is not isinstance(side, pd.DataFrame):
         raise UnusableTable(
             f"rows is a {type(rows).__module__} table and side a {type(side).__module__} one; give two of a kind"
         )
-    keys: list[str] = [by] if isinstance(by, str) else list(by)
     _require(rows, [*keys, at], "rows")
     _require(side, keys, "side")
     if available_at not in side.columns:
@@ -99,12 +109,6 @@ def point_in_time_join(
             "instant at which a decision could have used the row) or name the column that holds it: "
             f"{list(side.columns)}"
         )
-    wanted = _wanted(rows, side, [*keys, available_at], columns)
-    left = _keys_and_time(rows, keys, at, "rows")
-    right = _keys_and_time(side, keys, available_at, "side")
-    _same_types(left, right, keys)
-    place = _places(*_coded(left, right, keys), tolerance)
-    return _with_columns(rows, side, wanted, place)
 
 
 def _require(table: AnyTable, names: Iterable[str], what: str) -> None:

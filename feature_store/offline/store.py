@@ -270,7 +270,11 @@ class OfflineStore:
     # --- the rest -------------------------------------------------------------------------------------------------
 
     def write_quarantine(self, name: str, rows: pd.DataFrame) -> Path:
-        """Write quarantined rows, with their reasons, as ``quarantine/NAME.parquet``; give its path."""
+        """Write quarantined rows, with their reasons, as ``quarantine/NAME.parquet``; give its path.
+
+        All columns but ``row`` are written as text. A file without rows is written too: it says that a reading left
+        nothing out.
+        """
         path = self.root / "quarantine" / f"{name}.parquet"
         text = rows.astype({column: "str" for column in rows.columns if column != "row"})
         sink = pa.BufferOutputStream()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema, UnknownFeature, feature_schema
+from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
 from feature_store.market.types import Instrument, ist_text
 from feature_store.online.blocks import (
     Block,

@@ -37,19 +37,6 @@ _HEADER_ROWS = 5
 _DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
 
 
-class InvalidRows(MarketDataError):
-    """Rows of a small table that must be right as a whole, such as corporate actions, are wrong."""
-
-    _SHOWN = 5
-
-    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
-        shown = "; ".join(f"row {row}: {problem}" for row, problem in problems[: self._SHOWN])
-        more = f"; and {len(problems) - self._SHOWN} more rows" if len(problems) > self._SHOWN else ""
-        super().__init__(f"{where}: {shown}{more}")
-        self.problems = tuple(problems)
-        """Row (1 is the first row of data) and what is wrong with it."""
-
-
 @dataclass(frozen=True)
 class FileHead:
     """What a file begins with."""

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import (
-    DAY_NS,
-    IST_OFFSET_NS,
     Bars,
     MarketDataError,
     MissingColumn,
     Session,
     Ticks,
     Universe,
+    date_of_day,
+    ist_day,
 )
 from feature_store.sources.dialects import ColumnMapping, read_market_file
 from feature_store.sources.files import FileTable, Progress
@@ -45,6 +45,7 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
 
 _TIME = ("timestamp", "datetime", "time", "date")
 _SYMBOL = ("symbol", "tradingsymbol")
+_PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,
     "symbol": _SYMBOL,
@@ -182,11 +183,7 @@ def read_bars(
     """
     file = read_market_file(path, _BAR_COLUMNS, _BAR_EXTRAS, mapping=mapping, symbol=symbol, progress=progress)
     table, screen = file.table, Screen(file, sessions, universe)
-    opens, highs, lows, closes, volume = (table.numbers(c) for c in ("open", "high", "low", "close", "volume"))
-    prices = np.stack([opens, highs, lows, closes])
-    screen.reject_numbers(prices, volume)
-    screen.reject(highs < lows, "high_below_low")
-    screen.reject(np.any((prices < lows) | (prices > highs), axis=0), "open_or_close_outside_range")
+    prices, volume = _screened_prices(table, screen)
     clock = screen.reject_off_clock(file.layout)
     screen.reject_out_of_order(newest_first=True)
     start_ns, end_ns = screen.intervals(clock, file.layout)
@@ -198,15 +195,22 @@ def read_bars(
         instrument=instrument,
         start_ns=start_ns[kept],
         end_ns=end_ns[kept],
-        open=opens[kept],
-        high=highs[kept],
-        low=lows[kept],
-        close=closes[kept],
+        **dict(zip(_PRICES, prices[:, kept], strict=True)),
         volume=volume[kept].astype(np.int64),
         tick_count=_counts(table, kept),
     )
     ordered = bars[np.lexsort((instrument, bars.end_ns))]
     return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect)
+
+
+def _screened_prices(table: FileTable, screen: Screen) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give prices, shape ``(4, n)`` in the order of `_PRICES`, and volumes; reject rows where they cannot be."""
+    prices, volume = np.stack([table.numbers(name) for name in _PRICES]), table.numbers("volume")
+    _, highs, lows, _ = prices
+    screen.reject_numbers(prices, volume)
+    screen.reject(highs < lows, "high_below_low")
+    screen.reject(np.any((prices < lows) | (prices > highs), axis=0), "open_or_close_outside_range")
+    return prices, volume
 
 
 def read_ticks(
@@ -251,8 +255,8 @@ def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
     MarketDataError
         If there was no session on one of the dates.
     """
-    days = np.sort(pd.unique((_times(table) + IST_OFFSET_NS) // DAY_NS))
-    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=int(day)) for day in days]
+    days = np.sort(pd.unique(ist_day(_times(table))))
+    dates = [date_of_day(day) for day in days.tolist()]
     sessions = [nse_session(date) for date in dates]
     for date, session in zip(dates, sessions, strict=True):
         if session is None:
@@ -302,7 +306,6 @@ def _quotes(table: FileTable, screen: Screen) -> dict[str, NDArray[Any]]:
 
 
 def _volume_decreases(ticks: Ticks) -> int:
-    day = (ticks.event_time_ns + IST_OFFSET_NS) // DAY_NS
-    key = day * (int(ticks.instrument.max(initial=0)) + 1) + ticks.instrument
+    key = ist_day(ticks.event_time_ns) * (int(ticks.instrument.max(initial=0)) + 1) + ticks.instrument
     highest = pd.Series(ticks.day_volume).groupby(key, sort=False).cummax().to_numpy()
     return int(np.count_nonzero(ticks.day_volume < highest))

@@ -26,13 +26,21 @@ from numpy.typing import NDArray
 
 from feature_store.market.calendar import UnverifiedDate, nse_session
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import DAY_NS, IST_OFFSET_NS, MINUTE_NS, Session, Universe
+from feature_store.market.types import (
+    IST_OFFSET_NS,
+    MINUTE_NS,
+    Session,
+    Universe,
+    date_of_day,
+    day_of_date,
+    ist_day,
+    ist_time_of_day,
+)
 from feature_store.sources.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from feature_store.sources.dialects import ColumnMapping, MarketFile
 
-_EPOCH = dt.date(1970, 1, 1)
 _SMALLEST_PRICE = 0.00005  # rupees; features count in 0.0001, so less is nothing there, and would be divided by
 _LARGEST_TURNOVER_INR = 1e13  # of a row; far beyond a day of the whole exchange, and sums of 20 such are still exact
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
@@ -51,10 +59,10 @@ class Screen:
         n = len(self.time_ns)
         self._reason = np.zeros(n, dtype=np.int8)
         self._wanted = np.ones(n, dtype=np.bool_)
-        self._day = (self.time_ns + IST_OFFSET_NS) // DAY_NS
+        self._day = ist_day(self.time_ns)
         if sessions is not None:
             dates = [s.date if isinstance(s, Session) else s for s in sessions]
-            days = np.array([(date - _EPOCH).days for date in dates], dtype=np.int64)
+            days = np.array([day_of_date(date) for date in dates], dtype=np.int64)
             self._wanted = ~readable | np.isin(self._day, days)
         self.reject(~readable, "unreadable_time")
         named = np.array([bool(symbol) for symbol in self._symbols], dtype=np.bool_)
@@ -69,7 +77,7 @@ class Screen:
         verified, hours = np.ones(len(days), dtype=np.bool_), np.zeros((2, len(days)), dtype=np.int64)
         for k, day in enumerate(days.tolist()):
             try:
-                session = nse_session(_EPOCH + dt.timedelta(days=day))
+                session = nse_session(date_of_day(day))
             except UnverifiedDate:
                 verified[k] = False
                 continue
@@ -112,8 +120,7 @@ class Screen:
         else:
             clock = BarClock("time", 0)
         if clock.kind == "session":
-            since_midnight = (self.time_ns + IST_OFFSET_NS) % DAY_NS
-            stamped = np.isin(since_midnight, _DAILY_STAMPS)
+            stamped = np.isin(ist_time_of_day(self.time_ns), _DAILY_STAMPS)
             at = self._close_ns if layout.stamp == "end" else self._open_ns
             self.reject(~stamped & (self.time_ns != at), "off_grid")
             return clock
@@ -129,7 +136,7 @@ class Screen:
     def _is_daily(self) -> bool:
         """Whether most rows are stamped at one of the midnights that daily exports use."""
         rows = self.kept()
-        stamped = np.isin((self.time_ns[rows] + IST_OFFSET_NS) % DAY_NS, _DAILY_STAMPS)
+        stamped = np.isin(ist_time_of_day(self.time_ns[rows]), _DAILY_STAMPS)
         return bool(2 * np.count_nonzero(stamped) > len(rows))
 
     def intervals(self, clock: BarClock, layout: ColumnMapping) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

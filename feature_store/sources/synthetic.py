@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ class SyntheticMarket:
     bars: tuple[Bars, ...]
     """One-minute bars of each of ``sessions``."""
     tick_session: Session
-    """The session after the last of ``sessions``."""
+    """The session after the last of ``sessions``: it is there to be replayed, and is never trained on."""
     ticks: Ticks
     actions: CorporateActions
     """The splits; prices and volumes of bars and ticks are raw."""
@@ -125,10 +126,8 @@ def synthetic_market(
     """
     first = dt.date.fromisoformat(first_session) if isinstance(first_session, str) else first_session
     names = [f"SYN{k:03d}" for k in range(1, instruments + 1)] + [INDEX_SYMBOL] * index
-    universe = Universe.from_symbols(names, frozenset({INDEX_SYMBOL}))
-    symbols = [instrument.symbol for instrument in universe.instruments if instrument.tradable]
-    market = _Generator(
-        universe=universe,
+    generator = _Generator(
+        universe=Universe.from_symbols(names, frozenset({INDEX_SYMBOL})),
         seed=seed,
         edge_bps=edge_bps,
         index=index,
@@ -138,56 +137,14 @@ def synthetic_market(
         opening_auction=opening_auction,
         halts=halts,
         outages=outages,
+        splits=splits,
     )
-    calendar = synthetic_sessions(first, sessions + 1)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    log_price = rng.uniform(np.log(200.0), np.log(4000.0), instruments)
-    shares_per_tick = rng.lognormal(5.0, 0.7, instruments)
-    base, regime, scale = float(log_price.mean()), 1, np.ones(instruments)
-    planned = _planned_splits(seed, splits, instruments)
-    bars: list[Bars] = []
-    actions: list[CorporateAction] = []
-    interruptions: list[Interruption] = []
-    for k, session in enumerate(calendar):
-        for i, factor in planned.get(k, []):
-            scale[i] *= factor
-            actions.append(CorporateAction(symbols[i], session.date, "split", factor))
-        path, regime = market.path(rng, k, log_price, shares_per_tick, scale, regime)
-        log_price = path.log_close
-        path = with_index(path, base) if index else path
-        depth = np.concatenate([[0.0] * index, _DEPTH_TICKS * shares_per_tick / scale])
-        comes, stopped = market.interruptions(k, session)
-        interruptions += stopped
-        if k < sessions:
-            bars.append(market.bars(k, session, path, depth, comes))
-        else:
-            ticks = market.ticks(k, session, path, depth, comes)
-    options = {
-        "index": int(index),
-        "quotes": int(quotes),
-        "volatility_regimes": int(volatility_regimes),
-        "overnight_gap_bps": f"{overnight_gap_bps:g}",
-        "opening_auction": int(opening_auction),
-        "halts": halts,
-        "outages": outages,
-        "splits": splits,
-    }
-    return SyntheticMarket(
-        name=f"SYNTHETIC instruments={instruments} sessions={sessions} first={first} edge_bps={edge_bps:g} seed={seed} "
-        + " ".join(f"{name}={value}" for name, value in options.items()),
-        universe=universe,
-        sessions=calendar[:-1],
-        bars=tuple(bars),
-        tick_session=calendar[-1],
-        ticks=ticks,
-        actions=CorporateActions(tuple(actions)),
-        interruptions=tuple(interruptions),
-    )
+    return generator.market(first, sessions)
 
 
 @dataclass(frozen=True)
 class _Generator:
-    """The options of a market, and what they make of each session."""
+    """The options of a market, and what they make of it, session by session."""
 
     universe: Universe
     seed: int
@@ -199,6 +156,73 @@ class _Generator:
     opening_auction: bool
     halts: int
     outages: int
+    splits: int
+
+    @property
+    def instruments(self) -> int:
+        return len(self.universe) - self.index
+
+    def market(self, first: dt.date, sessions: int) -> SyntheticMarket:
+        calendar = synthetic_sessions(first, sessions + 1)
+        symbols = [instrument.symbol for instrument in self.universe.instruments if instrument.tradable]
+        planned = _planned_splits(self.seed, self.splits, self.instruments)
+        bars: list[Bars] = []
+        interruptions: list[Interruption] = []
+        for k, (session, path, depth) in enumerate(self.paths(calendar, planned)):
+            comes, stopped = self.interruptions(k, session)
+            interruptions += stopped
+            if k < sessions:
+                bars.append(self.bars(k, session, path, depth, comes))
+            else:
+                ticks = self.ticks(k, session, path, depth, comes)
+        actions = [
+            CorporateAction(symbols[i], calendar[k].date, "split", factor)
+            for k in sorted(planned)
+            if k < len(calendar)
+            for i, factor in planned[k]
+        ]
+        return SyntheticMarket(
+            name=self.name(first, sessions),
+            universe=self.universe,
+            sessions=calendar[:-1],
+            bars=tuple(bars),
+            tick_session=calendar[-1],
+            ticks=ticks,
+            actions=CorporateActions(tuple(actions)),
+            interruptions=tuple(interruptions),
+        )
+
+    def name(self, first: dt.date, sessions: int) -> str:
+        options = {
+            "index": int(self.index),
+            "quotes": int(self.quotes),
+            "volatility_regimes": int(self.volatility_regimes),
+            "overnight_gap_bps": f"{self.overnight_gap_bps:g}",
+            "opening_auction": int(self.opening_auction),
+            "halts": self.halts,
+            "outages": self.outages,
+            "splits": self.splits,
+        }
+        return (
+            f"SYNTHETIC instruments={self.instruments} sessions={sessions} first={first} edge_bps={self.edge_bps:g} "
+            f"seed={self.seed} " + " ".join(f"{name}={value}" for name, value in options.items())
+        )
+
+    def paths(
+        self, calendar: Sequence[Session], planned: Mapping[int, Sequence[tuple[int, float]]]
+    ) -> Iterator[tuple[Session, SessionPath, NDArray[np.float64]]]:
+        """Walk every session's prices; with each, the usual depth of its book in shares, of every instrument."""
+        rng = np.random.Generator(np.random.PCG64(self.seed))
+        log_price = rng.uniform(np.log(200.0), np.log(4000.0), self.instruments)
+        shares_per_tick = rng.lognormal(5.0, 0.7, self.instruments)
+        base, regime, scale = float(log_price.mean()), 1, np.ones(self.instruments)
+        for k, session in enumerate(calendar):
+            for i, factor in planned.get(k, ()):
+                scale[i] *= factor
+            path, regime = self.path(rng, k, log_price, shares_per_tick, scale, regime)
+            log_price = path.log_close
+            depth = np.concatenate([[0.0] * self.index, _DEPTH_TICKS * shares_per_tick / scale])
+            yield session, with_index(path, base) if self.index else path, depth
 
     def path(  # noqa: PLR0917
         self,
@@ -234,7 +258,7 @@ class _Generator:
         comes = np.ones((n, SLOTS), dtype=np.bool_)
         stopped: list[tuple[str | None, int, int]] = []
         slot_ns = MINUTES * MINUTE_NS // SLOTS
-        for i, begin, end in halted_slots(rng, n - self.index, self.halts):
+        for i, begin, end in halted_slots(rng, self.instruments, self.halts):
             comes[i + self.index, begin:end] = False
             stopped.append((self.universe.instruments[i + self.index].symbol, begin, end))
         for begin, end in outage_slots(rng, self.outages):

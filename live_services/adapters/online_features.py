@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 import structlog
 
-from feature_store.features.engine import FeatureSchema
+from feature_store.features.schema import FeatureSchema
 from feature_store.online.blocks import Block
 from feature_store.online.store import WRITE_SCRIPT, write_arguments
 from live_services.domain.topics import Broker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import FeatureSchema
+from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Bars, Universe
 from feature_store.online.blocks import Block
 

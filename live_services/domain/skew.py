@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars.builder import bars_of_session
-from feature_store.features.engine import FeatureSchema, UnknownFeature, feature_schema, feature_table
+from feature_store.features.engine import feature_table
+from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars.builder import BarBuilder
-from feature_store.features.engine import FeatureEngine, FeatureSchema
+from feature_store.features.engine import FeatureEngine
+from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe

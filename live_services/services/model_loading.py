@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from feature_store.features.engine import UnknownFeature, feature_schema
+from feature_store.features.schema import UnknownFeature, feature_schema
 from live_services.domain.strategy import LoadedModel
 from live_services.settings import Settings
 from models_registry.agreement import disagreement

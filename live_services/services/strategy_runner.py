@@ -9,7 +9,8 @@ from typing import Protocol
 
 import structlog
 
-from feature_store.features.engine import FeatureSchema, compile_kernels
+from feature_store.features.engine import compile_kernels
+from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Session, Universe, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.chain import Stamp
@@ -355,5 +356,6 @@ def _knows_too_much(state: StrategyState, candidate: Candidate | None) -> Refusa
     return Refusal(
         model.identity.model_version,
         f"it was trained on data up to {ist_text(model.training_end_ns)}, after the session of {session.date} opened "
-        f"({ist_text(session.open_ns)}), so it knows what is to come: replay a later session, or train on earlier ones",
+        f"({ist_text(session.open_ns)}), so it knows what is to come: set market.train_through to a day before "
+        f"{session.date} and train again, or replay a later session",
     )

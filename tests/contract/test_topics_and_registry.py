@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.offline.store import OfflineStore
 from live_services.domain.events import (
     ModelLoaded,

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from dagster_project.market import bring_in, keep_session, replayed_session, training_sessions
-from dagster_project.stages import Stages
+from dagster_project.desk import Desk
 from feature_store.market.types import ist_text
+from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
@@ -36,6 +36,7 @@ from tests.models_registry_frames import FIT
 HERE: Final = Path(__file__).parent
 REAL_BARS: Final = "nse_minute_2021-03-26_2021-06-03.parquet"
 REAL_TICKS: Final = "nse_ticks_2021-05-31_2021-06-03.parquet"
+REAL_TRAIN_THROUGH: Final = "2021-06-02"
 
 
 def demo_market(home: Path) -> str:
@@ -45,26 +46,27 @@ def demo_market(home: Path) -> str:
 
 def real_day(home: Path, data: Path) -> str:
     """Signals of the last day of the real ticks, the model trained on the real minutes before it."""
-    market = MarketSettings(source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS)
+    market = MarketSettings(
+        source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
+    )
     return signals(Settings(alpha_panda_home=home, market=market))
 
 
 def signals(settings: Settings) -> str:
     """Bring a market in, train, replay; the signals as CSV."""
     store = OfflineStore(settings.store_root)
-    stages = Stages(store, settings)
-    arrival = bring_in(settings.market)
-    for session in arrival.sessions:
-        keep_session(arrival, session, store)
-    for _ in stages.bars(stages.raw_sessions()):
+    desk = Desk(store, settings)
+    for _ in store_arrival(store, desk.read_market()):
         pass
-    days = training_sessions(store, settings.market)
+    for _ in store_bars(store, desk.incoming_sessions(), desk.clock):
+        pass
+    days = desk.training_sessions()
     (strategy,) = settings.strategies
     features, label = strategy.feature_schema(), strategy.label()
     frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
+    session = desk.replayed_session()
     trained = train(frame, strategy, FIT)
     packed = pack(trained.estimator, trained.golden_rows)
-    session = replayed_session(store, settings.market)
     assert session is not None
     identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
     model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))

@@ -7,6 +7,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from dagster_project.candidates import read_candidate
 from feature_store.market.types import MINUTE_NS
 from feature_store.offline.store import OfflineStore
 from live_services.composition import build_ledger, build_registry, stamp
@@ -81,6 +82,8 @@ def test_its_own_button_trains_its_own_model_on_its_own_features_and_label(desk,
     assert [column.name for column in second.feature_schema] == ["momentum", "last_return", "trend_slope@5m"]
     assert (first.label_horizon_bars, second.label_horizon_bars) == (10, 5)
     assert first.feature_schema_hash != second.feature_schema_hash
+    kept = read_candidate(desk.settings.store_root / "candidates" / "quick_model").trained
+    assert (kept.spec, kept.hyperparameters["C"]) == (desk.settings.strategies[1], 0.5)
 
 
 def test_the_store_keeps_the_features_of_both(desk, trained):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import redis
 
-from feature_store.features.engine import FeatureSchema, feature_schema
+from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Universe
 from feature_store.online.blocks import Block, DamagedBlock, ForeignSchema, block_key, directory_key, newest_key
 from feature_store.online.store import BLOCK_TTL_SECONDS, NoRows, OnlineStore

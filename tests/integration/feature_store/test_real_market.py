@@ -11,7 +11,8 @@ from feature_store.bars import quality
 from feature_store.bars.builder import BarBuilder, aggregate_bars, bars_of_session
 from feature_store.bars.comparison import compare_bars, comparison_plot
 from feature_store.features import audit as checks
-from feature_store.features.engine import feature_schema, feature_table
+from feature_store.features.engine import feature_table
+from feature_store.features.schema import feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.calendar import nse_sessions
 from feature_store.market.clocks import BarClock

@@ -11,7 +11,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, UnknownInstrument
 from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import Block

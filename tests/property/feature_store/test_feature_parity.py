@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.features.audit import AuditReport, audit
-from feature_store.features.engine import FEATURES, FeatureEngine, FeatureSchema, feature_schema, feature_table
+from feature_store.features.engine import FeatureEngine, feature_table
+from feature_store.features.schema import FEATURES, FeatureSchema, feature_schema
 from feature_store.market.types import Session
 from tests.feature_markets import FeatureMarket, feature_market, in_order, with_split
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.features.engine import FEATURES, FeatureSchema, feature_schema, feature_table
+from feature_store.features.engine import feature_table
 from feature_store.features.projection import history_needed, holds, projected, union_schema, warm_ups
+from feature_store.features.schema import FEATURES, FeatureSchema, feature_schema
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars
 from tests.feature_markets import FeatureMarket, feature_market, with_split

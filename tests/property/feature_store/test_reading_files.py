@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_store.market.corporate_actions import read_corporate_actions
-from feature_store.market.membership import read_membership
 from feature_store.market.types import MarketDataError
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.dated_tables import read_corporate_actions, read_membership
 from feature_store.sources.reading import ColumnMapping, SourceBars, SourceTicks, read_bars, read_ticks
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -59,8 +59,9 @@ def read_or_refuse(reader: Callable[[Path], Any], path: Path, rows: int | None =
         assert sum(source.quarantine.counts().values()) == len(source.quarantine)
         if rows is not None:
             assert len(kept) + len(source.quarantine) == rows
-        with file_of(b"", "quarantine.parquet") as written:
-            assert len(pd.read_parquet(source.quarantine.write(written))) == len(source.quarantine)
+        with file_of(b"", "quarantine.parquet") as beside:
+            written = OfflineStore(beside.parent).write_quarantine("bars", source.quarantine.rows)
+            assert len(pd.read_parquet(written)) == len(source.quarantine)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagster_project.stages import Stages
+from dagster_project.desk import Desk
 from feature_store.features.engine import FeatureEngine
 from feature_store.offline.feature_rows import computed, read_features
 from feature_store.offline.label_rows import StaleLabels, read_labels
 from feature_store.offline.store import OfflineStore
+from feature_store.sources import arrivals
 from tests.market_frames import DAILY, Research, bars_frame, checks_of, date_of, days_of, generated
 
 FIRST, LAST = "2026-01-05", "2026-01-09"
@@ -31,8 +32,8 @@ def research(tmp_path, frame):
         yield research
 
 
-def stages(research):
-    return Stages(OfflineStore(research.settings.store_root), research.settings)
+def desk_of(research):
+    return Desk(OfflineStore(research.settings.store_root), research.settings)
 
 
 def test_a_range_of_days_is_one_run_through_all_four_assets(research):
@@ -56,10 +57,8 @@ def test_progress_is_in_the_runs_log(research):
 
 
 def test_a_file_is_read_once_however_many_days_are_wanted(research, monkeypatch):
-    from feature_store.sources import reading as sources
-
-    read, seen = sources.read_bars, []
-    monkeypatch.setattr(sources, "read_bars", lambda *args, **kwargs: seen.append(args[1]) or read(*args, **kwargs))
+    read, seen = arrivals.read_bars, []
+    monkeypatch.setattr(arrivals, "read_bars", lambda *args, **kwargs: seen.append(args[1]) or read(*args, **kwargs))
     research.run("market_day", first=FIRST, last="2026-01-08", raise_on_error=True)
     assert len(seen) == 1
     assert dt.date(2026, 1, 9) not in seen[0]
@@ -67,25 +66,25 @@ def test_a_file_is_read_once_however_many_days_are_wanted(research, monkeypatch)
 
 def test_a_day_is_the_same_whichever_way_it_came(research, tmp_path_factory):
     assert research.run("market_data").success
-    whole = stages(research)
+    whole = desk_of(research)
     with dg.DagsterInstance.ephemeral() as instance:
         other = Research(tmp_path_factory.mktemp("other"), instance, bars_file=research.market["bars_file"])
         for day in ALL_DAYS:
             assert other.run(first=day).success
-        daily = stages(other)
+        daily = desk_of(other)
     for session in whole.bar_sessions():
         assert whole.store.manifest("bars", session)["digest"] == daily.store.manifest("bars", session)["digest"]
         ours, theirs = (read_features(s.store, session, s.schema) for s in (whole, daily))
         assert ours.X.tobytes() == theirs.X.tobytes()
         assert ours.warm.tobytes() == theirs.warm.tobytes()
-        ours, theirs = (read_labels(s.store, session, *s.every_label) for s in (whole, daily))
+        ours, theirs = (read_labels(s.store, session, *s.labels) for s in (whole, daily))
         assert ours.forward_return.tobytes() == theirs.forward_return.tobytes()
     assert research.instance.get_materialized_partitions(dg.AssetKey("features")) == set(ALL_DAYS)
 
 
 def test_days_computed_from_their_history_equal_one_engine_stepped_through_all_of_them(research):
     assert research.run("market_data").success
-    found = stages(research)
+    found = desk_of(research)
     engine = FeatureEngine(found.schema, found.store.universe())
     warm = 0
     for rows in computed(found.store, found.bar_sessions(), found.schema):
@@ -101,7 +100,7 @@ def test_a_session_that_its_corrected_file_lost_is_removed_from_every_stage(rese
     research.bring(frame[date_of(frame) != dt.date(2026, 1, 7)])
     run = research.run("market_data")
     assert days_of(run, "market_data")[None]["sessions_removed"] == ["2026-01-07"]
-    found = stages(research)
+    found = desk_of(research)
     assert dt.date(2026, 1, 7) not in found.store.dates()
     assert not list(found.store.root.glob("*/**/session=2026-01-07/*"))
 
@@ -111,7 +110,7 @@ def test_a_day_brought_in_again_after_its_file_lost_it_says_that_it_is_gone(rese
     research.bring(frame[date_of(frame) != dt.date(2026, 1, 7)])
     run = research.run("market_day", first="2026-01-07", last="2026-01-08")
     assert days_of(run, "market_day")["2026-01-07"]["session"] == "gone from its source, and removed from the store"
-    assert [date.day for date in stages(research).store.dates()] == [5, 6, 8, 9]  # other days are left alone
+    assert [date.day for date in desk_of(research).store.dates()] == [5, 6, 8, 9]  # other days are left alone
 
 
 def test_a_corrected_day_makes_the_days_after_it_stale_and_the_check_names_them(research, frame):
@@ -129,9 +128,9 @@ def test_stale_labels_are_refused(research, frame):
     assert research.run("market_data").success
     research.bring(frame.assign(volume=frame["volume"] + 1))
     assert research.run("market_day", "bars", first=FIRST).success
-    found = stages(research)
+    found = desk_of(research)
     with pytest.raises(StaleLabels, match="materialise labels again"):
-        read_labels(found.store, found.bar_sessions()[0], *found.every_label)
+        read_labels(found.store, found.bar_sessions()[0], *found.labels)
 
 
 def test_what_one_day_says_of_an_instrument_does_not_overrule_what_all_days_did(research, frame):
@@ -140,7 +139,7 @@ def test_what_one_day_says_of_an_instrument_does_not_overrule_what_all_days_did(
     still.loc[(date_of(frame) == dt.date(2026, 1, 8)) & (frame["symbol"] == "SYN001"), "volume"] = 0
     research.bring(still)
     assert research.run("market_day", first="2026-01-08").success
-    universe = stages(research).store.universe()
+    universe = desk_of(research).store.universe()
     assert universe.instruments[universe.index_of_symbol["SYN001"]].tradable
 
 
@@ -170,14 +169,14 @@ def test_members_only_are_trained_on(research):
     research.market |= {"membership": members}
     assert research.run("market_data", "momentum_training_set").success
     frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
-    names = [i.symbol for i in stages(research).store.universe().instruments]
+    names = [i.symbol for i in desk_of(research).store.universe().instruments]
     assert {names[k] for k in frame["instrument"]} == {"SYN001"}  # the other's sessions as a member were warm-up
 
 
 def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, monkeypatch):
     monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
     assert research.run("market_data", "momentum_training_set").success
-    assert stages(research).schema.names == ("rsi", "trend_slope@5m")
+    assert desk_of(research).schema.names == ("rsi", "trend_slope@5m")
     frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
     assert list(frame.columns[:2]) == ["rsi", "trend_slope@5m"]
 

@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dagster_project import stages
+from feature_store.offline import stages
 from tests.market_frames import Research, bars_frame, checks_of, date_of, generated
 
 FIRST, LAST, FAULTY = "2026-01-05", "2026-01-09", dt.date(2026, 1, 8)
@@ -103,14 +103,14 @@ def test_a_planted_fault_is_found(research, frame, fault, check):
 
 def test_prices_that_cannot_be_stop_the_run_before_features(research, frame, monkeypatch):
     research.bring(frame)
-    made = stages.session_bars
+    made = stages.bars_on_clock
 
     def spoiled(*asked):
         bars = made(*asked)
         bars.low[100] = bars.high[100] + 1.0
         return bars
 
-    monkeypatch.setattr(stages, "session_bars", spoiled)
+    monkeypatch.setattr(stages, "bars_on_clock", spoiled)
     run = research.run(first=FIRST)
     assert not checks_of(run)["prices_are_sane"].passed
     made_assets = {event.asset_key.to_user_string() for event in run.get_asset_materialization_events()}

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dagster_project.training_frames import read_frame, write_frame
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.offline.training_frames import TrainingFrame
 

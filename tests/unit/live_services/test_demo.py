@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 
 from feature_store.market.clocks import BarClock
+from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord
 from live_services.demo import STRATEGIES, DemoOptions, configuration_toml, own_settings_only
 from live_services.market_files import MarketFiles
@@ -46,10 +48,13 @@ def test_an_environment_without_settings_is_not_worth_a_word(monkeypatch):
 
 def test_its_strategies_stand_in_its_settings_file_in_full_and_are_read_back(tmp_path, monkeypatch):
     file = tmp_path / "alpha-panda.toml"
-    file.write_text(configuration_toml(DemoOptions(home=tmp_path), MarketFiles(bar_minutes=5)))
+    file.write_text(
+        configuration_toml(DemoOptions(home=tmp_path), MarketFiles(bar_minutes=5, train_through=dt.date(2026, 1, 9)))
+    )
     monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(file))
     settings = load_settings()
     assert settings.market.bar_minutes == 5
+    assert settings.market.train_through == "2026-01-09"
     assert settings.strategies == tuple(spec.model_copy(update={"bar_minutes": 5}) for spec in STRATEGIES)
     assert "holding_bars = 10" in file.read_text()
 
@@ -66,3 +71,14 @@ def test_totals_are_counted_for_each_strategy():
         "fade": {"signals": 2} | nothing,
         "idle": {"signals": 0} | nothing,
     }
+
+
+def test_it_trains_through_the_session_before_the_one_that_it_replays(tmp_path, monkeypatch):
+    file = tmp_path / "alpha-panda.toml"
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(file))
+    for chosen in (None, 12):
+        file.write_text(configuration_toml(DemoOptions(home=tmp_path, sessions=chosen)))
+        settings = load_settings()
+        made = synthetic_market(**settings.market.synthetic.model_dump() | {"instruments": 2})
+        assert settings.market.train_through == made.sessions[-1].date.isoformat()
+        assert made.tick_session.date > made.sessions[-1].date

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from feature_store.market.corporate_actions import read_corporate_actions
 from feature_store.offline.feature_rows import compute_features, read_features, write_features
 from feature_store.offline.store import OfflineStore
+from feature_store.sources.dated_tables import read_corporate_actions
 from feature_store.sources.synthetic import synthetic_market
 from live_services.feature_rows import newest_row
 from live_services.settings import MarketSettings, Settings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import structlog
 
-from feature_store.features.engine import feature_schema
+from feature_store.features.schema import feature_schema
 from live_services.domain.chain import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyHistoryUsed, StrategyModelAssigned
 from live_services.domain.service import EventRecord, Position, TaskId

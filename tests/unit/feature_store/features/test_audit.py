@@ -8,8 +8,8 @@ import pytest
 
 from feature_store.features import kernels
 from feature_store.features.audit import AuditReport, audit
-from feature_store.features.engine import FeatureSchema, feature_schema
 from feature_store.features.library import FeatureSpec, declare
+from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.features.window import (
     CLOSE,
     EMA_5,

@@ -9,7 +9,8 @@ import pytest
 import talib
 from talib import stream
 
-from feature_store.features.engine import FEATURES, FeatureEngine, feature_schema, feature_table
+from feature_store.features.engine import FeatureEngine, feature_table
+from feature_store.features.schema import FEATURES, feature_schema
 from feature_store.market.types import Bars
 from tests.feature_markets import INDEX, FeatureMarket, feature_market
 

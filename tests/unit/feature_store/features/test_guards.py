@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from feature_store.features import audit as checks
-from feature_store.features.engine import FeatureEngine, feature_schema, feature_table
+from feature_store.features.engine import FeatureEngine, feature_table
+from feature_store.features.schema import feature_schema
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import IST, Bars
 from tests.feature_markets import INDEX, FeatureMarket, feature_market

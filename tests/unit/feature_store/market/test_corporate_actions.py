@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions, suspected_splits
-from feature_store.market.types import MINUTE_NS, Bars, MarketDataError, Session, Universe
-from feature_store.sources.files import InvalidRows
+from feature_store.market.types import MINUTE_NS, Bars, InvalidRows, MarketDataError, Session, Universe
 
 UNIVERSE = Universe.from_symbols(["AAA", "BBB", "SYN INDEX"], frozenset({"SYN INDEX"}))
 DAYS = [dt.date(2026, 1, 5), dt.date(2026, 1, 6), dt.date(2026, 1, 7)]

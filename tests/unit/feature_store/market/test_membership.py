@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.market.membership import MemberPeriod, Membership, read_membership
+from feature_store.market.membership import MemberPeriod, Membership
 from feature_store.market.types import Session, Universe
+from feature_store.sources.dated_tables import read_membership
 
 D = dt.date
 TABLE = "Symbol,From,To\nAAA,2020-01-01,2021-06-30\nAAA,2023-01-02,\nBBB,2022-01-03,2022-01-03\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.features.engine import FeatureSchema, feature_schema
 from feature_store.features.projection import union_schema
+from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.bars.builder import aggregate_bars
-from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema, feature_table
+from feature_store.features.engine import feature_table
+from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import (

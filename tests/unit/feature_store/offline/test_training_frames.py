@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feature_store.bars.builder import aggregate_bars
-from feature_store.features.engine import MOMENTUM_FEATURES, feature_schema
+from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.market.corporate_actions import CorporateAction, CorporateActions, read_corporate_actions
-from feature_store.market.membership import Membership, read_membership
-from feature_store.market.types import IST, MarketDataError, MissingColumn, Universe, UnreadableFile
-from feature_store.sources.files import InvalidRows
+from feature_store.market.corporate_actions import CorporateAction, CorporateActions
+from feature_store.market.membership import Membership
+from feature_store.market.types import IST, InvalidRows, MarketDataError, MissingColumn, Universe, UnreadableFile
+from feature_store.sources.dated_tables import read_corporate_actions, read_membership
 from feature_store.sources.reading import ColumnMapping, SourceBars, SourceTicks, read_bars, read_ticks
 
 UNIVERSE = Universe.from_symbols(["AAA", "BBB"])

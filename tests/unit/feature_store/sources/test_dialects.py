@@ -9,6 +9,7 @@ import pytest
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import IST, MINUTE_NS, MissingColumn, Session
+from feature_store.offline.store import OfflineStore
 from feature_store.sources.reading import (
     BarFile,
     BarSource,
@@ -271,9 +272,9 @@ def test_a_quarantine_is_written_with_reasons_and_read_back(tmp_path: Path) -> N
     frame = pd.DataFrame({"timestamp": ISO, "symbol": "SBIN"}).assign(open=1.0, high=1.0, low=1.0, close=1.0, volume=1)
     frame.loc[1, "close"] = np.nan
     frame.to_csv(tmp_path / "a.csv", index=False)
-    quarantine = read_bars(tmp_path / "a.csv").quarantine
-    back = pd.read_parquet(quarantine.write(tmp_path / "deep" / "bars.parquet"))
+    quarantine, store = read_bars(tmp_path / "a.csv").quarantine, OfflineStore(tmp_path)
+    back = pd.read_parquet(store.write_quarantine("bars", quarantine.rows))
     assert back[["row", "reason", "timestamp"]].to_numpy().tolist() == [[2, "not_a_number", ISO[1]]]
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["bars.parquet"]
+    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == ["bars.parquet"]
     nothing = read_bars(tmp_path / "a.csv", [DAY + dt.timedelta(days=1)]).quarantine
-    assert len(pd.read_parquet(nothing.write(tmp_path / "deep" / "bars.parquet"))) == 0
+    assert len(pd.read_parquet(store.write_quarantine("bars", nothing.rows))) == 0

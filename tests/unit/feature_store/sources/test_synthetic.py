@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from feature_store.bars.builder import bars_of_session
-from feature_store.features.engine import feature_schema, feature_table
+from feature_store.features.engine import feature_table
+from feature_store.features.schema import feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock

@@ -1,0 +1,59 @@
+"""What is trained on and what is held out follows the settings, never which session is the newest."""
+
+import datetime as dt
+
+import pytest
+
+from dagster_project.desk import Desk
+from feature_store.market.types import MarketDataError
+from feature_store.offline.stages import store_arrival, store_bars
+from feature_store.offline.store import OfflineStore
+from live_services.settings import MarketSettings, Settings
+
+GENERATED = {"synthetic": {"instruments": 3, "sessions": 3, "edge_bps": 5.0}}
+FILES = {"source": "files"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    kept = OfflineStore(tmp_path_factory.mktemp("store"))
+    desk = Desk(kept, Settings(market=MarketSettings.model_validate(GENERATED)))
+    sessions = list(store_arrival(kept, desk.read_market()))
+    assert len(list(store_bars(kept, sessions, desk.clock))) == 4
+    return kept
+
+
+def desk(store, market, **more):
+    return Desk(store, Settings(market=MarketSettings.model_validate({**market, **more})))
+
+
+def trained_on(store, market, **more):
+    return [session.date.day for session in desk(store, market, **more).training_sessions()]
+
+
+def test_the_last_session_of_a_generated_market_is_replayed_and_held_out(store):
+    assert desk(store, GENERATED).held_out_session().date == dt.date(2026, 1, 8)
+    assert trained_on(store, GENERATED) == [5, 6, 7]
+
+
+def test_every_session_of_files_is_trained_on_unless_a_setting_says_otherwise(store):
+    assert desk(store, FILES).held_out_session() is None
+    assert trained_on(store, FILES) == [5, 6, 7, 8]
+    assert trained_on(store, FILES, train_through="2026-01-06") == [5, 6]
+    assert trained_on(store, FILES, replay_session="2026-01-07") == [5, 6]
+    assert trained_on(store, FILES, replay_session="2026-01-08", train_through="2026-01-05") == [5]
+
+
+def test_a_replayed_session_that_is_not_there_is_no_reason_to_train_on_everything(store):
+    with pytest.raises(MarketDataError, match=r"market\.replay_session is 2026-01-17"):
+        desk(store, FILES, replay_session="2026-01-17").training_sessions()
+
+
+def test_training_through_the_replayed_session_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="train_through 2026-01-07 is not before replay_session 2026-01-07"):
+        MarketSettings(train_through="2026-01-07", replay_session="2026-01-07")
+
+
+def test_some_days_of_a_generated_market_are_part_of_the_whole(store):
+    arrival = desk(store, GENERATED).read_market({dt.date(2026, 1, 6), dt.date(2026, 1, 10)})
+    assert [session.date.day for session in arrival.sessions] == [6]

@@ -1,0 +1,115 @@
+"""What came in, on the desk's clock, and which of its sessions are replayed and trained on."""
+
+import datetime as dt
+
+import pytest
+
+from feature_store.market.clocks import BarClock
+from feature_store.market.types import MINUTE_NS, MarketDataError
+from feature_store.offline.chosen_sessions import replayed_session, traded_bar_source, training_sessions
+from feature_store.offline.incoming import bar_source_of, bars_on_clock, source_store
+from feature_store.offline.stages import store_arrival, store_bars
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.arrivals import generated_arrival, read_market
+from feature_store.sources.synthetic import synthetic_market
+
+FIVE_MINUTES = BarClock.minutes(5)
+SATURDAY = dt.date(2026, 1, 17)
+
+
+@pytest.fixture(scope="module")
+def arrival():
+    return generated_arrival(synthetic_market(instruments=3, sessions=3, edge_bps=5.0))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, arrival):
+    kept = OfflineStore(tmp_path_factory.mktemp("store"))
+    sessions = list(store_arrival(kept, arrival))
+    assert len(list(store_bars(kept, sessions, FIVE_MINUTES))) == 4
+    return kept
+
+
+def days(sessions):
+    return [session.date.day for session in sessions]
+
+
+def session_of(store, day):
+    return next(session for session in store.sessions("bars") if session.date.day == day)
+
+
+def test_bars_of_ticks_and_of_shorter_bars_are_on_the_desks_clock(store):
+    for session in store.sessions("bars"):
+        bars = store.read_bars([session])
+        assert set(bars.end_ns - bars.start_ns) == {5 * MINUTE_NS}
+        assert len(bars) == 4 * 75  # the index too
+
+
+def test_bars_that_do_not_add_up_to_the_desks_are_refused(store):
+    session = store.sessions("bars")[0]
+    wide = OfflineStore(store.root.parent / "wide")
+    wide.write_universe(store.universe(), "SYNTHETIC wide")
+    source_store(wide).write_bars(session, store.universe(), store.read_bars([session]), "SYNTHETIC wide")
+    with pytest.raises(MarketDataError, match=r"5 minutes do not add up to bars of 3 .*multiple of the source's"):
+        bars_on_clock(wide, session, BarClock.minutes(3))
+
+
+def test_bars_say_who_made_them(store, tmp_path):
+    session = store.sessions("bars")[0]
+    assert bar_source_of(store, session) == "ticks"  # generated bars are those of their ticks
+    other = OfflineStore(tmp_path)
+    source_store(other).write_bars(
+        session, store.universe(), store.read_bars([session]), "nse.csv", bar_source="vendor"
+    )
+    assert bar_source_of(other, session) == "vendor"
+    assert bar_source_of(other, store.sessions("ticks")[0]) == "ticks"
+
+
+def test_files_that_are_not_named_are_asked_for():
+    with pytest.raises(MarketDataError, match=r"market\.bars_file"):
+        read_market(None, None)
+
+
+def test_only_the_days_asked_for_come_in(arrival):
+    part = arrival.of_dates({dt.date(2026, 1, 6), dt.date(2026, 1, 10)})
+    assert days(part.sessions) == [6]
+    assert part.name.startswith("SYNTHETIC")
+
+
+# --- which sessions -----------------------------------------------------------------------------------------------
+
+
+def test_the_last_session_of_what_is_fed_is_replayed_unless_another_is_chosen(store):
+    assert replayed_session(store, "ticks").date == dt.date(2026, 1, 8)
+    assert replayed_session(store, "bars").date == dt.date(2026, 1, 8)
+    assert replayed_session(store, "bars", dt.date(2026, 1, 6)).date == dt.date(2026, 1, 6)
+
+
+def test_a_replayed_session_that_is_not_there_is_an_error(store, tmp_path):
+    with pytest.raises(MarketDataError, match=r"market\.replay_session is 2026-01-17.*2026-01-05, .*2026-01-08"):
+        replayed_session(store, "ticks", SATURDAY)
+    with pytest.raises(MarketDataError, match="none yet"):
+        replayed_session(OfflineStore(tmp_path), "ticks", SATURDAY)
+    assert replayed_session(OfflineStore(tmp_path), "ticks") is None
+
+
+def test_every_session_is_trained_on_unless_a_bound_is_given(store):
+    assert days(training_sessions(store)) == [5, 6, 7, 8]
+    assert days(training_sessions(store, through=dt.date(2026, 1, 6))) == [5, 6]
+    assert days(training_sessions(store, through=SATURDAY)) == [5, 6, 7, 8]
+    assert days(training_sessions(store, before=session_of(store, 7))) == [5, 6]
+
+
+def test_nothing_left_to_train_on_is_said_in_words(store, tmp_path):
+    with pytest.raises(MarketDataError, match=r"market\.train_through \(2026-01-04\): there are 2026-01-05, "):
+        training_sessions(store, through=dt.date(2026, 1, 4))
+    with pytest.raises(MarketDataError, match=r"before the replayed one \(2026-01-05\).*replay_session"):
+        training_sessions(store, before=session_of(store, 5))
+    with pytest.raises(MarketDataError, match="materialise market_data"):
+        training_sessions(OfflineStore(tmp_path))
+
+
+def test_what_makes_the_bars_that_are_traded_on_follows_the_feed(store):
+    assert traded_bar_source(store, "ticks", None) == "ticks"
+    assert traded_bar_source(store, "bars", session_of(store, 6)) == "ticks"
+    assert traded_bar_source(store, "bars", None) == "vendor"
