@@ -12,7 +12,7 @@ from scipy import stats
 from benchmarks.null_rows import Floats, Scores
 from models_registry.validation.statistics import SKILL_CONFIDENCE, Bound, auc, direction, ranking
 
-CHOSEN: Final = f"ranking and direction, {SKILL_CONFIDENCE:.0%} each"
+CHOSEN: Final = f"ranking and direction, {100 * SKILL_CONFIDENCE:g} % each"
 _ALONE: Final = 0.995
 
 
