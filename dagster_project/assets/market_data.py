@@ -101,7 +101,8 @@ def daily_assets(settings: Settings, today: dt.date) -> tuple[dg.AssetsDefinitio
             LABELS,
             BARS,
             partitions,
-            "The forward return of each bar of one session, by day, over as many bars as the strategy holds.",
+            "The forward return of each bar of one session, by day, over as many bars as a strategy holds, for each "
+            "strategy.",
         ),
     )
 
@@ -127,7 +128,7 @@ def _daily_asset(
         gone: Sequence[dt.date] = ()
         with expected_failures(MarketDataError):
             if upstream is None:
-                arrival, done, gone = _bring_in(context, desk, days)
+                arrival, done, gone = _store_market(context, desk, days)
                 shared = {"market": arrival.name, **quarantine_preview(arrival.quarantine)}
             else:
                 done = _run_stage(context, desk, key, set(days))
@@ -138,7 +139,7 @@ def _daily_asset(
     return day
 
 
-def _bring_in(
+def _store_market(
     context: dg.AssetExecutionContext,
     desk: Desk,
     days: Sequence[dt.date] | None = None,
@@ -214,7 +215,7 @@ def _rows_plot(done: Sequence[StagedDay]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(session_plot([day.rows for day in done], span))
 
 
-# --- the whole market ---------------------------------------------------------------------
+# --- the whole market ---------------------------------------------------------------------------------------------
 
 
 @dg.asset(
@@ -234,7 +235,7 @@ def market_data(
     desk = Desk(offline.store(), settings)
     done: dict[dg.AssetKey, list[StagedDay]] = {}
     with expected_failures(MarketDataError):
-        arrival, done[MARKET_DAY], gone = _bring_in(context, desk, each=_materialization(context, MARKET_DAY))
+        arrival, done[MARKET_DAY], gone = _store_market(context, desk, each=_materialization(context, MARKET_DAY))
         for key in (BARS, FEATURES, LABELS):
             done[key] = _run_stage(context, desk, key, each=_materialization(context, key))
         digest = desk.store.digest(desk.bar_sessions())

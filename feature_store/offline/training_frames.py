@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.features.schema import FeatureSchema
-from feature_store.labels.forward_return import ForwardReturn, Labels
+from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import MINUTE_NS, Bars, MarketDataError, Session, Universe
 from feature_store.offline.feature_rows import (
@@ -132,40 +132,25 @@ def training_frame(
     sessions, symbols = _sessions(store, start, end), _symbols(store, instruments)
     sources = _sources(store, sessions, features)
     parts = _session_rows(store, sessions, features, symbols, actions)
-    bars = Bars.concatenate([part.bars for part in parts])
-    labels = label.of(bars, len(store.universe()), sessions)
-    warm = np.concatenate([part.warm for part in parts])
-    usable = _usable(bars, warm, labels, store.universe(), membership)
-    kept = np.logical_and.reduce(list(usable.values()))
-    rows, finite = _finite_rows([part.X for part in parts], kept)
-    left_out = _count(usable) | {"not_finite": int((~finite).sum())}
-    kept[kept] = finite
-    if not kept.any():
-        raise _no_row(sessions, features, label, left_out, rows)
-    columns: dict[str, NDArray[Any]] = {
-        "X": rows[finite],
-        "forward_return": labels.forward_return[kept],
-        "decision_ns": bars.end_ns[kept],
-        "entry_ns": labels.entry_ns[kept],
-        "label_end_ns": labels.label_end_ns[kept],
-        "instrument": bars.instrument[kept],
-    }
+    kept = _kept(parts, sessions, store.universe(), label, membership)
+    if not len(kept.columns["decision_ns"]):
+        raise _no_row(sessions, features, label, kept)
     if _sources(store, sessions, features) != sources:
         raise MarketDataError(f"bars of {dates_text(sessions)} changed while they were read: make the frame again")
     hours = [[str(session.date), session.open_ns, session.close_ns] for session in sessions]
     acted = (actions or CorporateActions.none()).digest
     return TrainingFrame(
-        **columns,
+        **kept.columns,
         schema=features,
         label=label,
-        digest=_digest(columns, [sources.digest, hours, features.hash, label.identity(), symbols, acted]),
+        digest=_digest(kept.columns, [sources.digest, hours, features.hash, label.identity(), symbols, acted]),
         start_ns=sessions[0].open_ns,
         end_ns=sessions[-1].close_ns,
         market=store.market() or "",
         bar_source=" + ".join(sorted({str(manifest["bar_source"]) for manifest in sources.bars})),
-        instruments=tuple(store.universe().instruments[i].symbol for i in sorted(set(columns["instrument"].tolist()))),
+        instruments=kept.symbols,
         sessions={str(s.date): str(manifest["digest"]) for s, manifest in zip(sessions, sources.bars, strict=True)},
-        left_out=left_out,
+        left_out=kept.left_out,
     )
 
 
@@ -205,19 +190,51 @@ def _refuse_other_clock(features: FeatureSchema, label: ForwardReturn) -> None:
         )
 
 
-def _usable(
-    bars: Bars, warm: NDArray[np.bool_], labels: Labels, universe: Universe, membership: MembershipTable | None
-) -> dict[str, NDArray[np.bool_]]:
-    """Whether each row passes each reason, in the order of `REASONS`."""
-    member = np.ones(len(bars), dtype=np.bool_)
-    if membership is not None:
-        member = membership.mask(bars.instrument, bars.start_ns, universe)
-    return {
+class _Kept(NamedTuple):
+    """The rows that can be trained on."""
+
+    columns: dict[str, NDArray[Any]]
+    """The frame's, by field."""
+    symbols: tuple[str, ...]
+    """Instruments that have rows."""
+    left_out: dict[str, int]
+    empty: NDArray[np.bool_]
+    """Which features have no value in any row that would have been kept otherwise, shape ``(n_features,)``."""
+
+
+def _kept(
+    parts: Sequence[FeatureRows],
+    sessions: Sequence[Session],
+    universe: Universe,
+    label: ForwardReturn,
+    membership: MembershipTable | None,
+) -> _Kept:
+    bars = Bars.concatenate([part.bars for part in parts])
+    labels = label.of(bars, len(universe), sessions)
+    usable = {
         "not_tradable": np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument],
-        "not_member": member,
-        "not_warm": warm,
+        "not_member": np.ones(len(bars), dtype=np.bool_),
+        "not_warm": np.concatenate([part.warm for part in parts]),
         "no_label": np.isfinite(labels.forward_return),
     }
+    if membership is not None:
+        usable["not_member"] = membership.mask(bars.instrument, bars.start_ns, universe)
+    kept = np.logical_and.reduce(list(usable.values()))
+    rows, finite = _finite_rows([part.X for part in parts], kept)
+    left_out = _count(usable) | {"not_finite": int((~finite).sum())}
+    empty: NDArray[np.bool_] = np.logical_and(~np.isfinite(rows).any(axis=0), len(rows) > 0)
+    kept[kept] = finite
+    columns: dict[str, NDArray[Any]] = {
+        "X": rows[finite],
+        "forward_return": labels.forward_return[kept],
+        "decision_ns": bars.end_ns[kept],
+        "entry_ns": labels.entry_ns[kept],
+        "label_end_ns": labels.label_end_ns[kept],
+        "instrument": bars.instrument[kept],
+    }
+    there = np.bincount(columns["instrument"], minlength=len(universe)) > 0
+    symbols = tuple(one.symbol for one, has_rows in zip(universe.instruments, there, strict=True) if has_rows)
+    return _Kept(columns, symbols, left_out, empty)
 
 
 def _sessions(store: OfflineStore, start: dt.date, end: dt.date) -> tuple[Session, ...]:
@@ -264,20 +281,14 @@ def _count(usable: dict[str, NDArray[np.bool_]]) -> dict[str, int]:
     return counts
 
 
-def _no_row(
-    sessions: Sequence[Session],
-    features: FeatureSchema,
-    label: ForwardReturn,
-    left_out: dict[str, int],
-    rows: NDArray[np.float64],
-) -> MarketDataError:
-    never = [name for k, name in enumerate(features.names) if len(rows) and not np.isfinite(rows[:, k]).any()]
-    if never:
+def _no_row(sessions: Sequence[Session], features: FeatureSchema, label: ForwardReturn, kept: _Kept) -> MarketDataError:
+    if kept.empty.any():
+        never = ", ".join(name for name, empty in zip(features.names, kept.empty, strict=True) if empty)
         return MarketDataError(
-            f"{', '.join(never)} has no value in any of {len(rows)} rows of {dates_text(sessions)} (these bars have no "
-            "index or no depth to compute it from); leave it out of the features, or bring that data in"
+            f"{never} has no value in any of {kept.left_out['not_finite']} rows of {dates_text(sessions)} (these bars "
+            "have no index or no depth to compute it from); leave it out of the features, or bring that data in"
         )
-    counts = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
+    counts = ", ".join(f"{n} {reason}" for reason, n in kept.left_out.items() if n)
     return MarketDataError(
         f"no row is left of {dates_text(sessions)} ({counts or 'no bars'}): features need {features.warm_up} bars "
         f"before them and the label {label.horizon_bars} after, until the last exit; add sessions or instruments, or "

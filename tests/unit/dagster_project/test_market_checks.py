@@ -159,7 +159,7 @@ def test_an_unexplained_split_stops_the_training_until_an_action_explains_it_or_
     assert checks_of(explained)["splits_are_explained"].passed
 
 
-def test_only_the_days_of_the_run_are_looked_at(research, frame):
+def test_only_the_days_of_the_run_are_checked(research, frame):
     research.bring(with_an_outage(frame))
     assert checks_of(research.run("market_day", "bars", first=FIRST, last="2026-01-07"))["outages_are_listed"].passed
 
