@@ -28,7 +28,7 @@ from scipy.stats import binom, binomtest
 
 from benchmarks.measuring import machine
 from benchmarks.null_candidates import CHOSEN, verdicts
-from benchmarks.null_rows import FEATURE_SETS, Density, out_of_fold, rows_of
+from benchmarks.null_rows import FEATURE_SETS, Density, frame_of, out_of_fold
 from feature_store.sources.null_markets import NULL_KINDS, EdgeKind, NullKind, null_market
 from models_registry.specification import Estimator
 from models_registry.validation.statistics import ranking
@@ -80,11 +80,10 @@ def judge(job: Job) -> list[Fit]:
     found = []
     with threadpool_limits(1):
         for density in DENSITIES:
-            rows = rows_of(market, density, job.seed)
+            frame = frame_of(market, density, job.seed)
             for features in PLANTED_SETS if job.edge else SETS_OF[job.algorithm]:
-                scores = out_of_fold(rows, job.algorithm, FEATURE_SETS[features], job.seed)
-                kept = scores.rows
-                auc = ranking(scores.score, kept.up, scores.base_rate, kept.weight, kept.day).estimate
+                scores = out_of_fold(frame, job.algorithm, FEATURE_SETS[features], job.seed)
+                auc = ranking(scores.score, scores.up, scores.base_rate, scores.weight, scores.day).estimate
                 found.append(Fit(job, features, density, verdicts(scores), auc))
     return found
 
@@ -109,7 +108,7 @@ def jobs(n: int, boosted: int, planted: int) -> list[Job]:
 def judged(of: list[Job], processes: int, minutes: float, console: Console) -> Iterator[Fit]:
     """Judge in processes of their own, with progress; markets not begun when the time is up are left out."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    rows_of(null_market("random walk", 0))  # compiles the features once, where nothing else does
+    frame_of(null_market("random walk", 0))  # compiles the features once, where nothing else does
     context = multiprocessing.get_context("spawn")
     until = time.monotonic() + 60.0 * minutes
     with (

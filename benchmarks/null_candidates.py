@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.null_rows import Floats, Scores
+from models_registry.training import OutOfFold
 from models_registry.validation.statistics import SKILL_CONFIDENCE, Bound, auc, direction, ranking
+
+Floats = NDArray[np.float64]
 
 CHOSEN: Final = f"ranking and direction, {100 * SKILL_CONFIDENCE:g} % each"
 _ALONE: Final = 0.995
 
 
-def verdicts(scores: Scores) -> dict[str, bool]:
+def verdicts(scores: OutOfFold) -> dict[str, bool]:
     """Say which of the candidates see skill; `CHOSEN` is the skill check."""
-    rows, score = scores.rows, scores.score
+    rows, score = scores, scores.score
     order = ranking(score, rows.up, scores.base_rate, rows.weight, rows.day)
     hits = direction(score, rows.up, scores.base_rate, rows.weight, rows.day)
     plain = ranking(score, rows.up, np.full(len(score), 0.5), rows.weight, rows.day, _ALONE)
@@ -36,27 +38,27 @@ def verdicts(scores: Scores) -> dict[str, bool]:
     }
 
 
-def _improvement(scores: Scores) -> Floats:
+def _improvement(scores: OutOfFold) -> Floats:
     """By how much the log loss is below that of the training base rate, per session."""
-    rows, p, base = scores.rows, np.clip(scores.score, 1e-15, 1 - 1e-15), scores.base_rate
+    rows, p, base = scores, np.clip(scores.score, 1e-15, 1 - 1e-15), scores.base_rate
     better = rows.up * np.log(p / base) + (1 - rows.up) * np.log((1 - p) / (1 - base))
     _, session = np.unique(rows.day, return_inverse=True)
     return np.bincount(session, rows.weight * better) / np.bincount(session, rows.weight)
 
 
-def _session_aucs(scores: Scores) -> Floats:
+def _session_aucs(scores: OutOfFold) -> Floats:
     """AUC inside each session, which knows how the session came out."""
-    rows = scores.rows
+    rows = scores
     of_session = [rows.day == day for day in np.unique(rows.day)]
     found = np.array([auc(scores.score[rs], rows.up[rs], rows.weight[rs]) for rs in of_session])
     return found[np.isfinite(found)]
 
 
-def _instants(scores: Scores) -> Bound:
+def _instants(scores: OutOfFold) -> Bound:
     """Surplus over one half of the AUC of pairs of instruments at one instant, as a ratio over sessions."""
-    rows = scores.rows
-    order = np.argsort(rows.instant, kind="stable")
-    instant, up, weight, day = (column[order] for column in (rows.instant, rows.up, rows.weight, rows.day))
+    rows = scores
+    order = np.argsort(rows.decision_ns, kind="stable")
+    instant, up, weight, day = (column[order] for column in (rows.decision_ns, rows.up, rows.weight, rows.day))
     won, pairs = _pairs(instant, scores.score[order], up, weight)
     _, session = np.unique(day, return_inverse=True)
     won, pairs = np.bincount(session, won), np.bincount(session, pairs)

@@ -31,7 +31,7 @@ from models_registry.validation.uniqueness import row_weights
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
-_MINIMUM_ROWS: Final = 500
+_MINIMUM_ROWS: Final = 300
 _SMALLEST_LEAN: Final = 1e-9  # log-odds; a score that says the base rate opens nothing
 _DECILES: Final = np.linspace(0.0, 1.0, 11)
 
@@ -221,7 +221,7 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     rows = _usable(frame)
     _import_estimators()
     with threadpool_limits(1):
-        return _out_of_fold(rows, _walk(rows, spec, sessions)[1:])
+        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1))
 
 
 def _import_estimators() -> None:
@@ -264,7 +264,7 @@ def _usable(frame: TrainingFrame) -> _Rows:
     )
 
 
-def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None) -> list[_Tested]:
+def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
     folds = walk_forward(
         rows.decision_ns,
         rows.label_end_ns,
@@ -274,9 +274,9 @@ def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None) -
         sessions=sessions,
     )
     tested = []
-    for fold in folds:
-        first, last = dates_of(fold.test_days[[0, -1]])
-        what = f"fold {fold.number} ({first} to {last})"
+    for fold in folds[first:]:
+        begins, ends = dates_of(fold.test_days[[0, -1]])
+        what = f"fold {fold.number} ({begins} to {ends})"
         if len(np.unique(rows.up[fold.test] > 0.5)) < 2 and fold.number > 0:
             raise UntrainableFrame(f"{what} tests rows that all moved the same way: give more sessions or fewer folds")
         estimator = _fit(spec, rows, fold.train, f"the training rows of {what}")
