@@ -11,14 +11,14 @@ from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, smal
 from dagster_project.previews import feature_quantiles, label_quantiles
 from feature_store.market.types import ist_text
 from feature_store.provenance import code_commit
-from models_registry.refs import FoldResult, GateResult
+from models_registry.refs import GateResult
 
 if TYPE_CHECKING:
     from dagster_project.candidates import Candidate
     from feature_store.market.types import Session
     from feature_store.offline.training_frames import TrainingFrame
     from models_registry.sidecar import Sidecar
-    from models_registry.training import OutOfFold
+    from models_registry.tables import Row
 
 Facts = dict[str, Any]
 _SAMPLED: Final = 200_000  # rows that distributions are drawn from
@@ -81,8 +81,10 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
 
 def report_facts(candidate: Candidate) -> Facts:
     """Show what a model was worth out of sample."""
+    from models_registry.tables import fold_rows, score_deciles
+
     trained = candidate.trained
-    deciles = _decile_returns_bps(trained.oof)
+    deciles = score_deciles(trained.oof).forward_return_bps.tolist()
     return {
         "market": candidate.market,
         "forward_return_by_score_decile": dg.MetadataValue.md(
@@ -91,13 +93,15 @@ def report_facts(candidate: Candidate) -> Facts:
         "auc_by_fold": dg.MetadataValue.md(
             line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
         ),
-        "folds": _fold_table(trained.folds),
+        "folds": _table(fold_rows(trained.folds)),
         **_rounded(trained.metrics),
     }
 
 
-def version_facts(sidecar: Sidecar, version: str, page: str, champion_version: str | None) -> Facts:
+def version_facts(sidecar: Sidecar, version: str, page: str) -> Facts:
     """Say what was registered, and what its gate saw."""
+    from models_registry.tables import fold_rows
+
     return {
         "version": version,
         "model": sidecar.model_name,
@@ -106,7 +110,8 @@ def version_facts(sidecar: Sidecar, version: str, page: str, champion_version: s
         "mlflow": dg.MetadataValue.url(page),
         "gate_champion": "passed" if sidecar.gate.passed else "failed",
         "gate": dg.MetadataValue.md(_gate_table(sidecar.gate)),
-        "champion_when_judged": champion_version or "none",
+        "champion_when_judged": sidecar.gate.judged_against or "none",
+        "folds": _table(fold_rows(sidecar.folds)),
         "dagster/row_count": sidecar.training_rows,
         "training_data_digest": sidecar.training_data_digest,
         "feature_schema_hash": sidecar.feature_schema_hash,
@@ -117,7 +122,7 @@ def version_facts(sidecar: Sidecar, version: str, page: str, champion_version: s
 
 def skill_gate_result(gate: GateResult, model: str, version: str, page: str) -> dg.AssetCheckResult:
     """Show a gate's verdict as the check ``skill_gate``."""
-    from models_registry.description import failures, warnings
+    from models_registry.tables import failures, warnings
 
     if gate.passed:
         warned = f" Warning: {warnings(gate)}." if warnings(gate) else ""
@@ -141,30 +146,13 @@ def _rounded(metrics: Mapping[str, float]) -> dict[str, int | float]:
     }
 
 
-def _fold_table(folds: Sequence[FoldResult]) -> dg.TableMetadataValue:
-    records = [
-        dg.TableRecord(
-            {
-                "fold": fold.fold,
-                "tested_from": ist_text(fold.test_start_ns)[:10],
-                "tested_to": ist_text(fold.test_end_ns)[:10],
-                "rows": fold.rows,
-                **{name: round(float(fold.metrics[name]), 4) for name in ("auc", "log_loss", "naive_log_loss")},
-            }
-        )
-        for fold in folds
-    ]
-    return dg.MetadataValue.table(records)
-
-
-def _decile_returns_bps(oof: OutOfFold) -> list[float]:
-    import numpy as np
-
-    parts = np.array_split(np.argsort(oof.score, kind="stable"), 10)
-    return [float(oof.forward_return[part].mean()) * 1e4 if len(part) else 0.0 for part in parts]
+def _table(rows: Sequence[Row]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
 
 
 def _gate_table(gate: GateResult) -> str:
     # Short enough to be shown inline: what was asked stands in the check's own metadata.
-    rows = (f"| {_MARKS[check.verdict]} {check.name} | {check.observed} |" for check in gate.checks)
+    from models_registry.tables import gate_rows
+
+    rows = (f"| {_MARKS[row['verdict']]} {row['check']} | {row['observed']} |" for row in gate_rows(gate))
     return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]

@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from live_services.domain.topics import Broker
+from models_registry.gates.limits import GatesSettings
 from models_registry.specification import StrategySpec, of_one_desk
 
 CONFIG_NAME: Final = "alpha-panda.toml"
@@ -235,6 +236,7 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     strategies: tuple[StrategySpec, ...] = (StrategySpec(name="momentum"),)
     trading: BrokersSettings = BrokersSettings()
+    gates: GatesSettings = GatesSettings()
     skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 

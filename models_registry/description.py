@@ -5,33 +5,57 @@ Both are pure: a trained model or a sidecar in, text or PNG bytes out.
 
 from __future__ import annotations
 
-import datetime as dt
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feature_store.market.types import IST
 from models_registry.refs import GateResult, bars_in_words
 from models_registry.sidecar import Sidecar
+from models_registry.tables import (
+    Row,
+    ScoreDeciles,
+    day_text,
+    failures,
+    figure,
+    fold_rows,
+    gate_rows,
+    score_deciles,
+    warnings,
+)
 
 if TYPE_CHECKING:
-    from models_registry.training import OutOfFold, TrainedModel
+    from models_registry.training import TrainedModel
 
 _ROWS: Final = (
-    ("auc", "AUC, out of fold", ".4f"),
-    ("auc_lower_bound", "AUC, 95 % lower bound", ".4f"),
-    ("log_loss", "log loss", ".5f"),
-    ("buy_forward_return_bps", "forward return above the buy threshold, bps", ".2f"),
-    ("sell_forward_return_bps", "forward return below the sell threshold, bps", ".2f"),
-    ("rows", "out-of-fold rows", ",.0f"),
-    ("test_sessions", "test sessions", ".0f"),
+    ("auc", "AUC", ".4f"),
+    ("auc_lower_bound", "AUC, lower bound over sessions", ".4f"),
+    ("hit_surplus", "hits above the base rate", ".4f"),
+    ("hit_surplus_lower_bound", "hits above the base rate, lower bound", ".4f"),
+    ("log_loss", "log loss", ".6f"),
+    ("trades", "trades that the account would have made", ",.0f"),
+    ("trade_gross_expectancy_bps", "a trade before costs, bps", ".2f"),
+    ("trade_net_expectancy_bps", "a trade net of costs, bps", ".2f"),
+    ("long_trade_net_expectancy_bps", "a long trade net, bps", ".2f"),
+    ("short_trade_net_expectancy_bps", "a short trade net, bps", ".2f"),
+    ("trades_net_pnl_inr", "all trades net, rupees", ",.0f"),
+    ("trades_left_open", "trades left open at a session's end", ",.0f"),
+    ("entries_refused", "entries that risk refused", ",.0f"),
+    ("buy_forward_return_bps", "forward return of rows above the buy threshold, bps", ".2f"),
+    ("sell_forward_return_bps", "forward return of rows below the sell threshold, bps", ".2f"),
+    ("rows", "rows", ",.0f"),
+    ("test_sessions", "sessions", ".0f"),
 )
-_NAIVE: Final = {"auc": 0.5}
+_NAIVE: Final = {"auc": 0.5, "hit_surplus": 0.0}
 _VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*warning*"}
+_RIGHT: Final = {"rows", "AUC", "log loss", "naive log loss", "buy at", "sell at", "trades", "net bps a trade"}
 DECILES_PLOT: Final = "score_deciles.png"
 CALIBRATION_PLOT: Final = "calibration.png"
+_WEIGHTS: Final = (
+    "Rows weigh by how much of their label's interval is theirs alone, and every session weighs the same; a return of "
+    "zero counts half to each class."
+)
 
 
 def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version: str | None = None) -> str:
@@ -46,31 +70,19 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     champion_version : str, optional
         Its version.
     """
-    verdict = (
-        f"The {sidecar.gate.rung} gate passed."
-        if sidecar.gate.passed
-        else f"The {sidecar.gate.rung} gate **did not pass**, so this version is not promoted: "
-        f"{failures(sidecar.gate)}."
-    )
-    warned = warnings(sidecar.gate)
     lines = [
         f"## {sidecar.model_name}: {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}",
         "",
-        verdict + (f" Warning: {warned}." if warned else ""),
+        _verdict(sidecar.gate),
         "",
-        f"Trained on {sidecar.training_rows:,} rows from "
-        f"{_day(sidecar.training_start_ns)} to {_day(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock} "
-        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}.",
+        *_made_of(sidecar),
         "",
         *_metrics_table(sidecar, champion, champion_version),
         "",
-        "### Gate",
-        "",
-        *_gate_table(sidecar),
-        "",
+        *_gate_tables(sidecar),
         "### Walk-forward folds",
         "",
-        *_fold_table(sidecar),
+        *_table(fold_rows(sidecar.folds)),
         "",
         f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sidecar.sell_threshold:.4f} or less. "
         f"Seed {sidecar.seed}, commit `{sidecar.git_commit[:12]}`, features `{sidecar.feature_schema_hash[:12]}`, data "
@@ -86,14 +98,28 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     return "\n".join(_spaced(line) if line.startswith("| ") else line for line in lines)
 
 
-def failures(gate: GateResult) -> str:
-    """Say which checks of a gate failed, what they saw and what they asked."""
-    return "; ".join(f"{c.name} saw {c.observed}, asked for {c.required}" for c in gate.checks if c.verdict == "failed")
+def _verdict(gate: GateResult) -> str:
+    warned = warnings(gate)
+    verdict = (
+        f"The {gate.rung} gate passed."
+        if gate.passed
+        else f"The {gate.rung} gate **did not pass**, so this version is not promoted: {failures(gate)}."
+    )
+    return verdict + (f" Warning: {warned}." if warned else "")
 
 
-def warnings(gate: GateResult) -> str:
-    """Say what a gate saw that it does not fail for, and a person should know; empty if there is nothing."""
-    return "; ".join(c.observed for c in gate.checks if c.verdict == "warning")
+def _made_of(sidecar: Sidecar) -> list[str]:
+    through = f" through {sidecar.train_through}" if sidecar.train_through else ""
+    lines = [
+        f"Trained on {sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
+        f"{day_text(sidecar.training_end_ns - 1)} (IST){through}, bars {sidecar.bar_clock} "
+        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
+    ]
+    if sidecar.specification:
+        embargo = sidecar.fold_parameters.get("embargo_sessions", 0)
+        instruments = f"{len(sidecar.instruments)} instruments"
+        lines.append(f"{instruments}; {len(sidecar.folds)} folds with an embargo of {embargo} sessions. {_WEIGHTS}")
+    return lines
 
 
 def _spaced(row: str) -> str:
@@ -104,77 +130,68 @@ def _spaced(row: str) -> str:
 def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     naive = _NAIVE | {"log_loss": sidecar.metrics.get("naive_log_loss", float("nan"))}
     holder = f"champion v{version}" if champion is not None and version else "champion (none yet)"
-    lines = [f"| out of fold | candidate | naive baseline | {holder} |", "|---|---:|---:|---:|"]
-    for name, label, spec in _ROWS:
-        theirs = champion.metrics if champion is not None else {}
-        cells = (_cell(source, name, spec) for source in (sidecar.metrics, naive, theirs))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    theirs = champion.metrics if champion is not None else {}
+    rows = [
+        {
+            "out of fold": label,
+            "candidate": figure(sidecar.metrics, name, form),
+            "naive baseline": figure(naive, name, form),
+            holder: figure(theirs, name, form),
+        }
+        for name, label, form in _ROWS
+    ]
+    lines = _table(rows, {"candidate", "naive baseline", holder})
     lines += ["", "The naive baseline always says the share of up moves in its training rows."]
-    if champion is not None and champion.market != sidecar.market:
-        lines.append(f"The champion was measured on {champion.market}: the columns cannot be compared.")
+    if champion is not None and (champion.lineage != sidecar.lineage or champion.instruments != sidecar.instruments):
+        lines.append(
+            "The champion's figures are those of its registration, on other sessions or instruments: the check "
+            "better_than_champion compares on the same rows."
+        )
     return lines
 
 
-def _cell(metrics: dict[str, float], name: str, spec: str) -> str:
-    return format(metrics[name], spec) if name in metrics else "–"
+def _gate_tables(sidecar: Sidecar) -> list[str]:
+    lines: list[str] = []
+    for gate in (sidecar.gate, sidecar.live_gate):
+        if gate is not None:
+            rows = [row | {"verdict": _VERDICTS[row["verdict"]]} for row in gate_rows(gate)]
+            lines += [f"### Gate for {gate.rung}", "", *_table(rows), ""]
+    return lines
 
 
-def _gate_table(sidecar: Sidecar) -> list[str]:
-    rows = [
-        f"| {check.name} | {_VERDICTS[check.verdict]} | {check.observed} | {check.required} |"
-        for check in sidecar.gate.checks
-    ]
-    return ["| check | verdict | observed | required |", "|---|---|---|---|", *rows]
-
-
-def _fold_table(sidecar: Sidecar) -> list[str]:
-    rows = [
-        f"| {fold.fold} | {_day(fold.train_start_ns)} – {_day(fold.train_end_ns - 1)} "
-        f"| {_day(fold.test_start_ns)} – {_day(fold.test_end_ns - 1)} | {fold.rows:,} "
-        f"| {_cell(fold.metrics, 'auc', '.4f')} |"
-        for fold in sidecar.folds
-    ]
-    return ["| fold | trained | tested | rows | AUC |", "|---|---|---|---:|---:|", *rows]
-
-
-def _day(time_ns: int) -> str:
-    return f"{dt.datetime.fromtimestamp(time_ns // 1_000_000_000, IST):%Y-%m-%d}"
+def _table(rows: Sequence[Row], right: set[str] | None = None) -> list[str]:
+    """Write rows as a table of markdown; columns of figures stand to the right."""
+    columns = list(rows[0]) if rows else []
+    rule = ["---:" if column in (right or _RIGHT) else "---" for column in columns]
+    cells = [columns, *(list(row.values()) for row in rows)]
+    first, *rest = (f"| {' | '.join(line)} |" for line in cells)
+    return [first, f"|{'|'.join(rule)}|", *rest]
 
 
 def plots(trained: TrainedModel) -> dict[str, bytes]:
     """Draw the out-of-fold scores: deciles against mean forward return, and calibration; PNG by file name."""
-    edges = np.quantile(trained.oof.score, np.linspace(0.0, 1.0, 11))
-    decile = np.clip(np.searchsorted(edges, trained.oof.score, side="right") - 1, 0, 9)
-    return {DECILES_PLOT: _deciles(trained.oof, decile), CALIBRATION_PLOT: _calibration(trained.oof, decile)}
+    found = score_deciles(trained.oof)
+    return {DECILES_PLOT: _deciles(found), CALIBRATION_PLOT: _calibration(found)}
 
 
-def _deciles(oof: OutOfFold, decile: NDArray[np.intp]) -> bytes:
-    figure, axes = _figure()
-    means = _mean_by(decile, oof.forward_return * 1e4)
+def _deciles(found: ScoreDeciles) -> bytes:
+    canvas, axes = _figure()
+    means = found.forward_return_bps
     axes.bar(np.arange(1, 11), means, color=["#2a7f62" if value > 0 else "#b4442f" for value in means])
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set_xticks(np.arange(1, 11))
     axes.set(xlabel="decile of the score (1 lowest)", ylabel="mean forward return, bps", title="Out-of-fold deciles")
-    return _png(figure)
+    return _png(canvas)
 
 
-def _calibration(oof: OutOfFold, decile: NDArray[np.intp]) -> bytes:
-    figure, axes = _figure()
-    said, happened = _mean_by(decile, oof.score), _mean_by(decile, oof.up)
-    low, high = float(np.nanmin([said, happened])), float(np.nanmax([said, happened]))
+def _calibration(found: ScoreDeciles) -> bytes:
+    canvas, axes = _figure()
+    low, high = float(np.nanmin([found.score, found.up])), float(np.nanmax([found.score, found.up]))
     axes.plot([low, high], [low, high], color="grey", linestyle="--", label="perfect")
-    axes.plot(said, happened, marker="o", color="#2a7f62", label="model, by decile")
+    axes.plot(found.score, found.up, marker="o", color="#2a7f62", label="model, by decile")
     axes.set(xlabel="mean score", ylabel="share of up moves", title="Out-of-fold calibration")
     axes.legend()
-    return _png(figure)
-
-
-def _mean_by(group: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    counts = np.bincount(group, minlength=10)
-    sums = np.bincount(group, weights=values, minlength=10)
-    means = np.full(10, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
+    return _png(canvas)
 
 
 def _figure() -> tuple[Any, Any]:
@@ -182,12 +199,12 @@ def _figure() -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    canvas = Figure(figsize=(6.4, 3.6), layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas, canvas.subplots()
 
 
-def _png(figure: Any) -> bytes:
+def _png(canvas: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    canvas.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A fitted model as files that travel: the canonical skops bytes, the flat arrays, golden rows, and the sidecar.
+"""A fitted model as files that travel: the canonical skops bytes, the flat arrays, and golden rows.
 
 Live code calls ``load`` and nothing else here: it never deserialises ``model.skops``. The errors a load can raise are
 ``refusals.ModelRefusedError`` and its children (re-exported here):
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from models_registry.flat import (
     load_arrays,
     load_flat,
 )
-from models_registry.refs import FeatureColumn, GateResult
 from models_registry.refusals import (
     FLAT_FILE,
     GOLDEN_FILE,
@@ -40,10 +39,6 @@ from models_registry.refusals import (
 )
 from models_registry.sidecar import Sidecar
 
-if TYPE_CHECKING:
-    from feature_store.offline.training_frames import TrainingFrame
-    from models_registry.training import TrainedModel
-
 __all__ = [
     "FeatureSchemaMismatch",
     "FlatModel",
@@ -54,7 +49,6 @@ __all__ = [
     "Parity",
     "TamperedModel",
     "UnknownModelVersion",
-    "build_sidecar",
     "compile_kernels",
     "load",
     "pack",
@@ -207,50 +201,6 @@ def _compare_golden(model: FlatModel, rows: NDArray[np.float64], expected: NDArr
             f"difference {float(np.nanmax(np.abs(found - expected))):.3g}). This platform or its library versions "
             "compute other numbers: train the model here, or run it where it was trained."
         )
-
-
-def build_sidecar(
-    trained: TrainedModel,
-    frame: TrainingFrame,
-    packed: Packed,
-    gate: GateResult,
-    *,
-    model_name: str,
-    git_commit: str,
-    created_by: str,
-    created_at_ns: int,
-    run_url: str = "",
-) -> Sidecar:
-    """Put together what a version carries: the frame, the training's result, its files, and who made it when."""
-    return Sidecar(
-        model_name=model_name,
-        algorithm=trained.spec.estimator,
-        market=frame.market,
-        bar_clock=frame.schema.bar_clock,
-        bar_source=frame.bar_source or "unknown",
-        feature_schema=tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
-        feature_schema_hash=frame.schema.hash,
-        training_data_digest=frame.digest,
-        training_start_ns=trained.training_start_ns,
-        training_end_ns=trained.training_end_ns,
-        training_rows=trained.training_rows,
-        label=frame.label.name,
-        label_horizon_bars=frame.label.horizon_bars,
-        label_identity=frame.label.identity(),
-        buy_threshold=trained.buy_threshold,
-        sell_threshold=trained.sell_threshold,
-        folds=trained.folds,
-        metrics=trained.metrics,
-        gate=gate,
-        feature_distributions=trained.feature_distributions,
-        artifact_sha256=packed.sha256,
-        git_commit=git_commit,
-        library_versions=library_versions(),
-        seed=trained.spec.seed,
-        created_by=created_by,
-        created_at_ns=created_at_ns,
-        run_url=run_url,
-    )
 
 
 def library_versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
-from models_registry.refs import Alias, GateCheck, ModelRef
+from models_registry.refs import Alias, GateCheck, GateResult, ModelRef
 from models_registry.refusals import GateNotPassed, GateStale
 from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
 from models_registry.sidecar import Sidecar
@@ -85,9 +85,8 @@ def promote(
 ) -> PromotionRecord:
     """Put a version on a rung.
 
-    ``challenger`` runs in shadow and asks for no gate; ``champion`` asks for the skill gate; ``live`` has no gate in
-    this version and is reached by a named override only. Running the same promotion again completes one that was cut
-    off, and otherwise only announces it again.
+    ``challenger`` asks for no gate; ``champion`` asks for skill; ``live`` for economics, which cannot be judged whole
+    in this version, so that a named override is needed. The same promotion run again completes one that was cut off.
 
     Parameters
     ----------
@@ -100,7 +99,7 @@ def promote(
     now_ns : int
         UTC epoch nanoseconds of the decision.
     announce : callable
-        Publishes the record; whatever it raises is raised here, after the promotion has taken effect.
+        Publishes the record; what it raises is raised here, after the promotion has taken effect.
 
     Raises
     ------
@@ -113,33 +112,46 @@ def promote(
     OverrideNeedsReason
         If name, reason or override are blank.
     """
-    if not promoted_by.strip() or not reason.strip() or (override is not None and not override.strip()):
-        raise OverrideNeedsReason("say who promotes and why; an override must give its reason too, none may be empty")
+    _require_words(promoted_by, reason, override)
     info = registry.version(name, version)
     sidecar, _ = registry.fetch(name, version)
     previous = registry.resolve(ModelRef(name=name, alias=alias))
-    objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, previous)
-    if objection is not None and override is None:
-        raise objection
-    overruled = objection is not None
+    overruled = _overruled(info, sidecar, alias, previous, override)
     done = ledger.latest(name, alias)
     if done is not None and done.to_version == version == previous and (done.override or not overruled):
-        record = _record(done, done.number, sidecar)
-        announce(record)
-        return record
+        return _announced(_record(done, done.number, sidecar), announce)
     entry = LedgerEntry(
+        **_moved(info, sidecar, alias, previous),
         at_ns=now_ns,
-        model_name=name,
-        alias=alias,
-        from_version=previous,
-        to_version=version,
         action="override" if overruled else "promote",
         by=promoted_by,
         reason=f"{reason} [override: {override}]" if overruled else reason,
-        evidence=_evidence(info, sidecar),
         override=overruled,
     )
     return _carry_out(registry, ledger, entry, sidecar, announce)
+
+
+def _require_words(promoted_by: str, reason: str, override: str | None) -> None:
+    if not promoted_by.strip() or not reason.strip() or (override is not None and not override.strip()):
+        raise OverrideNeedsReason("say who promotes and why; an override must give its reason too, none may be empty")
+
+
+def _overruled(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None, override: str | None) -> bool:
+    """Ask the gate; whether a person's reason goes against it. Raises what the gate says if there is none."""
+    objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, current)
+    if objection is not None and override is None:
+        raise objection
+    return objection is not None
+
+
+def _moved(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None) -> dict[str, Any]:
+    return {
+        "model_name": info.name,
+        "alias": alias,
+        "from_version": current,
+        "to_version": info.version,
+        "evidence": _evidence(info, sidecar, alias),
+    }
 
 
 def rollback(
@@ -181,15 +193,11 @@ def rollback(
     if objection is not None and ledger.override_for(name, info.version, alias) is None:
         raise objection
     entry = LedgerEntry(
+        **_moved(info, sidecar, alias, current),
         at_ns=now_ns,
-        model_name=name,
-        alias=alias,
-        from_version=current,
-        to_version=info.version,
         action="rollback",
         by=promoted_by,
         reason=reason,
-        evidence=_evidence(info, sidecar),
         override=objection is not None,
     )
     return _carry_out(registry, ledger, entry, sidecar, announce)
@@ -267,16 +275,15 @@ def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNo
     what = f"{info.name} v{info.version}"
     if alias == "challenger":
         return None
-    if alias == "live":
-        return GateNotPassed(
-            f"{what} cannot go live: the economics gate for real money is not built in this version, so only a named "
-            "override with a reason puts a version there"
-        )
-    failed: tuple[GateCheck, ...] = tuple(check for check in sidecar.gate.checks if check.verdict == "failed")
-    if sidecar.gate.rung == alias and sidecar.gate.passed and info.gate_verdict(alias) == "passed":
+    gate = _gate_of(sidecar, alias)
+    if gate is not None and gate.rung == alias and gate.passed and info.gate_verdict(alias) == "passed":
         return None
+    failed: tuple[GateCheck, ...] = tuple(c for c in gate.checks if c.verdict == "failed") if gate is not None else ()
     if not failed:
-        return GateNotPassed(f"{what} carries no passed gate for {alias} (its tag says {info.gate_verdict(alias)})")
+        return GateNotPassed(
+            f"{what} carries no passed gate for {alias} (its tag says {info.gate_verdict(alias)}): train it again, or "
+            "overrule the gate with a reason"
+        )
     listed = "; ".join(f"{check.name}: {check.observed}, required {check.required}" for check in failed)
     return GateNotPassed(
         f"{what} did not pass the {alias} gate: {listed}. Train a better one, or overrule the gate with a reason.",
@@ -296,9 +303,14 @@ def _stale_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias, current:
     )
 
 
-def _evidence(info: VersionInfo, sidecar: Sidecar) -> dict[str, Any]:
+def _gate_of(sidecar: Sidecar, alias: Alias) -> GateResult | None:
+    return sidecar.live_gate if alias == "live" else sidecar.gate
+
+
+def _evidence(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> dict[str, Any]:
+    gate = _gate_of(sidecar, alias)
     return {
-        "gate": sidecar.gate.model_dump(mode="json") | {"passed": sidecar.gate.passed},
+        "gate": gate.model_dump(mode="json") | {"passed": gate.passed} if gate is not None else None,
         "artifact_sha256": sidecar.artifact_sha256,
         SIDECAR_TAG: info.tags.get(SIDECAR_TAG, ""),
         "market": sidecar.market,
@@ -313,7 +325,10 @@ def _carry_out(
 ) -> PromotionRecord:
     number = ledger.append(entry)
     _move_alias(registry, ledger, entry)
-    record = _record(entry, number, sidecar)
+    return _announced(_record(entry, number, sidecar), announce)
+
+
+def _announced(record: PromotionRecord, announce: Announce) -> PromotionRecord:
     announce(record)
     return record
 

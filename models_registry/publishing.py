@@ -86,18 +86,24 @@ def write(
 
 
 def _params(sidecar: Sidecar) -> dict[str, str | int | float]:
-    return {
-        "algorithm": sidecar.algorithm,
-        "seed": sidecar.seed,
-        "market": sidecar.market,
-        "bar_clock": sidecar.bar_clock,
-        "label": sidecar.label,
-        "training_rows": sidecar.training_rows,
-        "folds": len(sidecar.folds),
-        "features": ", ".join(column.name for column in sidecar.feature_schema),
-        "buy_threshold": sidecar.buy_threshold,
-        "sell_threshold": sidecar.sell_threshold,
-    }
+    return (
+        {
+            "algorithm": sidecar.algorithm,
+            "seed": sidecar.seed,
+            "market": sidecar.market,
+            "bar_clock": sidecar.bar_clock,
+            "label": sidecar.label,
+            "training_rows": sidecar.training_rows,
+            "folds": len(sidecar.folds),
+            "features": ", ".join(column.name for column in sidecar.feature_schema),
+            "buy_threshold": sidecar.buy_threshold,
+            "sell_threshold": sidecar.sell_threshold,
+            "train_through": sidecar.train_through,
+            "recipe_digest": sidecar.recipe_digest,
+        }
+        | {f"fold_{name}": str(value) for name, value in sidecar.fold_parameters.items()}
+        | {f"hyperparameter_{name}": str(value) for name, value in sidecar.hyperparameters.items()}
+    )
 
 
 def _written(folder: Path, name: str, value: bytes) -> Path:

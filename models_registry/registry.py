@@ -24,7 +24,7 @@ from models_registry.refusals import (
     sha256_of,
     verify_digests,
 )
-from models_registry.sidecar import Sidecar
+from models_registry.sidecar import Sidecar, sidecar_bytes
 
 if TYPE_CHECKING:
     from models_registry.packing import Packed
@@ -188,7 +188,7 @@ class Registry:
         packed : Packed
             From ``packing.pack``.
         sidecar : Sidecar
-            From ``packing.build_sidecar``.
+            From ``version.build_sidecar``.
         description : str
             Markdown for a person; the plots are appended to it.
         plots : mapping of bytes, optional
@@ -202,14 +202,16 @@ class Registry:
         ------
         TamperedModel
             If the files are not those that the sidecar names.
+        UnwritableSidecar
+            If the sidecar could not be read back, because a figure in it is no finite number.
         RegistryUnavailable
             If the server does not answer.
         """
         from models_registry import publishing
 
         verify_digests(packed.files, sidecar.artifact_sha256)
+        sidecar_json = sidecar_bytes(sidecar)
         self._get("/registered-models/search", max_results=1)  # fails in seconds where MLflow's client retries minutes
-        sidecar_json = sidecar.model_dump_json(indent=2).encode()
         return publishing.write(
             self.tracking_uri,
             dict(packed.files) | {SIDECAR_FILE: sidecar_json},
@@ -339,8 +341,8 @@ def _version_info(item: Mapping[str, Any], aliases: Mapping[Alias, str]) -> Vers
 
 def tags_of(sidecar: Sidecar, sidecar_json: bytes) -> dict[str, str]:
     """Tags of a version: what a poll must know without reading files."""
-    return {
-        f"gate.{sidecar.gate.rung}": "passed" if sidecar.gate.passed else "failed",
+    gates = (gate for gate in (sidecar.gate, sidecar.live_gate) if gate is not None)
+    return {f"gate.{gate.rung}": "passed" if gate.passed else "failed" for gate in gates} | {
         SIDECAR_TAG: sha256_of(sidecar_json),
         "feature_schema_hash": sidecar.feature_schema_hash,
         "market": sidecar.market,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from models_registry.refs import FeatureColumn, FeatureDistribution, FoldResult, GateResult
 from models_registry.specification import Estimator
+
+
+class UnwritableSidecar(ValueError):
+    """A version whose sidecar could not be read back; nothing of it was registered."""
 
 
 class DataLineage(BaseModel):
@@ -74,15 +78,48 @@ class Sidecar(BaseModel):
     """Enter short at or below; an out-of-fold quantile of the score."""
     folds: tuple[FoldResult, ...]
     metrics: dict[str, FiniteFloat]
+    """Over all out-of-fold rows, of the account's trades in these sessions, and of what was looked at for leaks."""
     gate: GateResult
+    """For the rung ``champion``."""
+    live_gate: GateResult | None = None
+    """For the rung ``live``; None in versions older than this field."""
     feature_distributions: tuple[FeatureDistribution, ...]
     artifact_sha256: dict[str, str]
     """SHA-256 by file name: ``model.skops``, ``flat.npz``, ``golden.npz``."""
     git_commit: str
+    """Of the code that fitted it, as ``library_versions``."""
     library_versions: dict[str, str]
+    fitted_at_ns: int = 0
+    """0 in versions older than this field."""
     seed: int
     created_by: str
     """What made it, for example a Dagster run id or a user name."""
     created_at_ns: int
+    """When it was registered."""
     run_url: str = Field(default="")
     """Link to the Dagster run, if there is one."""
+
+
+def unwritable(error: ValidationError, model_name: str) -> UnwritableSidecar:
+    """Say in one sentence which fields keep a sidecar from being written."""
+    wrong = ", ".join(".".join(str(part) for part in one["loc"]) for one in error.errors())
+    return UnwritableSidecar(
+        f"{model_name} is not registered, nothing of it was written: no finite number, or not of its kind: {wrong}. "
+        "Give more sessions or fewer folds, and train again"
+    )
+
+
+def sidecar_bytes(sidecar: Sidecar) -> bytes:
+    """Write a sidecar as the JSON that is registered, and read it back before anyone stands on it.
+
+    Raises
+    ------
+    UnwritableSidecar
+        If it would read back as something else: a number that is none has no place in JSON.
+    """
+    value = sidecar.model_dump_json(indent=2).encode()
+    try:
+        Sidecar.model_validate_json(value)
+    except ValidationError as error:
+        raise unwritable(error, sidecar.model_name) from error
+    return value

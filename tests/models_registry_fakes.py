@@ -14,7 +14,7 @@ from models_registry.refusals import (
     verify_digests,
 )
 from models_registry.registry import SIDECAR_TAG, VersionInfo, tags_of
-from models_registry.sidecar import Sidecar
+from models_registry.sidecar import Sidecar, sidecar_bytes
 
 
 class InMemoryRegistry:
@@ -27,7 +27,7 @@ class InMemoryRegistry:
         verify_digests(packed.files, sidecar.artifact_sha256)
         version = str(1 + sum(name == sidecar.model_name for name, _ in self.infos))
         key = (sidecar.model_name, version)
-        sidecar_json = sidecar.model_dump_json(indent=2).encode()
+        sidecar_json = sidecar_bytes(sidecar)
         self.files[key] = dict(packed.files) | {SIDECAR_FILE: sidecar_json}
         self.infos[key] = VersionInfo(
             name=key[0],

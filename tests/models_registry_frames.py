@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from functools import lru_cache
 from typing import Any
@@ -14,12 +15,16 @@ from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame
-from models_registry.gates.skill import SkillLimits, skill_gate
-from models_registry.packing import Packed, build_sidecar, pack, parity
+from models_registry.gates.evidence import NO_CHAMPION, Evidence, FoldTrades, TradeEvidence
+from models_registry.gates.limits import GateLimits
+from models_registry.gates.verdicts import judge
+from models_registry.packing import Packed, pack, parity
 from models_registry.refs import GateCheck, GateResult
 from models_registry.sidecar import FitFacts, Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
+from models_registry.validation.plausibility import Plausibility
+from models_registry.version import build_sidecar
 
 NAMES = ("return_1", "momentum", "volatility", "noise")
 SCHEMA = FeatureSchema(
@@ -86,35 +91,61 @@ def _packed(algorithm: Any, edge: float) -> Packed:
 
 
 FIT = FitFacts(git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000)
-LIMITS = SkillLimits(minimum_test_rows=500)
+LIMITS = GateLimits(minimum_test_rows=500)
+TRADES = TradeEvidence(
+    sessions=9,
+    trades=240,
+    long_trades=130,
+    short_trades=110,
+    gross_expectancy_bps=9.5,
+    net_expectancy_bps=3.5,
+    long_net_expectancy_bps=4.0,
+    short_net_expectancy_bps=2.9,
+    net_pnl_inr=8_400.0,
+    left_open=2,
+    entries_proposed=300,
+    entries_refused={"gross_notional": 60},
+    by_fold={1: FoldTrades(240, 3.5), 2: FoldTrades(0, float("nan"))},
+)
+PLAUSIBLE = Plausibility(
+    auc=0.58, features=4, feature="momentum", importance=0.9, shift_retention=0.92, shifted_rows=3_000
+)
 
 
-def gate(algorithm="hist_gradient_boosting", edge=0.3, **changes: Any) -> GateResult:
+def evidence(algorithm="hist_gradient_boosting", edge=0.3, **changes: Any) -> Evidence:
     model = trained(algorithm, edge)
-    agreement = parity(packed(algorithm, edge), model.estimator, model.golden_rows)
-    return skill_gate(
-        model,
-        agreement,
-        **({"market": "SYNTHETIC test", "bar_source": "ticks", "trades_on": "ticks", "limits": LIMITS} | changes),
-    )
+    found: dict[str, Any] = {
+        "parity": parity(packed(algorithm, edge), model.estimator, model.golden_rows),
+        "bar_source": "ticks",
+        "trades_on": "ticks",
+        "champion": NO_CHAMPION,
+        "trades": TRADES,
+        "plausibility": PLAUSIBLE,
+    }
+    return Evidence.of(model, **(found | changes))
+
+
+def gate(algorithm="hist_gradient_boosting", edge=0.3, champion_version=None, **changes: Any) -> GateResult:
+    return judge(evidence(algorithm, edge, **changes), "champion", LIMITS, champion_version=champion_version)
 
 
 FAILED_GATE = GateResult(
     rung="champion",
-    checks=(GateCheck(name="auc_above_chance", passed=False, observed="0.49", required="> 0.5"),),
+    checks=(GateCheck(name="ranks_above_chance", passed=False, observed="0.49", required="> 0.5"),),
 )
 
 
 def sidecar(
     algorithm="hist_gradient_boosting", edge=0.3, gate_result: GateResult | None = None, name="momentum"
 ) -> Sidecar:
+    looked_at = evidence(algorithm, edge)
     return build_sidecar(
-        trained(algorithm, edge),
+        dataclasses.replace(trained(algorithm, edge), spec=spec(algorithm, name=name)),
         frame(edge=edge),
         packed(algorithm, edge),
-        gate_result or gate(algorithm, edge),
-        model_name=name,
-        git_commit="0" * 40,
+        looked_at,
+        gate=gate_result or gate(algorithm, edge),
+        live_gate=judge(looked_at, "live", LIMITS),
         created_by="tests",
         created_at_ns=1_767_600_000_000_000_000,
         run_url="http://127.0.0.1:3000/runs/1",

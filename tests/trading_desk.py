@@ -39,14 +39,18 @@ from live_services.services.market_feed import Replay, last_watermarks, load_rep
 from live_services.settings import Settings, load_settings
 from live_services.stack import Stack, create_topics, environment
 from live_services.supervision import SERVICES
-from models_registry.gates.skill import SkillLimits, skill_gate
+from models_registry.gates.evidence import NO_CHAMPION, Evidence
+from models_registry.gates.limits import GateLimits
+from models_registry.gates.plausible import plausibility_of
+from models_registry.gates.verdicts import judge
 from models_registry.ledger import PromotionLedger
-from models_registry.packing import build_sidecar, pack, parity
+from models_registry.packing import pack, parity
 from models_registry.promotion import PromotionRecord, promote
 from models_registry.registry import Registry
 from models_registry.specification import StrategySpec
 from models_registry.training import train
-from tests.models_registry_frames import FIT
+from models_registry.version import build_sidecar
+from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
 PAPER = broker_topics("paper")
@@ -120,23 +124,28 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
             store, None, first, last, features=feature_schema(MOMENTUM_FEATURES, 1), label=ForwardReturn(10)
         )
         versions = []
-        limits = (SkillLimits(), SkillLimits(), SkillLimits(minimum_test_rows=10**9))
+        limits = (GateLimits(), GateLimits(), GateLimits(minimum_test_rows=10**9))
         algorithms = ("hist_gradient_boosting", "logistic_regression", "logistic_regression")
         for estimator, asked in zip(algorithms, limits, strict=True):
             often = {"buy_quantile": 0.92, "sell_quantile": 0.08}
             spec = StrategySpec.model_validate({"name": MODEL, "estimator": estimator} | often)
             trained = train(frame, spec, FIT)
             packed = pack(trained.estimator, trained.golden_rows)
-            agreement = parity(packed, trained.estimator, frame.X[::50])
+            evidence = Evidence.of(
+                trained,
+                parity=parity(packed, trained.estimator, frame.X[::50]),
+                bar_source="ticks",
+                trades_on="ticks",
+                champion=NO_CHAMPION,
+                trades=TRADES,
+                plausibility=plausibility_of(trained, frame),
+            )
             sidecar = build_sidecar(
                 trained,
                 frame,
                 packed,
-                skill_gate(
-                    trained, agreement, market=frame.market, bar_source="ticks", trades_on="ticks", limits=asked
-                ),
-                model_name=MODEL,
-                git_commit="tests",
+                evidence,
+                gate=judge(evidence, "champion", asked),
                 created_by="tests",
                 created_at_ns=time.time_ns(),
             )

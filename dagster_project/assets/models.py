@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.desk import Desk
+from dagster_project.evidence import Champion, Ground, gathered
 from dagster_project.failures import expected_failures
 from dagster_project.model_facts import fitted_facts, report_facts, skill_gate_result, training_set_facts, version_facts
 from dagster_project.model_keys import ModelKeys
@@ -24,8 +25,9 @@ from models_registry.refs import ModelRef
 from models_registry.specification import ESTIMATORS, StrategySpec
 
 if TYPE_CHECKING:
+    from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from models_registry.refs import GateResult
+    from models_registry.gates.evidence import Evidence
     from models_registry.registry import Registry
     from models_registry.sidecar import Sidecar
     from models_registry.training import TrainedModel
@@ -214,78 +216,83 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
             )
         registry = mlflow.registry()
         standing = _champion(registry, keys.model)
-        with expected_failures(MarketDataError):
-            trades_on = Desk(offline.store(), settings).traded_bar_source()
-        gate = _judged(candidate, frame, trades_on, standing)
-        run_id = context.run.run_id
-        run_url = f"{settings.dagster.url.rstrip('/')}/runs/{run_id}" if settings.dagster.url else ""
-        sidecar = _sidecar(candidate, frame, gate, keys.model, run_id, run_url)
-        number = _registered(registry, candidate, sidecar, standing, run_id)
+        evidence = _evidence(context, settings, offline.store(), candidate, frame, standing)
+        sidecar = _sidecar(context, settings, candidate, frame, evidence, standing)
+        number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
         page = registry.url_of(keys.model, number)
         return dg.MaterializeResult(
-            metadata=version_facts(sidecar, number, page, standing[1]),
-            check_results=[skill_gate_result(gate, keys.model, number, page)],
+            metadata=version_facts(sidecar, number, page),
+            check_results=[skill_gate_result(sidecar.gate, keys.model, number, page)],
         )
 
     return version
 
 
-def _champion(registry: "Registry", model: str) -> "tuple[Sidecar | None, str | None]":
-    """Give the sidecar and the number of the version that is champion now."""
+def _champion(registry: "Registry", model: str) -> Champion | None:
+    """Give the version that is champion now."""
     number = registry.resolve(ModelRef(name=model, alias="champion"))
-    return (registry.sidecar(model, number), number) if number else (None, None)
+    return Champion(number, *registry.fetch(model, number)) if number else None
 
 
-def _judged(
+def _evidence(  # noqa: PLR0917
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    store: "OfflineStore",
     candidate: Candidate,
     frame: "TrainingFrame",
-    trades_on: str,
-    standing: "tuple[Sidecar | None, str | None]",
-) -> "GateResult":
-    from models_registry.gates.skill import skill_gate
-
-    return skill_gate(
-        candidate.trained,
-        candidate.parity,
-        market=candidate.market,
-        bar_source=frame.bar_source,
-        trades_on=trades_on,
-        champion=standing[0],
-        champion_version=standing[1],
-    )
+    standing: Champion | None,
+) -> "Evidence":
+    desk = Desk(store, settings)
+    with expected_failures(MarketDataError):
+        return gathered(
+            Ground(store, frame, desk.membership, desk.actions),
+            settings,
+            candidate.trained,
+            candidate.parity,
+            standing,
+            trades_on=desk.traded_bar_source(),
+            told=context.log.info,
+        )
 
 
 def _sidecar(  # noqa: PLR0917
-    candidate: Candidate, frame: "TrainingFrame", gate: "GateResult", model: str, run_id: str, run_url: str
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    candidate: Candidate,
+    frame: "TrainingFrame",
+    evidence: "Evidence",
+    standing: Champion | None,
 ) -> "Sidecar":
-    from models_registry.packing import build_sidecar
+    from models_registry.gates.verdicts import judge
+    from models_registry.sidecar import UnwritableSidecar
+    from models_registry.version import build_sidecar
 
-    return build_sidecar(
-        candidate.trained,
-        frame,
-        candidate.packed,
-        gate,
-        model_name=model,
-        git_commit=code_commit(),
-        created_by=f"Dagster run {run_id}",
-        created_at_ns=time.time_ns(),
-        run_url=run_url,
-    )
+    run_id = context.run.run_id
+    against = standing.version if standing else None
+    with expected_failures(UnwritableSidecar):
+        return build_sidecar(
+            candidate.trained,
+            frame,
+            candidate.packed,
+            evidence,
+            gate=judge(evidence, "champion", settings.gates.champion, champion_version=against),
+            live_gate=judge(evidence, "live", settings.gates.live),
+            created_by=f"Dagster run {run_id}",
+            created_at_ns=time.time_ns(),
+            run_url=f"{settings.dagster.url.rstrip('/')}/runs/{run_id}" if settings.dagster.url else "",
+        )
 
 
 def _registered(
-    registry: "Registry",
-    candidate: Candidate,
-    sidecar: "Sidecar",
-    standing: "tuple[Sidecar | None, str | None]",
-    run_id: str,
+    registry: "Registry", candidate: Candidate, sidecar: "Sidecar", standing: Champion | None, run_id: str
 ) -> str:
     from models_registry.description import describe, plots
 
+    against = (standing.sidecar, standing.version) if standing else (None, None)
     return registry.register(
         candidate.packed,
         sidecar,
-        description=describe(sidecar, *standing),
+        description=describe(sidecar, *against),
         plots=plots(candidate.trained),
         run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
         tags={"dagster_run_id": run_id} | ({"dagster_run_url": sidecar.run_url} if sidecar.run_url else {}),

@@ -136,8 +136,8 @@ def ranking(  # noqa: PLR0917
     Notes
     -----
     Jackknife by groups: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), eq. 11.5. Assumes that sessions
-    are exchangeable, and that none of them decides alone; five of them were enough to keep what the bound promises
-    (``docs/validation.md``, "Few sessions").
+    are exchangeable and few of them do not decide; for the AUC as a smooth function of sessions that holds from about
+    five on (``docs/validation.md``, "Few sessions").
     """
     session, equal = _equal_sessions(weight, day)
     left_out = _left_out_auc(lean(score, base_rate), up, equal, session)

@@ -6,6 +6,7 @@ from models_registry.packing import load
 from models_registry.refs import ModelRef
 from models_registry.refusals import TamperedModel, UnknownModelVersion
 from models_registry.registry import Registry
+from models_registry.sidecar import UnwritableSidecar
 from tests.models_registry_fakes import InMemoryRegistry
 from tests.models_registry_frames import FAILED_GATE, SCHEMA_HASH, packed, sidecar
 
@@ -29,7 +30,8 @@ class RegistryContract:
     def test_tags_tell_the_verdict_the_schema_and_the_origin(self, registry):
         info = registry.version(self.name, self.register(registry))
         assert info.gate_verdict("champion") == "passed"
-        assert info.gate_verdict("live") is None
+        assert info.gate_verdict("live") == "failed"
+        assert info.gate_verdict("challenger") is None
         assert info.feature_schema_hash == SCHEMA_HASH
         assert {"market", "training_data_digest", "git_commit", "sidecar_sha256"} <= set(info.tags)
         assert info.tags["dagster_run_id"] == "r1"
@@ -37,6 +39,12 @@ class RegistryContract:
         assert info.created_at_ns > 0
         failed = registry.version(self.name, self.register(registry, gate_result=FAILED_GATE))
         assert failed.gate_verdict("champion") == "failed"
+
+    def test_a_figure_that_is_no_number_is_refused_before_anything_is_written(self, registry):
+        spoilt = sidecar(name="spoilt").model_copy(update={"buy_threshold": float("nan")})
+        with pytest.raises(UnwritableSidecar, match=r"spoilt is not registered.*buy_threshold"):
+            registry.register(packed(), spoilt, "# a model")
+        assert "spoilt" not in registry.names()
 
     def test_registering_sets_no_alias(self, registry):
         assert registry.version(self.name, self.register(registry)).aliases == ()

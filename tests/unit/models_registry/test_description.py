@@ -1,4 +1,5 @@
 from models_registry.description import describe, plots
+from models_registry.sidecar import DataLineage
 from tests.models_registry_frames import FAILED_GATE, gate, sidecar, trained
 
 
@@ -19,7 +20,9 @@ def test_the_description_compares_candidate_baseline_and_champion():
     assert "SYNTHETIC test" in text
     assert "from 2026-01-05 to 2026-01-16" in text
     assert "[The Dagster run that trained it](http://127.0.0.1:3000/runs/1)" in text
-    assert text.count("| passed |") == 9
+    assert text.count("| passed |") == len(gate().checks) + 3  # of 4 for live
+    assert "### Gate for champion" in text
+    assert "### Gate for live" in text
     assert "bars time:60s (bars built from ticks)" in text
     assert "Warning" not in text
 
@@ -27,16 +30,16 @@ def test_the_description_compares_candidate_baseline_and_champion():
 def test_without_a_champion_its_column_is_empty():
     text = shown(describe(sidecar()))
     assert "| naive baseline | champion (none yet) |" in text
-    assert "| AUC, out of fold | 0." in text
+    assert "| AUC | 0." in text
     assert text.count("| – |") >= 7
 
 
 def test_a_failed_gate_is_written_in_bold_and_says_why_before_anything_else():
     text = shown(describe(sidecar(gate_result=FAILED_GATE)))
-    verdict = "gate **did not pass**, so this version is not promoted: auc_above_chance saw 0.49, asked for > 0.5."
+    verdict = "gate **did not pass**, so this version is not promoted: ranks_above_chance saw 0.49, asked for > 0.5."
     assert verdict in text
     assert text.index(verdict) < text.index("| out of fold")
-    assert "| auc_above_chance | **failed** | 0.49 | > 0.5 |" in text
+    assert "| ranks_above_chance | **failed** | 0.49 | > 0.5 |" in text
 
 
 def test_a_model_of_another_bar_source_says_so_at_the_top_and_in_its_gate():
@@ -46,9 +49,30 @@ def test_a_model_of_another_bar_source_says_so_at_the_top_and_in_its_gate():
     assert "| bar_source | *warning* | trained on a vendor's bars, trades on bars built from ticks |" in text
 
 
-def test_a_champion_of_another_market_is_said_not_to_compare():
-    other = sidecar().model_copy(update={"market": "files nse.parquet"})
-    assert "cannot be compared" in describe(sidecar(), other, "1")
+def test_a_champion_of_other_sessions_is_said_not_to_compare_whatever_its_file_is_called():
+    said = "on other sessions or instruments"
+    renamed = sidecar().model_copy(update={"market": "files nse.parquet"})
+    assert said not in describe(sidecar(), renamed, "1")
+    lineage = DataLineage(generated=True, sessions={"2026-01-05": "f" * 64})
+    assert said in describe(sidecar(), sidecar().model_copy(update={"lineage": lineage}), "1")
+
+
+def test_the_page_tells_trades_thresholds_folds_and_weights():
+    text = shown(describe(sidecar()))
+    assert "| trades that the account would have made | 240 |" in text
+    assert "| a trade net of costs, bps | 3.50 |" in text
+    assert "| fold | trained | tested | rows | AUC | log loss | naive log loss | buy at | sell at | trades |" in text
+    assert "4 instruments; 4 folds with an embargo of 0 sessions. Rows weigh by how much of their label's" in text
+    assert "(IST) through 2026-01-16" in text
+
+
+def test_a_version_1_page_is_written_without_what_it_lacks():
+    older = sidecar().model_copy(
+        update={"specification": {}, "train_through": "", "lineage": None, "live_gate": None, "fold_parameters": {}}
+    )
+    text = describe(older)
+    assert "Rows weigh" not in text
+    assert "### Gate for live" not in text
 
 
 def test_plots_are_pngs_and_the_same_every_time():

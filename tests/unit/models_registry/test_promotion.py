@@ -93,9 +93,9 @@ def test_the_order_is_ledger_then_alias_then_announcement(desk):
 
 
 def test_a_failed_gate_refuses_and_lists_what_failed(desk):
-    with pytest.raises(GateNotPassed, match=r"auc_above_chance: 0\.49, required > 0\.5") as caught:
+    with pytest.raises(GateNotPassed, match=r"ranks_above_chance: 0\.49, required > 0\.5") as caught:
         desk.promote("3")
-    assert [check.name for check in caught.value.failed] == ["auc_above_chance"]
+    assert [check.name for check in caught.value.failed] == ["ranks_above_chance"]
     assert desk.ledger.history("momentum") == ()
     assert desk.registry.resolve(CHAMPION) is None
     assert desk.announced == []
@@ -121,10 +121,11 @@ def test_an_override_that_was_not_needed_is_not_one(desk):
     assert not desk.promote("1", override="to be sure").override
 
 
-def test_going_live_needs_an_override_because_its_gate_is_not_built(desk):
-    with pytest.raises(GateNotPassed, match="economics gate"):
+def test_going_live_needs_an_override_because_its_economics_are_not_whole(desk):
+    with pytest.raises(GateNotPassed, match="did not pass the live gate: economics_complete"):
         desk.promote("1", "live")
     assert desk.promote("1", "live", override="agreed with risk").override
+    assert desk.ledger.history("momentum")[-1].evidence["gate"]["rung"] == "live"
     assert desk.may_run("1", "live") is None
 
 

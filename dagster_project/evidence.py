@@ -1,0 +1,302 @@
+"""What the gates need from the right: the account's trades, and the champion's recipe on the candidate's sessions.
+
+Plain functions: the assets load, call these and hand the evidence to `models_registry.gates`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.market.types import MarketDataError
+from live_services.settings import Settings
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
+from models_registry.refusals import ModelRefusedError
+from models_registry.sidecar import Sidecar
+from models_registry.specification import StrategySpec
+
+if TYPE_CHECKING:
+    from feature_store.features.schema import FeatureSchema
+    from feature_store.market.corporate_actions import CorporateActions
+    from feature_store.market.membership import Membership
+    from feature_store.offline.store import OfflineStore
+    from feature_store.offline.training_frames import TrainingFrame
+    from live_services.domain.trades import SessionTrades, TestedSession, Trade
+    from models_registry.packing import Parity
+    from models_registry.training import OutOfFold, TrainedModel
+
+Told = Callable[[str], object]
+"""Where progress goes, for example a run's log."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a candidate was trained on, and what the champion's rows of the same sessions are computed from."""
+
+    store: OfflineStore
+    frame: TrainingFrame
+    """The candidate's."""
+    membership: Membership | None
+    actions: CorporateActions
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that holds the alias now."""
+
+    version: str
+    sidecar: Sidecar
+    files: Mapping[str, bytes]
+    """Its artifact files, as `Registry.fetch` gives them."""
+
+
+def gathered(
+    ground: Ground,
+    settings: Settings,
+    trained: TrainedModel,
+    parity: Parity,
+    champion: Champion | None,
+    *,
+    trades_on: str,
+    told: Told,
+) -> Evidence:
+    """Find out everything that the gates look at: trades, the champion, and whether the skill looks like a leak.
+
+    Parameters
+    ----------
+    ground : Ground
+        What the candidate was trained on.
+    settings : Settings
+        Of the account and of the gates.
+    trained : TrainedModel
+        The candidate.
+    parity : Parity
+        How its packed form compares with it.
+    champion : Champion or None
+        What holds the alias.
+    trades_on : str
+        What makes the bars that the strategy decides on.
+    told : callable
+        Takes a line of progress now and then.
+
+    Raises
+    ------
+    MarketDataError
+        If the sessions of a fold cannot be traded.
+    """
+    from models_registry.gates.plausible import plausibility_of
+
+    told("asking each feature what the skill owes to it")
+    return Evidence.of(
+        trained,
+        parity=parity,
+        bar_source=ground.frame.bar_source,
+        trades_on=trades_on,
+        plausibility=plausibility_of(trained, ground.frame),
+        champion=champion_comparison(
+            ground,
+            trained,
+            champion,
+            minimum_sessions=settings.gates.champion.minimum_test_sessions,
+            told=told,
+        ),
+        trades=trade_evidence(ground.store, settings, trained, ground.frame.schema, told),
+    )
+
+
+# --- trades -------------------------------------------------------------------------------------------------------
+
+
+def trade_evidence(
+    store: OfflineStore, settings: Settings, trained: TrainedModel, schema: FeatureSchema, told: Told
+) -> TradeEvidence:
+    """Trade every session that a fold had not seen with that fold's model, on the paper account's limits and costs.
+
+    Orders fill at the next stored bar's open; the strategy is alone on the account.
+
+    Parameters
+    ----------
+    store : OfflineStore
+        With the bars of these sessions and of those before them, on the desk's clock.
+    settings : Settings
+        Of the account; its other strategies are left out.
+    trained : TrainedModel
+        With a model for each fold.
+    schema : FeatureSchema
+        What it was trained on.
+    told : callable
+        Takes a line of progress now and then.
+
+    Raises
+    ------
+    MarketDataError
+        If a session is not in the store any more, or a file cannot be used.
+    """
+    from live_services.domain.engine import EngineConfig
+    from live_services.domain.trades import trade_sessions
+
+    config = EngineConfig.of(settings, store.universe())
+    fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}
+    found: list[SessionTrades] = []
+    for traded in trade_sessions(_unseen(store, settings, trained, schema), trained.spec, config):
+        found.append(traded)
+        if len(found) % 5 == 0 or len(found) == len(fold_of):
+            trades = sum(len(one.trades) for one in found)
+            told(f"traded {len(found)} of {len(fold_of)} unseen sessions: {trades} trades")
+    return summary(found, fold_of)
+
+
+def _unseen(
+    store: OfflineStore, settings: Settings, trained: TrainedModel, schema: FeatureSchema
+) -> Iterator[TestedSession]:
+    from live_services.domain.trades import TestedSession, loaded_fold
+    from live_services.warm_start import StoredHistory
+
+    history = StoredHistory(settings, store.universe())
+    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
+    for fold in trained.fold_models:
+        model = loaded_fold(fold, schema, trained.spec.model_name)
+        for date in fold.sessions:
+            if date not in stored:
+                raise MarketDataError(
+                    f"the bars of {date} are gone, which fold {fold.number} is tested on: train again"
+                )
+            session = stored[date]
+            before = history.of(session, needed=schema.history_sessions)
+            yield TestedSession(session, store.read_bars([session]), before, model)
+
+
+def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> TradeEvidence:
+    """Sum up the trades of sessions, and those of each fold by the ISO date of its sessions."""
+    trades = [trade for session in sessions for trade in session.trades]
+    longs = [trade for trade in trades if trade.side == "BUY"]
+    shorts = [trade for trade in trades if trade.side == "SELL"]
+    by_fold: dict[int, list[Trade]] = {number: [] for number in fold_of.values()}
+    refused: Counter[str] = Counter()
+    for session in sessions:
+        by_fold[fold_of[session.session.date.isoformat()]] += session.trades
+        refused.update(session.entries_refused)
+    return TradeEvidence(
+        sessions=len(sessions),
+        trades=len(trades),
+        long_trades=len(longs),
+        short_trades=len(shorts),
+        gross_expectancy_bps=_mean([trade.gross_bps for trade in trades]),
+        net_expectancy_bps=_mean([trade.net_bps for trade in trades]),
+        long_net_expectancy_bps=_mean([trade.net_bps for trade in longs]),
+        short_net_expectancy_bps=_mean([trade.net_bps for trade in shorts]),
+        net_pnl_inr=sum(trade.net_pnl_inr for trade in trades),
+        left_open=sum(trade.left_open > 0 for trade in trades),
+        entries_proposed=sum(session.entries_proposed for session in sessions),
+        entries_refused=dict(sorted(refused.items())),
+        by_fold={
+            number: FoldTrades(len(made), _mean([trade.net_bps for trade in made])) for number, made in by_fold.items()
+        },
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+# --- the champion -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """What the champion's registered model says of decisions."""
+
+    score: NDArray[np.float64]
+    base_rate: NDArray[np.float64]
+    decision_ns: NDArray[np.int64]
+    instrument: NDArray[np.int32]
+
+
+def champion_comparison(
+    ground: Ground, trained: TrainedModel, champion: Champion | None, *, minimum_sessions: int, told: Told
+) -> ChampionComparison:
+    """Say how a candidate stands against the champion, whose recipe runs in the candidate's folds if it must.
+
+    Parameters
+    ----------
+    ground : Ground
+        What the candidate was trained on.
+    trained : TrainedModel
+        The candidate.
+    champion : Champion or None
+        What holds the alias.
+    minimum_sessions : int
+        What a comparison with the champion's registered model must stand on.
+    told : callable
+        Takes a line of progress.
+    """
+    from models_registry.gates.champion import compare_in_folds, compare_on_later_rows, not_comparable, settled
+    from models_registry.training import session_days
+
+    if champion is None:
+        return NO_CHAMPION
+    known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage)
+    if known is not None:
+        return known
+    try:
+        told(f"running the recipe of champion v{champion.version} in the same folds")
+        return compare_in_folds(trained.oof, _run_again(ground, trained, champion.sidecar), champion.version)
+    except (MarketDataError, ValueError) as problem:  # ValueError: UnknownFeature, UntrainableFrame, ValidationError
+        told(f"the recipe of champion v{champion.version} cannot be run: {problem}")
+    try:
+        scored = _registered_scores(ground, trained, champion)
+    except (MarketDataError, ModelRefusedError, ValueError) as problem:
+        return not_comparable(champion.version, f"neither its recipe nor its model can be run here ({problem})")
+    return compare_on_later_rows(
+        trained.oof,
+        scored,
+        champion.version,
+        trained_through_day=int(session_days(np.array([champion.sidecar.training_end_ns - 1]))[0]),
+        embargo_sessions=trained.spec.embargo_sessions,
+        minimum_sessions=minimum_sessions,
+    )
+
+
+def _run_again(ground: Ground, trained: TrainedModel, champion: Sidecar) -> OutOfFold:
+    from models_registry.training import evaluate, session_days
+
+    if not champion.specification:
+        raise ValueError("its sidecar is of version 1 and does not have it")
+    theirs = StrategySpec.model_validate(champion.specification)
+    frame = _frame(ground, trained, theirs.feature_schema(), theirs.instruments)
+    folds = {"folds": trained.spec.folds, "embargo_sessions": trained.spec.embargo_sessions}
+    return evaluate(frame, theirs.model_copy(update=folds), np.unique(session_days(ground.frame.decision_ns)))
+
+
+def _registered_scores(ground: Ground, trained: TrainedModel, champion: Champion) -> _Scored:
+    from feature_store.features.schema import feature_schema
+    from models_registry.packing import load
+
+    names = [column.name for column in champion.sidecar.feature_schema]
+    schema = feature_schema(names, champion.sidecar.bar_clock)
+    model = load(champion.files, champion.sidecar, expected_feature_schema_hash=schema.hash)
+    frame = _frame(ground, trained, schema, ())
+    base_rate = np.full(len(frame), champion.sidecar.metrics.get("base_rate", 0.5))
+    return _Scored(model.score(frame.X), base_rate, frame.decision_ns, frame.instrument)
+
+
+def _frame(ground: Ground, trained: TrainedModel, features: FeatureSchema, instruments: Sequence[str]) -> TrainingFrame:
+    from feature_store.offline.training_frames import training_frame
+
+    first, last = min(trained.lineage.sessions), max(trained.lineage.sessions)
+    return training_frame(
+        ground.store,
+        instruments or None,
+        dt.date.fromisoformat(first),
+        dt.date.fromisoformat(last),
+        features=features,
+        label=trained.spec.label(),
+        membership=ground.membership,
+        actions=ground.actions,
+    )

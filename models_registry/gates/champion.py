@@ -1,0 +1,195 @@
+"""A candidate against the version that holds the rung: when there is something to beat, and how it is compared. Pure.
+
+A champion's market is its instruments and the digests of its sessions, never the name of a file.
+
+* The same recipe trained to a later session has nothing to beat: the skill checks decide.
+* Another recipe must be better: the champion's recipe is run in the candidate's folds, and both are compared on the
+  decisions that both made, paired and clustered by session.
+* Where the recipe cannot be run (a version-1 sidecar), the champion's registered model scores the rows later than its
+  training end plus the embargo, which neither it nor the candidate's fold had seen.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
+from models_registry.sidecar import DataLineage, Sidecar
+from models_registry.specification import StrategySpec
+from models_registry.validation.pairing import paired_rows
+from models_registry.validation.statistics import ranking_difference
+
+GENERATED: Final = "SYNTHETIC"
+"""What the market of a generated model starts with in sidecars without lineage."""
+
+Floats = NDArray[np.float64]
+
+
+class ScoredRows(Protocol):
+    """Scores of decisions, arrays of shape ``(m,)``; `training.OutOfFold` is one."""
+
+    @property
+    def score(self) -> Floats:
+        """Probability of an up move."""
+        ...
+
+    @property
+    def base_rate(self) -> Floats:
+        """Share of up moves in the training rows of the row's model."""
+        ...
+
+    @property
+    def decision_ns(self) -> NDArray[np.int64]:
+        """The decision."""
+        ...
+
+    @property
+    def instrument(self) -> NDArray[np.int32]:
+        """Index of its instrument, in one universe for all that is compared."""
+        ...
+
+
+class TestedRows(ScoredRows, Protocol):
+    """Scored decisions with what came of them."""
+
+    @property
+    def up(self) -> Floats:
+        """1, 0, or 0.5 for a return of zero."""
+        ...
+
+    @property
+    def weight(self) -> Floats:
+        """Of the row."""
+        ...
+
+    @property
+    def day(self) -> NDArray[np.int64]:
+        """Its session, as an IST day counted from the epoch."""
+        ...
+
+
+def settled(
+    champion: Sidecar | None, version: str | None, spec: StrategySpec, lineage: DataLineage
+) -> ChampionComparison | None:
+    """Say how a candidate stands where no score has to be compared; None where one must.
+
+    Parameters
+    ----------
+    champion, version
+        What holds the rung now.
+    spec : StrategySpec
+        The candidate's specification.
+    lineage : DataLineage
+        The sessions that the candidate was trained on.
+    """
+    if champion is None:
+        return NO_CHAMPION
+    who = f"champion v{version}"
+    generated = champion.lineage.generated if champion.lineage else champion.market.startswith(GENERATED)
+    if lineage.generated and not generated:
+        how = f"{who} was trained on real data; generated data does not replace it"
+        return ChampionComparison(outcome="not_better", how=how)
+    if generated and not lineage.generated:
+        how = f"{who} was trained on generated data; the skill checks decide"
+        return ChampionComparison(outcome="nothing_to_beat", how=how)
+    if champion.label_identity and champion.label_identity != spec.label().identity():
+        how = f"{who} foretells another label than this strategy trades, and is not loaded for it; skill decides"
+        return ChampionComparison(outcome="nothing_to_beat", how=how)
+    if champion.recipe_digest != spec.recipe_digest():
+        return None
+    return _same_recipe(champion, who, lineage)
+
+
+def _same_recipe(champion: Sidecar, who: str, lineage: DataLineage) -> ChampionComparison:
+    through = max(lineage.sessions)
+    if through <= champion.train_through:
+        how = f"the same recipe as {who}, trained to {through} and no further than it: nothing new"
+        return ChampionComparison(outcome="not_better", how=how)
+    how = f"the same recipe as {who}, trained to {through} instead of {champion.train_through}: the skill checks decide"
+    theirs = champion.lineage.sessions if champion.lineage else {}
+    changed = sum(lineage.sessions[date] != theirs[date] for date in lineage.sessions.keys() & theirs.keys())
+    if changed:
+        how += f"; {changed} of the sessions it was trained on have other bars now"
+    return ChampionComparison(outcome="nothing_to_beat", how=how)
+
+
+def not_comparable(version: str | None, reason: str) -> ChampionComparison:
+    """Say why a candidate could not be compared with the champion; the check fails with it."""
+    how = f"champion v{version} cannot be compared: {reason}"
+    return ChampionComparison(outcome="not_comparable", how=how)
+
+
+def compare_in_folds(candidate: TestedRows, champion: ScoredRows, version: str | None) -> ChampionComparison:
+    """Compare with what the champion's recipe said of the same decisions in the same folds."""
+    how = f"the recipe of champion v{version}, run in the same folds"
+    return _compare(candidate, champion, np.ones(len(candidate.day), dtype=np.bool_), version, how)
+
+
+def compare_on_later_rows(
+    candidate: TestedRows,
+    champion: ScoredRows,
+    version: str | None,
+    *,
+    trained_through_day: int,
+    embargo_sessions: int,
+    minimum_sessions: int,
+) -> ChampionComparison:
+    """Compare with what the champion's registered model says of decisions later than it knows anything of.
+
+    Parameters
+    ----------
+    candidate : TestedRows
+        Out of fold.
+    champion : ScoredRows
+        The registered model's scores; rows that it may know are left out here.
+    version : str or None
+        The champion's.
+    trained_through_day : int
+        The last session that the champion's labels reach, as an IST day counted from the epoch.
+    embargo_sessions : int
+        Sessions after it that are left out.
+    minimum_sessions : int
+        Fewer cannot be compared.
+    """
+    later = np.unique(candidate.day[candidate.day > trained_through_day])[embargo_sessions:]
+    if len(later) < minimum_sessions:
+        reason = (
+            f"its recipe cannot be run, and {len(later)} sessions of the test are later than its training, at least "
+            f"{minimum_sessions} are needed; promote by name and reason, or train when there are more"
+        )
+        return not_comparable(version, reason)
+    how = f"the registered model of champion v{version}, on sessions later than its training"
+    return _compare(candidate, champion, np.isin(candidate.day, later), version, how)
+
+
+def _compare(
+    candidate: TestedRows, champion: ScoredRows, mine: NDArray[np.bool_], version: str | None, how: str
+) -> ChampionComparison:
+    kept = np.flatnonzero(mine)
+    rows, theirs = paired_rows(
+        candidate.decision_ns[kept], candidate.instrument[kept], champion.decision_ns, champion.instrument
+    )
+    if not len(rows):
+        return not_comparable(version, "the two have no decision in common")
+    ours = kept[rows]
+    bound = ranking_difference(
+        candidate.score[ours],
+        candidate.base_rate[ours],
+        champion.score[theirs],
+        champion.base_rate[theirs],
+        candidate.up[ours],
+        candidate.weight[ours],
+        candidate.day[ours],
+    )
+    return ChampionComparison(
+        outcome="compared",
+        how=how,
+        improvement=bound.estimate,
+        lower_bound=bound.lower,
+        confidence=bound.confidence,
+        rows=len(ours),
+        sessions=bound.sessions,
+    )

@@ -1,0 +1,195 @@
+"""What the gates are told about a candidate, on a small generated market in a store."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dagster_project.evidence import Champion, Ground, champion_comparison, gathered, trade_evidence
+from feature_store.market.corporate_actions import CorporateActions
+from feature_store.market.types import MarketDataError
+from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import TrainingFrame, training_frame
+from feature_store.sources.synthetic import synthetic_market
+from live_services.settings import Settings
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence
+from models_registry.gates.limits import GateLimits
+from models_registry.gates.verdicts import judge
+from models_registry.packing import Packed, pack, parity
+from models_registry.specification import StrategySpec
+from models_registry.training import TrainedModel, train
+from models_registry.version import build_sidecar
+from tests.models_registry_frames import FIT, PLAUSIBLE
+
+LIMITS = GateLimits(minimum_test_rows=500)
+SPEC = StrategySpec(name="momentum", estimator="logistic_regression", buy_quantile=0.9, sell_quantile=0.1, folds=3)
+WEAKER = ("volatility", "relative_volume", "time_of_day")
+
+
+@dataclass(frozen=True)
+class World:
+    settings: Settings
+    store: OfflineStore
+
+    def frame(self, spec: StrategySpec, sessions: int | None = None) -> TrainingFrame:
+        """Rows of the first sessions, or of all."""
+        days = self.store.sessions("bars")[:sessions]
+        features, label = spec.feature_schema(), spec.label()
+        return training_frame(self.store, None, days[0].date, days[-1].date, features=features, label=label)
+
+    def ground(self, spec: StrategySpec) -> Ground:
+        return Ground(self.store, self.frame(spec), None, CorporateActions.none())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    settings = Settings(alpha_panda_home=tmp_path_factory.mktemp("home"))
+    store = OfflineStore(settings.store_root)
+    made = synthetic_market(instruments=4, sessions=15, edge_bps=12.0, seed=11)
+    store.write_universe(made.universe, made.name)
+    for session, bars in zip(made.sessions, made.bars, strict=True):
+        store.write_bars(session, made.universe, bars, made.name, bar_source="ticks")
+    return World(settings, store)
+
+
+@pytest.fixture(scope="module")
+def candidate(world: World) -> TrainedModel:
+    return train(world.frame(SPEC), SPEC, FIT)
+
+
+def champion(world: World, spec: StrategySpec, sessions: int | None = None, **changes: Any) -> Champion:
+    """A version trained by another recipe, or on the first sessions only."""
+    frame = world.frame(spec, sessions)
+    trained = train(frame, spec, FIT)
+    packed: Packed = pack(trained.estimator, trained.golden_rows)
+    looked_at = Evidence.of(
+        trained,
+        parity=parity(packed, trained.estimator, frame.X[:100]),
+        bar_source="ticks",
+        trades_on="ticks",
+        champion=NO_CHAMPION,
+        trades=None,
+        plausibility=PLAUSIBLE,
+    )
+    sidecar = build_sidecar(
+        trained,
+        frame,
+        packed,
+        looked_at,
+        gate=judge(looked_at, "champion", LIMITS),
+        created_by="tests",
+        created_at_ns=1,
+    )
+    return Champion("3", sidecar.model_copy(update=changes), packed.files)
+
+
+VERSION_1 = {"specification": {}, "recipe_digest": "", "label_identity": {}, "lineage": None, "train_through": ""}
+
+
+def compared(world: World, candidate: TrainedModel, holder: Champion | None) -> ChampionComparison:
+    return champion_comparison(world.ground(SPEC), candidate, holder, minimum_sessions=5, told=lambda _: None)
+
+
+# --- trades -------------------------------------------------------------------------------------------------------
+
+
+def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: World, candidate: TrainedModel) -> None:
+    told: list[str] = []
+    found = trade_evidence(world.store, world.settings, candidate, SPEC.feature_schema(), told.append)
+    assert found.sessions == sum(len(fold.sessions) for fold in candidate.fold_models) == 9
+    assert found.trades == found.long_trades + found.short_trades > 50
+    assert found.trades == sum(fold.trades for fold in found.by_fold.values())
+    assert set(found.by_fold) == {1, 2, 3}
+    assert found.entries_proposed == found.trades + sum(found.entries_refused.values())
+    assert told[-1] == f"traded 9 of 9 unseen sessions: {found.trades} trades"
+
+
+def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedModel) -> None:
+    found = trade_evidence(world.store, world.settings, candidate, SPEC.feature_schema(), lambda _: None)
+    costs = 2 * world.settings.trading.paper.costs_bps
+    assert found.gross_expectancy_bps - found.net_expectancy_bps == pytest.approx(costs, rel=0.01)
+
+
+def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate: TrainedModel, tmp_path: Path) -> None:
+    gone = OfflineStore(tmp_path)
+    gone.write_universe(world.store.universe(), "none")
+    with pytest.raises(MarketDataError, match="are gone, which fold 1 is tested on"):
+        trade_evidence(gone, world.settings, candidate, SPEC.feature_schema(), lambda _: None)
+
+
+# --- the champion -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_champion_there_is_nothing_to_beat(world: World, candidate: TrainedModel) -> None:
+    assert compared(world, candidate, None) == NO_CHAMPION
+
+
+def test_another_recipe_is_run_in_the_same_folds_on_its_own_features(world: World, candidate: TrainedModel) -> None:
+    weaker = champion(world, SPEC.model_copy(update={"features": WEAKER}))
+    found = compared(world, candidate, weaker)
+    assert found.outcome == "compared"
+    assert found.sessions == 9
+    assert found.lower_bound > 0.0
+    assert found.how == "the recipe of champion v3, run in the same folds"
+
+
+def test_a_recipe_that_says_the_same_is_not_beaten(world: World, candidate: TrainedModel) -> None:
+    found = compared(world, candidate, champion(world, SPEC.model_copy(update={"buy_quantile": 0.95})))
+    assert (found.outcome, found.improvement, found.rows) == ("compared", 0.0, len(candidate.oof.score))
+
+
+def test_a_version_1_champion_scores_only_what_is_later_than_its_training(
+    world: World, candidate: TrainedModel
+) -> None:
+    found = compared(world, candidate, champion(world, SPEC, sessions=9, **VERSION_1))
+    assert (found.outcome, found.sessions) == ("compared", 6)
+    assert "registered model of champion v3" in found.how
+
+
+def test_a_version_1_champion_that_knows_nearly_all_sessions_cannot_be_compared(
+    world: World, candidate: TrainedModel
+) -> None:
+    found = compared(world, candidate, champion(world, SPEC, sessions=12, **VERSION_1))
+    assert found.outcome == "not_comparable"
+    assert "3 sessions of the test are later than its training" in found.how
+
+
+def test_a_champion_whose_features_are_gone_cannot_be_compared_and_the_reason_is_said(
+    world: World, candidate: TrainedModel
+) -> None:
+    holder = champion(world, SPEC, seed=3)
+    features = tuple(column.model_copy(update={"name": "gone"}) for column in holder.sidecar.feature_schema[:1])
+    specification = holder.sidecar.specification | {"features": ["gone"]}
+    lost = holder.sidecar.model_copy(
+        update={"feature_schema": features, "specification": specification, "recipe_digest": "f" * 64}
+    )
+    found = compared(world, candidate, dataclasses.replace(holder, sidecar=lost))
+    assert found.outcome == "not_comparable"
+    assert "gone" in found.how
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, candidate: TrainedModel) -> None:
+    ground = world.ground(SPEC)
+    packed = pack(candidate.estimator, candidate.golden_rows)
+    agreement = parity(packed, candidate.estimator, ground.frame.X[:100])
+    found = gathered(ground, world.settings, candidate, agreement, None, trades_on="ticks", told=lambda _: None)
+    result = judge(found, "champion", LIMITS)
+    assert result.passed
+    assert found.plausibility is not None
+    assert found.plausibility.auc == pytest.approx(candidate.metrics["auc"])
+    assert found.trades is not None
+    assert np.isfinite(found.trades.net_expectancy_bps)
+    assert {check.name for check in result.checks if check.verdict == "failed"} == set()
+
+
+def test_the_first_day_of_the_market_is_in_the_lineage(candidate: TrainedModel) -> None:
+    assert min(candidate.lineage.sessions) == str(dt.date(2026, 1, 5))
