@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
-from models_registry.gates.champion import compare_in_folds, compare_on_later_rows, not_comparable, settled
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
@@ -91,7 +90,7 @@ def gathered(
     MarketDataError
         If the sessions of a fold cannot be traded.
     """
-    from models_registry.gates.evidence import plausibility_of
+    from models_registry.gates.plausible import plausibility_of
 
     told("asking each feature what the skill owes to it")
     return Evidence.of(
@@ -237,6 +236,9 @@ def champion_comparison(
     told : callable
         Takes a line of progress.
     """
+    from models_registry.gates.champion import compare_in_folds, compare_on_later_rows, not_comparable, settled
+    from models_registry.training import session_days
+
     if champion is None:
         return NO_CHAMPION
     known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage)
@@ -247,8 +249,6 @@ def champion_comparison(
         return compare_in_folds(trained.oof, _run_again(ground, trained, champion.sidecar), champion.version)
     except (MarketDataError, ValueError) as problem:  # ValueError: UnknownFeature, UntrainableFrame, ValidationError
         told(f"the recipe of champion v{champion.version} cannot be run: {problem}")
-    from models_registry.training import session_days
-
     try:
         scored = _registered_scores(ground, trained, champion)
     except (MarketDataError, ModelRefusedError, ValueError) as problem:

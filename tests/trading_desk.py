@@ -39,8 +39,9 @@ from live_services.services.market_feed import Replay, last_watermarks, load_rep
 from live_services.settings import Settings, load_settings
 from live_services.stack import Stack, create_topics, environment
 from live_services.supervision import SERVICES
-from models_registry.gates.evidence import NO_CHAMPION, Evidence, plausibility_of
+from models_registry.gates.evidence import NO_CHAMPION, Evidence
 from models_registry.gates.limits import GateLimits
+from models_registry.gates.plausible import plausibility_of
 from models_registry.gates.verdicts import judge
 from models_registry.ledger import PromotionLedger
 from models_registry.packing import pack, parity

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.desk import Desk
+from dagster_project.evidence import Champion, Ground, gathered
 from dagster_project.failures import expected_failures
 from dagster_project.model_facts import fitted_facts, report_facts, skill_gate_result, training_set_facts, version_facts
 from dagster_project.model_keys import ModelKeys
@@ -24,7 +25,6 @@ from models_registry.refs import ModelRef
 from models_registry.specification import ESTIMATORS, StrategySpec
 
 if TYPE_CHECKING:
-    from dagster_project.evidence import Champion
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
     from models_registry.gates.evidence import Evidence
@@ -228,10 +228,8 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
     return version
 
 
-def _champion(registry: "Registry", model: str) -> "Champion | None":
+def _champion(registry: "Registry", model: str) -> Champion | None:
     """Give the version that is champion now."""
-    from dagster_project.evidence import Champion
-
     number = registry.resolve(ModelRef(name=model, alias="champion"))
     return Champion(number, *registry.fetch(model, number)) if number else None
 
@@ -242,15 +240,12 @@ def _evidence(  # noqa: PLR0917
     store: "OfflineStore",
     candidate: Candidate,
     frame: "TrainingFrame",
-    standing: "Champion | None",
+    standing: Champion | None,
 ) -> "Evidence":
-    from dagster_project.evidence import Ground, gathered
-
+    desk = Desk(store, settings)
     with expected_failures(MarketDataError):
-        desk = Desk(store, settings)
-        ground = Ground(store, frame, desk.membership, desk.actions)
         return gathered(
-            ground,
+            Ground(store, frame, desk.membership, desk.actions),
             settings,
             candidate.trained,
             candidate.parity,
@@ -266,7 +261,7 @@ def _sidecar(  # noqa: PLR0917
     candidate: Candidate,
     frame: "TrainingFrame",
     evidence: "Evidence",
-    standing: "Champion | None",
+    standing: Champion | None,
 ) -> "Sidecar":
     from models_registry.gates.verdicts import judge
     from models_registry.sidecar import UnwritableSidecar
@@ -289,7 +284,7 @@ def _sidecar(  # noqa: PLR0917
 
 
 def _registered(
-    registry: "Registry", candidate: Candidate, sidecar: "Sidecar", standing: "Champion | None", run_id: str
+    registry: "Registry", candidate: Candidate, sidecar: "Sidecar", standing: Champion | None, run_id: str
 ) -> str:
     from models_registry.description import describe, plots
 

@@ -16,8 +16,8 @@ from feature_store.features.schema import MOMENTUM_FEATURES, FeatureSchema, feat
 from feature_store.offline.training_frames import TrainingFrame
 from feature_store.sources.synthetic import synthetic_market
 from models_registry.gates.checks import no_feature_carries_it, skill_outlives_a_bar
-from models_registry.gates.evidence import plausibility_of
 from models_registry.gates.limits import GateLimits
+from models_registry.gates.plausible import plausibility_of
 from models_registry.training import train
 from models_registry.validation.plausibility import Plausibility, plausibility
 from tests.models_registry_frames import FIT, evidence, spec, trained
