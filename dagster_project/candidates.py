@@ -1,4 +1,4 @@
-"""A trained model on its way to the registry, kept between assets as plain files: nothing is pickled."""
+"""A trained model and its trades on their way to the registry, as plain files between assets: none is pickled."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from models_registry.sidecar import DataLineage, FitFacts
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
+    from models_registry.gates.evidence import TradeEvidence
     from models_registry.packing import Packed, Parity
     from models_registry.training import TrainedModel
 
@@ -70,6 +71,45 @@ class CandidateStore(dg.IOManager):
 
     def _directory(self, key: dg.AssetKey) -> Path:
         return Path(self.root).joinpath(*key.path)
+
+
+@dataclass(frozen=True)
+class TradeStore(dg.IOManager):
+    """Keeps the newest trades of each model in a file of its own."""
+
+    root: str
+
+    def handle_output(self, context: dg.OutputContext, obj: TradeEvidence) -> None:
+        """Write them, replacing those before."""
+        path = self._path(context.asset_key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{context.run_id}.writing")
+        fresh.write_text(json.dumps(asdict(obj), indent=1), encoding="utf-8")
+        fresh.replace(path)
+
+    def load_input(self, context: dg.InputContext) -> TradeEvidence:
+        """Read the newest trades.
+
+        Raises
+        ------
+        dagster.Failure
+            If there are none yet.
+        """
+        from models_registry.gates.evidence import FoldTrades, TradeEvidence
+
+        path = self._path(context.asset_key)
+        if not path.is_file():
+            raise dg.Failure(
+                f"{context.asset_key.to_user_string()} was not materialised yet: materialise it first, or launch the "
+                "job that trains the model.",
+                allow_retries=False,
+            )
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
+        return TradeEvidence(**plain | {"by_fold": by_fold})
+
+    def _path(self, key: dg.AssetKey) -> Path:
+        return Path(self.root).joinpath(*key.path).with_suffix(".json")
 
 
 def write_candidate(directory: Path, candidate: Candidate) -> None:

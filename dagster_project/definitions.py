@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from dagster_project.assets import market_data as market_assets
-from dagster_project.candidates import CandidateStore
+from dagster_project.candidates import CandidateStore, TradeStore
 from dagster_project.checks import features as feature_checks
 from dagster_project.checks import market as market_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
@@ -43,6 +43,7 @@ def resources(settings: Settings) -> dict[str, object]:
         "offline": OfflineStoreResource(root=str(root)),
         "training_frames": TrainingFrameStore(root=str(root / "training")),
         "candidates": CandidateStore(root=str(root / "candidates")),
+        "trades": TradeStore(root=str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
         "ledger": LedgerResource(settings.ledger_url),
         "announcer": PromotionAnnouncer(settings.kafka),

@@ -63,10 +63,11 @@ def gathered(
     parity: Parity,
     champion: Champion | None,
     *,
+    trades: TradeEvidence,
     trades_on: str,
     told: Told,
 ) -> Evidence:
-    """Find out everything that the gates look at: trades, the champion, and whether the skill looks like a leak.
+    """Find out what the gates look at beside the trades: the champion, and whether the skill looks like a leak.
 
     Parameters
     ----------
@@ -80,15 +81,12 @@ def gathered(
         How its packed form compares with it.
     champion : Champion or None
         What holds the alias.
+    trades : TradeEvidence
+        From `trade_evidence`.
     trades_on : str
         What makes the bars that the strategy decides on.
     told : callable
         Takes a line of progress now and then.
-
-    Raises
-    ------
-    MarketDataError
-        If the sessions of a fold cannot be traded.
     """
     from models_registry.gates.plausible import plausibility_of
 
@@ -106,16 +104,14 @@ def gathered(
             minimum_sessions=settings.gates.champion.minimum_test_sessions,
             told=told,
         ),
-        trades=trade_evidence(ground.store, settings, trained, ground.frame.schema, told),
+        trades=trades,
     )
 
 
 # --- trades -------------------------------------------------------------------------------------------------------
 
 
-def trade_evidence(
-    store: OfflineStore, settings: Settings, trained: TrainedModel, schema: FeatureSchema, told: Told
-) -> TradeEvidence:
+def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told) -> TradeEvidence:
     """Trade every session that a fold had not seen with that fold's model, on the paper account's limits and costs.
 
     Orders fill at the next stored bar's open; the strategy is alone on the account.
@@ -128,8 +124,6 @@ def trade_evidence(
         Of the account; its other strategies are left out.
     trained : TrainedModel
         With a model for each fold.
-    schema : FeatureSchema
-        What it was trained on.
     told : callable
         Takes a line of progress now and then.
 
@@ -144,7 +138,7 @@ def trade_evidence(
     config = EngineConfig.of(settings, store.universe())
     fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}
     found: list[SessionTrades] = []
-    for traded in trade_sessions(_unseen(store, settings, trained, schema), trained.spec, config):
+    for traded in trade_sessions(_unseen(store, settings, trained), trained.spec, config):
         found.append(traded)
         if len(found) % 5 == 0 or len(found) == len(fold_of):
             trades = sum(len(one.trades) for one in found)
@@ -152,12 +146,11 @@ def trade_evidence(
     return summary(found, fold_of)
 
 
-def _unseen(
-    store: OfflineStore, settings: Settings, trained: TrainedModel, schema: FeatureSchema
-) -> Iterator[TestedSession]:
+def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
     from live_services.domain.trades import TestedSession, loaded_fold
     from live_services.warm_start import StoredHistory
 
+    schema = trained.spec.feature_schema()
     history = StoredHistory(settings, store.universe())
     stored = {session.date.isoformat(): session for session in store.sessions("bars")}
     for fold in trained.fold_models:
@@ -195,6 +188,9 @@ def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> Tr
         left_open=sum(trade.left_open > 0 for trade in trades),
         entries_proposed=sum(session.entries_proposed for session in sessions),
         entries_refused=dict(sorted(refused.items())),
+        net_pnl_by_session={
+            session.session.date.isoformat(): sum(trade.net_pnl_inr for trade in session.trades) for session in sessions
+        },
         by_fold={
             number: FoldTrades(len(made), _mean([trade.net_bps for trade in made])) for number, made in by_fold.items()
         },

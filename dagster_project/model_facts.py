@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dagster_project.candidates import Candidate
     from feature_store.market.types import Session
     from feature_store.offline.training_frames import TrainingFrame
+    from models_registry.gates.evidence import TradeEvidence
     from models_registry.sidecar import Sidecar
     from models_registry.tables import Row
 
@@ -95,6 +96,25 @@ def report_facts(candidate: Candidate) -> Facts:
         ),
         "folds": _table(fold_rows(trained.folds)),
         **_rounded(trained.metrics),
+    }
+
+
+def trade_facts(trades: TradeEvidence) -> Facts:
+    """Show the trades that an account would have made in sessions that the model had not seen."""
+    import numpy as np
+
+    earned = np.cumsum(list(trades.net_pnl_by_session.values())).tolist()
+    folds = [{"fold": number, "trades": fold.trades, **fold.metrics()} for number, fold in trades.by_fold.items()]
+    return {
+        "dagster/row_count": trades.trades,
+        "net_pnl_of_unseen_sessions": dg.MetadataValue.md(
+            line_plot([0.0, *earned], f"Net PnL, ₹, over {trades.sessions} sessions that the model had not seen")
+        ),
+        "trades_by_fold": dg.MetadataValue.table(
+            [dg.TableRecord({name: round(float(value), 2) for name, value in fold.items()}) for fold in folds]
+        ),
+        "entries_refused_by_risk": dict(trades.entries_refused),
+        **_rounded(trades.metrics()),
     }
 
 

@@ -30,6 +30,11 @@ class ModelKeys:
         return self._key("report")
 
     @property
+    def trades(self) -> dg.AssetKey:
+        """What the account would have traded by it in sessions that it had not seen."""
+        return self._key("trades")
+
+    @property
     def version(self) -> dg.AssetKey:
         """The version in the registry."""
         return self._key("version")

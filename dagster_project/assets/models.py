@@ -13,9 +13,16 @@ from pydantic import ValidationError
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.desk import Desk
-from dagster_project.evidence import Champion, Ground, gathered
+from dagster_project.evidence import Champion, Ground, gathered, trade_evidence
 from dagster_project.failures import expected_failures
-from dagster_project.model_facts import fitted_facts, report_facts, skill_gate_result, training_set_facts, version_facts
+from dagster_project.model_facts import (
+    fitted_facts,
+    report_facts,
+    skill_gate_result,
+    trade_facts,
+    training_set_facts,
+    version_facts,
+)
 from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market.types import MarketDataError
@@ -27,7 +34,7 @@ from models_registry.specification import ESTIMATORS, StrategySpec
 if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from models_registry.gates.evidence import Evidence
+    from models_registry.gates.evidence import Evidence, TradeEvidence
     from models_registry.registry import Registry
     from models_registry.sidecar import Sidecar
     from models_registry.training import TrainedModel
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
 def model_assets(spec: StrategySpec) -> tuple[dg.AssetsDefinition, ...]:
     """Make what the training of a strategy's model makes, in order."""
     keys = ModelKeys(spec.model_name)
-    return _training_set(spec, keys), _fitted_model(spec, keys), _report(keys), _version(keys)
+    return _training_set(spec, keys), _fitted_model(spec, keys), _report(keys), _trades(keys), _version(keys)
 
 
 def champion(keys: ModelKeys) -> dg.AssetSpec:
@@ -179,6 +186,32 @@ def _report(keys: ModelKeys) -> dg.AssetsDefinition:
     return report
 
 
+def _trades(keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.trades,
+        ins={"candidate": dg.AssetIn(keys.fitted)},
+        group_name=keys.model,
+        kinds={"numba"},
+        io_manager_key="trades",
+        description=f"The trades that the paper account would have made by {keys.model} in the sessions that it had "
+        "not seen: each session by its fold's own model and thresholds, filled at the next bar's open, within the "
+        "account's limits and after its costs.",
+    )
+    def trades(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        offline: dg.ResourceParam[OfflineStoreResource],
+        candidate: Candidate,
+    ) -> Any:
+        """Trade every session that a fold had not seen."""
+        with expected_failures(MarketDataError):
+            found = trade_evidence(offline.store(), settings, candidate.trained, context.log.info)
+        context.add_output_metadata(trade_facts(found))
+        return found
+
+    return trades
+
+
 # --- from a fitted model to a version -----------------------------------------------------------------------------
 
 
@@ -186,7 +219,11 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.version,
         deps=[keys.report],
-        ins={"candidate": dg.AssetIn(keys.fitted), "frame": dg.AssetIn(keys.training_set)},
+        ins={
+            "candidate": dg.AssetIn(keys.fitted),
+            "frame": dg.AssetIn(keys.training_set),
+            "trades": dg.AssetIn(keys.trades),
+        },
         group_name=keys.model,
         kinds={"mlflow"},
         check_specs=[
@@ -206,6 +243,7 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         offline: dg.ResourceParam[OfflineStoreResource],
         candidate: Candidate,
         frame: Any,
+        trades: Any,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
         """Judge the candidate against the champion, and register it whatever the verdict."""
         if frame.digest != candidate.trained.data_digest:
@@ -216,7 +254,7 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
             )
         registry = mlflow.registry()
         standing = _champion(registry, keys.model)
-        evidence = _evidence(context, settings, offline.store(), candidate, frame, standing)
+        evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
         sidecar = _sidecar(context, settings, candidate, frame, evidence, standing)
         number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
         page = registry.url_of(keys.model, number)
@@ -240,6 +278,7 @@ def _evidence(  # noqa: PLR0917
     store: "OfflineStore",
     candidate: Candidate,
     frame: "TrainingFrame",
+    trades: "TradeEvidence",
     standing: Champion | None,
 ) -> "Evidence":
     desk = Desk(store, settings)
@@ -250,6 +289,7 @@ def _evidence(  # noqa: PLR0917
             candidate.trained,
             candidate.parity,
             standing,
+            trades=trades,
             trades_on=desk.traded_bar_source(),
             told=context.log.info,
         )

@@ -56,6 +56,8 @@ class TradeEvidence:
     entries_refused: Mapping[str, int] = field(default_factory=dict)
     """Of these, those that risk refused, by rule."""
     by_fold: Mapping[int, FoldTrades] = field(default_factory=dict)
+    net_pnl_by_session: Mapping[str, float] = field(default_factory=dict)
+    """Rupees, by date (``YYYY-MM-DD``), of every session that was traded."""
 
     def metrics(self) -> dict[str, float]:
         """Give the figures that a version is registered with; an expectancy of no trades is left out."""

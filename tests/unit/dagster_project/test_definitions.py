@@ -36,6 +36,7 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "momentum_champion",
         "momentum_model",
         "momentum_report",
+        "momentum_trades",
         "momentum_training_set",
         "momentum_version",
     ]
@@ -79,7 +80,8 @@ def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_
     for key in graph.get_all_asset_keys():
         groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
     assert groups.keys() == {"market", "momentum", "fade", "live"}
-    assert groups["fade"] == {f"fade_{stage}" for stage in ("training_set", "model", "report", "version", "champion")}
+    stages = ("training_set", "model", "report", "trades", "version", "champion")
+    assert groups["fade"] == {f"fade_{stage}" for stage in stages}
     assert {key.name for key in graph.asset_check_keys if key.asset_key.to_user_string().startswith("fade_")} == {
         "labels_end_before_replay",
         "training_ends_before_replay",

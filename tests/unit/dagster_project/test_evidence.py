@@ -101,7 +101,7 @@ def compared(world: World, candidate: TrainedModel, holder: Champion | None) -> 
 
 def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: World, candidate: TrainedModel) -> None:
     told: list[str] = []
-    found = trade_evidence(world.store, world.settings, candidate, SPEC.feature_schema(), told.append)
+    found = trade_evidence(world.store, world.settings, candidate, told.append)
     assert found.sessions == sum(len(fold.sessions) for fold in candidate.fold_models) == 9
     assert found.trades == found.long_trades + found.short_trades > 50
     assert found.trades == sum(fold.trades for fold in found.by_fold.values())
@@ -111,7 +111,7 @@ def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: 
 
 
 def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedModel) -> None:
-    found = trade_evidence(world.store, world.settings, candidate, SPEC.feature_schema(), lambda _: None)
+    found = trade_evidence(world.store, world.settings, candidate, lambda _: None)
     costs = 2 * world.settings.trading.paper.costs_bps
     assert found.gross_expectancy_bps - found.net_expectancy_bps == pytest.approx(costs, rel=0.01)
 
@@ -120,7 +120,7 @@ def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate:
     gone = OfflineStore(tmp_path)
     gone.write_universe(world.store.universe(), "none")
     with pytest.raises(MarketDataError, match="are gone, which fold 1 is tested on"):
-        trade_evidence(gone, world.settings, candidate, SPEC.feature_schema(), lambda _: None)
+        trade_evidence(gone, world.settings, candidate, lambda _: None)
 
 
 # --- the champion -------------------------------------------------------------------------------------------------
@@ -181,7 +181,10 @@ def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, can
     ground = world.ground(SPEC)
     packed = pack(candidate.estimator, candidate.golden_rows)
     agreement = parity(packed, candidate.estimator, ground.frame.X[:100])
-    found = gathered(ground, world.settings, candidate, agreement, None, trades_on="ticks", told=lambda _: None)
+    trades = trade_evidence(world.store, world.settings, candidate, lambda _: None)
+    found = gathered(
+        ground, world.settings, candidate, agreement, None, trades=trades, trades_on="ticks", told=lambda _: None
+    )
     result = judge(found, "champion", LIMITS)
     assert result.passed
     assert found.plausibility is not None

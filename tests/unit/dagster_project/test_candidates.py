@@ -1,0 +1,57 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from dagster_project.candidates import Candidate, CandidateStore, TradeStore
+from models_registry.gates.evidence import FoldTrades, TradeEvidence
+from models_registry.packing import parity
+from tests.models_registry_frames import packed, trained
+
+KEY = dg.AssetKey("momentum_model")
+
+
+def written_and_read(store: dg.IOManager, value: object) -> object:
+    store.handle_output(dg.build_output_context(asset_key=KEY, run_id="a-run"), value)
+    return store.load_input(dg.build_input_context(asset_key=KEY))
+
+
+def test_a_candidate_comes_back_with_everything_but_its_estimator(tmp_path: Path) -> None:
+    model = trained()
+    agreement = parity(packed(), model.estimator, model.golden_rows)
+    back = written_and_read(CandidateStore(str(tmp_path)), Candidate(model, packed(), agreement, "SYNTHETIC test"))
+    assert isinstance(back, Candidate)
+    assert back.trained.estimator is None
+    assert (back.packed, back.parity, back.market) == (packed(), agreement, "SYNTHETIC test")
+    for name in ("spec", "folds", "metrics", "feature_distributions", "lineage", "fitted", "instruments", "dropped"):
+        assert getattr(back.trained, name) == getattr(model, name)
+    assert list(map(asdict, back.trained.fold_models)) == list(map(asdict, model.fold_models))
+    np.testing.assert_array_equal(back.trained.oof.score, model.oof.score)
+
+
+def test_trades_come_back_as_they_were(tmp_path: Path) -> None:
+    trades = TradeEvidence(
+        sessions=2,
+        trades=3,
+        long_trades=2,
+        short_trades=1,
+        gross_expectancy_bps=4.0,
+        net_expectancy_bps=-2.0,
+        long_net_expectancy_bps=1.0,
+        short_net_expectancy_bps=-8.0,
+        net_pnl_inr=-60.0,
+        left_open=0,
+        entries_proposed=4,
+        entries_refused={"open_positions": 1},
+        by_fold={1: FoldTrades(3, -2.0)},
+        net_pnl_by_session={"2026-01-05": 10.0, "2026-01-06": -70.0},
+    )
+    assert written_and_read(TradeStore(str(tmp_path)), trades) == trades
+
+
+@pytest.mark.parametrize("store", [CandidateStore, TradeStore])
+def test_what_was_not_made_yet_says_what_to_do(tmp_path: Path, store: type) -> None:
+    with pytest.raises(dg.Failure, match=r"materialise .*first, or launch the job that trains"):
+        store(str(tmp_path)).load_input(dg.build_input_context(asset_key=KEY))
