@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 from rich.tree import Tree
 
-from feature_store.market.types import ist_text
+from feature_store.market.types import MINUTE_NS, ist_text
 from live_services.domain.events import (
     Event,
     OrderCancelled,
@@ -68,6 +68,8 @@ class Explanation(BaseModel):
     validated: SignalValidated
     signal: SignalGenerated
     """With score, feature row, bar, and the offsets of the market frames of that bar."""
+    opened: SignalGenerated | None
+    """If the signal closes a position: the one that opened it, unless retention has dropped it."""
     assigned: StrategyModelAssigned | None
     """The control record that let the strategy run this model."""
     sidecar: Sidecar
@@ -131,6 +133,7 @@ def explain_order(order_id: str, log: EventLog, sidecars: SidecarSource, broker:
         order=order,
         validated=validated,
         signal=signal,
+        opened=_opened(signal, log(topics.signals_raw)),
         assigned=_assigned(signal, log(topics.control)),
         sidecar=sidecar,
     )
@@ -174,6 +177,21 @@ def _outcome(
     return None
 
 
+def _opened(closing: SignalGenerated, raw: Iterable[Event]) -> SignalGenerated | None:
+    if closing.intent != "close":
+        return None
+    who = (closing.strategy, closing.instrument_token)
+    opens = (
+        event
+        for event in raw
+        if isinstance(event, SignalGenerated)
+        and event.intent == "open"
+        and (event.strategy, event.instrument_token) == who
+        and event.event_time_ns < closing.event_time_ns
+    )
+    return max(opens, key=lambda event: event.event_time_ns, default=None)
+
+
 def _assigned(signal: SignalGenerated, control: Iterable[Event]) -> StrategyModelAssigned | None:
     found = None
     for event in control:
@@ -196,9 +214,7 @@ def render(explanation: Explanation) -> Tree:
         f"risk accepted {explanation.validated.quantity} of {signal.quantity} at {ist_text(signal.event_time_ns)}"
     )
     verdict.add(f"rules asked: {', '.join(explanation.validated.rules)}")
-    decision = verdict.add(
-        f"signal {signal.event_id}: {signal.strategy} scored {signal.score:.6f} against {signal.threshold:.6f}"
-    )
+    decision = verdict.add(f"signal {signal.event_id}: {signal.strategy} {_why(explanation)}")
     _add_data(decision, signal)
     _add_model(decision, explanation)
     code = root.add(f"code: commit {signal.basis.git_commit or 'unknown'}")
@@ -206,6 +222,18 @@ def render(explanation: Explanation) -> Tree:
     if not explanation.stages_agree:
         code.add("[yellow]risk or execution ran another commit or configuration than the strategy[/]")
     return root
+
+
+def _why(explanation: Explanation) -> str:
+    signal, opened = explanation.signal, explanation.opened
+    if signal.intent == "open":
+        return f"scored {signal.score:.6f} against {signal.threshold:.6f}"
+    if opened is None:  # the threshold is that of the opening all the same
+        return f"closed by time; what opened it is not on the log any more (its threshold was {signal.threshold:.6f})"
+    minutes = explanation.sidecar.label_horizon_bars * (signal.bar.end_ns - signal.bar.start_ns) // MINUTE_NS
+    on_time = signal.event_time_ns - opened.event_time_ns >= minutes * MINUTE_NS
+    when = f"its horizon of {minutes} minutes" if on_time else "the last exit before the session's close"
+    return f"closed at {when}; opened at {opened.score:.6f} against {opened.threshold:.6f}"
 
 
 def _outcome_line(explanation: Explanation) -> str:

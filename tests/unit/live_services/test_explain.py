@@ -10,7 +10,7 @@ from live_services.domain.chain import Stamp
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, topic_of
 from live_services.domain.topics import Topic
-from live_services.explain import BrokenChain, UnknownOrder, explain_order, render
+from live_services.explain import BrokenChain, Explanation, UnknownOrder, explain_order, render
 from models_registry.refs import GateResult
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
@@ -68,6 +68,12 @@ class Log:
         return self.topics[topic.name]
 
 
+def drawn(explanation: Explanation) -> str:
+    out = io.StringIO()
+    Console(file=out, width=300).print(render(explanation))
+    return out.getvalue()
+
+
 def test_an_order_is_followed_back_to_its_signal_model_and_training_data() -> None:
     found = explain_order(ORDER.order_id, Log(), sidecar)
     assert found.order == ORDER
@@ -82,12 +88,22 @@ def test_the_first_characters_of_an_id_are_enough() -> None:
 
 
 def test_the_tree_shows_every_link() -> None:
-    out = io.StringIO()
-    Console(file=out, width=200).print(render(explain_order(ORDER.order_id, Log(), sidecar)))
-    text = out.getvalue()
+    text = drawn(explain_order(ORDER.order_id, Log(), sidecar))
     links = (ORDER.order_id, "filled", "no_pyramiding", "momentum =", "ticks", "version 1", "feedface", "1234 rows")
     for shown in (*links, "http://dagster/runs/42", "0123abc", "c0ffee", "IST"):
         assert shown in text
+
+
+def test_a_closing_order_says_that_time_closed_it_and_what_had_opened_it() -> None:
+    closing = next(e for e in EVENTS if isinstance(e, OrderSubmitted) and e.intent == "close")
+    found = explain_order(closing.order_id, Log(), sidecar)
+    assert found.opened is not None
+    assert (found.opened.intent, found.opened.symbol) == ("open", closing.symbol)
+    opened = f"opened at {found.opened.score:.6f} against {found.opened.threshold:.6f}"
+    assert f"momentum closed at its horizon of 10 minutes; {opened}" in drawn(found)
+    cut_short = found.model_copy(update={"sidecar": sidecar("momentum", "1", label_horizon_bars=30)})
+    assert f"closed at the last exit before the session's close; {opened}" in drawn(cut_short)
+    assert "closed by time; what opened it is not on the log" in drawn(found.model_copy(update={"opened": None}))
 
 
 def test_an_order_without_an_end_is_pending() -> None:
