@@ -21,7 +21,7 @@ from rich.console import Console
 from live_services import training_run
 from live_services.cli_errors import CommandFailed
 from live_services.embedded import stop
-from live_services.market_files import MarketFiles, look_at
+from live_services.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.next_steps import next_steps, of_home, program
 from live_services.progress import file_progress, jar_progress
 from live_services.readiness import has_market
@@ -137,8 +137,25 @@ def check_files(options: DemoOptions) -> None:
         raise CommandFailed("--override-gate: give the reason; the ledger keeps it")
     if options.ticks is not None and options.bars is None:
         raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
+    _require_sessions(options)
     if options.bars is not None and (options.sessions or options.instruments):
         raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
+
+
+def _require_sessions(options: DemoOptions) -> None:
+    from feature_store.sources.synthetic import synthetic_sessions
+
+    if options.bars is not None or options.sessions is None:
+        return
+    made = SyntheticSettings()
+    dates = [s.date for s in synthetic_sessions(dt.date.fromisoformat(made.first_session), made.sessions)]
+    for spec in STRATEGIES:
+        least, warming = sessions_to_train(dates, spec)
+        if options.sessions < least:
+            raise CommandFailed(
+                f"--sessions {options.sessions}: training {spec.model_name} needs {least - warming} sessions for its "
+                f"{spec.folds} folds, and {warming} before them to warm its features up; give {least} or more"
+            )
 
 
 def require_demo_home(home: Path) -> None:

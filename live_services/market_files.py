@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -123,9 +123,12 @@ def _require_bars_enough(path: Path, strategies: Sequence[StrategySpec], minutes
 def _require_sessions(
     path: Path, before: Sequence[Session], replayed: Session, which: str, strategies: Sequence[StrategySpec]
 ) -> None:
-    """Refuse too few sessions for the strategy that needs most: walk-forward needs one block more than folds."""
+    """Refuse too few sessions for the strategy that needs most."""
+    from models_registry.validation.splitters import sessions_needed
+
     for spec in strategies:
-        usable, needed = _warm_sessions([session.date for session in before], spec), spec.folds + 1
+        usable = sum(_warm_sessions([session.date for session in before], spec))
+        needed = sessions_needed(spec.folds, spec.embargo_sessions)
         if usable >= needed:
             continue
         dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
@@ -137,8 +140,30 @@ def _require_sessions(
         )
 
 
-def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> int:
-    """Count the sessions on which a strategy's features can be warm.
+def sessions_to_train(dates: Iterable[dt.date], spec: StrategySpec) -> tuple[int, int]:
+    """Give how many sessions training a strategy needs, from the first on, and how many of them only warm it up.
+
+    Parameters
+    ----------
+    dates
+        Of the sessions, ascending, and as many as there may be need of.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    from models_registry.validation.splitters import sessions_needed
+
+    needed = sessions_needed(spec.folds, spec.embargo_sessions)
+    usable = [place for place, warm in enumerate(_warm_sessions(list(dates), spec), start=1) if warm]
+    if len(usable) < needed:
+        raise ValueError(f"training {spec.model_name} needs {needed} sessions with warm features, got {len(usable)}")
+    return usable[needed - 1], usable[needed - 1] - needed
+
+
+def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> list[bool]:
+    """Say on which sessions a strategy's features can be warm.
 
     Windows are full, and averages have passed two anchors.
     """
@@ -150,7 +175,7 @@ def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> int:
     blocks = [date.toordinal() - dt.date(1970, 1, 1).toordinal() for date in dates]
     anchors = [0, *itertools.accumulate(int(b // days != a // days) for a, b in itertools.pairwise(blocks))]
     a_session = -(-_SESSION_MINUTES // spec.bar_minutes)
-    return sum(
+    return [
         (k + 1) * a_session > schema.warm_up and (not recursive or passed >= _ANCHORS)
         for k, passed in enumerate(anchors[: len(dates)])
-    )
+    ]

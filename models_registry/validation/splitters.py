@@ -38,6 +38,11 @@ class Fold:
     """Rows before the test that are not trained on: their label reached it, or their session is in the embargo."""
 
 
+def sessions_needed(folds: int, embargo_sessions: int = 0) -> int:
+    """Give the least number of sessions that can be cut, so that the first block can be trained and tested on."""
+    return (1 + embargo_sessions) * (folds + 1) + 1
+
+
 def walk_forward(
     decision_ns: NDArray[np.int64],
     label_end_ns: NDArray[np.int64],
@@ -76,7 +81,7 @@ def walk_forward(
     if folds < 1:
         raise ValueError(f"walk-forward needs at least one fold, got {folds}")
     cut = np.unique(day) if sessions is None else sessions
-    needed = (1 + embargo_sessions) * (folds + 1) + 1  # so that the first block can be trained and tested on
+    needed = sessions_needed(folds, embargo_sessions)
     if len(cut) < needed:
         raise NotEnoughSessions(
             f"{folds} folds with an embargo of {embargo_sessions} sessions need at least {needed} sessions, there are "

@@ -209,7 +209,7 @@ def _ticks(day: str, *symbols: str) -> pd.DataFrame:
         (_bars(sessions=5), "4 sessions (2025-01-06, 2025-01-07, 2025-01-08, 2025-01-09) lie before 2025-01-10"),
         (
             _bars(sessions=7),
-            "which is replayed, of which 2 only warm the features up; training momentum needs at least 5",
+            "which is replayed, of which 2 only warm the features up; training momentum needs at least 6",
         ),
         (_bars(minutes=60), "bars of 60 minutes are 7 in a session; a label looks 10 bars ahead inside the session"),
     ],
@@ -260,7 +260,7 @@ def test_rows_that_cannot_be_used_are_counted_with_their_row_and_where_they_are_
 
 
 def test_the_reading_of_a_file_is_shown_in_a_terminal_and_nothing_elsewhere(tmp_path):
-    _bars().to_parquet(tmp_path / "bars.parquet")
+    _bars(sessions=9).to_parquet(tmp_path / "bars.parquet")
     for terminal in (True, False):
         shown = io.StringIO()
         console = Console(file=shown, force_terminal=terminal, width=80)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 
+import pytest
+
 from feature_store.market.clocks import BarClock
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord
-from live_services.demo import STRATEGIES, DemoOptions, configuration_toml, own_settings_only
+from live_services.cli_errors import CommandFailed
+from live_services.demo import STRATEGIES, DemoOptions, check_files, configuration_toml, own_settings_only
 from live_services.market_files import MarketFiles
 from live_services.replay_view import Tally
 from live_services.settings import load_settings
@@ -44,6 +47,12 @@ def test_an_environment_without_settings_is_not_worth_a_word(monkeypatch):
     with own_settings_only(said.append):
         pass
     assert not said
+
+
+def test_too_few_sessions_are_refused_before_anything_starts_and_the_least_number_is_named(tmp_path):
+    check_files(DemoOptions(home=tmp_path, sessions=8))
+    with pytest.raises(CommandFailed, match=r"--sessions 7: .* needs 6 sessions for its 4 folds.*; give 8 or more"):
+        check_files(DemoOptions(home=tmp_path, sessions=7))
 
 
 def test_its_strategies_stand_in_its_settings_file_in_full_and_are_read_back(tmp_path, monkeypatch):
