@@ -29,7 +29,7 @@ NOT_OF_THE_RECIPE: Final = frozenset({"name", "model", "notional_per_trade_inr",
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
 _MODEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _RESERVED: Final = "live"  # `live_model` is what the desk runs, not a model of that name
-_FEATURE: Final = r"^[a-z][a-z0-9_]*(@[a-z0-9]+)?$"
+_FEATURE: Final = r"[a-z][a-z0-9_]*(@[a-z0-9]+)?"
 
 
 class StrategySpec(BaseModel):
@@ -43,7 +43,7 @@ class StrategySpec(BaseModel):
     """The model it asks, by registry name and alias; default: ``NAME@champion``. A model belongs to one recipe."""
 
     # --- what its model is: the recipe ---
-    features: tuple[Annotated[str, Field(pattern=_FEATURE)], ...] = ()
+    features: tuple[str, ...] = ()
     """Names of features, in order (``trend_slope@5m`` is one on five-minute bars); empty: every feature that is finite
     on any source."""
     bar_minutes: int = Field(default=1, ge=1, le=375)
@@ -82,6 +82,18 @@ class StrategySpec(BaseModel):
                 f"assets and a job are named after the model, and cannot be named after {name!r}: write a letter, then "
                 f"letters, digits and underscores, and not {_RESERVED}"
             )
+        return value
+
+    @field_validator("features")
+    @classmethod
+    def _named_as_features_are(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(_FEATURE, name):
+                small = name.strip().lower()
+                raise ValueError(
+                    f"{name!r} is not how a feature is named: small letters, digits and underscores, and @5m after it "
+                    f"for bars of five minutes{f'; did you mean {small!r}?' if re.fullmatch(_FEATURE, small) else ''}"
+                )
         return value
 
     @field_validator("features", "instruments")

@@ -303,6 +303,11 @@ def test_a_strategy_picks_features_in_order_and_a_wrong_name_gets_its_neighbour(
     assert "momentum" in strategy_schema(StrategySpec(name="momentum")).names
 
 
+def test_a_feature_in_capitals_is_answered_with_its_name_in_small_letters() -> None:
+    with pytest.raises(ValueError, match=r"'Rsi' is not how a feature is named: small letters.*; did you mean 'rsi'\?"):
+        StrategySpec(name="momentum", features=("Rsi",))
+
+
 @pytest.mark.parametrize("wrong", [("rsi", "rsi"), ("RSI",), ("rsi@",), ("",)])
 def test_a_list_of_features_that_cannot_be_one_is_refused_with_the_settings(wrong: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="features"):
