@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from live_services import cli_models
 from live_services.cli_errors import ClearGroup, CommandFailed, err, out
@@ -270,7 +270,7 @@ def config_show(
     if as_json:
         out.print_json(json.dumps([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines]))
     else:
-        table = Table("setting", "value", "from")
+        table = Table(*(Column(header, overflow="fold") for header in ("setting", "value", "from")))
         for line in lines:
             table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
         out.print(table)

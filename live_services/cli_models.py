@@ -7,13 +7,15 @@ import time
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from feature_store.market.types import ist_text
 from live_services.cli_errors import ClearGroup, CommandFailed, out
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
+from live_services.next_steps import of_home
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef, bars_in_words
+from models_registry.refusals import GateNotPassed
 
 if TYPE_CHECKING:
     from models_registry.promotion import PromotionRecord
@@ -69,7 +71,9 @@ def show(
         or _newest(registry, name)
     )
     sidecar = registry.sidecar(name, version)
-    table = Table("", "", title=f"{name} version {version}", show_header=False)
+    table = Table(
+        Column(overflow="fold"), Column(overflow="fold"), title=f"{name} version {version}", show_header=False
+    )
     for key, value in (
         ("market", sidecar.market),
         ("algorithm", sidecar.algorithm),
@@ -115,16 +119,13 @@ def promote(
     """
     if override is not None and not override.strip():
         raise CommandFailed("--override: give the reason; the ledger keeps it")
-    settings = read_settings()
-    record = promote_as_person(
-        settings,
-        build_registry(settings),
-        name,
-        _number(version),
-        _alias(alias),
-        reason=override or reason,
-        override=override,
-    )
+    settings, rung, number = read_settings(), _alias(alias), _number(version)
+    try:
+        record = promote_as_person(
+            settings, build_registry(settings), name, number, rung, reason=override or reason, override=override
+        )
+    except GateNotPassed as refused:
+        raise CommandFailed(f"{refused} {_how_to_overrule(settings, name, number, rung)}") from refused
     _say(record)
 
 
@@ -206,6 +207,12 @@ def promote_as_person(
         now_ns=time.time_ns(),
         announce=announcer(settings, out.print),
     )
+
+
+def _how_to_overrule(settings: Settings, name: str, version: str, alias: Alias) -> str:
+    rung = "" if alias == "champion" else f" --alias {alias}"
+    command = f'{of_home(settings.alpha_panda_home)} models promote {name} {version}{rung} --override "REASON"'
+    return f"To overrule it: `{command}`"
 
 
 def _newest(registry: Registry, name: str) -> str:

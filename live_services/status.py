@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from feature_store.market.types import ist_text
 from live_services.domain import keys
@@ -66,7 +66,7 @@ def print_status(settings: Settings, console: Console) -> None:
         If nothing runs on this home.
     """
     stack = Stack(settings)
-    processes = Table("process", "state", "", title=str(stack.home))
+    processes = Table(Column("process", overflow="fold"), "state", Column(overflow="fold"), title=str(stack.home))
     for process in sorted(stack.supervisor.processes(), key=lambda p: (p.group, p.name)):
         colour = {"RUNNING": "green", "EXITED": "dim", "FATAL": "bold red", "BACKOFF": "red"}.get(process.state, "")
         processes.add_row(
@@ -89,7 +89,8 @@ def print_status(settings: Settings, console: Console) -> None:
 
 def tasks_table(health: Health) -> Table:
     """Lay out every task: where it stands, which of its instruments are WARMING, and what it waits for."""
-    table = Table("task", "watermark", "handled", "lag", "dead letters", "features", "waits for")
+    headers = ("task", "watermark", "handled", "lag", "dead letters", "features", "waits for")
+    table = Table(*(Column(header, overflow="fold") for header in headers))
     for task in health.tasks:
         table.add_row(
             task["task"],

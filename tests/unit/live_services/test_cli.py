@@ -9,7 +9,9 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from live_services import cli_models
 from live_services.cli import app
+from models_registry.refusals import GateNotPassed
 
 runner = CliRunner()
 
@@ -48,6 +50,14 @@ def test_config_show_says_where_a_value_came_from(monkeypatch):
     assert result.exit_code == 0
     lines = {line["key"]: line for line in json.loads(result.output)}
     assert lines["market.speed"] == {"key": "market.speed", "value": "5.0", "origin": "environment MARKET__SPEED"}
+
+
+def test_config_show_cuts_nothing_off_on_a_narrow_terminal(monkeypatch):
+    address = "http://" + "mlflow-of-the-whole-desk." * 4 + "example"
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", address)
+    shown = runner.invoke(app, ["config", "show"], env={"COLUMNS": "80"}).output
+    assert "…" not in shown
+    assert address in "".join(line.split("│")[2].strip() for line in shown.splitlines() if line.count("│") == 4)
 
 
 def test_a_wrong_setting_is_one_message_with_its_key(monkeypatch):
@@ -90,6 +100,16 @@ def test_down_and_status_without_a_stack_say_how_to_start_one():
 
 def test_models_without_a_registry_say_how_to_get_one():
     assert "MLFLOW__TRACKING_URI" in _fails("models", "list")
+
+
+def test_a_refused_promotion_shows_the_command_that_overrules_it(monkeypatch, tmp_path):
+    def refuse(*_: object, **__: object) -> None:
+        raise GateNotPassed("momentum v3 did not pass the live gate.")
+
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(cli_models, "promote_as_person", refuse)
+    said = " ".join(_fails("models", "promote", "momentum", "3", "--alias", "live").split())
+    assert '--home home models promote momentum 3 --alias live --override "REASON"`' in said
 
 
 def test_a_registry_that_does_not_answer_is_named(monkeypatch):
