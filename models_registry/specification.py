@@ -51,7 +51,7 @@ class StrategySpec(BaseModel):
     holding_bars: int = Field(default=10, ge=1)
     """Horizon of the label and of a trade: so many bars times the bar's length, of session time."""
     exit_minutes_before_close: int = Field(default=10, ge=1)
-    """What is open then is closed; a label that would end later is none."""
+    """Nothing is held any longer: a label that would end later is none, and its decision opens nothing."""
     estimator: Estimator = "hist_gradient_boosting"
     hyperparameters: dict[str, int | float] = Field(default_factory=dict)
     """Passed to the estimator over its defaults, by scikit-learn's names."""
