@@ -208,9 +208,9 @@ def trade_sessions(
     strategy : StrategySpec
         Whose signals are traded.
     config : EngineConfig
-        The account's limits and costs; its strategies are left out.
+        The account's limits and costs, and the market partitions that it trades in; its strategies are left out.
     """
-    alone = replace(config, strategies=(strategy,), bar_minutes=strategy.bar_minutes, market_partitions=1)
+    alone = replace(config, strategies=(strategy,), bar_minutes=strategy.bar_minutes)
     for tested in sessions:
         assignments = assignments_at_open(tested.session, {strategy.name: tested.model})
         events = run_session(tested.bars, tested.session, assignments, alone, history=tested.history)

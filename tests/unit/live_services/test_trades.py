@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+import numpy as np
 import pytest
 
 from feature_store.market.types import Session
@@ -119,6 +120,20 @@ def test_a_strategy_is_alone_on_the_account_and_risk_says_what_it_refused() -> N
     assert {trade.strategy for trade in found.trades} == {"momentum"}
     assert found.entries_refused["open_positions"] > 0
     assert found.entries_proposed == len(found.trades) + sum(found.entries_refused.values())
+
+
+def test_sessions_are_traded_in_the_market_partitions_of_the_desk() -> None:
+    whole = session_bars(SESSION, 3, 120, seed=2)
+    thin = whole[np.random.default_rng(3).random(len(whole)) < 0.3]  # and no index, so each task has closes of its own
+
+    def engine(partitions: int) -> tuple[Trade, ...]:
+        config = dataclasses.replace(CONFIG, market_partitions=partitions)
+        return round_trips(
+            run_session(thin, SESSION, assignments_at_open(SESSION, {"momentum": loaded_model()}), config)
+        )
+
+    (found,) = trade_sessions([unseen(SESSION, bars=thin)], STRATEGY, dataclasses.replace(CONFIG, market_partitions=3))
+    assert found.trades == engine(3) != engine(1)
 
 
 def test_a_trade_on_bars_begins_at_the_open_after_its_decision() -> None:
