@@ -65,7 +65,8 @@ class StrategySpec(BaseModel):
     sell_quantile: float = Field(default=0.02, gt=0.0, lt=0.5)
     """Quantile of out-of-fold scores up to which it opens short."""
     instruments: tuple[str, ...] = ()
-    """Symbols it is trained on and trades; empty: every tradable member."""
+    """Symbols it is about; empty: every tradable one. It is trained on what was a member (``market.membership``, if a
+    table is named) and trades all of them, members or not."""
 
     # --- how it trades ---
     notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
