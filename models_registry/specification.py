@@ -53,7 +53,7 @@ class StrategySpec(BaseModel):
     exit_minutes_before_close: int = Field(default=10, ge=1)
     """Nothing is held any longer: a label that would end later is none, and its decision opens nothing."""
     estimator: Estimator = "hist_gradient_boosting"
-    hyperparameters: dict[str, int | float] = Field(default_factory=dict)
+    hyperparameters: dict[str, bool | int | float] = Field(default_factory=dict)
     """Passed to the estimator over its defaults, by scikit-learn's names."""
     seed: int = 7
     folds: int = Field(default=4, ge=1)
