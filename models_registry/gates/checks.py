@@ -273,6 +273,8 @@ def trades_earn(evidence: Evidence, limits: GateLimits) -> GateCheck:
             f"{net_text} bps a trade net, {found.gross_expectancy_bps:.2f} before costs, ₹{found.net_pnl_inr:,.0f} in "
             f"all; long {found.long_net_expectancy_bps:.2f}, short {found.short_net_expectancy_bps:.2f}"
         )
+        if found.left_open:
+            observed += f"; {found.left_open} left open where bars ended, at the last price"
     return GateCheck(
         name="trades_earn",
         passed=net > limit,

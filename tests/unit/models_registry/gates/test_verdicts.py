@@ -192,6 +192,12 @@ def test_trades_that_lose_are_a_warning_for_the_champion_and_block_live() -> Non
     assert check("trades_earn", judged(trades=losing)).observed.startswith("-0.001 bps a trade net")
 
 
+def test_trades_that_never_closed_are_told_of() -> None:
+    assert check("trades_earn", judged()).observed.endswith("; 2 left open where bars ended, at the last price")
+    closed = dataclasses.replace(TRADES, left_open=0)
+    assert "left open" not in check("trades_earn", judged(trades=closed)).observed
+
+
 @pytest.mark.parametrize(
     "trades", [None, dataclasses.replace(TRADES, trades=0, net_expectancy_bps=math.nan)], ids=["none made", "none"]
 )
