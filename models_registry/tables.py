@@ -43,7 +43,7 @@ def day_text(time_ns: int) -> str:
 
 
 def fold_rows(folds: Sequence[FoldResult]) -> list[Row]:
-    """Give a row for each fold: what it was trained and tested on, and what it was worth there, as far as it is known."""
+    """Give a row for each fold: what it was trained and tested on, and what it was worth there."""
     known = [one for one in _FOLD_FIGURES if any(one[1] in fold.metrics for fold in folds)]
     return [
         {

@@ -36,7 +36,8 @@ def test_without_a_champion_its_column_is_empty():
 
 def test_a_failed_gate_is_written_in_bold_and_says_why_before_anything_else():
     text = shown(describe(sidecar(gate_result=FAILED_GATE)))
-    verdict = "gate **did not pass**, so the sensor does not promote this version: ranks_above_chance saw 0.49, asked for > 0.5."
+    failed = "ranks_above_chance saw 0.49, asked for > 0.5."
+    verdict = f"gate **did not pass**, so the sensor does not promote this version: {failed}"
     assert verdict in text
     assert text.index(verdict) < text.index("| out of fold")
     assert "| ranks_above_chance | **failed** | 0.49 | > 0.5 |" in text
