@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from models_registry.gates.checks import shown
 from models_registry.gates.evidence import ChampionComparison, Evidence
 from models_registry.gates.limits import GateLimits, GatesSettings
-from models_registry.gates.verdicts import judge
+from models_registry.gates.verdicts import SKILL, judge
 from models_registry.packing import Parity
 from models_registry.refs import GateCheck, GateResult
+from models_registry.validation.statistics import has_skill
 from tests.models_registry_frames import LIMITS, PLAUSIBLE, TRADES, evidence, gate, trained
 
 CLEAR = {
@@ -73,6 +75,15 @@ def test_a_trained_model_with_skill_passes_and_noise_does_not() -> None:
 )
 def test_each_shortfall_of_skill_fails_its_own_check(metrics: dict[str, float], name: str) -> None:
     assert not_passed(judged(metrics=metrics)) == {name: "failed"}
+
+
+_AROUND_CHANCE = (-0.01, 0.0, 0.01, math.nan)
+
+
+@pytest.mark.parametrize(("order", "hits"), list(itertools.product(_AROUND_CHANCE, repeat=2)))
+def test_the_skill_checks_pass_exactly_where_the_statistics_say_that_there_is_skill(order: float, hits: float) -> None:
+    found = clear(metrics={"auc_lower_bound": 0.5 + order, "hit_surplus_lower_bound": hits})
+    assert all(one(found, LIMITS).passed for one in SKILL) is has_skill(dict(found.metrics))
 
 
 def test_scores_that_are_too_sure_of_themselves_are_a_warning() -> None:
