@@ -108,7 +108,7 @@ TRADES = TradeEvidence(
     by_fold={1: FoldTrades(240, 3.5), 2: FoldTrades(0, float("nan"))},
 )
 PLAUSIBLE = Plausibility(
-    auc=0.58, features=4, feature="momentum", importance=0.9, shift_retention=0.92, shifted_rows=3_000
+    auc=0.58, features=28, feature="momentum", importance=0.05, shift_retention=0.92, shifted_rows=3_000
 )
 
 

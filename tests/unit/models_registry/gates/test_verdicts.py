@@ -133,6 +133,16 @@ def test_a_feature_that_carries_the_skill_alone_fails() -> None:
     assert check("no_feature_carries_it", result).required.startswith("≤ 0.19, 5 fair shares")
 
 
+def test_so_few_features_that_none_could_fail_are_a_warning_that_says_so() -> None:
+    result = judged(plausibility=dataclasses.replace(PLAUSIBLE, features=5, feature="tomorrow", importance=0.97))
+    assert result.passed
+    assert not_passed(result) == {"no_feature_carries_it": "warning"}
+    assert check("no_feature_carries_it", result).observed == (
+        "cannot be made with so few features: 5 fair shares of 5 are all the skill; tomorrow alone carries 0.97 of the "
+        "skill (AUC less 0.5)"
+    )
+
+
 def test_skill_that_is_gone_one_bar_later_fails() -> None:
     result = judged(plausibility=dataclasses.replace(PLAUSIBLE, shift_retention=0.04))
     assert not_passed(result) == {"skill_outlives_a_bar": "failed"}
