@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -58,7 +60,7 @@ class CandidateStore(dg.IOManager):
         Raises
         ------
         dagster.Failure
-            If none was trained yet.
+            If none was trained yet, or another version of this code wrote it.
         """
         directory = self._directory(context.asset_key)
         if not directory.is_dir():
@@ -67,7 +69,8 @@ class CandidateStore(dg.IOManager):
                 "or launch the job that trains it.",
                 allow_retries=False,
             )
-        return read_candidate(directory)
+        with _of_this_version(context.asset_key):
+            return read_candidate(directory)
 
     def _directory(self, key: dg.AssetKey) -> Path:
         return Path(self.root).joinpath(*key.path)
@@ -93,7 +96,7 @@ class TradeStore(dg.IOManager):
         Raises
         ------
         dagster.Failure
-            If there are none yet.
+            If there are none yet, or another version of this code wrote them.
         """
         from models_registry.gates.evidence import FoldTrades, TradeEvidence
 
@@ -104,12 +107,23 @@ class TradeStore(dg.IOManager):
                 "job that trains the model.",
                 allow_retries=False,
             )
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
-        return TradeEvidence(**plain | {"by_fold": by_fold})
+        with _of_this_version(context.asset_key):
+            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
+            return TradeEvidence(**plain | {"by_fold": by_fold})
 
     def _path(self, key: dg.AssetKey) -> Path:
         return Path(self.root).joinpath(*key.path).with_suffix(".json")
+
+
+@contextmanager
+def _of_this_version(key: dg.AssetKey) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:  # what a lacking or strange field comes to
+        raise dg.Failure(
+            f"{key.to_user_string()} was written by another version: materialise it again.", allow_retries=False
+        ) from error
 
 
 def write_candidate(directory: Path, candidate: Candidate) -> None:

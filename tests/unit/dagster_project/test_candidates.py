@@ -51,6 +51,19 @@ def test_trades_come_back_as_they_were(tmp_path: Path) -> None:
     assert written_and_read(TradeStore(str(tmp_path)), trades) == trades
 
 
+def test_what_another_version_wrote_says_what_to_do(tmp_path: Path) -> None:
+    model = trained()
+    candidates, trades = CandidateStore(str(tmp_path / "candidates")), TradeStore(str(tmp_path / "trades"))
+    written_and_read(candidates, Candidate(model, packed(), parity(packed(), model.estimator, model.golden_rows), ""))
+    document = tmp_path / "candidates" / "momentum_model" / "candidate.json"
+    document.write_text(document.read_text().replace('"spec"', '"strategy"'))
+    (tmp_path / "trades").mkdir()
+    (tmp_path / "trades" / "momentum_model.json").write_text('{"by_fold": {}}')
+    for store in (candidates, trades):
+        with pytest.raises(dg.Failure, match="momentum_model was written by another version: materialise it again"):
+            store.load_input(dg.build_input_context(asset_key=KEY))
+
+
 @pytest.mark.parametrize("store", [CandidateStore, TradeStore])
 def test_what_was_not_made_yet_says_what_to_do(tmp_path: Path, store: type) -> None:
     with pytest.raises(dg.Failure, match=r"materialise .*first, or launch the job that trains"):
