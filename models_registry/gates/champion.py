@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models_registry.agreement import label_difference
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
 from models_registry.sidecar import DataLineage, Sidecar
 from models_registry.specification import StrategySpec
@@ -95,8 +96,8 @@ def settled(
     if generated and not lineage.generated:
         how = f"{who} was trained on generated data; the skill checks decide"
         return ChampionComparison(outcome="nothing_to_beat", how=how)
-    if champion.label_identity and champion.label_identity != spec.label().identity():
-        how = f"{who} foretells another label than this strategy trades, and is not loaded for it; skill decides"
+    if differs := label_difference(champion, spec):
+        how = f"{who} foretells another label than this strategy trades ({differs}), and is not loaded: skill decides"
         return ChampionComparison(outcome="nothing_to_beat", how=how)
     if champion.recipe_digest != spec.recipe_digest():
         return None

@@ -75,16 +75,32 @@ def test_another_recipe_must_be_compared(changes: dict[str, Any]) -> None:
     assert outcome(champion(), lineage(through=LATER), **changes) is None
 
 
-def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat() -> None:
-    known = settled(champion(), "3", spec(holding_bars=5), lineage())
+VERSION_1: dict[str, Any] = {
+    "recipe_digest": "",
+    "specification": {},
+    "label_identity": {},
+    "lineage": None,
+    "train_through": "",
+    "instruments": (),
+}
+
+
+@pytest.mark.parametrize("changes", [{}, VERSION_1])
+def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat(changes: dict[str, Any]) -> None:
+    known = settled(champion(**changes), "3", spec(holding_bars=5), lineage())
     assert known is not None
     assert known.outcome == "nothing_to_beat"
-    assert "another label" in known.how
+    assert "another label than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
+
+
+def test_a_version_1_champion_on_another_clock_has_another_label() -> None:
+    known = settled(champion(**VERSION_1, bar_clock="time:300s"), "3", spec(), lineage())
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
 
 
 def test_a_champion_of_version_1_must_be_compared() -> None:
-    older = champion(recipe_digest="", specification={}, label_identity={}, lineage=None, train_through="")
-    assert outcome(older, lineage()) is None
+    assert outcome(champion(**VERSION_1), lineage()) is None
 
 
 def test_generated_data_never_replaces_a_model_of_real_data() -> None:
