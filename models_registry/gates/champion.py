@@ -2,7 +2,8 @@
 
 A champion's market is its instruments and the digests of its sessions, never the name of a file.
 
-* The same recipe trained to a later session has nothing to beat: the skill checks decide.
+* The same recipe scores the same, so where something about it is new, a later session, its folds, thresholds or the
+  version of a feature, there is nothing to beat: the skill checks decide.
 * Another recipe must be better: the champion's recipe is run in the candidate's folds, and both are compared on the
   decisions that both made, paired and clustered by session.
 * Where the recipe cannot be run (a version-1 sidecar), the champion's registered model scores the rows later than its
@@ -25,6 +26,8 @@ from models_registry.validation.statistics import ranking_difference
 
 GENERATED: Final = "SYNTHETIC"
 """What the market of a generated model starts with in sidecars without lineage."""
+
+_BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile")
 
 Floats = NDArray[np.float64]
 
@@ -99,22 +102,47 @@ def settled(
     if differs := label_difference(champion, spec):
         how = f"{who} foretells another label than this strategy trades ({differs}), and is not loaded: skill decides"
         return ChampionComparison(outcome="nothing_to_beat", how=how)
-    if champion.recipe_digest != spec.recipe_digest():
+    theirs = _as_read_today(champion)
+    if theirs is None or theirs.recipe_digest() != spec.recipe_digest():
         return None
-    return _same_recipe(champion, who, lineage)
+    return _same_recipe(champion, theirs, who, spec, lineage)
 
 
-def _same_recipe(champion: Sidecar, who: str, lineage: DataLineage) -> ChampionComparison:
-    through = max(lineage.sessions)
-    if through <= champion.train_through:
-        how = f"the same recipe as {who}, trained to {through} and no further than it: nothing new"
+def _same_recipe(
+    champion: Sidecar, theirs: StrategySpec, who: str, spec: StrategySpec, lineage: DataLineage
+) -> ChampionComparison:
+    new = _new(champion, theirs, spec, lineage)
+    if not new:
+        how = f"the same recipe as {who}, trained to {max(lineage.sessions)} and no further than it: nothing new"
         return ChampionComparison(outcome="not_better", how=how)
-    how = f"the same recipe as {who}, trained to {through} instead of {champion.train_through}: the skill checks decide"
-    theirs = champion.lineage.sessions if champion.lineage else {}
-    changed = sum(lineage.sessions[date] != theirs[date] for date in lineage.sessions.keys() & theirs.keys())
-    if changed:
-        how += f"; {changed} of the sessions it was trained on have other bars now"
+    how = f"the same recipe as {who}, {', '.join(new)}: the skill checks decide"
     return ChampionComparison(outcome="nothing_to_beat", how=how)
+
+
+def _as_read_today(champion: Sidecar) -> StrategySpec | None:
+    """Its specification, if this code can still make its recipe."""
+    try:
+        theirs = StrategySpec.model_validate(champion.specification)
+        theirs.feature_schema()
+    except ValueError:  # ValidationError, UnknownFeature
+        return None
+    return theirs
+
+
+def _new(champion: Sidecar, theirs: StrategySpec, spec: StrategySpec, lineage: DataLineage) -> list[str]:
+    """Say what is new about a candidate of the champion's recipe."""
+    new = []
+    through, before = max(lineage.sessions), champion.train_through
+    if through > before:
+        new.append(f"trained to {through} instead of {before}")
+    sessions = champion.lineage.sessions if champion.lineage else {}
+    if changed := sum(lineage.sessions[date] != sessions[date] for date in lineage.sessions.keys() & sessions.keys()):
+        new.append(f"with other bars now in {changed} of the sessions that it was trained on")
+    if differing := [name for name in _BESIDE_THE_RECIPE if getattr(theirs, name) != getattr(spec, name)]:
+        new.append(f"with other {' and '.join(differing)}")
+    if champion.recipe_digest != theirs.recipe_digest():
+        new.append("with newer versions of its features")
+    return new
 
 
 def not_comparable(version: str | None, reason: str) -> ChampionComparison:

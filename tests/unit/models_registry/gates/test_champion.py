@@ -54,7 +54,33 @@ def test_the_same_recipe_trained_to_a_later_session_has_nothing_to_beat_and_the_
 def test_sessions_whose_bars_are_others_now_are_counted() -> None:
     known = settled(champion(), "3", spec(), lineage(through=LATER, changed="2026-01-06"))
     assert known is not None
-    assert known.how.endswith("; 1 of the sessions it was trained on have other bars now")
+    assert known.how == (
+        "the same recipe as champion v3, trained to 2026-01-19 instead of 2026-01-16, with other bars now in 1 of the "
+        "sessions that it was trained on: the skill checks decide"
+    )
+
+
+def test_corrected_bars_of_the_same_days_are_something_new() -> None:
+    assert outcome(champion(), lineage(changed="2026-01-06")) == "nothing_to_beat"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"folds": 3}, {"embargo_sessions": 1}, {"buy_quantile": 0.9}, {"sell_quantile": 0.1}]
+)
+def test_what_does_not_change_the_fit_is_the_same_recipe_and_the_verdict_says_what_it_is(
+    changes: dict[str, Any],
+) -> None:
+    known = settled(champion(), "3", spec(**changes), lineage())
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert known.how == f"the same recipe as champion v3, with other {next(iter(changes))}: the skill checks decide"
+
+
+def test_a_feature_of_a_newer_version_is_the_same_recipe_and_the_verdict_says_so() -> None:
+    known = settled(champion(recipe_digest="f" * 64), "3", spec(), lineage())
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert "the same recipe as champion v3, with newer versions of its features" in known.how
 
 
 def test_the_same_recipe_trained_no_further_is_nothing_new() -> None:
@@ -69,7 +95,7 @@ def test_the_name_of_a_file_decides_nothing(market: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 2}, {"folds": 3}, {"hyperparameters": {"max_iter": 50}}, {"buy_quantile": 0.9}]
+    "changes", [{"seed": 2}, {"features": ("rsi",)}, {"hyperparameters": {"max_iter": 50}}, {"instruments": ("A",)}]
 )
 def test_another_recipe_must_be_compared(changes: dict[str, Any]) -> None:
     assert outcome(champion(), lineage(through=LATER), **changes) is None
