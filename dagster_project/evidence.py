@@ -237,7 +237,7 @@ def champion_comparison(
 
     if champion is None:
         return NO_CHAMPION
-    known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage)
+    known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage, trained.instruments)
     if known is not None:
         return known
     try:

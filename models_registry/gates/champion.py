@@ -1,6 +1,8 @@
 """A candidate against the version that holds the rung: when there is something to beat, and how it is compared. Pure.
 
-A champion's market is its instruments and the digests of its sessions, never the name of a file.
+A champion's market is its instruments and the digests of its sessions, never the name of a file. It is the candidate's
+if instruments overlap and more than half of the dates that both have are the same sessions; a champion of another
+market is nothing to beat, except that generated data never replaces real.
 
 * The same recipe scores the same, so where something about it is new, a later session, its folds, thresholds or the
   version of a feature, there is nothing to beat: the skill checks decide.
@@ -12,6 +14,7 @@ A champion's market is its instruments and the digests of its sessions, never th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -76,7 +79,11 @@ class TestedRows(ScoredRows, Protocol):
 
 
 def settled(
-    champion: Sidecar | None, version: str | None, spec: StrategySpec, lineage: DataLineage
+    champion: Sidecar | None,
+    version: str | None,
+    spec: StrategySpec,
+    lineage: DataLineage,
+    instruments: Sequence[str],
 ) -> ChampionComparison | None:
     """Say how a candidate stands where no score has to be compared; None where one must.
 
@@ -88,6 +95,8 @@ def settled(
         The candidate's specification.
     lineage : DataLineage
         The sessions that the candidate was trained on.
+    instruments : sequence of str
+        The symbols that it was trained on.
     """
     if champion is None:
         return NO_CHAMPION
@@ -97,11 +106,10 @@ def settled(
         how = f"{who} was trained on real data; generated data does not replace it"
         return ChampionComparison(outcome="not_better", how=how)
     if generated and not lineage.generated:
-        how = f"{who} was trained on generated data; the skill checks decide"
+        how = f"{who} was trained on generated data: the skill checks decide"
         return ChampionComparison(outcome="nothing_to_beat", how=how)
-    if differs := label_difference(champion, spec):
-        how = f"{who} foretells another label than this strategy trades ({differs}), and is not loaded: skill decides"
-        return ChampionComparison(outcome="nothing_to_beat", how=how)
+    if reason := _no_rival(champion, spec, lineage, instruments):
+        return ChampionComparison(outcome="nothing_to_beat", how=f"{who} {reason}: the skill checks decide")
     theirs = _as_read_today(champion)
     if theirs is None or theirs.recipe_digest() != spec.recipe_digest():
         return None
@@ -117,6 +125,25 @@ def _same_recipe(
         return ChampionComparison(outcome="not_better", how=how)
     how = f"the same recipe as {who}, {', '.join(new)}: the skill checks decide"
     return ChampionComparison(outcome="nothing_to_beat", how=how)
+
+
+def _no_rival(champion: Sidecar, spec: StrategySpec, lineage: DataLineage, instruments: Sequence[str]) -> str:
+    """Say why a champion is no rival: it is not loaded for the strategy, or of another market; empty if it is one."""
+    if differs := label_difference(champion, spec):
+        return f"foretells another label than this strategy trades ({differs}), and is not loaded"
+    if champion.lineage is None:  # version 1 does not say
+        return ""
+    common = set(instruments) & set(champion.instruments)
+    if not common:
+        return "is of another market, with none of these instruments"
+    theirs = champion.lineage.sessions
+    dates = lineage.sessions.keys() & theirs.keys()
+    other = sum(lineage.sessions[date] != theirs[date] for date in dates)
+    if dates and 2 * other >= len(dates):
+        return f"is of another market, with other bars in {other} of {len(dates)} sessions"
+    if not dates and 2 * len(common) <= len({*instruments, *champion.instruments}):
+        return "is of another market, with other sessions and mostly other instruments"
+    return ""
 
 
 def _as_read_today(champion: Sidecar) -> StrategySpec | None:
