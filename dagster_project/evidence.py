@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from feature_store.market.corporate_actions import CorporateActions
     from feature_store.market.membership import Membership
+    from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
     from live_services.domain.trades import SessionTrades, TestedSession, Trade
@@ -130,7 +131,7 @@ def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedMode
     Raises
     ------
     MarketDataError
-        If a session is not in the store any more, or a file cannot be used.
+        If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
     """
     from live_services.domain.engine import EngineConfig
     from live_services.domain.trades import trade_sessions
@@ -152,17 +153,25 @@ def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> I
 
     schema = trained.spec.feature_schema()
     history = StoredHistory(settings, store.universe())
-    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
+    stored = _as_trained_on(store, trained)
     for fold in trained.fold_models:
         model = loaded_fold(fold, schema, trained.spec.model_name)
         for date in fold.sessions:
-            if date not in stored:
-                raise MarketDataError(
-                    f"the bars of {date} are gone, which fold {fold.number} is tested on: train again"
-                )
             session = stored[date]
             before = history.of(session, needed=schema.history_sessions)
             yield TestedSession(session, store.read_bars([session]), before, model)
+
+
+def _as_trained_on(store: OfflineStore, trained: TrainedModel) -> dict[str, Session]:
+    """Give the sessions that a model was trained on by date, if the store still has their bars as they were."""
+    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
+    model = trained.spec.model_name
+    for date, digest in trained.lineage.sessions.items():
+        if date not in stored:
+            raise MarketDataError(f"the bars of {date} are gone, which {model} was trained on: train again")
+        if store.manifest("bars", stored[date])["digest"] != digest:
+            raise MarketDataError(f"the bars of {date} have changed since {model} was trained on them: train again")
+    return stored
 
 
 def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> TradeEvidence:
@@ -231,6 +240,11 @@ def champion_comparison(
         What a comparison with the champion's registered model must stand on.
     told : callable
         Takes a line of progress.
+
+    Raises
+    ------
+    MarketDataError
+        If the champion has to be run, and the store has no more the bars that the candidate was trained on.
     """
     from models_registry.gates.champion import compare_in_folds, compare_on_later_rows, not_comparable, settled
     from models_registry.training import session_days
@@ -240,6 +254,7 @@ def champion_comparison(
     known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage, trained.instruments)
     if known is not None:
         return known
+    _as_trained_on(ground.store, trained)
     try:
         told(f"running the recipe of champion v{champion.version} in the same folds")
         return compare_in_folds(trained.oof, _run_again(ground, trained, champion.sidecar), champion.version)

@@ -119,8 +119,21 @@ def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedMod
 def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate: TrainedModel, tmp_path: Path) -> None:
     gone = OfflineStore(tmp_path)
     gone.write_universe(world.store.universe(), "none")
-    with pytest.raises(MarketDataError, match="are gone, which fold 1 is tested on"):
+    with pytest.raises(MarketDataError, match="are gone, which momentum was trained on: train again"):
         trade_evidence(gone, world.settings, candidate, lambda _: None)
+
+
+def test_neither_trades_nor_a_champion_are_looked_at_on_bars_that_have_changed_since(
+    world: World, candidate: TrainedModel
+) -> None:
+    date = candidate.fold_models[0].sessions[0]
+    lineage = candidate.lineage.model_copy(update={"sessions": candidate.lineage.sessions | {date: "f" * 64}})
+    before = dataclasses.replace(candidate, lineage=lineage)
+    said = f"the bars of {date} have changed since momentum was trained on them: train again"
+    with pytest.raises(MarketDataError, match=said):
+        trade_evidence(world.store, world.settings, before, lambda _: None)
+    with pytest.raises(MarketDataError, match=said):
+        compared(world, before, champion(world, SPEC.model_copy(update={"features": WEAKER})))
 
 
 # --- the champion -------------------------------------------------------------------------------------------------
