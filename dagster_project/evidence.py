@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
+from models_registry.refs import ModelRef
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
     from live_services.domain.trades import SessionTrades, TestedSession, Trade
     from models_registry.packing import Parity
+    from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
 
 Told = Callable[[str], object]
@@ -57,12 +59,37 @@ class Champion:
     """Its artifact files, as `Registry.fetch` gives them."""
 
 
+@dataclass(frozen=True)
+class DamagedChampion:
+    """The version that holds the alias now, where its files are not what was registered."""
+
+    version: str
+    reason: str
+
+
+def standing_champion(registry: Registry, model: str) -> Champion | DamagedChampion | None:
+    """Give the version that is champion now.
+
+    Raises
+    ------
+    models_registry.registry.RegistryUnavailable
+        If the registry does not answer.
+    """
+    number = registry.resolve(ModelRef(name=model, alias="champion"))
+    if number is None:
+        return None
+    try:
+        return Champion(number, *registry.fetch(model, number))
+    except ModelRefusedError as refused:
+        return DamagedChampion(number, str(refused))
+
+
 def gathered(
     ground: Ground,
     settings: Settings,
     trained: TrainedModel,
     parity: Parity,
-    champion: Champion | None,
+    champion: Champion | DamagedChampion | None,
     *,
     trades: TradeEvidence,
     trades_on: str,
@@ -80,7 +107,7 @@ def gathered(
         The candidate.
     parity : Parity
         How its packed form compares with it.
-    champion : Champion or None
+    champion : Champion, DamagedChampion or None
         What holds the alias.
     trades : TradeEvidence
         From `trade_evidence`.
@@ -224,7 +251,12 @@ class _Scored:
 
 
 def champion_comparison(
-    ground: Ground, trained: TrainedModel, champion: Champion | None, *, minimum_sessions: int, told: Told
+    ground: Ground,
+    trained: TrainedModel,
+    champion: Champion | DamagedChampion | None,
+    *,
+    minimum_sessions: int,
+    told: Told,
 ) -> ChampionComparison:
     """Say how a candidate stands against the champion, whose recipe runs in the candidate's folds if it must.
 
@@ -234,7 +266,7 @@ def champion_comparison(
         What the candidate was trained on.
     trained : TrainedModel
         The candidate.
-    champion : Champion or None
+    champion : Champion, DamagedChampion or None
         What holds the alias.
     minimum_sessions : int
         What a comparison with the champion's registered model must stand on.
@@ -251,6 +283,8 @@ def champion_comparison(
 
     if champion is None:
         return NO_CHAMPION
+    if isinstance(champion, DamagedChampion):
+        return not_comparable(champion.version, champion.reason.rstrip("."))
     known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage, trained.instruments)
     if known is not None:
         return known

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagster_project.evidence import Champion, Ground, champion_comparison, gathered, trade_evidence
+from dagster_project.evidence import (
+    Champion,
+    Ground,
+    champion_comparison,
+    gathered,
+    standing_champion,
+    trade_evidence,
+)
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import MarketDataError
 from feature_store.offline.store import OfflineStore
@@ -25,7 +32,10 @@ from models_registry.packing import Packed, pack, parity
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
 from models_registry.version import build_sidecar
+from tests.models_registry_fakes import InMemoryRegistry
 from tests.models_registry_frames import FIT, PLAUSIBLE
+from tests.models_registry_frames import packed as any_packed
+from tests.models_registry_frames import sidecar as any_sidecar
 
 LIMITS = GateLimits(minimum_test_rows=500)
 SPEC = StrategySpec(name="momentum", estimator="logistic_regression", buy_quantile=0.9, sell_quantile=0.1, folds=3)
@@ -185,6 +195,19 @@ def test_a_champion_whose_features_are_gone_cannot_be_compared_and_the_reason_is
     found = compared(world, candidate, dataclasses.replace(holder, sidecar=lost))
     assert found.outcome == "not_comparable"
     assert "gone" in found.how
+
+
+def test_a_damaged_champion_cannot_be_compared_with_and_the_check_says_why(
+    world: World, candidate: TrainedModel
+) -> None:
+    registry = InMemoryRegistry()
+    registry.set_alias("momentum", "champion", registry.register(any_packed(), any_sidecar()))
+    registry.files["momentum", "1"]["flat.npz"] += b"x"
+    damaged = standing_champion(registry, "momentum")
+    found = champion_comparison(world.ground(SPEC), candidate, damaged, minimum_sessions=5, told=lambda _: None)
+    assert found.outcome == "not_comparable"
+    assert found.how.startswith("champion v1 cannot be compared: flat.npz has SHA-256")
+    assert "the artifact was changed after training" in found.how
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------
