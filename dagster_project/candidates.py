@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from models_registry.refs import FeatureDistribution, FoldResult
+from models_registry.refusals import FLAT_FILE, sha256_of
 from models_registry.sidecar import DataLineage, FitFacts
 from models_registry.specification import StrategySpec
 
@@ -37,6 +38,15 @@ class Candidate:
     parity: Parity
     market: str
     """Starts with ``SYNTHETIC`` when it was generated."""
+
+    @property
+    def sha256(self) -> str:
+        """Of what it trades by: the fitted model, and the model, thresholds and sessions of each fold."""
+        folds = [
+            [model.number, sha256_of(model.arrays), model.buy_threshold, model.sell_threshold, model.sessions]
+            for model in self.trained.fold_models
+        ]
+        return sha256_of(json.dumps([self.packed.sha256[FLAT_FILE], folds]).encode())
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,9 @@ def gathered(
 # --- trades -------------------------------------------------------------------------------------------------------
 
 
-def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told) -> TradeEvidence:
+def trade_evidence(
+    store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told, *, candidate_sha256: str
+) -> TradeEvidence:
     """Trade every session that a fold had not seen with that fold's model, on the paper account's limits and costs.
 
     Orders fill at the next stored bar's open; the strategy is alone on the account.
@@ -154,6 +156,8 @@ def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedMode
         With a model for each fold.
     told : callable
         Takes a line of progress now and then.
+    candidate_sha256 : str
+        Of the candidate, which the evidence carries.
 
     Raises
     ------
@@ -171,7 +175,7 @@ def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedMode
         if len(found) % 5 == 0 or len(found) == len(fold_of):
             trades = sum(len(one.trades) for one in found)
             told(f"traded {len(found)} of {len(fold_of)} unseen sessions: {trades} trades")
-    return summary(found, fold_of)
+    return summary(found, fold_of, candidate_sha256)
 
 
 def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
@@ -201,7 +205,7 @@ def _as_trained_on(store: OfflineStore, trained: TrainedModel) -> dict[str, Sess
     return stored
 
 
-def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> TradeEvidence:
+def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int], candidate_sha256: str) -> TradeEvidence:
     """Sum up the trades of sessions, and those of each fold by the ISO date of its sessions."""
     trades = [trade for session in sessions for trade in session.trades]
     longs = [trade for trade in trades if trade.side == "BUY"]
@@ -212,6 +216,7 @@ def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> Tr
         by_fold[fold_of[session.session.date.isoformat()]] += session.trades
         refused.update(session.entries_refused)
     return TradeEvidence(
+        candidate_sha256=candidate_sha256,
         sessions=len(sessions),
         trades=len(trades),
         long_trades=len(longs),

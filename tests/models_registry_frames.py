@@ -93,6 +93,7 @@ def _packed(algorithm: Any, edge: float) -> Packed:
 FIT = FitFacts(git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000)
 LIMITS = GateLimits(minimum_test_rows=500)
 TRADES = TradeEvidence(
+    candidate_sha256="c" * 64,
     sessions=9,
     trades=240,
     long_trades=130,

@@ -204,7 +204,9 @@ def _trades(keys: ModelKeys) -> dg.AssetsDefinition:
     ) -> Any:
         """Trade every session that a fold had not seen."""
         with expected_failures(MarketDataError):
-            found = trade_evidence(offline.store(), settings, candidate.trained, context.log.info)
+            found = trade_evidence(
+                offline.store(), settings, candidate.trained, context.log.info, candidate_sha256=candidate.sha256
+            )
         context.add_output_metadata(trade_facts(found))
         return found
 
@@ -251,6 +253,12 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
             raise dg.Failure(
                 "The training set has changed since the model was trained: materialise "
                 f"{keys.fitted.to_user_string()} again.",
+                allow_retries=False,
+            )
+        if trades.candidate_sha256 != candidate.sha256:
+            raise dg.Failure(
+                "The trades are of another model than the one that was trained last: materialise "
+                f"{keys.trades.to_user_string()} again.",
                 allow_retries=False,
             )
         registry = mlflow.registry()

@@ -27,12 +27,14 @@ def test_a_candidate_comes_back_with_everything_but_its_estimator(tmp_path: Path
     assert (back.packed, back.parity, back.market) == (packed(), agreement, "SYNTHETIC test")
     for name in ("spec", "folds", "metrics", "feature_distributions", "lineage", "fitted", "instruments", "dropped"):
         assert getattr(back.trained, name) == getattr(model, name)
+    assert back.sha256 == Candidate(model, packed(), agreement, "").sha256
     assert list(map(asdict, back.trained.fold_models)) == list(map(asdict, model.fold_models))
     np.testing.assert_array_equal(back.trained.oof.score, model.oof.score)
 
 
 def test_trades_come_back_as_they_were(tmp_path: Path) -> None:
     trades = TradeEvidence(
+        candidate_sha256="c" * 64,
         sessions=2,
         trades=3,
         long_trades=2,

@@ -39,6 +39,7 @@ from tests.models_registry_frames import sidecar as any_sidecar
 
 LIMITS = GateLimits(minimum_test_rows=500)
 SPEC = StrategySpec(name="momentum", estimator="logistic_regression", buy_quantile=0.9, sell_quantile=0.1, folds=3)
+SHA256 = "c" * 64
 WEAKER = ("volatility", "relative_volume", "time_of_day")
 
 
@@ -111,17 +112,18 @@ def compared(world: World, candidate: TrainedModel, holder: Champion | None) -> 
 
 def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: World, candidate: TrainedModel) -> None:
     told: list[str] = []
-    found = trade_evidence(world.store, world.settings, candidate, told.append)
+    found = trade_evidence(world.store, world.settings, candidate, told.append, candidate_sha256=SHA256)
     assert found.sessions == sum(len(fold.sessions) for fold in candidate.fold_models) == 9
     assert found.trades == found.long_trades + found.short_trades > 50
     assert found.trades == sum(fold.trades for fold in found.by_fold.values())
     assert set(found.by_fold) == {1, 2, 3}
+    assert found.candidate_sha256 == SHA256
     assert found.entries_proposed == found.trades + sum(found.entries_refused.values())
     assert told[-1] == f"traded 9 of 9 unseen sessions: {found.trades} trades"
 
 
 def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedModel) -> None:
-    found = trade_evidence(world.store, world.settings, candidate, lambda _: None)
+    found = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     costs = 2 * world.settings.trading.paper.costs_bps
     assert found.gross_expectancy_bps - found.net_expectancy_bps == pytest.approx(costs, rel=0.01)
 
@@ -130,7 +132,7 @@ def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate:
     gone = OfflineStore(tmp_path)
     gone.write_universe(world.store.universe(), "none")
     with pytest.raises(MarketDataError, match="are gone, which momentum was trained on: train again"):
-        trade_evidence(gone, world.settings, candidate, lambda _: None)
+        trade_evidence(gone, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
 
 
 def test_neither_trades_nor_a_champion_are_looked_at_on_bars_that_have_changed_since(
@@ -141,7 +143,7 @@ def test_neither_trades_nor_a_champion_are_looked_at_on_bars_that_have_changed_s
     before = dataclasses.replace(candidate, lineage=lineage)
     said = f"the bars of {date} have changed since momentum was trained on them: train again"
     with pytest.raises(MarketDataError, match=said):
-        trade_evidence(world.store, world.settings, before, lambda _: None)
+        trade_evidence(world.store, world.settings, before, lambda _: None, candidate_sha256=SHA256)
     with pytest.raises(MarketDataError, match=said):
         compared(world, before, champion(world, SPEC.model_copy(update={"features": WEAKER})))
 
@@ -217,7 +219,7 @@ def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, can
     ground = world.ground(SPEC)
     packed = pack(candidate.estimator, candidate.golden_rows)
     agreement = parity(packed, candidate.estimator, ground.frame.X[:100])
-    trades = trade_evidence(world.store, world.settings, candidate, lambda _: None)
+    trades = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     found = gathered(
         ground, world.settings, candidate, agreement, None, trades=trades, trades_on="ticks", told=lambda _: None
     )
