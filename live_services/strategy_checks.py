@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from live_services.settings import Settings
-from models_registry.hyperparameters import UnknownHyperparameter, refuse_unknown
+from models_registry.hyperparameters import WrongHyperparameter, refuse_wrong
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
@@ -71,6 +71,6 @@ def _unknown_names(settings: Settings) -> Iterator[str]:
         except WrongStrategy as wrong:
             yield str(wrong)
         try:
-            refuse_unknown(strategy.estimator, strategy.hyperparameters)
-        except UnknownHyperparameter as unknown:
+            refuse_wrong(strategy.estimator, strategy.hyperparameters)
+        except WrongHyperparameter as unknown:
             yield f"strategies: hyperparameters of {strategy.name!r}: {unknown}"

@@ -103,16 +103,15 @@ def _verdict(gate: GateResult) -> str:
     verdict = (
         f"The {gate.rung} gate passed."
         if gate.passed
-        else f"The {gate.rung} gate **did not pass**, so this version is not promoted: {failures(gate)}."
+        else f"The {gate.rung} gate **did not pass**, so the sensor does not promote this version: {failures(gate)}."
     )
     return verdict + (f" Warning: {warned}." if warned else "")
 
 
 def _made_of(sidecar: Sidecar) -> list[str]:
-    through = f" through {sidecar.train_through}" if sidecar.train_through else ""
     lines = [
         f"Trained on {sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
-        f"{day_text(sidecar.training_end_ns - 1)} (IST){through}, bars {sidecar.bar_clock} "
+        f"{day_text(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock} "
         f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
     ]
     if sidecar.specification:

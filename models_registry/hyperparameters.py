@@ -1,9 +1,9 @@
-"""Which hyperparameters an estimator has, by scikit-learn's names."""
+"""Which hyperparameters an estimator takes, by scikit-learn's names and bounds."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 from models_registry.specification import Estimator
@@ -16,29 +16,35 @@ _OURS: Final = {
 """Decided by the platform, each for a reason."""
 
 
-class UnknownHyperparameter(ValueError):
-    """A hyperparameter that the estimator does not have; names near ones."""
+class WrongHyperparameter(ValueError):
+    """A hyperparameter that the estimator does not have, or a value that it does not take."""
 
 
-def refuse_unknown(estimator: Estimator, names: Iterable[str]) -> None:
-    """Refuse names that are no hyperparameter of the estimator; imports scikit-learn only if there is a name.
+def refuse_wrong(estimator: Estimator, hyperparameters: Mapping[str, bool | int | float]) -> None:
+    """Refuse what the estimator does not take; imports scikit-learn only if anything is set.
 
     Raises
     ------
-    UnknownHyperparameter
-        Naming the first.
+    WrongHyperparameter
+        Naming the first: near names of one that there is not, or what scikit-learn asks of its value.
     """
-    asked = tuple(names)
-    if not asked:
+    if not hyperparameters:
         return
     known = hyperparameter_names(estimator)
-    for name in asked:
+    for name in hyperparameters:
         if name in _OURS:
-            raise UnknownHyperparameter(f"{name} cannot be set: {_OURS[name]}")
+            raise WrongHyperparameter(f"{name} cannot be set: {_OURS[name]}")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-            raise UnknownHyperparameter(f"{estimator} has no hyperparameter {name!r}; {hint}")
+            raise WrongHyperparameter(f"{estimator} has no hyperparameter {name!r}; {hint}")
+    from models_registry.estimators.families import FAMILIES
+
+    family = FAMILIES[estimator]
+    try:
+        family.refuse_values(family.build(0, 1, hyperparameters))
+    except ValueError as wrong:
+        raise WrongHyperparameter(str(wrong)) from wrong
 
 
 def hyperparameter_names(estimator: Estimator) -> tuple[str, ...]:

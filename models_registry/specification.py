@@ -51,9 +51,9 @@ class StrategySpec(BaseModel):
     holding_bars: int = Field(default=10, ge=1)
     """Horizon of the label and of a trade: so many bars times the bar's length, of session time."""
     exit_minutes_before_close: int = Field(default=10, ge=1)
-    """What is open then is closed; a label that would end later is none."""
+    """Nothing is held any longer: a label that would end later is none, and its decision opens nothing."""
     estimator: Estimator = "hist_gradient_boosting"
-    hyperparameters: dict[str, int | float] = Field(default_factory=dict)
+    hyperparameters: dict[str, bool | int | float] = Field(default_factory=dict)
     """Passed to the estimator over its defaults, by scikit-learn's names."""
     seed: int = 7
     folds: int = Field(default=4, ge=1)
@@ -65,7 +65,8 @@ class StrategySpec(BaseModel):
     sell_quantile: float = Field(default=0.02, gt=0.0, lt=0.5)
     """Quantile of out-of-fold scores up to which it opens short."""
     instruments: tuple[str, ...] = ()
-    """Symbols it is trained on and trades; empty: every tradable member."""
+    """Symbols it is about; empty: every tradable one. It is trained on what was a member (``market.membership``, if a
+    table is named) and trades all of them, members or not."""
 
     # --- how it trades ---
     notional_per_trade_inr: float = Field(default=100_000.0, gt=0)

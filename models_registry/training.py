@@ -24,8 +24,8 @@ from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts
 from models_registry.specification import Estimator, StrategySpec
-from models_registry.validation.splitters import Fold, dates_of, walk_forward
-from models_registry.validation.statistics import auc, lean, log_loss, skill
+from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, walk_forward
+from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
 from models_registry.validation.uniqueness import row_weights
 
 if TYPE_CHECKING:
@@ -133,13 +133,23 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False)
+class _Model:
+    """A fitted estimator and the share of up moves in the rows that it was fitted on."""
+
+    estimator: Any
+    base_rate: float
+
+    def score(self, rows: _Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        return np.asarray(self.estimator.predict_proba(rows.X[chosen])[:, 1], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
 class _Tested:
     """A fold, the model fitted on its training rows, and that model's scores of its test rows."""
 
     fold: Fold
-    estimator: Any
+    model: _Model
     score: NDArray[np.float64]
-    base_rate: float
 
 
 def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> TrainedModel:
@@ -160,7 +170,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         If too few usable rows are left, all rows or those of a fold moved the same way, or the estimator has no such
         hyperparameter.
     NotEnoughSessions
-        If there are too few sessions for the folds.
+        If there are too few sessions for the folds, or fewer are tested than a bound over sessions needs.
     """
     from threadpoolctl import threadpool_limits
 
@@ -168,17 +178,17 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     _import_estimators()
     with threadpool_limits(1):
         tested = _walk(rows, spec, None)
-        estimator = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
+        kept = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
+        # a fold's model trades by scores of the model before it; those of the newest are for the one that is kept
+        models = [*(one.model for one in tested[1:]), kept]
+        *before, (buy, sell) = [_thresholds(spec, rows, one, model) for one, model in zip(tested, models, strict=True)]
     oof = _out_of_fold(rows, tested[1:])
-    # what a fold's model trades by stands on scores of the model before it; those of the newest are for the one kept
-    base_rates = [*(one.base_rate for one in tested[1:]), float(np.average(rows.up, weights=rows.weight))]
-    *before, (buy, sell) = [_thresholds(spec, one, rate) for one, rate in zip(tested, base_rates, strict=True)]
     buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
     parts = [oof.fold == one.fold.number for one in tested[1:]]
     measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
     return TrainedModel(
         spec=spec,
-        estimator=estimator,
+        estimator=kept.estimator,
         folds=tuple(_fold_result(one.fold, found) for one, found in zip(tested[1:], measured, strict=True)),
         fold_models=tuple(_fold_model(spec, one, pair) for one, pair in zip(tested[1:], before, strict=True)),
         oof=oof,
@@ -193,7 +203,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         data_digest=frame.digest,
         lineage=DataLineage(generated=frame.market.startswith(SYNTHETIC), sessions=frame.sessions),
         instruments=frame.instruments,
-        hyperparameters=FAMILIES[spec.estimator].hyperparameters(estimator),
+        hyperparameters=FAMILIES[spec.estimator].hyperparameters(kept.estimator),
         fitted=fitted,
         golden_rows=_golden_rows(rows.X, spec.seed),
     )
@@ -273,23 +283,27 @@ def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, f
         embargo_sessions=spec.embargo_sessions,
         sessions=sessions,
     )
+    sessions_tested = sum(len(fold.test_days) for fold in folds[1:])
+    if sessions_tested < FEWEST_SESSIONS:
+        raise NotEnoughSessions(
+            f"the folds test {sessions_tested} sessions, at least {FEWEST_SESSIONS} are needed: give more sessions"
+        )
     tested = []
     for fold in folds[first:]:
         begins, ends = dates_of(fold.test_days[[0, -1]])
         what = f"fold {fold.number} ({begins} to {ends})"
-        if len(np.unique(rows.up[fold.test] > 0.5)) < 2 and fold.number > 0:
+        if fold.number > 0 and _one_class(rows.up[fold.test]):
             raise UntrainableFrame(f"{what} tests rows that all moved the same way: give more sessions or fewer folds")
-        estimator = _fit(spec, rows, fold.train, f"the training rows of {what}")
-        score = np.asarray(estimator.predict_proba(rows.X[fold.test])[:, 1], dtype=np.float64)
-        base_rate = float(np.average(rows.up[fold.train], weights=rows.weight[fold.train]))
-        tested.append(_Tested(fold, estimator, score, base_rate))
+        model = _fit(spec, rows, fold.train, f"the training rows of {what}")
+        tested.append(_Tested(fold, model, model.score(rows, fold.test)))
     return tested
 
 
-def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: str) -> Any:
+def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: str) -> _Model:
     features, up, weight = rows.X[train_rows], rows.up[train_rows], rows.weight[train_rows]
-    if len(np.unique(up[up != 0.5])) < 2:
+    if _one_class(up):
         raise UntrainableFrame(f"{what} all moved the same way: check the label, give more sessions or fewer folds")
+    base_rate = float(np.average(up, weights=weight))
     halves = up == 0.5
     if halves.any():  # one row of each class, with half the weight
         features = np.concatenate([features, features[halves]])
@@ -298,20 +312,28 @@ def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: st
     family = FAMILIES[spec.estimator]
     try:
         estimator = family.build(spec.seed, len(train_rows), spec.hyperparameters)
-    except TypeError as unknown:
-        raise UntrainableFrame(f"hyperparameters of {spec.name!r}: {unknown}") from unknown
-    return family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
+        fitted = family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
+    except (TypeError, ValueError) as wrong:  # ValueError: scikit-learn's own word on a value
+        raise UntrainableFrame(f"{spec.estimator} of {spec.name!r} cannot be fitted: {wrong}") from wrong
+    return _Model(fitted, base_rate)
 
 
-def _thresholds(spec: StrategySpec, before: _Tested, base_rate: float) -> tuple[float, float]:
-    """Thresholds of a model with this base rate, from the leans of the fold before it: (buy, sell).
+def _one_class(up: NDArray[np.float64]) -> bool:
+    return len(np.unique(up[up != 0.5])) < 2
 
-    The lean is what carries over: the level of a score follows the base rate of its model's training rows. Each
-    threshold is kept on its own side of it.
+
+def _thresholds(spec: StrategySpec, rows: _Rows, before: _Tested, model: _Model) -> tuple[float, float]:
+    """Thresholds of a model, from what the model before it said of sessions that it had not seen: (buy, sell).
+
+    The lean is what carries over: the level of a score follows the base rate of its model's training rows. A model of
+    fewer sessions leans further, so its quantiles are scaled by how far the two lean on the same rows, which the later
+    one was trained on. Each threshold is kept on its own side of the base rate.
     """
-    leans = lean(before.score, np.full(len(before.score), before.base_rate))
-    buy, sell = np.quantile(leans, [spec.buy_quantile, spec.sell_quantile])
-    level = logit(base_rate)
+    unseen = lean(before.score, np.full(len(before.score), before.model.base_rate))
+    again = model.score(rows, before.fold.test)
+    scale = float(lean(again, np.full(len(again), model.base_rate)).std() / max(unseen.std(), _SMALLEST_LEAN))
+    buy, sell = scale * np.quantile(unseen, [spec.buy_quantile, spec.sell_quantile])
+    level = logit(model.base_rate)
     return float(expit(level + max(buy, _SMALLEST_LEAN))), float(expit(level + min(sell, -_SMALLEST_LEAN)))
 
 
@@ -319,7 +341,7 @@ def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, fl
     return FoldModel(
         number=tested.fold.number,
         algorithm=spec.estimator,
-        arrays=dump_arrays(FAMILIES[spec.estimator].flatten(tested.estimator)),
+        arrays=dump_arrays(FAMILIES[spec.estimator].flatten(tested.model.estimator)),
         buy_threshold=thresholds[0],
         sell_threshold=thresholds[1],
         sessions=dates_of(tested.fold.test_days),
@@ -332,7 +354,7 @@ def _out_of_fold(rows: _Rows, tested: list[_Tested]) -> OutOfFold:
     columns = ("up", "forward_return", "decision_ns", "label_end_ns", "instrument", "day", "weight")
     return OutOfFold(
         score=np.concatenate([one.score for one in tested]),
-        base_rate=np.repeat([one.base_rate for one in tested], sizes),
+        base_rate=np.repeat([one.model.base_rate for one in tested], sizes),
         fold=np.repeat([one.fold.number for one in tested], sizes),
         **{name: getattr(rows, name)[test] for name in columns},
     )

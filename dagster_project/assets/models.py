@@ -114,13 +114,13 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     )
     def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
         """Train, measure and pack."""
-        from models_registry.hyperparameters import UnknownHyperparameter
+        from models_registry.hyperparameters import WrongHyperparameter
         from models_registry.packing import pack, parity
         from models_registry.training import UntrainableFrame
         from models_registry.validation.splitters import NotEnoughSessions
 
         chosen = _chosen(spec, context.op_execution_context.op_config)
-        with expected_failures(UnknownHyperparameter, UntrainableFrame, NotEnoughSessions):
+        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions):
             trained = _train(frame, chosen)
         packed = pack(trained.estimator, trained.golden_rows)
         candidate = Candidate(
@@ -159,12 +159,12 @@ def _chosen(spec: StrategySpec, config: dict[str, Any]) -> StrategySpec:
 
 
 def _train(frame: "TrainingFrame", spec: StrategySpec) -> "TrainedModel":
-    from models_registry.hyperparameters import refuse_unknown
+    from models_registry.hyperparameters import refuse_wrong
     from models_registry.packing import library_versions
     from models_registry.sidecar import FitFacts
     from models_registry.training import train
 
-    refuse_unknown(spec.estimator, spec.hyperparameters)
+    refuse_wrong(spec.estimator, spec.hyperparameters)
     fitted = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
     return train(frame, spec, fitted)
 

@@ -32,7 +32,7 @@ class BoostedTrees:
     }
     tolerance: Final = 0.0
 
-    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, int | float]) -> Any:
+    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, bool | int | float]) -> Any:
         """Give an unfitted classifier; raises TypeError for a hyperparameter that it does not have."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -49,6 +49,10 @@ class BoostedTrees:
     def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
         """Fit and give it back."""
         return estimator.fit(X, up, sample_weight=weight)
+
+    def refuse_values(self, estimator: Any) -> None:
+        """Raise ValueError for a value that a fit would refuse."""
+        estimator._validate_params()
 
     def hyperparameters(self, estimator: Any) -> dict[str, Any]:
         """Give every hyperparameter that is a plain value."""

@@ -29,12 +29,16 @@ class Family(Protocol):
         """Largest difference of our score to scikit-learn's own probability; 0 asks for equal bits."""
         ...
 
-    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, int | float]) -> Any:
+    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, bool | int | float]) -> Any:
         """Give an unfitted estimator for so many training rows, hyperparameters laid over the defaults."""
         ...
 
     def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
         """Fit it on rows ``(n, F)`` with weights ``(n,)`` of mean 1; give it back."""
+        ...
+
+    def refuse_values(self, estimator: Any) -> None:
+        """Raise ValueError, with scikit-learn's sentence, if a hyperparameter has a value that a fit would refuse."""
         ...
 
     def hyperparameters(self, estimator: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Logistic:
     tolerance: Final = 1e-12
     """scikit-learn's BLAS sum depends on the batch; ours has a fixed order."""
 
-    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, int | float]) -> Any:
+    def build(self, seed: int, rows: int, hyperparameters: Mapping[str, bool | int | float]) -> Any:
         """Give an unfitted pipeline; raises TypeError for a hyperparameter that LogisticRegression does not have."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import Pipeline
@@ -36,6 +36,10 @@ class Logistic:
     def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
         """Fit and give it back."""
         return estimator.fit(X, up, scale__sample_weight=weight, logistic__sample_weight=weight)
+
+    def refuse_values(self, estimator: Any) -> None:
+        """Raise ValueError for a value that a fit would refuse."""
+        estimator.named_steps["logistic"]._validate_params()
 
     def hyperparameters(self, estimator: Any) -> dict[str, Any]:
         """Give every hyperparameter of the regression that is a plain value."""

@@ -35,8 +35,8 @@ class FoldTrades:
 class TradeEvidence:
     """The trades that the account would have made in the sessions that each fold had not seen.
 
-    A trade that is left open at a session's end counts at the last price. Basis points are of a trade's notional at
-    its entry, means are over trades; NaN without any.
+    A trade that is left open at a session's end counts at the last price, less what closing it there costs. Basis
+    points are of a trade's notional at its entry, means are over trades; NaN without any.
     """
 
     candidate_sha256: str
@@ -47,7 +47,7 @@ class TradeEvidence:
     short_trades: int
     gross_expectancy_bps: float
     net_expectancy_bps: float
-    """After the costs of both fills."""
+    """After the costs of entry and exit."""
     long_net_expectancy_bps: float
     short_net_expectancy_bps: float
     net_pnl_inr: float

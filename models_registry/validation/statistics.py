@@ -30,7 +30,8 @@ SKILL_CONFIDENCE: Final = 0.99
 CHAMPION_CONFIDENCE: Final = 0.95
 """One-sided, of being better than a champion that has shown skill itself."""
 POWER: Final = 0.8
-_FEWEST_SESSIONS: Final = 3
+FEWEST_SESSIONS: Final = 3
+"""A bound over fewer is NaN."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Bound:
     @property
     def lower(self) -> float:
         """The lower confidence bound; NaN below 3 sessions, or where the estimate does not exist."""
-        if self.sessions < _FEWEST_SESSIONS:
+        if self.sessions < FEWEST_SESSIONS:
             return math.nan
         return self.estimate - float(stats.t.ppf(self.confidence, self.sessions - 1)) * self.standard_error
 
@@ -242,7 +243,7 @@ def smallest_visible_edge(
     (Johnson, Kotz & Balakrishnan, "Continuous Univariate Distributions" 2, 1995, ch. 31) exceeds the test's quantile
     with that power, times the standard error. Assumes that the standard error measured is the true one.
     """
-    if sessions < _FEWEST_SESSIONS or not math.isfinite(standard_error):
+    if sessions < FEWEST_SESSIONS or not math.isfinite(standard_error):
         return math.nan
     degrees = sessions - 1
     quantile = float(stats.t.ppf(confidence, degrees))

@@ -65,7 +65,7 @@ def test_the_page_of_a_version_opens_in_the_machine_learning_view(registry):
 @pytest.mark.parametrize("file", ["model.skops", "flat.npz", "golden.npz", "sidecar.json"])
 @pytest.mark.parametrize("change", ["flip", "delete"])
 def test_a_file_changed_on_the_servers_disk_is_refused(registry, mlflow_server, file, change):
-    name = f"broken-{change}-{file.partition('.')[0]}"
+    name = f"broken_{change}_{file.partition('.')[0]}"
     version = register(registry, name)
     stored = [p for p in mlflow_server.artifacts.rglob(file) if p.parent.name == "extra_files"]
     newest = max(stored, key=lambda path: path.stat().st_mtime_ns)
@@ -97,9 +97,9 @@ def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry,
 
 def test_an_alias_moved_in_the_mlflow_interface_is_refused(registry, tmp_path):
     ledger = PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    version = register(registry, "by-hand")
-    registry.set_alias("by-hand", "champion", version)
-    assert "moved past the ledger" in may_run(registry.version("by-hand", version), ledger, "champion")
+    version = register(registry, "by_hand")
+    registry.set_alias("by_hand", "champion", version)
+    assert "moved past the ledger" in may_run(registry.version("by_hand", version), ledger, "champion")
 
 
 def test_a_version_that_alpha_panda_did_not_register_is_refused(registry):

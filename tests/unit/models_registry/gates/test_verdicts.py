@@ -109,7 +109,7 @@ def test_the_figure_that_is_judged_is_the_figure_that_is_shown() -> None:
 
 
 def test_the_verdict_says_the_smallest_edge_that_could_have_been_seen() -> None:
-    assert "with 9 sessions an AUC of 0.5200 is seen 4 times in 5" in check("ranks_above_chance", judged()).required
+    assert "with 9 sessions 0.5200 is seen 4 times in 5" in check("ranks_above_chance", judged()).required
 
 
 def test_a_training_label_that_reaches_the_test_is_a_leak() -> None:
@@ -211,6 +211,12 @@ def test_trades_that_lose_are_a_warning_for_the_champion_and_block_live() -> Non
     assert not_passed(judged(trades=losing)) == {"trades_earn": "warning"}
     assert not_passed(judged("live", trades=losing))["trades_earn"] == "failed"
     assert check("trades_earn", judged(trades=losing)).observed.startswith("-0.001 bps a trade net")
+
+
+def test_trades_that_never_closed_are_told_of() -> None:
+    assert check("trades_earn", judged()).observed.endswith("; 2 left open where bars ended, at the last price")
+    closed = dataclasses.replace(TRADES, left_open=0)
+    assert "left open" not in check("trades_earn", judged(trades=closed)).observed
 
 
 @pytest.mark.parametrize(
