@@ -66,7 +66,7 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     sidecar : Sidecar
         The candidate.
     champion : Sidecar, optional
-        The sidecar of the version that holds the champion alias now.
+        The sidecar of the version that holds the champion alias now, if it can be read.
     champion_version : str, optional
         Its version.
     """
@@ -128,7 +128,7 @@ def _spaced(row: str) -> str:
 
 def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     naive = _NAIVE | {"log_loss": sidecar.metrics.get("naive_log_loss", float("nan"))}
-    holder = f"champion v{version}" if champion is not None and version else "champion (none yet)"
+    holder = f"champion v{version}" if version else "champion (none yet)"
     theirs = champion.metrics if champion is not None else {}
     rows = [
         {

@@ -162,10 +162,13 @@ def auc_plausible(evidence: Evidence, limits: GateLimits) -> GateCheck:
 
 
 def no_feature_carries_it(evidence: Evidence, limits: GateLimits) -> GateCheck:
-    """No single feature tells so much that no other does: a feature that has seen the label does."""
+    """No single feature tells so much that no other does: a feature that has seen the label does.
+
+    Where the fair shares that are allowed are all the skill there is, it cannot fail, and is a warning instead.
+    """
     found = evidence.plausibility
     allowed = limits.maximum_feature_importance / found.features if found else math.nan
-    return _plausible(
+    check = _plausible(
         "no_feature_carries_it",
         evidence,
         limits,
@@ -176,6 +179,13 @@ def no_feature_carries_it(evidence: Evidence, limits: GateLimits) -> GateCheck:
         asked=f"≤ {{}}, {limits.maximum_feature_importance:g} fair shares: more is what a feature that has seen the "
         "label looks like",
     )
+    if found is None or found.auc < limits.suspicious_auc or allowed < 1.0:
+        return check
+    seen = (
+        f"cannot be made with so few features: {limits.maximum_feature_importance:g} fair shares of {found.features} "
+        f"are all the skill; {check.observed}"
+    )
+    return check.model_copy(update={"passed": False, "blocking": False, "observed": seen})
 
 
 def skill_outlives_a_bar(evidence: Evidence, limits: GateLimits) -> GateCheck:

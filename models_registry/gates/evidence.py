@@ -39,6 +39,8 @@ class TradeEvidence:
     points are of a trade's notional at its entry, means are over trades; NaN without any.
     """
 
+    candidate_sha256: str
+    """Of the candidate whose trades they are, so that no other is judged by them."""
     sessions: int
     trades: int
     long_trades: int
