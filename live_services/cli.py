@@ -121,6 +121,7 @@ def up(
 
     Example: `KAFKA__BOOTSTRAP_SERVERS=kafka-1:9092 alpha-panda up`
     """
+    from live_services.next_steps import of_home
     from live_services.progress import jar_progress
     from live_services.stack import Ports
     from live_services.up import hold, signals_as_interrupts, start_everything
@@ -135,7 +136,8 @@ def up(
             _tell(f"MLflow {without_credentials(running.mlflow.tracking_uri)}/#/models?workflowType=machine_learning")
             _tell(f"Dagster {running.dagster.url}")
             if detach:
-                _tell("running; `alpha-panda status` shows it, `alpha-panda down` stops it")
+                again = of_home(settings.alpha_panda_home)
+                _tell(f"running; `{again} status` shows it, `{again} down` stops it")
                 return
             _tell("Ctrl-C stops everything")
             hold(stack, _tell)

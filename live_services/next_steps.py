@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from live_services.settings import CONFIG_NAME
+from live_services.settings import CONFIG_NAME, DEFAULT_HOME
 from models_registry.specification import StrategySpec, by_model
 
 SECOND: Final = "mine"
@@ -28,7 +28,9 @@ def program() -> str:
 
 
 def of_home(home: Path) -> str:
-    """Give the same, for a home."""
+    """Give the same, for a home; the one that is taken without ``--home`` is not named."""
+    if home.absolute() == DEFAULT_HOME.absolute():
+        return program()
     return f"{program()} --home {shlex.quote(str(_from_here(home)))}"
 
 
@@ -50,9 +52,14 @@ def next_steps(home: Path, strategies: Sequence[StrategySpec], *, running: bool)
     return (
         (f"{program()} demo --bars FILE", "the same on your own market data (and --ticks FILE if you have them)"),
         (
-            f"cp -n {configuration} . && {second} && {program()} up",
-            f"a second strategy beside the first: say under its [[strategies]] in ./{CONFIG_NAME} what it does "
-            f"otherwise (features, holding_bars, estimator, …); then launch {jobs} and train_{SECOND} in Dagster",
+            f"cp -n {configuration} . && {second}",
+            f"a second strategy beside the first; now edit ./{CONFIG_NAME}: say under its [[strategies]] what it does "
+            "otherwise (features, holding_bars, estimator, …)",
+        ),
+        (
+            f"{program()} up",
+            f"then, when it is edited, run both: launch {jobs} and train_{SECOND} in Dagster; the replay waits for "
+            "their models",
         ),
         keep_on,
     )

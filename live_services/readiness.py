@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from live_services.settings import Settings, load_settings
+from live_services.next_steps import of_home
+from live_services.settings import Settings, config_file, endpoints_file, load_settings
+from models_registry.refs import ModelRef
 from models_registry.specification import StrategySpec, by_model
+
+if TYPE_CHECKING:
+    from models_registry.registry import VersionInfo
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
 Question = Callable[[Settings], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """A strategy behind whose alias no version stands."""
+
+    strategy: StrategySpec
+    to_come: bool
 
 
 def has_market(settings: Settings) -> bool:
@@ -25,33 +39,68 @@ def has_market(settings: Settings) -> bool:
     return settings.store_root.exists() and bool(OfflineStore(settings.store_root).sessions())
 
 
-def has_model(settings: Settings) -> bool:
-    """Whether a version stands behind any strategy's alias; also if no registry is set."""
+def can_trade(settings: Settings) -> bool:
+    """Whether some strategy has a version behind its alias and no other's is still to come; also without a registry.
+
+    A version is still to come while a strategy's model has none at all, and for the seconds in which the newest has
+    passed its gate and Dagster has not promoted it. A strategy whose newest version was refused holds nobody up.
+    """
     without = _without_model(settings)
-    return without is not None and len(without) < len(settings.strategies)
+    if without is None or any(lacking.to_come for lacking in without):
+        return False
+    return len(without) < len(settings.strategies)
 
 
 def missing(settings: Settings) -> str | None:
-    """Say what is not there yet and how a person gets it; None if nothing is missing."""
+    """Say what is not there yet and how a person gets it; None if nothing is missing.
+
+    Before all: that the settings file was changed after the stack started, for what it says now is not what runs.
+    """
     dagster = settings.dagster.url or "your Dagster"
+    if changed := _changed_since_start(settings):
+        return changed
     if not has_market(settings):
         return (
             f"no market data yet: launch {_jobs(settings.strategies)} at {dagster}, which brings the market in and "
             "trains; the services wait for the data, and the replay for a model"
         )
-    without = settings.strategies if (found := _without_model(settings)) is None else found
+    found = _without_model(settings)
+    without = tuple(_Lacking(strategy, to_come=True) for strategy in settings.strategies) if found is None else found
     if not without:
         return None
-    aliases = ", ".join(sorted({strategy.model for strategy in without}))
-    names = ", ".join(strategy.name for strategy in without)
-    waits = " and the replay waits" if len(without) == len(settings.strategies) else ""
+    aliases = ", ".join(sorted({lacking.strategy.model for lacking in without}))
+    leave_out = ", or take what is not to trade out of [[strategies]] (then `down` and `up`)"
     return (
-        f"no version stands behind {aliases} yet, so nothing is traded by {names}{waits}: launch {_jobs(without)} at "
-        f"{dagster}, or promote one with `alpha-panda models promote NAME VERSION`"
+        f"no version stands behind {aliases} yet, so nothing is traded by {_names(without)}"
+        f"{_who_waits(settings, without)}: launch {_jobs([lacking.strategy for lacking in without])} at {dagster}, or "
+        f"promote one with `{of_home(settings.alpha_panda_home)} models promote NAME VERSION`"
+        f"{leave_out if len(settings.strategies) > 1 else ''}"
     )
 
 
-def _without_model(settings: Settings) -> tuple[StrategySpec, ...] | None:
+def _who_waits(settings: Settings, without: Sequence[_Lacking]) -> str:
+    if len(without) == len(settings.strategies):
+        return " and the replay waits"
+    to_come = [lacking for lacking in without if lacking.to_come]
+    return f" and the replay waits for {_names(to_come)}" if to_come else ""
+
+
+def _names(without: Sequence[_Lacking]) -> str:
+    return ", ".join(lacking.strategy.name for lacking in without)
+
+
+def _changed_since_start(settings: Settings) -> str | None:
+    file, started = config_file(), endpoints_file(settings.alpha_panda_home)
+    if not (file.exists() and started.exists()) or file.stat().st_mtime_ns <= started.stat().st_mtime_ns:
+        return None
+    again = of_home(settings.alpha_panda_home)
+    return (
+        f"{file} was changed after this stack started, which goes on as it was: for its strategies and their jobs to "
+        f"be as it says now, stop and start the stack with `{again} down` and `{again} up`"
+    )
+
+
+def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
     """Give the strategies behind whose alias no version stands; None if the registry does not answer."""
     from models_registry.registry import Registry, RegistryUnavailable
 
@@ -59,9 +108,19 @@ def _without_model(settings: Settings) -> tuple[StrategySpec, ...] | None:
         return ()
     registry = Registry(settings.mlflow.tracking_uri)
     try:
-        return tuple(strategy for strategy in settings.strategies if registry.resolve(strategy.ref) is None)
+        return tuple(
+            _Lacking(strategy, _is_to_come(strategy.ref, registry.versions(strategy.model_name)))
+            for strategy in settings.strategies
+            if registry.resolve(strategy.ref) is None
+        )
     except RegistryUnavailable:
         return None
+
+
+def _is_to_come(ref: ModelRef, newest_first: Sequence[VersionInfo]) -> bool:
+    if not newest_first:
+        return True
+    return ref.alias == "champion" and newest_first[0].gate_verdict("champion") == "passed"
 
 
 def _jobs(strategies: Sequence[StrategySpec]) -> str:
@@ -75,8 +134,8 @@ async def market_arrives(settings: Settings, stop: asyncio.Event) -> bool:
 
 
 async def model_arrives(settings: Settings, stop: asyncio.Event) -> bool:
-    """Wait for a model, and for the strategy runner to see it; False if ``stop`` came first."""
-    waited = await _arrives(has_model, settings, stop)
+    """Wait for the models that are to come, and for the strategy runner to see them; False if ``stop`` came first."""
+    waited = await _arrives(can_trade, settings, stop)
     if waited:
         await _stopped(stop, settings.mlflow.poll_seconds + _LOOK_AGAIN_SECONDS)
     return waited is not None and not stop.is_set()

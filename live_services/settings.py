@@ -35,6 +35,7 @@ from models_registry.gates.limits import GatesSettings
 from models_registry.specification import StrategySpec, of_one_desk
 
 CONFIG_NAME: Final = "alpha-panda.toml"
+DEFAULT_HOME: Final = Path(".alpha-panda")
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -225,7 +226,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    alpha_panda_home: Path = Path(".alpha-panda")
+    alpha_panda_home: Path = DEFAULT_HOME
     """State of this machine: Kafka's log, Valkey, MLflow, Dagster, offline store, process files."""
     active_brokers: tuple[Broker, ...] = ("paper",)
     kafka: KafkaSettings = KafkaSettings()
@@ -281,7 +282,7 @@ class Settings(BaseSettings):
 
 def home_directory() -> Path:
     """``ALPHA_PANDA_HOME``, needed before settings can be read because the running stack's endpoints are kept there."""
-    return Path(os.environ.get("ALPHA_PANDA_HOME") or ".alpha-panda")
+    return Path(os.environ.get("ALPHA_PANDA_HOME") or DEFAULT_HOME)
 
 
 def config_file() -> Path:

@@ -28,6 +28,7 @@ from live_services.embedded import (
     valkey_spec,
 )
 from live_services.kafka_jars import Progress
+from live_services.next_steps import of_home
 from live_services.orphans import stop_orphans
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
 from live_services.supervision import (
@@ -128,7 +129,8 @@ class Stack:
         """
         if self.supervisor.running:
             raise AlreadyRunning(
-                f"a stack is running on {self.home}: see `alpha-panda status`, stop it with `alpha-panda down`"
+                f"a stack is running on {self.home}: see `{of_home(self.home)} status`, stop it with "
+                f"`{of_home(self.home)} down`"
             )
         left = stop_orphans(self.supervisor.socket_path)
         if left:

@@ -29,6 +29,7 @@ from xmlrpc.client import Error as XmlRpcError
 from xmlrpc.client import Fault, ServerProxy
 
 from live_services.embedded import death, stop
+from live_services.next_steps import of_home
 from live_services.orphans import names, orphans
 
 SERVERS: Final = "servers"
@@ -131,7 +132,8 @@ class Supervisor:
         """
         if self.running:
             raise AlreadyRunning(
-                f"a stack is running on {self.home}: see `alpha-panda status`, stop it with `alpha-panda down`"
+                f"a stack is running on {self.home}: see `{of_home(self.home)} status`, stop it with "
+                f"`{of_home(self.home)} down`"
             )
         self.run_directory.mkdir(parents=True, exist_ok=True)
         self.run_directory.chmod(0o700)
@@ -254,9 +256,9 @@ class Supervisor:
         if left:
             return (
                 f"the supervisor of {self.home} was killed, but what it started still runs ({left}): stop that with "
-                "`alpha-panda down`; `alpha-panda up` does so too and starts afresh"
+                f"`{of_home(self.home)} down`; `{of_home(self.home)} up` does so too and starts afresh"
             )
-        return f"nothing is running on {self.home}; start it with `alpha-panda up`"
+        return f"nothing is running on {self.home}; start it with `{of_home(self.home)} up`"
 
     def _call(self, method: str, *arguments: object) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
@@ -269,7 +271,9 @@ class Supervisor:
             raise NotRunning(self._absence()) from problem
         except Fault as fault:
             why = "it is shutting down" if "SHUTDOWN_STATE" in fault.faultString else fault.faultString
-            raise Refused(f"the supervisor of {self.home} refused {method}: {why}; see `alpha-panda status`") from fault
+            raise Refused(
+                f"the supervisor of {self.home} refused {method}: {why}; see `{of_home(self.home)} status`"
+            ) from fault
         except (XmlRpcError, HTTPException, OSError) as problem:
             raise SupervisionError(
                 f"the supervisor of {self.home} did not answer {method} as it should: {problem!r}; see "
@@ -296,7 +300,8 @@ def start_lock(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as held:
             raise AlreadyRunning(
-                f"another command is starting a stack on {home.absolute()}: wait for it, then see `alpha-panda status`"
+                f"another command is starting a stack on {home.absolute()}: wait for it, then see "
+                f"`{of_home(home)} status`"
             ) from held
         yield
 

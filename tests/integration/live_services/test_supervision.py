@@ -28,7 +28,7 @@ def test_a_killed_process_comes_back_and_shutdown_leaves_nothing(tmp_path: Path)
     try:
         supervisor.start_group(SERVICES)
         _until(lambda: supervisor.processes()[0].state == "RUNNING")
-        with pytest.raises(AlreadyRunning, match="alpha-panda down"):
+        with pytest.raises(AlreadyRunning, match=f"--home {tmp_path} down`"):
             supervisor.start({SERVICES: [sleeper]}, {})
         first = supervisor.processes()[0].pid
         psutil.Process(first).kill()

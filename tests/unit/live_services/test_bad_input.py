@@ -302,7 +302,7 @@ def test_the_next_commands_name_the_program_as_it_was_called(tmp_path, monkeypat
     commands = [command for command, _ in next_steps(tmp_path / "home", STRATEGIES, running=False)]
     assert commands == [
         ".venv/bin/alpha-panda demo --bars FILE",
-        "cp -n home/alpha-panda.toml . && printf '\\n[[strategies]]\\nname = \"mine\"\\n' >> alpha-panda.toml && "
+        "cp -n home/alpha-panda.toml . && printf '\\n[[strategies]]\\nname = \"mine\"\\n' >> alpha-panda.toml",
         ".venv/bin/alpha-panda up",
         ".venv/bin/alpha-panda --home home up",
     ]
@@ -311,8 +311,9 @@ def test_the_next_commands_name_the_program_as_it_was_called(tmp_path, monkeypat
 def test_the_second_strategy_of_the_next_commands_is_one_when_they_are_copied(tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "alpha-panda.toml").write_text(configuration_toml(DemoOptions(home=tmp_path / "home")))
-    (_, (command, what), _) = next_steps(tmp_path / "home", STRATEGIES, running=False)
-    subprocess.run(command.rpartition(" && ")[0], shell=True, check=True)
+    (_, (command, then), (_, what), _) = next_steps(tmp_path / "home", STRATEGIES, running=False)
+    subprocess.run(command, shell=True, check=True)
+    assert "edit ./alpha-panda.toml" in then
     monkeypatch.setenv("ALPHA_PANDA_CONFIG", "alpha-panda.toml")
     jobs = [strategy.training_job for strategy in load_settings().strategies]
     assert jobs == ["train_momentum", "train_mine"]

@@ -66,7 +66,7 @@ def test_the_control_socket_of_a_deep_home_still_fits(tmp_path):
 def test_a_home_where_nothing_runs_says_how_to_start(tmp_path):
     supervisor = Supervisor(tmp_path)
     assert not supervisor.running
-    with pytest.raises(NotRunning, match="alpha-panda up"):
+    with pytest.raises(NotRunning, match=f"--home {tmp_path} up`"):
         supervisor.processes()
 
 
