@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from models_registry.training import OutOfFold
-from models_registry.validation.statistics import SKILL_CONFIDENCE, Bound, auc, direction, ranking
+from models_registry.validation.statistics import SKILL_CONFIDENCE, Bound, auc, direction, has_skill, ranking, skill
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def verdicts(scores: OutOfFold) -> dict[str, bool]:
     improvement = _mean_over_sessions(_improvement(scores), 0.95)
     alone = replace(order, confidence=_ALONE).lower > 0.5
     return {
-        CHOSEN: order.lower > 0.5 and hits.lower > 0.0,
+        CHOSEN: has_skill(skill(score, rows.up, scores.base_rate, rows.weight, rows.day)),
         "ranking, 99.5 %": alone,
         "direction, 99.5 %": replace(hits, confidence=_ALONE).lower > 0.0,
         "ranking, 99.5 %, and log loss below the base rate's": alone and improvement.estimate > 0.0,

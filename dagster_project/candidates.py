@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +14,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from models_registry.refs import FeatureDistribution, FoldResult
+from models_registry.refusals import FLAT_FILE, sha256_of
 from models_registry.sidecar import DataLineage, FitFacts
 from models_registry.specification import StrategySpec
 
@@ -36,6 +39,15 @@ class Candidate:
     market: str
     """Starts with ``SYNTHETIC`` when it was generated."""
 
+    @property
+    def sha256(self) -> str:
+        """Of what it trades by: the fitted model, and the model, thresholds and sessions of each fold."""
+        folds = [
+            [model.number, sha256_of(model.arrays), model.buy_threshold, model.sell_threshold, model.sessions]
+            for model in self.trained.fold_models
+        ]
+        return sha256_of(json.dumps([self.packed.sha256[FLAT_FILE], folds]).encode())
+
 
 @dataclass(frozen=True)
 class CandidateStore(dg.IOManager):
@@ -58,7 +70,7 @@ class CandidateStore(dg.IOManager):
         Raises
         ------
         dagster.Failure
-            If none was trained yet.
+            If none was trained yet, or another version of this code wrote it.
         """
         directory = self._directory(context.asset_key)
         if not directory.is_dir():
@@ -67,7 +79,8 @@ class CandidateStore(dg.IOManager):
                 "or launch the job that trains it.",
                 allow_retries=False,
             )
-        return read_candidate(directory)
+        with _of_this_version(context.asset_key):
+            return read_candidate(directory)
 
     def _directory(self, key: dg.AssetKey) -> Path:
         return Path(self.root).joinpath(*key.path)
@@ -93,7 +106,7 @@ class TradeStore(dg.IOManager):
         Raises
         ------
         dagster.Failure
-            If there are none yet.
+            If there are none yet, or another version of this code wrote them.
         """
         from models_registry.gates.evidence import FoldTrades, TradeEvidence
 
@@ -104,12 +117,23 @@ class TradeStore(dg.IOManager):
                 "job that trains the model.",
                 allow_retries=False,
             )
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
-        return TradeEvidence(**plain | {"by_fold": by_fold})
+        with _of_this_version(context.asset_key):
+            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
+            return TradeEvidence(**plain | {"by_fold": by_fold})
 
     def _path(self, key: dg.AssetKey) -> Path:
         return Path(self.root).joinpath(*key.path).with_suffix(".json")
+
+
+@contextmanager
+def _of_this_version(key: dg.AssetKey) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:  # what a lacking or strange field comes to
+        raise dg.Failure(
+            f"{key.to_user_string()} was written by another version: materialise it again.", allow_retries=False
+        ) from error
 
 
 def write_candidate(directory: Path, candidate: Candidate) -> None:

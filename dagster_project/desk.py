@@ -111,14 +111,18 @@ class Desk:
         Raises
         ------
         MarketDataError
-            If there is none, or the replayed session that is set is not there.
+            If there is none, if the replayed session that is set is not there, or if models would know the replayed
+            session of a generated market.
         """
         from feature_store.offline.chosen_sessions import training_sessions
 
-        through = _date(self.settings.market.train_through)
-        return training_sessions(
-            self.store, through=through, before=self.held_out_session() if through is None else None
-        )
+        through, held_out = _date(self.settings.market.train_through), self.held_out_session()
+        if through and held_out and through >= held_out.date:
+            raise MarketDataError(
+                f"market.train_through ({through}) is not before {held_out.date}, the session of the generated market "
+                "that is replayed: train through an earlier day, or generate more sessions (market.synthetic.sessions)"
+            )
+        return training_sessions(self.store, through=through, before=held_out)
 
     def traded_bar_source(self) -> str:
         """Say what makes the bars that models decide on. Raises as `replayed_session`."""

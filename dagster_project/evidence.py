@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
+from models_registry.refs import ModelRef
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from feature_store.market.corporate_actions import CorporateActions
     from feature_store.market.membership import Membership
+    from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
     from live_services.domain.trades import SessionTrades, TestedSession, Trade
     from models_registry.packing import Parity
+    from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
 
 Told = Callable[[str], object]
@@ -56,12 +59,37 @@ class Champion:
     """Its artifact files, as `Registry.fetch` gives them."""
 
 
+@dataclass(frozen=True)
+class DamagedChampion:
+    """The version that holds the alias now, where its files are not what was registered."""
+
+    version: str
+    reason: str
+
+
+def standing_champion(registry: Registry, model: str) -> Champion | DamagedChampion | None:
+    """Give the version that is champion now.
+
+    Raises
+    ------
+    models_registry.registry.RegistryUnavailable
+        If the registry does not answer.
+    """
+    number = registry.resolve(ModelRef(name=model, alias="champion"))
+    if number is None:
+        return None
+    try:
+        return Champion(number, *registry.fetch(model, number))
+    except ModelRefusedError as refused:
+        return DamagedChampion(number, str(refused))
+
+
 def gathered(
     ground: Ground,
     settings: Settings,
     trained: TrainedModel,
     parity: Parity,
-    champion: Champion | None,
+    champion: Champion | DamagedChampion | None,
     *,
     trades: TradeEvidence,
     trades_on: str,
@@ -79,7 +107,7 @@ def gathered(
         The candidate.
     parity : Parity
         How its packed form compares with it.
-    champion : Champion or None
+    champion : Champion, DamagedChampion or None
         What holds the alias.
     trades : TradeEvidence
         From `trade_evidence`.
@@ -111,7 +139,9 @@ def gathered(
 # --- trades -------------------------------------------------------------------------------------------------------
 
 
-def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told) -> TradeEvidence:
+def trade_evidence(
+    store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told, *, candidate_sha256: str
+) -> TradeEvidence:
     """Trade every session that a fold had not seen with that fold's model, on the paper account's limits and costs.
 
     Orders fill at the next stored bar's open; the strategy is alone on the account.
@@ -126,11 +156,13 @@ def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedMode
         With a model for each fold.
     told : callable
         Takes a line of progress now and then.
+    candidate_sha256 : str
+        Of the candidate, which the evidence carries.
 
     Raises
     ------
     MarketDataError
-        If a session is not in the store any more, or a file cannot be used.
+        If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
     """
     from live_services.domain.engine import EngineConfig
     from live_services.domain.trades import trade_sessions
@@ -143,7 +175,7 @@ def trade_evidence(store: OfflineStore, settings: Settings, trained: TrainedMode
         if len(found) % 5 == 0 or len(found) == len(fold_of):
             trades = sum(len(one.trades) for one in found)
             told(f"traded {len(found)} of {len(fold_of)} unseen sessions: {trades} trades")
-    return summary(found, fold_of)
+    return summary(found, fold_of, candidate_sha256)
 
 
 def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
@@ -152,20 +184,28 @@ def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> I
 
     schema = trained.spec.feature_schema()
     history = StoredHistory(settings, store.universe())
-    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
+    stored = _as_trained_on(store, trained)
     for fold in trained.fold_models:
         model = loaded_fold(fold, schema, trained.spec.model_name)
         for date in fold.sessions:
-            if date not in stored:
-                raise MarketDataError(
-                    f"the bars of {date} are gone, which fold {fold.number} is tested on: train again"
-                )
             session = stored[date]
             before = history.of(session, needed=schema.history_sessions)
             yield TestedSession(session, store.read_bars([session]), before, model)
 
 
-def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> TradeEvidence:
+def _as_trained_on(store: OfflineStore, trained: TrainedModel) -> dict[str, Session]:
+    """Give the sessions that a model was trained on by date, if the store still has their bars as they were."""
+    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
+    model = trained.spec.model_name
+    for date, digest in trained.lineage.sessions.items():
+        if date not in stored:
+            raise MarketDataError(f"the bars of {date} are gone, which {model} was trained on: train again")
+        if store.manifest("bars", stored[date])["digest"] != digest:
+            raise MarketDataError(f"the bars of {date} have changed since {model} was trained on them: train again")
+    return stored
+
+
+def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int], candidate_sha256: str) -> TradeEvidence:
     """Sum up the trades of sessions, and those of each fold by the ISO date of its sessions."""
     trades = [trade for session in sessions for trade in session.trades]
     longs = [trade for trade in trades if trade.side == "BUY"]
@@ -176,6 +216,7 @@ def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int]) -> Tr
         by_fold[fold_of[session.session.date.isoformat()]] += session.trades
         refused.update(session.entries_refused)
     return TradeEvidence(
+        candidate_sha256=candidate_sha256,
         sessions=len(sessions),
         trades=len(trades),
         long_trades=len(longs),
@@ -215,7 +256,12 @@ class _Scored:
 
 
 def champion_comparison(
-    ground: Ground, trained: TrainedModel, champion: Champion | None, *, minimum_sessions: int, told: Told
+    ground: Ground,
+    trained: TrainedModel,
+    champion: Champion | DamagedChampion | None,
+    *,
+    minimum_sessions: int,
+    told: Told,
 ) -> ChampionComparison:
     """Say how a candidate stands against the champion, whose recipe runs in the candidate's folds if it must.
 
@@ -225,21 +271,29 @@ def champion_comparison(
         What the candidate was trained on.
     trained : TrainedModel
         The candidate.
-    champion : Champion or None
+    champion : Champion, DamagedChampion or None
         What holds the alias.
     minimum_sessions : int
         What a comparison with the champion's registered model must stand on.
     told : callable
         Takes a line of progress.
+
+    Raises
+    ------
+    MarketDataError
+        If the champion has to be run, and the store has no more the bars that the candidate was trained on.
     """
     from models_registry.gates.champion import compare_in_folds, compare_on_later_rows, not_comparable, settled
     from models_registry.training import session_days
 
     if champion is None:
         return NO_CHAMPION
-    known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage)
+    if isinstance(champion, DamagedChampion):
+        return not_comparable(champion.version, champion.reason.rstrip("."))
+    known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage, trained.instruments)
     if known is not None:
         return known
+    _as_trained_on(ground.store, trained)
     try:
         told(f"running the recipe of champion v{champion.version} in the same folds")
         return compare_in_folds(trained.oof, _run_again(ground, trained, champion.sidecar), champion.version)

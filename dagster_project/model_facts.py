@@ -103,16 +103,23 @@ def trade_facts(trades: TradeEvidence) -> Facts:
     """Show the trades that an account would have made in sessions that the model had not seen."""
     import numpy as np
 
+    from models_registry.tables import figure
+
     earned = np.cumsum(list(trades.net_pnl_by_session.values())).tolist()
-    folds = [{"fold": number, "trades": fold.trades, **fold.metrics()} for number, fold in trades.by_fold.items()]
+    folds = [
+        {
+            "fold": str(number),
+            "trades": f"{fold.trades:,}",
+            "net bps a trade": figure(fold.metrics(), "trade_net_expectancy_bps", ".2f"),
+        }
+        for number, fold in trades.by_fold.items()
+    ]
     return {
         "dagster/row_count": trades.trades,
         "net_pnl_of_unseen_sessions": dg.MetadataValue.md(
             line_plot([0.0, *earned], f"Net PnL, ₹, over {trades.sessions} sessions that the model had not seen")
         ),
-        "trades_by_fold": dg.MetadataValue.table(
-            [dg.TableRecord({name: round(float(value), 2) for name, value in fold.items()}) for fold in folds]
-        ),
+        "trades_by_fold": _table(folds),
         "entries_refused_by_risk": dict(trades.entries_refused),
         **_rounded(trades.metrics()),
     }

@@ -95,13 +95,6 @@ def dagster_specs(
     url = f"http://{LOOPBACK}:{port}"
     workspace = directory / "workspace.yaml"
     env = {"DAGSTER_HOME": str(directory)} | python_environment() | mlflow_environment() | environment
-
-    def prepare() -> None:
-        (directory / "dagster.yaml").write_text(_DAGSTER_YAML)
-        server = f"{{host: {LOOPBACK}, port: {code_port}, location_name: {CODE_LOCATION}}}"
-        workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
-        _create_dagster_storage(directory)
-
     code = [sys.executable, "-m", "dagster", "api", "grpc", "-m", CODE_LOCATION, "-h", LOOPBACK, "-p", str(code_port)]
     code += ["-d", str(_PACKAGE_ROOT), "--location-name", CODE_LOCATION, "--use-python-environment-entry-point"]
     code += ["--lazy-load-user-code"]  # wrong settings are shown in the UI; without it the server ends, again and again
@@ -115,7 +108,7 @@ def dagster_specs(
             ready=partial(listens, LOOPBACK, code_port),
             env=env,
             ready_seconds=120.0,
-            prepare=prepare,
+            prepare=partial(_prepare_dagster, directory, workspace, code_port),
         ),
         ServerSpec(
             "dagster-web",
@@ -135,6 +128,13 @@ def dagster_specs(
             env=env,
         ),
     )
+
+
+def _prepare_dagster(directory: Path, workspace: Path, code_port: int) -> None:
+    (directory / "dagster.yaml").write_text(_DAGSTER_YAML)
+    server = f"{{host: {LOOPBACK}, port: {code_port}, location_name: {CODE_LOCATION}}}"
+    workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
+    _create_dagster_storage(directory)
 
 
 def _create_dagster_storage(directory: Path) -> None:

@@ -10,10 +10,7 @@ from models_registry.specification import StrategySpec
 
 
 def disagreement(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str | None:
-    """Say how a version is not what a strategy trades, naming both sides and the way out; None if it is.
-
-    The label of a sidecar of version 1, which says no more than its horizon, is compared by the horizon alone.
-    """
+    """Say how a version is not what a strategy trades, naming both sides and the way out; None if it is."""
     try:
         schema = strategy.feature_schema()
     except UnknownFeature as unknown:
@@ -30,15 +27,24 @@ def disagreement(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str 
             f"{trained} was trained on other features than {asked} names: {_features_differ(names, schema.names)}; "
             f"set its features to those of the model, or {_training(strategy)}"
         )
-    theirs, ours = sidecar.label_identity, strategy.label().identity()
-    if not theirs:
-        theirs, ours = {"horizon_bars": sidecar.label_horizon_bars}, {"horizon_bars": strategy.holding_bars}
-    if theirs != ours:
+    if differs := label_difference(sidecar, strategy):
         return (
-            f"{trained} foretells another label than {asked} trades: {_values_differ(theirs, ours)}; set holding_bars "
+            f"{trained} foretells another label than {asked} trades: {differs}; set holding_bars "
             f"and exit_minutes_before_close to those of the model, or {_training(strategy)}"
         )
     return None
+
+
+def label_difference(sidecar: Sidecar, strategy: StrategySpec) -> str:
+    """Say in what the label of a version is not what a strategy trades; empty if it is.
+
+    A sidecar of version 1 says no more than the horizon in bars and their clock, and is compared by these.
+    """
+    if sidecar.label_identity:
+        return _values_differ(sidecar.label_identity, strategy.label().identity())
+    theirs = {"horizon_bars": sidecar.label_horizon_bars, "bar_clock": sidecar.bar_clock}
+    ours = {"horizon_bars": strategy.holding_bars, "bar_clock": strategy.feature_schema().bar_clock}
+    return _values_differ(theirs, ours)
 
 
 def _training(strategy: StrategySpec) -> str:

@@ -66,7 +66,7 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     sidecar : Sidecar
         The candidate.
     champion : Sidecar, optional
-        The sidecar of the version that holds the champion alias now.
+        The sidecar of the version that holds the champion alias now, if it can be read.
     champion_version : str, optional
         Its version.
     """
@@ -103,16 +103,15 @@ def _verdict(gate: GateResult) -> str:
     verdict = (
         f"The {gate.rung} gate passed."
         if gate.passed
-        else f"The {gate.rung} gate **did not pass**, so this version is not promoted: {failures(gate)}."
+        else f"The {gate.rung} gate **did not pass**, so the sensor does not promote this version: {failures(gate)}."
     )
     return verdict + (f" Warning: {warned}." if warned else "")
 
 
 def _made_of(sidecar: Sidecar) -> list[str]:
-    through = f" through {sidecar.train_through}" if sidecar.train_through else ""
     lines = [
         f"Trained on {sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
-        f"{day_text(sidecar.training_end_ns - 1)} (IST){through}, bars {sidecar.bar_clock} "
+        f"{day_text(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock} "
         f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
     ]
     if sidecar.specification:
@@ -129,7 +128,7 @@ def _spaced(row: str) -> str:
 
 def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     naive = _NAIVE | {"log_loss": sidecar.metrics.get("naive_log_loss", float("nan"))}
-    holder = f"champion v{version}" if champion is not None and version else "champion (none yet)"
+    holder = f"champion v{version}" if version else "champion (none yet)"
     theirs = champion.metrics if champion is not None else {}
     rows = [
         {

@@ -61,7 +61,7 @@ class Sidecar(BaseModel):
     specification: dict[str, JsonValue] = Field(default_factory=dict)
     """The strategy's specification at the fit, as ``StrategySpec`` dumps it; empty in version 1."""
     recipe_digest: str = ""
-    """Of ``StrategySpec.recipe``: versions of one recipe differ in their data only."""
+    """Of ``StrategySpec.recipe`` at the fit: what was fitted, apart from the data."""
     hyperparameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Of the fitted estimator, every one, by scikit-learn's names."""
     fold_parameters: dict[str, JsonValue] = Field(default_factory=dict)

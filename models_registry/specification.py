@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
-NOT_OF_THE_RECIPE: Final = frozenset({"name", "model", "notional_per_trade_inr", "last_entry_minutes_before_close"})
+NOT_OF_THE_MODEL: Final = frozenset({"name", "model", "notional_per_trade_inr", "last_entry_minutes_before_close"})
 """Fields in which two strategies that ask one model may differ: they decide how it is traded, not what it is."""
 
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
@@ -40,9 +40,9 @@ class StrategySpec(BaseModel):
     name: Annotated[str, Field(pattern=_NAME)]
     """Unique on a desk."""
     model: str = ""
-    """The model it asks, by registry name and alias; default: ``NAME@champion``. A model belongs to one recipe."""
+    """The model it asks, by registry name and alias; default: ``NAME@champion``. A model is made one way."""
 
-    # --- what its model is: the recipe ---
+    # --- what its model is ---
     features: tuple[str, ...] = ()
     """Names of features, in order (``trend_slope@5m`` is one on five-minute bars); empty: every feature that is finite
     on any source."""
@@ -51,7 +51,7 @@ class StrategySpec(BaseModel):
     holding_bars: int = Field(default=10, ge=1)
     """Horizon of the label and of a trade: so many bars times the bar's length, of session time."""
     exit_minutes_before_close: int = Field(default=10, ge=1)
-    """What is open then is closed; a label that would end later is none."""
+    """Nothing is held any longer: a label that would end later is none, and its decision opens nothing."""
     estimator: Estimator = "hist_gradient_boosting"
     hyperparameters: dict[str, bool | int | float] = Field(default_factory=dict)
     """Passed to the estimator over its defaults, by scikit-learn's names."""
@@ -65,7 +65,8 @@ class StrategySpec(BaseModel):
     sell_quantile: float = Field(default=0.02, gt=0.0, lt=0.5)
     """Quantile of out-of-fold scores up to which it opens short."""
     instruments: tuple[str, ...] = ()
-    """Symbols it is trained on and trades; empty: every tradable member."""
+    """Symbols it is about; empty: every tradable one. It is trained on what was a member (``market.membership``, if a
+    table is named) and trades all of them, members or not."""
 
     # --- how it trades ---
     notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
@@ -144,9 +145,10 @@ class StrategySpec(BaseModel):
         return ForwardReturn(self.holding_bars, self.bar_minutes, self.exit_minutes_before_close)
 
     def recipe(self) -> dict[str, Any]:
-        """Give what decides what a model of it is, apart from the data: two versions of one recipe differ in data only.
+        """Give what decides what is fitted, apart from the data: equal data and equal recipes give equal scores.
 
-        Features stand in it as the schema's columns, with parameters and versions.
+        Features stand in it as the schema's columns, with parameters and versions. Folds, embargo and quantiles do not:
+        they decide how it is measured and where its thresholds lie.
         """
         return {
             "feature_schema_hash": self.feature_schema().hash,
@@ -154,10 +156,6 @@ class StrategySpec(BaseModel):
             "estimator": self.estimator,
             "hyperparameters": dict(sorted(self.hyperparameters.items())),
             "seed": self.seed,
-            "folds": self.folds,
-            "embargo_sessions": self.embargo_sessions,
-            "buy_quantile": self.buy_quantile,
-            "sell_quantile": self.sell_quantile,
             "instruments": list(self.instruments),
         }
 
@@ -179,8 +177,8 @@ def of_one_desk(strategies: Sequence[StrategySpec], bar_minutes: int) -> tuple[S
     Raises
     ------
     ValueError
-        If there is none, if two have one name, if one names another clock, or if two ask one model and are not of one
-        recipe; says what to do.
+        If there is none, if two have one name, if one names another clock, or if two ask one model that they
+        would make differently; says what to do.
     """
     if not strategies:
         raise ValueError("there is no strategy: add a table [[strategies]] with a name, or leave strategies out")
@@ -198,26 +196,26 @@ def of_one_desk(strategies: Sequence[StrategySpec], bar_minutes: int) -> tuple[S
     first: dict[str, StrategySpec] = {}
     for strategy in desk:
         other = first.setdefault(strategy.model_name, strategy)
-        if different := recipe_differences(other, strategy):
+        if different := model_differences(other, strategy):
             raise ValueError(
                 f"the model {strategy.model_name!r} is asked by {other.name!r} and by {strategy.name!r}, which differ "
-                f"in {', '.join(different)}; a model belongs to one recipe: give {strategy.name!r} a model of its own "
+                f"in {', '.join(different)}; a model is made one way: give {strategy.name!r} a model of its own "
                 f'(model = "{strategy.name}@{strategy.ref.alias}") or make them equal'
             )
     return desk
 
 
-def recipe_differences(one: StrategySpec, other: StrategySpec) -> tuple[str, ...]:
-    """Name the fields in which two specifications would make two models."""
+def model_differences(one: StrategySpec, other: StrategySpec) -> tuple[str, ...]:
+    """Name the fields in which two specifications would make two models: of the recipe, its folds or its thresholds."""
     return tuple(
         name
         for name in StrategySpec.model_fields
-        if name not in NOT_OF_THE_RECIPE and getattr(one, name) != getattr(other, name)
+        if name not in NOT_OF_THE_MODEL and getattr(one, name) != getattr(other, name)
     )
 
 
 def by_model(strategies: Sequence[StrategySpec]) -> dict[str, StrategySpec]:
-    """Give, for each model that strategies ask, the first that asks it; the others are of the same recipe."""
+    """Give, for each model that strategies ask, the first that asks it; the others would make the same."""
     found: dict[str, StrategySpec] = {}
     for strategy in strategies:
         found.setdefault(strategy.model_name, strategy)

@@ -44,6 +44,7 @@ def day_text(time_ns: int) -> str:
 
 def fold_rows(folds: Sequence[FoldResult]) -> list[Row]:
     """Give a row for each fold: what it was trained and tested on, and what it was worth there."""
+    known = [one for one in _FOLD_FIGURES if any(one[1] in fold.metrics for fold in folds)]
     return [
         {
             "fold": str(fold.fold),
@@ -51,7 +52,7 @@ def fold_rows(folds: Sequence[FoldResult]) -> list[Row]:
             "tested": f"{day_text(fold.test_start_ns)} – {day_text(fold.test_end_ns - 1)}",
             "rows": f"{fold.rows:,}",
         }
-        | {column: figure(fold.metrics, name, form) for column, name, form in _FOLD_FIGURES}
+        | {column: figure(fold.metrics, name, form) for column, name, form in known}
         for fold in folds
     ]
 

@@ -93,6 +93,7 @@ def _packed(algorithm: Any, edge: float) -> Packed:
 FIT = FitFacts(git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000)
 LIMITS = GateLimits(minimum_test_rows=500)
 TRADES = TradeEvidence(
+    candidate_sha256="c" * 64,
     sessions=9,
     trades=240,
     long_trades=130,
@@ -108,7 +109,7 @@ TRADES = TradeEvidence(
     by_fold={1: FoldTrades(240, 3.5), 2: FoldTrades(0, float("nan"))},
 )
 PLAUSIBLE = Plausibility(
-    auc=0.58, features=4, feature="momentum", importance=0.9, shift_retention=0.92, shifted_rows=3_000
+    auc=0.58, features=28, feature="momentum", importance=0.05, shift_retention=0.92, shifted_rows=3_000
 )
 
 

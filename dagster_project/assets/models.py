@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.desk import Desk
-from dagster_project.evidence import Champion, Ground, gathered, trade_evidence
+from dagster_project.evidence import Champion, DamagedChampion, Ground, gathered, standing_champion, trade_evidence
 from dagster_project.failures import expected_failures
 from dagster_project.model_facts import (
     fitted_facts,
@@ -28,7 +28,6 @@ from dagster_project.resources import MlflowResource, OfflineStoreResource
 from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
-from models_registry.refs import ModelRef
 from models_registry.specification import ESTIMATORS, StrategySpec
 
 if TYPE_CHECKING:
@@ -205,7 +204,9 @@ def _trades(keys: ModelKeys) -> dg.AssetsDefinition:
     ) -> Any:
         """Trade every session that a fold had not seen."""
         with expected_failures(MarketDataError):
-            found = trade_evidence(offline.store(), settings, candidate.trained, context.log.info)
+            found = trade_evidence(
+                offline.store(), settings, candidate.trained, context.log.info, candidate_sha256=candidate.sha256
+            )
         context.add_output_metadata(trade_facts(found))
         return found
 
@@ -246,17 +247,27 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         trades: Any,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
         """Judge the candidate against the champion, and register it whatever the verdict."""
+        from models_registry.registry import RegistryUnavailable
+
         if frame.digest != candidate.trained.data_digest:
             raise dg.Failure(
                 "The training set has changed since the model was trained: materialise "
                 f"{keys.fitted.to_user_string()} again.",
                 allow_retries=False,
             )
+        if trades.candidate_sha256 != candidate.sha256:
+            raise dg.Failure(
+                "The trades are of another model than the one that was trained last: materialise "
+                f"{keys.trades.to_user_string()} again.",
+                allow_retries=False,
+            )
         registry = mlflow.registry()
-        standing = _champion(registry, keys.model)
+        with expected_failures(RegistryUnavailable):
+            standing = standing_champion(registry, keys.model)
         evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
         sidecar = _sidecar(context, settings, candidate, frame, evidence, standing)
-        number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
+        with expected_failures(RegistryUnavailable):
+            number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
         page = registry.url_of(keys.model, number)
         return dg.MaterializeResult(
             metadata=version_facts(sidecar, number, page),
@@ -266,12 +277,6 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
     return version
 
 
-def _champion(registry: "Registry", model: str) -> Champion | None:
-    """Give the version that is champion now."""
-    number = registry.resolve(ModelRef(name=model, alias="champion"))
-    return Champion(number, *registry.fetch(model, number)) if number else None
-
-
 def _evidence(  # noqa: PLR0917
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -279,7 +284,7 @@ def _evidence(  # noqa: PLR0917
     candidate: Candidate,
     frame: "TrainingFrame",
     trades: "TradeEvidence",
-    standing: Champion | None,
+    standing: Champion | DamagedChampion | None,
 ) -> "Evidence":
     desk = Desk(store, settings)
     with expected_failures(MarketDataError):
@@ -301,7 +306,7 @@ def _sidecar(  # noqa: PLR0917
     candidate: Candidate,
     frame: "TrainingFrame",
     evidence: "Evidence",
-    standing: Champion | None,
+    standing: Champion | DamagedChampion | None,
 ) -> "Sidecar":
     from models_registry.gates.verdicts import judge
     from models_registry.sidecar import UnwritableSidecar
@@ -324,15 +329,19 @@ def _sidecar(  # noqa: PLR0917
 
 
 def _registered(
-    registry: "Registry", candidate: Candidate, sidecar: "Sidecar", standing: Champion | None, run_id: str
+    registry: "Registry",
+    candidate: Candidate,
+    sidecar: "Sidecar",
+    standing: Champion | DamagedChampion | None,
+    run_id: str,
 ) -> str:
     from models_registry.description import describe, plots
 
-    against = (standing.sidecar, standing.version) if standing else (None, None)
+    theirs = standing.sidecar if isinstance(standing, Champion) else None
     return registry.register(
         candidate.packed,
         sidecar,
-        description=describe(sidecar, *against),
+        description=describe(sidecar, theirs, standing.version if standing else None),
         plots=plots(candidate.trained),
         run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
         tags={"dagster_run_id": run_id} | ({"dagster_run_url": sidecar.run_url} if sidecar.run_url else {}),

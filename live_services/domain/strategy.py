@@ -3,8 +3,9 @@
 The same object serves the live runner and the backtest. Ticks go in (or bars), signals come out; a signal's event time
 is its decision time, the end of its bar, whatever watermark happened to close that bar. A position is held as long as
 the strategy's label looks ahead: it closes at the first decision time of the task, of whichever instrument, at or after
-opening decision + horizon, or at the last exit. A task's strategies trade on virtual positions: they are not told what
-risk or the broker did, so nothing flows backwards.
+opening decision + horizon. None is opened of which that lies after the last exit: such a decision has no label, so
+nothing was learned or measured of it. A task's strategies trade on virtual positions: they are not told what risk or
+the broker did, so nothing flows backwards.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class _Book:
 
     settings: StrategySpec
     label: ForwardReturn
-    """What its models foretell: horizon and last exit of its positions."""
+    """What its models foretell: how long its positions are held, and until when one may be."""
     assignments: list[Assignment] = field(default_factory=list)
     positions: dict[int, _VirtualPosition] = field(default_factory=dict)
 
@@ -149,7 +150,7 @@ class StrategyDesk:
     universe : Universe
         Instruments by index.
     session : Session
-        The session; its end times bound entries and force exits.
+        The session; its end bounds entries.
     strategies : sequence of StrategySpec
         In the order in which their signals come at one instant.
     bar_minutes : int
@@ -328,11 +329,10 @@ class StrategyDesk:
         score, beyond = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.bool_)
         effective = np.array([assignment.effective_ns for assignment in book.assignments], dtype=np.int64)
         model_of = np.searchsorted(effective, bars.end_ns, side="left") - 1
-        # a position opened at the last decision before the close could not be closed any more
-        before_close_ns = max(book.settings.last_entry_minutes_before_close * MINUTE_NS, self._bar_ns)
-        last_entry_ns = self.session.close_ns - before_close_ns
+        last_entry_ns = self.session.close_ns - book.settings.last_entry_minutes_before_close * MINUTE_NS
+        due_ns, last_exit_ns = bars.end_ns + book.label.horizon_ns, book.label.last_exit_ns(self.session)
         tradable = self._may_trade & self._named[book.settings.name]
-        may_open = tradable[bars.instrument] & (bars.end_ns < last_entry_ns)
+        may_open = tradable[bars.instrument] & (bars.end_ns < last_entry_ns) & (due_ns <= last_exit_ns)
         for index in np.unique(model_of):
             model = book.assignments[index].model if index >= 0 else None
             if model is None:
@@ -348,11 +348,11 @@ class StrategyDesk:
         return _Scores(score, np.flatnonzero(beyond), model_of)
 
     def _closes(self, book: _Book, instant: _Instant) -> Iterator[tuple[int, SignalGenerated]]:
-        decision_ns, last_exit_ns = instant.decision_ns, book.label.last_exit_ns(self.session)
+        decision_ns = instant.decision_ns
         for instrument, position in sorted(book.positions.items()):
             if (row := instant.row_of(instrument)) is not None:
                 position.batch, position.row = instant.batch, row
-            if decision_ns >= min(position.due_ns, last_exit_ns):
+            if decision_ns >= position.due_ns:
                 del book.positions[instrument]
                 yield instrument, self._close(book, position, decision_ns)
 

@@ -56,9 +56,10 @@ class Trade:
     exit_time_ns: int
     """When the price of the last closing fill was made; the session's last snapshot, if shares are left open."""
     costs_inr: float
-    """Of the opening and the closing fills."""
+    """Of the opening and the closing fills; shares that are left open pay what their closing would at that price."""
     left_open: int = 0
-    """Shares that no order had closed by the session's end; 0 for a round trip."""
+    """Shares that no order had closed by the session's end, since bars of the instrument or of the market ended early;
+    0 for a round trip."""
 
     @property
     def entry_notional_inr(self) -> float:
@@ -106,8 +107,9 @@ class _Lot:
         self.closed_ns = fill.price_time_ns
         self.costs_inr += fill.costs_inr
 
-    def trade(self, mark_price: float = 0.0, marked_ns: int = 0) -> Trade:
+    def trade(self, mark_price: float = 0.0, marked_ns: int = 0, costs_bps: float = 0.0) -> Trade:
         left = self.open_quantity
+        left_value = left * mark_price
         return Trade(
             strategy=self.opened.strategy,
             instrument_token=self.opened.instrument_token,
@@ -116,9 +118,9 @@ class _Lot:
             quantity=self.opened.quantity,
             entry_price=self.opened.price,
             entry_time_ns=self.opened.price_time_ns,
-            exit_price=(self.closed_value + left * mark_price) / self.opened.quantity,
+            exit_price=(self.closed_value + left_value) / self.opened.quantity,
             exit_time_ns=marked_ns if left else self.closed_ns,
-            costs_inr=self.opened.costs_inr + self.costs_inr,
+            costs_inr=self.opened.costs_inr + self.costs_inr + left_value * costs_bps / _BPS,
             left_open=left,
         )
 
@@ -136,7 +138,7 @@ class SessionTrades:
     """Of these, those that risk refused, by the rule's name."""
 
 
-def round_trips(events: Sequence[Event]) -> tuple[Trade, ...]:
+def round_trips(events: Sequence[Event], costs_bps: float) -> tuple[Trade, ...]:
     """Make trades of a session's fills.
 
     A strategy holds an instrument once at a time, so the fill of an opening order begins a trade and the fills of its
@@ -146,6 +148,8 @@ def round_trips(events: Sequence[Event]) -> tuple[Trade, ...]:
     ----------
     events : sequence of Event
         Of one session, in order of time, as `run_session` gives them; only fills and the last snapshot are read.
+    costs_bps : float
+        Of the account; what is left open pays them at its last price, or an expectancy would flatter.
 
     Returns
     -------
@@ -169,7 +173,7 @@ def round_trips(events: Sequence[Event]) -> tuple[Trade, ...]:
             done.append(lots.pop(key).trade())
     marks = {position.instrument_token: position.mark_price for position in last.positions} if last else {}
     at_ns = last.event_time_ns if last else 0
-    left = (lot.trade(marks.get(token, lot.opened.price), at_ns) for (_, token), lot in lots.items())
+    left = (lot.trade(marks.get(token, lot.opened.price), at_ns, costs_bps) for (_, token), lot in lots.items())
     return (*done, *left)
 
 
@@ -208,9 +212,9 @@ def trade_sessions(
     strategy : StrategySpec
         Whose signals are traded.
     config : EngineConfig
-        The account's limits and costs; its strategies are left out.
+        The account's limits and costs, and the market partitions that it trades in; its strategies are left out.
     """
-    alone = replace(config, strategies=(strategy,), bar_minutes=strategy.bar_minutes, market_partitions=1)
+    alone = replace(config, strategies=(strategy,), bar_minutes=strategy.bar_minutes)
     for tested in sessions:
         assignments = assignments_at_open(tested.session, {strategy.name: tested.model})
         events = run_session(tested.bars, tested.session, assignments, alone, history=tested.history)
@@ -218,4 +222,4 @@ def trade_sessions(
         refused = Counter(
             event.rule for event in events if isinstance(event, SignalRejected) and event.intent == "open"
         )
-        yield SessionTrades(tested.session, round_trips(events), proposed, dict(refused))
+        yield SessionTrades(tested.session, round_trips(events, config.trading.costs_bps), proposed, dict(refused))

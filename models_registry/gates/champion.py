@@ -1,8 +1,11 @@
 """A candidate against the version that holds the rung: when there is something to beat, and how it is compared. Pure.
 
-A champion's market is its instruments and the digests of its sessions, never the name of a file.
+A champion's market is its instruments and the digests of its sessions, never the name of a file. It is the candidate's
+if instruments overlap and more than half of the dates that both have are the same sessions; a champion of another
+market is nothing to beat, except that generated data never replaces real.
 
-* The same recipe trained to a later session has nothing to beat: the skill checks decide.
+* The same recipe scores the same, so where something about it is new, a later session, its folds, thresholds or the
+  version of a feature, there is nothing to beat: the skill checks decide.
 * Another recipe must be better: the champion's recipe is run in the candidate's folds, and both are compared on the
   decisions that both made, paired and clustered by session.
 * Where the recipe cannot be run (a version-1 sidecar), the champion's registered model scores the rows later than its
@@ -11,11 +14,13 @@ A champion's market is its instruments and the digests of its sessions, never th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models_registry.agreement import label_difference
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
 from models_registry.sidecar import DataLineage, Sidecar
 from models_registry.specification import StrategySpec
@@ -24,6 +29,8 @@ from models_registry.validation.statistics import ranking_difference
 
 GENERATED: Final = "SYNTHETIC"
 """What the market of a generated model starts with in sidecars without lineage."""
+
+_BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile")
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +79,11 @@ class TestedRows(ScoredRows, Protocol):
 
 
 def settled(
-    champion: Sidecar | None, version: str | None, spec: StrategySpec, lineage: DataLineage
+    champion: Sidecar | None,
+    version: str | None,
+    spec: StrategySpec,
+    lineage: DataLineage,
+    instruments: Sequence[str],
 ) -> ChampionComparison | None:
     """Say how a candidate stands where no score has to be compared; None where one must.
 
@@ -84,6 +95,8 @@ def settled(
         The candidate's specification.
     lineage : DataLineage
         The sessions that the candidate was trained on.
+    instruments : sequence of str
+        The symbols that it was trained on.
     """
     if champion is None:
         return NO_CHAMPION
@@ -93,27 +106,70 @@ def settled(
         how = f"{who} was trained on real data; generated data does not replace it"
         return ChampionComparison(outcome="not_better", how=how)
     if generated and not lineage.generated:
-        how = f"{who} was trained on generated data; the skill checks decide"
+        how = f"{who} was trained on generated data: the skill checks decide"
         return ChampionComparison(outcome="nothing_to_beat", how=how)
-    if champion.label_identity and champion.label_identity != spec.label().identity():
-        how = f"{who} foretells another label than this strategy trades, and is not loaded for it; skill decides"
-        return ChampionComparison(outcome="nothing_to_beat", how=how)
-    if champion.recipe_digest != spec.recipe_digest():
+    if reason := _no_rival(champion, spec, lineage, instruments):
+        return ChampionComparison(outcome="nothing_to_beat", how=f"{who} {reason}: the skill checks decide")
+    theirs = _as_read_today(champion)
+    if theirs is None or theirs.recipe_digest() != spec.recipe_digest():
         return None
-    return _same_recipe(champion, who, lineage)
+    return _same_recipe(champion, theirs, who, spec, lineage)
 
 
-def _same_recipe(champion: Sidecar, who: str, lineage: DataLineage) -> ChampionComparison:
-    through = max(lineage.sessions)
-    if through <= champion.train_through:
-        how = f"the same recipe as {who}, trained to {through} and no further than it: nothing new"
+def _same_recipe(
+    champion: Sidecar, theirs: StrategySpec, who: str, spec: StrategySpec, lineage: DataLineage
+) -> ChampionComparison:
+    new = _new(champion, theirs, spec, lineage)
+    if not new:
+        how = f"the same recipe as {who}, trained to {max(lineage.sessions)} and no further than it: nothing new"
         return ChampionComparison(outcome="not_better", how=how)
-    how = f"the same recipe as {who}, trained to {through} instead of {champion.train_through}: the skill checks decide"
-    theirs = champion.lineage.sessions if champion.lineage else {}
-    changed = sum(lineage.sessions[date] != theirs[date] for date in lineage.sessions.keys() & theirs.keys())
-    if changed:
-        how += f"; {changed} of the sessions it was trained on have other bars now"
+    how = f"the same recipe as {who}, {', '.join(new)}: the skill checks decide"
     return ChampionComparison(outcome="nothing_to_beat", how=how)
+
+
+def _no_rival(champion: Sidecar, spec: StrategySpec, lineage: DataLineage, instruments: Sequence[str]) -> str:
+    """Say why a champion is no rival: it is not loaded for the strategy, or of another market; empty if it is one."""
+    if differs := label_difference(champion, spec):
+        return f"foretells another label than this strategy trades ({differs}), and is not loaded"
+    if champion.lineage is None:  # version 1 does not say
+        return ""
+    common = set(instruments) & set(champion.instruments)
+    if not common:
+        return "is of another market, with none of these instruments"
+    theirs = champion.lineage.sessions
+    dates = lineage.sessions.keys() & theirs.keys()
+    other = sum(lineage.sessions[date] != theirs[date] for date in dates)
+    if dates and 2 * other >= len(dates):
+        return f"is of another market, with other bars in {other} of {len(dates)} sessions"
+    if not dates and 2 * len(common) <= len({*instruments, *champion.instruments}):
+        return "is of another market, with other sessions and mostly other instruments"
+    return ""
+
+
+def _as_read_today(champion: Sidecar) -> StrategySpec | None:
+    """Its specification, if this code can still make its recipe."""
+    try:
+        theirs = StrategySpec.model_validate(champion.specification)
+        theirs.feature_schema()
+    except ValueError:  # ValidationError, UnknownFeature
+        return None
+    return theirs
+
+
+def _new(champion: Sidecar, theirs: StrategySpec, spec: StrategySpec, lineage: DataLineage) -> list[str]:
+    """Say what is new about a candidate of the champion's recipe."""
+    new = []
+    through, before = max(lineage.sessions), champion.train_through
+    if through > before:
+        new.append(f"trained to {through} instead of {before}")
+    sessions = champion.lineage.sessions if champion.lineage else {}
+    if changed := sum(lineage.sessions[date] != sessions[date] for date in lineage.sessions.keys() & sessions.keys()):
+        new.append(f"with other bars now in {changed} of the sessions that it was trained on")
+    if differing := [name for name in _BESIDE_THE_RECIPE if getattr(theirs, name) != getattr(spec, name)]:
+        new.append(f"with other {' and '.join(differing)}")
+    if champion.recipe_digest != theirs.recipe_digest():
+        new.append("with newer versions of its features")
+    return new
 
 
 def not_comparable(version: str | None, reason: str) -> ChampionComparison:

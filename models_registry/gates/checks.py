@@ -32,17 +32,24 @@ class SkillStatistic:
     words: str
     value: str
     lower_bound: str
+    smallest_visible: str
+    """The smallest value that would have been seen with the sessions there were."""
     chance: float
 
 
 SKILL_STATISTICS: Final = (
-    SkillStatistic("ranks_above_chance", "AUC", "auc", "auc_lower_bound", 0.5),
-    SkillStatistic("direction_above_chance", "hits above the base rate", "hit_surplus", "hit_surplus_lower_bound", 0.0),
+    SkillStatistic("ranks_above_chance", "AUC", "auc", "auc_lower_bound", "smallest_visible_auc", 0.5),
+    SkillStatistic(
+        "direction_above_chance",
+        "hits above the base rate",
+        "hit_surplus",
+        "hit_surplus_lower_bound",
+        "smallest_visible_hit_surplus",
+        0.0,
+    ),
 )
 """All of them must hold; `validation.statistics.skill` makes the figures and says what they are."""
 SKILL_CONFIDENCE: Final = "skill_confidence"
-SMALLEST_EDGE: Final = "smallest_visible_auc"
-"""Metric with the smallest AUC that would have been seen with the sessions there were."""
 
 
 def shown(value: float, limit: float, digits: int = 4) -> tuple[str, str]:
@@ -115,18 +122,16 @@ def shows_skill(statistic: SkillStatistic) -> Check:
     def check(evidence: Evidence, _limits: GateLimits) -> GateCheck:
         value, bound, confidence, smallest = (
             evidence.metrics.get(name, math.nan)
-            for name in (statistic.value, statistic.lower_bound, SKILL_CONFIDENCE, SMALLEST_EDGE)
+            for name in (statistic.value, statistic.lower_bound, SKILL_CONFIDENCE, statistic.smallest_visible)
         )
         bound_text, chance_text = shown(bound, statistic.chance)
         sessions = evidence.metrics.get("test_sessions", math.nan)
-        required = f"lower bound > {chance_text}, clustered by session"
-        if statistic.value == "auc":
-            required += f"; with {sessions:.0f} sessions an AUC of {smallest:.4f} is seen 4 times in 5"
+        seen = f"with {sessions:.0f} sessions {smallest:.4f} is seen 4 times in 5"
         return GateCheck(
             name=statistic.check,
             passed=bound > statistic.chance,
             observed=f"{statistic.words} {value:.4f}, {confidence:.0%} lower bound {bound_text}",
-            required=required,
+            required=f"lower bound > {chance_text}, clustered by session; {seen}",
         )
 
     return check
@@ -157,10 +162,13 @@ def auc_plausible(evidence: Evidence, limits: GateLimits) -> GateCheck:
 
 
 def no_feature_carries_it(evidence: Evidence, limits: GateLimits) -> GateCheck:
-    """No single feature tells so much that no other does: a feature that has seen the label does."""
+    """No single feature tells so much that no other does: a feature that has seen the label does.
+
+    Where the fair shares that are allowed are all the skill there is, it cannot fail, and is a warning instead.
+    """
     found = evidence.plausibility
     allowed = limits.maximum_feature_importance / found.features if found else math.nan
-    return _plausible(
+    check = _plausible(
         "no_feature_carries_it",
         evidence,
         limits,
@@ -171,6 +179,13 @@ def no_feature_carries_it(evidence: Evidence, limits: GateLimits) -> GateCheck:
         asked=f"≤ {{}}, {limits.maximum_feature_importance:g} fair shares: more is what a feature that has seen the "
         "label looks like",
     )
+    if found is None or found.auc < limits.suspicious_auc or allowed < 1.0:
+        return check
+    seen = (
+        f"cannot be made with so few features: {limits.maximum_feature_importance:g} fair shares of {found.features} "
+        f"are all the skill; {check.observed}"
+    )
+    return check.model_copy(update={"passed": False, "blocking": False, "observed": seen})
 
 
 def skill_outlives_a_bar(evidence: Evidence, limits: GateLimits) -> GateCheck:
@@ -207,7 +222,7 @@ def _plausible(
     if found.auc < limits.suspicious_auc:
         auc_text, from_text = shown(found.auc, limits.suspicious_auc)
         observed = f"AUC {auc_text}: too little to tell a leak from skill"
-        return GateCheck(name=name, passed=True, observed=observed, required=f"{required} (from AUC {from_text} on)")
+        return GateCheck(name=name, passed=True, observed=observed, required=f"{required}; from AUC {from_text} on")
     if math.isnan(value):
         observed = "too few rows have a row of their instrument one bar later"
         return GateCheck(name=name, passed=False, observed=observed, required=required)
@@ -234,11 +249,14 @@ def better_than_champion(evidence: Evidence, _limits: GateLimits) -> GateCheck:
 def packed_parity(evidence: Evidence, _limits: GateLimits) -> GateCheck:
     """The packed model says what the trained one said."""
     parity = evidence.parity
+    within = (
+        f"≤ {parity.allowed_difference:g} from the estimator's scores" if parity.allowed_difference else "the scores"
+    )
     return GateCheck(
         name="packed_parity",
         passed=parity.holds,
         observed="bit-equal" if parity.bit_equal else f"differs by up to {parity.largest_difference:.3g}",
-        required=f"≤ {parity.allowed_difference:g} from the estimator on {parity.rows} rows",
+        required=f"{within} of {parity.rows} rows",
     )
 
 
@@ -265,6 +283,8 @@ def trades_earn(evidence: Evidence, limits: GateLimits) -> GateCheck:
             f"{net_text} bps a trade net, {found.gross_expectancy_bps:.2f} before costs, ₹{found.net_pnl_inr:,.0f} in "
             f"all; long {found.long_net_expectancy_bps:.2f}, short {found.short_net_expectancy_bps:.2f}"
         )
+        if found.left_open:
+            observed += f"; {found.left_open} left open where bars ended, at the last price"
     return GateCheck(
         name="trades_earn",
         passed=net > limit,

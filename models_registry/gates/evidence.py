@@ -35,17 +35,19 @@ class FoldTrades:
 class TradeEvidence:
     """The trades that the account would have made in the sessions that each fold had not seen.
 
-    A trade that is left open at a session's end counts at the last price. Basis points are of a trade's notional at
-    its entry, means are over trades; NaN without any.
+    A trade that is left open at a session's end counts at the last price, less what closing it there costs. Basis
+    points are of a trade's notional at its entry, means are over trades; NaN without any.
     """
 
+    candidate_sha256: str
+    """Of the candidate whose trades they are, so that no other is judged by them."""
     sessions: int
     trades: int
     long_trades: int
     short_trades: int
     gross_expectancy_bps: float
     net_expectancy_bps: float
-    """After the costs of both fills."""
+    """After the costs of entry and exit."""
     long_net_expectancy_bps: float
     short_net_expectancy_bps: float
     net_pnl_inr: float

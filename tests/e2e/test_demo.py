@@ -66,7 +66,7 @@ def test_the_demo_goes_from_a_market_to_an_explained_order_and_leaves_nothing_be
 
 def test_a_person_overrules_the_gate_of_a_market_that_is_too_small(tmp_path: Path) -> None:
     home, summary_file = tmp_path / "demo", tmp_path / "summary.json"
-    market = ("--sessions", "12", "--instruments", "8", "--override-gate", "the test's reason")
+    market = ("--sessions", "8", "--instruments", "3", "--override-gate", "the test's reason")
     done = _demo(home, *market, "--summary", str(summary_file))
     assert done.returncode == 0, done.stdout + done.stderr
     assert _left_behind(home) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,7 +58,7 @@ def trades(events: tuple[Event, ...]) -> list[tuple[SignalGenerated, OrderFilled
 
 
 def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
-    """Compare every trade that has a label with it; give how many there were."""
+    """Compare every trade with its label, which only missing bars excuse; give how many there were."""
     model = loaded_model(names=["last_return"], buy=1e-3, sell=-1e-3)
     config = EngineConfig(UNIVERSE, (spec,), WIDE, bar_minutes=bar_minutes)
     events = run_session(table, MUHURAT, assignments_at_open(MUHURAT, {spec.name: model}), config)
@@ -68,6 +69,12 @@ def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
     for decided, opened, closed in trades(events):
         row = row_of[UNIVERSE.index_of_symbol[decided.symbol], decided.event_time_ns]
         if np.isnan(labels.forward_return[row]):
+            due_ns = decided.event_time_ns + label.horizon_ns
+            starts = table.start_ns[table.instrument == table.instrument[row]]
+            enters = ((starts >= decided.event_time_ns) & (starts < due_ns)).any()
+            exits = ((starts >= due_ns) & (starts <= label.last_exit_ns(MUHURAT))).any()
+            assert not (enters and exits)
+            assert due_ns <= label.last_exit_ns(MUHURAT)
             continue
         assert closed is not None
         assert opened.price_time_ns == labels.entry_ns[row]
@@ -78,7 +85,7 @@ def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
     return compared
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.sampled_from([0.1, 0.3, 0.6, 0.9, 1.0]),
@@ -87,7 +94,7 @@ def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
     st.integers(1, 30),
     st.sampled_from([1, 5]),
 )
-def test_a_trade_of_the_engine_that_has_a_label_enters_exits_and_earns_what_the_label_says(
+def test_where_there_are_bars_for_it_a_trade_of_the_engine_enters_exits_and_earns_what_its_label_says(
     seed: int, present: float, holding: int, last_exit: int, last_entry: int, bar_minutes: int
 ) -> None:
     spec = StrategySpec(
@@ -97,6 +104,17 @@ def test_a_trade_of_the_engine_that_has_a_label_enters_exits_and_earns_what_the_
         last_entry_minutes_before_close=last_entry,
     )
     labelled_trades(thin_market(seed, present, bar_minutes), spec, bar_minutes)
+
+
+@pytest.mark.parametrize(("bar_minutes", "holding"), [(1, 30), (5, 10)])
+def test_no_trade_is_opened_that_its_label_would_leave_out(bar_minutes: int, holding: int) -> None:
+    spec = StrategySpec(name="momentum", holding_bars=holding)
+    table = thin_market(1, 1.0, bar_minutes)  # every bar is there, so nothing excuses a trade from its label
+    model = loaded_model(names=["last_return"], buy=1e-3, sell=-1e-3)
+    config = EngineConfig(UNIVERSE, (spec,), WIDE, bar_minutes=bar_minutes)
+    made = trades(run_session(table, MUHURAT, assignments_at_open(MUHURAT, {spec.name: model}), config))
+    assert made
+    assert labelled_trades(table, spec, bar_minutes) == len(made)
 
 
 def test_most_trades_of_a_thin_market_have_a_label() -> None:

@@ -54,6 +54,13 @@ def test_training_through_the_replayed_session_is_refused_before_anything_runs()
         MarketSettings(train_through="2026-01-07", replay_session="2026-01-07")
 
 
+@pytest.mark.parametrize("through", ["2026-01-08", "2026-02-01"])
+def test_training_through_the_replayed_session_of_a_generated_market_is_refused(store, through):
+    with pytest.raises(MarketDataError, match=rf"train_through \({through}\) is not before 2026-01-08, the session of"):
+        trained_on(store, GENERATED, train_through=through)
+    assert trained_on(store, GENERATED, train_through="2026-01-07") == [5, 6, 7]
+
+
 def test_some_days_of_a_generated_market_are_part_of_the_whole(store):
     arrival = desk(store, GENERATED).read_market({dt.date(2026, 1, 6), dt.date(2026, 1, 10)})
     assert [session.date.day for session in arrival.sessions] == [6]

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagster_project.evidence import Champion, Ground, champion_comparison, gathered, trade_evidence
+from dagster_project.evidence import (
+    Champion,
+    Ground,
+    champion_comparison,
+    gathered,
+    standing_champion,
+    trade_evidence,
+)
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import MarketDataError
 from feature_store.offline.store import OfflineStore
@@ -25,10 +32,14 @@ from models_registry.packing import Packed, pack, parity
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
 from models_registry.version import build_sidecar
+from tests.models_registry_fakes import InMemoryRegistry
 from tests.models_registry_frames import FIT, PLAUSIBLE
+from tests.models_registry_frames import packed as any_packed
+from tests.models_registry_frames import sidecar as any_sidecar
 
 LIMITS = GateLimits(minimum_test_rows=500)
 SPEC = StrategySpec(name="momentum", estimator="logistic_regression", buy_quantile=0.9, sell_quantile=0.1, folds=3)
+SHA256 = "c" * 64
 WEAKER = ("volatility", "relative_volume", "time_of_day")
 
 
@@ -101,17 +112,18 @@ def compared(world: World, candidate: TrainedModel, holder: Champion | None) -> 
 
 def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: World, candidate: TrainedModel) -> None:
     told: list[str] = []
-    found = trade_evidence(world.store, world.settings, candidate, told.append)
+    found = trade_evidence(world.store, world.settings, candidate, told.append, candidate_sha256=SHA256)
     assert found.sessions == sum(len(fold.sessions) for fold in candidate.fold_models) == 9
     assert found.trades == found.long_trades + found.short_trades > 50
     assert found.trades == sum(fold.trades for fold in found.by_fold.values())
     assert set(found.by_fold) == {1, 2, 3}
+    assert found.candidate_sha256 == SHA256
     assert found.entries_proposed == found.trades + sum(found.entries_refused.values())
     assert told[-1] == f"traded 9 of 9 unseen sessions: {found.trades} trades"
 
 
 def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedModel) -> None:
-    found = trade_evidence(world.store, world.settings, candidate, lambda _: None)
+    found = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     costs = 2 * world.settings.trading.paper.costs_bps
     assert found.gross_expectancy_bps - found.net_expectancy_bps == pytest.approx(costs, rel=0.01)
 
@@ -119,8 +131,21 @@ def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedMod
 def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate: TrainedModel, tmp_path: Path) -> None:
     gone = OfflineStore(tmp_path)
     gone.write_universe(world.store.universe(), "none")
-    with pytest.raises(MarketDataError, match="are gone, which fold 1 is tested on"):
-        trade_evidence(gone, world.settings, candidate, lambda _: None)
+    with pytest.raises(MarketDataError, match="are gone, which momentum was trained on: train again"):
+        trade_evidence(gone, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
+
+
+def test_neither_trades_nor_a_champion_are_looked_at_on_bars_that_have_changed_since(
+    world: World, candidate: TrainedModel
+) -> None:
+    date = candidate.fold_models[0].sessions[0]
+    lineage = candidate.lineage.model_copy(update={"sessions": candidate.lineage.sessions | {date: "f" * 64}})
+    before = dataclasses.replace(candidate, lineage=lineage)
+    said = f"the bars of {date} have changed since momentum was trained on them: train again"
+    with pytest.raises(MarketDataError, match=said):
+        trade_evidence(world.store, world.settings, before, lambda _: None, candidate_sha256=SHA256)
+    with pytest.raises(MarketDataError, match=said):
+        compared(world, before, champion(world, SPEC.model_copy(update={"features": WEAKER})))
 
 
 # --- the champion -------------------------------------------------------------------------------------------------
@@ -140,7 +165,7 @@ def test_another_recipe_is_run_in_the_same_folds_on_its_own_features(world: Worl
 
 
 def test_a_recipe_that_says_the_same_is_not_beaten(world: World, candidate: TrainedModel) -> None:
-    found = compared(world, candidate, champion(world, SPEC.model_copy(update={"buy_quantile": 0.95})))
+    found = compared(world, candidate, champion(world, SPEC.model_copy(update={"seed": 8})))
     assert (found.outcome, found.improvement, found.rows) == ("compared", 0.0, len(candidate.oof.score))
 
 
@@ -174,6 +199,19 @@ def test_a_champion_whose_features_are_gone_cannot_be_compared_and_the_reason_is
     assert "gone" in found.how
 
 
+def test_a_damaged_champion_cannot_be_compared_with_and_the_check_says_why(
+    world: World, candidate: TrainedModel
+) -> None:
+    registry = InMemoryRegistry()
+    registry.set_alias("momentum", "champion", registry.register(any_packed(), any_sidecar()))
+    registry.files["momentum", "1"]["flat.npz"] += b"x"
+    damaged = standing_champion(registry, "momentum")
+    found = champion_comparison(world.ground(SPEC), candidate, damaged, minimum_sessions=5, told=lambda _: None)
+    assert found.outcome == "not_comparable"
+    assert found.how.startswith("champion v1 cannot be compared: flat.npz has SHA-256")
+    assert "the artifact was changed after training" in found.how
+
+
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +219,7 @@ def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, can
     ground = world.ground(SPEC)
     packed = pack(candidate.estimator, candidate.golden_rows)
     agreement = parity(packed, candidate.estimator, ground.frame.X[:100])
-    trades = trade_evidence(world.store, world.settings, candidate, lambda _: None)
+    trades = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     found = gathered(
         ground, world.settings, candidate, agreement, None, trades=trades, trades_on="ticks", told=lambda _: None
     )

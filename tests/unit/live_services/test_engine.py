@@ -79,7 +79,7 @@ def test_positions_of_long_bars_are_closed_before_the_session_ends() -> None:
     config = dataclasses.replace(
         CONFIG,
         bar_minutes=15,
-        strategies=(StrategySpec(name="momentum", exit_minutes_before_close=10, holding_bars=20),),
+        strategies=(StrategySpec(name="momentum", exit_minutes_before_close=10, holding_bars=12),),
     )
     events = run_session(walk, SESSION, assignments_at_open(SESSION, {"momentum": model}), config)
     assert fills_of(events)

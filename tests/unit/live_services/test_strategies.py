@@ -10,9 +10,9 @@ from live_services.cli import app
 from live_services.settings import Settings
 from live_services.settings_report import describe_error, report
 from live_services.strategy_checks import stored_schema
-from models_registry.specification import NOT_OF_THE_RECIPE, StrategySpec, by_model, recipe_differences
+from models_registry.specification import NOT_OF_THE_MODEL, StrategySpec, by_model, model_differences
 
-RECIPE = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_RECIPE - {"bar_minutes"})
+MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
 OTHER = {
     "features": ["rsi"],
     "holding_bars": 5,
@@ -78,8 +78,8 @@ def test_two_strategies_may_ask_one_model_if_they_differ_only_in_how_they_trade_
     assert {name: spec.name for name, spec in by_model(settings.strategies).items()} == {"m": "small"}
 
 
-@pytest.mark.parametrize("name", RECIPE)
-def test_one_model_for_two_recipes_is_refused_with_what_differs(name):
+@pytest.mark.parametrize("name", MADE_BY)
+def test_one_model_that_two_would_make_differently_is_refused_with_what_differs(name):
     text = _wrong([{"name": "a", "model": "m@champion"}, {"name": "b", "model": "m@champion", name: OTHER[name]}])
     assert f"the model 'm' is asked by 'a' and by 'b', which differ in {name};" in text
     assert "give 'b' a model of its own (model = \"b@champion\")" in text
@@ -87,7 +87,7 @@ def test_one_model_for_two_recipes_is_refused_with_what_differs(name):
 
 def test_specifications_that_differ_name_every_field():
     one, other = StrategySpec(name="a"), StrategySpec(name="b", seed=1, folds=2)
-    assert recipe_differences(one, other) == ("seed", "folds")
+    assert model_differences(one, other) == ("seed", "folds")
 
 
 @pytest.mark.parametrize("name", ["my-model", "v1.2", "live", "1st"])

@@ -75,16 +75,22 @@ def test_an_untradable_instrument_is_never_signalled() -> None:
     assert run(on, closes({3: RISING[:30]})) == []
 
 
-def test_nothing_opens_from_the_last_entry_on_and_everything_closes_from_the_exit_on() -> None:
-    on = desk(holding_bars=1000, last_entry_minutes_before_close=20, exit_minutes_before_close=10)
+def test_nothing_opens_from_the_last_entry_on() -> None:
+    on = desk(last_entry_minutes_before_close=20)
     assign(on, loaded_model())
-    late = {0: RISING, 1: [100.0] * 354 + RISING[:21]}
-    signals = run(on, closes(late))
+    signals = run(on, closes({0: [100.0] * 352 + RISING[:23], 1: [100.0] * 353 + RISING[:22]}))
+    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 354), ("AAA", "close", 359)]
+
+
+def test_nothing_opens_whose_holding_would_end_after_the_last_exit() -> None:
+    on = desk(holding_bars=354, exit_minutes_before_close=10)
+    assign(on, loaded_model())
+    signals = run(on, closes({0: RISING, 1: [100.0] * 11 + RISING[:364]}))
     assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 365)]
 
 
 def test_an_instrument_without_a_bar_at_the_exit_closes_on_its_newest_bar() -> None:
-    on = desk(holding_bars=1000)
+    on = desk(holding_bars=354)
     assign(on, loaded_model())
     signals = run(on, Bars.concatenate([closes({0: RISING[:12]}), closes({1: [100.0] * 360}, first=12)]))
     assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 365)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+import numpy as np
 import pytest
 
 from feature_store.market.types import Session
@@ -30,7 +31,7 @@ def fill(
 
 
 def only(events: list[Event]) -> Trade:
-    (trade,) = round_trips(events)
+    (trade,) = round_trips(events, 0.0)
     return trade
 
 
@@ -70,21 +71,24 @@ def test_two_instruments_are_two_trades_in_order_of_their_end() -> None:
         fill(1, 70, "SELL", "close", 1, 100.0, 0.0),
         fill(0, 80, "SELL", "close", 1, 100.0, 0.0),
     ]
-    assert [trade.symbol for trade in round_trips(events)] == ["BBB", "AAA"]
+    assert [trade.symbol for trade in round_trips(events, 0.0)] == ["BBB", "AAA"]
 
 
-def test_what_is_left_open_counts_at_the_last_price_of_the_session() -> None:
+def test_what_is_left_open_counts_at_the_last_price_of_the_session_and_pays_both_ways() -> None:
     model = dataclasses.replace(loaded_model(), buy_threshold=-1e9)
     walk = random_walk(4, minutes=30, per_minute=20, seed=5)  # the market ends with every position open
     held = StrategySpec(name="momentum", holding_bars=300)
     config = dataclasses.replace(CONFIG, strategies=(held,))
     events = run_session(walk, SESSION, assignments_at_open(SESSION, {"momentum": model}), config)
-    trades = round_trips(events)
+    trades = round_trips(events, CONFIG.trading.costs_bps)
     last = final_snapshot(events)
     assert trades
     assert all(trade.left_open == trade.quantity for trade in trades)
     marks = {position.symbol: position.mark_price for position in last.positions}
     assert [trade.exit_price for trade in trades] == pytest.approx([marks[trade.symbol] for trade in trades])
+    notional = [trade.quantity * (trade.entry_price + trade.exit_price) for trade in trades]
+    rate = CONFIG.trading.costs_bps / 1e4
+    assert [trade.costs_inr for trade in trades] == pytest.approx([rate * both for both in notional])
 
 
 def test_the_trades_of_a_session_add_up_to_the_portfolio() -> None:
@@ -94,7 +98,7 @@ def test_the_trades_of_a_session_add_up_to_the_portfolio() -> None:
         assignments_at_open(SESSION, {"momentum": loaded_model()}),
         CONFIG,
     )
-    trades = round_trips(events)
+    trades = round_trips(events, 0.0)  # the portfolio counts no exit that was not made
     assert len(trades) > 5
     assert sum(trade.net_pnl_inr for trade in trades) == pytest.approx(final_snapshot(events).net_pnl_inr)
 
@@ -119,6 +123,19 @@ def test_a_strategy_is_alone_on_the_account_and_risk_says_what_it_refused() -> N
     assert {trade.strategy for trade in found.trades} == {"momentum"}
     assert found.entries_refused["open_positions"] > 0
     assert found.entries_proposed == len(found.trades) + sum(found.entries_refused.values())
+
+
+def test_sessions_are_traded_in_the_market_partitions_of_the_desk() -> None:
+    whole = session_bars(SESSION, 3, 120, seed=2)
+    thin = whole[np.random.default_rng(3).random(len(whole)) < 0.3]  # and no index, so each task has closes of its own
+
+    def engine(partitions: int) -> tuple[Trade, ...]:
+        config = dataclasses.replace(CONFIG, market_partitions=partitions)
+        events = run_session(thin, SESSION, assignments_at_open(SESSION, {"momentum": loaded_model()}), config)
+        return round_trips(events, CONFIG.trading.costs_bps)
+
+    (found,) = trade_sessions([unseen(SESSION, bars=thin)], STRATEGY, dataclasses.replace(CONFIG, market_partitions=3))
+    assert found.trades == engine(3) != engine(1)
 
 
 def test_a_trade_on_bars_begins_at_the_open_after_its_decision() -> None:

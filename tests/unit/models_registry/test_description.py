@@ -36,7 +36,8 @@ def test_without_a_champion_its_column_is_empty():
 
 def test_a_failed_gate_is_written_in_bold_and_says_why_before_anything_else():
     text = shown(describe(sidecar(gate_result=FAILED_GATE)))
-    verdict = "gate **did not pass**, so this version is not promoted: ranks_above_chance saw 0.49, asked for > 0.5."
+    failed = "ranks_above_chance saw 0.49, asked for > 0.5."
+    verdict = f"gate **did not pass**, so the sensor does not promote this version: {failed}"
     assert verdict in text
     assert text.index(verdict) < text.index("| out of fold")
     assert "| ranks_above_chance | **failed** | 0.49 | > 0.5 |" in text
@@ -63,7 +64,7 @@ def test_the_page_tells_trades_thresholds_folds_and_weights():
     assert "| a trade net of costs, bps | 3.50 |" in text
     assert "| fold | trained | tested | rows | AUC | log loss | naive log loss | buy at | sell at | trades |" in text
     assert "4 instruments; 4 folds with an embargo of 0 sessions. Rows weigh by how much of their label's" in text
-    assert "(IST) through 2026-01-16" in text
+    assert "to 2026-01-16 (IST)" in text
 
 
 def test_a_version_1_page_is_written_without_what_it_lacks():

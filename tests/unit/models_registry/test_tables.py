@@ -24,8 +24,11 @@ def test_a_fold_tells_what_it_was_trained_and_tested_on_and_what_its_trades_earn
     assert float(first["sell at"]) < float(first["buy at"])
 
 
-def test_folds_that_were_not_traded_have_dashes():
-    assert fold_rows(trained().folds)[0]["trades"] == "–"
+def test_figures_that_no_fold_has_are_left_out_and_one_that_some_lack_is_a_dash():
+    first, *rest = trained().folds
+    assert "trades" not in fold_rows(trained().folds)[0]
+    traded = first.model_copy(update={"metrics": first.metrics | {"trades": 3.0}})
+    assert [row["trades"] for row in fold_rows((traded, *rest))][:2] == ["3", "–"]
 
 
 def test_a_gate_is_told_check_by_check():

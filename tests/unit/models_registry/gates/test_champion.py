@@ -13,6 +13,7 @@ from tests.models_registry_frames import sidecar, spec, trained
 
 THROUGH = "2026-01-16"
 LATER = "2026-01-19"
+INSTRUMENTS = trained().instruments
 
 
 def lineage(generated: bool = True, through: str = THROUGH, changed: str = "") -> DataLineage:
@@ -33,8 +34,15 @@ def real(one: Sidecar) -> Sidecar:
     )
 
 
+def elsewhere(share: float, generated: bool = True) -> DataLineage:
+    """The champion's dates, of which so many have other bars."""
+    sessions = dict(trained().lineage.sessions)
+    changed = dict.fromkeys(sorted(sessions)[: round(share * len(sessions))], "f" * 64)
+    return DataLineage(generated=generated, sessions=sessions | changed)
+
+
 def outcome(one: Sidecar | None, found: DataLineage, **changes: Any) -> str | None:
-    known = settled(one, "3", spec(**changes), found)
+    known = settled(one, "3", spec(**changes), found, INSTRUMENTS)
     return known.outcome if known else None
 
 
@@ -43,7 +51,7 @@ def test_without_a_champion_there_is_nothing_to_beat() -> None:
 
 
 def test_the_same_recipe_trained_to_a_later_session_has_nothing_to_beat_and_the_verdict_says_so() -> None:
-    known = settled(champion(), "3", spec(), lineage(through=LATER))
+    known = settled(champion(), "3", spec(), lineage(through=LATER), INSTRUMENTS)
     assert known is not None
     assert known.outcome == "nothing_to_beat"
     assert known.how == (
@@ -52,9 +60,35 @@ def test_the_same_recipe_trained_to_a_later_session_has_nothing_to_beat_and_the_
 
 
 def test_sessions_whose_bars_are_others_now_are_counted() -> None:
-    known = settled(champion(), "3", spec(), lineage(through=LATER, changed="2026-01-06"))
+    known = settled(champion(), "3", spec(), lineage(through=LATER, changed="2026-01-06"), INSTRUMENTS)
     assert known is not None
-    assert known.how.endswith("; 1 of the sessions it was trained on have other bars now")
+    assert known.how == (
+        "the same recipe as champion v3, trained to 2026-01-19 instead of 2026-01-16, with other bars now in 1 of the "
+        "sessions that it was trained on: the skill checks decide"
+    )
+
+
+def test_corrected_bars_of_the_same_days_are_something_new() -> None:
+    assert outcome(champion(), lineage(changed="2026-01-06")) == "nothing_to_beat"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"folds": 3}, {"embargo_sessions": 1}, {"buy_quantile": 0.9}, {"sell_quantile": 0.1}]
+)
+def test_what_does_not_change_the_fit_is_the_same_recipe_and_the_verdict_says_what_it_is(
+    changes: dict[str, Any],
+) -> None:
+    known = settled(champion(), "3", spec(**changes), lineage(), INSTRUMENTS)
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert known.how == f"the same recipe as champion v3, with other {next(iter(changes))}: the skill checks decide"
+
+
+def test_a_feature_of_a_newer_version_is_the_same_recipe_and_the_verdict_says_so() -> None:
+    known = settled(champion(recipe_digest="f" * 64), "3", spec(), lineage(), INSTRUMENTS)
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert "the same recipe as champion v3, with newer versions of its features" in known.how
 
 
 def test_the_same_recipe_trained_no_further_is_nothing_new() -> None:
@@ -69,22 +103,38 @@ def test_the_name_of_a_file_decides_nothing(market: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 2}, {"folds": 3}, {"hyperparameters": {"max_iter": 50}}, {"buy_quantile": 0.9}]
+    "changes", [{"seed": 2}, {"features": ("rsi",)}, {"hyperparameters": {"max_iter": 50}}, {"instruments": ("A",)}]
 )
 def test_another_recipe_must_be_compared(changes: dict[str, Any]) -> None:
     assert outcome(champion(), lineage(through=LATER), **changes) is None
 
 
-def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat() -> None:
-    known = settled(champion(), "3", spec(holding_bars=5), lineage())
+VERSION_1: dict[str, Any] = {
+    "recipe_digest": "",
+    "specification": {},
+    "label_identity": {},
+    "lineage": None,
+    "train_through": "",
+    "instruments": (),
+}
+
+
+@pytest.mark.parametrize("changes", [{}, VERSION_1])
+def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat(changes: dict[str, Any]) -> None:
+    known = settled(champion(**changes), "3", spec(holding_bars=5), lineage(), INSTRUMENTS)
     assert known is not None
     assert known.outcome == "nothing_to_beat"
-    assert "another label" in known.how
+    assert "another label than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
+
+
+def test_a_version_1_champion_on_another_clock_has_another_label() -> None:
+    known = settled(champion(**VERSION_1, bar_clock="time:300s"), "3", spec(), lineage(), INSTRUMENTS)
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
 
 
 def test_a_champion_of_version_1_must_be_compared() -> None:
-    older = champion(recipe_digest="", specification={}, label_identity={}, lineage=None, train_through="")
-    assert outcome(older, lineage()) is None
+    assert outcome(champion(**VERSION_1), lineage()) is None
 
 
 def test_generated_data_never_replaces_a_model_of_real_data() -> None:
@@ -95,6 +145,43 @@ def test_generated_data_never_replaces_a_model_of_real_data() -> None:
 
 def test_real_data_replaces_a_model_of_generated_data_without_a_comparison() -> None:
     assert outcome(champion(), lineage(generated=False)) == "nothing_to_beat"
+
+
+# --- another market ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["same recipe", "another recipe"])
+def test_a_champion_of_a_market_of_another_seed_is_nothing_to_beat_and_the_verdict_says_so(seed: int) -> None:
+    known = settled(champion(), "3", spec(seed=seed), elsewhere(1.0), INSTRUMENTS)
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert known.how == (
+        "champion v3 is of another market, with other bars in 12 of 12 sessions: the skill checks decide"
+    )
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.25, None), (0.5, "nothing_to_beat"), (0.75, "nothing_to_beat")])
+def test_another_recipe_is_compared_as_long_as_most_of_the_shared_sessions_are_equal(
+    share: float, found: str | None
+) -> None:
+    assert outcome(champion(), elsewhere(share), seed=2) == found
+
+
+def test_a_champion_of_none_of_these_instruments_is_of_another_market() -> None:
+    known = settled(champion(instruments=("ELSE",)), "3", spec(), lineage(), INSTRUMENTS)
+    assert known is not None
+    assert known.outcome == "nothing_to_beat"
+    assert "is of another market, with none of these instruments" in known.how
+
+
+def test_without_a_shared_date_the_instruments_tell_whether_the_market_is_another() -> None:
+    dates = DataLineage(generated=True, sessions={"2026-03-02": "a" * 64})
+    assert outcome(champion(), dates, seed=2) is None
+    assert outcome(champion(instruments=(INSTRUMENTS[0], "ELSE", "WHERE")), dates, seed=2) == "nothing_to_beat"
+
+
+def test_generated_data_of_another_market_does_not_replace_real_data_either() -> None:
+    assert outcome(real(champion(instruments=("ELSE",))), elsewhere(1.0)) == "not_better"
 
 
 # --- comparing scores ---------------------------------------------------------------------------------------------

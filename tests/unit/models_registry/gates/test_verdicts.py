@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from models_registry.gates.checks import shown
 from models_registry.gates.evidence import ChampionComparison, Evidence
 from models_registry.gates.limits import GateLimits, GatesSettings
-from models_registry.gates.verdicts import judge
+from models_registry.gates.verdicts import SKILL, judge
 from models_registry.packing import Parity
 from models_registry.refs import GateCheck, GateResult
+from models_registry.validation.statistics import has_skill
 from tests.models_registry_frames import LIMITS, PLAUSIBLE, TRADES, evidence, gate, trained
 
 CLEAR = {
@@ -75,6 +77,15 @@ def test_each_shortfall_of_skill_fails_its_own_check(metrics: dict[str, float], 
     assert not_passed(judged(metrics=metrics)) == {name: "failed"}
 
 
+_AROUND_CHANCE = (-0.01, 0.0, 0.01, math.nan)
+
+
+@pytest.mark.parametrize(("order", "hits"), list(itertools.product(_AROUND_CHANCE, repeat=2)))
+def test_the_skill_checks_pass_exactly_where_the_statistics_say_that_there_is_skill(order: float, hits: float) -> None:
+    found = clear(metrics={"auc_lower_bound": 0.5 + order, "hit_surplus_lower_bound": hits})
+    assert all(one(found, LIMITS).passed for one in SKILL) is has_skill(dict(found.metrics))
+
+
 def test_scores_that_are_too_sure_of_themselves_are_a_warning() -> None:
     result = judged(metrics={"log_loss": 0.7})
     assert not_passed(result) == {"log_loss_below_naive": "warning"}
@@ -98,7 +109,7 @@ def test_the_figure_that_is_judged_is_the_figure_that_is_shown() -> None:
 
 
 def test_the_verdict_says_the_smallest_edge_that_could_have_been_seen() -> None:
-    assert "with 9 sessions an AUC of 0.5200 is seen 4 times in 5" in check("ranks_above_chance", judged()).required
+    assert "with 9 sessions 0.5200 is seen 4 times in 5" in check("ranks_above_chance", judged()).required
 
 
 def test_a_training_label_that_reaches_the_test_is_a_leak() -> None:
@@ -120,6 +131,16 @@ def test_a_feature_that_carries_the_skill_alone_fails() -> None:
     assert not_passed(result) == {"no_feature_carries_it": "failed"}
     assert check("no_feature_carries_it", result).observed == "tomorrow alone carries 0.62 of the skill (AUC less 0.5)"
     assert check("no_feature_carries_it", result).required.startswith("≤ 0.19, 5 fair shares")
+
+
+def test_so_few_features_that_none_could_fail_are_a_warning_that_says_so() -> None:
+    result = judged(plausibility=dataclasses.replace(PLAUSIBLE, features=5, feature="tomorrow", importance=0.97))
+    assert result.passed
+    assert not_passed(result) == {"no_feature_carries_it": "warning"}
+    assert check("no_feature_carries_it", result).observed == (
+        "cannot be made with so few features: 5 fair shares of 5 are all the skill; tomorrow alone carries 0.97 of the "
+        "skill (AUC less 0.5)"
+    )
 
 
 def test_skill_that_is_gone_one_bar_later_fails() -> None:
@@ -190,6 +211,12 @@ def test_trades_that_lose_are_a_warning_for_the_champion_and_block_live() -> Non
     assert not_passed(judged(trades=losing)) == {"trades_earn": "warning"}
     assert not_passed(judged("live", trades=losing))["trades_earn"] == "failed"
     assert check("trades_earn", judged(trades=losing)).observed.startswith("-0.001 bps a trade net")
+
+
+def test_trades_that_never_closed_are_told_of() -> None:
+    assert check("trades_earn", judged()).observed.endswith("; 2 left open where bars ended, at the last price")
+    closed = dataclasses.replace(TRADES, left_open=0)
+    assert "left open" not in check("trades_earn", judged(trades=closed)).observed
 
 
 @pytest.mark.parametrize(
