@@ -20,15 +20,13 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.market.types import SYNTHETIC
 from models_registry.agreement import label_difference
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
 from models_registry.sidecar import DataLineage, Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.validation.pairing import paired_rows
 from models_registry.validation.statistics import ranking_difference
-
-GENERATED: Final = "SYNTHETIC"
-"""What the market of a generated model starts with in sidecars without lineage."""
 
 _BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile")
 
@@ -101,7 +99,7 @@ def settled(
     if champion is None:
         return NO_CHAMPION
     who = f"champion v{version}"
-    generated = champion.lineage.generated if champion.lineage else champion.market.startswith(GENERATED)
+    generated = champion.lineage.generated if champion.lineage else champion.market.startswith(SYNTHETIC)
     if lineage.generated and not generated:
         how = f"{who} was trained on real data; generated data does not replace it"
         return ChampionComparison(outcome="not_better", how=how)
