@@ -378,7 +378,11 @@ def _read_csv(
         include_columns=sorted(set(names.values())),
     )
     with _Watched(head.path, progress or (lambda _done, _total: None)) as raw:
-        stream = pa.CompressedInputStream(pa.PythonFile(raw), "gzip") if head.kind == "csv.gz" else raw
+        stream = pa.PythonFile(raw)
+        if head.kind == "csv.gz":
+            stream = pa.CompressedInputStream(stream, "gzip")
+        # bytes that are no UTF-8 in a row of the wrong length end in a handler of pyarrow's that cannot raise
+        stream = pa.transcoding_input_stream(stream, "utf-8-sig", "utf-8")
         table = pcsv.read_csv(stream, reading, pcsv.ParseOptions(invalid_row_handler=skip), converting)
     return table, bad
 

@@ -262,3 +262,11 @@ def test_what_is_no_data_is_refused_with_what_to_do(name: str, content: bytes, s
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match=r"nowhere\.csv"):
         read_bars(tmp_path / "nowhere.csv")
+
+
+def test_bytes_that_are_no_text_in_a_row_of_the_wrong_length_far_down_the_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "bars.csv"
+    rows = b"".join(b"2026-01-05 09:%02d,AAA,1,1,1,1,5\n" % (15 + k % 40) for k in range(60_000))
+    path.write_bytes(b"timestamp,symbol,open,high,low,close,volume\n" + rows + b"2026-01-05 09:16,A\xc8,1,1\n")
+    with pytest.raises(UnreadableFile, match=r"bars\.csv cannot be read .*can't decode byte 0xc8"):
+        read_bars(path)
