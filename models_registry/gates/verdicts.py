@@ -34,7 +34,7 @@ _BLOCKING: Final[dict[GatedRung, tuple[checks.Check, ...]]] = {
     "live": (checks.trades_earn, checks.enough_trades, checks.economics_complete),
 }
 _WARNINGS: Final[dict[GatedRung, tuple[checks.Check, ...]]] = {
-    # a model too sure of itself ranks all the same: as a condition the log loss sees about half the planted edges
+    # a model too sure of itself ranks all the same: as a condition the log loss hides a third of what is seen
     "champion": (checks.log_loss_below_naive, checks.trades_earn, checks.enough_trades, checks.same_bar_source),
     "live": (checks.same_bar_source,),
 }
