@@ -10,13 +10,13 @@ import pytest
 from dagster_project.candidates import read_candidate
 from feature_store.market.types import MINUTE_NS
 from feature_store.offline.store import OfflineStore
+from live_services.adapters.history import StoredHistory
 from live_services.composition import build_ledger, build_registry, stamp
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import ModelLoaded, SignalGenerated, SignalRejected, StrategyModelAssigned
-from live_services.domain.service import EventRecord, Position, TaskId, TickSlice
+from live_services.runtime.service import EventRecord, Position, TaskId, TickSlice
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.warm_start import StoredHistory
 from models_registry.promotion import may_run
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk

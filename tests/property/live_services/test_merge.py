@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import SECOND_NS, Session, Ticks
 from live_services.domain.frames import Frame
-from live_services.domain.service import EventRecord, Position, TickSlice
-from live_services.merge import FOREVER_NS, Merge, Source
+from live_services.runtime.merge import FOREVER_NS, Merge, Source
+from live_services.runtime.service import EventRecord, Position, TickSlice
 from tests.toy_chain import toy_signal
 
 SESSION = Session(dt.date(2026, 1, 5), 0, 100 * SECOND_NS)
