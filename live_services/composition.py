@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from live_services.adapters.readiness import market_arrives, model_arrives
-from live_services.cli.errors import CommandFailed
 from live_services.domain.topics import (
     BROKERS,
     MODELS_PROMOTED,
@@ -19,6 +18,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.failures import CommandFailed
 from live_services.machine.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 from live_services.settings import Settings, home_directory, load_settings
 

@@ -29,9 +29,10 @@ from live_services.domain.events import (
     decode_event,
     event_id,
 )
+from live_services.domain.log import EventRecord, Record, TaskId, TickSlice
 from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics
 from live_services.runtime.merge import Source
-from live_services.runtime.service import EventRecord, Input, Record, TaskId, TickSlice
+from live_services.runtime.service import Input
 from live_services.runtime.task import Received, Resume, TaskRun
 from live_services.settings import KafkaSettings, Settings
 

@@ -15,16 +15,13 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from live_services.cli.settings_report import describe_error
+from live_services.failures import CommandFailed
 from live_services.settings import SettingsFileError, config_file
 
 _FEW: Final = 8
 _SUGGESTIONS: Final = 3
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-
-
-class CommandFailed(Exception):
-    """A command could not do what was asked; the message says what to do."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,11 +10,12 @@ from typing import Final
 
 from feature_store.market.types import MINUTE_NS, Universe, UnknownInstrument, UnreadableFile, ist_text
 from feature_store.online.store import OnlineStore, OnlineStoreError
-from live_services.cli.errors import CommandFailed, did_you_mean
+from live_services.cli.errors import did_you_mean
 from live_services.cli.status import read_health
 from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.strategy.checks import stored_schema
 from live_services.domain.topics import Broker, broker_topics
+from live_services.failures import CommandFailed
 from live_services.settings import Settings
 
 STALE_BARS: Final = 3

@@ -10,8 +10,9 @@ import typer
 from rich.table import Column, Table
 
 from feature_store.market.types import ist_text
-from live_services.cli.errors import ClearGroup, CommandFailed, out
+from live_services.cli.errors import ClearGroup, out
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
+from live_services.failures import CommandFailed
 from live_services.next_steps import of_home
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef, bars_in_words

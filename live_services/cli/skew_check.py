@@ -14,7 +14,6 @@ from feature_store.market.types import Bars, Session, Ticks, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.adapters.history import StoredHistory
-from live_services.cli.errors import CommandFailed
 from live_services.domain.events import SignalGenerated, StrategyHistoryUsed, event_or_none
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame
 from live_services.domain.strategy.history import HistoryUsed, joined
@@ -27,6 +26,7 @@ from live_services.domain.strategy.skew import (
     rows_of_block,
 )
 from live_services.domain.topics import Broker, broker_topics, market_topic
+from live_services.failures import CommandFailed
 from live_services.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from live_services.cli.errors import CommandFailed, did_you_mean
+from live_services.cli.errors import did_you_mean
 from live_services.domain.frames import FRAME_TOPICS
 from live_services.domain.topics import all_topics
+from live_services.failures import CommandFailed
 from live_services.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from live_services.cli.errors import CommandFailed
 from live_services.cli.progress import FileProgress, no_file_progress
+from live_services.failures import CommandFailed
 from models_registry.specification import StrategySpec, of_one_desk
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from rich.table import Table
 from feature_store.bars.builder import BarBuilder
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import SECOND_NS, Session, Ticks, Universe, ist_text
-from live_services.cli.errors import CommandFailed
 from live_services.cli.status import Health, read_health
 from live_services.domain.events import (
     OrderFilled,
@@ -30,6 +29,7 @@ from live_services.domain.events import (
 from live_services.domain.frames import FRAME_TOPICS, decode_frame
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, broker_topics
+from live_services.failures import CommandFailed
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import SERVICES
 from live_services.settings import Settings

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
-from live_services.cli.errors import CommandFailed
 from live_services.cli.progress import file_progress, jar_progress
 from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
+from live_services.failures import CommandFailed
 from live_services.machine.embedded import stop
 from live_services.machine.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
 from live_services.machine.supervision import SERVICES, START_LOCK, start_lock

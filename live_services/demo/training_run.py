@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import requests
 
-from live_services.cli.errors import CommandFailed
+from live_services.failures import CommandFailed
 from live_services.machine.research_servers import CODE_LOCATION
 from live_services.machine.stack import Tell
 

@@ -16,7 +16,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
 )
-from live_services.runtime.service import Position
+from live_services.domain.log import LogPosition
 
 Answerable = SignalGenerated | SignalValidated | OrderSubmitted
 Outcome = OrderFilled | OrderRejected | OrderCancelled
@@ -44,7 +44,7 @@ class Stamp:
     config_digest: str = ""
     git_commit: str = ""
 
-    def basis(self, positions: Iterable[Position] = ()) -> Basis:
+    def basis(self, positions: Iterable[LogPosition] = ()) -> Basis:
         """Give the basis of an output that stands on these records; positions of one partition become a range."""
         ranges: dict[str, tuple[int, int]] = {}
         for position in positions:

@@ -41,9 +41,10 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.telemetry import TaskHealth, Telemetry
 from live_services.domain.events import decode_event
+from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Service, State, TaskId
+from live_services.runtime.service import Service, State
 from live_services.runtime.task import (
     Committed,
     CommitTimedOut,

@@ -19,7 +19,7 @@ import numpy as np
 from feature_store.market.types import SECOND_NS, Bars, Session, Ticks
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
-from live_services.runtime.service import BarSlice, EventRecord, Position, Record, TickSlice
+from live_services.domain.log import BarSlice, EventRecord, LogPosition, Record, TickSlice
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
@@ -323,7 +323,7 @@ class Merge:
     def _rows(self, rank: int, stop: int) -> Iterator[tuple[int, Item]]:
         """Slices of one input's frames before ``stop``; rows of several partitions are woven into one slice."""
         taken = [
-            [(part, Position(q.source.topic, q.source.partition, offset)) for offset, part in _take(q, stop)]
+            [(part, LogPosition(q.source.topic, q.source.partition, offset)) for offset, part in _take(q, stop)]
             for q in sorted(self._gating, key=lambda q: q.source.partition)
             if q.source.rank == rank and q.frames and q.frames[0].time_ns < stop
         ]
@@ -351,13 +351,13 @@ def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:
     return parts
 
 
-def _slice(part: Ticks | Bars, position: Position) -> tuple[int, Item]:
+def _slice(part: Ticks | Bars, position: LogPosition) -> tuple[int, Item]:
     if isinstance(part, Ticks):
         return int(part.event_time_ns[-1]), TickSlice(part, position)
     return int(part.end_ns[-1]), BarSlice(part, position)
 
 
-def _weave(parts: list[tuple[Ticks | Bars, Position]]) -> tuple[int, Item]:
+def _weave(parts: list[tuple[Ticks | Bars, LogPosition]]) -> tuple[int, Item]:
     """Join parts that are listed by partition and offset; ties in time keep that order."""
     whose = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
     first = parts[0][0]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from feature_store.market.types import Bars, Session, Ticks
+from feature_store.market.types import Session
 from live_services.domain.events import Event
+from live_services.domain.log import Readiness, Record, TaskId
 from live_services.domain.topics import Scope, Topic
-
-_NAMED: Final = 5  # symbols in a line; a whole exchange would not fit
 
 State = TypeVar("State")
 """A service's state for one session of one task."""
@@ -33,70 +32,6 @@ class Input:
 
     topic: Topic
     role: Role = "gating"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a record stood on the log; for ``Basis`` only."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class TickSlice:
-    """Ticks of one frame, or of the part of it that is due."""
-
-    ticks: Ticks
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class BarSlice:
-    """Bars of one frame, or of the part of it that is due; a bar's event time is its end."""
-
-    bars: Bars
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """One event and where it stood."""
-
-    event: Event
-    position: Position
-
-
-Record = TickSlice | BarSlice | EventRecord
-
-
-@dataclass(frozen=True, slots=True)
-class TaskId:
-    """The unit of state and ownership: (service, broker, partition)."""
-
-    service: str
-    scope: Scope
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.scope}.{self.service}[{self.partition}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Which of a task's instruments are WARMING: their feature rows do not equal those of a full-history run yet."""
-
-    instruments: int
-    """How many may be traded."""
-    warming: tuple[str, ...] = ()
-    """Symbols of those on which nothing is opened."""
-
-    def __str__(self) -> str:
-        if not self.warming:
-            return f"all {self.instruments} warm"
-        more = ", …" if len(self.warming) > _NAMED else ""
-        return f"WARMING {len(self.warming)} of {self.instruments} ({', '.join(self.warming[:_NAMED])}{more})"
 
 
 @runtime_checkable

@@ -25,20 +25,11 @@ from feature_store.market.types import Session, Universe
 from live_services.domain.clock import session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame
+from live_services.domain.log import BarSlice, EventRecord, LogPosition, Readiness, TaskId, TickSlice
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
-from live_services.runtime.service import (
-    BarSlice,
-    EventRecord,
-    Position,
-    Readiness,
-    Service,
-    State,
-    TaskId,
-    TickSlice,
-    WarmsUp,
-)
+from live_services.runtime.service import Service, State, WarmsUp
 
 _log = structlog.get_logger(__name__)
 
@@ -211,7 +202,7 @@ class TaskRun(Generic[State]):
         if isinstance(event, Watermark):
             self.merge.push_watermark(*where, event.event_time_ns, session_of(event))
         else:
-            self.merge.push_event(*where, EventRecord(event, Position(*where)))
+            self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
 
     # --- run ----------------------------------------------------------------------------------------------------
 
@@ -290,7 +281,7 @@ class TaskRun(Generic[State]):
         if self._state is None:
             raise WrongShape(f"{self.task}: control record {event.event_id} outside any session")
         topic = topic_of(event)
-        record = EventRecord(event, Position(topic.name, self._partition(topic), -1))
+        record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
         self._produce(self._service.handle(record, self._state, event.event_time_ns))
 

@@ -13,8 +13,9 @@ from feature_store.market.types import Session, Universe
 from live_services.domain import keys
 from live_services.domain.account.books import Portfolio
 from live_services.domain.events import Event, OrderCancelled, OrderFilled, OrderRejected, PnlSnapshot
+from live_services.domain.log import BarSlice, EventRecord, Record, TaskId, TickSlice
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
-from live_services.runtime.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
+from live_services.runtime.service import Input
 
 _log = structlog.get_logger(__name__)
 

@@ -32,6 +32,7 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
+from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
@@ -44,7 +45,7 @@ from live_services.domain.topics import (
 )
 from live_services.machine.stack import BROKER_SERVICES, FEED
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Service, TaskId
+from live_services.runtime.service import Service
 from live_services.runtime.task import Received, TaskRun
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager

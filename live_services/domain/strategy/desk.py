@@ -29,11 +29,11 @@ from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
 from live_services.domain.basis import Stamp
 from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, joined
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.topics import Broker
-from live_services.runtime.service import Position
 from models_registry.refs import ModelIdentity
 from models_registry.specification import StrategySpec
 
@@ -203,7 +203,7 @@ class StrategyDesk:
         self._bars: list[Bars] = [self._history.before] if len(self._history.before) else []
         self._begun = False
         self._waiting: list[Bars] = []
-        self._frames: deque[tuple[Position, int, int]] = deque()
+        self._frames: deque[tuple[LogPosition, int, int]] = deque()
         self._named = {one.name: _named(universe, one.instruments) for one in strategies}
 
     # --- models -------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class StrategyDesk:
             for newest in tuple(self._newest.values()):
                 self._start_engine(newest.schema)
 
-    def on_ticks(self, ticks: Ticks, position: Position | None = None) -> list[SignalGenerated]:
+    def on_ticks(self, ticks: Ticks, position: LogPosition | None = None) -> list[SignalGenerated]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
         if not len(ticks):
             return []
@@ -266,7 +266,7 @@ class StrategyDesk:
         self._note_frame(position, int(ticks.event_time_ns[0]), int(ticks.event_time_ns[-1]))
         return self._decide(self._builder.step(ticks, self.session))
 
-    def on_bars(self, bars: Bars, position: Position | None = None) -> None:
+    def on_bars(self, bars: Bars, position: LogPosition | None = None) -> None:
         """Take closed bars; ``advance`` decides once every bar of that end is here."""
         if len(bars):
             if not self._begun:
@@ -293,7 +293,7 @@ class StrategyDesk:
         ready = bars[due]
         return ready[np.lexsort((ready.instrument, ready.end_ns))]
 
-    def _note_frame(self, position: Position | None, first_ns: int, last_ns: int) -> None:
+    def _note_frame(self, position: LogPosition | None, first_ns: int, last_ns: int) -> None:
         if position is not None:
             self._frames.append((position, first_ns, last_ns))
 

@@ -15,14 +15,14 @@ from live_services.adapters import online_features
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event
+from live_services.domain.log import LogPosition, TaskId, TickSlice
 from live_services.domain.strategy.desk import Assignment
-from live_services.runtime.service import Position, TaskId, TickSlice
 from live_services.services.strategy_runner import RowSink, StrategyRunner
 from live_services.settings import RedisSettings, Settings
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model, random_walk
 
 WALK = random_walk(3, minutes=40, per_minute=20, seed=3)
-AT = Position("market.ticks", 0, 0)
+AT = LogPosition("market.ticks", 0, 0)
 
 
 @pytest.fixture(autouse=True)

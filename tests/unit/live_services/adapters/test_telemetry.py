@@ -13,7 +13,7 @@ from rich.console import Console
 
 from live_services.adapters.telemetry import HealthReporter, Metrics, TaskHealth
 from live_services.cli.status import Health, tasks_table
-from live_services.runtime.service import Readiness, TaskId
+from live_services.domain.log import Readiness, TaskId
 from live_services.settings import RedisSettings, Settings
 
 TASK = TaskId("risk_manager", "paper", 0)

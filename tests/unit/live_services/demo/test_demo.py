@@ -10,10 +10,10 @@ import pytest
 from feature_store.market.clocks import BarClock
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord
-from live_services.cli.errors import CommandFailed
 from live_services.demo.market_files import MarketFiles
 from live_services.demo.replay_view import Tally
 from live_services.demo.run import STRATEGIES, DemoOptions, check_files, configuration_toml, own_settings_only
+from live_services.failures import CommandFailed
 from live_services.settings import load_settings
 from tests.live_world import UNIVERSE, signal
 

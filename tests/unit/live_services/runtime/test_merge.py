@@ -4,8 +4,8 @@ import pytest
 
 from feature_store.market.types import SECOND_NS
 from live_services.domain.frames import Frame
+from live_services.domain.log import EventRecord, LogPosition
 from live_services.runtime.merge import FOREVER_NS, LateRecord, Merge, Source
-from live_services.runtime.service import EventRecord, Position
 from tests.toy_chain import OPEN_NS, SESSION, frames_of, toy_signal, toy_ticks
 
 SIGNALS, OTHERS, SNAPSHOTS = Source("signals", 0, 0), Source("others", 0, 1), Source("snapshots", 0, 2, "lagged")
@@ -23,7 +23,7 @@ def opened(*sources: Source) -> Merge:
 
 def push(merge: Merge, topic: str, offset: int, after_open_ns: int) -> None:
     signal = toy_signal(0, OPEN_NS + after_open_ns, 1.0, 1.0)
-    merge.push_event(topic, 0, offset, EventRecord(signal, Position(topic, 0, offset)))
+    merge.push_event(topic, 0, offset, EventRecord(signal, LogPosition(topic, 0, offset)))
 
 
 def mark(merge: Merge, topic: str, offset: int, after_open_ns: int) -> None:

@@ -9,9 +9,9 @@ from feature_store.market.types import SECOND_NS
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
 from live_services.domain.events import DeadLetter, Event, Watermark
+from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import Topic
 from live_services.runtime.merge import Source
-from live_services.runtime.service import EventRecord, Record, TaskId
 from live_services.runtime.task import PromiseBroken, Received, TaskRun, UndeclaredOutput
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, RiskState, ToyRisk, toy_signal
 

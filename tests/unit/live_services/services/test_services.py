@@ -7,15 +7,16 @@ import pytest
 from live_services.domain import keys
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, OrderCancelled, PnlSnapshot
+from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
 from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime.service import EventRecord, Position, Service, TaskId, TickSlice
+from live_services.runtime.service import Service
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager, publish_newest
 from live_services.services.risk_manager import RiskManager
 from live_services.settings import RiskSettings
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, snapshot, ticks, validated
 
-AT = Position("topic", 0, 7)
+AT = LogPosition("topic", 0, 7)
 END = SESSION.close_ns + SECOND
 
 

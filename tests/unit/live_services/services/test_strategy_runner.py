@@ -10,8 +10,8 @@ import structlog
 from feature_store.features.schema import feature_schema
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyHistoryUsed, StrategyModelAssigned
+from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.strategy.desk import LoadedModel
-from live_services.runtime.service import EventRecord, Position, TaskId
 from live_services.services import model_loading
 from live_services.services.model_loading import ModelLoader, ModelUnavailable, prove
 from live_services.services.strategy_runner import StrategyRunner, StrategyState
@@ -87,11 +87,11 @@ class World:
         said: list[Event] = []
         for event in self.runner.commands(self.state, now_ns):
             if isinstance(event, StrategyHistoryUsed):
-                self.runner.handle(EventRecord(event, Position("paper.control", 0, -1)), self.state, now_ns)
+                self.runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), self.state, now_ns)
                 continue
             said.append(event)
             if isinstance(event, StrategyModelAssigned):
-                said += self.runner.handle(EventRecord(event, Position("paper.control", 0, -1)), self.state, now_ns)
+                said += self.runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), self.state, now_ns)
         return said
 
     @property
@@ -191,7 +191,7 @@ async def test_what_the_log_assigned_is_followed_although_it_was_trained_on_the_
     after = World(registry)
     await after.runner.prepare(TASK, control)
     for event in control:
-        after.runner.handle(EventRecord(event, Position("paper.control", 0, 0)), after.state, OPEN)
+        after.runner.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), after.state, OPEN)
     assert await after.say(OPEN + MINUTE) == []
     assert after.running == "1"
     await after.loader.stop()
@@ -225,7 +225,7 @@ async def test_after_a_restart_what_the_log_says_runs_on_although_its_alias_is_r
     after = World(registry)
     await after.runner.prepare(TASK, control)
     for event in control:
-        after.runner.handle(EventRecord(event, Position("paper.control", 0, 0)), after.state, OPEN)
+        after.runner.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), after.state, OPEN)
     assert [type(event) for event in await after.say(OPEN + MINUTE)] == [ModelRefused]
     assert after.running == "1"
     await after.loader.stop()

@@ -16,12 +16,13 @@ from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.log import TaskId
 from live_services.domain.partitions import own_rows, part_of
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, StrategyDesk
 from live_services.domain.topics import market_topic
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Input, TaskId
+from live_services.runtime.service import Input
 from live_services.runtime.task import Received, TaskRun
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.strategy_runner import StrategyRunner

@@ -6,8 +6,8 @@ from feature_store.features.engine import feature_table
 from feature_store.market.types import Bars
 from live_services.domain.basis import Stamp
 from live_services.domain.events import SignalGenerated
+from live_services.domain.log import LogPosition
 from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk
-from live_services.runtime.service import Position
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, ticks
 
@@ -168,7 +168,7 @@ def test_a_signal_names_the_frames_that_overlap_its_bar() -> None:
     signals = []
     for k in range(12 * 2):
         part = ticks((0, k * 30 + 1, 100.0 + k))
-        signals += on.on_ticks(part, Position("market.ticks", 0, 500 + k))
+        signals += on.on_ticks(part, LogPosition("market.ticks", 0, 500 + k))
         signals += on.advance(OPEN + (k + 1) * 30 * SECOND)
     assert minute(signals[0]) == 11
     assert signals[0].basis.input_positions == {"market.ticks[0]": (520, 521)}

@@ -19,10 +19,10 @@ from feature_store.offline.store import OfflineStore
 from live_services.adapters.history import StoredHistory
 from live_services.domain.basis import Stamp
 from live_services.domain.events import StrategyHistoryUsed
+from live_services.domain.log import BarSlice, EventRecord, LogPosition, Readiness, TaskId
 from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
 from live_services.domain.strategy.desk import Assignment, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
-from live_services.runtime.service import BarSlice, EventRecord, Position, Readiness, TaskId
 from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
 from live_services.settings import MarketSettings, Settings
 from models_registry.specification import StrategySpec
@@ -132,7 +132,7 @@ def test_the_runner_says_once_that_instruments_are_warming_and_once_that_none_is
     with structlog.testing.capture_logs() as lines:
         for minute in range(1, 40):
             part = TODAY[TODAY.end_ns == OPEN + minute * MINUTE]
-            service.handle(BarSlice(part, Position("market.bars", 0, minute)), state, OPEN + minute * MINUTE)
+            service.handle(BarSlice(part, LogPosition("market.bars", 0, minute)), state, OPEN + minute * MINUTE)
             service.advance(state, OPEN + minute * MINUTE + 1)
     said = [(line["event"], line["state"]) for line in lines if line["event"].startswith("features_")]
     assert said[0] == ("features_warming", "WARMING 3 of 3 (AAA, BBB, CCC)")
@@ -183,7 +183,7 @@ def logged(source: Source) -> StrategyHistoryUsed:
     service = runner(source)
     state = service.open_session(SESSION, TASK)
     (event,) = [e for e in service.commands(state, OPEN) if isinstance(e, StrategyHistoryUsed)]
-    assert list(service.handle(EventRecord(event, Position("paper.control", 0, -1)), state, OPEN)) == []
+    assert list(service.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), state, OPEN)) == []
     assert not [e for e in service.commands(state, OPEN) if isinstance(e, StrategyHistoryUsed)]
     return event
 
@@ -196,7 +196,7 @@ async def test_what_features_stand_on_is_logged_once_and_a_restart_asks_for_the_
     await again.prepare(TASK, [event])
     state = again.open_session(SESSION, TASK)
     assert source.asked == [None, HISTORY.sessions]
-    again.handle(EventRecord(event, Position("paper.control", 0, 0)), state, OPEN)
+    again.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), state, OPEN)
 
 
 async def test_a_restart_on_other_bars_ends_with_what_to_do() -> None:
@@ -207,7 +207,7 @@ async def test_a_restart_on_other_bars_ends_with_what_to_do() -> None:
     await service.prepare(TASK, [event])
     state = service.open_session(SESSION, TASK)
     with pytest.raises(HistoryChanged, match=r"stored bars of 2025-12-31 to 2026-01-04.*Bring the bars"):
-        service.handle(EventRecord(event, Position("paper.control", 0, 0)), state, OPEN)
+        service.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), state, OPEN)
 
 
 def test_the_digest_does_not_move_with_the_order_of_the_universe_and_does_with_any_value() -> None:

@@ -18,10 +18,10 @@ from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters import telemetry
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import StoredRecord
-from live_services.cli.errors import CommandFailed
 from live_services.cli.skew_check import compared, session_on_log
 from live_services.domain.events import FeatureSkewMeasured, SignalGenerated, StrategyHistoryUsed
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, StrategyDesk
@@ -36,7 +36,7 @@ from live_services.domain.strategy.skew import (
     sampled,
 )
 from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime.service import EventRecord, Position, TaskId, TickSlice
+from live_services.failures import CommandFailed
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.settings import KafkaSettings, Settings, SkewSettings
 from models_registry.specification import StrategySpec
@@ -51,7 +51,7 @@ HISTORY = past_sessions(UNIVERSE, 4, minutes=120, seed=4)
 TICKS = random_walk(len(UNIVERSE), minutes=40, per_minute=12, seed=5)
 NAMES = ["rsi", "momentum", "trend_slope@5m", "relative_strength", "vwap_distance"]
 MODEL = loaded_model(names=NAMES, buy=-1e9, sell=-2e9)
-AT = Position("market.ticks", 0, 0)
+AT = LogPosition("market.ticks", 0, 0)
 
 
 class Source:
