@@ -1,7 +1,7 @@
 """The jars of Apache Kafka: pinned by coordinates and SHA-256, fetched once, verified at every start.
 
-``python -m live_services.machine.kafka_jars > live_services/kafka_jars.lock`` writes the lock anew (after a change of
-``KAFKA_VERSION``); nothing else resolves dependencies.
+``python -m live_services.machine.kafka_jars > live_services/machine/kafka_jars.lock`` writes the lock anew, after a
+change of ``KAFKA_VERSION``; nothing else resolves dependencies.
 
     KafkaJarsError
     ├── JarUnavailable   a jar could not be fetched
