@@ -6,23 +6,38 @@ Ticks and bars travel in frames (``live_services/domain/frames.py``); everything
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from feature_store.market.types import Instrument
 from live_services.domain.topics import (
+    FEATURES_SKEW,
+    MARKET_SESSIONS,
     MODELS_LOADED,
     MODELS_PROMOTED,
     MODELS_REFUSED,
+    SIGNALS_SHADOW,
+    STRATEGIES_CONTROL,
     Broker,
     Scope,
     Topic,
     broker_topics,
 )
+from models_registry.refs import Alias
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]
-FillModel = Literal["next_tick", "next_bar_open"]
+Product = Literal["MIS", "CNC"]
+"""MIS is squared off in its session, CNC may be carried overnight (the exchange's brokers' words)."""
+ExitReason = Literal["stop", "target", "time", "square_off", "carried"]
+"""stop, target  the price that rested from the opening fill was touched.
+time         the holding that the strategy asked for is over.
+square_off   a MIS position at its product's last time of the session.
+carried      a position that should have been closed in an earlier session, at the open of this one."""
+Reason = Literal["entry", "bracket"] | ExitReason
+"""Why an order is there: an entry, the pair of stop and target that rests behind it, or an exit at the market."""
+FillModel = Literal["next_tick", "next_bar_open", "touched_on_tick", "touched_on_bar"]
 
 _NAMESPACE: Final = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
 
@@ -47,7 +62,16 @@ class Event(_Frozen):
     causation_id: str
     """The id of the event that this one answers; its own id at the head of a chain."""
     event_time_ns: int
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+
+    TOPIC: ClassVar[Topic | str | None] = None
+    """Where it goes: a shared topic, or the name of a broker's; None for what the runtime places."""
+
+
+def self_caused(*identity: str | int) -> dict[str, str]:
+    """Give the ids of an event at the head of a chain: it is its own cause."""
+    own = event_id(*identity)
+    return {"event_id": own, "correlation_id": own, "causation_id": own}
 
 
 class Basis(_Frozen):
@@ -82,19 +106,36 @@ class BarValues(_Frozen):
     tick_count: int
 
 
+class ExitTerms(_Frozen):
+    """How a position is to end, as its strategy proposed it; distances from the opening fill's price."""
+
+    expiry_ns: int
+    """From here on it is closed at the market: decision + horizon, in session time."""
+    stop_distance_inr_e4: int | None = Field(default=None, gt=0)
+    target_distance_inr_e4: int | None = Field(default=None, gt=0)
+
+
 class _OnInstrument(ModelStamped):
     strategy: str
+    rung: Alias
     instrument_token: int
     symbol: str
+    product: Product = "MIS"
     side: Side
     intent: Intent
     quantity: int = Field(gt=0)
 
 
 class SignalGenerated(_OnInstrument):
-    """A strategy wants a position changed. ``event_time_ns`` is the decision time: the end of its bar."""
+    """A strategy proposes a position. ``event_time_ns`` is the decision time: the end of its bar."""
+
+    TOPIC: ClassVar[Topic | str | None] = "signals_raw"
 
     event_type: Literal["signal.generated"] = "signal.generated"
+    intent: Literal["open"] = "open"
+    priority: int = 0
+    """Among the proposals of one instant the lower one is judged first; ties by strategy, then by instrument token."""
+    exit: ExitTerms
     score: float
     threshold: float
     reference_price: float = Field(gt=0)
@@ -104,22 +145,57 @@ class SignalGenerated(_OnInstrument):
     """The feature row, in schema order; None where a feature has no value (NaN)."""
 
 
+class SignalShadowed(Event):
+    """What a challenger's version would have proposed; no account reads it."""
+
+    TOPIC: ClassVar[Topic | str | None] = SIGNALS_SHADOW
+
+    event_type: Literal["signal.shadowed"] = "signal.shadowed"
+    broker: Literal["shared"] = "shared"
+    strategy: str
+    rung: Literal["challenger"] = "challenger"
+    model_name: str
+    model_version: str
+    feature_schema_hash: str
+    instrument_token: int
+    symbol: str
+    side: Side
+    score: float
+    threshold: float
+    reference_price: float = Field(gt=0)
+
+
 class SignalValidated(_OnInstrument):
-    """Risk accepted a signal; ``quantity`` is what may be ordered (a close is capped at the position)."""
+    """Risk accepted a proposal, or raised an exit; ``quantity`` is what may be ordered.
+
+    An exit is caused by the opening fill, and belongs to the chain of the proposal that opened the position.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "signals_validated"
 
     event_type: Literal["signal.validated"] = "signal.validated"
     signal_id: str
+    """The proposal at the head of the chain."""
+    reason: Reason
     reference_price: float = Field(gt=0)
+    exit: ExitTerms | None = None
+    """Of an entry."""
+    stop_price_inr_e4: int | None = None
+    """Of a bracket, with the next one: it rests until one of both is touched."""
+    target_price_inr_e4: int | None = None
     rules: tuple[str, ...]
     """The rules that were asked, in order."""
 
 
 class SignalRejected(_OnInstrument):
-    """Risk refused a signal; names the rule, its limit and what it saw."""
+    """Risk refused a proposal; names the rule, its limit and what it saw."""
+
+    TOPIC: ClassVar[Topic | str | None] = "signals_rejected"
 
     event_type: Literal["signal.rejected"] = "signal.rejected"
     signal_id: str
     rule: str
+    """``already_open`` is no complaint: the strategy holds the instrument, or has an order under way there."""
     limit: str
     observed: str
 
@@ -127,77 +203,208 @@ class SignalRejected(_OnInstrument):
 class _OnOrder(_OnInstrument):
     signal_id: str
     order_id: str
+    reason: Reason
 
 
 class OrderSubmitted(_OnOrder):
     """An order was accepted for execution; it can fill strictly later than ``event_time_ns``."""
 
+    TOPIC: ClassVar[Topic | str | None] = "orders_submitted"
+
     event_type: Literal["order.submitted"] = "order.submitted"
     reference_price: float = Field(gt=0)
+    exit: ExitTerms | None = None
+    stop_price_inr_e4: int | None = None
+    target_price_inr_e4: int | None = None
 
 
 class OrderFilled(_OnOrder):
-    """An order filled whole."""
+    """So much of an order filled; of a bracket, ``reason`` says which of its prices."""
+
+    TOPIC: ClassVar[Topic | str | None] = "orders_filled"
 
     event_type: Literal["order.filled"] = "order.filled"
-    price: float = Field(gt=0)
+    price_inr_e4: int = Field(gt=0)
     price_time_ns: int
     """When the price was made: the tick's time, or the start of the bar whose open it is."""
-    costs_inr: float = Field(ge=0)
+    remaining_quantity: int = Field(ge=0)
+    """What of the order is still open; 0 ends it."""
+    charges_inr_e4: int = Field(ge=0)
+    charges_schedule: str
+    """Date of the schedule that they were computed by."""
+    charges_exact: bool
+    """False: no schedule is verified for the day, the nearest one was used."""
     fill_model: FillModel
 
 
 class OrderRejected(_OnOrder):
     """Execution refused an order."""
 
+    TOPIC: ClassVar[Topic | str | None] = "orders_rejected"
+
     event_type: Literal["order.rejected"] = "order.rejected"
-    reason: str
+    why: str
 
 
 class OrderCancelled(_OnOrder):
-    """An order ended unfilled."""
+    """What was left of an order ended unfilled."""
+
+    TOPIC: ClassVar[Topic | str | None] = "orders_cancelled"
 
     event_type: Literal["order.cancelled"] = "order.cancelled"
-    reason: str
+    why: str
+
+
+class PositionCarried(_Frozen):
+    """One position whole, as a record carries it from session to session."""
+
+    strategy: str
+    rung: Alias
+    instrument_token: int
+    symbol: str
+    product: Product
+    quantity: int
+    """Signed; never 0."""
+    cost_inr_e4: int
+    """What the quantity cost, signed as it is: average price times quantity, exact."""
+    realized_inr_e4: int
+    """Of shares of it that were closed already, before charges."""
+    charges_inr_e4: int
+    opened_ns: int
+    opening_order_id: str
+    opening_fill_id: str
+    signal_id: str
+    model_name: str
+    model_version: str
+    feature_schema_hash: str
+    exit: ExitTerms
 
 
 class PositionMark(_Frozen):
-    """One instrument of a snapshot; rupees, quantity signed."""
+    """One position of a snapshot; flat (quantity 0) where it was closed since the snapshot before."""
 
+    strategy: str
     instrument_token: int
     symbol: str
+    model_version: str
     quantity: int
-    average_price: float
+    """Signed."""
+    cost_inr_e4: int
     mark_price: float
-    realized_pnl_inr: float
-    """Before costs."""
-    unrealized_pnl_inr: float
-    costs_inr: float
+    realized_inr_e4: int
+    """Before charges."""
+    unrealized_inr: float
+    charges_inr_e4: int
+    opened_ns: int
+    opening_order_id: str
+    expiry_ns: int
+
+    @property
+    def average_price(self) -> float:
+        """Rupees a share; 0 when flat."""
+        return self.cost_inr_e4 / self.quantity / 10_000 if self.quantity else 0.0
+
+
+class StrategyTotals(_Frozen):
+    """What a strategy's version came to since the account began; positions in it are in the snapshot."""
+
+    strategy: str
+    model_name: str
+    model_version: str
+    realized_inr_e4: int
+    """Before charges."""
+    charges_inr_e4: int
+    fills: int
+    trades: int
+    """Round trips that ended."""
 
 
 class PnlSnapshot(Event):
-    """The portfolio at a whole second: every fill with an earlier event time is in it, and no later one."""
+    """The account at a whole second: every fill with an earlier event time is in it, and no later one.
+
+    ``cash + holdings at cost = starting cash + realized - charges`` holds exactly.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "pnl_snapshots"
 
     event_type: Literal["pnl.snapshot"] = "pnl.snapshot"
     broker: Broker
+    session_date: str
     positions: tuple[PositionMark, ...]
-    realized_pnl_inr: float
-    unrealized_pnl_inr: float
-    costs_inr: float
-    net_pnl_inr: float
-    """Realized + unrealized - costs."""
+    """What is open, and what was closed since the snapshot before."""
+    strategies: tuple[StrategyTotals, ...]
+    starting_cash_inr_e4: int
+    cash_inr_e4: int
+    holdings_at_cost_inr_e4: int
+    realized_inr_e4: int
+    """Before charges, since the account began."""
+    charges_inr_e4: int
+    realized_today_inr_e4: int
+    charges_today_inr_e4: int
+    unrealized_inr: float
+    equity_inr: float
+    """Cash and holdings at their marks."""
+    equity_at_open_inr: float
+    """Equity with which the session began, its positions at the marks of the session before."""
     fills: int
     """Fills since the session's open."""
-    settled_signal_ids: tuple[str, ...]
-    """Signals whose orders ended (filled, rejected, cancelled) since the snapshot before."""
+    orders_under_way: int
+    charges_exact: bool
+    """False if a schedule other than the day's was used for any fill of the session."""
+
+    @property
+    def net_today_inr(self) -> float:
+        """Profit or loss of the session after charges, rupees."""
+        return self.equity_inr - self.equity_at_open_inr
+
+
+class AccountOpened(Event):
+    """Control: what an account enters a session with. Restart and replay begin with it, whoever restarted overnight."""
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["account.opened"] = "account.opened"
+    broker: Broker
+    session_date: str
+    starting_cash_inr_e4: int
+    cash_inr_e4: int
+    equity_inr: float
+    positions: tuple[PositionCarried, ...]
+    strategies: tuple[StrategyTotals, ...]
+
+
+class SessionOpened(Event):
+    """The feed says a session once: its hours and its instruments. Frames name the digest of the universe."""
+
+    TOPIC: ClassVar[Topic | str | None] = MARKET_SESSIONS
+
+    event_type: Literal["market.session_opened"] = "market.session_opened"
+    broker: Literal["shared"] = "shared"
+    session_date: str
+    session_open_ns: int
+    session_close_ns: int
+    universe_digest: str
+    instruments: tuple[Instrument, ...]
+
+
+class MarketGap(Event):
+    """The feed missed everything in ``[event_time_ns, until_ns)`` of a partition: nobody has to guess it."""
+
+    event_type: Literal["market.gap"] = "market.gap"
+    broker: Literal["shared"] = "shared"
+    until_ns: int
+    reason: str
 
 
 class StrategyModelAssigned(Event):
     """Control: from ``event_time_ns`` on a strategy runs this version, or none. Restart and replay follow it."""
 
+    TOPIC: ClassVar[Topic | str | None] = STRATEGIES_CONTROL
+
     event_type: Literal["strategy.model_assigned"] = "strategy.model_assigned"
-    broker: Broker
+    broker: Literal["shared"] = "shared"
     strategy: str
+    rung: Alias
     model_name: str
     model_version: str | None
     """None: the strategy is disabled from here."""
@@ -208,8 +415,10 @@ class StrategyModelAssigned(Event):
 class StrategyHistoryUsed(Event):
     """Control: what the features of a task's session stand on. A restart that would stand on other bars is refused."""
 
+    TOPIC: ClassVar[Topic | str | None] = STRATEGIES_CONTROL
+
     event_type: Literal["strategy.history_used"] = "strategy.history_used"
-    broker: Broker
+    broker: Literal["shared"] = "shared"
     session_date: str
     sessions: tuple[str, ...]
     """ISO dates of the sessions before it whose bars were stepped."""
@@ -239,8 +448,10 @@ class SkewDifference(_Frozen):
 class FeatureSkewMeasured(Event):
     """Rows that went out live were computed again from the recorded market; a single bit that differs is counted."""
 
+    TOPIC: ClassVar[Topic | str | None] = FEATURES_SKEW
+
     event_type: Literal["feature.skew_measured"] = "feature.skew_measured"
-    broker: Broker
+    broker: Literal["shared"] = "shared"
     session_date: str
     partition: int
     rows_equal: int
@@ -255,6 +466,8 @@ class FeatureSkewMeasured(Event):
 class ModelPromoted(Event):
     """An alias was moved. A nudge: the alias is the truth."""
 
+    TOPIC: ClassVar[Topic | str | None] = MODELS_PROMOTED
+
     event_type: Literal["model.promoted"] = "model.promoted"
     broker: Literal["shared"] = "shared"
     model_name: str
@@ -268,12 +481,14 @@ class ModelPromoted(Event):
 class ModelLoaded(Event):
     """A strategy runner task swapped to a version, effective at ``event_time_ns``."""
 
+    TOPIC: ClassVar[Topic | str | None] = MODELS_LOADED
+
     event_type: Literal["model.loaded"] = "model.loaded"
-    broker: Broker
+    broker: Literal["shared"] = "shared"
     strategy: str
+    rung: Alias
     model_name: str
     model_version: str
-    alias: str
     feature_schema_hash: str
     artifact_sha256: str
     task: str
@@ -282,12 +497,14 @@ class ModelLoaded(Event):
 class ModelRefused(Event):
     """A strategy runner task would not load a version; the one it ran goes on."""
 
+    TOPIC: ClassVar[Topic | str | None] = MODELS_REFUSED
+
     event_type: Literal["model.refused"] = "model.refused"
-    broker: Broker
+    broker: Literal["shared"] = "shared"
     strategy: str
+    rung: Alias
     model_name: str
     model_version: str
-    alias: str
     reason: str
     running_version: str | None
     task: str
@@ -300,6 +517,8 @@ class Watermark(Event):
     session_date: str
     session_open_ns: int
     session_close_ns: int
+    universe_digest: str = ""
+    """On the market's topics: the universe of the session."""
 
 
 class DeadLetter(Event):
@@ -317,6 +536,7 @@ class DeadLetter(Event):
 
 AnyEvent = Annotated[
     SignalGenerated
+    | SignalShadowed
     | SignalValidated
     | SignalRejected
     | OrderSubmitted
@@ -324,6 +544,9 @@ AnyEvent = Annotated[
     | OrderRejected
     | OrderCancelled
     | PnlSnapshot
+    | AccountOpened
+    | SessionOpened
+    | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed
     | FeatureSkewMeasured
@@ -359,37 +582,18 @@ def event_or_none(value: bytes) -> Event | None:
         return None
 
 
-_BROKER_TOPIC_FIELD: Final[dict[str, str]] = {
-    "signal.generated": "signals_raw",
-    "signal.validated": "signals_validated",
-    "signal.rejected": "signals_rejected",
-    "order.submitted": "orders_submitted",
-    "order.filled": "orders_filled",
-    "order.rejected": "orders_rejected",
-    "order.cancelled": "orders_cancelled",
-    "pnl.snapshot": "pnl_snapshots",
-    "strategy.model_assigned": "control",
-    "strategy.history_used": "control",
-    "feature.skew_measured": "feature_skew",
-}
-_SHARED_TOPIC: Final[dict[str, Topic]] = {
-    "model.promoted": MODELS_PROMOTED,
-    "model.loaded": MODELS_LOADED,
-    "model.refused": MODELS_REFUSED,
-}
-
-
 def topic_of(event: Event) -> Topic:
-    """Give the one topic an event goes to (watermarks and dead letters go where the runtime says).
+    """Give the one topic an event goes to (watermarks, gaps and dead letters go where the runtime or the feed says).
 
     Raises
     ------
     KeyError
         For an event type without a topic of its own.
     """
-    if event.event_type in _SHARED_TOPIC:
-        return _SHARED_TOPIC[event.event_type]
-    if event.broker == "shared":
-        raise KeyError(f"{event.event_type} needs a broker, not 'shared'")
-    topic: Topic = getattr(broker_topics(event.broker), _BROKER_TOPIC_FIELD[event.event_type])
+    place = event.TOPIC
+    if isinstance(place, Topic):
+        return place
+    if place is None or event.broker == "shared":
+        raise KeyError(f"{event.event_type} of {event.broker!r} has no topic of its own")
+    topic: Topic = getattr(broker_topics(event.broker), place)
     return topic

@@ -1,16 +1,21 @@
-"""Every topic of the platform, defined once; producers, consumers, ``topics tail`` and tests read this module only."""
+"""Every topic of the platform, defined once; its events name it (``live_services/domain/events.py``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Final, Literal, get_args
+
+from models_registry.refs import Alias
 
 Broker = Literal["paper", "zerodha"]
-BROKERS: Final[tuple[Broker, ...]] = ("paper", "zerodha")
+BROKERS: Final[tuple[Broker, ...]] = get_args(Broker)
+RUNG_OF: Final[dict[Broker, Alias]] = {"paper": "champion", "zerodha": "live"}
+"""The rung whose version trades at a broker: a model comes to money by one more promotion."""
 
 Scope = Literal["shared", "paper", "zerodha"]
-"""Whose world an event belongs to: one broker's, or ``shared`` (market data and models)."""
+"""Whose world an event belongs to: one broker's, or ``shared`` (market data, strategies and models)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +23,11 @@ class Topic:
     """One Kafka topic."""
 
     name: str
-    scope: Scope
-    per_market_partition: bool
+    scope: Scope = "shared"
+    per_market_partition: bool = False
     """Whether it has one partition per market partition; all others have exactly one."""
-    watermarked: bool
-    """Whether a stage downstream merges it by event time, so that its producer forwards watermarks."""
+    watermarked: bool = False
+    """Whether somebody downstream merges or follows it by event time, so that its producer forwards watermarks."""
 
     def partitions(self, market_partitions: int) -> int:
         """Give the number of partitions for a market of so many partitions."""
@@ -34,11 +39,26 @@ class Topic:
         return f"{self.name}.dlq"
 
 
-MARKET_TICKS: Final = Topic("market.ticks", "shared", per_market_partition=True, watermarked=True)
-MARKET_BARS: Final = Topic("market.bars", "shared", per_market_partition=True, watermarked=True)
-MODELS_PROMOTED: Final = Topic("models.promoted", "shared", per_market_partition=False, watermarked=False)
-MODELS_LOADED: Final = Topic("models.loaded", "shared", per_market_partition=False, watermarked=False)
-MODELS_REFUSED: Final = Topic("models.refused", "shared", per_market_partition=False, watermarked=False)
+MARKET_SESSIONS: Final = Topic("market.sessions")
+MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True)
+MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True)
+STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
+SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
+FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
+MODELS_PROMOTED: Final = Topic("models.promoted")
+MODELS_LOADED: Final = Topic("models.loaded")
+MODELS_REFUSED: Final = Topic("models.refused")
+SHARED_TOPICS: Final = (
+    MARKET_SESSIONS,
+    MARKET_TICKS,
+    MARKET_BARS,
+    STRATEGIES_CONTROL,
+    SIGNALS_SHADOW,
+    FEATURES_SKEW,
+    MODELS_PROMOTED,
+    MODELS_LOADED,
+    MODELS_REFUSED,
+)
 
 
 def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
@@ -46,46 +66,35 @@ def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
     return MARKET_TICKS if feed == "ticks" else MARKET_BARS
 
 
+def _stage(name: str, *, per_market_partition: bool = False, watermarked: bool = False) -> Topic:
+    return field(default=Topic(name, "shared", per_market_partition, watermarked))
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerTopics:
-    """The topics of one broker's world."""
+    """The topics of one broker's world; `broker_topics` puts the broker's name before each."""
 
-    signals_raw: Topic
-    signals_validated: Topic
-    signals_rejected: Topic
-    orders_submitted: Topic
-    orders_filled: Topic
-    orders_rejected: Topic
-    orders_cancelled: Topic
-    pnl_snapshots: Topic
-    control: Topic
-    feature_skew: Topic
+    signals_raw: Topic = _stage("signals.raw", per_market_partition=True, watermarked=True)
+    signals_validated: Topic = _stage("signals.validated")
+    signals_rejected: Topic = _stage("signals.rejected")
+    orders_submitted: Topic = _stage("orders.submitted")
+    orders_filled: Topic = _stage("orders.filled")
+    orders_rejected: Topic = _stage("orders.rejected")
+    orders_cancelled: Topic = _stage("orders.cancelled")
+    pnl_snapshots: Topic = _stage("pnl.snapshots", watermarked=True)
+    control: Topic = _stage("control")
+    gateway_events: Topic = _stage("gateway.events", watermarked=True)
+    """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 
     def __iter__(self) -> Iterator[Topic]:
         return (getattr(self, f.name) for f in fields(self))
 
 
+@cache
 def broker_topics(broker: Broker) -> BrokerTopics:
     """Give the topics of a broker."""
-
-    def topic(stage: str, *, per_market_partition: bool = False, watermarked: bool = False) -> Topic:
-        return Topic(f"{broker}.{stage}", broker, per_market_partition, watermarked)
-
-    return BrokerTopics(
-        signals_raw=topic("signals.raw", per_market_partition=True, watermarked=True),
-        signals_validated=topic("signals.validated", watermarked=True),
-        signals_rejected=topic("signals.rejected"),
-        orders_submitted=topic("orders.submitted"),
-        orders_filled=topic("orders.filled", watermarked=True),
-        orders_rejected=topic("orders.rejected", watermarked=True),
-        orders_cancelled=topic("orders.cancelled", watermarked=True),
-        pnl_snapshots=topic("pnl.snapshots", watermarked=True),
-        control=topic("control", per_market_partition=True),
-        feature_skew=topic("features.skew", per_market_partition=True),
-    )
-
-
-SHARED_TOPICS: Final = (MARKET_TICKS, MARKET_BARS, MODELS_PROMOTED, MODELS_LOADED, MODELS_REFUSED)
+    stages = {f.name: getattr(BrokerTopics(), f.name) for f in fields(BrokerTopics)}
+    return BrokerTopics(**{n: replace(t, name=f"{broker}.{t.name}", scope=broker) for n, t in stages.items()})
 
 
 def all_topics(brokers: tuple[Broker, ...] = BROKERS) -> tuple[Topic, ...]:
@@ -93,11 +102,11 @@ def all_topics(brokers: tuple[Broker, ...] = BROKERS) -> tuple[Topic, ...]:
     return SHARED_TOPICS + tuple(t for broker in brokers for t in broker_topics(broker))
 
 
-def consumer_group(service: str, scope: Scope) -> str:
-    """Name of the consumer group: unique for a service and a broker."""
-    return f"alpha-panda.{scope}.{service}"
+def consumer_group(process: str, scope: Scope) -> str:
+    """Name of the consumer group: unique for a process (a chain of services) and a broker."""
+    return f"alpha-panda.{scope}.{process}"
 
 
-def transactional_id(service: str, scope: Scope, partition: int) -> str:
+def transactional_id(process: str, scope: Scope, partition: int) -> str:
     """Name of a task's producer: one for each (group, task), so that a successor fences its predecessor."""
-    return f"{consumer_group(service, scope)}.{partition}"
+    return f"{consumer_group(process, scope)}.{partition}"
