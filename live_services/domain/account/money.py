@@ -52,11 +52,7 @@ def rupees(amount_inr_e4: int) -> float:
 
 
 def paise_text(amount_inr_e4: int) -> str:
-    """Write an amount half-up to paise.
-
-    >>> paise_text(12_345_650), paise_text(-50), paise_text(49)
-    ('₹1,234.57', '-₹0.01', '₹0.00')
-    """
+    """Write an amount half-up to paise: 12,345,650 is ``₹1,234.57``, and -50 is ``-₹0.01``."""
     paise = _divided_half_up(amount_inr_e4, 100)
     whole, rest = divmod(abs(paise), 100)
     return f"{'-' if paise < 0 else ''}₹{whole:,}.{rest:02d}"
