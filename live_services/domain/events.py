@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
+from live_services.domain.account.charges import Product
 from live_services.domain.topics import (
     FEATURES_SKEW,
     MARKET_SESSIONS,
@@ -28,8 +29,6 @@ from models_registry.refs import Alias
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]
-Product = Literal["MIS", "CNC"]
-"""MIS is squared off in its session, CNC may be carried overnight (the exchange's brokers' words)."""
 ExitReason = Literal["stop", "target", "time", "square_off", "carried"]
 """stop, target  the price that rested from the opening fill was touched.
 time         the holding that the strategy asked for is over.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, get_args
 
@@ -66,35 +66,33 @@ def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
     return MARKET_TICKS if feed == "ticks" else MARKET_BARS
 
 
-def _stage(name: str, *, per_market_partition: bool = False, watermarked: bool = False) -> Topic:
-    return field(default=Topic(name, "shared", per_market_partition, watermarked))
-
-
-@dataclass(frozen=True, slots=True)
 class BrokerTopics:
-    """The topics of one broker's world; `broker_topics` puts the broker's name before each."""
+    """The topics of one broker's world, each with the broker's name before it."""
 
-    signals_raw: Topic = _stage("signals.raw", per_market_partition=True, watermarked=True)
-    signals_validated: Topic = _stage("signals.validated")
-    signals_rejected: Topic = _stage("signals.rejected")
-    orders_submitted: Topic = _stage("orders.submitted")
-    orders_filled: Topic = _stage("orders.filled")
-    orders_rejected: Topic = _stage("orders.rejected")
-    orders_cancelled: Topic = _stage("orders.cancelled")
-    pnl_snapshots: Topic = _stage("pnl.snapshots", watermarked=True)
-    control: Topic = _stage("control")
-    gateway_events: Topic = _stage("gateway.events", watermarked=True)
-    """What a broker's gateway answers; an input of the account while a gateway is enabled."""
+    def __init__(self, broker: Broker) -> None:
+        def stage(name: str, *, per_market_partition: bool = False, watermarked: bool = False) -> Topic:
+            return Topic(f"{broker}.{name}", broker, per_market_partition, watermarked)
+
+        self.signals_raw: Final = stage("signals.raw", per_market_partition=True, watermarked=True)
+        self.signals_validated: Final = stage("signals.validated")
+        self.signals_rejected: Final = stage("signals.rejected")
+        self.orders_submitted: Final = stage("orders.submitted")
+        self.orders_filled: Final = stage("orders.filled")
+        self.orders_rejected: Final = stage("orders.rejected")
+        self.orders_cancelled: Final = stage("orders.cancelled")
+        self.pnl_snapshots: Final = stage("pnl.snapshots", watermarked=True)
+        self.control: Final = stage("control")
+        self.gateway_events: Final = stage("gateway.events", watermarked=True)
+        """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 
     def __iter__(self) -> Iterator[Topic]:
-        return (getattr(self, f.name) for f in fields(self))
+        return iter(vars(self).values())
 
 
 @cache
 def broker_topics(broker: Broker) -> BrokerTopics:
     """Give the topics of a broker."""
-    stages = {f.name: getattr(BrokerTopics(), f.name) for f in fields(BrokerTopics)}
-    return BrokerTopics(**{n: replace(t, name=f"{broker}.{t.name}", scope=broker) for n, t in stages.items()})
+    return BrokerTopics(broker)
 
 
 def all_topics(brokers: tuple[Broker, ...] = BROKERS) -> tuple[Topic, ...]:
