@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import Event
 from live_services.domain.topics import Scope
@@ -22,19 +25,23 @@ class LogPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class TickSlice:
-    """Ticks of one frame, or of the part of it that is due."""
+class MarketSlice:
+    """Ticks or bars of one frame, or of the part of it that is due, in order of event time."""
 
-    ticks: Ticks
+    market: Ticks | Bars
     position: LogPosition
 
+    @property
+    def times_ns(self) -> NDArray[np.int64]:
+        """Event time of each row: a tick's own, a bar's end."""
+        return event_times(self.market)
 
-@dataclass(frozen=True, slots=True)
-class BarSlice:
-    """Bars of one frame, or of the part of it that is due; a bar's event time is its end."""
+    def __len__(self) -> int:
+        return len(self.market)
 
-    bars: Bars
-    position: LogPosition
+    def __getitem__(self, rows: slice) -> MarketSlice:
+        """Give the slice of these rows."""
+        return MarketSlice(self.market[rows], self.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,15 @@ class EventRecord:
     position: LogPosition
 
 
-Record = TickSlice | BarSlice | EventRecord
+Record = MarketSlice | EventRecord
+
+NOWHERE: Final = LogPosition("", -1, -1)
+"""Where an event stands that is not on the log: a backtest's."""
+
+
+def event_times(market: Ticks | Bars) -> NDArray[np.int64]:
+    """Give the event time of each row, shape ``(n,)``: a tick's own, a bar's end."""
+    return market.event_time_ns if isinstance(market, Ticks) else market.end_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,111 @@
 """What a service is to the runtime: its inputs, its state for a session, and pure functions over both.
 
-The runtime merges a task's inputs by (event time, rank of the input, partition, offset), and calls ``handle`` for each
-record whose time every gating input's watermark has passed, then ``advance`` with the new watermark. All outputs carry
-an event time no earlier than the watermark before the call.
+A task merges its inputs by (event time, rank of the input, partition, offset) and hands each record to ``handle`` once
+every gating input's watermark has passed its time. ``fire`` is a timer: it comes when everything up to its instant was
+handled. ``advance`` comes with each watermark. All outputs carry an event time no earlier than the watermark before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from feature_store.market.types import Session
+from feature_store.market.types import Session, Universe
 from live_services.domain.events import Event
-from live_services.domain.log import Readiness, Record, TaskId
+from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
 from live_services.domain.topics import Scope, Topic
 
 State = TypeVar("State")
 """A service's state for one session of one task."""
 
-Role = Literal["gating", "lagged", "control"]
+Role = Literal["gating", "control"]
 """gating   a record at T waits until this input's watermark has passed T.
-lagged   records of a whole second s are visible to records later than s; a record at T waits until everything up to the
-         whole second before T is here, but the watermark is not held back by it. Lagged records produce no outputs.
 control  what this task itself put on the log; read back at a restart, never waited for."""
+
+NEVER_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One topic a service reads. The order of a service's inputs is their rank among equal event times."""
+    """One topic a service reads. The order of the inputs is their rank among equal event times."""
 
     topic: Topic
     role: Role = "gating"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening(Generic[State]):
+    """What a state for a session is made of."""
+
+    session: Session
+    universe: Universe
+    task: TaskId
+    before: State | None = None
+    """The service's own state of the session before, if this process has lived through it."""
+    chain: Mapping[str, Any] = field(default_factory=dict)
+    """States of the services behind this one in its chain, by name, for what it may look at."""
+
+
+class Service(ABC, Generic[State]):
+    """A topic list and a handler. Implementations are in ``live_services/services``; none does IO in a handler.
+
+    What most services need none of has an empty default.
+    """
+
+    name: str
+    """In its consumer group, its health and its metrics."""
+    scope: Scope
+    """Whose world it belongs to."""
+    inputs: tuple[Input, ...]
+    """What it reads, in order of rank."""
+    outputs: tuple[Topic, ...]
+    """Every topic it produces to; watermarks are forwarded on those that are ``watermarked``."""
+    single_task: ClassVar[bool] = False
+    """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
+
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
+        """Get ready before the first record (load models); ``control`` holds this task's own control records."""
+
+    @abstractmethod
+    def open_session(self, opening: Opening[State]) -> State:
+        """Build the state at a session's open."""
+
+    def commands(self, state: State, now_ns: int) -> Iterable[Event]:
+        """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
+        return ()
+
+    @abstractmethod
+    def handle(self, record: Record, state: State, now_ns: int) -> Iterable[Event]:
+        """Handle one record. ``now_ns`` is its event time (of a slice: that of its last row).
+
+        What comes back may be lazy: each output is delivered along the chain before the next one is asked for.
+        """
+
+    def first_answer(self, market: MarketSlice, row: int, state: State) -> int:
+        """Give the first row from ``row`` on that it answers to, or the number of rows.
+
+        A chain cuts the market behind the instant of that row, so that what the answer sets going (timers, orders) is
+        there before the market goes on.
+        """
+        return len(market)
+
+    def due_ns(self, state: State) -> int:
+        """Give the instant of the next timer; `NEVER_NS` without one."""
+        return NEVER_NS
+
+    def fire(self, state: State, at_ns: int) -> Iterable[Event]:
+        """Do what is due at ``at_ns``: everything up to and including that instant was handled."""
+        return ()
+
+    def advance(self, state: State, now_ns: int) -> Iterable[Event]:
+        """Do what the watermark ``now_ns`` makes due: no record with an earlier event time is left."""
+        return ()
+
+    def promise(self, now_ns: int) -> int:
+        """Watermark to forward after ``advance(now_ns)``: later than it only if that instant is done with."""
+        return now_ns
 
 
 @runtime_checkable
@@ -40,57 +114,4 @@ class WarmsUp(Protocol):
 
     def readiness(self, state: Any, /) -> Readiness:
         """Say which instruments are WARMING."""
-        ...
-
-
-class Service(Protocol, Generic[State]):
-    """A topic list and a handler. Implementations are in ``live_services/services``; none does IO in a handler."""
-
-    @property
-    def name(self) -> str:
-        """Name of the service, in its consumer group and its health."""
-        ...
-
-    @property
-    def scope(self) -> Scope:
-        """Whose world it belongs to."""
-        ...
-
-    @property
-    def inputs(self) -> tuple[Input, ...]:
-        """What it reads, in order of rank."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[Topic, ...]:
-        """Every topic it produces to; watermarks are forwarded on those that are ``watermarked``."""
-        ...
-
-    @property
-    def single_task(self) -> bool:
-        """True: one task owns all partitions of all inputs. False: task i owns partition i of each input."""
-        ...
-
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Get ready before the first record (load models); ``control`` holds this task's own control records."""
-        ...
-
-    def open_session(self, session: Session, task: TaskId) -> State:
-        """Build the state at a session's open."""
-        ...
-
-    def commands(self, state: State, now_ns: int) -> Iterable[Event]:
-        """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
-        ...
-
-    def handle(self, record: Record, state: State, now_ns: int) -> Iterable[Event]:
-        """Handle one record. ``now_ns`` is its event time (of a slice: that of its last row)."""
-        ...
-
-    def advance(self, state: State, now_ns: int) -> Iterable[Event]:
-        """Do what is due by the watermark ``now_ns``: no record with an earlier event time is left."""
-        ...
-
-    def promise(self, now_ns: int) -> int:
-        """Watermark to forward after ``advance(now_ns)``: later than it only if that instant is done with."""
         ...

@@ -1,0 +1,215 @@
+"""A chain: services that one task hosts, so that what one says is handled by the next within the same step.
+
+An inner edge is a topic that one of the services produces and another one reads: its events are delivered in memory,
+after the same check as a record from Kafka, and go to their topic all the same. Only the other inputs are consumed.
+A service alone is a chain of one. The engine drives the very same object without a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from feature_store.market.types import Session, Universe
+from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
+from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, Readiness, Record, TaskId
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
+from live_services.runtime.service import NEVER_NS, Input, Opening, Service, WarmsUp
+
+
+class WrongTopic(Exception):
+    """A record on a topic where it does not belong."""
+
+
+class UndeclaredOutput(Exception):
+    """An output for a topic that the service does not name: a mistake of the code, not of a record."""
+
+
+Bury = Callable[[EventRecord, Exception, str], None]
+"""``(record, failure, service)``: what becomes of an event that a service could not handle."""
+
+
+def check_place(event: Event, topic: Topic) -> None:
+    """Check that an event may stand on a topic: its broker, and that it belongs there.
+
+    Raises
+    ------
+    WrongTopic
+        Says where it belongs.
+    """
+    if event.broker != topic.scope:
+        raise WrongTopic(f"an event of {event.broker} on {topic.name}, which is {topic.scope}'s")
+    if isinstance(event, Watermark) or (event.TOPIC is None and not isinstance(event, DeadLetter)):
+        return
+    if isinstance(event, DeadLetter) or (belongs := topic_of(event)) != topic:
+        place = "a DLQ" if isinstance(event, DeadLetter) else belongs.name
+        raise WrongTopic(f"{event.event_type} on {topic.name}; it belongs on {place}")
+
+
+@dataclass(slots=True)
+class ChainState:
+    """The states of a chain's services for one session, in the chain's order."""
+
+    session: Session
+    universe: Universe
+    of: list[Any]
+
+
+class Chain:
+    """Services in the order in which an event runs through them.
+
+    Parameters
+    ----------
+    name : str
+        Of the process: in its consumer group and its transactional ids.
+    services : sequence of Service
+        At least one; they are opened from the last to the first, so that each may look at those behind it.
+    """
+
+    def __init__(self, name: str, services: Sequence[Service[Any]]) -> None:
+        self.name: Final = name
+        self.services: Final = tuple(services)
+        self.scope: Final[Scope] = services[0].scope
+        self.single_task: Final = services[0].single_task
+        self.outputs: Final = tuple(dict.fromkeys(t for service in services for t in service.outputs))
+        reads = [one for service in services for one in service.inputs]
+        inner = {topic.name for topic in self.outputs} & {one.topic.name for one in reads if one.role == "gating"}
+        self.inner: Final = frozenset(inner)
+        """Names of the topics that are delivered in memory."""
+        outer = dict.fromkeys(one for one in reads if one.topic.name not in inner)
+        # At one instant the market comes before everything else.
+        self.inputs: Final[tuple[Input, ...]] = tuple(sorted(outer, key=lambda one: one.topic not in _MARKET))
+        self._readers: dict[str, tuple[int, ...]] = {
+            name: tuple(k for k, s in enumerate(services) if any(i.topic.name == name for i in s.inputs))
+            for name in {one.topic.name for one in reads}
+        }
+        self._topics: dict[str, Topic] = {one.topic.name: one.topic for one in reads}
+        self._declared = [frozenset(service.outputs) for service in services]
+        self.bury: Bury = _raise
+        """What becomes of an event that a service fails on; by default the failure is raised."""
+
+    # --- a session ------------------------------------------------------------------------------------------------
+
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
+        """Get every service ready."""
+        for service in self.services:
+            await service.prepare(task, control)
+
+    def open_session(
+        self, session: Session, universe: Universe, task: TaskId, before: ChainState | None = None
+    ) -> ChainState:
+        """Build the states at a session's open, from those of the session before if there are any."""
+        state = ChainState(session, universe, [None] * len(self.services))
+        opened: dict[str, Any] = {}
+        for k in reversed(range(len(self.services))):
+            service, own = self.services[k], before.of[k] if before is not None else None
+            state.of[k] = service.open_session(Opening(session, universe, task, own, opened))
+            opened[service.name] = state.of[k]
+        return state
+
+    def commands(self, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Give the services' control events."""
+        for service, own in zip(self.services, state.of, strict=True):
+            yield from service.commands(own, now_ns)
+
+    def readiness(self, state: ChainState) -> Readiness | None:
+        """Say which instruments are WARMING; None for a chain without features."""
+        for service, own in zip(self.services, state.of, strict=True):
+            if isinstance(service, WarmsUp):
+                return service.readiness(own)
+        return None
+
+    def promise(self, now_ns: int) -> int:
+        """Watermark that may be forwarded on the chain's topics after ``advance(now_ns)``."""
+        return min((s.promise(now_ns) for s in self.services if any(t.watermarked for t in s.outputs)), default=now_ns)
+
+    # --- records and timers ---------------------------------------------------------------------------------------
+
+    def handle(self, record: Record, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Deliver a record from outside; gives every event that comes of it, in the order in which they came to be."""
+        if isinstance(record, MarketSlice):
+            yield from self._market(record, state)
+            return
+        yield from self.fire_before(state, now_ns)
+        yield from self._deliver(record, _place(record), state, now_ns)
+
+    def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
+        """Deliver a control record of this task's own."""
+        yield from self._deliver(record, _place(record), state, record.event.event_time_ns)
+
+    def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Fire every timer before the watermark, then tell the services of it."""
+        yield from self.fire_before(state, now_ns)
+        for k, service in enumerate(self.services):
+            yield from self._spread(k, service.advance(state.of[k], now_ns), state, NOWHERE)
+
+    def fire_before(self, state: ChainState, limit_ns: int) -> Iterator[Event]:
+        """Fire the timers that are due before an instant, earliest first, at one instant in the chain's order."""
+        while True:
+            due = [service.due_ns(own) for service, own in zip(self.services, state.of, strict=True)]
+            at_ns = min(due)
+            if at_ns >= limit_ns or at_ns == NEVER_NS:
+                return
+            k = due.index(at_ns)
+            yield from self._spread(k, self.services[k].fire(state.of[k], at_ns), state, NOWHERE)
+
+    def _market(self, record: MarketSlice, state: ChainState) -> Iterator[Event]:
+        """Deliver the market up to each instant at which something happens, so that its consequences come in time."""
+        times, row = record.times_ns, 0
+        readers = self._readers[record.position.topic]
+        while row < len(times):
+            yield from self.fire_before(state, int(times[row]))
+            end = len(times)
+            due_ns = min(service.due_ns(own) for service, own in zip(self.services, state.of, strict=True))
+            if due_ns < int(times[-1]):
+                end = int(np.searchsorted(times, due_ns, side="right"))
+            for k in readers:
+                answer = self.services[k].first_answer(record, row, state.of[k])
+                if answer < end:
+                    end = int(np.searchsorted(times, times[answer], side="right"))
+            part = record if end - row == len(times) else record[row:end]
+            for k in readers:
+                handled = self.services[k].handle(part, state.of[k], int(times[end - 1]))
+                yield from self._spread(k, handled, state, record.position)
+            row = end
+
+    # --- edges ----------------------------------------------------------------------------------------------------
+
+    def _deliver(self, record: EventRecord, topic: str, state: ChainState, now_ns: int) -> Iterator[Event]:
+        for k in self._readers.get(topic, ()):
+            service = self.services[k]
+            try:
+                handled = iter(service.handle(record, state.of[k], now_ns))
+                while (event := next(handled, None)) is not None:
+                    yield from self._spread(k, (event,), state, record.position)
+            except UndeclaredOutput:
+                raise
+            except Exception as failure:  # noqa: BLE001 - the one broad catch: a record must not stop the ones behind it
+                self.bury(record, failure, service.name)
+
+    def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition) -> Iterator[Event]:
+        """Give a service's outputs, each followed by what the chain makes of it."""
+        for event in events:
+            topic = topic_of(event)
+            if topic not in self._declared[k]:
+                raise UndeclaredOutput(
+                    f"{self.services[k].name}: {event.event_type} goes to {topic.name}, which is no output of it"
+                )
+            yield event
+            if topic.name in self.inner:
+                check_place(event, self._topics[topic.name])
+                yield from self._deliver(EventRecord(event, position), topic.name, state, event.event_time_ns)
+
+
+def _place(record: EventRecord) -> str:
+    return record.position.topic or topic_of(record.event).name
+
+
+def _raise(record: EventRecord, failure: Exception, service: str) -> None:
+    raise failure
+
+
+_MARKET: Final = (MARKET_TICKS, MARKET_BARS)
