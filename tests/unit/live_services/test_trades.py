@@ -134,8 +134,8 @@ def test_sessions_are_traded_in_the_market_partitions_of_the_desk() -> None:
         events = run_session(thin, SESSION, assignments_at_open(SESSION, {"momentum": loaded_model()}), config)
         return round_trips(events, CONFIG.trading.costs_bps)
 
-    (found,) = trade_sessions([unseen(SESSION, bars=thin)], STRATEGY, dataclasses.replace(CONFIG, market_partitions=3))
-    assert found.trades == engine(3) != engine(1)
+    (found,) = trade_sessions([unseen(SESSION, bars=thin)], STRATEGY, dataclasses.replace(CONFIG, market_partitions=2))
+    assert found.trades == engine(2) != engine(1)
 
 
 def test_a_trade_on_bars_begins_at_the_open_after_its_decision() -> None:
