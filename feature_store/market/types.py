@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -141,8 +142,16 @@ class Universe(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of the instruments."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of what the universe is: its instruments with all their fields, and which is the market's index.
+
+        Instruments count in order of token: frames name tokens, so the order of the indices here says nothing.
+        """
+        of_market = None if self.market_index is None else self.instruments[self.market_index].instrument_token
+        said = {
+            "instruments": [i.model_dump() for i in sorted(self.instruments, key=lambda i: i.instrument_token)],
+            "market_index": of_market,
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
     def _mixed_tokens(self) -> NDArray[np.uint64]:

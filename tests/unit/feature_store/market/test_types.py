@@ -45,3 +45,27 @@ def test_the_hash_is_splitmix64_on_every_machine() -> None:
     universe = Universe(instruments=tuple(Instrument(instrument_token=s, symbol=str(s)) for s in states))
     for partitions in (2**31 - 1, 1000, 3, 1):
         assert list(partitions_of(universe, partitions).values()) == [output % partitions for output in outputs]
+
+
+def changed(universe: Universe, **fields: object) -> Universe:
+    """The universe with other facts of its first instrument."""
+    first, *others = universe.instruments
+    return Universe(instruments=(first.model_copy(update=fields), *others))
+
+
+def test_a_digest_says_what_the_universe_is_whatever_its_order() -> None:
+    universe = Universe.from_symbols(["RELIANCE", "ADANIPORTS", "NIFTY 50"], frozenset({"NIFTY 50"}))
+    assert Universe(instruments=universe.instruments[::-1]).digest == universe.digest
+    others = [
+        Universe(instruments=universe.instruments[1:]),
+        changed(universe, instrument_token=1),
+        changed(universe, symbol="NIFTY BANK"),
+        changed(universe, tradable=True),
+        changed(universe, tick_size_inr=0.01),
+    ]
+    assert len({universe.digest, *(other.digest for other in others)}) == 1 + len(others)
+
+
+def test_a_digest_is_the_same_in_every_process_and_release() -> None:
+    universe = Universe.from_symbols(["RELIANCE", "NIFTY 50"], frozenset({"NIFTY 50"}))
+    assert universe.digest == "366070aa16d8020c474bc1c8b932185a137f6b74d097a75c773fe70b95af0ff1"
