@@ -35,7 +35,7 @@ from feature_store.offline.training_frames import training_frame
 from feature_store.online.blocks import Block
 from feature_store.online.store import OnlineStore
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
-from live_services.embedded import embedded_valkey
+from live_services.machine.embedded import embedded_valkey
 
 INSTRUMENTS = 3000
 BARS = 500

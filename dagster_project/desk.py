@@ -50,7 +50,7 @@ class Desk:
         MarketDataError
             If a strategy names a feature that there is not; the message names near ones.
         """
-        from live_services.strategy_checks import WrongStrategy, stored_schema
+        from live_services.domain.strategy.checks import WrongStrategy, stored_schema
 
         try:
             return stored_schema(self.settings)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from live_services.domain.trades import SessionTrades, TestedSession, Trade
+    from live_services.domain.account.trades import SessionTrades, TestedSession, Trade
     from models_registry.packing import Parity
     from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
@@ -164,8 +164,8 @@ def trade_evidence(
     MarketDataError
         If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
     """
+    from live_services.domain.account.trades import trade_sessions
     from live_services.domain.engine import EngineConfig
-    from live_services.domain.trades import trade_sessions
 
     config = EngineConfig.of(settings, store.universe())
     fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}
@@ -179,8 +179,8 @@ def trade_evidence(
 
 
 def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
-    from live_services.domain.trades import TestedSession, loaded_fold
-    from live_services.warm_start import StoredHistory
+    from live_services.adapters.history import StoredHistory
+    from live_services.domain.account.trades import TestedSession, loaded_fold
 
     schema = trained.spec.feature_schema()
     history = StoredHistory(settings, store.universe())

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from live_services.cli_errors import CommandFailed
+from live_services.adapters.readiness import market_arrives, model_arrives
 from live_services.domain.topics import (
     BROKERS,
     MODELS_PROMOTED,
@@ -18,19 +18,19 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
-from live_services.readiness import market_arrives, model_arrives
+from live_services.failures import CommandFailed
+from live_services.machine.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 from live_services.settings import Settings, home_directory, load_settings
-from live_services.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session, Universe
     from live_services.adapters.telemetry import LiveTelemetry
-    from live_services.domain.chain import Stamp
+    from live_services.cli.explain import Explanation
+    from live_services.domain.basis import Stamp
     from live_services.domain.events import Event
-    from live_services.domain.service import Service
-    from live_services.explain import Explanation
+    from live_services.runtime.service import Service
     from live_services.services.model_loading import ModelLoader
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
@@ -94,7 +94,7 @@ def _runnable(service: str, broker: str, settings: Settings) -> Broker:
 
 
 async def _run_feed(settings: Settings) -> None:
-    from live_services.runtime import stop_on_signals
+    from live_services.runtime.loop import stop_on_signals
     from live_services.services.market_feed import run_market_feed
 
     stop = stop_on_signals()
@@ -104,7 +104,7 @@ async def _run_feed(settings: Settings) -> None:
 
 async def _run(name: str, broker: Broker, settings: Settings) -> None:
     from live_services.adapters.telemetry import LiveTelemetry
-    from live_services.runtime import run_service, stop_on_signals
+    from live_services.runtime.loop import run_service, stop_on_signals
 
     stop = stop_on_signals()
     if not await market_arrives(settings, stop):
@@ -121,13 +121,13 @@ async def _service(
     name: str, broker: Broker, settings: Settings, telemetry: LiveTelemetry
 ) -> AsyncIterator[tuple[Service[Any], Universe]]:
     """Build a service; what it needs beside itself runs for as long as the block."""
+    from live_services.adapters.history import StoredHistory
     from live_services.adapters.online_features import OnlinePublisher
     from live_services.services.paper_trading import PaperTrading
     from live_services.services.portfolio_manager import PortfolioManager
     from live_services.services.risk_manager import RiskManager
     from live_services.services.skew_monitor import SkewMonitor
     from live_services.services.strategy_runner import StrategyRunner
-    from live_services.warm_start import StoredHistory
 
     universe, account = _universe(settings), getattr(settings.trading, broker)
     market = market_topic(settings.market.feed)
@@ -207,7 +207,7 @@ def build_ledger(settings: Settings) -> PromotionLedger:
 def stamp(settings: Settings) -> Stamp:
     """Say which configuration and which code make this process's outputs."""
     from feature_store.provenance import code_commit
-    from live_services.domain.chain import Stamp
+    from live_services.domain.basis import Stamp
 
     return Stamp(settings.digest, code_commit())
 
@@ -232,10 +232,10 @@ async def explain_order(settings: Settings, broker: Broker, order_id: str | None
     ------
     CommandFailed
         No order was filled yet.
-    live_services.explain.ExplainError
+    live_services.cli.explain.ExplainError
         There is no such order, or a link of its chain is gone.
     """
-    from live_services import explain
+    from live_services.cli import explain
     from live_services.domain.events import OrderFilled
 
     topics = broker_topics(broker)

@@ -19,8 +19,8 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
-from live_services.domain.history import SessionHistory
-from live_services.domain.strategy import LoadedModel
+from live_services.domain.strategy.desk import LoadedModel
+from live_services.domain.strategy.history import SessionHistory
 from models_registry.refs import ModelIdentity
 
 SESSION = Session.regular(dt.date(2026, 1, 5))

@@ -29,11 +29,12 @@ from live_services.domain.events import (
     decode_event,
     event_id,
 )
-from live_services.domain.service import EventRecord, Input, Record, TaskId, TickSlice
+from live_services.domain.log import EventRecord, Record, TaskId, TickSlice
 from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics
-from live_services.merge import Source
+from live_services.runtime.merge import Source
+from live_services.runtime.service import Input
+from live_services.runtime.task import Received, Resume, TaskRun
 from live_services.settings import KafkaSettings, Settings
-from live_services.task import Received, Resume, TaskRun
 
 PAPER = broker_topics("paper")
 UNIVERSE = Universe(instruments=tuple(Instrument(instrument_token=100 + i, symbol=f"S{i}") for i in range(4)))
@@ -364,7 +365,7 @@ def toy_settings(bootstrap_servers: str, home: Path = Path("unused")) -> Setting
 
 
 async def run_chain(bootstrap_servers: str) -> None:
-    from live_services.runtime import run_service, stop_on_signals
+    from live_services.runtime.loop import run_service, stop_on_signals
 
     stop, settings = stop_on_signals(), toy_settings(bootstrap_servers)
     services: list[Any] = [ToyStrategy(), ToyRisk(), ToyPortfolio()]

@@ -35,10 +35,10 @@ from live_services.domain.events import Event, Watermark, decode_event
 from live_services.domain.frames import decode_frame
 from live_services.domain.partitions import part_of
 from live_services.domain.topics import MARKET_TICKS, MODELS_LOADED, MODELS_REFUSED, Topic, broker_topics
+from live_services.machine.stack import Stack, create_topics, environment
+from live_services.machine.supervision import SERVICES
 from live_services.services.market_feed import Replay, last_watermarks, load_replay
 from live_services.settings import Settings, load_settings
-from live_services.stack import Stack, create_topics, environment
-from live_services.supervision import SERVICES
 from models_registry.gates.evidence import NO_CHAMPION, Evidence
 from models_registry.gates.limits import GateLimits
 from models_registry.gates.plausible import plausibility_of

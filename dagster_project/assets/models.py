@@ -78,7 +78,7 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     ) -> Any:
         """Put together what may be trained on."""
         from feature_store.offline.training_frames import training_frame
-        from live_services.strategy_checks import WrongStrategy, strategy_schema
+        from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
 
         desk = Desk(offline.store(), settings)
         with expected_failures(MarketDataError, WrongStrategy):

@@ -23,9 +23,9 @@ def live_features_equal_history(settings: dg.ResourceParam[Settings]) -> dg.Asse
 
     from feature_store.market.types import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
-    from live_services.cli_errors import CommandFailed
-    from live_services.domain.skew import describe
-    from live_services.skew_check import skew_report
+    from live_services.cli.skew_check import skew_report
+    from live_services.domain.strategy.skew import describe
+    from live_services.failures import CommandFailed
 
     try:
         report = skew_report(settings)

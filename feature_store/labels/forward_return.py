@@ -1,7 +1,7 @@
 """The forward return: what a trade decided at the end of a bar earns before costs, if it is held for the horizon.
 
 Prices are those that the account gets on bars: the order of a decision fills at the open of the instrument's first bar
-that starts at or after it (`live_services.domain.execution`). A decision's time is the end of its bar. Pure.
+that starts at or after it (`live_services.domain.account.paper_exchange`). A decision is at the end of its bar. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ForwardReturn:
 
     The horizon is ``horizon_bars`` times the length of a bar of session time, counted from the decision. It is not
     counted in the instrument's own bars: one that trades every third minute is held as long as one that trades in each.
-    A strategy of the same numbers holds its positions as long (`live_services.domain.strategy`).
+    A strategy of the same numbers holds its positions as long (`live_services.domain.strategy.desk`).
 
     Raises
     ------

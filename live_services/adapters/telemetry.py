@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from live_services.domain import keys
 from live_services.domain.events import Event, FeatureSkewMeasured
-from live_services.domain.service import Readiness, TaskId
+from live_services.domain.log import Readiness, TaskId
 from live_services.settings import Settings
 
 if TYPE_CHECKING:

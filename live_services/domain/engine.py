@@ -15,7 +15,10 @@ from typing import Final
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
-from live_services.domain.chain import Outcome, Stamp
+from live_services.domain.account.books import Portfolio
+from live_services.domain.account.paper_exchange import PaperBroker, outcomes_of
+from live_services.domain.account.risk import RiskState, apply_snapshot, decide
+from live_services.domain.basis import Outcome, Stamp
 from live_services.domain.events import (
     Event,
     OrderFilled,
@@ -23,12 +26,9 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalValidated,
 )
-from live_services.domain.execution import PaperBroker, outcomes_of
-from live_services.domain.history import SessionHistory
 from live_services.domain.partitions import part_of
-from live_services.domain.portfolio import Portfolio
-from live_services.domain.risk import RiskState, apply_snapshot, decide
-from live_services.domain.strategy import Assignment, LoadedModel, StrategyDesk
+from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk
+from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import Broker
 from live_services.settings import Settings, TradingSettings
 from models_registry.specification import StrategySpec

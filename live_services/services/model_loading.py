@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.schema import UnknownFeature, feature_schema
-from live_services.domain.strategy import LoadedModel
+from live_services.domain.strategy.desk import LoadedModel
 from live_services.settings import Settings
 from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from feature_store.market.types import Session, Universe
-from live_services.domain.chain import Stamp
+from live_services.domain.account.paper_exchange import PaperBroker
+from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, SignalValidated
-from live_services.domain.execution import PaperBroker
-from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
+from live_services.domain.log import BarSlice, EventRecord, Record, TaskId, TickSlice
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.runtime.service import Input
 
 
 class PaperTrading:

@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 
 from feature_store.market.types import Session, Universe
 from live_services.domain import keys
+from live_services.domain.account.books import Portfolio
 from live_services.domain.events import Event, OrderCancelled, OrderFilled, OrderRejected, PnlSnapshot
-from live_services.domain.portfolio import Portfolio
-from live_services.domain.service import BarSlice, EventRecord, Input, Record, TaskId, TickSlice
+from live_services.domain.log import BarSlice, EventRecord, Record, TaskId, TickSlice
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.runtime.service import Input
 
 _log = structlog.get_logger(__name__)
 

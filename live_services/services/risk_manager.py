@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from feature_store.market.types import Session
-from live_services.domain.chain import Stamp
+from live_services.domain.account.risk import RiskState, apply_snapshot, decide
+from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, PnlSnapshot, SignalGenerated
-from live_services.domain.risk import RiskState, apply_snapshot, decide
-from live_services.domain.service import EventRecord, Input, Record, TaskId
+from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.runtime.service import Input
 from live_services.settings import RiskSettings
 
 

@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe, ist_text
 from live_services.domain.events import Event, FeatureSkewMeasured, SignalGenerated, event_id
-from live_services.domain.history import HistoryUsed, SessionHistory, joined
+from live_services.domain.log import EventRecord, Record, TaskId, TickSlice
 from live_services.domain.partitions import owned
-from live_services.domain.service import EventRecord, Input, Record, TaskId, TickSlice
-from live_services.domain.skew import LiveRow, SkewReport, bars_of_market, compare, describe, row_of_signal, sampled
+from live_services.domain.strategy.history import HistoryUsed, SessionHistory, joined
+from live_services.domain.strategy.skew import (
+    LiveRow,
+    SkewReport,
+    bars_of_market,
+    compare,
+    describe,
+    row_of_signal,
+    sampled,
+)
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics, market_topic
+from live_services.runtime.service import Input
 from live_services.services.strategy_runner import HistorySource
 from live_services.settings import Settings
 

@@ -13,7 +13,7 @@ from feature_store.features.engine import compile_kernels
 from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Session, Universe, ist_text
 from feature_store.online.blocks import Block
-from live_services.domain.chain import Stamp
+from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     Event,
     ModelLoaded,
@@ -22,10 +22,11 @@ from live_services.domain.events import (
     StrategyModelAssigned,
     event_id,
 )
-from live_services.domain.history import HistoryUsed, SessionHistory
-from live_services.domain.service import BarSlice, EventRecord, Input, Readiness, Record, TaskId, TickSlice
-from live_services.domain.strategy import Assignment, StrategyDesk
+from live_services.domain.log import BarSlice, EventRecord, Readiness, Record, TaskId, TickSlice
+from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.strategy.history import HistoryUsed, SessionHistory
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
+from live_services.runtime.service import Input
 from live_services.services.model_loading import Candidate, ModelLoader, Refusal
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity, ModelRef

@@ -12,7 +12,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
-from live_services.domain.chain import Stamp
+from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     EVENT_CLASSES,
     DeadLetter,
@@ -32,7 +32,7 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
-from live_services.domain.service import Service, TaskId
+from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
@@ -43,20 +43,21 @@ from live_services.domain.topics import (
     consumer_group,
     transactional_id,
 )
-from live_services.merge import Source
+from live_services.machine.stack import BROKER_SERVICES, FEED
+from live_services.runtime.merge import Source
+from live_services.runtime.service import Service
+from live_services.runtime.task import Received, TaskRun
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.settings import RiskSettings
-from live_services.stack import BROKER_SERVICES, FEED
-from live_services.task import Received, TaskRun
 from tests.live_world import SESSION, UNIVERSE, filled, signal, snapshot, ticks, validated
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
-RUNTIME = ROOT / "live_services" / "runtime.py"
+RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
 
 

@@ -7,6 +7,7 @@ import requests
 
 from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.offline.store import OfflineStore
+from live_services.adapters.history import StoredHistory
 from live_services.domain.events import (
     ModelLoaded,
     ModelStamped,
@@ -15,7 +16,6 @@ from live_services.domain.events import (
     StrategyModelAssigned,
 )
 from live_services.domain.topics import MODELS_LOADED
-from live_services.warm_start import StoredHistory
 from tests.trading_desk import MODEL, PAPER, Log, OpenDesk, events
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

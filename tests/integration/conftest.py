@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from live_services.embedded import embedded_kafka
+from live_services.machine.embedded import embedded_kafka
 
 
 @pytest.fixture(scope="session")

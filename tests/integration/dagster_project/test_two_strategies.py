@@ -10,13 +10,13 @@ import pytest
 from dagster_project.candidates import read_candidate
 from feature_store.market.types import MINUTE_NS
 from feature_store.offline.store import OfflineStore
+from live_services.adapters.history import StoredHistory
 from live_services.composition import build_ledger, build_registry, stamp
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import ModelLoaded, SignalGenerated, SignalRejected, StrategyModelAssigned
-from live_services.domain.service import EventRecord, Position, TaskId, TickSlice
+from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.warm_start import StoredHistory
 from models_registry.promotion import may_run
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk
@@ -165,9 +165,9 @@ async def traded(settings):
     loader = loader_of(settings)
     runner = StrategyRunner(settings, universe, loader, stamp(settings), history=StoredHistory(settings, universe))
     await runner.prepare(task, ())
-    state, at, said = runner.open_session(session, task), Position("market.ticks", 0, 0), []
+    state, at, said = runner.open_session(session, task), LogPosition("market.ticks", 0, 0), []
     for event in runner.commands(state, session.open_ns):
-        said += runner.handle(EventRecord(event, Position("paper.control", 0, -1)), state, session.open_ns)
+        said += runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), state, session.open_ns)
     ticks = store.read_ticks(session)
     edges = np.searchsorted(ticks.event_time_ns, np.arange(session.open_ns, session.close_ns + 1, MINUTE_NS))
     for minute, (first, end) in enumerate(itertools.pairwise(edges)):

@@ -14,7 +14,7 @@ from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Universe
 from feature_store.online.blocks import Block, DamagedBlock, ForeignSchema, block_key, directory_key, newest_key
 from feature_store.online.store import BLOCK_TTL_SECONDS, NoRows, OnlineStore
-from live_services.embedded import embedded_valkey
+from live_services.machine.embedded import embedded_valkey
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import redis
 
-from live_services.embedded import (
+from live_services.machine.embedded import (
     PortInUse,
     embedded_valkey,
     kafka_answers,

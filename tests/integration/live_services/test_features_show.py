@@ -16,12 +16,12 @@ from feature_store.market.types import MINUTE_NS, UnknownInstrument
 from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import Block
 from feature_store.online.store import OnlineStore
-from live_services import feature_rows
 from live_services.adapters.telemetry import LiveTelemetry, TaskHealth
-from live_services.cli_errors import CommandFailed
-from live_services.domain.service import TaskId
-from live_services.embedded import embedded_valkey
-from live_services.feature_rows import newest_row
+from live_services.cli import feature_rows
+from live_services.cli.feature_rows import newest_row
+from live_services.domain.log import TaskId
+from live_services.failures import CommandFailed
+from live_services.machine.embedded import embedded_valkey
 from live_services.settings import RedisSettings, Settings
 from tests.live_world import OPEN, UNIVERSE
 

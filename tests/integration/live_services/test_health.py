@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from live_services.adapters.telemetry import HEALTH_TTL_SECONDS, LiveTelemetry, TaskHealth
 from live_services.domain import keys
-from live_services.domain.service import TaskId
-from live_services.embedded import embedded_valkey
+from live_services.domain.log import TaskId
+from live_services.machine.embedded import embedded_valkey
 from live_services.settings import RedisSettings, Settings
 
 pytestmark = pytest.mark.integration

@@ -25,24 +25,24 @@ from feature_store.market.types import Bars, Instrument, Session, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import block_key, pack
 from feature_store.online.store import OnlineStore
+from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.adapters.telemetry import NoTelemetry, TaskHealth
-from live_services.cli import app
-from live_services.domain.chain import Stamp
+from live_services.cli.main import app
+from live_services.cli.skew_check import check_skew
+from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, FeatureSkewMeasured, StrategyHistoryUsed, Watermark, decode_event
-from live_services.domain.strategy import Assignment
+from live_services.domain.strategy.desk import Assignment
 from live_services.domain.topics import broker_topics
-from live_services.embedded import embedded_valkey
-from live_services.runtime import run_service
+from live_services.machine.embedded import embedded_valkey
+from live_services.runtime.loop import run_service
 from live_services.services.market_feed import Replay, run_market_feed
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, RedisSettings, Settings, SkewSettings
-from live_services.skew_check import check_skew
-from live_services.warm_start import StoredHistory
 from models_registry.specification import StrategySpec
 from tests.integration.live_services.test_trading_chain import FixedModel
 from tests.live_world import SESSION, loaded_model, random_walk, session_bars
@@ -205,7 +205,7 @@ async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_fou
     assert (difference.feature, difference.instrument_token) == ("rsi", int(block.tokens[1]))
     assert difference.bar_end_ns == newest
 
-    monkeypatch.setattr("live_services.cli.read_settings", lambda **_: config)
+    monkeypatch.setattr("live_services.cli.main.read_settings", lambda **_: config)
     result = await asyncio.to_thread(CliRunner().invoke, app, ["features", "verify"])
     assert result.exit_code == 1
     assert "rsi of " in result.output

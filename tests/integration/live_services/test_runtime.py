@@ -33,9 +33,9 @@ from live_services.domain.clock import session_end_ns
 from live_services.domain.events import DeadLetter, SignalValidated, decode_event
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime import run_service
+from live_services.runtime.loop import run_service
+from live_services.runtime.task import TaskFenced
 from live_services.settings import KafkaSettings
-from live_services.task import TaskFenced
 from tests.toy_chain import (
     PAPER,
     SESSION,

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from live_services.supervision import SERVICES, AlreadyRunning, ProcessFailed, Program, Supervisor
+from live_services.machine.supervision import SERVICES, AlreadyRunning, ProcessFailed, Program, Supervisor
 
 pytestmark = pytest.mark.integration
 

@@ -12,13 +12,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.kafka import EventProducer, connection, create_topics, read_topic
 from live_services.adapters.telemetry import NoTelemetry
-from live_services.domain.chain import Stamp
+from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, StrategyModelAssigned, Watermark, decode_event, topic_of
-from live_services.domain.strategy import Assignment, LoadedModel
+from live_services.domain.strategy.desk import Assignment, LoadedModel
 from live_services.domain.topics import MARKET_TICKS, broker_topics
-from live_services.runtime import run_service
+from live_services.runtime.loop import run_service
 from live_services.services.market_feed import Replay, last_watermarks, replay_session, run_market_feed
 from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.paper_trading import PaperTrading

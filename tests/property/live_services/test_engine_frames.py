@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
-from live_services.domain.strategy import Assignment
+from live_services.domain.strategy.desk import Assignment
 from live_services.settings import RiskSettings, TradingSettings
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import Bars, Session, Ticks
 from live_services.adapters.kafka import headers_of, value_of
-from live_services.domain.chain import Stamp
+from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, StrategyHistoryUsed, StrategyModelAssigned, decode_event, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
-from live_services.domain.history import SessionHistory
 from live_services.domain.replay import cuts_of_session
-from live_services.domain.strategy import Assignment, LoadedModel
+from live_services.domain.strategy.desk import Assignment, LoadedModel
+from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MODELS_LOADED, broker_topics, market_topic
 from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.paper_trading import PaperTrading

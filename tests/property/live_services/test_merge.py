@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import SECOND_NS, Session, Ticks
 from live_services.domain.frames import Frame
-from live_services.domain.service import EventRecord, Position, TickSlice
-from live_services.merge import FOREVER_NS, Merge, Source
+from live_services.domain.log import EventRecord, LogPosition, TickSlice
+from live_services.runtime.merge import FOREVER_NS, Merge, Source
 from tests.toy_chain import toy_signal
 
 SESSION = Session(dt.date(2026, 1, 5), 0, 100 * SECOND_NS)
@@ -74,7 +74,7 @@ def _run(pushes: list[list[tuple[Source, object]]], choices: list[int], every: i
         elif isinstance(what, tuple):
             merge.push_watermark(*key, offset, what[1], SESSION)
         else:
-            merge.push_event(*key, offset, EventRecord(toy_signal(0, what, 1.0, 1.0), Position(*key, offset)))  # type: ignore[arg-type]
+            merge.push_event(*key, offset, EventRecord(toy_signal(0, what, 1.0, 1.0), LogPosition(*key, offset)))  # type: ignore[arg-type]
         count += 1
         if count % every == 0:
             released += _flatten(merge)

@@ -13,7 +13,7 @@ from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS
-from live_services.task import Received
+from live_services.runtime.task import Received
 from tests.toy_chain import (
     NEXT_SESSION,
     PAPER,

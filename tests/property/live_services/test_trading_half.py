@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.market.types import Session, Ticks
+from live_services.domain.account.books import Holding, Portfolio
+from live_services.domain.account.paper_exchange import PaperBroker
+from live_services.domain.account.risk import RiskState, decide
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalRejected, SignalValidated
-from live_services.domain.execution import PaperBroker
-from live_services.domain.portfolio import Holding, Portfolio
-from live_services.domain.risk import RiskState, decide
 from live_services.settings import RiskSettings
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, random_walk, signal, validated
 

@@ -4,9 +4,9 @@ import dagster as dg
 import pytest
 
 from dagster_project.checks.live_skew import live_features_equal_history, verify_live_after_close
-from live_services import skew_check
+from live_services.cli import skew_check
 from live_services.domain.events import SkewDifference
-from live_services.domain.skew import SkewReport
+from live_services.domain.strategy.skew import SkewReport
 from live_services.settings import load_settings
 
 

@@ -14,18 +14,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from live_services.cli import app
-from live_services.cli_errors import CommandFailed, did_you_mean
-from live_services.demo import STRATEGIES, DemoOptions, configuration_toml
+from live_services.cli.errors import did_you_mean
+from live_services.cli.main import app
+from live_services.cli.progress import file_progress
+from live_services.demo.market_files import look_at
+from live_services.demo.run import STRATEGIES, DemoOptions, configuration_toml
+from live_services.demo.training_run import _reason
 from live_services.domain.events import event_or_none
-from live_services.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
-from live_services.market_files import look_at
+from live_services.failures import CommandFailed
+from live_services.machine.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
+from live_services.machine.orphans import orphans, stop_orphans
+from live_services.machine.supervision import Supervisor
 from live_services.next_steps import next_steps, program
-from live_services.orphans import orphans, stop_orphans
-from live_services.progress import file_progress
 from live_services.settings import config_file, load_settings
-from live_services.supervision import Supervisor
-from live_services.training_run import _reason
 
 runner = CliRunner()
 
@@ -125,7 +126,7 @@ def test_servers_that_settings_name_and_that_do_not_answer_stop_up_before_anythi
 
 
 def test_a_disk_that_is_too_full_for_kafka_stops_up_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("live_services.embedded.MIN_FREE_BYTES", 2**62)
+    monkeypatch.setattr("live_services.machine.embedded.MIN_FREE_BYTES", 2**62)
     message = _fails("up")
     assert "MB free; Kafka needs" in message
     assert "ALPHA_PANDA_HOME" in message

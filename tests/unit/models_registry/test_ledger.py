@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from live_services import cli_models
+from live_services.cli import models as cli_models
 from models_registry.ledger import LedgerEntry, LedgerTampered, LedgerUnavailable, PromotionLedger
 
 

@@ -1,0 +1,342 @@
+"""``alpha-panda``: the commands a person types. Thin: each reads settings, calls one function, shows what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from live_services.cli import models as cli_models
+from live_services.cli.errors import ClearGroup, err, out
+from live_services.composition import keep_loopback_off_the_proxy, read_settings
+from live_services.domain.topics import Broker
+from live_services.failures import CommandFailed
+from live_services.settings import load_settings
+
+app = typer.Typer(
+    cls=ClearGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="""Alpha Panda carries an ML trading model from research to orders, and explains every order.
+
+Start with **alpha-panda demo**: the whole road on this machine, in about three minutes.
+
+Settings come from options, the environment (`KAFKA__BOOTSTRAP_SERVERS`), `alpha-panda.toml`, the running stack and
+defaults, in this order; **alpha-panda config show** says which it was.
+
+Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line.""",
+)
+topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
+config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
+features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
+app.add_typer(features_app, name="features")
+app.add_typer(cli_models.app, name="models")
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="State directory [ALPHA_PANDA_HOME, else .alpha-panda].")
+]
+BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")]
+
+
+@app.callback()
+def main(context: typer.Context, home: HomeOption = None) -> None:
+    """Choose the home directory before anything reads settings."""
+    from live_services.cli.settings_report import misspelt_environment
+
+    keep_loopback_off_the_proxy()
+    if home is not None:
+        os.environ["ALPHA_PANDA_HOME"] = str(home)
+    if context.invoked_subcommand != "run":
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
+    for line in misspelt_environment():
+        err.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+
+
+def _tell(line: str) -> None:
+    out.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def demo(  # noqa: PLR0917 (each one is an option of the command line)
+    bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
+    ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
+    override_gate: Annotated[
+        str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
+    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
+        ".alpha-panda/demo"
+    ),
+    speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
+    sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
+    instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
+) -> None:
+    """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
+
+    Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
+
+    Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
+
+    Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
+    """
+    from live_services.demo.run import DemoOptions, run_demo
+
+    run_demo(
+        DemoOptions(
+            bars=bars,
+            ticks=ticks,
+            override_gate=override_gate,
+            keep=keep,
+            summary=summary,
+            home=home,
+            speed=speed,
+            sessions=sessions,
+            instruments=instruments,
+        ),
+        out,
+    )
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Come back at once; stop with `down`.")] = False,
+) -> None:
+    """Start everything for real use: the servers that no setting names, then the services.
+
+    Ctrl-C stops all of it. With KAFKA__BOOTSTRAP_SERVERS, REDIS__URL or MLFLOW__TRACKING_URI set, those are used
+    instead of starting one here.
+
+    Example: `alpha-panda up --detach`
+
+    Example: `KAFKA__BOOTSTRAP_SERVERS=kafka-1:9092 alpha-panda up`
+    """
+    from live_services.cli.progress import jar_progress
+    from live_services.machine.stack import Ports
+    from live_services.machine.up import hold, signals_as_interrupts, start_everything
+    from live_services.next_steps import of_home
+    from models_registry.registry import without_credentials
+
+    settings = read_settings()
+    try:
+        with signals_as_interrupts():
+            with jar_progress(out) as progress:
+                stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
+            running = load_settings()
+            _tell(f"MLflow {without_credentials(running.mlflow.tracking_uri)}/#/models?workflowType=machine_learning")
+            _tell(f"Dagster {running.dagster.url}")
+            if detach:
+                again = of_home(settings.alpha_panda_home)
+                _tell(f"running; `{again} status` shows it, `{again} down` stops it")
+                return
+            _tell("Ctrl-C stops everything")
+            hold(stack, _tell)
+    except KeyboardInterrupt:
+        _tell("stopped")
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `up` started on this home.
+
+    Example: `alpha-panda --home .alpha-panda/demo down`
+    """
+    from live_services.machine.orphans import orphans
+    from live_services.machine.stack import Stack
+    from live_services.machine.up import interrupts_ignored
+
+    stack = Stack(read_settings())
+    if not orphans(stack.supervisor.socket_path):
+        stack.supervisor.processes()  # says so if nothing runs
+    with interrupts_ignored():
+        stack.stop()
+    _tell("stopped")
+
+
+@app.command()
+def status() -> None:
+    """Show the processes, the health of every task, and the portfolio.
+
+    Example: `alpha-panda status`
+    """
+    from live_services.cli.status import print_status
+
+    print_status(read_settings(), out)
+
+
+@app.command()
+def run(
+    service: Annotated[
+        str,
+        typer.Argument(
+            help="market_feed, strategy_runner, risk_manager, paper_trading, portfolio_manager or skew_monitor."
+        ),
+    ],
+    broker: BrokerOption = "paper",
+) -> None:
+    """Run one service in the foreground; `up` runs them all.
+
+    Example: `alpha-panda run risk_manager --broker paper`
+    """
+    from live_services.composition import run_named
+
+    run_named(service, broker, read_settings())
+
+
+@app.command()
+def explain(
+    order_id: Annotated[
+        str | None,
+        typer.Argument(help="Order id, or its first six characters or more; default: the last order filled."),
+    ] = None,
+    broker: BrokerOption = "paper",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Trace an order back: signal, risk, model, features, bar, input offsets, training data, commit.
+
+    Example: `alpha-panda explain 517ce0ab --json`
+    """
+    from live_services.composition import explain_order
+
+    explanation = asyncio.run(explain_order(read_settings(), _broker(broker), order_id))
+    if as_json:
+        out.print_json(explanation.model_dump_json())
+    else:
+        from live_services.cli.explain import render
+
+        out.print(render(explanation))
+
+
+@topics_app.command("tail")
+def topics_tail(
+    topic: Annotated[str, typer.Argument(help="For example paper.signals.raw; `topics list` names them.")],
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start at the first record.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many records.")] = None,
+    watermarks: Annotated[bool, typer.Option("--watermarks", help="Show watermarks too.")] = False,
+) -> None:
+    """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it.
+
+    Example: `alpha-panda topics tail paper.orders.filled --from-beginning -n 10`
+    """
+    from live_services.cli.topic_lines import tail
+
+    try:
+        asyncio.run(
+            tail(read_settings(), topic, from_beginning=from_beginning, limit=limit, watermarks=watermarks, write=out)
+        )
+    except KeyboardInterrupt:
+        err.print("ended")
+
+
+@topics_app.command("list")
+def topics_list() -> None:
+    """List every topic, its scope and its partitions.
+
+    Example: `alpha-panda topics list`
+    """
+    from live_services.domain.topics import all_topics
+
+    table = Table("topic", "scope", "partitions", "dead letters")
+    partitions = read_settings().kafka.market_partitions
+    for topic in all_topics():
+        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), topic.dlq)
+    out.print(table)
+
+
+@config_app.command("show")
+def config_show(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show each setting, its value and where it came from; secrets are hidden. Ends with 1 when a strategy names a
+    feature or a hyperparameter that there is not.
+
+    Example: `MARKET__SPEED=60 alpha-panda config show --json`
+    """
+    from live_services.cli.settings_report import report
+    from live_services.domain.strategy.checks import require_known_names
+
+    options: Mapping[str, Any] = {}
+    lines = report(options)
+    if as_json:
+        out.print_json(json.dumps([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines]))
+    else:
+        table = Table(*(Column(header, overflow="fold") for header in ("setting", "value", "from")))
+        for line in lines:
+            table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
+        out.print(table)
+    require_known_names(load_settings(**options))
+
+
+@features_app.command("show")
+def features_show(
+    symbol: Annotated[str, typer.Argument(help="Instrument, for example RELIANCE.")],
+    broker: BrokerOption = "paper",
+) -> None:
+    """Show an instrument's newest feature row, where it is from, its bar time, age and schema, and whether it is warm.
+
+    Looked for in the online store (the row of its last closed bar, from a running strategy), then in its last signal,
+    then in the offline store; a place that comes first and has none that may be used is named with the reason.
+
+    A row is refused as *stale* when its bar ended more than three bars ago, as *foreign* when this code declares its
+    features differently. WARMING: the row does not equal that of a full-history run yet, and nothing is opened on it.
+
+    Example: `alpha-panda features show RELIANCE`
+
+    Example: `alpha-panda features show RELIANCE --broker paper`
+    """
+    from live_services.cli.feature_rows import newest_row
+
+    row = asyncio.run(newest_row(read_settings(), _broker(broker), symbol))
+    for line in row.passed_over:
+        err.print(f"[yellow]not from[/] {escape(line)}", soft_wrap=True)
+    out.print(f"{symbol}: {row.title}", markup=False, soft_wrap=True)
+    table = Table("feature", "value")
+    for name, value in row.values.items():
+        table.add_row(name, f"{value:.6g}")
+    out.print(table)
+
+
+@features_app.command("verify")
+def features_verify(broker: BrokerOption = "paper") -> None:
+    """Compute the feature rows that went out in the newest session again from its recorded market, bit for bit.
+
+    Reads the market topic and the signals from Kafka, the newest rows from the online store, and the sessions before
+    from the offline store; nothing of the running services is asked. Ends with 1 when a single bit differs, or when
+    there is nothing to compare. The same is done all the time, for a few instruments, by the service skew_monitor.
+
+    Example: `alpha-panda features verify`
+    """
+    from live_services.cli.skew_check import check_skew
+    from live_services.domain.strategy.skew import describe
+
+    report = asyncio.run(check_skew(read_settings(), _broker(broker)))
+    for note in report.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    for difference in report.differences:
+        out.print(describe(difference), markup=False, soft_wrap=True)
+    counts = f"{report.rows_equal} rows equal, {report.rows_different} different, {report.rows_unverified} not verified"
+    if report.rows_different:
+        raise CommandFailed(f"{counts}: live and history do not compute the same; see `alpha-panda features show`")
+    if not report.rows:
+        raise CommandFailed(f"{counts}: there is nothing to verify yet")
+    _tell(counts)
+
+
+def _broker(name: str) -> Broker:
+    from live_services.domain.topics import BROKERS
+
+    for broker in BROKERS:
+        if broker == name:
+            return broker
+    raise CommandFailed(f"there is no broker {name!r}; choose one of {', '.join(BROKERS)}")

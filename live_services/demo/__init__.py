@@ -1,0 +1,1 @@
+"""`alpha-panda demo`: the main job from a market to fills, in one command."""

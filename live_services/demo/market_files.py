@@ -1,0 +1,181 @@
+"""The demo's look at a person's own files before anything starts: what they hold, what is left out, what is lacking."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from live_services.cli.progress import FileProgress, no_file_progress
+from live_services.failures import CommandFailed
+from models_registry.specification import StrategySpec, of_one_desk
+
+if TYPE_CHECKING:
+    from feature_store.market.types import Session, Universe
+    from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
+    from live_services.machine.stack import Tell
+
+_SESSION_MINUTES: Final = 375  # 09:15 to 15:30
+_ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
+
+
+@dataclass(frozen=True, slots=True)
+class MarketFiles:
+    """What a look at the files found."""
+
+    bar_minutes: int
+    train_through: dt.date
+    """The last session before the one that is replayed."""
+
+
+def look_at(
+    bars: Path,
+    ticks: Path | None,
+    quarantine: Path,
+    strategies: Sequence[StrategySpec],
+    tell: Tell,
+    *,
+    progress: FileProgress = no_file_progress,
+) -> MarketFiles:
+    """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.
+
+    Parameters
+    ----------
+    bars, ticks
+        The files.
+    quarantine
+        Directory where the rows left out will lie, once Dagster has brought the market in.
+    strategies
+        Whose models are to be trained: their horizons, folds and features ask for so many bars and sessions.
+    tell
+        Takes one line for the person who waits.
+    progress
+        Shows how far the reading of a file is.
+
+    Raises
+    ------
+    CommandFailed
+        Too few usable rows, sessions or bars a session; the message names the file and what to do.
+    feature_store.market.types.MarketDataError
+        A file cannot be read at all.
+    """
+    from feature_store.market.types import MINUTE_NS
+    from feature_store.sources.reading import known_sessions, read_bars, read_ticks
+
+    with progress(bars) as reading:
+        of_bars = read_bars(bars, progress=reading)
+    _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
+    sessions = known_sessions(of_bars.bars)
+    if of_bars.clock.kind == "session":
+        raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
+    minutes = of_bars.clock.size // MINUTE_NS
+    desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
+    _require_bars_enough(bars, desk, minutes)
+    if minutes > 1:
+        tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
+    if ticks is None:
+        _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
+        return MarketFiles(minutes, sessions[-2].date)
+    with progress(ticks) as reading:
+        of_ticks = read_ticks(ticks, universe=of_bars.universe, progress=reading)
+    _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
+    ticked = known_sessions(of_ticks.ticks)
+    before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
+    _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
+    return MarketFiles(minutes, max(before))
+
+
+def _tell_of(  # noqa: PLR0917
+    path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
+) -> None:
+    left_out = source.quarantine
+    if not usable:
+        raise CommandFailed(f"{path}: none of its {len(left_out):,} rows can be used: {_reasons(left_out)}")
+    tell(f"{path.name}: {usable:,} {kind} of {_instruments(source.universe)}")
+    if len(left_out):
+        tell(f"  {len(left_out):,} rows cannot be used: {_reasons(left_out)}")
+        tell(f"  they are kept, each with its row number and reason, in {directory / kind}.parquet")
+
+
+def _instruments(universe: Universe) -> str:
+    return f"{len(universe):,} instrument{'' if len(universe) == 1 else 's'}"
+
+
+def _reasons(left_out: Quarantine) -> str:
+    """Count rows by reason, and name the first row of each."""
+    first = left_out.first_rows()
+    parts = [f"{n:,} {reason} (first: row {first[reason]})" for reason, n in left_out.counts().items()]
+    return ", ".join(parts)
+
+
+def _require_bars_enough(path: Path, strategies: Sequence[StrategySpec], minutes: int) -> None:
+    a_session, holding = -(-_SESSION_MINUTES // minutes), max(spec.holding_bars for spec in strategies)
+    if a_session <= holding:
+        raise CommandFailed(
+            f"{path}: bars of {minutes} minutes are {a_session} in a session; a label looks {holding} bars ahead "
+            f"inside the session. Give bars of {(_SESSION_MINUTES - 1) // holding} minutes or shorter"
+        )
+
+
+def _require_sessions(
+    path: Path, before: Sequence[Session], replayed: Session, which: str, strategies: Sequence[StrategySpec]
+) -> None:
+    """Refuse too few sessions for the strategy that needs most."""
+    from models_registry.validation.splitters import sessions_needed
+
+    for spec in strategies:
+        usable = sum(_warm_sessions([session.date for session in before], spec))
+        needed = sessions_needed(spec.folds, spec.embargo_sessions)
+        if usable >= needed:
+            continue
+        dates = f" ({', '.join(str(s.date) for s in before)})" if before else ""
+        warm_up = f", of which {len(before) - usable} only warm the features up" if len(before) > usable else ""
+        raise CommandFailed(
+            f"{path}: {len(before)} sessions{dates} lie before {replayed.date}, {which}, which is replayed{warm_up}; "
+            f"training {spec.model_name} needs at least {needed} with warm features, and 20 or more to say anything. "
+            "Give a file with earlier sessions"
+        )
+
+
+def sessions_to_train(dates: Iterable[dt.date], spec: StrategySpec) -> tuple[int, int]:
+    """Give how many sessions training a strategy needs, from the first on, and how many of them only warm it up.
+
+    Parameters
+    ----------
+    dates
+        Of the sessions, ascending, and as many as there may be need of.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    from models_registry.validation.splitters import sessions_needed
+
+    needed = sessions_needed(spec.folds, spec.embargo_sessions)
+    usable = [place for place, warm in enumerate(_warm_sessions(list(dates), spec), start=1) if warm]
+    if len(usable) < needed:
+        raise ValueError(f"training {spec.model_name} needs {needed} sessions with warm features, got {len(usable)}")
+    return usable[needed - 1], usable[needed - 1] - needed
+
+
+def _warm_sessions(dates: Sequence[dt.date], spec: StrategySpec) -> list[bool]:
+    """Say on which sessions a strategy's features can be warm.
+
+    Windows are full, and averages have passed two anchors.
+    """
+    from feature_store.features.schema import anchor_days
+
+    schema = spec.feature_schema()
+    days = anchor_days(schema.clock)
+    recursive = any(feature.memory == "recursive" for feature in schema.features)
+    blocks = [date.toordinal() - dt.date(1970, 1, 1).toordinal() for date in dates]
+    anchors = [0, *itertools.accumulate(int(b // days != a // days) for a, b in itertools.pairwise(blocks))]
+    a_session = -(-_SESSION_MINUTES // spec.bar_minutes)
+    return [
+        (k + 1) * a_session > schema.warm_up and (not recursive or passed >= _ANCHORS)
+        for k, passed in enumerate(anchors[: len(dates)])
+    ]

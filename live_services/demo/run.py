@@ -1,0 +1,468 @@
+"""``alpha-panda demo``: the whole road on real parts, from a market to an explained order."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+
+from live_services.adapters.readiness import has_market
+from live_services.cli.progress import file_progress, jar_progress
+from live_services.demo import training_run
+from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
+from live_services.failures import CommandFailed
+from live_services.machine.embedded import stop
+from live_services.machine.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
+from live_services.machine.supervision import SERVICES, START_LOCK, start_lock
+from live_services.machine.up import interrupts_ignored, signals_as_interrupts
+from live_services.next_steps import next_steps, of_home, program
+from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
+from models_registry.refs import ModelRef
+from models_registry.specification import StrategySpec, by_model
+
+if TYPE_CHECKING:
+    from feature_store.market.types import Session
+    from models_registry.registry import Registry, VersionInfo
+
+MARKER: Final = ".alpha-panda-demo"
+STRATEGIES: Final[tuple[StrategySpec, ...]] = Settings.model_fields["strategies"].default
+"""What the demo runs: the strategies of a desk that names none."""
+_TRAINING_SECONDS: Final = 600.0
+_PROMOTION_SECONDS: Final = 60.0
+_REPLAY_SECONDS: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What a person chose on the command line."""
+
+    home: Path
+    bars: Path | None = None
+    ticks: Path | None = None
+    override_gate: str | None = None
+    keep: bool = False
+    summary: Path | None = None
+    speed: float = 0.0
+    sessions: int | None = None
+    instruments: int | None = None
+
+
+@dataclass
+class Demo:
+    """One run of the demo: where it is, and what it has found so far."""
+
+    options: DemoOptions
+    console: Console
+    started: float = field(default_factory=time.monotonic)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def tell(self, text: str) -> None:
+        """Print one line with the seconds since the start."""
+        self.console.print(f"{time.monotonic() - self.started:4.0f} s  {text}", soft_wrap=True, markup=False)
+
+
+def run_demo(options: DemoOptions, console: Console) -> None:
+    """Run the demo; whatever happens, nothing it started stays behind (unless ``keep``).
+
+    Raises
+    ------
+    CommandFailed
+        A step failed or took too long; the message says which and where to look.
+    """
+    demo = Demo(options, console)
+    check_files(options)
+    files = None
+    if options.bars is not None:
+        quarantine = options.home / "store" / "quarantine"
+        files = look_at(options.bars, options.ticks, quarantine, STRATEGIES, demo.tell, progress=file_progress(console))
+    require_demo_home(options.home)
+    with ExitStack() as starting:
+        starting.enter_context(start_lock(options.home))
+        _run_at(demo, fresh_home(options.home), files, starting.close)
+
+
+def _run_at(demo: Demo, home: Path, files: MarketFiles | None, started: Callable[[], None]) -> None:
+    options = demo.options
+    configuration = home / CONFIG_NAME
+    configuration.write_text(configuration_toml(options, files))
+    chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(configuration)}
+    try:
+        with signals_as_interrupts(), own_settings_only(demo.tell), environment(chosen):
+            _run(demo, started)
+    except KeyboardInterrupt as interrupt:
+        raise CommandFailed("interrupted; everything was stopped") from interrupt
+
+
+@contextmanager
+def own_settings_only(tell: Tell) -> Iterator[None]:
+    """Take this person's settings out of the environment for a block, of this process and so of its children.
+
+    The demo is the same for everybody: what it runs on stands in the file it writes.
+    """
+    names = [name for name in os.environ if name.lower().split("__")[0] in Settings.model_fields]
+    before = {name: os.environ.pop(name) for name in names}
+    unused = sorted(name for name, value in before.items() if value and name != "ALPHA_PANDA_HOME")
+    if unused:
+        tell(f"set in the environment but not used, because the demo has its own settings: {', '.join(unused)}")
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def check_files(options: DemoOptions) -> None:
+    """Refuse missing files, and options that do not go together, before anything starts.
+
+    Raises
+    ------
+    CommandFailed
+        Names the file or the option.
+    """
+    for option, path in (("--bars", options.bars), ("--ticks", options.ticks)):
+        if path is not None and not path.is_file():
+            raise CommandFailed(f"{option}: there is no file {path}")
+    if options.override_gate is not None and not options.override_gate.strip():
+        raise CommandFailed("--override-gate: give the reason; the ledger keeps it")
+    if options.ticks is not None and options.bars is None:
+        raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
+    _require_sessions(options)
+    if options.bars is not None and (options.sessions or options.instruments):
+        raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
+
+
+def _require_sessions(options: DemoOptions) -> None:
+    from feature_store.sources.synthetic import synthetic_sessions
+
+    if options.bars is not None or options.sessions is None:
+        return
+    made = SyntheticSettings()
+    dates = [s.date for s in synthetic_sessions(dt.date.fromisoformat(made.first_session), made.sessions)]
+    for spec in STRATEGIES:
+        least, warming = sessions_to_train(dates, spec)
+        if options.sessions < least:
+            raise CommandFailed(
+                f"--sessions {options.sessions}: training {spec.model_name} needs {least - warming} sessions for its "
+                f"{spec.folds} folds, and {warming} before them to warm its features up; give {least} or more"
+            )
+
+
+def require_demo_home(home: Path) -> None:
+    """Refuse a directory that holds something which no demo made.
+
+    Raises
+    ------
+    CommandFailed
+        It does.
+    """
+    if _contents(home) and not (home / MARKER).exists():
+        raise CommandFailed(f"{home.absolute()} is not empty and no demo made it; choose another with --home")
+
+
+def fresh_home(home: Path) -> Path:
+    """Give an empty demo home; wipes one only if a demo made it. Call it with the home's start lock held.
+
+    Raises
+    ------
+    CommandFailed
+        The directory holds something else, or a demo is running in it.
+    """
+    from live_services.machine.orphans import stop_orphans
+    from live_services.machine.supervision import Supervisor
+
+    home = home.absolute()
+    require_demo_home(home)
+    if contents := _contents(home):
+        if Supervisor(home).running:
+            raise CommandFailed(f"a demo is running on {home}; stop it with `{of_home(home)} down`")
+        stop_orphans(Supervisor(home).socket_path)  # of a demo whose supervisor was killed
+        for path in sorted(contents, key=lambda p: p.name == MARKER):  # the marker last: what is left stays a demo's
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    owned_home(home)
+    (home / MARKER).touch()
+    return home
+
+
+def _contents(home: Path) -> tuple[Path, ...]:
+    return tuple(path for path in home.iterdir() if path.name != START_LOCK) if home.exists() else ()
+
+
+def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
+    """Write the demo's settings file; its strategies stand there in full, to be changed."""
+    market: dict[str, str | float] = {"source": "files" if options.bars else "synthetic"}
+    if files is not None and files.bar_minutes > 1:
+        market["bar_minutes"] = files.bar_minutes
+    if options.bars:
+        market["bars_file"] = str(options.bars.absolute())
+        market["feed"] = "ticks" if options.ticks else "bars"
+    if options.ticks:
+        market["ticks_file"] = str(options.ticks.absolute())
+    market["speed"] = options.speed
+    market["train_through"] = (files.train_through if files is not None else _generated_through(options)).isoformat()
+    synthetic = {
+        k: v for k, v in (("sessions", options.sessions), ("instruments", options.instruments)) if v is not None
+    }
+    lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
+    if synthetic:
+        lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
+    for spec in STRATEGIES:
+        # on the market's clock, which stands above
+        fields = spec.model_dump(exclude={"bar_minutes"})
+        lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _generated_through(options: DemoOptions) -> dt.date:
+    """Give the last session of the generated market before its session of ticks, which is replayed."""
+    from feature_store.sources.synthetic import synthetic_sessions
+
+    made = SyntheticSettings()
+    count = options.sessions if options.sessions is not None else made.sessions
+    return synthetic_sessions(dt.date.fromisoformat(made.first_session), count + 1)[-2].date
+
+
+def _run(demo: Demo, started: Callable[[], None]) -> None:
+    settings = load_settings()
+    stack = Stack(settings)
+    kept = False
+    with _compiling():
+        try:
+            _start_servers(demo, stack)
+            started()
+            settings = load_settings()
+            if _train_and_promote(demo, stack, settings):
+                asyncio.run(_replay_and_explain(demo, stack, settings))
+            elif demo.options.keep:
+                stack.start_services()
+                demo.tell("every service runs; the replay starts as soon as a person promotes a version")
+            _finish(demo)
+            kept = demo.options.keep
+        finally:
+            if not kept:
+                with interrupts_ignored():
+                    demo.tell("stopping everything")
+                    stack.stop_own()
+    _say_what_is_next(demo)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile the feature kernels beside the set-up, so that nobody waits for them later."""
+    code = "from feature_store.features.engine import compile_kernels; compile_kernels()"
+    from live_services.machine.research_servers import python_environment
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | python_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        stop(process, 5.0)
+
+
+def _start_servers(demo: Demo, stack: Stack) -> None:
+    demo.tell(f"state of this demo: {stack.home}")
+    with jar_progress(demo.console) as progress:
+        stack.start_servers(tell=demo.tell, progress=progress)
+    demo.tell("starting Apache Kafka, Valkey, MLflow and Dagster on loopback, and compiling the feature kernels")
+    stack.wait_ready("kafka", "valkey", tell=demo.tell)
+    settings = load_settings()
+    asyncio.run(create_topics(settings))
+    stack.wait_ready("mlflow", "dagster-code", "dagster-web", tell=demo.tell)
+    demo.tell(f"MLflow   {settings.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+    demo.tell(f"Dagster  {settings.dagster.url}")
+    demo.tell(f"Kafka    {settings.kafka.bootstrap_servers}")
+    demo.summary["urls"] = {
+        "mlflow": settings.mlflow.tracking_uri,
+        "dagster": settings.dagster.url,
+        "kafka": settings.kafka.bootstrap_servers,
+    }
+
+
+def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
+    """Train every strategy's model and promote what may be; whether any was promoted."""
+    from models_registry.registry import Registry
+
+    registry, early = Registry(settings.mlflow.tracking_uri), _EarlyServices(demo, stack, settings)
+    demo.summary["models"] = {}
+    for spec in by_model(settings.strategies).values():
+        run_id = training_run.launch(settings.dagster.url, spec.training_job)
+        demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
+        training_run.follow(
+            settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
+        )
+        early.start()
+        version = newest_version(registry, spec.model_name)
+        described = _describe(demo, registry, version)
+        demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
+    return any(model["promotion"] is not None for model in demo.summary["models"].values())
+
+
+def _promotion(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo) -> dict[str, Any] | None:
+    """Let the sensor promote a version, or the person who overrules the gate; None if nobody does."""
+    if version.gate_verdict("champion") == "passed":
+        return _by_sensor(demo, registry, version)
+    if demo.options.override_gate is not None:
+        return _by_person(demo, settings, registry, version, demo.options.override_gate)
+    demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
+    demo.tell("a person may overrule it:")
+    if demo.options.keep:
+        demo.tell(f'  {of_home(demo.options.home)} models promote {version.name} {version.version} --override "REASON"')
+    demo.tell(f'  {program()} demo … --override-gate "REASON"')
+    return None
+
+
+class _EarlyServices:
+    """Starts what needs no model as soon as the market is in the store: it is up by the time the model is."""
+
+    def __init__(self, demo: Demo, stack: Stack, settings: Settings) -> None:
+        self._demo, self._stack, self._settings = demo, stack, settings
+        self._started = False
+
+    def start(self) -> None:
+        """Start them once there is a market."""
+        if self._started or not has_market(self._settings):
+            return
+        for name, scope in self._stack.desk.services:
+            if name not in (FEED, "strategy_runner"):
+                self._stack.supervisor.start_program(SERVICES, program_name(name, scope))
+        self._demo.tell("risk manager, paper trading and portfolio start while the model trains")
+        self._started = True
+
+
+def newest_version(registry: Registry, name: str) -> VersionInfo:
+    """Give the version of a model registered last.
+
+    Raises
+    ------
+    CommandFailed
+        If the run registered none.
+    """
+    versions = registry.versions(name)
+    if not versions:
+        raise CommandFailed(f"the run registered no version of {name}; see its log in Dagster")
+    return max(versions, key=lambda v: int(v.version))
+
+
+def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
+    name = version.name
+    sidecar = registry.sidecar(name, version.version)
+    demo.tell(f"market: {sidecar.market}")
+    demo.tell(f"registered {name} version {version.version}: {registry.url_of(name, version.version)}")
+    for check in sidecar.gate.checks:
+        mark = "passed" if check.passed else check.verdict.upper()
+        demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
+    demo.summary["market"] = sidecar.market
+    return {
+        "version": version.version,
+        "feature_schema_hash": sidecar.feature_schema_hash,
+        "training_data_digest": sidecar.training_data_digest,
+        "metrics": sidecar.metrics,
+        "gate_passed": sidecar.gate.passed,
+        "gate": [check.model_dump() for check in sidecar.gate.checks],
+    }
+
+
+def _by_sensor(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
+    champion = ModelRef(name=version.name, alias="champion")
+    demo.tell(f"the gate passed; Dagster's sensor now promotes it to {champion}")
+    deadline = time.monotonic() + _PROMOTION_SECONDS
+    while registry.resolve(champion) != version.version:
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"the sensor did not promote {version.name} version {version.version} within {_PROMOTION_SECONDS:.0f} "
+                f"s; see the sensors in Dagster and {demo.options.home / 'logs' / 'dagster-daemon.log'}"
+            )
+        time.sleep(0.5)
+    demo.tell(f"{champion} is version {version.version}, promoted by the sensor")
+    return {"promoted_by": "sensor", "override": None}
+
+
+def _by_person(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo, reason: str) -> dict[str, Any]:
+    from live_services.cli.models import promote_as_person
+
+    promote_as_person(settings, registry, version.name, version.version, "champion", reason=reason, override=reason)
+    demo.tell(f"the gate said no; overruled for this reason, which the ledger keeps: {reason}")
+    demo.tell(f"{version.name}@champion is version {version.version}, promoted by you")
+    return {"promoted_by": "person", "override": reason}
+
+
+async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
+    from feature_store.market.clocks import BarClock
+    from feature_store.offline.store import OfflineStore
+    from live_services.cli.explain import render
+    from live_services.cli.status import read_health
+    from live_services.composition import explain_order, replay_session
+    from live_services.demo.replay_view import Tally, table, watch
+
+    store = OfflineStore(settings.store_root)
+    session = await asyncio.to_thread(replay_session, settings)
+    stack.start_services()
+    fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
+    demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
+    tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions)
+    await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
+    totals = tally.totals()
+    demo.summary |= {
+        "session": str(session.date),
+        "feed": settings.market.feed,
+        "totals": totals,
+        "strategies": tally.of_strategies([strategy.name for strategy in settings.strategies]),
+    }
+    demo.tell("the portfolio has passed the session's close")
+    demo.console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    if tally.last_filled is None:
+        demo.tell("no order was filled in this session, so there is none to explain")
+        demo.summary["explanation"] = None
+        return
+    explanation = await explain_order(settings, "paper", tally.last_filled.order_id)
+    demo.console.print(render(explanation))
+    demo.summary["explanation"] = explanation.model_dump(mode="json")
+
+
+def _replay_budget(settings: Settings, session: Session) -> float:
+    if settings.market.speed == 0:
+        return _REPLAY_SECONDS
+    return _REPLAY_SECONDS + (session.close_ns - session.open_ns) / 1e9 / settings.market.speed
+
+
+def _finish(demo: Demo) -> None:
+    demo.summary["seconds"] = round(time.monotonic() - demo.started, 1)
+    for name, value in demo.summary.get("totals", {}).items():
+        demo.console.print(f"  {name:20} {value:>16,}", markup=False)
+    strategies = demo.summary.get("strategies", {})
+    if len(strategies) > 1:
+        for name, counts in strategies.items():
+            said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+            demo.console.print(f"  {name}: {said}", markup=False)
+    if demo.options.summary is not None:
+        demo.options.summary.parent.mkdir(parents=True, exist_ok=True)
+        demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")
+        demo.tell(f"summary written to {demo.options.summary}")
+    demo.tell("done" + (f" (market: {demo.summary['market']})" if "market" in demo.summary else ""))
+
+
+def _say_what_is_next(demo: Demo) -> None:
+    demo.console.print("\nNext:", markup=False)
+    for command, what in next_steps(demo.options.home, STRATEGIES, running=demo.options.keep):
+        demo.console.print(f"  {command}", markup=False, soft_wrap=True)
+        demo.console.print(f"      {what}", markup=False, style="dim", soft_wrap=True)

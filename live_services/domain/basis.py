@@ -1,0 +1,59 @@
+"""What one event hands on to the event that answers it, and what an output says it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from live_services.domain.events import (
+    Basis,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    OrderSubmitted,
+    SignalGenerated,
+    SignalRejected,
+    SignalValidated,
+)
+from live_services.domain.log import LogPosition
+
+Answerable = SignalGenerated | SignalValidated | OrderSubmitted
+Outcome = OrderFilled | OrderRejected | OrderCancelled
+"""How an order ends; each order has exactly one."""
+RiskVerdict = SignalValidated | SignalRejected
+
+_HANDED_ON: Final = (
+    "broker",
+    "correlation_id",
+    "model_name",
+    "model_version",
+    "feature_schema_hash",
+    "strategy",
+    "instrument_token",
+    "symbol",
+    "side",
+    "intent",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What every output of a process is stamped with: which configuration and which code made it."""
+
+    config_digest: str = ""
+    git_commit: str = ""
+
+    def basis(self, positions: Iterable[LogPosition] = ()) -> Basis:
+        """Give the basis of an output that stands on these records; positions of one partition become a range."""
+        ranges: dict[str, tuple[int, int]] = {}
+        for position in positions:
+            key = f"{position.topic}[{position.partition}]"
+            first, last = ranges.get(key, (position.offset, position.offset))
+            ranges[key] = (min(first, position.offset), max(last, position.offset))
+        return Basis(input_positions=ranges, config_digest=self.config_digest, git_commit=self.git_commit)
+
+
+def handed_on(event: Answerable) -> dict[str, Any]:
+    """Give the fields that an answer takes over unchanged, with ``causation_id`` naming the event answered."""
+    return {name: getattr(event, name) for name in _HANDED_ON} | {"causation_id": event.event_id}

@@ -1,0 +1,320 @@
+"""Everything that runs on this machine for one home: which servers, which services, in which order.
+
+Servers named by the settings are used, the others are started here; a setting is the only switch there is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from live_services.domain.topics import Broker, Scope, all_topics
+from live_services.machine import research_servers
+from live_services.machine.embedded import (
+    ServerNotReady,
+    ServerSpec,
+    broker_answers,
+    death,
+    free_port,
+    kafka_spec,
+    redis_answers,
+    valkey_spec,
+)
+from live_services.machine.kafka_jars import Progress
+from live_services.machine.orphans import stop_orphans
+from live_services.machine.supervision import (
+    SERVERS,
+    SERVICES,
+    AlreadyRunning,
+    Program,
+    SupervisionError,
+    Supervisor,
+    write_private,
+)
+from live_services.next_steps import of_home
+from live_services.settings import Settings, config_file, endpoints_file, load_settings
+
+FEED: Final = "market_feed"
+BROKER_SERVICES: Final[Mapping[Broker, tuple[str, ...]]] = {
+    "paper": ("strategy_runner", "risk_manager", "paper_trading", "portfolio_manager", "skew_monitor"),
+    "zerodha": (),
+}
+NO_ZERODHA: Final = (
+    "zerodha has no trading service yet: nothing of it can be started. Paper trading runs with --broker paper."
+)
+
+Tell = Callable[[str], None]
+"""Takes one line for the person who waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Which services run for whom, and what is left out and why (one line each)."""
+
+    services: tuple[tuple[str, Scope], ...]
+    skipped: tuple[str, ...]
+
+
+def desk(settings: Settings) -> Desk:
+    """Decide from the settings what runs: the feed, and the services of each broker that is active and enabled."""
+    services: list[tuple[str, Scope]] = [(FEED, "shared")]
+    skipped = []
+    for broker, names in BROKER_SERVICES.items():
+        reason = skip_reason(settings, broker)
+        if reason is not None:
+            skipped.append(f"{broker} is skipped: {reason}")
+            continue
+        services += [(name, broker) for name in names]
+    return Desk(tuple(services), tuple(skipped))
+
+
+def skip_reason(settings: Settings, broker: Broker) -> str | None:
+    """Say why a broker does not run, or None when it does."""
+    if broker not in settings.active_brokers:
+        return f"it is not in ACTIVE_BROKERS ({', '.join(settings.active_brokers)})"
+    if not getattr(settings.trading, broker).enabled:
+        return f"TRADING__{broker.upper()}__ENABLED is false"
+    if not BROKER_SERVICES[broker]:
+        return NO_ZERODHA
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Preferred ports of the embedded servers, used when they are free; 0 takes any."""
+
+    kafka: int = 9092
+    redis: int = 6379
+    mlflow: int = 5000
+    dagster: int = 3000
+
+
+ANY_PORTS: Final = Ports(0, 0, 0, 0)
+
+
+class Stack:
+    """The servers and services of one home."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.home = settings.alpha_panda_home.absolute()
+        self.supervisor = Supervisor(self.home)
+        self.desk = desk(settings)
+        self._specs: tuple[ServerSpec, ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What children need to read the same settings; secrets stay where they are (environment or file)."""
+        configuration = config_file()
+        named = {"ALPHA_PANDA_CONFIG": str(configuration.absolute())} if configuration.exists() else {}
+        return {"ALPHA_PANDA_HOME": str(self.home)} | named | research_servers.python_environment()
+
+    def start_servers(
+        self, *, tell: Tell, ports: Ports = ANY_PORTS, progress: Progress | None = None
+    ) -> tuple[ServerSpec, ...]:
+        """Start the servers that no setting names, all at once, without waiting.
+
+        Raises
+        ------
+        AlreadyRunning
+            A stack runs on this home.
+        live_services.machine.embedded.EmbeddedServerError
+            One could not be prepared (disk, port, jars).
+        """
+        if self.supervisor.running:
+            raise AlreadyRunning(
+                f"a stack is running on {self.home}: see `{of_home(self.home)} status`, stop it with "
+                f"`{of_home(self.home)} down`"
+            )
+        left = stop_orphans(self.supervisor.socket_path)
+        if left:
+            tell(f"the supervisor of this home was killed; stopped what it had left running: {left}")
+        endpoints = endpoints_file(self.home)
+        endpoints.unlink(missing_ok=True)  # of a stack that was killed; what is external is decided without it
+        settings = load_settings(alpha_panda_home=self.home)
+        self._specs = self._embedded(settings, ports, tell, progress)
+        write_private(endpoints, endpoints_toml(self._specs))
+        with ThreadPoolExecutor() as pool:  # Kafka's formatting and Dagster's tables take seconds each
+            list(pool.map(lambda spec: spec.prepare(), self._specs))
+        groups = {
+            SERVERS: [Program(s.name, s.argv, s.env, s.stop_seconds) for s in self._specs],
+            SERVICES: [self._service_program(name, scope) for name, scope in self.desk.services],
+        }
+        self.supervisor.start({group: programs for group, programs in groups.items() if programs}, self.environment)
+        if self._specs:
+            self.supervisor.start_group(SERVERS)
+        return self._specs
+
+    def _embedded(
+        self, settings: Settings, ports: Ports, tell: Tell, progress: Progress | None
+    ) -> tuple[ServerSpec, ...]:
+        specs: list[ServerSpec] = []
+        if settings.kafka.bootstrap_servers:
+            tell(f"Kafka: using {settings.kafka.bootstrap_servers}")
+        else:
+            specs.append(kafka_spec(self.home / "kafka", _port("kafka", ports.kafka, tell), progress=progress))
+        if settings.redis.url.get_secret_value():
+            tell("Redis: using the one that REDIS__URL names")
+        else:
+            specs.append(valkey_spec(self.home / "valkey", _port("redis", ports.redis, tell)))
+        if settings.mlflow.tracking_uri:
+            tell(f"MLflow: using {settings.mlflow.tracking_uri}")
+        else:
+            specs.append(research_servers.mlflow_spec(self.home / "mlflow", _port("mlflow", ports.mlflow, tell)))
+        if settings.dagster.url:
+            tell(f"Dagster: using {settings.dagster.url}")
+        else:
+            specs += research_servers.dagster_specs(
+                self.home / "dagster", self.environment, _port("dagster", ports.dagster, tell)
+            )
+        return tuple(specs)
+
+    def _service_program(self, service: str, scope: Scope) -> Program:
+        broker = () if scope == "shared" else ("--broker", scope)
+        return Program(
+            program_name(service, scope),
+            (sys.executable, "-m", "live_services", "run", service, *broker),
+            stop_seconds=20.0,
+        )
+
+    def wait_ready(self, *names: str, tell: Tell) -> None:
+        """Wait until the servers named (default: all that were started here) answer.
+
+        Raises
+        ------
+        live_services.machine.embedded.EmbeddedServerError
+            One died or did not answer within its budget.
+        """
+        started = time.monotonic()
+        waiting = [s for s in self._specs if not names or s.name in names]
+        while waiting:
+            for spec in tuple(waiting):
+                if spec.ready():
+                    waiting.remove(spec)
+                    tell(f"{spec.name} is ready{f' at {spec.endpoint}' if spec.endpoint else ''}")
+                elif time.monotonic() - started > spec.ready_seconds:
+                    raise ServerNotReady(
+                        f"{spec.name} did not answer at {spec.endpoint} within {spec.ready_seconds:.0f} s; "
+                        f"see {self.supervisor.log_of(spec.name)}"
+                    )
+            for process in self.supervisor.processes():
+                if process.group == SERVERS and process.state == "FATAL":  # EXITED is started again
+                    raise death(process.name, self.supervisor.log_of(process.name), None)
+            time.sleep(0.1)
+
+    def start_services(self) -> None:
+        """Start the feed and every broker's services; the topics must be there."""
+        self.supervisor.start_group(SERVICES)
+
+    def stop(self) -> None:
+        """Stop everything and forget the endpoints."""
+        try:
+            self.supervisor.shutdown()
+        except SupervisionError:
+            self.supervisor.kill()
+        finally:
+            stop_orphans(self.supervisor.socket_path)  # of a supervisord that was killed, or died while it stopped
+            endpoints_file(self.home).unlink(missing_ok=True)
+
+    def stop_own(self) -> None:
+        """Stop everything, unless another command started what runs on this home."""
+        if self.supervisor.started_here or not self.supervisor.running:
+            self.stop()
+
+
+def _port(server: str, preferred: int, tell: Tell) -> int:
+    port = free_port(preferred)
+    if preferred not in (0, port):
+        tell(f"{server}: port {preferred} is in use, so it takes {port}")
+    return port
+
+
+def program_name(service: str, scope: Scope) -> str:
+    """Name a service's process; a broker's name comes first."""
+    return service if scope == "shared" else f"{scope}.{service}"
+
+
+def require_external(settings: Settings) -> None:
+    """Ask the servers that settings name before anything is started.
+
+    Raises
+    ------
+    SupervisionError
+        One does not answer; the message names its key.
+    """
+    if settings.kafka.bootstrap_servers and not broker_answers(_kafka_connection(settings)):
+        raise SupervisionError(
+            f"no Kafka answers at {settings.kafka.bootstrap_servers} (KAFKA__BOOTSTRAP_SERVERS) over "
+            f"{settings.kafka.security_protocol} (KAFKA__SECURITY_PROTOCOL). Start it, correct the settings, or remove "
+            "the address to have one started here."
+        )
+    url = settings.redis.url.get_secret_value()
+    if url and not redis_answers(url):
+        raise SupervisionError(
+            "no Redis answers at REDIS__URL. Start it, correct the setting, or remove it to have one started here."
+        )
+    uri = settings.mlflow.tracking_uri
+    if uri and not research_servers.http_answers(f"{uri}/health"):
+        raise SupervisionError(
+            f"no MLflow answers at {uri} (MLFLOW__TRACKING_URI). Start it, correct the setting, or remove it to have "
+            "one started here."
+        )
+
+
+def _kafka_connection(settings: Settings) -> Mapping[str, Any]:
+    from live_services.adapters.kafka import connection
+
+    try:
+        return connection(settings.kafka)
+    except OSError as problem:  # ssl.SSLError is one
+        raise SupervisionError(
+            f"the certificates in {settings.kafka.ssl_cafile} (KAFKA__SSL_CAFILE) cannot be read: {problem}"
+        ) from problem
+
+
+def endpoints_toml(specs: tuple[ServerSpec, ...]) -> str:
+    """Write the addresses chosen, under the keys of the settings."""
+    keys = {
+        "kafka": "kafka.bootstrap_servers",
+        "valkey": "redis.url",
+        "mlflow": "mlflow.tracking_uri",
+        "dagster-web": "dagster.url",
+    }
+    lines = [f'{keys[s.name]} = "{s.endpoint}"\n' for s in specs if s.name in keys]
+    return "# written by `alpha-panda up`; gone when it stops\n" + "".join(lines)
+
+
+async def create_topics(settings: Settings) -> None:
+    """Create every topic of the shared market and of the brokers that run."""
+    from live_services.adapters.kafka import create_topics as create
+
+    brokers: tuple[Broker, ...] = tuple(b for b in BROKER_SERVICES if skip_reason(settings, b) is None)
+    await create(settings, all_topics(brokers))
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a block, so that settings and children read the same."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def owned_home(home: Path) -> Path:
+    """Create a home directory that only this user can enter."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    return home

@@ -1,0 +1,136 @@
+"""``alpha-panda up``: servers, topics, services, in this order; then hold them until Ctrl-C, or leave them be."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from live_services.adapters.readiness import missing
+from live_services.domain.strategy.checks import require_known_names
+from live_services.machine.kafka_jars import Progress
+from live_services.machine.stack import (
+    ANY_PORTS,
+    Ports,
+    Stack,
+    Tell,
+    create_topics,
+    owned_home,
+    program_name,
+    require_external,
+)
+from live_services.machine.supervision import SERVICES, SupervisionError, start_lock
+from live_services.settings import Settings, load_settings
+
+_LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+def start_everything(
+    settings: Settings, *, tell: Tell, ports: Ports = ANY_PORTS, progress: Progress | None = None
+) -> Stack:
+    """Start the servers, wait for them, create the topics, and start the services, which wait for a market and a model.
+
+    Anything that goes wrong stops what was started.
+
+    Raises
+    ------
+    AlreadyRunning
+        Another command is starting a stack on this home.
+    live_services.domain.strategy.checks.WrongStrategy
+        A strategy names something that there is not; nothing was started.
+    """
+    require_known_names(settings)
+    owned_home(settings.alpha_panda_home)
+    with start_lock(settings.alpha_panda_home):
+        return _start_everything(settings, tell, ports, progress)
+
+
+def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Progress | None) -> Stack:
+    stack = Stack(settings)
+    if stack.supervisor.running:
+        start_idle_services(stack, tell)
+        return stack
+    try:
+        for reason in stack.desk.skipped:
+            tell(reason)
+        require_external(settings)
+        stack.start_servers(tell=tell, ports=ports, progress=progress)
+        stack.wait_ready(tell=tell)
+        running = load_settings()
+        asyncio.run(create_topics(running))
+        start_idle_services(stack, tell)
+    except BaseException:
+        stack.stop_own()
+        raise
+    return stack
+
+
+def start_idle_services(stack: Stack, tell: Tell) -> None:
+    """Start the services that are not running, and say what they wait for."""
+    if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
+        stack.start_services()
+        tell("services started: " + ", ".join(program_name(name, scope) for name, scope in stack.desk.services))
+    lacking = missing(load_settings())
+    if lacking is not None:
+        tell(lacking)
+
+
+def hold(stack: Stack, tell: Tell) -> None:
+    """Keep everything running until Ctrl-C or SIGTERM, then stop it all.
+
+    Raises
+    ------
+    SupervisionError
+        supervisord ended by itself.
+    """
+    with stopped_at_the_end(stack, tell):
+        lacking = missing(load_settings())
+        while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
+            if lacking is None:
+                continue
+            lacking, before = missing(load_settings()), lacking
+            if lacking != before:
+                tell(lacking or "every strategy has its model: the replay starts if it waited, and all of them trade")
+        raise SupervisionError(f"supervisord ended by itself; see {stack.supervisor.logs / 'supervisord.log'}")
+
+
+@contextmanager
+def stopped_at_the_end(stack: Stack, tell: Tell) -> Iterator[None]:
+    """Stop the stack when the block ends, however it ends; a second Ctrl-C does not leave it half stopped."""
+    with signals_as_interrupts():
+        try:
+            yield
+        finally:
+            with interrupts_ignored():
+                tell("stopping everything")
+                stack.stop()
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does."""
+    with _handlers(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        yield
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Let nothing but SIGKILL end the block early."""
+    with _handlers(signal.SIG_IGN, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        yield
+
+
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+
+@contextmanager
+def _handlers(handler: _Handler, *numbers: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,1 @@
+"""The one loop that runs services: the port, the merge, tasks, commits."""

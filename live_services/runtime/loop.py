@@ -1,0 +1,466 @@
+"""The only consume → handle → produce → commit loop.
+
+A task's outputs and its input positions are committed in one Kafka transaction; a successor runs the session again up
+to the committed watermark without producing, and goes on from there. Failures: top of `live_services.runtime.task`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic
+
+import structlog
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
+
+from feature_store.market.types import Universe
+from live_services.adapters.assignor import OneMemberAssignor
+from live_services.adapters.kafka import (
+    MAX_POLL_RECORDS,
+    commit_together,
+    committed_offsets,
+    connection,
+    headers_of,
+    read_topic,
+    transactional_producer,
+    value_of,
+)
+from live_services.adapters.telemetry import TaskHealth, Telemetry
+from live_services.domain.events import decode_event
+from live_services.domain.log import TaskId
+from live_services.domain.topics import Topic, consumer_group, transactional_id
+from live_services.runtime.merge import Source
+from live_services.runtime.service import Service, State
+from live_services.runtime.task import (
+    Committed,
+    CommitTimedOut,
+    Output,
+    Received,
+    Resume,
+    TaskFenced,
+    TaskRun,
+    TopicPartitionKey,
+    WrongShape,
+)
+from live_services.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+# Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
+_MAX_PENDING_ROWS: Final = 200_000
+_MAX_PENDING_RECORDS: Final = 5_000
+_IDLE_POLL_MS: Final = 50
+# getmany does not return while a rebalance is under way; the loop must still see `stop`.
+_FETCH_SECONDS: Final = 1.0
+# The least that brokers allow by default; a killed member's successor waits this long.
+_SESSION_TIMEOUT_MS: Final = 6_000
+_HEARTBEAT_MS: Final = 1_500
+_REPORT_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 5.0
+_START_SECONDS: Final = 60.0
+_TASK_HEADER: Final = "task"
+
+
+async def run_service(
+    service: Service[State], settings: Settings, universe: Universe, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    """Run a service until ``stop`` is set, then finish the batch, commit and leave the group.
+
+    Raises
+    ------
+    RuntimeFailure
+        When this process cannot go on; a restart takes over from what is committed.
+    """
+    await _Runtime(service, settings, universe, telemetry, stop).run()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Give an event that SIGINT and SIGTERM set; call inside the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Records what the group gave this member, and nothing else: exceptions here are swallowed by the client."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.partitions: frozenset[TopicPartition] = frozenset()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self.generation += 1
+        self.partitions = frozenset()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self.generation += 1
+        self.partitions = frozenset(assigned)
+
+
+@dataclass(slots=True)
+class _Running(Generic[State]):
+    """A task with its producer and the times of its last commits (monotonic seconds)."""
+
+    run: TaskRun[State]
+    producer: AIOKafkaProducer
+    positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
+    committed_at: float = 0.0
+    forwarded_at: float = 0.0
+    reported_at: float = 0.0
+
+
+class _Runtime(Generic[State]):
+    def __init__(
+        self,
+        service: Service[State],
+        settings: Settings,
+        universe: Universe,
+        telemetry: Telemetry,
+        stop: asyncio.Event,
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._universe = universe
+        self._telemetry = telemetry
+        self._stop = stop
+        self._group = consumer_group(service.name, service.scope)
+        self._assignment = _Assignment()
+        self._generation = 0
+        self._tasks: dict[int, _Running[State]] = {}
+        self._owners: dict[TopicPartition, _Running[State]] = {}
+        self._inputs: dict[str, tuple[int, Topic, Any]] = {
+            i.topic.name: (rank, i.topic, i.role) for rank, i in enumerate(service.inputs) if i.role != "control"
+        }
+        self._controls = [i.topic for i in service.inputs if i.role == "control"]
+        self._consumer: AIOKafkaConsumer = None
+        _check_shape(service, settings)
+
+    async def run(self) -> None:
+        self._consumer = AIOKafkaConsumer(
+            **connection(self._settings.kafka),
+            group_id=self._group,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_records=MAX_POLL_RECORDS,
+            session_timeout_ms=_SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            partition_assignment_strategy=(OneMemberAssignor if self._service.single_task else RangePartitionAssignor,),
+        )
+        try:
+            await self._consumer.start()
+            await self._check_topics()
+            self._consumer.subscribe(list(self._inputs), listener=self._assignment)
+            while not self._stop.is_set():
+                await self._cycle()
+            await self._flush_all(force=True)
+            _log.info("service_stopped", service=self._service.name, scope=self._service.scope)
+        finally:
+            await self._release_tasks()
+            await _within(_STOP_SECONDS, self._consumer.stop())
+
+    async def _cycle(self) -> None:
+        if self._assignment.generation != self._generation:
+            await self._take_over()
+            return
+        fetched = await self._fetch()
+        # What was fetched before a rebalance is not this member's any more.
+        if self._assignment.generation != self._generation:
+            return
+        for partition, records in fetched.items():
+            owner = self._owners[partition]
+            for record in records:
+                owner.run.receive(_received(record))
+        for running in self._tasks.values():
+            running.run.step()
+        await self._flush_all(force=False)
+        if self._assignment.generation == self._generation:
+            self._pause_long_queues()
+            await self._report()
+
+    async def _fetch(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        wait_ms = min((self._wait_ms(running) for running in self._tasks.values()), default=_IDLE_POLL_MS)
+        try:
+            async with asyncio.timeout(_FETCH_SECONDS):
+                fetched: Mapping[TopicPartition, Sequence[Any]] = await self._consumer.getmany(timeout_ms=wait_ms)
+        except TimeoutError:
+            return {}
+        if not self._tasks:
+            await asyncio.sleep(_IDLE_POLL_MS / 1000)
+        return fetched
+
+    # --- taking over --------------------------------------------------------------------------------------------
+
+    async def _take_over(self) -> None:
+        generation, partitions = self._assignment.generation, self._assignment.partitions
+        await self._release_tasks()
+        try:
+            for index, ours in sorted(self._shared_out(partitions).items()):
+                running = await self._start_task(index, ours)
+                self._tasks[index] = running
+                self._owners.update(dict.fromkeys(ours, running))
+        except (IllegalStateError, ProducerFenced, InvalidProducerEpoch):
+            # The group moved on in the meantime: the next cycle takes over what it gave.
+            if self._assignment.generation == generation:
+                raise
+            return
+        self._generation = generation
+        owned = [str(running.run.task) for running in self._tasks.values()]
+        _log.info("tasks_taken_over", service=self._service.name, scope=self._service.scope, tasks=owned)
+
+    def _shared_out(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
+        shares: dict[int, list[TopicPartition]] = defaultdict(list)
+        for tp in sorted(partitions):
+            shares[0 if self._service.single_task else tp.partition].append(tp)
+        for index, ours in shares.items():
+            if missing := set(self._inputs) - {tp.topic for tp in ours}:
+                raise WrongShape(
+                    f"{self._service.name} task {index} has no partition of {sorted(missing)}: the topics have "
+                    "different numbers of partitions, or members of the group run different versions"
+                )
+        return shares
+
+    async def _start_task(self, index: int, partitions: Sequence[TopicPartition]) -> _Running[State]:
+        task = TaskId(self._service.name, self._service.scope, index)
+        kafka, runtime = self._settings.kafka, self._settings.runtime
+        # Started first: it fences the predecessor and waits until what that committed can be read.
+        identity = transactional_id(task.service, task.scope, task.partition)
+        producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await producer.start()
+            committed = {
+                (tp.topic, tp.partition): _decode_position(self._group, tp, *position)
+                for tp, position in (await committed_offsets(kafka, self._group, partitions)).items()
+            }
+            resume = await self._resume(task, committed)
+            await self._service.prepare(task, resume.control if resume is not None else ())
+            for tp in partitions:
+                known = committed.get((tp.topic, tp.partition))
+                if known is not None:
+                    self._consumer.seek(tp, known.session_open_offset)
+                else:
+                    await self._consumer.seek_to_beginning(tp)
+            starts = {(tp.topic, tp.partition): await self._consumer.position(tp) for tp in partitions}
+        except BaseException:
+            await _within(_STOP_SECONDS, producer.stop())
+            raise
+        sources = [
+            Source(tp.topic, tp.partition, self._inputs[tp.topic][0], self._inputs[tp.topic][2]) for tp in partitions
+        ]
+        run = TaskRun(
+            self._service,
+            task,
+            sources,
+            self._universe,
+            starts=starts,
+            resume=resume,
+            market_partitions=kafka.market_partitions,
+        )
+        return _Running(run, producer)
+
+    async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume | None:
+        if not committed:
+            return None
+        newest = max(committed.values(), key=lambda c: c.watermark_ns)
+        control = [
+            decode_event(record.value)
+            for topic in self._controls
+            async for record in read_topic(self._settings.kafka, topic.name, self._partition(task, topic))
+            if dict(record.headers).get(_TASK_HEADER) == str(task).encode()
+        ]
+        ours = (e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns)
+        return Resume(newest.watermark_ns, tuple(ours))
+
+    def _partition(self, task: TaskId, topic: Topic) -> int:
+        return task.partition if topic.per_market_partition else 0
+
+    async def _release_tasks(self) -> None:
+        tasks, self._tasks, self._owners = self._tasks, {}, {}
+        for running in tasks.values():
+            self._telemetry.withdraw(running.run.task)
+            await _within(_STOP_SECONDS, running.producer.stop())
+
+    # --- committing ---------------------------------------------------------------------------------------------
+
+    async def _flush_all(self, *, force: bool) -> None:
+        due = [running for running in self._tasks.values() if force or self._wait_ms(running) == 0]
+        await asyncio.gather(*(self._flush(running) for running in due))
+
+    def _wait_ms(self, running: _Running[State]) -> int:
+        """Milliseconds until something of this task is due to be committed."""
+        run, runtime, now = running.run, self._settings.runtime, time.monotonic()
+        since_commit, since_forward = (now - running.committed_at) * 1000, (now - running.forwarded_at) * 1000
+        waits = [float(_IDLE_POLL_MS)]
+        if run.has_events:
+            waits.append(runtime.commit_interval_ms - since_commit)
+        if run.owes_watermark:
+            # Held by a lagged input, this task's watermark is what the others have to hear to let it go on.
+            held = run.merge.is_stalled
+            waits.append((runtime.commit_interval_ms if held else runtime.watermark_interval_ms) - since_forward)
+        if run.live and run.session is not None and run.now_ns != _watermark_of(running.positions):
+            waits.append(runtime.offsets_interval_ms - since_commit)
+        return max(0, round(min(waits)))
+
+    async def _flush(self, running: _Running[State]) -> None:
+        run, limit_ms = running.run, self._settings.runtime.transaction_timeout_ms
+        run.forward()
+        outputs, positions = run.take_outputs(), run.positions()
+        if not outputs and positions == running.positions:
+            return
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                await self._commit(running.producer, outputs, positions)
+        except TimeoutError as cause:
+            raise CommitTimedOut(
+                f"{run.task}: Kafka did not finish a transaction in {limit_ms} ms; this process ends and its successor "
+                "goes on from the last commit"
+            ) from cause
+        except (ProducerFenced, InvalidProducerEpoch) as cause:
+            if self._assignment.generation != self._generation:
+                return  # revoked meanwhile; the next cycle drops everything
+            raise TaskFenced(
+                f"{run.task}: another process runs this task now (transactional id taken over); this one ends"
+            ) from cause
+        running.positions = positions
+        running.committed_at = running.forwarded_at = time.monotonic()
+        self._telemetry.committed([o.event for o in outputs if o.event.event_type != "watermark"])
+
+    async def _commit(
+        self,
+        producer: AIOKafkaProducer,
+        outputs: Sequence[Output],
+        positions: Mapping[TopicPartitionKey, Committed],
+    ) -> None:
+        records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]
+        offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
+        await commit_together(producer, records, offsets, self._group)
+
+    # --- housekeeping -------------------------------------------------------------------------------------------
+
+    def _pause_long_queues(self) -> None:
+        paused = self._consumer.paused()
+        for tp, running in self._owners.items():
+            rows, records = running.run.merge.backlog(tp.topic, tp.partition)
+            long = rows > _MAX_PENDING_ROWS or records > _MAX_PENDING_RECORDS
+            wanted = long and running.run.merge.may_pause(tp.topic, tp.partition)
+            if wanted and tp not in paused:
+                self._consumer.pause(tp)
+            elif not wanted and tp in paused:
+                self._consumer.resume(tp)
+
+    async def _report(self) -> None:
+        now = time.monotonic()
+        for running in self._tasks.values():
+            if now - running.reported_at < _REPORT_SECONDS:
+                continue
+            running.reported_at = now
+            run = running.run
+            self._telemetry.report(
+                TaskHealth(
+                    task=run.task,
+                    watermark_ns=max(run.now_ns, 0),
+                    session=run.session.date.isoformat() if run.session is not None else "",
+                    live=run.live,
+                    records_handled=run.records_handled,
+                    outputs=dict(run.outputs_by_type),
+                    dead_letters=run.dead_letters,
+                    lag_records=await self._lag(run.sources),
+                    waiting_for=run.merge.waiting_for(),
+                    pid=os.getpid(),
+                    readiness=run.readiness,
+                )
+            )
+
+    async def _lag(self, sources: Iterable[Source]) -> int:
+        lag = 0
+        for source in sources:
+            tp = TopicPartition(source.topic, source.partition)
+            end = self._consumer.highwater(tp)
+            if end is not None:
+                lag += max(0, end - await self._consumer.position(tp))
+        return lag
+
+    async def _check_topics(self) -> None:
+        known = await self._consumer.topics()
+        names = {*self._inputs, *(t.name for t in self._service.outputs), *(t.name for t in self._controls)}
+        if missing := sorted(names - set(known)):
+            raise WrongShape(f"{self._service.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
+
+
+def _check_shape(service: Service[Any], settings: Settings) -> None:
+    merged = [i.topic for i in service.inputs if i.role != "control"]
+    if blind := [t.name for t in merged if not t.watermarked]:
+        raise WrongShape(f"{service.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
+    if service.single_task or settings.kafka.market_partitions == 1:
+        return
+    narrow = [t.name for t in merged if not t.per_market_partition]
+    narrow += [t.name for t in service.outputs if t.watermarked and not t.per_market_partition]
+    if narrow:
+        raise WrongShape(f"{service.name} has one task per market partition, but {narrow} have a single partition")
+
+
+def _received(record: Any) -> Received:
+    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
+    return Received(record.topic, record.partition, record.offset, record.key, record.value or b"", headers)
+
+
+def _headers(output: Output) -> list[tuple[str, bytes]]:
+    headers = headers_of(output.event)
+    if output.control_of is not None:
+        headers.append((_TASK_HEADER, str(output.control_of).encode()))
+    return headers
+
+
+def _watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | None:
+    return next((p.watermark_ns for p in positions.values()), None)
+
+
+def _encode_position(position: Committed) -> OffsetAndMetadata:
+    metadata = {
+        "watermark_ns": position.watermark_ns,
+        "session_open_offset": position.session_open_offset,
+        "session_open_ns": position.session_open_ns,
+    }
+    return OffsetAndMetadata(position.offset, json.dumps(metadata))
+
+
+def _decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) -> Committed:
+    try:
+        fields = json.loads(metadata)
+        return Committed(
+            offset, int(fields["watermark_ns"]), int(fields["session_open_offset"]), int(fields["session_open_ns"])
+        )
+    except (ValueError, TypeError, KeyError) as cause:
+        raise WrongShape(
+            f"group {group} has an offset for {tp.topic}[{tp.partition}] that this runtime did not commit "
+            f"(metadata {metadata!r}): delete the group's offsets to start from the earliest record"
+        ) from cause
+
+
+async def _within(seconds: float, awaited: Any) -> None:
+    """Wait for something whose end matters less than our own."""
+    try:
+        async with asyncio.timeout(seconds):
+            await awaited
+    except TimeoutError:
+        _log.warning("gave_up_waiting", seconds=seconds)
+
+
+__all__ = ["run_service", "stop_on_signals"]

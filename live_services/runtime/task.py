@@ -1,0 +1,427 @@
+"""One task of a service without its IO: records go in, outputs and positions come out.
+
+Everything that decides what a task says is here and in the merge; the runtime around it only fetches and commits.
+
+    RuntimeFailure        ends the process; the supervisor starts it again
+    ├── PromiseBroken     an output is earlier than the watermark its topic already carries
+    ├── UndeclaredOutput  an output for a topic that the service does not name
+    ├── WrongShape        topics, inputs or committed offsets do not fit the service
+    ├── TaskFenced        another process took the task over
+    └── CommitTimedOut    Kafka did not finish a transaction in time
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Generic, NamedTuple
+
+import structlog
+
+from feature_store.market.types import Session, Universe
+from live_services.domain.clock import session_end_ns, session_of, watermark
+from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
+from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame
+from live_services.domain.log import BarSlice, EventRecord, LogPosition, Readiness, TaskId, TickSlice
+from live_services.domain.partitions import own_rows
+from live_services.domain.topics import Topic
+from live_services.runtime.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.service import Service, State, WarmsUp
+
+_log = structlog.get_logger(__name__)
+
+TopicPartitionKey = tuple[str, int]
+
+
+class RuntimeFailure(Exception):
+    """The process must end; a restart runs the session again from its open and goes on where the commit stands."""
+
+
+class PromiseBroken(RuntimeFailure):
+    """An output is earlier than the watermark that its topic already carries."""
+
+
+class UndeclaredOutput(RuntimeFailure):
+    """An output for a topic that the service does not name."""
+
+
+class WrongShape(RuntimeFailure):
+    """Topics, inputs or committed offsets do not fit the service."""
+
+
+class TaskFenced(RuntimeFailure):
+    """Another process took the task over."""
+
+
+class CommitTimedOut(RuntimeFailure):
+    """Kafka did not finish a transaction in time."""
+
+
+class WrongTopic(Exception):
+    """A record on a topic where it does not belong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record as it was fetched."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An event on its way to a partition."""
+
+    topic: str
+    partition: int
+    event: Event
+    control_of: TaskId | None = None
+    """The task whose control record this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a predecessor left: everything before ``watermark_ns`` was handled and its outputs are on the log."""
+
+    watermark_ns: int
+    control: tuple[Event, ...] = ()
+    """The task's own control records of the session, up to the watermark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit says of one input partition."""
+
+    offset: int
+    """Of the first record not wholly handled."""
+    watermark_ns: int
+    session_open_offset: int
+    session_open_ns: int
+
+
+_OPENS: Final = 1
+
+
+class _Meeting(NamedTuple):
+    """An instant that has to be met exactly, and what is done there; among equal instants in this order."""
+
+    time_ns: int
+    order: int
+    action: Callable[[], None] | None
+
+
+class TaskRun(Generic[State]):
+    """A task from the position it starts at, first run again up to ``resume`` without outputs, then live.
+
+    Parameters
+    ----------
+    sources
+        The task's gating and lagged partitions.
+    starts
+        Offset from which each partition is read.
+    resume
+        None: nothing was ever committed.
+    market_partitions
+        How many partitions the market has; context that travels in several of them is counted once.
+    """
+
+    def __init__(
+        self,
+        service: Service[State],
+        task: TaskId,
+        sources: Sequence[Source],
+        universe: Universe,
+        *,
+        starts: Mapping[TopicPartitionKey, int],
+        resume: Resume | None = None,
+        market_partitions: int = 1,
+    ) -> None:
+        self.task: Final = task
+        self.sources: Final = tuple(sources)
+        self.merge: Final = Merge(sources)
+        self.live = resume is None
+        self.session: Session | None = None
+        self.now_ns = BEGINNING_NS
+        self.records_handled = 0
+        self.dead_letters = 0
+        self.outputs_by_type: Counter[str] = Counter()
+        self._service = service
+        self._universe = universe
+        self._market_partitions = market_partitions
+        self._topics = {i.topic.name: i.topic for i in service.inputs}
+        self._control_topics = {i.topic.name for i in service.inputs if i.role == "control"}
+        self._forwards = any(t.watermarked for t in service.outputs)
+        self._starts = dict(starts)
+        self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
+        self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._state: State | None = None
+        self._promised_ns = BEGINNING_NS
+        self._forwarded_ns = BEGINNING_NS
+        self._open_offsets: dict[TopicPartitionKey, int] = {}
+        self._outputs: list[Output] = []
+        self._events = 0
+
+    # --- in -----------------------------------------------------------------------------------------------------
+
+    def receive(self, record: Received) -> None:
+        """Decode and check one record and queue it; one that cannot be used becomes a dead letter in its place."""
+        try:
+            self._push(record)
+        except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
+            topic = self._topics[record.topic]
+            time_ns = max(0, self.merge.watermark_ns(record.topic, record.partition))
+            letter = self._letter(topic, record, f"{type(failure).__name__}: {failure}", time_ns)
+            self.merge.push_refused(record.topic, record.partition, record.offset, letter)
+
+    def _push(self, record: Received) -> None:
+        topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
+        headers = dict(record.headers)
+        broker = headers.get("broker", topic.scope.encode()).decode(errors="replace")
+        if broker != topic.scope:
+            raise WrongTopic(f"header broker {broker!r} on {topic.name}, which is {topic.scope}'s")
+        event_type = headers.get("event_type", b"").decode(errors="replace")
+        if event_type in FRAME_TOPICS:
+            if FRAME_TOPICS[event_type] != topic:
+                raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
+            frame = decode_frame(record.value, record.headers, self._universe)
+            if self._service.single_task:  # it reads every partition, and the context of one is another's own
+                table = own_rows(frame.table, self._universe, record.partition, self._market_partitions)
+                frame = replace(frame, table=table)
+            self.merge.push_frame(*where, frame)
+            return
+        event = decode_event(record.value)
+        _check_place(event, topic)
+        if isinstance(event, Watermark):
+            self.merge.push_watermark(*where, event.event_time_ns, session_of(event))
+        else:
+            self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
+
+    # --- run ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Handle everything that is due."""
+        if self.live:
+            self._issue_commands()
+        while self._run_to(self._next_meeting()):
+            pass
+
+    def _next_meeting(self) -> _Meeting:
+        meetings: list[_Meeting] = []
+        upcoming = self.merge.next_session(self.session)
+        if upcoming is not None:
+            if self.session is not None and self.now_ns < session_end_ns(self.session):
+                meetings.append(_Meeting(session_end_ns(self.session), 0, self.forward))
+            meetings.append(_Meeting(upcoming.open_ns, _OPENS, partial(self._open, upcoming)))
+        if self._control:
+            meetings.append(_Meeting(self._control[0].event_time_ns, 2, self._replay_control))
+        if not self.live:
+            meetings.append(_Meeting(self._resume_at_ns, 3, self._go_live))
+        return min(meetings, key=lambda m: (m.time_ns, m.order), default=_Meeting(FOREVER_NS, 0, None))
+
+    def _run_to(self, meeting: _Meeting) -> bool:
+        """Run up to an instant and do what is due there; False if the inputs do not reach it yet."""
+        release = self.merge.release(meeting.time_ns, lag_holds=self.session is not None)
+        for time_ns, item in release.items:
+            self._handle(time_ns, item)
+        met = release.reached_ns >= meeting.time_ns
+        if release.reached_ns > self.now_ns:
+            self.now_ns = release.reached_ns
+            # The state of a session that ended does not see the next one's open.
+            if self._state is not None and not (met and meeting.order == _OPENS):
+                self._produce(self._service.advance(self._state, self.now_ns))
+                self._promised_ns = max(self._promised_ns, self._service.promise(self.now_ns))
+        if met and meeting.action is not None:
+            meeting.action()
+        return met
+
+    def _open(self, session: Session) -> None:
+        self.forward()
+        for refused in self.merge.open_session(session):
+            self._bury(refused.letter)
+        for source in self.sources:
+            key = (source.topic, source.partition)
+            self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
+        self.session, self.now_ns = session, session.open_ns
+        self._state = self._service.open_session(session, self.task)
+        self._promised_ns = session.open_ns
+        self.forward()
+        if self.live:
+            self._issue_commands()
+
+    def _go_live(self) -> None:
+        self.live = True
+        _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
+        self._issue_commands()
+
+    def _issue_commands(self) -> None:
+        if self._state is None:
+            return
+        for event in self._service.commands(self._state, self.now_ns):
+            topic = topic_of(event)
+            if topic.name not in self._control_topics:
+                self._produce([event])  # an announcement: said once, never read back
+                continue
+            if event.event_time_ns != self.now_ns:
+                raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
+            self._emit(Output(topic.name, self._partition(topic), event, control_of=self.task))
+            self._handle_control(event)
+
+    def _replay_control(self) -> None:
+        self._handle_control(self._control.pop(0))
+
+    def _handle_control(self, event: Event) -> None:
+        if self._state is None:
+            raise WrongShape(f"{self.task}: control record {event.event_id} outside any session")
+        topic = topic_of(event)
+        record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
+        self.records_handled += 1
+        self._produce(self._service.handle(record, self._state, event.event_time_ns))
+
+    def _handle(self, time_ns: int, item: Item) -> None:
+        if isinstance(item, Refused):
+            self._bury(item.letter)
+        elif isinstance(item, TickSlice | BarSlice):
+            rows = item.ticks if isinstance(item, TickSlice) else item.bars
+            if not self._service.single_task:
+                rows = own_rows(rows, self._universe, item.position.partition, self._market_partitions)
+            self.records_handled += len(rows)
+            if self._state is not None:
+                self._produce(self._service.handle(item, self._state, time_ns))
+        else:
+            self._handle_event(time_ns, item)
+
+    def _handle_event(self, time_ns: int, record: EventRecord) -> None:
+        self.records_handled += 1
+        if self._state is None:
+            self._bury(self._letter_of(record, "no session was open at its event time"))
+            return
+        try:
+            outputs = list(self._service.handle(record, self._state, time_ns))
+        except Exception as failure:  # noqa: BLE001 - the one broad catch: a record must not stop the ones behind it
+            _log.exception("record_failed", task=str(self.task), event_id=record.event.event_id)
+            self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}"))
+        else:
+            self._produce(outputs)
+
+    # --- out ----------------------------------------------------------------------------------------------------
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """Which instruments are WARMING; None for a service without features, or outside a session."""
+        if self._state is None or not isinstance(self._service, WarmsUp):
+            return None
+        return self._service.readiness(self._state)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether something other than a watermark is to be committed."""
+        return self._events > 0
+
+    @property
+    def owes_watermark(self) -> bool:
+        """Whether a later watermark than the one forwarded last could be."""
+        return self._forwards and self.live and self.session is not None and self._promised_ns > self._forwarded_ns
+
+    def forward(self) -> None:
+        """Put the watermark behind the outputs so far, on every watermarked output topic."""
+        if not self.owes_watermark or self.session is None:
+            return
+        for topic in self._service.outputs:
+            if topic.watermarked:
+                partition = self._partition(topic)
+                event = watermark(topic, partition, self.session, self._promised_ns)
+                self._outputs.append(Output(topic.name, partition, event))
+        self._forwarded_ns = self._promised_ns
+
+    def take_outputs(self) -> list[Output]:
+        """Give the outputs since the last call, in order; they belong in one transaction with :meth:`positions`."""
+        outputs, self._outputs, self._events = self._outputs, [], 0
+        return outputs
+
+    def positions(self) -> dict[TopicPartitionKey, Committed]:
+        """Give what a commit has to say now; empty before the first session and while running again."""
+        if self.session is None or not self.live:
+            return {}
+        found = {}
+        for source in self.sources:
+            key = (source.topic, source.partition)
+            pending = self.merge.first_pending_offset(*key)
+            opened = self.merge.session_offset(*key, self.session)
+            found[key] = Committed(
+                offset=self._starts[key] if pending is None else pending,
+                watermark_ns=self.now_ns,
+                session_open_offset=self._open_offsets[key] if opened is None else opened,
+                session_open_ns=self.session.open_ns,
+            )
+        return found
+
+    def _produce(self, events: Iterable[Event]) -> None:
+        for event in events:
+            topic = topic_of(event)
+            if topic not in self._service.outputs:
+                raise UndeclaredOutput(
+                    f"{self.task}: {event.event_type} goes to {topic.name}, which is no output of it"
+                )
+            if topic.watermarked and event.event_time_ns < self._forwarded_ns:
+                raise PromiseBroken(
+                    f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
+                    f"watermark {self._forwarded_ns} that {topic.name} already carries"
+                )
+            self._emit(Output(topic.name, self._partition(topic), event))
+
+    def _emit(self, output: Output) -> None:
+        if not self.live:
+            return
+        self._outputs.append(output)
+        self._events += 1
+        self.outputs_by_type[output.event.event_type] += 1
+
+    def _partition(self, topic: Topic) -> int:
+        return self.task.partition if topic.per_market_partition else 0
+
+    # --- dead letters -------------------------------------------------------------------------------------------
+
+    def _bury(self, letter: DeadLetter) -> None:
+        self.dead_letters += 1
+        self._emit(Output(self._topics[letter.topic].dlq, 0, letter))
+
+    def _letter_of(self, record: EventRecord, failure: str) -> DeadLetter:
+        place, value = record.position, record.event.model_dump_json().encode()
+        received = Received(place.topic, place.partition, place.offset, None, value, ())
+        return self._letter(self._topics[place.topic], received, failure, record.event.event_time_ns)
+
+    def _letter(self, topic: Topic, record: Received, failure: str, time_ns: int) -> DeadLetter:
+        identity = event_id("dead_letter", self.task.service, record.topic, record.partition, record.offset)
+        return DeadLetter(
+            event_type="dead_letter",
+            broker=topic.scope,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=time_ns,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            service=self.task.service,
+            failure=failure,
+            key_base64=None if record.key is None else base64.b64encode(record.key).decode(),
+            value_base64=base64.b64encode(record.value).decode(),
+        )
+
+
+def _check_place(event: Event, topic: Topic) -> None:
+    if event.broker != topic.scope:
+        raise WrongTopic(f"an event of {event.broker} on {topic.name}, which is {topic.scope}'s")
+    if isinstance(event, Watermark):
+        return
+    if isinstance(event, DeadLetter) or (belongs := topic_of(event)) != topic:
+        place = "a DLQ" if isinstance(event, DeadLetter) else belongs.name
+        raise WrongTopic(f"{event.event_type} on {topic.name}; it belongs on {place}")

@@ -1,0 +1,177 @@
+"""What the demo market and a real day come to, as files: a step that changes them says why in its commit.
+
+    python -m tests.golden.days            write the demo market's signals, orders, fills and snapshots
+    python -m tests.golden.days DATA       write the real day's too; DATA holds the NSE files
+
+Each is the road of the demo without its servers: the market comes in, a model is trained on the sessions before the
+replayed one, and the engine replays that one's ticks. What is live equals the engine event for event, by a test of its
+own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dagster_project.desk import Desk
+from feature_store.market.types import ist_text
+from feature_store.offline.stages import store_arrival, store_bars
+from feature_store.offline.store import OfflineStore
+from feature_store.offline.training_frames import training_frame
+from live_services.adapters.history import StoredHistory
+from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
+from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot, SignalGenerated
+from live_services.domain.strategy.desk import LoadedModel
+from live_services.settings import MarketSettings, Settings
+from models_registry.flat import load_flat
+from models_registry.packing import pack
+from models_registry.refs import ModelIdentity
+from models_registry.training import train
+from tests.models_registry_frames import FIT
+
+HERE: Final = Path(__file__).parent
+REAL_BARS: Final = "nse_minute_2021-03-26_2021-06-03.parquet"
+REAL_TICKS: Final = "nse_ticks_2021-05-31_2021-06-03.parquet"
+REAL_TRAIN_THROUGH: Final = "2021-06-02"
+
+Kind = TypeVar("Kind", bound=Event)
+
+
+Tables = dict[str, str]
+"""CSV by what it holds."""
+
+
+def demo_market(home: Path) -> Tables:
+    """Give what the market that ``make demo`` generates comes to."""
+    return tables(Settings(alpha_panda_home=home))
+
+
+def real_day(home: Path, data: Path) -> Tables:
+    """Give what the last day of the real ticks comes to, the model trained on the real minutes before it."""
+    market = MarketSettings(
+        source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
+    )
+    return tables(Settings(alpha_panda_home=home, market=market))
+
+
+def tables(settings: Settings) -> Tables:
+    """Bring a market in, train, replay; what the engine said, as CSV."""
+    store = OfflineStore(settings.store_root)
+    desk = Desk(store, settings)
+    for _ in store_arrival(store, desk.read_market()):
+        pass
+    for _ in store_bars(store, desk.incoming_sessions(), desk.clock):
+        pass
+    days = desk.training_sessions()
+    (strategy,) = settings.strategies
+    features, label = strategy.feature_schema(), strategy.label()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
+    session = desk.replayed_session()
+    trained = train(frame, strategy, FIT)
+    packed = pack(trained.estimator, trained.golden_rows)
+    assert session is not None
+    identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
+    model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))
+    loaded = LoadedModel(identity, frame.schema, model, trained.buy_threshold, trained.sell_threshold)
+    universe = store.universe()
+    events = run_session(
+        store.read_ticks(session),
+        session,
+        assignments_at_open(session, {strategy.name: loaded}),
+        EngineConfig.of(settings, universe),
+        history=StoredHistory(settings, universe).of(session),
+    )
+    return {
+        "signals": _signals(_of(SignalGenerated, events)),
+        "orders": _orders(_of(OrderSubmitted, events)),
+        "fills": _fills(_of(OrderFilled, events)),
+        "snapshots": _snapshots(_of(PnlSnapshot, events)),
+    }
+
+
+def _of(kind: type[Kind], events: Iterable[Event]) -> list[Kind]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def _signals(found: list[SignalGenerated]) -> str:
+    header = ("decided", "strategy", "symbol", "intent", "side", "quantity", "score", "threshold")
+    rows = (
+        (
+            ist_text(e.event_time_ns),
+            e.strategy,
+            e.symbol,
+            e.intent,
+            e.side,
+            e.quantity,
+            f"{e.score:.12f}",
+            f"{e.threshold:.12f}",
+        )
+        for e in found
+    )
+    return _table(header, rows)
+
+
+def _orders(found: list[OrderSubmitted]) -> str:
+    header = ("submitted", "strategy", "symbol", "intent", "side", "quantity")
+    return _table(
+        header, ((ist_text(e.event_time_ns), e.strategy, e.symbol, e.intent, e.side, e.quantity) for e in found)
+    )
+
+
+def _fills(found: list[OrderFilled]) -> str:
+    header = ("priced", "strategy", "symbol", "intent", "side", "quantity", "price", "costs")
+    rows = (
+        (
+            ist_text(e.price_time_ns),
+            e.strategy,
+            e.symbol,
+            e.intent,
+            e.side,
+            e.quantity,
+            f"{e.price:.4f}",
+            f"{e.costs_inr:.4f}",
+        )
+        for e in found
+    )
+    return _table(header, rows)
+
+
+def _snapshots(found: list[PnlSnapshot]) -> str:
+    header = ("at", "open", "fills", "realized", "unrealized", "costs", "net")
+    rows = (
+        (
+            ist_text(e.event_time_ns),
+            sum(p.quantity != 0 for p in e.positions),
+            e.fills,
+            *tuple(f"{v:.2f}" for v in (e.realized_pnl_inr, e.unrealized_pnl_inr, e.costs_inr, e.net_pnl_inr)),
+        )
+        for e in found
+    )
+    return _table(header, rows)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _write(name: str, found: Tables) -> None:
+    (HERE / name).mkdir(exist_ok=True)
+    for what, text in found.items():
+        (HERE / name / f"{what}.csv").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        _write("demo_market", demo_market(Path(folder)))
+    if len(sys.argv) > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            _write("real_day", real_day(Path(folder), Path(sys.argv[1])))

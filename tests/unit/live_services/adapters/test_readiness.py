@@ -1,0 +1,128 @@
+"""What a person reads while something is not there yet: the jobs of the desk's own strategies, and who waits."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from feature_store.market.types import Session, Universe
+from feature_store.offline.store import OfflineStore
+from live_services.adapters.readiness import can_trade, missing
+from live_services.settings import Settings, endpoints_file
+from models_registry import registry as registry_module
+from models_registry.refs import ModelRef
+from models_registry.registry import VersionInfo
+from tests.live_world import SESSION, UNIVERSE, bars
+
+TWO = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}]
+
+
+class Aliases:
+    """What a registry answers: the version behind each alias, and the verdicts of a model's versions, oldest first."""
+
+    def __init__(self) -> None:
+        self.behind: dict[str, str] = {}
+        self.verdicts: dict[str, list[str]] = {}
+
+    def resolve(self, ref: ModelRef) -> str | None:
+        return self.behind.get(str(ref))
+
+    def versions(self, name: str) -> tuple[VersionInfo, ...]:
+        judged = enumerate(self.verdicts.get(name, []), start=1)
+        return tuple(
+            VersionInfo(name, str(n), (), {"gate.champion": verdict}, 0, "", "") for n, verdict in reversed([*judged])
+        )
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    answers = Aliases()
+    monkeypatch.setattr(registry_module, "Registry", lambda _uri: answers)
+    return answers
+
+
+def settings(tmp_path, strategies, *, market=True):
+    made = Settings(
+        alpha_panda_home=tmp_path,
+        strategies=strategies,
+        mlflow={"tracking_uri": "http://127.0.0.1:9"},
+        dagster={"url": "http://127.0.0.1:3000"},
+    )
+    if market:
+        keep(made, SESSION, UNIVERSE)
+    return made
+
+
+def keep(made: Settings, session: Session, universe: Universe) -> None:
+    OfflineStore(made.store_root).write_bars(session, universe, bars((0, 0, 100.0, 101.0)), "SYNTHETIC")
+
+
+def test_without_a_market_every_job_of_the_desk_is_named(tmp_path, registry):
+    one, two = (missing(settings(tmp_path, strategies, market=False)) for strategies in (TWO[1:], TWO))
+    assert one is not None
+    assert "launch the job train_fade at http://127.0.0.1:3000" in one
+    assert two is not None
+    assert "launch the jobs train_momentum and train_fade, one after the other, at" in two
+
+
+def test_without_any_model_the_replay_waits(tmp_path, registry):
+    said = missing(settings(tmp_path, TWO))
+    assert said is not None
+    assert "nothing is traded by momentum, fade and the replay waits:" in said
+    assert f"--home {tmp_path} models promote NAME VERSION" in said
+    assert not can_trade(settings(tmp_path, TWO))
+
+
+def test_the_replay_waits_for_a_second_strategy_that_was_never_trained(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    assert not can_trade(settings(tmp_path, TWO))
+    said = missing(settings(tmp_path, TWO))
+    assert said is not None
+    assert "nothing is traded by fade and the replay waits for fade: launch the job train_fade at" in said
+    assert "take what is not to trade out of [[strategies]]" in said
+
+
+def test_the_replay_waits_while_a_version_that_passed_is_promoted(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    registry.verdicts["fade"] = ["failed", "passed"]
+    assert not can_trade(settings(tmp_path, TWO))
+    registry.behind["fade@champion"] = "2"
+    assert can_trade(settings(tmp_path, TWO))
+    assert missing(settings(tmp_path, TWO)) is None
+
+
+def test_a_strategy_whose_newest_version_was_refused_holds_nobody_up(tmp_path, registry):
+    registry.verdicts["fade"] = ["passed", "failed"]
+    registry.behind["momentum@champion"] = "1"
+    assert can_trade(settings(tmp_path, TWO))
+    said = missing(settings(tmp_path, TWO))
+    assert said is not None
+    assert "nothing is traded by fade: launch the job train_fade" in said
+    registry.behind.clear()
+    registry.verdicts["momentum"] = ["failed"]
+    assert not can_trade(settings(tmp_path, TWO))
+
+
+def test_a_rung_that_only_a_person_fills_holds_nobody_up(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    registry.verdicts["fade"] = ["passed"]
+    shadowed = [TWO[0], TWO[1] | {"model": "fade@challenger"}]
+    assert can_trade(settings(tmp_path, shadowed))
+
+
+def test_a_settings_file_that_was_changed_while_the_stack_runs_needs_a_restart(tmp_path, registry, monkeypatch):
+    registry.behind |= {"momentum@champion": "1", "fade@champion": "1"}
+    configuration, endpoints = tmp_path / "desk.toml", endpoints_file(tmp_path)
+    endpoints.parent.mkdir()
+    made = settings(tmp_path, TWO)
+    monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(configuration))
+    for file, written_at in ((configuration, 1), (endpoints, 2)):
+        file.touch()
+        os.utime(file, (written_at, written_at))
+    assert missing(made) is None
+    os.utime(configuration, (3, 3))
+    said = missing(made)
+    assert said is not None
+    assert "was changed after this stack started" in said
+    assert f"--home {tmp_path} down` and" in said

@@ -1,0 +1,146 @@
+"""Strategies of one desk: what goes together, and what a person reads when it does not."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from live_services.cli.main import app
+from live_services.cli.settings_report import describe_error, report
+from live_services.domain.strategy.checks import stored_schema
+from live_services.settings import Settings
+from models_registry.specification import NOT_OF_THE_MODEL, StrategySpec, by_model, model_differences
+
+MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
+OTHER = {
+    "features": ["rsi"],
+    "holding_bars": 5,
+    "exit_minutes_before_close": 30,
+    "estimator": "logistic_regression",
+    "hyperparameters": {"max_iter": 50},
+    "seed": 8,
+    "folds": 5,
+    "embargo_sessions": 1,
+    "buy_quantile": 0.9,
+    "sell_quantile": 0.1,
+    "instruments": ["AAA"],
+}
+
+
+@pytest.fixture(autouse=True)
+def settings_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ALPHA_PANDA_HOME", "ALPHA_PANDA_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "alpha-panda.toml"
+
+
+def _wrong(strategies, **market) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Settings(strategies=strategies, market=market)
+    return describe_error(caught.value)
+
+
+def test_strategies_stand_side_by_side_each_with_its_own_model():
+    settings = Settings(strategies=[{"name": "trend"}, {"name": "reversal", "holding_bars": 5}])
+    assert [(s.name, s.model, s.training_job) for s in settings.strategies] == [
+        ("trend", "trend@champion", "train_trend"),
+        ("reversal", "reversal@champion", "train_reversal"),
+    ]
+    assert settings.digest != Settings(strategies=[{"name": "trend"}]).digest
+
+
+def test_every_strategy_is_on_the_desks_clock():
+    settings = Settings(market={"bar_minutes": 5}, strategies=[{"name": "a"}, {"name": "b", "bar_minutes": 5}])
+    assert [strategy.bar_minutes for strategy in settings.strategies] == [5, 5]
+
+
+def test_another_clock_is_refused_with_the_way_out():
+    text = _wrong([{"name": "a"}, {"name": "b", "bar_minutes": 5}], bar_minutes=1)
+    assert "strategy 'b' is on bars of 5 minutes and market.bar_minutes is 1" in text
+    assert "set market.bar_minutes" in text
+    assert "trend_slope@5m" in text
+
+
+def test_two_strategies_of_one_name_are_refused():
+    assert "two strategies are named 'a': give each a name of its own" in _wrong([{"name": "a"}, {"name": "a"}])
+
+
+def test_a_desk_without_a_strategy_is_refused():
+    assert "add a table [[strategies]]" in _wrong([])
+
+
+def test_two_strategies_may_ask_one_model_if_they_differ_only_in_how_they_trade_it():
+    one = {"name": "small", "model": "m@champion"}
+    other = {"name": "large", "model": "m@live", "notional_per_trade_inr": 5e5, "last_entry_minutes_before_close": 60}
+    settings = Settings(strategies=[one, other])
+    assert {name: spec.name for name, spec in by_model(settings.strategies).items()} == {"m": "small"}
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+def test_one_model_that_two_would_make_differently_is_refused_with_what_differs(name):
+    text = _wrong([{"name": "a", "model": "m@champion"}, {"name": "b", "model": "m@champion", name: OTHER[name]}])
+    assert f"the model 'm' is asked by 'a' and by 'b', which differ in {name};" in text
+    assert "give 'b' a model of its own (model = \"b@champion\")" in text
+
+
+def test_specifications_that_differ_name_every_field():
+    one, other = StrategySpec(name="a"), StrategySpec(name="b", seed=1, folds=2)
+    assert model_differences(one, other) == ("seed", "folds")
+
+
+@pytest.mark.parametrize("name", ["my-model", "v1.2", "live", "1st"])
+def test_a_model_that_no_asset_can_be_named_after_is_refused(name):
+    text = _wrong([{"name": "a", "model": f"{name}@champion"}])
+    assert "strategies.0.model" in text
+    assert repr(name) in text
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('features = ["momentum", "rsy"]', "features of 'mine': no feature is named 'rsy'; did you mean rsi?"),
+        ('features = ["rsi@7s"]', "features of 'mine': rsi@7s:"),
+        (
+            "hyperparameters = {max_itr = 50}",
+            "hist_gradient_boosting has no hyperparameter 'max_itr'; did you mean",
+        ),
+        ("hyperparameters = {random_state = 1}", "random_state cannot be set: set seed instead"),
+        (
+            'estimator = "logistic_regression"\nhyperparameters = {max_bins = 9}',
+            "logistic_regression has no hyper",
+        ),
+    ],
+)
+def test_a_name_that_there_is_not_is_found_by_config_show_and_before_up_starts_anything(settings_file, line, told):
+    settings_file.write_text(f'[[strategies]]\nname = "momentum"\n[[strategies]]\nname = "mine"\n{line}\n')
+    shown = CliRunner().invoke(app, ["config", "show"])
+    assert shown.exit_code == 1
+    assert told in " ".join(shown.output.split())
+    assert "strategies.1.name" in shown.output  # what is set stands there all the same
+    started = CliRunner().invoke(app, ["up"])
+    assert started.exit_code == 1
+    assert told in " ".join(started.output.split())
+    assert not (settings_file.parent / ".alpha-panda").exists()
+
+
+def test_each_value_of_a_strategy_names_its_origin(settings_file, monkeypatch):
+    settings_file.write_text('[[strategies]]\nname = "mine"\nholding_bars = 5\nhyperparameters = {max_iter = 50}\n')
+    lines = {line.key: line for line in report({"market": {"bar_minutes": 3}})}
+    assert lines["strategies.0.holding_bars"].origin == "file alpha-panda.toml"
+    assert lines["strategies.0.hyperparameters"].value == "max_iter = 50"
+    assert (lines["strategies.0.bar_minutes"].value, lines["strategies.0.bar_minutes"].origin) == (
+        "3",
+        "market.bar_minutes",
+    )
+    assert lines["strategies.0.seed"].origin == "default"
+    monkeypatch.setenv("STRATEGIES", '[{"name": "other"}]')
+    lines = {line.key: line for line in report({})}
+    assert lines["strategies.0.name"].origin == "environment STRATEGIES"
+    assert lines["strategies.0.holding_bars"].origin == "default"  # lists are not merged
+
+
+def test_the_store_keeps_what_any_strategy_asks_once(settings_file):
+    asked = [{"name": "a", "features": ["rsi", "trend_slope@5m"]}, {"name": "b", "features": ["momentum", "rsi"]}]
+    assert set(stored_schema(Settings(strategies=asked)).names) == {"rsi", "trend_slope@5m", "momentum"}
