@@ -118,7 +118,7 @@ def test_sessions_are_traded_one_by_one_each_with_its_own_model() -> None:
 
 
 def test_a_strategy_is_alone_on_the_account_and_risk_says_what_it_refused() -> None:
-    crowd = dataclasses.replace(CONFIG, strategies=(STRATEGY, StrategySpec(name="other", model="momentum@champion")))
+    crowd = dataclasses.replace(CONFIG, strategies=(STRATEGY, StrategySpec(name="other", model="momentum")))
     (found,) = trade_sessions([unseen(SESSION)], STRATEGY, crowd)
     assert {trade.strategy for trade in found.trades} == {"momentum"}
     assert found.entries_refused["open_positions"] > 0
