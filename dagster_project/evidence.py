@@ -318,7 +318,7 @@ def _run_again(ground: Ground, trained: TrainedModel, champion: Sidecar) -> OutO
 
     if not champion.specification:
         raise ValueError("its sidecar is of version 1 and does not have it")
-    theirs = StrategySpec.model_validate(champion.specification)
+    theirs = StrategySpec.of_model(champion.specification)
     frame = _frame(ground, trained, theirs.feature_schema(), theirs.instruments)
     folds = {"folds": trained.spec.folds, "embargo_sessions": trained.spec.embargo_sessions}
     return evaluate(frame, theirs.model_copy(update=folds), np.unique(session_days(ground.frame.decision_ns)))

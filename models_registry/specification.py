@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models_registry.refs import ModelRef
+from models_registry.refs import Alias, ModelRef
 
 if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
@@ -23,11 +23,28 @@ if TYPE_CHECKING:
 Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
-NOT_OF_THE_MODEL: Final = frozenset({"name", "model", "notional_per_trade_inr", "last_entry_minutes_before_close"})
+Broker = Literal["paper", "zerodha"]
+RUNG_OF_BROKER: Final[Mapping[Broker, Alias]] = {"paper": "champion", "zerodha": "live"}
+"""Which version of a strategy's model an account runs: the paper account tries out what real money may come to run."""
+
+NOT_OF_THE_MODEL: Final = frozenset(
+    {
+        "name",
+        "model",
+        "notional_per_trade_inr",
+        "last_entry_minutes_before_close",
+        "brokers",
+        "priority",
+        "product",
+        "stop_bps",
+        "target_bps",
+    }
+)
 """Fields in which two strategies that ask one model may differ: they decide how it is traded, not what it is."""
 
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
 _MODEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
+_REFERENCE: Final = r"(models:/+)?(?P<name>[^@/]+)([@/].*)?"
 _RESERVED: Final = "live"  # `live_model` is what the desk runs, not a model of that name
 _FEATURE: Final = r"[a-z][a-z0-9_]*(@[a-z0-9]+)?"
 
@@ -40,7 +57,8 @@ class StrategySpec(BaseModel):
     name: Annotated[str, Field(pattern=_NAME)]
     """Unique on a desk."""
     model: str = ""
-    """The model it asks, by registry name and alias; default: ``NAME@champion``. A model is made one way."""
+    """The model it asks, by its name in the registry; default: the strategy's name. A model is made one way. Which
+    version answers is the broker's to say (`RUNG_OF_BROKER`)."""
 
     # --- what its model is ---
     features: tuple[str, ...] = ()
@@ -71,17 +89,39 @@ class StrategySpec(BaseModel):
     # --- how it trades ---
     notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
     last_entry_minutes_before_close: int = Field(default=20, ge=1)
+    brokers: tuple[Broker, ...] = ("paper",)
+    """The brokers on whose accounts it trades, each apart from the others."""
+    priority: int = 0
+    """Whose entries are judged first where several come at one instant: 1 before 2; equal ones by name."""
+    product: Literal["MIS", "CNC"] = "MIS"
+    """Kite's word for what a position is: MIS is squared off on its day, CNC is delivered."""
+    stop_bps: float | None = Field(default=None, gt=0, lt=10_000, allow_inf_nan=False)
+    """Loss, from the opening fill's price, at which a position is closed; None: no stop."""
+    target_bps: float | None = Field(default=None, gt=0, lt=10_000, allow_inf_nan=False)
+    """Gain, from the opening fill's price, at which a position is closed; None: no target."""
 
     @field_validator("model")
     @classmethod
-    def _is_reference(cls, value: str) -> str:
-        if not value:
-            return value
-        name = ModelRef.parse(value).name
-        if not re.fullmatch(_MODEL_NAME, name) or name == _RESERVED:
+    def _is_name(cls, value: str) -> str:
+        if (named := re.fullmatch(_REFERENCE, value)) and named["name"] != value:
+            rungs = ", ".join(f"{broker}: {rung}" for broker, rung in RUNG_OF_BROKER.items())
             raise ValueError(
-                f"assets and a job are named after the model, and cannot be named after {name!r}: write a letter, then "
-                f"letters, digits and underscores, and not {_RESERVED}"
+                f'leave alias, version and models:/ out and write model = "{named["name"]}", because the broker gives '
+                f"the rung ({rungs})"
+            )
+        if value and (not re.fullmatch(_MODEL_NAME, value) or value == _RESERVED):
+            raise ValueError(
+                f"assets and a job are named after the model, and cannot be named after {value!r}: write a letter, "
+                f"then letters, digits and underscores, and not {_RESERVED}"
+            )
+        return value
+
+    @field_validator("brokers")
+    @classmethod
+    def _of_some_broker(cls, value: tuple[Broker, ...]) -> tuple[Broker, ...]:
+        if not value:
+            raise ValueError(
+                f"a strategy trades on some account: name {' or '.join(RUNG_OF_BROKER)}, or take the strategy out"
             )
         return value
 
@@ -97,7 +137,7 @@ class StrategySpec(BaseModel):
                 )
         return value
 
-    @field_validator("features", "instruments")
+    @field_validator("features", "instruments", "brokers")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := sorted({name for name in value if value.count(name) > 1}):
@@ -108,18 +148,29 @@ class StrategySpec(BaseModel):
     @classmethod
     def _own_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("name") and not values.get("model"):
-            return values | {"model": f"{values['name']}@champion"}
+            return values | {"model": values["name"]}
         return values
 
-    @property
-    def ref(self) -> ModelRef:
-        """The model it asks."""
-        return ModelRef.parse(self.model)
+    @classmethod
+    def of_model(cls, recorded: Mapping[str, Any]) -> StrategySpec:
+        """Read what a sidecar carries, as far as it made the model: how it was traded then may not be allowed now.
+
+        Raises
+        ------
+        ValueError
+            If this code has no such strategy any more.
+        """
+        beside = NOT_OF_THE_MODEL - {"name"}
+        return cls.model_validate({field: value for field, value in recorded.items() if field not in beside})
+
+    def ref(self, rung: Alias) -> ModelRef:
+        """Give the model it asks on a rung."""
+        return ModelRef(name=self.model, alias=rung)
 
     @property
     def model_name(self) -> str:
         """The name of its model in the registry."""
-        return self.ref.name
+        return self.model
 
     @property
     def training_job(self) -> str:
@@ -200,7 +251,7 @@ def of_one_desk(strategies: Sequence[StrategySpec], bar_minutes: int) -> tuple[S
             raise ValueError(
                 f"the model {strategy.model_name!r} is asked by {other.name!r} and by {strategy.name!r}, which differ "
                 f"in {', '.join(different)}; a model is made one way: give {strategy.name!r} a model of its own "
-                f'(model = "{strategy.name}@{strategy.ref.alias}") or make them equal'
+                f'(model = "{strategy.name}") or make them equal'
             )
     return desk
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -141,8 +142,20 @@ class Universe(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of the instruments."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of what the universe is: its instruments with all their fields, and which is the market's index.
+
+        Instruments count in order of token: frames name tokens, so the order of the indices here says nothing.
+        """
+        of_market = None if self.market_index is None else self.instruments[self.market_index].instrument_token
+        said = {
+            "instruments": [i.model_dump() for i in sorted(self.instruments, key=lambda i: i.instrument_token)],
+            "market_index": of_market,
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @cached_property
+    def _mixed_tokens(self) -> NDArray[np.uint64]:
+        return _splitmix64(self.tokens.astype(np.uint64))
 
     @cached_property
     def market_index(self) -> int | None:
@@ -150,8 +163,24 @@ class Universe(BaseModel):
         return next((self.index_of_symbol[s] for s in MARKET_INDEX_SYMBOLS if s in self.index_of_symbol), None)
 
     def partition_of(self, index: NDArray[np.int32], partitions: int) -> NDArray[np.int32]:
-        """Market partition of each instrument index: fixed by its token, so it outlives changes of the universe."""
-        return (self.tokens[index] % partitions).astype(np.int32)
+        """Market partition of each instrument index: a hash of its token alone, so it outlives changes of the universe.
+
+        The hash is splitmix64 in 64-bit unsigned arithmetic, equal on every machine. The token itself would not do:
+        its lowest byte is Kite's segment, 1 for every NSE share, so a remainder by 2, 4 or 8 is 1 for all of them.
+        """
+        return (self._mixed_tokens[index] % np.uint64(partitions)).astype(np.int32)
+
+
+def _splitmix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output of splitmix64 for each state, shape as given; products wrap at 2**64.
+
+    Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014, with the constants of
+    Sebastiano Vigna's splitmix64.c (https://prng.di.unimi.it/splitmix64.c).
+    """
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
 
 
 @dataclass(frozen=True, slots=True)

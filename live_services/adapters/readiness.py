@@ -68,7 +68,7 @@ def missing(settings: Settings) -> str | None:
     without = tuple(_Lacking(strategy, to_come=True) for strategy in settings.strategies) if found is None else found
     if not without:
         return None
-    aliases = ", ".join(sorted({lacking.strategy.model for lacking in without}))
+    aliases = ", ".join(sorted({str(lacking.strategy.ref("champion")) for lacking in without}))
     leave_out = ", or take what is not to trade out of [[strategies]] (then `down` and `up`)"
     return (
         f"no version stands behind {aliases} yet, so nothing is traded by {_names(without)}"
@@ -109,9 +109,9 @@ def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
     registry = Registry(settings.mlflow.tracking_uri)
     try:
         return tuple(
-            _Lacking(strategy, _is_to_come(strategy.ref, registry.versions(strategy.model_name)))
+            _Lacking(strategy, _is_to_come(strategy.ref("champion"), registry.versions(strategy.model_name)))
             for strategy in settings.strategies
-            if registry.resolve(strategy.ref) is None
+            if registry.resolve(strategy.ref("champion")) is None
         )
     except RegistryUnavailable:
         return None

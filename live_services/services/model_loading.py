@@ -256,7 +256,7 @@ class ModelLoader:
                 self.outage = ""
 
     async def _refresh_one(self, strategy: StrategySpec) -> None:
-        name, ref = strategy.name, strategy.ref
+        name, ref = strategy.name, strategy.ref("champion")
         version = await asyncio.to_thread(self._source.resolve, ref)
         if version is None:
             self.candidates[name] = Candidate(None, f"{ref} names no version")
@@ -278,7 +278,7 @@ class ModelLoader:
 
     async def _for_strategy(self, strategy: StrategySpec, version: str) -> LoadedModel:
         """Give a version if it may run, can be proved, and is what the strategy trades."""
-        ref = strategy.ref
+        ref = strategy.ref("champion")
         reason = await asyncio.to_thread(self._may_run, ref.name, version, ref.alias)
         if reason is not None:
             raise ModelRefusedError(reason)

@@ -29,7 +29,7 @@ from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, S
 from live_services.runtime.service import Input
 from live_services.services.model_loading import Candidate, ModelLoader, Refusal
 from live_services.settings import Settings
-from models_registry.refs import ModelIdentity, ModelRef
+from models_registry.refs import ModelIdentity
 from models_registry.specification import StrategySpec
 
 _log = structlog.get_logger(__name__)
@@ -233,7 +233,7 @@ class StrategyRunner:
             return ()
         model = self._loader.loaded(event.model_name, event.model_version)
         state.desk.assign(Assignment(event.event_time_ns, event.strategy, model))
-        ref = ModelRef.parse(self._strategies[event.strategy].model)
+        ref = self._strategies[event.strategy].ref("champion")
         return (
             ModelLoaded(
                 broker=self._broker,
@@ -262,7 +262,7 @@ class StrategyRunner:
         if candidate is None or knows_too_much is not None:
             if current is not None:
                 return  # the registry is silent, or names a version that is refused: what runs goes on
-            refused = f"{strategy.model} names version {knows_too_much.version}: " if knows_too_much else ""
+            refused = f"{strategy.ref('champion')} names version {knows_too_much.version}: " if knows_too_much else ""
             reason = refused + (knows_too_much.reason if knows_too_much else self._why_unknown(strategy))
             candidate, wanted = Candidate(None, reason), None
         if wanted is None:
@@ -276,7 +276,7 @@ class StrategyRunner:
             causation_id=identity,
             event_time_ns=now_ns,
             strategy=strategy.name,
-            model_name=ModelRef.parse(strategy.model).name,
+            model_name=strategy.model,
             model_version=wanted.model_version if wanted else None,
             feature_schema_hash=wanted.feature_schema_hash if wanted else None,
             reason=candidate.reason,
@@ -285,7 +285,7 @@ class StrategyRunner:
     def _why_unknown(self, strategy: StrategySpec) -> str:
         refusal = self._loader.refusals.get(strategy.name)
         if refusal is not None:
-            return f"{strategy.model} names version {refusal.version}: {refusal.reason}"
+            return f"{strategy.ref('champion')} names version {refusal.version}: {refusal.reason}"
         return self._loader.outage or "the model registry has not answered yet"
 
     def _refusals_due(self, state: StrategyState, strategy: StrategySpec, now_ns: int) -> Iterable[Event]:
@@ -305,7 +305,7 @@ class StrategyRunner:
         state.refused.add((strategy.name, refusal.version, refusal.reason))
         running = _running(state, strategy)
         _log.warning("model_refused", strategy=strategy.name, version=refusal.version, reason=refusal.reason)
-        ref = ModelRef.parse(strategy.model)
+        ref = strategy.ref("champion")
         identity = event_id("refused", str(state.task), strategy.name, refusal.version, refusal.reason)
         yield ModelRefused(
             broker=self._broker,

@@ -147,7 +147,7 @@ def _no_rival(champion: Sidecar, spec: StrategySpec, lineage: DataLineage, instr
 def _as_read_today(champion: Sidecar) -> StrategySpec | None:
     """Its specification, if this code can still make its recipe."""
     try:
-        theirs = StrategySpec.model_validate(champion.specification)
+        theirs = StrategySpec.of_model(champion.specification)
         theirs.feature_schema()
     except ValueError:  # ValidationError, UnknownFeature
         return None

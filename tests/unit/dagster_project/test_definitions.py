@@ -71,7 +71,7 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
 
 
 def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_one_share_them(settings):
-    strategies = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}, {"name": "large", "model": "fade@live"}]
+    strategies = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}, {"name": "large", "model": "fade"}]
     strategies[2]["holding_bars"] = 5
     defs = definitions(load_settings(**dict(settings, strategies=strategies)), dt.date(2027, 1, 1))
     dg.Definitions.validate_loadable(defs)

@@ -104,13 +104,6 @@ def test_a_strategy_whose_newest_version_was_refused_holds_nobody_up(tmp_path, r
     assert not can_trade(settings(tmp_path, TWO))
 
 
-def test_a_rung_that_only_a_person_fills_holds_nobody_up(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
-    registry.verdicts["fade"] = ["passed"]
-    shadowed = [TWO[0], TWO[1] | {"model": "fade@challenger"}]
-    assert can_trade(settings(tmp_path, shadowed))
-
-
 def test_a_settings_file_that_was_changed_while_the_stack_runs_needs_a_restart(tmp_path, registry, monkeypatch):
     registry.behind |= {"momentum@champion": "1", "fade@champion": "1"}
     configuration, endpoints = tmp_path / "desk.toml", endpoints_file(tmp_path)

@@ -10,7 +10,7 @@ from live_services.cli.main import app
 from live_services.cli.settings_report import describe_error, report
 from live_services.domain.strategy.checks import stored_schema
 from live_services.settings import Settings
-from models_registry.specification import NOT_OF_THE_MODEL, StrategySpec, by_model, model_differences
+from models_registry.specification import NOT_OF_THE_MODEL, RUNG_OF_BROKER, StrategySpec, by_model, model_differences
 
 MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
 OTHER = {
@@ -25,6 +25,15 @@ OTHER = {
     "buy_quantile": 0.9,
     "sell_quantile": 0.1,
     "instruments": ["AAA"],
+}
+TRADED = {
+    "notional_per_trade_inr": 5e5,
+    "last_entry_minutes_before_close": 60,
+    "brokers": ["zerodha", "paper"],
+    "priority": 1,
+    "product": "CNC",
+    "stop_bps": 50.0,
+    "target_bps": 100.0,
 }
 
 
@@ -45,8 +54,8 @@ def _wrong(strategies, **market) -> str:
 def test_strategies_stand_side_by_side_each_with_its_own_model():
     settings = Settings(strategies=[{"name": "trend"}, {"name": "reversal", "holding_bars": 5}])
     assert [(s.name, s.model, s.training_job) for s in settings.strategies] == [
-        ("trend", "trend@champion", "train_trend"),
-        ("reversal", "reversal@champion", "train_reversal"),
+        ("trend", "trend", "train_trend"),
+        ("reversal", "reversal", "train_reversal"),
     ]
     assert settings.digest != Settings(strategies=[{"name": "trend"}]).digest
 
@@ -72,17 +81,17 @@ def test_a_desk_without_a_strategy_is_refused():
 
 
 def test_two_strategies_may_ask_one_model_if_they_differ_only_in_how_they_trade_it():
-    one = {"name": "small", "model": "m@champion"}
-    other = {"name": "large", "model": "m@live", "notional_per_trade_inr": 5e5, "last_entry_minutes_before_close": 60}
-    settings = Settings(strategies=[one, other])
+    one = {"name": "small", "model": "m"}
+    settings = Settings(strategies=[one, {"name": "large", "model": "m", **TRADED}])
     assert {name: spec.name for name, spec in by_model(settings.strategies).items()} == {"m": "small"}
+    assert TRADED.keys() == NOT_OF_THE_MODEL - {"name", "model"}
 
 
 @pytest.mark.parametrize("name", MADE_BY)
 def test_one_model_that_two_would_make_differently_is_refused_with_what_differs(name):
-    text = _wrong([{"name": "a", "model": "m@champion"}, {"name": "b", "model": "m@champion", name: OTHER[name]}])
+    text = _wrong([{"name": "a", "model": "m"}, {"name": "b", "model": "m", name: OTHER[name]}])
     assert f"the model 'm' is asked by 'a' and by 'b', which differ in {name};" in text
-    assert "give 'b' a model of its own (model = \"b@champion\")" in text
+    assert "give 'b' a model of its own (model = \"b\")" in text
 
 
 def test_specifications_that_differ_name_every_field():
@@ -90,9 +99,62 @@ def test_specifications_that_differ_name_every_field():
     assert model_differences(one, other) == ("seed", "folds")
 
 
-@pytest.mark.parametrize("name", ["my-model", "v1.2", "live", "1st"])
+@pytest.mark.parametrize(
+    "model", ["m@champion", "m@live", "m@chmpion", "m@", "models:/m", "models:/m@champion", "models:/m/3", "m/3"]
+)
+def test_a_model_is_named_without_its_alias_because_the_broker_gives_the_rung(model):
+    text = _wrong([{"name": "a", "model": model}])
+    assert (
+        'strategies.0.model (from default): leave alias, version and models:/ out and write model = "m", because the '
+        f"broker gives the rung (paper: champion, zerodha: live) (it is {model!r})"
+    ) in text
+
+
+def test_each_account_asks_its_own_rung_of_the_model():
+    spec = StrategySpec(name="trend", brokers=("paper", "zerodha"))
+    assert [str(spec.ref(RUNG_OF_BROKER[broker])) for broker in spec.brokers] == ["trend@champion", "trend@live"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"brokers": []}, "a strategy trades on some account: name paper or zerodha, or take the strategy out"),
+        ({"brokers": ["paper", "zerodha", "paper"]}, "name each once; paper is there more than once"),
+        ({"brokers": ["papr"]}, "strategies.0.brokers.0 (from default): Input should be 'paper' or 'zerodha'"),
+        ({"product": "mis"}, "strategies.0.product (from default): Input should be 'MIS' or 'CNC'"),
+        ({"stop_bps": 0}, "strategies.0.stop_bps (from default): Input should be greater than 0"),
+        ({"stop_bps": float("nan")}, "strategies.0.stop_bps (from default): Input should be a finite number"),
+        ({"target_bps": 10_000}, "strategies.0.target_bps (from default): Input should be less than 10000"),
+        ({"stopp_bps": 5}, "strategies.0.stopp_bps (from default): there is no such setting; did you mean stop_bps?"),
+    ],
+)
+def test_what_a_strategy_cannot_trade_by_is_refused_by_its_key(setting, said):
+    assert said in _wrong([{"name": "a", **setting}])
+
+
+def test_a_strategy_trades_on_paper_intraday_and_without_barriers_unless_it_says_so():
+    spec = StrategySpec(name="a")
+    assert (spec.brokers, spec.product, spec.priority, spec.stop_bps, spec.target_bps) == (
+        ("paper",),
+        "MIS",
+        0,
+        None,
+        None,
+    )
+
+
+def test_the_specification_of_a_sidecar_is_read_without_how_it_was_traded():
+    recorded = StrategySpec(name="a", seed=3).model_dump(mode="json") | {"model": "m@champion", "stop_bps": -1.0}
+    assert StrategySpec.of_model(recorded) == StrategySpec(name="a", seed=3)
+    with pytest.raises(ValidationError):
+        StrategySpec.of_model(recorded | {"seeds": 3})
+    with pytest.raises(ValidationError):
+        StrategySpec.of_model({})
+
+
+@pytest.mark.parametrize("name", ["my-model", "v1.2", "live", "1st", "@champion", "m:1"])
 def test_a_model_that_no_asset_can_be_named_after_is_refused(name):
-    text = _wrong([{"name": "a", "model": f"{name}@champion"}])
+    text = _wrong([{"name": "a", "model": name}])
     assert "strategies.0.model" in text
     assert repr(name) in text
 

@@ -1,0 +1,291 @@
+"""How a trade ends at its stop or its target, and the first rows of a market that end or fill what waits for one.
+
+There is one rule, `barrier_step`: the paper exchange closes positions by it, and labels that foretell such a close
+follow it. It is the cautious reading of a bar, whose inside nobody knows. A stop is a market order from its price on,
+so where the price jumps over it, it fills at what the market then asks (backtrader, Order Management and Execution,
+https://www.backtrader.com/docu/order-creation-execution/order-creation-execution, Stop). A target is a limit order, and
+never gets more than its price. A bar that reaches both reached the stop first (freqtrade has this order on one candle:
+Backtesting, Assumptions made by backtesting, https://www.freqtrade.io/en/stable/backtesting). Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from feature_store.market.arrays import kernel_input
+from feature_store.market.types import Bars, Ticks, UnknownInstrument
+
+NO_TOUCH: Final = 0
+STOP: Final = 1
+TARGET: Final = 2
+
+
+class Watches(NamedTuple):
+    """What ends trades, one for each; shapes ``(n_watches,)``."""
+
+    instrument: NDArray[np.int32]
+    """Index in the universe."""
+    side: NDArray[np.int8]
+    """1 for a trade that is long, -1 for one that is short."""
+    stop: NDArray[np.float64]
+    """Rupees; NaN: none."""
+    target: NDArray[np.float64]
+    """Rupees; NaN: none."""
+    from_row: NDArray[np.int64]
+    """The first row of the market that counts, of whatever instrument. A fill at a bar's open has that bar's row, so
+    that the entry bar counts; a fill at a tick has the row after it."""
+
+
+class Touches(NamedTuple):
+    """Where trades ended, one for each watch and in their order; shapes ``(n_watches,)``."""
+
+    row: NDArray[np.int64]
+    """Row of the market; -1: none of its rows touches."""
+    outcome: NDArray[np.int8]
+    """`NO_TOUCH`, `STOP` or `TARGET`."""
+    price: NDArray[np.float64]
+    """What the trade ends at, rupees; NaN without a touch."""
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def barrier_step(  # noqa: PLR0917
+    side: int, stop: float, target: float, open_: float, high: float, low: float
+) -> tuple[int, float]:
+    """Say whether a bar or tick ends a trade, and at which price.
+
+    A bar's high and low are watched. The stop fills at its price or, where the bar opens beyond it, at the open; the
+    target at its price, also where the bar opens beyond it. Where both are touched, the stop. To touch is to reach.
+
+    Parameters
+    ----------
+    side : int
+        1 for a trade that is long, -1 for one that is short, whose rule is the mirror image.
+    stop, target : float
+        Prices in rupees; NaN: none.
+    open_, high, low : float
+        Of the bar, rupees; a tick's price is all three, so its stop fills at the first tick at or beyond it.
+
+    Returns
+    -------
+    tuple of int and float
+        `NO_TOUCH`, `STOP` or `TARGET`, and the price in rupees (NaN without a touch).
+
+    Examples
+    --------
+    >>> barrier_step(1, 99.0, 102.0, 100.0, 102.5, 98.5), barrier_step(1, 99.0, 102.0, 97.0, 98.0, 96.0)
+    ((1, 99.0), (1, 97.0))
+    """
+    if side > 0:
+        if low <= stop:
+            return STOP, min(open_, stop)
+        if high >= target:
+            return TARGET, target
+    else:
+        if high >= stop:
+            return STOP, max(open_, stop)
+        if low <= target:
+            return TARGET, target
+    return NO_TOUCH, np.nan
+
+
+def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) -> Touches:
+    """Find the first row that ends each of many trades, by `barrier_step`.
+
+    The work grows with the rows and with the touches: a row costs one comparison with the nearest prices that are
+    watched of its instrument. A market may come in parts: watches without a touch go on in the next one, their rows
+    counted from its first.
+
+    Parameters
+    ----------
+    market : Ticks or Bars
+        In its own order; of ticks the last price is open, high and low.
+    n_instruments : int
+        Length of the universe.
+    watches : Watches
+        In any order; several may watch one instrument.
+
+    Raises
+    ------
+    UnknownInstrument
+        If an instrument index, of a watch or of a row that was looked at, is outside the universe.
+    ValueError
+        If the arrays of the watches differ in length, or one has a side that is neither 1 nor -1, a row before the
+        first, or a stop that does not lie on the losing side of its target.
+    """
+    _valid(watches, n_instruments)
+    n = len(watches.instrument)
+    row, outcome, price = np.full(n, -1), np.full(n, NO_TOUCH, dtype=np.int8), np.full(n, np.nan)
+    prices = (market.last_price,) * 3 if isinstance(market, Ticks) else (market.open, market.high, market.low)
+    opens, highs, lows = (kernel_input(price, np.float64) for price in prices)
+    unknown = _touch(
+        kernel_input(market.instrument, np.int32),
+        opens,
+        highs,
+        lows,
+        kernel_input(np.argsort(watches.from_row, kind="stable"), np.int64),
+        kernel_input(watches.instrument, np.int32),
+        kernel_input(watches.side, np.int8),
+        kernel_input(watches.stop, np.float64),
+        kernel_input(watches.target, np.float64),
+        kernel_input(watches.from_row, np.int64),
+        n_instruments,
+        row,
+        outcome,
+        price,
+    )
+    _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    return Touches(row, outcome, price)
+
+
+def first_rows(
+    market: Ticks | Bars, n_instruments: int, instrument: NDArray[np.int32], time_ns: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Find the row that fills each of many market orders: the first of its instrument that its time allows.
+
+    A tick must be strictly later than the order, a bar must start at or after it. The work grows with the rows from the
+    earliest order to the last fill, and with the orders.
+
+    Parameters
+    ----------
+    market : Ticks or Bars
+        In order of ``event_time_ns`` or ``end_ns``.
+    n_instruments : int
+        Length of the universe.
+    instrument : array of int32, shape (n_orders,)
+        Index of each order's instrument.
+    time_ns : array of int64, shape (n_orders,)
+        When each order was given.
+
+    Returns
+    -------
+    array of int64, shape (n_orders,)
+        Row of the market; -1: none.
+
+    Raises
+    ------
+    UnknownInstrument
+        If an instrument index, of an order or of a row that was looked at, is outside the universe.
+    ValueError
+        If the arrays of the orders differ in length.
+    """
+    if len(instrument) != len(time_ns):
+        raise ValueError(f"{len(instrument)} instruments and {len(time_ns)} times; an order has one of each")
+    _known(instrument, n_instruments, "order {}")
+    found = np.full(len(time_ns), -1)
+    if not len(found):
+        return found
+    if isinstance(market, Ticks):
+        seen_ns, times_ns, after_ns = market.event_time_ns, market.event_time_ns, time_ns
+    else:
+        seen_ns, times_ns, after_ns = market.end_ns, market.start_ns, time_ns - 1
+    unknown = _fill(
+        kernel_input(market.instrument, np.int32),
+        kernel_input(times_ns, np.int64),
+        int(np.searchsorted(seen_ns, time_ns.min(), side="right")),
+        kernel_input(np.argsort(time_ns, kind="stable")[::-1], np.int64),
+        kernel_input(instrument, np.int32),
+        kernel_input(after_ns, np.int64),
+        n_instruments,
+        found,
+    )
+    _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    return found
+
+
+def _known(instrument: NDArray[np.int32], n_instruments: int, what: str) -> None:
+    outside = (instrument < 0) | (instrument >= n_instruments)
+    if outside.any():
+        place = int(np.argmax(outside))
+        raise UnknownInstrument(
+            f"{what.format(place)} names instrument {instrument[place]}; the universe has 0…{n_instruments - 1}"
+        )
+
+
+def _valid(watches: Watches, n_instruments: int) -> None:
+    lengths = {name: len(column) for name, column in watches._asdict().items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the arrays of watches differ in length: {lengths}; a watch has one of each")
+    _known(watches.instrument, n_instruments, "watch {}")
+    problems = (
+        ((watches.side != 1) & (watches.side != -1), "side", "is neither 1 (long) nor -1 (short)"),
+        (watches.from_row < 0, "from_row", "lies before the first row, 0"),
+        (watches.side * (watches.target - watches.stop) <= 0, "stop", "is not on the losing side of its target"),
+    )
+    for wrong, name, problem in problems:
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise ValueError(f"watch {place}: {name} {getattr(watches, name)[place]} {problem}")
+
+
+@njit(cache=True)
+def _touch(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    instrument, opens, highs, lows, by_row, watched, side, stop, target, from_row, n_instruments,
+    touched, outcome, price,
+):  # fmt: skip
+    """Write the touches; give the row that names an unknown instrument, or the number of rows."""
+    newest = np.full(n_instruments, -1)  # a list of what is watched of each instrument
+    following = np.full(len(by_row), -1)
+    above, below = np.full(n_instruments, np.inf), np.full(n_instruments, -np.inf)  # the nearest prices in it
+    begun, open_watches = 0, 0
+    for row in range(from_row[by_row[0]] if len(by_row) else len(instrument), len(instrument)):
+        while begun < len(by_row) and from_row[by_row[begun]] <= row:
+            watch = by_row[begun]
+            i = watched[watch]
+            following[watch], newest[i] = newest[i], watch
+            _narrow(above, below, i, side[watch], stop[watch], target[watch])
+            begun, open_watches = begun + 1, open_watches + 1
+        if open_watches == 0 and begun == len(by_row):
+            break
+        i = instrument[row]
+        if i < 0 or i >= n_instruments:
+            return row
+        if highs[row] < above[i] and lows[row] > below[i]:
+            continue
+        above[i], below[i] = np.inf, -np.inf
+        kept, watch = -1, newest[i]
+        while watch >= 0:
+            how, at = barrier_step(side[watch], stop[watch], target[watch], opens[row], highs[row], lows[row])
+            if how == NO_TOUCH:
+                _narrow(above, below, i, side[watch], stop[watch], target[watch])
+                kept = watch
+            else:
+                touched[watch], outcome[watch], price[watch] = row, how, at
+                open_watches -= 1
+                if kept < 0:
+                    newest[i] = following[watch]
+                else:
+                    following[kept] = following[watch]
+            watch = following[watch]
+    return len(instrument)
+
+
+@njit(cache=True)
+def _narrow(above, below, i, side, stop, target):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Let an instrument's nearest prices take in those of a watch; one that is NaN changes nothing."""
+    higher, lower = (target, stop) if side > 0 else (stop, target)
+    above[i], below[i] = min(above[i], higher), max(below[i], lower)
+
+
+@njit(cache=True)
+def _fill(instrument, times_ns, row, latest_first, ordered, after_ns, n_instruments, found):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Write the rows; give the one that names an unknown instrument, or the number of rows."""
+    earliest = np.full(n_instruments, -1)  # a list of the orders of each instrument, in order of time
+    following = np.full(len(latest_first), -1)
+    for order in latest_first:
+        i = ordered[order]
+        following[order], earliest[i] = earliest[i], order
+    waiting = len(latest_first)
+    while row < len(instrument) and waiting > 0:
+        i = instrument[row]
+        if i < 0 or i >= n_instruments:
+            return row
+        while earliest[i] >= 0 and after_ns[earliest[i]] < times_ns[row]:
+            order = earliest[i]
+            found[order], earliest[i] = row, following[order]
+            waiting -= 1
+        row += 1
+    return len(instrument)
