@@ -18,9 +18,9 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import LogPosition
 
-Answerable = SignalGenerated | SignalValidated | OrderSubmitted
+Answerable = SignalGenerated | SignalValidated | OrderSubmitted | OrderFilled
 Outcome = OrderFilled | OrderRejected | OrderCancelled
-"""How an order ends; each order has exactly one."""
+"""What becomes of an order, whole or in part."""
 RiskVerdict = SignalValidated | SignalRejected
 
 _HANDED_ON: Final = (
@@ -30,8 +30,10 @@ _HANDED_ON: Final = (
     "model_version",
     "feature_schema_hash",
     "strategy",
+    "rung",
     "instrument_token",
     "symbol",
+    "product",
     "side",
     "intent",
 )
@@ -48,9 +50,10 @@ class Stamp:
         """Give the basis of an output that stands on these records; positions of one partition become a range."""
         ranges: dict[str, tuple[int, int]] = {}
         for position in positions:
-            key = f"{position.topic}[{position.partition}]"
-            first, last = ranges.get(key, (position.offset, position.offset))
-            ranges[key] = (min(first, position.offset), max(last, position.offset))
+            if position.topic:
+                key = f"{position.topic}[{position.partition}]"
+                first, last = ranges.get(key, (position.offset, position.offset))
+                ranges[key] = (min(first, position.offset), max(last, position.offset))
         return Basis(input_positions=ranges, config_digest=self.config_digest, git_commit=self.git_commit)
 
 

@@ -254,8 +254,8 @@ class OrderCancelled(_OnOrder):
     why: str
 
 
-class PositionCarried(_Frozen):
-    """One position whole, as a record carries it from session to session."""
+class Position(_Frozen):
+    """What a strategy holds of an instrument: from its opening fill until nothing is left."""
 
     strategy: str
     rung: Alias
@@ -277,6 +277,13 @@ class PositionCarried(_Frozen):
     model_version: str
     feature_schema_hash: str
     exit: ExitTerms
+    mark_price: float | None = None
+    """Rupees, of the session before; only in the record that carries it into the next one."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The strategy and the instrument token: one position each."""
+        return self.strategy, self.instrument_token
 
 
 class PositionMark(_Frozen):
@@ -368,7 +375,7 @@ class AccountOpened(Event):
     starting_cash_inr_e4: int
     cash_inr_e4: int
     equity_inr: float
-    positions: tuple[PositionCarried, ...]
+    positions: tuple[Position, ...]
     strategies: tuple[StrategyTotals, ...]
 
 

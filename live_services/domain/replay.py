@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.clock import session_end_ns
-from live_services.domain.engine import event_times, within_session
+from live_services.domain.log import event_times
 from live_services.domain.partitions import part_of
 
 _MILLISECOND_NS: Final = 1_000_000
@@ -29,6 +29,13 @@ class Cut:
     """By market partition, the market's index in each of them; an empty part goes out as a watermark."""
     rows: int
     """Rows of the market in the cut, each counted once."""
+
+
+def within_session(market: Ticks | Bars, session: Session) -> Ticks | Bars:
+    """Leave out what is outside a session: ticks before its open or at or after its close, bars that overlap either."""
+    if isinstance(market, Ticks):
+        return market[(market.event_time_ns >= session.open_ns) & (market.event_time_ns < session.close_ns)]
+    return market[(market.start_ns >= session.open_ns) & (market.end_ns <= session.close_ns)]
 
 
 def cuts_of_session(

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, get_args
 
-from models_registry.refs import Alias
+from models_registry.specification import Broker as Broker
 
-Broker = Literal["paper", "zerodha"]
 BROKERS: Final[tuple[Broker, ...]] = get_args(Broker)
-RUNG_OF: Final[dict[Broker, Alias]] = {"paper": "champion", "zerodha": "live"}
-"""The rung whose version trades at a broker: a model comes to money by one more promotion."""
 
 Scope = Literal["shared", "paper", "zerodha"]
 """Whose world an event belongs to: one broker's, or ``shared`` (market data, strategies and models)."""

@@ -7,7 +7,7 @@ A service alone is a chain of one. The engine drives the very same object withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,29 +67,33 @@ class Chain:
         Of the process: in its consumer group and its transactional ids.
     services : sequence of Service
         At least one; they are opened from the last to the first, so that each may look at those behind it.
+    silent : collection of Topic
+        What a stage would say that is skipped: nobody produces it, and nothing waits for it.
     """
 
-    def __init__(self, name: str, services: Sequence[Service[Any]]) -> None:
+    def __init__(self, name: str, services: Sequence[Service[Any]], *, silent: Collection[Topic] = ()) -> None:
         self.name: Final = name
         self.services: Final = tuple(services)
         self.scope: Final[Scope] = services[0].scope
         self.single_task: Final = services[0].single_task
         self.outputs: Final = tuple(dict.fromkeys(t for service in services for t in service.outputs))
         reads = [one for service in services for one in service.inputs]
-        inner = {topic.name for topic in self.outputs} & {one.topic.name for one in reads if one.role == "gating"}
+        said = {topic.name for topic in (*self.outputs, *silent)}
+        inner = said & {one.topic.name for one in reads if one.role == "gating"}
         self.inner: Final = frozenset(inner)
         """Names of the topics that are delivered in memory."""
         outer = dict.fromkeys(one for one in reads if one.topic.name not in inner)
         # At one instant the market comes before everything else.
         self.inputs: Final[tuple[Input, ...]] = tuple(sorted(outer, key=lambda one: one.topic not in _MARKET))
         self._readers: dict[str, tuple[int, ...]] = {
-            name: tuple(k for k, s in enumerate(services) if any(i.topic.name == name for i in s.inputs))
+            # The last first: who writes the books has taken an event before those who read them do.
+            name: tuple(k for k, s in reversed([*enumerate(services)]) if any(i.topic.name == name for i in s.inputs))
             for name in {one.topic.name for one in reads}
         }
         self._topics: dict[str, Topic] = {one.topic.name: one.topic for one in reads}
         self._declared = [frozenset(service.outputs) for service in services]
-        self.bury: Bury = _raise
-        """What becomes of an event that a service fails on; by default the failure is raised."""
+        self.bury: Bury | None = None
+        """What becomes of an event that a service fails on; None: the failure is raised."""
 
     # --- a session ------------------------------------------------------------------------------------------------
 
@@ -187,7 +191,9 @@ class Chain:
                     yield from self._spread(k, (event,), state, record.position)
             except UndeclaredOutput:
                 raise
-            except Exception as failure:  # noqa: BLE001 - the one broad catch: a record must not stop the ones behind it
+            except Exception as failure:
+                if self.bury is None:
+                    raise
                 self.bury(record, failure, service.name)
 
     def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition) -> Iterator[Event]:
@@ -206,10 +212,6 @@ class Chain:
 
 def _place(record: EventRecord) -> str:
     return record.position.topic or topic_of(record.event).name
-
-
-def _raise(record: EventRecord, failure: Exception, service: str) -> None:
-    raise failure
 
 
 _MARKET: Final = (MARKET_TICKS, MARKET_BARS)

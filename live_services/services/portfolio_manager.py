@@ -1,119 +1,155 @@
-"""Portfolio manager: fills and prices in, snapshots of the account at whole seconds out."""
+"""Portfolio manager: it alone writes the account's books, and says what they hold."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import structlog
-from redis.exceptions import RedisError
 
-from feature_store.market.types import Session, Universe
-from live_services.domain import keys
-from live_services.domain.account.books import Portfolio
-from live_services.domain.events import Event, OrderCancelled, OrderFilled, OrderRejected, PnlSnapshot
-from live_services.domain.log import BarSlice, EventRecord, Record, TaskId, TickSlice
+from feature_store.market.types import Session, Ticks
+from live_services.domain.account.books import Books
+from live_services.domain.account.config import AccountConfig
+from live_services.domain.account.money import inr_e4
+from live_services.domain.account.snapshots import SnapshotClock, snapshot
+from live_services.domain.events import (
+    AccountOpened,
+    Event,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    OrderSubmitted,
+    self_caused,
+)
+from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
-from live_services.runtime.service import Input
+from live_services.runtime.service import NEVER_NS, Input, Opening, Service
 
 _log = structlog.get_logger(__name__)
 
-_PUBLISH_INTERVAL_SECONDS: Final = 0.25  # for people's eyes; every snapshot is on the log anyway
+
+@dataclass(slots=True)
+class PortfolioState:
+    """The books of a session, and when they are to be told."""
+
+    session: Session
+    books: Books
+    clock: SnapshotClock
+    before: Books | None
+    """Of the session before, until the record is there that carries them into this one."""
+    opened: bool = False
 
 
-class PortfolioManager:
-    """A `Service`: one task for the account. ``newest`` is for display and runs ahead of the commit."""
+class PortfolioManager(Service[PortfolioState]):
+    """One task for the account."""
 
     name = "portfolio_manager"
-    single_task = True
+    single_task: ClassVar[bool] = True
 
-    def __init__(self, universe: Universe, market: Topic, interval_seconds: int, broker: Broker = "paper") -> None:
+    def __init__(self, market: Topic, config: AccountConfig, broker: Broker = "paper") -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
-        self._broker: Broker = broker
         self.inputs: tuple[Input, ...] = (
+            Input(topics.orders_submitted),
             Input(topics.orders_filled),
             Input(topics.orders_rejected),
             Input(topics.orders_cancelled),
             Input(market),
+            Input(topics.control, "control"),
         )
         self.outputs: tuple[Topic, ...] = (topics.pnl_snapshots,)
-        self.newest: PnlSnapshot | None = None
-        self._universe = universe
-        self._interval_seconds = interval_seconds
+        self._broker: Broker = broker
+        self._config: Final = config
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Need nothing."""
+    def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
+        """Begin with a new account's books; what the session before left is carried over by a record."""
+        books = Books(opening.universe, inr_e4(self._config.starting_cash_inr))
+        clock = SnapshotClock(opening.session, self._config.pnl_interval_seconds)
+        before = opening.before.books if opening.before is not None else None
+        return PortfolioState(opening.session, books, clock, before)
 
-    def open_session(self, session: Session, task: TaskId) -> Portfolio:
-        """Begin the session flat."""
-        return Portfolio(self._universe, session, self._broker, self._interval_seconds)
+    def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
+        """Put on the log, once a session, what the account enters it with."""
+        if state.opened:
+            return
+        books, date = state.before or state.books, state.session.date.isoformat()
+        yield AccountOpened(
+            **self_caused("account_opened", self._broker, date),
+            broker=self._broker,
+            event_time_ns=now_ns,
+            session_date=date,
+            starting_cash_inr_e4=books.starting_cash_inr_e4,
+            cash_inr_e4=books.cash_inr_e4,
+            equity_inr=books.equity_inr(),
+            positions=books.carried(),
+            strategies=books.strategy_totals(),
+        )
 
-    def commands(self, state: Portfolio, now_ns: int) -> Iterable[Event]:
-        """Give none."""
-        return ()
-
-    def handle(self, record: Record, state: Portfolio, now_ns: int) -> Iterable[Event]:
-        """Take note of prices and of how orders ended; snapshots come with the watermark.
+    def handle(self, record: Record, state: PortfolioState, now_ns: int) -> Iterable[Event]:
+        """Write prices, orders and their ends into the books; snapshots come with their second.
 
         Raises
         ------
+        live_services.domain.account.books.BookError
+            If an event contradicts the books; nothing of it is written.
         TypeError
             For any other event.
         """
-        if isinstance(record, TickSlice):
-            state.on_ticks(record.ticks)
-        elif isinstance(record, BarSlice):
-            state.on_bars(record.bars)
-        elif isinstance(record, EventRecord) and isinstance(record.event, OrderFilled | OrderRejected | OrderCancelled):
-            state.on_outcome(record.event)
+        if isinstance(record, MarketSlice):
+            market = record.market
+            price = market.last_price if isinstance(market, Ticks) else market.close
+            state.books.on_prices(market.instrument, price)
+            return ()
+        event = record.event if isinstance(record, EventRecord) else None
+        if isinstance(event, OrderSubmitted):
+            state.books.on_submitted(event)
+        elif isinstance(event, OrderFilled | OrderRejected | OrderCancelled):
+            state.books.on_outcome(event)
+            state.clock.changed(event.event_time_ns)
+        elif isinstance(event, AccountOpened):
+            state.books.open_from(event)
+            state.before, state.opened = None, True
+            self._say_carried(state)
         else:
             raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()
 
-    def advance(self, state: Portfolio, now_ns: int) -> Iterable[Event]:
-        """Give the snapshots that are due."""
-        snapshots = state.advance(now_ns)
-        if snapshots:
-            self.newest = snapshots[-1]
-        return snapshots
+    def due_ns(self, state: PortfolioState) -> int:
+        """Give the last instant that belongs to the next snapshot."""
+        due = state.clock.due_ns(bool(state.books.positions))
+        return due if due == NEVER_NS else due - 1
+
+    def fire(self, state: PortfolioState, at_ns: int) -> Iterable[Event]:
+        """Tell what the books hold at the second after ``at_ns``."""
+        if state.clock.said(at_ns + 1):
+            self._say_left_open(state)
+        return (snapshot(state.books, self._broker, state.session, at_ns + 1),)
 
     def promise(self, now_ns: int) -> int:
         """A snapshot at this instant, if one was due, is out: it holds only what was before."""
         return now_ns + 1
 
+    def _say_carried(self, state: PortfolioState) -> None:
+        for position in state.books.positions.values():
+            if position.instrument_token not in state.books.universe.index_of_token:
+                _log.error(
+                    "position_cannot_be_closed",
+                    broker=self._broker,
+                    strategy=position.strategy,
+                    symbol=position.symbol,
+                    quantity=position.quantity,
+                    reason="it is not in the universe of this session",
+                )
 
-async def publish_newest(
-    manager: PortfolioManager, write: Callable[[str, str], Awaitable[object]], stop: asyncio.Event
-) -> None:
-    """Write the newest snapshot's JSON under `keys.portfolio`, beside the handler, until ``stop`` is set.
-
-    Parameters
-    ----------
-    manager
-        Whose snapshots.
-    write
-        ``(key, value)``, for example ``redis.asyncio.Redis.set``. It is retried; one warning says when it fails.
-    stop
-        Ends the loop after a last write.
-    """
-    written: PnlSnapshot | None = None
-    warned = False
-    while True:
-        last_round = stop.is_set()
-        if (newest := manager.newest) is not None and newest is not written:
-            try:
-                await write(keys.portfolio(manager.scope), newest.model_dump_json())
-                written, warned = newest, False
-            except (OSError, RedisError) as failure:
-                if not warned:
-                    _log.warning("portfolio_not_published", broker=manager.scope, reason=str(failure))
-                warned = True
-        if last_round:
-            return
-        try:
-            async with asyncio.timeout(_PUBLISH_INTERVAL_SECONDS):
-                await stop.wait()
-        except TimeoutError:
-            continue
+    def _say_left_open(self, state: PortfolioState) -> None:
+        for position in state.books.positions.values():
+            if position.product == "MIS":
+                _log.error(
+                    "position_left_open",
+                    broker=self._broker,
+                    strategy=position.strategy,
+                    symbol=position.symbol,
+                    quantity=position.quantity,
+                    consequence="carried into the next session and closed at its open",
+                )

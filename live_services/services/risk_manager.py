@@ -1,64 +1,59 @@
-"""Risk manager: raw signals in, exactly one verdict each out; the portfolio of the whole seconds before is its view."""
+"""Risk manager: proposals in, exactly one verdict each out, and the exits of what is open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import ClassVar
 
-from feature_store.market.types import Session
-from live_services.domain.account.risk import RiskState, apply_snapshot, decide
+from live_services.domain.account.config import AccountConfig
+from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, PnlSnapshot, SignalGenerated
-from live_services.domain.log import EventRecord, Record, TaskId
+from live_services.domain.events import Event, OrderFilled, SignalGenerated
+from live_services.domain.log import EventRecord, Record
 from live_services.domain.topics import Broker, Scope, Topic, broker_topics
-from live_services.runtime.service import Input
-from live_services.settings import RiskSettings
+from live_services.runtime.service import Input, Opening, Service
 
 
-class RiskManager:
-    """A `Service`: one task for the account, because its limits are the account's."""
+class RiskManager(Service[RiskState]):
+    """One task for the account, because its limits are the account's."""
 
     name = "risk_manager"
-    single_task = True
+    single_task: ClassVar[bool] = True
 
-    def __init__(self, limits: RiskSettings, stamp: Stamp, broker: Broker = "paper") -> None:
+    def __init__(self, config: AccountConfig, stamp: Stamp, broker: Broker = "paper") -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
-        self.inputs: tuple[Input, ...] = (Input(topics.signals_raw), Input(topics.pnl_snapshots, "lagged"))
+        self.inputs: tuple[Input, ...] = (Input(topics.signals_raw), Input(topics.orders_filled))
         self.outputs: tuple[Topic, ...] = (topics.signals_validated, topics.signals_rejected)
-        self._limits = limits
+        self._broker: Broker = broker
+        self._config = config
         self._stamp = stamp
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Need nothing."""
-
-    def open_session(self, session: Session, task: TaskId) -> RiskState:
-        """Begin the session flat."""
-        return RiskState(session, self._limits)
-
-    def commands(self, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Give none."""
-        return ()
+    def open_session(self, opening: Opening[RiskState]) -> RiskState:
+        """Begin with nothing proposed; what is open, and when it ends, is in the books."""
+        context = RiskContext(opening.session, opening.universe, self._config, opening.chain["portfolio_manager"].books)
+        return RiskState(context, self._broker, self._stamp)
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Judge a signal, or take over a snapshot.
+        """Take a proposal, which waits for its instant, or an opening fill, which needs an exit.
 
         Raises
         ------
         TypeError
-            For any other event.
+            For any other record.
         """
         event = record.event if isinstance(record, EventRecord) else None
-        if isinstance(event, PnlSnapshot):
-            apply_snapshot(state, event)
-            return ()
         if isinstance(event, SignalGenerated):
-            return (decide(state, event, self._stamp.basis([record.position])),)
+            state.propose(event)
+            return ()
+        if isinstance(event, OrderFilled):
+            return state.opened(event) if event.intent == "open" else ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
-    def advance(self, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Nothing is due by time alone."""
-        return ()
+    def due_ns(self, state: RiskState) -> int:
+        """Give the instant of the next exit or judgement."""
+        return state.due_ns()
 
-    def promise(self, now_ns: int) -> int:
-        """Signals of this instant may still come."""
-        return now_ns
+    def fire(self, state: RiskState, at_ns: int) -> Iterable[Event]:
+        """Close what is due, then judge what was proposed."""
+        return state.fire(at_ns)

@@ -1,187 +1,355 @@
-"""The portfolio: average-cost positions, marks and snapshots at whole seconds.
+"""The books of one account: cash, positions by strategy and instrument, and orders under way. Exact.
 
-A snapshot at second ``s`` holds every fill and every mark with an event time before ``s``, and none later. It comes at
-the next whole second after an order ended, every ``interval_seconds`` from the session's open while positions are
-open, and once at the end, one second after the close. None of it depends on how records were batched.
+Two strategies may hold one instrument, each its own position; the broker nets them, the books do not. Everything is in
+integers of 1/10,000 rupee, so ``cash + holdings at cost = starting cash + realized - charges`` at every moment, and the
+strategies' books add up to the account's. The portfolio manager alone writes them; the others read.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
-from live_services.domain.account.risk import signed
+from feature_store.market.types import Universe
+from live_services.domain.account.money import RUPEE, share
+from live_services.domain.account.orders import Order
 from live_services.domain.basis import Outcome
-from live_services.domain.events import OrderFilled, PnlSnapshot, PositionMark, event_id
-from live_services.domain.topics import Broker
+from live_services.domain.events import (
+    AccountOpened,
+    OrderFilled,
+    OrderRejected,
+    OrderSubmitted,
+    Position,
+    Side,
+    StrategyTotals,
+)
 
-_NEVER: Final = np.iinfo(np.int64).max
-
-
-def next_second(time_ns: int) -> int:
-    """Give the first whole second strictly after a time."""
-    return (time_ns // SECOND_NS + 1) * SECOND_NS
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """One instrument's position; rupees, quantity signed, ``average_price`` 0 when flat."""
-
-    quantity: int = 0
-    average_price: float = 0.0
-    realized_pnl_inr: float = 0.0
-    costs_inr: float = 0.0
-
-    def filled(self, change: int, price: float, costs_inr: float) -> Holding:
-        """Apply a fill of a signed quantity at average cost; what crosses zero opens at the fill's price."""
-        quantity = self.quantity + change
-        costs = self.costs_inr + costs_inr
-        if self.quantity * change >= 0:
-            value = abs(self.quantity) * self.average_price + abs(change) * price
-            return replace(self, quantity=quantity, average_price=value / abs(quantity), costs_inr=costs)
-        closed = min(abs(change), abs(self.quantity))
-        direction = 1 if self.quantity > 0 else -1
-        average = 0.0 if quantity == 0 else (price if quantity * self.quantity < 0 else self.average_price)
-        realized = self.realized_pnl_inr + direction * closed * (price - self.average_price)
-        return Holding(quantity, average, realized, costs)
-
-    def unrealized_pnl_inr(self, mark: float) -> float:
-        """Profit or loss of the open quantity at a price."""
-        return self.quantity * (mark - self.average_price)
+PositionKey = tuple[str, int]
+"""A strategy and an instrument token."""
+VersionKey = tuple[str, str, str]
+"""A strategy, its model's name and version."""
 
 
-@dataclass(slots=True)
-class _Prices:
-    """Prices not yet folded into the marks, in time order."""
-
-    instrument: NDArray[np.int32]
-    time_ns: NDArray[np.int64]
-    price: NDArray[np.float64]
-    done: int = 0
+class BookError(ValueError):
+    """An event that the books cannot take: nothing of it was written."""
 
 
-@dataclass(slots=True)
-class Portfolio:
-    """One broker's positions for one session."""
+def signed(side: Side, quantity: int) -> int:
+    """Give the change of a position: positive for BUY, negative for SELL."""
+    return quantity if side == "BUY" else -quantity
 
-    universe: Universe
-    session: Session
-    broker: Broker
-    interval_seconds: int
-    holdings: dict[int, Holding] = field(default_factory=dict)
-    """By index in the universe; an instrument stays once it was traded."""
-    marks: NDArray[np.float64] = field(init=False)
-    """Last price by index, NaN before the first."""
-    fills: int = 0
-    _outcomes: list[Outcome] = field(default_factory=list)
-    _prices: list[_Prices] = field(default_factory=list)
-    _settled: list[str] = field(default_factory=list)
-    _last_snapshot_ns: int = field(init=False)
-    _finished: bool = False
 
-    def __post_init__(self) -> None:
-        self.marks = np.full(len(self.universe), np.nan)
-        self._last_snapshot_ns = self.session.open_ns
+class AccountView(Protocol):
+    """What those who do not write the books may see of them."""
 
-    def on_outcome(self, outcome: Outcome) -> None:
-        """Take note of an order's end; it counts once ``advance`` passes its time."""
-        self._outcomes.append(outcome)
+    @property
+    def positions(self) -> dict[PositionKey, Position]:
+        """What is open, by strategy and instrument token."""
+        ...
 
-    def on_ticks(self, ticks: Ticks) -> None:
-        """Take note of the last prices in a slice of ticks."""
-        self._prices.append(_Prices(ticks.instrument, ticks.event_time_ns, ticks.last_price))
+    @property
+    def epoch(self) -> int:
+        """Changes when the books were opened anew from a record."""
+        ...
 
-    def on_bars(self, bars: Bars) -> None:
-        """Take note of the closes in a slice of bars; a close is known from the bar's end."""
-        self._prices.append(_Prices(bars.instrument, bars.end_ns, bars.close))
+    @property
+    def open_positions(self) -> int:
+        """Positions that are open, or will be once the orders under way have filled."""
+        ...
 
-    def advance(self, watermark_ns: int) -> list[PnlSnapshot]:
-        """Give the snapshots that are due; everything with an event time before the watermark has been noted."""
-        self._outcomes.sort(key=lambda outcome: outcome.event_time_ns)
-        snapshots = []
-        while (second := self._due_ns()) <= watermark_ns:
-            self._apply_until(second)
-            snapshots.append(self._snapshot(second))
-        self._mark_until(watermark_ns)
-        return snapshots
+    def is_taken(self, key: PositionKey) -> bool:
+        """Whether a strategy holds an instrument or has an order under way there."""
+        ...
 
-    def _due_ns(self) -> int:
-        if self._finished:
-            return _NEVER
-        due = next_second(self.session.close_ns)
-        if self._outcomes:
-            due = min(due, next_second(self._outcomes[0].event_time_ns))
-        if any(holding.quantity for holding in self.holdings.values()):
-            interval = self.interval_seconds * SECOND_NS
-            origin = self.session.open_ns // SECOND_NS * SECOND_NS
-            due = min(due, origin + ((self._last_snapshot_ns - origin) // interval + 1) * interval)
-        return due
+    def is_closing(self, key: PositionKey) -> bool:
+        """Whether an exit at the market is under way."""
+        ...
 
-    def _apply_until(self, second: int) -> None:
-        due = list(itertools.takewhile(lambda outcome: outcome.event_time_ns < second, self._outcomes))
-        del self._outcomes[: len(due)]
-        for outcome in due:
-            self._settled.append(outcome.signal_id)
-            if isinstance(outcome, OrderFilled):
-                self._fill(outcome)
-        self._mark_until(second)
+    def quantity(self, instrument_token: int) -> int:
+        """Shares held or under way of an instrument, of all strategies, without netting."""
+        ...
 
-    def _fill(self, fill: OrderFilled) -> None:
-        index = self.universe.index_of_token[fill.instrument_token]
-        before = self.holdings.get(index, Holding())
-        self.holdings[index] = before.filled(signed(fill.side, fill.quantity), fill.price, fill.costs_inr)
+    def gross_notional_inr_e4(self) -> int:
+        """Value of everything held or under way at its marks, without netting."""
+        ...
+
+
+class Books:
+    """One account in one session.
+
+    Parameters
+    ----------
+    universe : Universe
+        Of the session; a carried position of an instrument that is not in it stays, at the mark it came with.
+    starting_cash_inr_e4 : int
+        What a new account begins with.
+    """
+
+    def __init__(self, universe: Universe, starting_cash_inr_e4: int) -> None:
+        self.universe: Final = universe
+        self.starting_cash_inr_e4 = starting_cash_inr_e4
+        self.cash_inr_e4 = starting_cash_inr_e4
+        self.equity_at_open_inr = starting_cash_inr_e4 / RUPEE
+        self.positions: dict[PositionKey, Position] = {}
+        self.orders: dict[str, Order] = {}
+        """Under way, by order id."""
+        self.totals: dict[VersionKey, StrategyTotals] = {}
+        self.realized_today_inr_e4 = 0
+        self.charges_today_inr_e4 = 0
+        self.fills = 0
+        self.charges_exact = True
+        self.closed: list[Position] = []
+        """Closed since the last snapshot, at quantity 0."""
+        self.epoch = 0
+        self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
+        """Last price by index in the universe, rupees; NaN before the first."""
+        self._gross: NDArray[np.int64] = np.zeros(len(universe), dtype=np.int64)
+        self._reference: NDArray[np.float64] = np.zeros(len(universe))
+        self._taken: set[PositionKey] = set()
+        """With an entry under way of which nothing has filled."""
+        self._closing: set[PositionKey] = set()
+        self._notional: int | None = None
+
+    # --- what they say --------------------------------------------------------------------------------------------
+
+    @property
+    def open_positions(self) -> int:
+        """Positions that are open, or will be once the orders under way have filled."""
+        return len(self.positions) + len(self._taken)
+
+    def is_taken(self, key: PositionKey) -> bool:
+        """Whether a strategy holds an instrument or has an order under way there."""
+        return key in self.positions or key in self._taken
+
+    def is_closing(self, key: PositionKey) -> bool:
+        """Whether an exit at the market is under way."""
+        return key in self._closing
+
+    def quantity(self, instrument_token: int) -> int:
+        """Shares held or under way of an instrument, of all strategies, without netting."""
+        index = self.universe.index_of_token.get(instrument_token)
+        return int(self._gross[index]) if index is not None else 0
+
+    def gross_notional_inr_e4(self) -> int:
+        """Value of everything held or under way at its marks, without netting."""
+        if self._notional is None:
+            there = np.flatnonzero(self._gross)
+            prices = np.where(np.isnan(self.marks[there]), self._reference[there], self.marks[there])
+            self._notional = int((self._gross[there] * np.rint(prices * RUPEE).astype(np.int64)).sum())
+        return self._notional
+
+    def mark(self, position: Position) -> float:
+        """Give the price that a position is valued at: the last one, else the one it came with, else its cost."""
+        index = self.universe.index_of_token.get(position.instrument_token)
+        price = float(self.marks[index]) if index is not None else float("nan")
+        if np.isnan(price):
+            price = position.mark_price or position.cost_inr_e4 / position.quantity / RUPEE
+        return price
+
+    def unrealized_inr(self, position: Position) -> float:
+        """Profit or loss of what is open, at its mark."""
+        return position.quantity * self.mark(position) - position.cost_inr_e4 / RUPEE if position.quantity else 0.0
+
+    def holdings_at_cost_inr_e4(self) -> int:
+        """Sum of what the open quantities cost, signed as they are."""
+        return sum(position.cost_inr_e4 for position in self.positions.values())
+
+    def equity_inr(self) -> float:
+        """Cash and holdings at their marks."""
+        return self.cash_inr_e4 / RUPEE + sum(p.quantity * self.mark(p) for p in self.positions.values())
+
+    # --- what they take -------------------------------------------------------------------------------------------
+
+    def on_prices(self, instrument: NDArray[np.int32], price: NDArray[np.float64]) -> None:
+        """Take last prices in order of time."""
+        self.marks[instrument] = price  # of repeated indices the last one stays
+        self._notional = None
+
+    def on_submitted(self, event: OrderSubmitted) -> None:
+        """Take an order as under way.
+
+        Raises
+        ------
+        BookError
+            If its instrument is unknown, or it is there already, or would add to what its strategy holds.
+        """
+        index = self._index(event.instrument_token, event.symbol)
+        if event.order_id in self.orders:
+            raise BookError(f"order {event.order_id} was submitted twice")
+        key = (event.strategy, event.instrument_token)
+        if event.intent == "open" and self.is_taken(key):
+            raise BookError(f"{event.strategy} holds {event.symbol} or has an order under way there already")
+        self.orders[event.order_id] = Order(event, event.quantity)
+        if event.intent == "open":
+            self._taken.add(key)
+            self._reference[index] = event.reference_price
+            self._add_gross(index, event.quantity)
+        elif event.reason != "bracket":
+            self._closing.add(key)
+
+    def on_outcome(self, event: Outcome) -> None:
+        """Take a fill, or the end of what was left of an order.
+
+        Raises
+        ------
+        BookError
+            If the order is not under way, the fill is larger than what is left, or it closes what is not there.
+        """
+        order = self.orders.get(event.order_id)
+        if order is None:
+            raise BookError(f"order {event.order_id} ({event.event_type}) is not under way here")
+        if isinstance(event, OrderFilled):
+            if event.remaining_quantity != order.remaining - event.quantity or event.remaining_quantity < 0:
+                raise BookError(
+                    f"order {event.order_id} has {order.remaining} shares left; a fill of {event.quantity} says that "
+                    f"{event.remaining_quantity} stay"
+                )
+            self._fill(event, order.submitted)
+            order.fill(event.quantity)
+        else:
+            if event.intent == "open":
+                self._add_gross(self._index(event.instrument_token, event.symbol), -order.remaining)
+            order.reject() if isinstance(event, OrderRejected) else order.cancel()
+        if order.is_over:
+            del self.orders[event.order_id]
+            taken = self._taken if event.intent == "open" else self._closing
+            if order.submitted.reason != "bracket":
+                taken.discard((event.strategy, event.instrument_token))
+
+    def _fill(self, fill: OrderFilled, submitted: OrderSubmitted) -> None:
+        key = (fill.strategy, fill.instrument_token)
+        index, held = self._index(fill.instrument_token, fill.symbol), self.positions.get(key)
+        change = signed(fill.side, fill.quantity)
+        if fill.intent == "open":
+            after, realized, ended = _opened(held, fill, submitted, change), 0, False
+            self._taken.discard(key)
+        else:
+            if held is None or held.quantity * change >= 0 or abs(change) > abs(held.quantity):
+                raise BookError(
+                    f"a fill of order {fill.order_id} closes {fill.quantity} {fill.symbol} of {fill.strategy}, which "
+                    f"holds {held.quantity if held is not None else 0}"
+                )
+            after = _closed(held, fill, change)
+            realized, ended = after.realized_inr_e4 - held.realized_inr_e4, after.quantity == 0
+            self._add_gross(index, -fill.quantity)
+        if ended:
+            del self.positions[key]
+            self.closed.append(after)
+        else:
+            self.positions[key] = after
+        self.cash_inr_e4 -= change * fill.price_inr_e4 + fill.charges_inr_e4
+        self.realized_today_inr_e4 += realized
+        self.charges_today_inr_e4 += fill.charges_inr_e4
         self.fills += 1
+        self.charges_exact &= fill.charges_exact
+        self._total(after, realized, fill.charges_inr_e4, ended)
 
-    def _mark_until(self, time_ns: int) -> None:
-        for prices in self._prices:
-            end = int(np.searchsorted(prices.time_ns, time_ns, side="left"))
-            if end > prices.done:
-                rows = slice(prices.done, end)
-                self.marks[prices.instrument[rows]] = prices.price[rows]  # of repeated indices the last one stays
-                prices.done = end
-        self._prices = [prices for prices in self._prices if prices.done < len(prices.time_ns)]
-
-    def _snapshot(self, second: int) -> PnlSnapshot:
-        positions = tuple(self._position(index) for index in sorted(self.holdings))
-        realized = sum(position.realized_pnl_inr for position in positions)
-        unrealized = sum(position.unrealized_pnl_inr for position in positions)
-        costs = sum(position.costs_inr for position in positions)
-        settled, self._settled = tuple(sorted(self._settled)), []
-        self._last_snapshot_ns = second
-        self._finished = second > self.session.close_ns
-        identity = event_id("pnl", self.broker, second)
-        return PnlSnapshot(
-            broker=self.broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
-            event_time_ns=second,
-            positions=positions,
-            realized_pnl_inr=realized,
-            unrealized_pnl_inr=unrealized,
-            costs_inr=costs,
-            net_pnl_inr=realized + unrealized - costs,
-            fills=self.fills,
-            settled_signal_ids=settled,
+    def _total(self, position: Position, realized: int, charges: int, ended: bool) -> None:
+        key = (position.strategy, position.model_name, position.model_version)
+        before = self.totals.get(key)
+        self.totals[key] = StrategyTotals(
+            strategy=position.strategy,
+            model_name=position.model_name,
+            model_version=position.model_version,
+            realized_inr_e4=realized + (before.realized_inr_e4 if before else 0),
+            charges_inr_e4=charges + (before.charges_inr_e4 if before else 0),
+            fills=1 + (before.fills if before else 0),
+            trades=ended + (before.trades if before else 0),
         )
 
-    def _position(self, index: int) -> PositionMark:
-        holding, instrument = self.holdings[index], self.universe.instruments[index]
-        mark = float(self.marks[index])
-        if np.isnan(mark):
-            mark = holding.average_price
-        return PositionMark(
-            instrument_token=instrument.instrument_token,
-            symbol=instrument.symbol,
-            quantity=holding.quantity,
-            average_price=holding.average_price,
-            mark_price=mark,
-            realized_pnl_inr=holding.realized_pnl_inr,
-            unrealized_pnl_inr=holding.unrealized_pnl_inr(mark),
-            costs_inr=holding.costs_inr,
+    def _index(self, instrument_token: int, symbol: str) -> int:
+        try:
+            return self.universe.index_of_token[instrument_token]
+        except KeyError:
+            raise BookError(f"{symbol} (token {instrument_token}) is not in the universe of this session") from None
+
+    def _add_gross(self, index: int, quantity: int) -> None:
+        self._gross[index] += quantity
+        if self._notional is not None:
+            price = self._reference[index] if np.isnan(self.marks[index]) else self.marks[index]
+            self._notional += quantity * int(np.rint(price * RUPEE))
+
+    # --- from session to session ----------------------------------------------------------------------------------
+
+    def carried(self) -> tuple[Position, ...]:
+        """Give what is open, each with its mark, as the record of the next session carries it."""
+        return tuple(p.model_copy(update={"mark_price": self.mark(p)}) for _, p in sorted(self.positions.items()))
+
+    def open_from(self, event: AccountOpened) -> None:
+        """Begin the session with what a record carries into it."""
+        self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
+        self.equity_at_open_inr = event.equity_inr
+        self.positions = {position.key: position for position in event.positions}
+        self.totals = {(t.strategy, t.model_name, t.model_version): t for t in event.strategies}
+        self._gross[:], self._notional = 0, None
+        for position in event.positions:
+            index = self.universe.index_of_token.get(position.instrument_token)
+            if index is not None:
+                self._gross[index] += abs(position.quantity)
+                self._reference[index] = self.mark(position)
+        self.epoch += 1
+
+    def strategy_totals(self) -> tuple[StrategyTotals, ...]:
+        """Give what each strategy's version came to since the account began."""
+        return tuple(total for _, total in sorted(self.totals.items()))
+
+
+def total_realized_inr_e4(totals: Iterable[StrategyTotals]) -> int:
+    """Sum of what was realized, before charges."""
+    return sum(total.realized_inr_e4 for total in totals)
+
+
+def total_charges_inr_e4(totals: Iterable[StrategyTotals]) -> int:
+    """Sum of what was charged."""
+    return sum(total.charges_inr_e4 for total in totals)
+
+
+def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted, change: int) -> Position:
+    """Give the position after a fill of an opening order; further fills of the same order add to it."""
+    cost = change * fill.price_inr_e4
+    if held is not None:
+        if held.opening_order_id != fill.order_id:
+            raise BookError(f"order {fill.order_id} opens {fill.symbol} of {fill.strategy}, which is held already")
+        return held.model_copy(
+            update={
+                "quantity": held.quantity + change,
+                "cost_inr_e4": held.cost_inr_e4 + cost,
+                "charges_inr_e4": held.charges_inr_e4 + fill.charges_inr_e4,
+            }
         )
+    if submitted.exit is None:
+        raise BookError(f"order {fill.order_id} opens a position without saying how it is to end")
+    return Position(
+        strategy=fill.strategy,
+        rung=fill.rung,
+        instrument_token=fill.instrument_token,
+        symbol=fill.symbol,
+        product=fill.product,
+        quantity=change,
+        cost_inr_e4=cost,
+        realized_inr_e4=0,
+        charges_inr_e4=fill.charges_inr_e4,
+        opened_ns=fill.price_time_ns,
+        opening_order_id=fill.order_id,
+        opening_fill_id=fill.event_id,
+        signal_id=fill.signal_id,
+        model_name=fill.model_name,
+        model_version=fill.model_version,
+        feature_schema_hash=fill.feature_schema_hash,
+        exit=submitted.exit,
+    )
+
+
+def _closed(held: Position, fill: OrderFilled, change: int) -> Position:
+    cost = share(held.cost_inr_e4, fill.quantity, abs(held.quantity))
+    return held.model_copy(
+        update={
+            "quantity": held.quantity + change,
+            "cost_inr_e4": held.cost_inr_e4 - cost,
+            "realized_inr_e4": held.realized_inr_e4 - change * fill.price_inr_e4 - cost,
+            "charges_inr_e4": held.charges_inr_e4 + fill.charges_inr_e4,
+        }
+    )

@@ -1,229 +1,285 @@
-"""The paper broker: validated signals become orders; orders fill whole at the next price strictly after the decision.
+"""The paper exchange: validated signals become orders; orders fill whole at the next price strictly after the decision.
 
 A fill takes what comes next in the market, so the same market gives the same fills live, in replay and in a backtest.
+A position's stop and target rest as one order, which ends by the one rule of `feature_store.labels.barriers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feature_store.market.types import Bars, Session, Ticks, Universe
-from live_services.domain.account.risk import NOTHING_TO_REDUCE, signed
-from live_services.domain.basis import Outcome, handed_on
+from feature_store.labels.barriers import STOP, Watches, first_rows, first_touches
+from feature_store.market.types import Session, Ticks, Universe
+from live_services.domain.account.books import AccountView, PositionKey, signed
+from live_services.domain.account.charges import ChargeBook, equity_segment
+from live_services.domain.account.money import RUPEE, inr_e4
+from live_services.domain.account.orders import Order
+from live_services.domain.basis import Outcome, Stamp, handed_on
 from live_services.domain.events import (
     Basis,
-    Event,
     FillModel,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
     OrderSubmitted,
+    Reason,
     SignalValidated,
     event_id,
 )
-
-OrderState = Literal["submitted", "filled", "rejected", "cancelled"]
-OrderTrigger = Literal["fill", "reject", "cancel"]
-
-TRANSITIONS: Final[dict[tuple[OrderState, OrderTrigger], OrderState]] = {
-    ("submitted", "fill"): "filled",
-    ("submitted", "reject"): "rejected",
-    ("submitted", "cancel"): "cancelled",
-}
-"""Everything an order can do; whatever is not here cannot happen."""
+from live_services.domain.log import MarketSlice
 
 SESSION_CLOSED: Final = "session_closed"
-_BPS: Final = 1e-4
-_FIRST_WINDOW: Final = 4096  # rows; a fill is mostly among the next few, so a whole session is not scanned per order
+NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
+NEVER_NS: Final = 2**63 - 1
+
+_Hit = tuple[int, int, str, int, float]
+"""Row, number of the order, its id, which of a bracket's prices was touched (0: a market order), and the price."""
 
 
-class IllegalTransition(Exception):
-    """An order was asked for a step that its state does not have; names both."""
+class PaperExchange:
+    """One paper account for one session: its market orders wait for the next price, its brackets rest.
 
+    Parameters
+    ----------
+    universe, session
+        Of the session.
+    books : AccountView
+        What is held: an exit never closes more.
+    stamp : Stamp
+        Configuration and code, for the basis of what the market causes.
+    """
 
-@dataclass(slots=True)
-class Order:
-    """One order and where it stands."""
+    def __init__(self, universe: Universe, session: Session, books: AccountView, stamp: Stamp) -> None:
+        self._universe = universe
+        self._session = session
+        self._books = books
+        self._stamp = stamp
+        self._charges = ChargeBook()
+        self._live: dict[str, tuple[int, Order]] = {}
+        """Number and order, by id."""
+        self._of: dict[PositionKey, list[str]] = {}
+        self._submitted = 0
+        self._market: MarketSlice | None = None
+        self._hits: list[_Hit] = []
+        """Heap: the rows of the market at hand that fill what is live."""
+        self._unscanned: list[str] = []
 
-    submitted: OrderSubmitted
-    instrument: int
-    """Index in the universe; -1 when it is not in it."""
-    state: OrderState = "submitted"
+    # --- orders ---------------------------------------------------------------------------------------------------
 
-    def trigger(self, trigger: OrderTrigger) -> None:
-        """Move along the transition table.
-
-        Raises
-        ------
-        IllegalTransition
-            If the table has no such step.
-        """
-        try:
-            self.state = TRANSITIONS[self.state, trigger]
-        except KeyError:
-            raise IllegalTransition(
-                f"order {self.submitted.order_id} is {self.state}; it cannot take {trigger!r}"
-            ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Price:
-    """What an order fills at, and in which row of the slice."""
-
-    row: int
-    price: float
-    time_ns: int
-    price_time_ns: int
-
-
-@dataclass(slots=True)
-class PaperBroker:
-    """One paper account for one session: pending orders in order of submission, and signed positions by instrument."""
-
-    universe: Universe
-    session: Session
-    costs_bps: float
-    pending: list[Order] = field(default_factory=list)
-    positions: dict[int, int] = field(default_factory=dict)
-
-    def submit(self, signal: SignalValidated, basis: Basis | None = None) -> list[Event]:
-        """Accept a validated signal as an order at the signal's time; refuse it at once if it cannot trade."""
-        instrument = self.universe.index_of_token.get(signal.instrument_token, -1)
+    def submit(self, signal: SignalValidated) -> Iterator[OrderSubmitted | Outcome]:
+        """Accept a validated signal as an order at its time; an exit takes the place of what rests for its position."""
+        index = self._universe.index_of_token[signal.instrument_token]
+        key = (signal.strategy, signal.instrument_token)
+        if signal.intent == "close" and signal.reason != "bracket":
+            yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
+        order_id = event_id("order", signal.event_id)
         submitted = OrderSubmitted(
             **handed_on(signal),
-            event_id=event_id("submitted", signal.signal_id),
+            event_id=event_id("submitted", order_id),
             event_time_ns=signal.event_time_ns,
-            basis=basis or Basis(),
+            basis=signal.basis,
             quantity=signal.quantity,
             signal_id=signal.signal_id,
-            order_id=event_id("order", signal.signal_id),
+            order_id=order_id,
+            reason=signal.reason,
             reference_price=signal.reference_price,
+            exit=signal.exit,
+            stop_price_inr_e4=signal.stop_price_inr_e4,
+            target_price_inr_e4=signal.target_price_inr_e4,
         )
-        order = Order(submitted, instrument)
-        if instrument < 0:
-            return [submitted, _reject(order, f"{signal.symbol} is not in the universe", basis)]
-        if not self.universe.instruments[instrument].tradable:
-            return [submitted, _reject(order, f"{signal.symbol} is not tradable", basis)]
-        self.pending.append(order)
-        return [submitted]
+        order = Order(submitted, submitted.quantity)
+        yield submitted
+        if not self._universe.instruments[index].tradable:
+            order.reject()
+            yield OrderRejected(
+                **_of_order(submitted, submitted.basis),
+                event_id=event_id("reject", order_id),
+                event_time_ns=signal.event_time_ns,
+                quantity=signal.quantity,
+                why=f"{signal.symbol} is not tradable",
+            )
+            return
+        self._live[order_id] = (self._submitted, order)
+        self._submitted += 1
+        self._of.setdefault(key, []).append(order_id)
+        self._unscanned.append(order_id)
 
-    def on_ticks(self, ticks: Ticks, basis: Basis | None = None) -> list[Outcome]:
-        """Fill pending orders at the first tick of their instrument with a strictly later time."""
-        return self._fill(lambda order: _next_tick(order, ticks), "next_tick", basis) if self.pending else []
+    @property
+    def due_ns(self) -> int:
+        """The close, if something is live then."""
+        return self._session.close_ns if self._live else NEVER_NS
 
-    def on_bars(self, bars: Bars, basis: Basis | None = None) -> list[Outcome]:
-        """Fill pending orders at the open of the first bar of their instrument that starts at or after their time.
-
-        The fill is known when that bar is: its event time is the bar's end, its price time the bar's start.
-        """
-        return self._fill(lambda order: _next_bar(order, bars), "next_bar_open", basis) if self.pending else []
-
-    def end_session(self, basis: Basis | None = None) -> list[Outcome]:
+    def end_session(self) -> Iterator[Outcome]:
         """Cancel what is still unfilled, at the session's close."""
-        cancelled: list[Outcome] = [
-            _cancel(order, self.session.close_ns, SESSION_CLOSED, basis) for order in self.pending
-        ]
-        self.pending.clear()
-        return cancelled
+        for order_id in tuple(self._live):
+            yield self._cancel(order_id, self._session.close_ns, SESSION_CLOSED, self._stamp.basis())
 
-    def _fill(
-        self, find: Callable[[Order], _Price | None], fill_model: FillModel, basis: Basis | None
-    ) -> list[Outcome]:
-        found = [(order, price) for order in self.pending if (price := find(order)) is not None]
-        if not found:
-            return []
-        found.sort(key=lambda pair: pair[1].row)  # stable: submission order at one tick
-        outcomes = [self._settle(order, price, fill_model, basis) for order, price in found]
-        self.pending = [order for order in self.pending if order.state == "submitted"]
-        return outcomes
+    # --- market ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, order: Order, price: _Price, fill_model: FillModel, basis: Basis | None) -> Outcome:
-        submitted = order.submitted
-        held = self.positions.get(order.instrument, 0)
-        quantity = submitted.quantity
-        if submitted.intent == "close":
-            quantity = min(quantity, max(-held if submitted.side == "BUY" else held, 0))
+    def first_answer(self, market: MarketSlice, row: int) -> int:
+        """Give the first row that fills something, or the number of rows."""
+        if not self._live:
+            self._hits.clear()
+            return len(market)
+        if market is not self._market:
+            self._market, self._unscanned = market, list(self._live)
+            self._hits.clear()
+        self._scan(row)
+        self._drop_dead_hits()
+        return self._hits[0][0] if self._hits else len(market)
+
+    def on_market(self, part: MarketSlice) -> Iterator[Outcome]:
+        """Fill what the market up to the end of this part fills; `first_answer` looked at it before."""
+        if self._market is None or not self._live:
+            return
+        until_ns, times = int(part.times_ns[-1]), self._market.times_ns
+        basis = self._stamp.basis([part.position])
+        while self._hits and times[self._hits[0][0]] <= until_ns:
+            row, _, order_id, touched, price = heapq.heappop(self._hits)
+            if order_id in self._live:
+                yield from self._settle(order_id, row, touched, price, basis)
+                self._scan(row)
+
+    def _drop_dead_hits(self) -> None:
+        while self._hits and self._hits[0][2] not in self._live:
+            heapq.heappop(self._hits)
+
+    def _scan(self, row: int) -> None:
+        """Look where the market at hand, from a row on, fills the orders that were not looked at yet."""
+        fresh = [self._live[order_id] for order_id in self._unscanned if order_id in self._live]
+        self._unscanned.clear()
+        for is_bracket in (False, True):
+            found = [one for one in fresh if (one[1].submitted.reason == "bracket") == is_bracket]
+            if found:
+                (self._scan_brackets if is_bracket else self._scan_market_orders)(found, row)
+
+    def _scan_market_orders(self, found: list[tuple[int, Order]], row: int) -> None:
+        assert self._market is not None  # noqa: S101 - of `first_answer`
+        market = self._market.market[row:]
+        instrument = self._instruments(found)
+        after_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
+        rows = first_rows(market, len(self._universe), instrument, after_ns)
+        prices = market.last_price if isinstance(market, Ticks) else market.open
+        for (number, order), at in zip(found, rows.tolist(), strict=True):
+            if at >= 0:
+                heapq.heappush(self._hits, (row + at, number, order.submitted.order_id, 0, float(prices[at])))
+
+    def _scan_brackets(self, found: list[tuple[int, Order]], row: int) -> None:
+        assert self._market is not None  # noqa: S101 - of `first_answer`
+        market, times = self._market.market[row:], self._market.times_ns[row:]
+        submitted_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
+        # The bar whose open filled the entry counts from that open; the tick that filled it does not.
+        side: Literal["left", "right"] = "right" if isinstance(market, Ticks) else "left"
+        watches = Watches(
+            instrument=self._instruments(found),
+            side=np.array([1 if order.submitted.side == "SELL" else -1 for _, order in found], dtype=np.int8),
+            stop=_prices([order.submitted.stop_price_inr_e4 for _, order in found]),
+            target=_prices([order.submitted.target_price_inr_e4 for _, order in found]),
+            from_row=np.searchsorted(times, submitted_ns, side=side).astype(np.int64),
+        )
+        touches = first_touches(market, len(self._universe), watches)
+        for k, (number, order) in enumerate(found):
+            if (at := int(touches.row[k])) >= 0:
+                hit = (row + at, number, order.submitted.order_id, int(touches.outcome[k]), float(touches.price[k]))
+                heapq.heappush(self._hits, hit)
+
+    def _instruments(self, found: list[tuple[int, Order]]) -> np.ndarray[Any, np.dtype[np.int32]]:
+        index_of = self._universe.index_of_token
+        return np.array([index_of[order.submitted.instrument_token] for _, order in found], dtype=np.int32)
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, order_id: str, row: int, touched: int, price: float, basis: Basis) -> Iterator[Outcome]:
+        assert self._market is not None  # noqa: S101 - of `first_answer`
+        market, time_ns = self._market.market, int(self._market.times_ns[row])
+        _, order = self._live[order_id]
+        submitted, key = order.submitted, (order.submitted.strategy, order.submitted.instrument_token)
+        quantity = min(order.remaining, self._reducible(submitted, key))
         if quantity == 0:
-            return _cancel(order, price.time_ns, NOTHING_TO_REDUCE, basis)
-        order.trigger("fill")
-        self.positions[order.instrument] = held + signed(submitted.side, quantity)
-        return OrderFilled(
-            **_of_order(submitted, basis),
-            event_id=event_id("fill", submitted.order_id),
-            event_time_ns=price.time_ns,
+            yield self._cancel(order_id, time_ns, NOTHING_TO_REDUCE, basis)
+            return
+        on_ticks = isinstance(market, Ticks)
+        reason: Reason = submitted.reason if not touched else "stop" if touched == STOP else "target"
+        model: FillModel = "next_tick" if on_ticks else "next_bar_open"
+        if touched:
+            model = "touched_on_tick" if on_ticks else "touched_on_bar"
+        price_inr_e4 = inr_e4(price)
+        charges = self._charges.charges_of_fill(
+            order_id,
+            equity_segment(submitted.product),
+            submitted.side,
             quantity=quantity,
-            price=price.price,
-            price_time_ns=price.price_time_ns,
-            costs_inr=quantity * price.price * self.costs_bps * _BPS,
-            fill_model=fill_model,
+            price_inr_e4=price_inr_e4,
+            instrument_token=submitted.instrument_token,
+            date=self._session.date,
+        )
+        order.fill(quantity)
+        filled = OrderFilled(
+            **_of_order(submitted, basis) | {"reason": reason},
+            event_id=event_id("fill", order_id, order.fills),
+            event_time_ns=time_ns,
+            quantity=quantity,
+            price_inr_e4=price_inr_e4,
+            price_time_ns=time_ns if isinstance(market, Ticks) or touched else int(market.start_ns[row]),
+            remaining_quantity=order.remaining,
+            charges_inr_e4=charges.total_inr_e4,
+            charges_schedule=charges.schedule.isoformat(),
+            charges_exact=charges.exact,
+            fill_model=model,
+        )
+        if order.is_over:
+            self._forget(order_id)
+        yield filled
+        if submitted.intent == "close" and key not in self._books.positions:
+            yield from self._cancel_all(key, time_ns, "position_closed", basis)
+
+    def _reducible(self, submitted: OrderSubmitted, key: PositionKey) -> int:
+        """Shares that an exit can take off its position; an entry is not limited here."""
+        if submitted.intent == "open":
+            return submitted.quantity
+        held = self._books.positions.get(key)
+        if held is None or held.quantity * signed(submitted.side, 1) > 0:
+            return 0
+        return abs(held.quantity)
+
+    def _cancel_all(self, key: PositionKey, time_ns: int, why: str, basis: Basis) -> Iterator[Outcome]:
+        for order_id in tuple(self._of.get(key, ())):
+            yield self._cancel(order_id, time_ns, why, basis)
+
+    def _cancel(self, order_id: str, time_ns: int, why: str, basis: Basis) -> OrderCancelled:
+        _, order = self._live[order_id]
+        left = order.remaining
+        order.cancel()
+        self._forget(order_id)
+        return OrderCancelled(
+            **_of_order(order.submitted, basis),
+            event_id=event_id("cancel", order_id),
+            event_time_ns=time_ns,
+            quantity=left,
+            why=why,
         )
 
-
-def _next_tick(order: Order, ticks: Ticks) -> _Price | None:
-    first = int(np.searchsorted(ticks.event_time_ns, order.submitted.event_time_ns, side="right"))
-    row = _first_row(ticks.instrument, order.instrument, first)
-    if row is None:
-        return None
-    time_ns = int(ticks.event_time_ns[row])
-    return _Price(row, float(ticks.last_price[row]), time_ns, time_ns)
-
-
-def _next_bar(order: Order, bars: Bars) -> _Price | None:
-    time_ns = order.submitted.event_time_ns
-    row = _first_row(bars.instrument, order.instrument, int(np.searchsorted(bars.end_ns, time_ns, side="right")))
-    while row is not None and bars.start_ns[row] < time_ns:
-        row = _first_row(bars.instrument, order.instrument, row + 1)
-    if row is None:
-        return None
-    return _Price(row, float(bars.open[row]), int(bars.end_ns[row]), int(bars.start_ns[row]))
+    def _forget(self, order_id: str) -> None:
+        _, order = self._live.pop(order_id)
+        key = (order.submitted.strategy, order.submitted.instrument_token)
+        self._of[key].remove(order_id)
+        if not self._of[key]:
+            del self._of[key]
+        self._charges.forget(order_id)
 
 
-def _first_row(instruments: NDArray[np.int32], instrument: int, first: int) -> int | None:
-    """Find the first row of an instrument from ``first`` on, in windows that double."""
-    window = _FIRST_WINDOW
-    while first < len(instruments):
-        hits = np.flatnonzero(instruments[first : first + window] == instrument)
-        if len(hits):
-            return first + int(hits[0])
-        first, window = first + window, window * 2
-    return None
-
-
-def _of_order(submitted: OrderSubmitted, basis: Basis | None) -> dict[str, Any]:
+def _of_order(submitted: OrderSubmitted, basis: Basis) -> dict[str, Any]:
     return handed_on(submitted) | {
-        "basis": basis or Basis(),
+        "basis": basis,
         "signal_id": submitted.signal_id,
         "order_id": submitted.order_id,
+        "reason": submitted.reason,
     }
 
 
-def _reject(order: Order, reason: str, basis: Basis | None) -> OrderRejected:
-    order.trigger("reject")
-    return OrderRejected(
-        **_of_order(order.submitted, basis),
-        event_id=event_id("reject", order.submitted.order_id),
-        event_time_ns=order.submitted.event_time_ns,
-        quantity=order.submitted.quantity,
-        reason=reason,
-    )
-
-
-def _cancel(order: Order, time_ns: int, reason: str, basis: Basis | None) -> OrderCancelled:
-    order.trigger("cancel")
-    return OrderCancelled(
-        **_of_order(order.submitted, basis),
-        event_id=event_id("cancel", order.submitted.order_id),
-        event_time_ns=time_ns,
-        quantity=order.submitted.quantity,
-        reason=reason,
-    )
-
-
-def outcomes_of(events: Iterable[Event]) -> list[Outcome]:
-    """Pick the events that end an order."""
-    return [event for event in events if isinstance(event, OrderFilled | OrderRejected | OrderCancelled)]
+def _prices(prices: list[int | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([np.nan if price is None else price / RUPEE for price in prices])

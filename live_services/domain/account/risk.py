@@ -1,40 +1,41 @@
-"""Risk: every raw signal becomes exactly one validated or one rejected signal.
+"""Risk: every proposal becomes exactly one validated or one rejected signal, and every position gets its exit.
 
-A rule is a small callable ``(signal, view, limits) -> Rejection | None``. The portfolio it sees is the last snapshot
-of a whole second before the signal, plus a reservation for everything accepted since and not yet settled.
+A rule is a small callable ``(proposal, context) -> Rejection | None``. It looks at the books as they are: an order that
+was accepted before stands in them as under way, also within one instant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from feature_store.market.types import Session, ist_text
-from live_services.domain.basis import RiskVerdict, handed_on
+from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
+from live_services.domain.account.books import AccountView, PositionKey
+from live_services.domain.account.config import AccountConfig
+from live_services.domain.account.money import RUPEE, inr_e4, paise_text
+from live_services.domain.basis import RiskVerdict, Stamp, handed_on
 from live_services.domain.events import (
     Basis,
-    PnlSnapshot,
-    Side,
+    OrderFilled,
+    Position,
+    Reason,
     SignalGenerated,
     SignalRejected,
     SignalValidated,
     event_id,
 )
-from live_services.settings import RiskSettings
+from live_services.domain.topics import Broker
 
-NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
-"""Rule that refuses a close without a position; the broker's reduce-only clamp uses the same word."""
-
-
-def signed(side: Side, quantity: int) -> int:
-    """Give the change of a position: positive for BUY, negative for SELL."""
-    return quantity if side == "BUY" else -quantity
+ALREADY_OPEN: Final = "already_open"
+"""Rule that passes over a proposal on what its strategy holds: counted apart, never warned of."""
+NEVER_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a rule refused a signal."""
+    """Why a rule refused a proposal."""
 
     rule: str
     limit: str
@@ -42,35 +43,18 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """One instrument as risk sees it: signed quantity with reservations, and a price in rupees."""
-
-    quantity: int
-    price: float
-
-    @property
-    def notional_inr(self) -> float:
-        """Absolute value of the holding, rupees."""
-        return abs(self.quantity) * self.price
-
-
-@dataclass(frozen=True, slots=True)
-class PortfolioView:
-    """What the rules look at: the session, and the holdings that are not flat by instrument token."""
+class RiskContext:
+    """What the rules look at: the session, the limits, and the books."""
 
     session: Session
-    holdings: Mapping[int, Holding]
-    accepted: Mapping[tuple[str, int], int]
-    """Signed quantity that was accepted for a strategy, by (strategy, instrument token): what it may close."""
+    universe: Universe
+    config: AccountConfig
+    books: AccountView
 
-    def quantity(self, instrument_token: int) -> int:
-        """Signed quantity held or reserved; 0 when flat."""
-        holding = self.holdings.get(instrument_token)
-        return holding.quantity if holding else 0
-
-    def others(self, instrument_token: int) -> Iterable[Holding]:
-        """Holdings of every other instrument."""
-        return (holding for token, holding in self.holdings.items() if token != instrument_token)
+    @property
+    def square_off_ns(self) -> int:
+        """From here on no MIS position is opened, and those that are open are closed."""
+        return self.session.close_ns - self.config.square_off_minutes_before_close * MINUTE_NS
 
 
 class Rule(Protocol):
@@ -78,157 +62,252 @@ class Rule(Protocol):
 
     __name__: str
 
-    def __call__(self, signal: SignalGenerated, view: PortfolioView, limits: RiskSettings, /) -> Rejection | None:
-        """Refuse the signal with a reason, or let it pass with None."""
+    def __call__(self, proposal: SignalGenerated, context: RiskContext, /) -> Rejection | None:
+        """Refuse the proposal with a reason, or let it pass with None."""
         ...
 
 
-def market_hours(signal: SignalGenerated, view: PortfolioView, _limits: RiskSettings) -> Rejection | None:
-    """Refuse a decision outside the session: it could not fill."""
-    session = view.session
-    if session.open_ns <= signal.event_time_ns < session.close_ns:
+def tradable(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse what cannot be bought or sold in this session."""
+    index = context.universe.index_of_token.get(proposal.instrument_token)
+    if index is not None and context.universe.instruments[index].tradable:
         return None
-    limit = f"decision within {ist_text(session.open_ns)} … {ist_text(session.close_ns)}"
-    return Rejection("market_hours", limit, ist_text(signal.event_time_ns))
+    observed = "it is not in the universe of this session" if index is None else "it is not tradable"
+    return Rejection("tradable", "a tradable instrument", f"{proposal.symbol}: {observed}")
 
 
-def nothing_to_reduce(signal: SignalGenerated, view: PortfolioView, _limits: RiskSettings) -> Rejection | None:
-    """Refuse a close when there is no position on the other side."""
-    held = view.quantity(signal.instrument_token)
-    if reducible(signal, view) > 0:
+def market_hours(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse a decision outside the session, or after its product's last time: it could not fill, or not end."""
+    session = context.session
+    last_ns = context.square_off_ns if proposal.product == "MIS" else session.close_ns
+    if session.open_ns <= proposal.event_time_ns < last_ns:
         return None
-    return Rejection(NOTHING_TO_REDUCE, f"a position that a {signal.side} reduces", f"position {held}")
+    limit = f"decision within {ist_text(session.open_ns)} … {ist_text(last_ns)} ({proposal.product})"
+    return Rejection("market_hours", limit, ist_text(proposal.event_time_ns))
 
 
-def no_pyramiding(signal: SignalGenerated, view: PortfolioView, _limits: RiskSettings) -> Rejection | None:
-    """Refuse to open on an instrument that already has a position or a reservation."""
-    held = view.quantity(signal.instrument_token)
-    return Rejection("no_pyramiding", "no position on the instrument", f"position {held}") if held else None
+def already_open(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Pass over an instrument that the strategy holds or has an order under way on: no adding, no flip."""
+    key = (proposal.strategy, proposal.instrument_token)
+    if not context.books.is_taken(key):
+        return None
+    held = context.books.positions.get(key)
+    observed = f"position {held.quantity}" if held is not None else "an order under way"
+    return Rejection(ALREADY_OPEN, f"one position of {proposal.strategy} at a time", observed)
 
 
-def quantity_per_instrument(signal: SignalGenerated, view: PortfolioView, limits: RiskSettings) -> Rejection | None:
-    """Refuse a position of more shares than the limit."""
-    after, limit = abs(_quantity_after(signal, view)), limits.max_quantity_per_instrument
+def quantity_per_instrument(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse more shares of an instrument than the limit, of all strategies together."""
+    limit = context.config.risk.max_quantity_per_instrument
+    after = context.books.quantity(proposal.instrument_token) + proposal.quantity
     return Rejection("quantity_per_instrument", f"{limit} shares", f"{after} shares") if after > limit else None
 
 
-def notional_per_instrument(signal: SignalGenerated, view: PortfolioView, limits: RiskSettings) -> Rejection | None:
-    """Refuse a position worth more than the limit at the signal's reference price."""
-    after = abs(_quantity_after(signal, view)) * signal.reference_price
-    return _over("notional_per_instrument", after, limits.max_notional_per_instrument_inr)
+def notional_per_instrument(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse an instrument worth more than the limit at the proposal's reference price."""
+    shares = context.books.quantity(proposal.instrument_token) + proposal.quantity
+    after = shares * inr_e4(proposal.reference_price)
+    return _over("notional_per_instrument", after, context.config.risk.max_notional_per_instrument_inr)
 
 
-def gross_notional(signal: SignalGenerated, view: PortfolioView, limits: RiskSettings) -> Rejection | None:
-    """Refuse when the absolute values of all positions together would exceed the limit."""
-    own = abs(_quantity_after(signal, view)) * signal.reference_price
-    others = sum(holding.notional_inr for holding in view.others(signal.instrument_token))
-    return _over("gross_notional", own + others, limits.max_gross_notional_inr)
+def gross_notional(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse when everything held and under way together would be worth more than the limit."""
+    after = context.books.gross_notional_inr_e4() + proposal.quantity * inr_e4(proposal.reference_price)
+    return _over("gross_notional", after, context.config.risk.max_gross_notional_inr)
 
 
-def open_positions(signal: SignalGenerated, view: PortfolioView, limits: RiskSettings) -> Rejection | None:
+def open_positions(_proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
     """Refuse one more open position than the limit."""
-    after, limit = sum(1 for _ in view.others(signal.instrument_token)) + 1, limits.max_open_positions
+    after, limit = context.books.open_positions + 1, context.config.risk.max_open_positions
     return Rejection("open_positions", f"{limit} positions", f"{after} positions") if after > limit else None
 
 
 OPEN_RULES: Final[tuple[Rule, ...]] = (
+    already_open,
+    tradable,
     market_hours,
-    no_pyramiding,
     quantity_per_instrument,
     notional_per_instrument,
     gross_notional,
     open_positions,
 )
-CLOSE_RULES: Final[tuple[Rule, ...]] = (market_hours, nothing_to_reduce)
-"""A close is never refused for its size: it makes the account smaller."""
+CLOSE_RULES: Final = ("market_hours", "nothing_to_reduce")
+"""What an exit is asked: whether it could fill now, and whether there is a position. Never its size."""
+
+_RULE_NAMES: Final = tuple(rule.__name__ for rule in OPEN_RULES)
 
 
-def _over(rule: str, observed_inr: float, limit_inr: float) -> Rejection | None:
-    if observed_inr <= limit_inr:
+def _over(rule: str, observed_inr_e4: int, limit_inr: float) -> Rejection | None:
+    if observed_inr_e4 <= limit_inr * RUPEE:
         return None
-    return Rejection(rule, f"₹{limit_inr:,.2f}", f"₹{observed_inr:,.2f}")
+    return Rejection(rule, paise_text(round(limit_inr * RUPEE)), paise_text(observed_inr_e4))
 
 
-def _quantity_after(signal: SignalGenerated, view: PortfolioView) -> int:
-    return view.quantity(signal.instrument_token) + signed(signal.side, signal.quantity)
-
-
-def reducible(signal: SignalGenerated, view: PortfolioView) -> int:
-    """Shares that a signal can take off the position: never another strategy's; 0 when it would add to it."""
-    held = view.quantity(signal.instrument_token)
-    own = view.accepted.get((signal.strategy, signal.instrument_token), 0)
-    return max(min(-held, -own) if signal.side == "BUY" else min(held, own), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reservation:
-    instrument_token: int
-    quantity: int
-    price: float
-
-
-@dataclass(slots=True)
-class RiskState:
-    """One broker's account for one session: the last snapshot and what was accepted since."""
-
-    session: Session
-    limits: RiskSettings
-    snapshot: dict[int, Holding] = field(default_factory=dict)
-    reservations: dict[str, _Reservation] = field(default_factory=dict)
-    accepted: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def view(self) -> PortfolioView:
-        """Add the reservations to the snapshot."""
-        holdings = dict(self.snapshot)
-        for reservation in self.reservations.values():
-            held = holdings.get(reservation.instrument_token, Holding(0, reservation.price))
-            holdings[reservation.instrument_token] = Holding(held.quantity + reservation.quantity, held.price)
-        not_flat = {token: holding for token, holding in holdings.items() if holding.quantity}
-        return PortfolioView(self.session, not_flat, self.accepted)
-
-
-def apply_snapshot(state: RiskState, snapshot: PnlSnapshot) -> None:
-    """Take over a snapshot and drop the reservations it settles."""
-    state.snapshot = {
-        position.instrument_token: Holding(position.quantity, position.mark_price)
-        for position in snapshot.positions
-        if position.quantity
+def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
+    """Judge one proposal by the books as they are; the verdict has the proposal's event time."""
+    common = handed_on(proposal) | {
+        "event_time_ns": proposal.event_time_ns,
+        "basis": proposal.basis,
+        "signal_id": proposal.event_id,
+        "quantity": proposal.quantity,
     }
-    for signal_id in snapshot.settled_signal_ids:
-        state.reservations.pop(signal_id, None)
-
-
-def decide(state: RiskState, signal: SignalGenerated, basis: Basis | None = None) -> RiskVerdict:
-    """Judge one raw signal and reserve what it may use.
-
-    The verdict has the signal's event time. A close is capped at the position, reservations included.
-    """
-    view = state.view()
-    rules = OPEN_RULES if signal.intent == "open" else CLOSE_RULES
-    common = handed_on(signal) | {
-        "event_time_ns": signal.event_time_ns,
-        "basis": basis or Basis(),
-        "signal_id": signal.event_id,
-    }
-    for rule in rules:
-        rejection = rule(signal, view, state.limits)
+    for rule in OPEN_RULES:
+        rejection = rule(proposal, context)
         if rejection is not None:
             return SignalRejected(
                 **common,
-                event_id=event_id("rejected", signal.event_id),
-                quantity=signal.quantity,
+                event_id=event_id("rejected", proposal.event_id),
                 rule=rejection.rule,
                 limit=rejection.limit,
                 observed=rejection.observed,
             )
-    quantity = signal.quantity if signal.intent == "open" else min(signal.quantity, reducible(signal, view))
-    change, owner = signed(signal.side, quantity), (signal.strategy, signal.instrument_token)
-    state.reservations[signal.event_id] = _Reservation(signal.instrument_token, change, signal.reference_price)
-    state.accepted[owner] = state.accepted.get(owner, 0) + change
     return SignalValidated(
         **common,
-        event_id=event_id("validated", signal.event_id),
-        quantity=quantity,
-        reference_price=signal.reference_price,
-        rules=tuple(rule.__name__ for rule in rules),
+        event_id=event_id("validated", proposal.event_id),
+        reason="entry",
+        reference_price=proposal.reference_price,
+        exit=proposal.exit,
+        rules=_RULE_NAMES,
     )
+
+
+@dataclass(slots=True)
+class RiskState:
+    """What risk has to do in a session: proposals of this instant, and the exits of what is open."""
+
+    context: RiskContext
+    broker: Broker
+    stamp: Stamp
+    _proposals: list[SignalGenerated] = field(default_factory=list)
+    _proposed_ns: int = NEVER_NS
+    """Earliest of them."""
+    _exits: list[tuple[int, PositionKey, str, Reason]] = field(default_factory=list)
+    """Heap of (due, position, its opening order, exit or bracket)."""
+    _epoch: int = 0
+
+    def propose(self, proposal: SignalGenerated) -> None:
+        """Take a proposal; it is judged once everything of its instant is here."""
+        self._proposals.append(proposal)
+        self._proposed_ns = min(self._proposed_ns, proposal.event_time_ns)
+
+    def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
+        """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
+        position = self.context.books.positions[fill.strategy, fill.instrument_token]
+        if position.opening_fill_id != fill.event_id:
+            return  # a further fill of the same order: the exit and the bracket are for the whole of it
+        self._schedule(position)
+        yield from self._bracket(position, fill.event_time_ns, fill.quantity + fill.remaining_quantity, fill.basis)
+
+    def due_ns(self) -> int:
+        """Give the next instant at which something is to be judged or closed."""
+        if self._epoch != self.context.books.epoch:
+            self._enter_carried()
+        return min(self._proposed_ns, self._exits[0][0]) if self._exits else self._proposed_ns
+
+    def fire(self, at_ns: int) -> Iterator[RiskVerdict]:
+        """First the exits, then the proposals by stated priority, one at a time."""
+        while self._exits and self._exits[0][0] <= at_ns:
+            yield from self._exit(*heapq.heappop(self._exits), at_ns)
+        if self._proposed_ns > at_ns:
+            return
+        due = [p for p in self._proposals if p.event_time_ns <= at_ns]
+        self._proposals = [p for p in self._proposals if p.event_time_ns > at_ns]
+        self._proposed_ns = min((p.event_time_ns for p in self._proposals), default=NEVER_NS)
+        for proposal in sorted(due, key=lambda p: (p.event_time_ns, p.priority, p.strategy, p.instrument_token)):
+            yield judge(proposal, self.context)
+
+    # --- exits ----------------------------------------------------------------------------------------------------
+
+    def _enter_carried(self) -> None:
+        """Take what the session began with: what should have ended is closed at the open, the rest is protected."""
+        self._epoch, session = self.context.books.epoch, self.context.session
+        self._exits.clear()
+        for position in self.context.books.positions.values():
+            if position.instrument_token not in self.context.universe.index_of_token:
+                continue  # nobody can close it today; the portfolio manager alarms
+            self._schedule(position)
+            if position.exit.stop_distance_inr_e4 or position.exit.target_distance_inr_e4:
+                self._push(session.open_ns, position, "bracket")
+
+    def _schedule(self, position: Position) -> None:
+        due_ns, reason = self._ends(position)
+        if due_ns < self.context.session.close_ns:
+            self._push(due_ns, position, reason)
+
+    def _push(self, due_ns: int, position: Position, reason: Reason) -> None:
+        heapq.heappush(self._exits, (due_ns, position.key, position.opening_order_id, reason))
+
+    def _ends(self, position: Position) -> tuple[int, Reason]:
+        """Say when a position is closed at the market, and why."""
+        session, expiry_ns = self.context.session, position.exit.expiry_ns
+        carried = position.opened_ns < session.open_ns
+        if carried and (position.product == "MIS" or expiry_ns <= session.open_ns):
+            return session.open_ns, "carried"
+        if position.product == "MIS" and self.context.square_off_ns < expiry_ns:
+            return self.context.square_off_ns, "square_off"
+        return expiry_ns, "time"
+
+    def _exit(
+        self, due_ns: int, key: PositionKey, opening_order_id: str, reason: Reason, at_ns: int
+    ) -> Iterator[SignalValidated]:
+        position, session = self.context.books.positions.get(key), self.context.session
+        if position is None or position.opening_order_id != opening_order_id or self.context.books.is_closing(key):
+            return
+        if not session.open_ns <= at_ns < session.close_ns:
+            return
+        if reason == "bracket":
+            if self._ends(position)[0] > due_ns:
+                yield from self._bracket(position, at_ns, abs(position.quantity), self.stamp.basis())
+            return
+        yield self._validated(position, at_ns, abs(position.quantity), reason, self.stamp.basis())
+
+    def _bracket(self, position: Position, at_ns: int, quantity: int, basis: Basis) -> Iterator[SignalValidated]:
+        """Let stop and target of a position rest as one pair, at distances from its average price."""
+        terms, direction = position.exit, 1 if position.quantity > 0 else -1
+        if terms.stop_distance_inr_e4 is None and terms.target_distance_inr_e4 is None:
+            return
+        price = round(position.cost_inr_e4 / position.quantity)
+        stop, target = terms.stop_distance_inr_e4, terms.target_distance_inr_e4
+        yield self._validated(
+            position,
+            at_ns,
+            quantity,
+            "bracket",
+            basis,
+            stop_price_inr_e4=None if stop is None else price - direction * stop,
+            target_price_inr_e4=None if target is None else price + direction * target,
+        )
+
+    def _validated(
+        self,
+        position: Position,
+        at_ns: int,
+        quantity: int,
+        reason: Reason,
+        basis: Basis,
+        **prices: int | None,
+    ) -> SignalValidated:
+        return SignalValidated(
+            broker=self.broker,
+            event_id=event_id("exit", position.opening_fill_id, at_ns, reason),
+            correlation_id=position.signal_id,
+            causation_id=position.opening_fill_id,
+            event_time_ns=at_ns,
+            basis=basis,
+            model_name=position.model_name,
+            model_version=position.model_version,
+            feature_schema_hash=position.feature_schema_hash,
+            strategy=position.strategy,
+            rung=position.rung,
+            instrument_token=position.instrument_token,
+            symbol=position.symbol,
+            product=position.product,
+            side="SELL" if position.quantity > 0 else "BUY",
+            intent="close",
+            quantity=quantity,
+            signal_id=position.signal_id,
+            reason=reason,
+            reference_price=abs(position.cost_inr_e4 / position.quantity) / RUPEE,
+            rules=CLOSE_RULES,
+            **prices,
+        )

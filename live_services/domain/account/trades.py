@@ -1,90 +1,80 @@
-"""Trades: what an account's fills came to, one record for each time that a strategy went in and out.
-
-Pure. An expectancy is of trades, not of rows: of what the account's limits let through, at the prices that its orders
-fill at, after its costs. `trade_sessions` makes them by the backtest engine for sessions that a fold's model had not
-seen.
-"""
+"""Trades: what an account's fills came to, one record for each time that a strategy went in and out. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from feature_store.market.types import Bars, Session
-from live_services.domain.account.risk import signed
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
-from live_services.domain.events import (
-    Event,
-    OrderFilled,
-    PnlSnapshot,
-    Side,
-    SignalGenerated,
-    SignalRejected,
-)
-from live_services.domain.strategy.desk import LoadedModel
-from live_services.domain.strategy.history import SessionHistory
-from models_registry.flat import load_flat
-from models_registry.refs import ModelIdentity
-from models_registry.specification import StrategySpec
-
-if TYPE_CHECKING:
-    from feature_store.features.schema import FeatureSchema
-    from models_registry.training import FoldModel
+from live_services.domain.account.books import PositionKey, signed
+from live_services.domain.account.charges import ChargeBook, Product, equity_segment
+from live_services.domain.account.money import RUPEE, inr_e4
+from live_services.domain.events import Event, OrderFilled, PnlSnapshot, Reason, Side
 
 _BPS: Final = 1e4
 
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """One round trip of a strategy on an instrument: the opening fill, and the fills that closed it."""
+    """One round trip of a strategy on an instrument: its opening order's fills, and the fills that closed it."""
 
     strategy: str
+    model_name: str
+    model_version: str
     instrument_token: int
     symbol: str
+    product: Product
     side: Side
-    """Of the opening fill: BUY is a long trade."""
+    """Of the opening order: BUY is a long trade."""
     quantity: int
     """Shares opened."""
-    entry_price: float
-    """Rupees a share."""
+    opening_order_id: str
+    signal_id: str
     entry_time_ns: int
     """When the entry's price was made; of a fill at a bar's open, the bar's start."""
-    exit_price: float
-    """Mean over the closing fills by quantity; shares that are left open count at the session's last price."""
+    entry_inr_e4: int
+    """What was paid or received at the entry, before charges; positive."""
     exit_time_ns: int
-    """When the price of the last closing fill was made; the session's last snapshot, if shares are left open."""
-    costs_inr: float
+    """When the price of the last closing fill was made; the last snapshot's second, if shares are left open."""
+    exit_inr_e4: int
+    """What was received or paid at the exit; shares that are left open count at their last price."""
+    exit_reason: Reason | None
+    """Of the last closing fill; None while shares are open."""
+    charges_inr_e4: int
     """Of the opening and the closing fills; shares that are left open pay what their closing would at that price."""
     left_open: int = 0
-    """Shares that no order had closed by the session's end, since bars of the instrument or of the market ended early;
-    0 for a round trip."""
+    """Shares that no order has closed."""
 
     @property
-    def entry_notional_inr(self) -> float:
-        """Worth of the trade at its entry, rupees."""
-        return self.quantity * self.entry_price
+    def entry_price(self) -> float:
+        """Rupees a share."""
+        return self.entry_inr_e4 / self.quantity / RUPEE
 
     @property
-    def gross_pnl_inr(self) -> float:
-        """Profit or loss before costs, rupees."""
-        return signed(self.side, self.quantity) * (self.exit_price - self.entry_price)
+    def exit_price(self) -> float:
+        """Rupees a share."""
+        return self.exit_inr_e4 / self.quantity / RUPEE
 
     @property
-    def net_pnl_inr(self) -> float:
-        """Profit or loss after costs, rupees."""
-        return self.gross_pnl_inr - self.costs_inr
+    def gross_pnl_inr_e4(self) -> int:
+        """Profit or loss before charges."""
+        return signed(self.side, 1) * (self.exit_inr_e4 - self.entry_inr_e4)
+
+    @property
+    def net_pnl_inr_e4(self) -> int:
+        """Profit or loss after charges."""
+        return self.gross_pnl_inr_e4 - self.charges_inr_e4
 
     @property
     def gross_bps(self) -> float:
-        """Profit or loss before costs, basis points of the entry's notional."""
-        return self.gross_pnl_inr / self.entry_notional_inr * _BPS
+        """Profit or loss before charges, basis points of the entry's notional."""
+        return self.gross_pnl_inr_e4 / self.entry_inr_e4 * _BPS
 
     @property
     def net_bps(self) -> float:
-        """Profit or loss after costs, basis points of the entry's notional."""
-        return self.net_pnl_inr / self.entry_notional_inr * _BPS
+        """Profit or loss after charges, basis points of the entry's notional."""
+        return self.net_pnl_inr_e4 / self.entry_inr_e4 * _BPS
 
 
 @dataclass(slots=True)
@@ -92,71 +82,71 @@ class _Lot:
     """A trade under way."""
 
     opened: OrderFilled
-    closed_quantity: int = 0
-    closed_value: float = 0.0
-    closed_ns: int = 0
-    costs_inr: float = 0.0
+    quantity: int = 0
+    entry_inr_e4: int = 0
+    closed: int = 0
+    exit_inr_e4: int = 0
+    closing: OrderFilled | None = None
+    charges_inr_e4: int = 0
+
+    def take(self, fill: OrderFilled) -> None:
+        worth = fill.quantity * fill.price_inr_e4
+        self.charges_inr_e4 += fill.charges_inr_e4
+        if fill.intent == "open":
+            self.quantity += fill.quantity
+            self.entry_inr_e4 += worth
+        else:
+            self.closed += fill.quantity
+            self.exit_inr_e4 += worth
+            self.closing = fill
 
     @property
-    def open_quantity(self) -> int:
-        return self.opened.quantity - self.closed_quantity
+    def left(self) -> int:
+        return self.quantity - self.closed
 
-    def close(self, fill: OrderFilled) -> None:
-        self.closed_quantity += fill.quantity
-        self.closed_value += fill.quantity * fill.price
-        self.closed_ns = fill.price_time_ns
-        self.costs_inr += fill.costs_inr
-
-    def trade(self, mark_price: float = 0.0, marked_ns: int = 0, costs_bps: float = 0.0) -> Trade:
-        left = self.open_quantity
-        left_value = left * mark_price
+    def trade(self, mark_price: float = 0.0, marked_ns: int = 0, date: dt.date = dt.date.min) -> Trade:
+        opened, left, charges = self.opened, self.left, self.charges_inr_e4
+        mark = inr_e4(mark_price) if left else 0
+        if left:
+            charges += _closing_charges(opened, left, mark, date)
         return Trade(
-            strategy=self.opened.strategy,
-            instrument_token=self.opened.instrument_token,
-            symbol=self.opened.symbol,
-            side=self.opened.side,
-            quantity=self.opened.quantity,
-            entry_price=self.opened.price,
-            entry_time_ns=self.opened.price_time_ns,
-            exit_price=(self.closed_value + left_value) / self.opened.quantity,
-            exit_time_ns=marked_ns if left else self.closed_ns,
-            costs_inr=self.opened.costs_inr + self.costs_inr + left_value * costs_bps / _BPS,
+            strategy=opened.strategy,
+            model_name=opened.model_name,
+            model_version=opened.model_version,
+            instrument_token=opened.instrument_token,
+            symbol=opened.symbol,
+            product=opened.product,
+            side=opened.side,
+            quantity=self.quantity,
+            opening_order_id=opened.order_id,
+            signal_id=opened.signal_id,
+            entry_time_ns=opened.price_time_ns,
+            entry_inr_e4=self.entry_inr_e4,
+            exit_time_ns=marked_ns if left or self.closing is None else self.closing.price_time_ns,
+            exit_inr_e4=self.exit_inr_e4 + left * mark,
+            exit_reason=None if left or self.closing is None else self.closing.reason,
+            charges_inr_e4=charges,
             left_open=left,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SessionTrades:
-    """What became of a session's signals."""
+def round_trips(events: Iterable[Event]) -> tuple[Trade, ...]:
+    """Make trades of an account's fills.
 
-    session: Session
-    trades: tuple[Trade, ...]
-    """Round trips in order of their end, then what was left open, in order of its entry."""
-    entries_proposed: int
-    """Signals that wanted to open a position."""
-    entries_refused: Mapping[str, int] = field(default_factory=dict)
-    """Of these, those that risk refused, by the rule's name."""
-
-
-def round_trips(events: Sequence[Event], costs_bps: float) -> tuple[Trade, ...]:
-    """Make trades of a session's fills.
-
-    A strategy holds an instrument once at a time, so the fill of an opening order begins a trade and the fills of its
-    closing orders end it.
+    A strategy holds an instrument once at a time, so the fills of an opening order begin a trade and the fills of its
+    exits end it, in this session or a later one.
 
     Parameters
     ----------
-    events : sequence of Event
-        Of one session, in order of time, as `run_session` gives them; only fills and the last snapshot are read.
-    costs_bps : float
-        Of the account; what is left open pays them at its last price, or an expectancy would flatter.
+    events : iterable of Event
+        Of one account, in order of time, from a moment at which it held nothing; only fills and snapshots are read.
 
     Returns
     -------
     tuple of Trade
-        Round trips in order of their end, then what was left open at the session's end, in order of its entry.
+        Round trips in order of their end, then what is open, in order of its entry, at the last snapshot's marks.
     """
-    lots: dict[tuple[str, int], _Lot] = {}
+    lots: dict[PositionKey, _Lot] = {}
     done: list[Trade] = []
     last: PnlSnapshot | None = None
     for event in events:
@@ -166,60 +156,33 @@ def round_trips(events: Sequence[Event], costs_bps: float) -> tuple[Trade, ...]:
             continue
         key = (event.strategy, event.instrument_token)
         if event.intent == "open":
-            lots[key] = _Lot(event)
+            lots.setdefault(key, _Lot(event)).take(event)
             continue
-        lots[key].close(event)
-        if lots[key].open_quantity == 0:
+        lots[key].take(event)
+        if lots[key].left == 0:
             done.append(lots.pop(key).trade())
-    marks = {position.instrument_token: position.mark_price for position in last.positions} if last else {}
-    at_ns = last.event_time_ns if last else 0
-    left = (lot.trade(marks.get(token, lot.opened.price), at_ns, costs_bps) for (_, token), lot in lots.items())
-    return (*done, *left)
+    return (*done, *_left_open(lots, last))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TestedSession:
-    """A session that a model had not seen, with what the desk would have had at its open."""
-
-    __test__ = False  # no test class, whatever pytest makes of its name
-
-    session: Session
-    bars: Bars
-    """On the desk's clock, in order of ``(end_ns, instrument)``; orders fill at the next bar's open."""
-    history: SessionHistory
-    model: LoadedModel
-    """The model of the fold that is tested on this session, with that fold's thresholds."""
+def _left_open(lots: Mapping[PositionKey, _Lot], last: PnlSnapshot | None) -> Iterable[Trade]:
+    marks = {(p.strategy, p.instrument_token): p.mark_price for p in last.positions} if last is not None else {}
+    for key, lot in lots.items():
+        price = marks.get(key, lot.opened.price_inr_e4 / RUPEE)
+        if last is None:
+            yield lot.trade(price, lot.opened.event_time_ns)
+        else:
+            yield lot.trade(price, last.event_time_ns, dt.date.fromisoformat(last.session_date))
 
 
-def loaded_fold(fold: FoldModel, schema: FeatureSchema, model_name: str) -> LoadedModel:
-    """Make a model that a strategy can run of a fold's; its version is ``fold-1`` and so on."""
-    identity = ModelIdentity(
-        model_name=model_name, model_version=f"fold-{fold.number}", feature_schema_hash=schema.hash
+def _closing_charges(opened: OrderFilled, quantity: int, price_inr_e4: int, date: dt.date) -> int:
+    """Give what closing so many shares would be charged, or an expectancy would flatter what is left open."""
+    charges = ChargeBook().charges_of_fill(
+        opened.order_id,
+        equity_segment(opened.product),
+        "SELL" if opened.side == "BUY" else "BUY",
+        quantity=quantity,
+        price_inr_e4=price_inr_e4,
+        instrument_token=opened.instrument_token,
+        date=date,
     )
-    model = load_flat(fold.arrays, fold.algorithm, len(schema.names))
-    return LoadedModel(identity, schema, model, fold.buy_threshold, fold.sell_threshold)
-
-
-def trade_sessions(
-    sessions: Iterable[TestedSession], strategy: StrategySpec, config: EngineConfig
-) -> Iterator[SessionTrades]:
-    """Trade sessions one after the other, each with its own model, the strategy alone on the account.
-
-    Parameters
-    ----------
-    sessions : iterable of TestedSession
-        In order; each is traded when it is asked for.
-    strategy : StrategySpec
-        Whose signals are traded.
-    config : EngineConfig
-        The account's limits and costs, and the market partitions that it trades in; its strategies are left out.
-    """
-    alone = replace(config, strategies=(strategy,), bar_minutes=strategy.bar_minutes)
-    for tested in sessions:
-        assignments = assignments_at_open(tested.session, {strategy.name: tested.model})
-        events = run_session(tested.bars, tested.session, assignments, alone, history=tested.history)
-        proposed = sum(isinstance(event, SignalGenerated) and event.intent == "open" for event in events)
-        refused = Counter(
-            event.rule for event in events if isinstance(event, SignalRejected) and event.intent == "open"
-        )
-        yield SessionTrades(tested.session, round_trips(events, config.trading.costs_bps), proposed, dict(refused))
+    return charges.total_inr_e4

@@ -1,16 +1,14 @@
-"""Strategies of one task: a model's score at each closed bar opens, and time closes.
+"""Strategies of one task: a model's score at each closed bar proposes a position.
 
-The same object serves the live runner and the backtest. Ticks go in (or bars), signals come out; a signal's event time
-is its decision time, the end of its bar, whatever watermark happened to close that bar. A position is held as long as
-the strategy's label looks ahead: it closes at the first decision time of the task, of whichever instrument, at or after
-opening decision + horizon. None is opened of which that lies after the last exit: such a decision has no label, so
-nothing was learned or measured of it. A task's strategies trade on virtual positions: they are not told what risk or
-the broker did, so nothing flows backwards.
+The same object serves the live runner and the backtest. Ticks go in (or bars), proposals come out; a proposal's event
+time is its decision time, the end of its bar, whatever watermark happened to close that bar. Features are computed once
+and each strategy is asked once for each rung that it trades on. The desk holds no positions: it proposes whenever the
+rule says so, and the account of each broker takes it or passes over it. Nothing is proposed that would end after the
+last exit: such a decision has no label, so nothing was learned or measured of it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,16 +25,24 @@ from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
+from live_services.domain.account.money import inr_e4
 from live_services.domain.basis import Stamp
-from live_services.domain.events import BarValues, Intent, Side, SignalGenerated, event_id
+from live_services.domain.events import (
+    BarValues,
+    ExitTerms,
+    Side,
+    SignalGenerated,
+    SignalShadowed,
+    self_caused,
+)
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, joined
 from live_services.domain.strategy.newest_rows import NewestRows
-from live_services.domain.topics import Broker
-from models_registry.refs import ModelIdentity
-from models_registry.specification import StrategySpec
+from models_registry.refs import Alias, ModelIdentity
+from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
+_BPS: Final = 1e4
 _HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
 
@@ -64,13 +70,19 @@ class LoadedModel:
     """When the last label that it was trained on ended; a session that opened before is no test of it."""
 
 
+StrategyKey = tuple[str, Alias]
+"""A strategy, and the rung whose version it asks."""
+Proposal = SignalGenerated | SignalShadowed
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A strategy runs a model, or none, for decisions strictly later than ``effective_ns``."""
+    """A strategy runs a model on a rung, or none, for decisions strictly later than ``effective_ns``."""
 
     effective_ns: int
     strategy: str
     model: LoadedModel | None
+    rung: Alias = "champion"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,54 +93,21 @@ class _Batch:
     rows: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Instant:
-    """The rows of a batch whose bars end at one time; their instruments ascend."""
-
-    batch: _Batch
-    first: int
-    end: int
-
-    @property
-    def decision_ns(self) -> int:
-        return int(self.batch.bars.end_ns[self.first])
-
-    def row_of(self, instrument: int) -> int | None:
-        """Row of an instrument's bar; None if it has none now."""
-        instruments = self.batch.bars.instrument[self.first : self.end]
-        at = int(np.searchsorted(instruments, instrument))
-        return self.first + at if at < len(instruments) and instruments[at] == instrument else None
-
-
 @dataclass(slots=True)
-class _VirtualPosition:
-    instrument: int
-    side: Side
-    quantity: int
-    threshold: float
-    opened_score: float
-    model: LoadedModel
-    batch: _Batch
-    """With ``row``: the instrument's newest bar."""
-    row: int
-    due_ns: int
-    """Opening decision + horizon."""
+class _Asked:
+    """One strategy on one rung: who hears its proposals, and its assignments in order of time."""
 
-
-@dataclass(slots=True)
-class _Book:
-    """One strategy of a task: its assignments in order of time, and its virtual positions by instrument."""
-
-    settings: StrategySpec
+    spec: StrategySpec
+    rung: Alias
+    brokers: tuple[Broker, ...]
+    """Empty on the challenger's rung, whose scores go to the shadow topic."""
     label: ForwardReturn
     """What its models foretell: how long its positions are held, and until when one may be."""
     assignments: list[Assignment] = field(default_factory=list)
-    positions: dict[int, _VirtualPosition] = field(default_factory=dict)
 
     @property
     def models(self) -> Iterator[LoadedModel]:
         yield from (assignment.model for assignment in self.assignments if assignment.model is not None)
-        yield from (position.model for position in self.positions.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,13 +131,13 @@ class StrategyDesk:
     session : Session
         The session; its end bounds entries.
     strategies : sequence of StrategySpec
-        In the order in which their signals come at one instant.
+        In the order in which their proposals come at one instant.
     bar_minutes : int
         Length of the bars built from ticks.
-    broker : Broker
-        Whose signals these are.
+    brokers : sequence of Broker
+        Those that run; a strategy speaks to the ones of them that it names, and a broker gives the rung.
     stamp : Stamp
-        Configuration and code, for the signals' basis.
+        Configuration and code, for the proposals' basis.
     partition, partitions : int
         The task's market partition and how many there are. Bars of instruments that it does not own (the market's
         index) are context: features see them, nothing is decided on them.
@@ -173,7 +152,7 @@ class StrategyDesk:
         strategies: Sequence[StrategySpec],
         *,
         bar_minutes: int,
-        broker: Broker = "paper",
+        brokers: Sequence[Broker] = ("paper",),
         stamp: Stamp | None = None,
         partition: int = 0,
         partitions: int = 1,
@@ -186,11 +165,7 @@ class StrategyDesk:
         self._partition = partition
         self._own = owned(universe, partition, partitions)
         self._may_trade = self._own & np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
-        self._books = {
-            one.name: _Book(one, ForwardReturn(one.holding_bars, bar_minutes, one.exit_minutes_before_close))
-            for one in strategies
-        }
-        self._broker: Broker = broker
+        self._asked = {(one.spec.name, one.rung): one for one in asked(strategies, brokers)}
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
         self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
@@ -208,14 +183,18 @@ class StrategyDesk:
 
     # --- models -------------------------------------------------------------------------------------------------
 
+    @property
+    def keys(self) -> tuple[StrategyKey, ...]:
+        """The strategies, each with every rung that it is asked on."""
+        return tuple(self._asked)
+
     def assign(self, assignment: Assignment) -> None:
-        """Let a strategy run another model, or none; open virtual positions keep the model that opened them.
+        """Let a strategy run another model on a rung, or none.
 
         A schema that is new to the session catches up on history and the session's bars, so its rows are what they
         would have been.
         """
-        book = self._books[assignment.strategy]
-        book.assignments.append(assignment)
+        self._asked[assignment.strategy, assignment.rung].assignments.append(assignment)
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
             self._start_engine(assignment.model.schema)
 
@@ -228,9 +207,9 @@ class StrategyDesk:
                 newest.take(part, *engine.step(part))
         self._engines[schema.hash], self._newest[schema.hash] = engine, newest
 
-    def assigned(self, strategy: str) -> Assignment | None:
-        """Give a strategy's newest assignment; None before the first."""
-        assignments = self._books[strategy].assignments
+    def assigned(self, key: StrategyKey) -> Assignment | None:
+        """Give the newest assignment of a strategy on a rung; None before the first."""
+        assignments = self._asked[key].assignments
         return assignments[-1] if assignments else None
 
     def newest_rows(self) -> list[tuple[FeatureSchema, Block]]:
@@ -239,7 +218,7 @@ class StrategyDesk:
 
     def warming(self) -> tuple[int, tuple[str, ...]]:
         """Give how many instruments may be traded here, and the symbols of those whose next row is not warm yet."""
-        running = {a[-1].model.schema.hash for b in self._books.values() if (a := b.assignments) and a[-1].model}
+        running = {a[-1].model.schema.hash for one in self._asked.values() if (a := one.assignments) and a[-1].model}
         cold = np.zeros(len(self._universe), dtype=np.bool_)
         for schema in running:
             cold |= self._engines[schema].warming()
@@ -257,7 +236,7 @@ class StrategyDesk:
             for newest in tuple(self._newest.values()):
                 self._start_engine(newest.schema)
 
-    def on_ticks(self, ticks: Ticks, position: LogPosition | None = None) -> list[SignalGenerated]:
+    def on_ticks(self, ticks: Ticks, position: LogPosition | None = None) -> list[Proposal]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
         if not len(ticks):
             return []
@@ -274,7 +253,7 @@ class StrategyDesk:
             self._note_frame(position, int(bars.start_ns.min()), int(bars.end_ns[-1]) - 1)
             self._waiting.append(bars)
 
-    def advance(self, watermark_ns: int) -> list[SignalGenerated]:
+    def advance(self, watermark_ns: int) -> list[Proposal]:
         """Close and decide what the watermark closed.
 
         Built bars end at or before the watermark; of bars that came as bars, all those with an end before it are here.
@@ -299,7 +278,7 @@ class StrategyDesk:
 
     # --- decisions ----------------------------------------------------------------------------------------------
 
-    def _decide(self, bars: Bars) -> list[SignalGenerated]:
+    def _decide(self, bars: Bars) -> list[Proposal]:
         if not len(bars):
             return []
         self._bars.append(bars)
@@ -307,34 +286,33 @@ class StrategyDesk:
         batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
         for schema, rows in batch.rows.items():
             self._newest[schema].take(bars, *rows)
-        scores = {name: self._scores(book, batch) for name, book in self._books.items()}
-        signals: list[SignalGenerated] = []
-        edges = [0, *(np.flatnonzero(np.diff(bars.end_ns)) + 1).tolist(), len(bars)]
-        for first, end in itertools.pairwise(edges):
-            signals += self._decide_at(_Instant(batch, first, end), scores)
+        found = [proposal for one in self._asked.values() for proposal in self._proposals(one, batch)]
         self._forget_unused_models(int(bars.end_ns[-1]))
-        return signals
+        found.sort(key=lambda proposal: proposal.event_time_ns)  # stable: strategies in their order at one instant
+        return found
 
-    def _decide_at(self, instant: _Instant, scores: dict[str, _Scores]) -> list[SignalGenerated]:
-        closes: list[tuple[int, SignalGenerated]] = []
-        opens: list[tuple[int, SignalGenerated]] = []
-        for name, book in self._books.items():
-            closed = list(self._closes(book, instant))
-            closes += closed
-            opens += self._opens(book, instant, scores[name], {instrument for instrument, _ in closed})
-        return [signal for group in (closes, opens) for _, signal in sorted(group, key=lambda pair: pair[0])]
+    def _proposals(self, one: _Asked, batch: _Batch) -> Iterator[Proposal]:
+        scores = self._scores(one, batch)
+        for row in scores.candidates.tolist():
+            model = one.assignments[scores.model_of[row]].model
+            if model is None:
+                continue
+            if one.rung == "challenger":
+                yield self._shadowed(one, batch, row, model, float(scores.score[row]))
+            for broker in one.brokers:
+                yield self._proposed(one, broker, batch, row, model=model, score=float(scores.score[row]))
 
-    def _scores(self, book: _Book, batch: _Batch) -> _Scores:
+    def _scores(self, one: _Asked, batch: _Batch) -> _Scores:
         bars = batch.bars
         score, beyond = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.bool_)
-        effective = np.array([assignment.effective_ns for assignment in book.assignments], dtype=np.int64)
+        effective = np.array([assignment.effective_ns for assignment in one.assignments], dtype=np.int64)
         model_of = np.searchsorted(effective, bars.end_ns, side="left") - 1
-        last_entry_ns = self.session.close_ns - book.settings.last_entry_minutes_before_close * MINUTE_NS
-        due_ns, last_exit_ns = bars.end_ns + book.label.horizon_ns, book.label.last_exit_ns(self.session)
-        tradable = self._may_trade & self._named[book.settings.name]
+        last_entry_ns = self.session.close_ns - one.spec.last_entry_minutes_before_close * MINUTE_NS
+        due_ns, last_exit_ns = bars.end_ns + one.label.horizon_ns, one.label.last_exit_ns(self.session)
+        tradable = self._may_trade & self._named[one.spec.name]
         may_open = tradable[bars.instrument] & (bars.end_ns < last_entry_ns) & (due_ns <= last_exit_ns)
         for index in np.unique(model_of):
-            model = book.assignments[index].model if index >= 0 else None
+            model = one.assignments[index].model if index >= 0 else None
             if model is None:
                 continue
             rows, warm = batch.rows[model.schema.hash]
@@ -347,91 +325,92 @@ class StrategyDesk:
             beyond[mine] = (found >= model.buy_threshold) | (found <= model.sell_threshold)
         return _Scores(score, np.flatnonzero(beyond), model_of)
 
-    def _closes(self, book: _Book, instant: _Instant) -> Iterator[tuple[int, SignalGenerated]]:
-        decision_ns = instant.decision_ns
-        for instrument, position in sorted(book.positions.items()):
-            if (row := instant.row_of(instrument)) is not None:
-                position.batch, position.row = instant.batch, row
-            if decision_ns >= position.due_ns:
-                del book.positions[instrument]
-                yield instrument, self._close(book, position, decision_ns)
-
-    def _opens(
-        self, book: _Book, instant: _Instant, scores: _Scores, closed: set[int]
-    ) -> Iterator[tuple[int, SignalGenerated]]:
-        batch = instant.batch
-        lo, hi = np.searchsorted(scores.candidates, (instant.first, instant.end))
-        for row in scores.candidates[lo:hi].tolist():
-            instrument = int(batch.bars.instrument[row])
-            model = book.assignments[scores.model_of[row]].model
-            if model is None or instrument in book.positions or instrument in closed:
-                continue
-            score, close = float(scores.score[row]), float(batch.bars.close[row])
-            side: Side = "BUY" if score >= model.buy_threshold else "SELL"
-            position = _VirtualPosition(
-                instrument=instrument,
-                side=side,
-                quantity=max(int(book.settings.notional_per_trade_inr // close), 1),
-                threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
-                opened_score=score,
-                model=model,
-                batch=batch,
-                row=row,
-                due_ns=instant.decision_ns + book.label.horizon_ns,
-            )
-            book.positions[instrument] = position
-            yield instrument, self._signal(book, position, instant.decision_ns, intent="open", side=side, score=score)
-
-    def _close(self, book: _Book, position: _VirtualPosition, decision_ns: int) -> SignalGenerated:
-        rows, _ = position.batch.rows[position.model.schema.hash]
-        row = np.ascontiguousarray(rows[position.row : position.row + 1])
-        # a row without a value, say of a quote that went away, cannot be scored: the position closes all the same
-        score = float(position.model.model.score(row)[0]) if np.isfinite(row).all() else position.opened_score
-        side: Side = "SELL" if position.side == "BUY" else "BUY"
-        return self._signal(book, position, decision_ns, intent="close", side=side, score=score)
-
-    def _signal(
-        self, book: _Book, position: _VirtualPosition, decision_ns: int, *, intent: Intent, side: Side, score: float
+    def _proposed(
+        self, one: _Asked, broker: Broker, batch: _Batch, row: int, *, model: LoadedModel, score: float
     ) -> SignalGenerated:
-        instrument = self._universe.instruments[position.instrument]
-        bar = _bar_values(position.batch.bars, position.row)
-        model = position.model
-        row = position.batch.rows[model.schema.hash][0][position.row].tolist()
-        values = [None if math.isnan(value) else value for value in row]
-        identity = event_id("signal", book.settings.name, instrument.instrument_token, decision_ns, intent)
+        bars, spec = batch.bars, one.spec
+        instrument = self._universe.instruments[bars.instrument[row]]
+        bar, close = _bar_values(bars, row), float(bars.close[row])
+        values = batch.rows[model.schema.hash][0][row].tolist()
+        side: Side = "BUY" if score >= model.buy_threshold else "SELL"
         return SignalGenerated(
-            broker=self._broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
-            event_time_ns=decision_ns,
+            **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
+            broker=broker,
+            event_time_ns=bar.end_ns,
             model_name=model.identity.model_name,
             model_version=model.identity.model_version,
             feature_schema_hash=model.identity.feature_schema_hash,
             basis=self._stamp.basis(
                 at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
             ),
-            strategy=book.settings.name,
+            strategy=spec.name,
+            rung=one.rung,
+            instrument_token=instrument.instrument_token,
+            symbol=instrument.symbol,
+            product=spec.product,
+            side=side,
+            quantity=max(int(spec.notional_per_trade_inr // close), 1),
+            priority=spec.priority,
+            exit=ExitTerms(
+                expiry_ns=bar.end_ns + one.label.horizon_ns,
+                stop_distance_inr_e4=_distance(close, spec.stop_bps),
+                target_distance_inr_e4=_distance(close, spec.target_bps),
+            ),
+            score=score,
+            threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
+            reference_price=close,
+            bar=bar,
+            features={
+                name: None if math.isnan(value) else value
+                for name, value in zip(model.schema.names, values, strict=True)
+            },
+        )
+
+    def _shadowed(self, one: _Asked, batch: _Batch, row: int, model: LoadedModel, score: float) -> SignalShadowed:
+        bars = batch.bars
+        instrument, decision_ns = self._universe.instruments[bars.instrument[row]], int(bars.end_ns[row])
+        side: Side = "BUY" if score >= model.buy_threshold else "SELL"
+        return SignalShadowed(
+            **self_caused("shadow", one.spec.name, one.rung, instrument.instrument_token, decision_ns),
+            event_time_ns=decision_ns,
+            strategy=one.spec.name,
+            model_name=model.identity.model_name,
+            model_version=model.identity.model_version,
+            feature_schema_hash=model.identity.feature_schema_hash,
             instrument_token=instrument.instrument_token,
             symbol=instrument.symbol,
             side=side,
-            intent=intent,
-            quantity=position.quantity,
             score=score,
-            threshold=position.threshold,
-            reference_price=bar.close,
-            bar=bar,
-            features=dict(zip(model.schema.names, values, strict=True)),
+            threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
+            reference_price=float(bars.close[row]),
         )
 
     def _forget_unused_models(self, decided_ns: int) -> None:
         """Drop assignments that were superseded before the last decision, and engines nobody needs."""
-        for book in self._books.values():
-            while len(book.assignments) > 1 and book.assignments[1].effective_ns < decided_ns:
-                del book.assignments[0]
-        used = {model.schema.hash for book in self._books.values() for model in book.models}
+        for one in self._asked.values():
+            while len(one.assignments) > 1 and one.assignments[1].effective_ns < decided_ns:
+                del one.assignments[0]
+        used = {model.schema.hash for one in self._asked.values() for model in one.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+
+
+def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iterator[_Asked]:
+    """Give each strategy once for every rung it is asked on: those of its brokers that run, and the challenger's."""
+    for spec in strategies:
+        label = ForwardReturn(spec.holding_bars, spec.bar_minutes, spec.exit_minutes_before_close)
+        heard: dict[Alias, tuple[Broker, ...]] = {}
+        for broker in spec.brokers:
+            if broker in brokers:
+                rung = RUNG_OF_BROKER[broker]
+                heard[rung] = (*heard.get(rung, ()), broker)
+        heard["challenger"] = ()
+        for rung, hearing in heard.items():
+            yield _Asked(spec, rung, hearing, label)
+
+
+def _distance(price: float, bps: float | None) -> int | None:
+    return None if bps is None else max(inr_e4(price * bps / _BPS), 1)
 
 
 def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:

@@ -1,0 +1,1 @@
+"""The backtest: the live strategies and accounts over recorded sessions, in one process without a log."""

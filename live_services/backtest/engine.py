@@ -1,0 +1,209 @@
+"""The engine: the live desk and the very chain of the live accounts, driven over sessions without a log.
+
+What the accounts hold goes from session to session. The events are those of the live services, one for one; only
+``basis`` differs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
+from live_services.domain.account.config import AccountConfig
+from live_services.domain.basis import Stamp
+from live_services.domain.events import Event, OrderFilled, PnlSnapshot, SignalGenerated
+from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
+from live_services.domain.partitions import part_of
+from live_services.domain.replay import within_session
+from live_services.domain.strategy.desk import Assignment, LoadedModel, Proposal, StrategyDesk
+from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, Topic
+from live_services.runtime.chain import Chain, ChainState
+from live_services.services.account import ACCOUNT, account_chain
+from models_registry.refs import Alias
+from models_registry.specification import StrategySpec
+
+_STAGES: Final = (
+    "account.opened",
+    "signal.generated",
+    "signal.shadowed",
+    "signal.validated",
+    "signal.rejected",
+    "order.submitted",
+    "order.filled",
+    "order.rejected",
+    "order.cancelled",
+    "pnl.snapshot",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything of the settings that decides what sessions come to."""
+
+    strategies: tuple[StrategySpec, ...]
+    accounts: Mapping[Broker, AccountConfig] = field(default_factory=lambda: {"paper": AccountConfig()})
+    """The brokers that run."""
+    bar_minutes: int = 1
+    market_partitions: int = 1
+    stamp: Stamp = field(default_factory=Stamp)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MarketDay:
+    """One session, and what the desk has at its open."""
+
+    session: Session
+    universe: Universe
+    market: Ticks | Bars
+    """In order of event time (a bar's is its end); rows outside the session are left out. Ticks fill orders at the next
+    tick, bars at the next bar's open."""
+    assignments: Sequence[Assignment]
+    """Which model each strategy runs on which rung from when on, in order of time."""
+    history: SessionHistory | None = None
+    """What features go on from; the live strategy runner logs the digest of the one it had."""
+
+
+def assignments_at_open(
+    session: Session, models: Mapping[str, LoadedModel], rung: Alias = "champion"
+) -> tuple[Assignment, ...]:
+    """Let strategies run their models, by strategy name, on one rung for the whole session."""
+    return tuple(Assignment(session.open_ns, strategy, model, rung) for strategy, model in models.items())
+
+
+def run_session(day: MarketDay, config: EngineConfig, frame_ns: int | None = None) -> tuple[Event, ...]:
+    """Run one session on new accounts; see `Engine.run`."""
+    return Engine(config).run(day, frame_ns)
+
+
+class Engine:
+    """Accounts that live through sessions, one after the other.
+
+    Parameters
+    ----------
+    config : EngineConfig
+        Strategies, accounts, clock.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._states: dict[Broker, ChainState] = {}
+
+    def run(self, day: MarketDay, frame_ns: int | None = None) -> tuple[Event, ...]:
+        """Run a session from its open to one second after its close.
+
+        Parameters
+        ----------
+        day : MarketDay
+            Later than the one before.
+        frame_ns : int, optional
+            Work in frames of so many nanoseconds, as the live feed does; the result does not depend on it.
+
+        Returns
+        -------
+        tuple of Event
+            Proposals, verdicts, orders, fills and snapshots, in order of (event time, stage of the chain).
+        """
+        market = within_session(day.market, day.session)
+        topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
+        desks = [self._desk(day, partition) for partition in range(self._config.market_partitions)]
+        accounts = [self._account(broker, day, topic) for broker in self._config.accounts]
+        events = [event for account in accounts for event in account.open()]
+        for part, watermark_ns in _frames(market, day.session, frame_ns):
+            proposals = self._proposals(desks, part, day.universe, watermark_ns)
+            events += proposals
+            for account in accounts:
+                events += account.step(part, proposals, watermark_ns)
+        self._states = {account.broker: account.state for account in accounts}
+        return tuple(sorted(events, key=lambda event: (event.event_time_ns, _STAGES.index(event.event_type))))
+
+    def _desk(self, day: MarketDay, partition: int) -> StrategyDesk:
+        desk = StrategyDesk(
+            day.universe,
+            day.session,
+            self._config.strategies,
+            bar_minutes=self._config.bar_minutes,
+            brokers=tuple(self._config.accounts),
+            stamp=self._config.stamp,
+            partition=partition,
+            partitions=self._config.market_partitions,
+            history=day.history,
+        )
+        for assignment in day.assignments:
+            desk.assign(assignment)
+        return desk
+
+    def _account(self, broker: Broker, day: MarketDay, topic: Topic) -> _Account:
+        chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp)
+        task = TaskId(ACCOUNT, broker, 0)
+        state = chain.open_session(day.session, day.universe, task, self._states.get(broker))
+        return _Account(broker, chain, state, LogPosition(topic.name, 0, -1))
+
+    def _proposals(
+        self, desks: Sequence[StrategyDesk], market: Ticks | Bars, universe: Universe, watermark_ns: int
+    ) -> list[Proposal]:
+        proposals: list[Proposal] = []
+        for partition, desk in enumerate(desks):
+            mine = part_of(market, universe, partition, len(desks))
+            if isinstance(mine, Ticks):
+                proposals += desk.on_ticks(mine)
+            else:
+                desk.on_bars(mine)
+            proposals += desk.advance(watermark_ns)
+        return sorted(proposals, key=lambda one: one.event_time_ns)  # stable: partitions in order at one time
+
+
+@dataclass(slots=True)
+class _Account:
+    """One broker's chain in the session at hand."""
+
+    broker: Broker
+    chain: Chain
+    state: ChainState
+    position: LogPosition
+
+    def open(self) -> Iterator[Event]:
+        for event in self.chain.commands(self.state, self.state.session.open_ns):
+            yield event
+            yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
+
+    def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int) -> Iterator[Event]:
+        """Take one frame and the watermark behind it: at one instant the market first."""
+        times, done = event_times(market), 0
+        mine = [p for p in proposals if isinstance(p, SignalGenerated) and p.broker == self.broker]
+        for decision_ns, group in itertools.groupby(mine, key=lambda one: one.event_time_ns):
+            due = int(np.searchsorted(times, decision_ns, side="right"))
+            yield from self._market(market[done:due])
+            done = due
+            for proposal in group:
+                yield from self.chain.handle(EventRecord(proposal, NOWHERE), self.state, decision_ns)
+        yield from self._market(market[done:])
+        yield from self.chain.advance(self.state, watermark_ns)
+
+    def _market(self, rows: Ticks | Bars) -> Iterator[Event]:
+        if len(rows):
+            times = event_times(rows)
+            yield from self.chain.handle(MarketSlice(rows, self.position), self.state, int(times[-1]))
+
+
+def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:
+    end_ns = session.close_ns + SECOND_NS
+    cuts = [end_ns] if frame_ns is None else [*range(session.open_ns + frame_ns, end_ns, frame_ns), end_ns]
+    edges = [0, *np.searchsorted(event_times(market), cuts).tolist()]
+    for (first, end), watermark_ns in zip(itertools.pairwise(edges), cuts, strict=True):
+        yield market[first:end], watermark_ns
+
+
+def fills_of(events: Sequence[Event]) -> tuple[OrderFilled, ...]:
+    """Pick the fills."""
+    return tuple(event for event in events if isinstance(event, OrderFilled))
+
+
+def final_snapshot(events: Sequence[Event]) -> PnlSnapshot:
+    """Pick the last snapshot: the session's result."""
+    return [event for event in events if isinstance(event, PnlSnapshot)][-1]

@@ -1,0 +1,32 @@
+"""What decides how an account trades; the settings have these as they are."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RiskLimits(BaseModel):
+    """Limits of one broker's account; what is under way counts as if it were filled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_quantity_per_instrument: int = Field(default=10_000, ge=1)
+    """Shares of all strategies together, without netting."""
+    max_notional_per_instrument_inr: float = Field(default=250_000.0, gt=0)
+    max_gross_notional_inr: float = Field(default=1_000_000.0, gt=0)
+    max_open_positions: int = Field(default=10, ge=1)
+    """Each strategy's position in an instrument is one."""
+
+
+class AccountConfig(BaseModel):
+    """One broker's account."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    starting_cash_inr: float = Field(default=1_000_000.0, gt=0)
+    """What a new account begins with; one that is there goes on with what it has."""
+    pnl_interval_seconds: int = Field(default=60, ge=1)
+    """A snapshot comes at least this often in event time while positions are open, and after every order's end."""
+    square_off_minutes_before_close: int = Field(default=5, ge=1)
+    """MIS positions that are still open are then closed by a market order, and none is opened any more."""
+    risk: RiskLimits = RiskLimits()
