@@ -164,8 +164,9 @@ def trade_evidence(
     MarketDataError
         If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
     """
-    from live_services.domain.account.trades import trade_sessions
     from live_services.domain.engine import EngineConfig
+
+    from live_services.domain.account.trades import trade_sessions
 
     config = EngineConfig.of(settings, store.universe())
     fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}

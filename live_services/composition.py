@@ -10,17 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from live_services.adapters.readiness import market_arrives, model_arrives
-from live_services.domain.topics import (
-    BROKERS,
-    MODELS_PROMOTED,
-    Broker,
-    Topic,
-    broker_topics,
-    market_topic,
-)
+from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Topic, broker_topics, market_topic
 from live_services.failures import CommandFailed
 from live_services.machine.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
 from live_services.settings import Settings, home_directory, load_settings
+from models_registry.specification import Broker
 
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 

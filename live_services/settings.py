@@ -30,9 +30,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from live_services.domain.topics import Broker
 from models_registry.gates.limits import GatesSettings
-from models_registry.specification import StrategySpec, of_one_desk
+from models_registry.specification import Broker, StrategySpec, of_one_desk
 
 CONFIG_NAME: Final = "alpha-panda.toml"
 DEFAULT_HOME: Final = Path(".alpha-panda")

@@ -16,8 +16,8 @@ import structlog
 from feature_store.features.schema import FeatureSchema
 from feature_store.online.blocks import Block
 from feature_store.online.store import WRITE_SCRIPT, write_arguments
-from live_services.domain.topics import Broker
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

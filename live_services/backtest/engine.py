@@ -22,11 +22,11 @@ from live_services.domain.partitions import part_of
 from live_services.domain.replay import within_session
 from live_services.domain.strategy.desk import Assignment, LoadedModel, Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
-from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, Topic
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 from live_services.runtime.chain import Chain, ChainState
 from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
-from models_registry.specification import StrategySpec
+from models_registry.specification import Broker, StrategySpec
 
 _STAGES: Final = (
     "account.opened",

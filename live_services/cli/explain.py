@@ -25,10 +25,11 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyModelAssigned,
 )
-from live_services.domain.topics import Broker, Topic, broker_topics
+from live_services.domain.topics import Topic, broker_topics
 from models_registry.refusals import ModelRefusedError
 from models_registry.registry import RegistryUnavailable
 from models_registry.sidecar import Sidecar
+from models_registry.specification import Broker
 
 EventLog = Callable[[Topic], Iterable[Event]]
 """Gives the events of a topic in the order of the log."""

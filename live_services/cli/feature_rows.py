@@ -14,9 +14,10 @@ from live_services.cli.errors import did_you_mean
 from live_services.cli.status import read_health
 from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.strategy.checks import stored_schema
-from live_services.domain.topics import Broker, broker_topics
+from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 STALE_BARS: Final = 3
 """A row in the online store is refused as stale when its bar ended more than so many bars ago."""

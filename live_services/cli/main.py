@@ -17,9 +17,9 @@ from rich.table import Column, Table
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, err, out
 from live_services.composition import keep_loopback_off_the_proxy, read_settings
-from live_services.domain.topics import Broker
 from live_services.failures import CommandFailed
 from live_services.settings import load_settings
+from models_registry.specification import Broker
 
 app = typer.Typer(
     cls=ClearGroup,

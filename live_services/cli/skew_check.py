@@ -25,9 +25,10 @@ from live_services.domain.strategy.skew import (
     row_of_signal,
     rows_of_block,
 )
-from live_services.domain.topics import Broker, broker_topics, market_topic
+from live_services.domain.topics import broker_topics, market_topic
 from live_services.failures import CommandFailed
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord

@@ -28,11 +28,12 @@ from live_services.domain.events import (
 )
 from live_services.domain.frames import FRAME_TOPICS, decode_frame
 from live_services.domain.partitions import own_rows
-from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Broker, broker_topics
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, broker_topics
 from live_services.failures import CommandFailed
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import SERVICES
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord

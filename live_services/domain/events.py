@@ -20,12 +20,12 @@ from live_services.domain.topics import (
     MODELS_REFUSED,
     SIGNALS_SHADOW,
     STRATEGIES_CONTROL,
-    Broker,
     Scope,
     Topic,
     broker_topics,
 )
 from models_registry.refs import Alias
+from models_registry.specification import Broker
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, get_args
 
-from models_registry.specification import Broker as Broker
+from models_registry.specification import Broker
 
 BROKERS: Final[tuple[Broker, ...]] = get_args(Broker)
 

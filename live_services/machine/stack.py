@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from live_services.domain.topics import Broker, Scope, all_topics
+from live_services.domain.topics import Scope, all_topics
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
     ServerNotReady,
@@ -40,6 +40,7 @@ from live_services.machine.supervision import (
 )
 from live_services.next_steps import of_home
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
+from models_registry.specification import Broker
 
 FEED: Final = "market_feed"
 BROKER_SERVICES: Final[Mapping[Broker, tuple[str, ...]]] = {

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
-from live_services.domain.topics import Broker, Topic, broker_topics
+from live_services.domain.topics import Topic, broker_topics
 from live_services.runtime.chain import Chain
 from live_services.runtime.service import Service
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
+from models_registry.specification import Broker
 
 ACCOUNT: Final = "account"
 """Name of the process and of its consumer group."""

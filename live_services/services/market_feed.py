@@ -22,9 +22,9 @@ from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 from feature_store.offline.store import OfflineStore
 from live_services.adapters.kafka import EventProducer, connection
 from live_services.domain.clock import session_end_ns
-from live_services.domain.log import event_times
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, encode_bar_frame, encode_tick_frame
+from live_services.domain.log import event_times
 from live_services.domain.replay import Cut, cuts_of_session
 from live_services.domain.topics import Topic, market_topic
 from live_services.settings import KafkaSettings, Settings

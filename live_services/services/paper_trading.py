@@ -9,8 +9,9 @@ from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, SignalValidated
 from live_services.domain.log import MarketSlice, Record
-from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
+from models_registry.specification import Broker
 
 
 class PaperTrading(Service[PaperExchange]):

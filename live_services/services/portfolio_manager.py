@@ -23,8 +23,9 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import EventRecord, MarketSlice, Record
-from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import NEVER_NS, Input, Opening, Service
+from models_registry.specification import Broker
 
 _log = structlog.get_logger(__name__)
 

@@ -10,8 +10,9 @@ from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, OrderFilled, SignalGenerated
 from live_services.domain.log import EventRecord, Record
-from live_services.domain.topics import Broker, Scope, Topic, broker_topics
+from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
+from models_registry.specification import Broker
 
 
 class RiskManager(Service[RiskState]):

@@ -29,10 +29,11 @@ from live_services.domain.strategy.skew import (
     row_of_signal,
     sampled,
 )
-from live_services.domain.topics import Broker, Scope, Topic, broker_topics, market_topic
+from live_services.domain.topics import Scope, Topic, broker_topics, market_topic
 from live_services.runtime.service import Input
 from live_services.services.strategy_runner import HistorySource
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 _log = structlog.get_logger(__name__)
 

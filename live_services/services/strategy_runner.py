@@ -25,12 +25,12 @@ from live_services.domain.events import (
 from live_services.domain.log import BarSlice, EventRecord, Readiness, Record, TaskId, TickSlice
 from live_services.domain.strategy.desk import Assignment, StrategyDesk
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory
-from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Broker, Scope, Topic, broker_topics, market_topic
+from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Scope, Topic, broker_topics, market_topic
 from live_services.runtime.service import Input
 from live_services.services.model_loading import Candidate, ModelLoader, Refusal
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
-from models_registry.specification import StrategySpec
+from models_registry.specification import Broker, StrategySpec
 
 _log = structlog.get_logger(__name__)
 

@@ -36,7 +36,6 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
-    Broker,
     Topic,
     all_topics,
     broker_topics,
@@ -51,6 +50,7 @@ from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.settings import RiskSettings
+from models_registry.specification import Broker
 from tests.live_world import SESSION, UNIVERSE, filled, signal, snapshot, ticks, validated
 
 ROOT = Path(__file__).parents[2]

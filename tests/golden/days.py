@@ -18,13 +18,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
+
 from dagster_project.desk import Desk
 from feature_store.market.types import ist_text
 from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from live_services.adapters.history import StoredHistory
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot, SignalGenerated
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.settings import MarketSettings, Settings

@@ -26,7 +26,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
-from live_services.domain.topics import Broker
+from models_registry.specification import Broker
 
 ALREADY_OPEN: Final = "already_open"
 """Rule that passes over a proposal on what its strategy holds: counted apart, never warned of."""

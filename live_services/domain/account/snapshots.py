@@ -10,7 +10,7 @@ from __future__ import annotations
 from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import Books, total_charges_inr_e4, total_realized_inr_e4
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
-from live_services.domain.topics import Broker
+from models_registry.specification import Broker
 
 NEVER_NS = 2**63 - 1
 

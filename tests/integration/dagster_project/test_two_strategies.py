@@ -6,13 +6,13 @@ import itertools
 import dagster as dg
 import numpy as np
 import pytest
+from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 
 from dagster_project.candidates import read_candidate
 from feature_store.market.types import MINUTE_NS
 from feature_store.offline.store import OfflineStore
 from live_services.adapters.history import StoredHistory
 from live_services.composition import build_ledger, build_registry, stamp
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import ModelLoaded, SignalGenerated, SignalRejected, StrategyModelAssigned
 from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
 from live_services.services.model_loading import build_loader

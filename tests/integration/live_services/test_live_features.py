@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient
+from live_services.domain.engine import EngineConfig, run_session
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -33,7 +34,6 @@ from live_services.cli.main import app
 from live_services.cli.skew_check import check_skew
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
-from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, FeatureSkewMeasured, StrategyHistoryUsed, Watermark, decode_event
 from live_services.domain.strategy.desk import Assignment
 from live_services.domain.topics import broker_topics

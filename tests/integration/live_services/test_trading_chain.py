@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from live_services.domain.engine import EngineConfig, run_session
 
 from live_services.adapters.kafka import EventProducer, connection, create_topics, read_topic
 from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
-from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, StrategyModelAssigned, Watermark, decode_event, topic_of
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from live_services.domain.topics import MARKET_TICKS, broker_topics

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
+
 from live_services.domain.strategy.desk import Assignment
 from live_services.settings import RiskSettings, TradingSettings
 from models_registry.specification import StrategySpec

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, run_session
 
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars, Session, ist_ns
-from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, run_session
 from live_services.domain.events import Event, OrderFilled, SignalGenerated
 from live_services.settings import RiskSettings, TradingSettings
 from models_registry.specification import StrategySpec

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_services.domain.engine import EngineConfig, run_session
 
 from feature_store.market.types import Bars, Session, Ticks
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
-from live_services.domain.engine import EngineConfig, run_session
 from live_services.domain.events import Event, StrategyHistoryUsed, StrategyModelAssigned, decode_event, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.replay import cuts_of_session

@@ -4,11 +4,11 @@ import io
 from collections import defaultdict
 
 import pytest
+from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from rich.console import Console
 
 from live_services.cli.explain import BrokenChain, Explanation, UnknownOrder, explain_order, render
 from live_services.domain.basis import Stamp
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, topic_of
 from live_services.domain.topics import Topic
 from models_registry.refs import GateResult

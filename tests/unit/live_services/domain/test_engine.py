@@ -4,10 +4,10 @@ import dataclasses
 from collections import Counter
 
 import numpy as np
+from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, final_snapshot, run_session
 from numpy.typing import NDArray
 
 from feature_store.features.schema import feature_schema
-from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, final_snapshot, run_session
 from live_services.domain.events import OrderFilled, PnlSnapshot, SignalGenerated, SignalValidated
 from live_services.settings import RiskSettings, TradingSettings
 from models_registry.specification import StrategySpec

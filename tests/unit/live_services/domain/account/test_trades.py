@@ -5,10 +5,10 @@ import datetime as dt
 
 import numpy as np
 import pytest
+from live_services.domain.engine import EngineConfig, assignments_at_open, final_snapshot, run_session
 
 from feature_store.market.types import Session
 from live_services.domain.account.trades import TestedSession, Trade, round_trips, trade_sessions
-from live_services.domain.engine import EngineConfig, assignments_at_open, final_snapshot, run_session
 from live_services.domain.events import Event, OrderFilled
 from live_services.domain.strategy.history import SessionHistory
 from live_services.settings import RiskSettings, TradingSettings

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
@@ -14,7 +15,6 @@ from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.demo.replay_view import Tally
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.log import TaskId
 from live_services.domain.partitions import own_rows, part_of
