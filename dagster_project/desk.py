@@ -97,13 +97,17 @@ class Desk:
         return replayed_session(self.store, market.feed, _date(market.replay_session))
 
     def held_out_session(self) -> Session | None:
-        """Give the replayed session that no training may know: one that is set, or the last of a generated market.
+        """Give the first session that no training may know: the replayed one that is set, or a generated market's first
+        of ticks.
 
         None if a market of files says nothing of its replay: then every session may be trained on, and a model that
         knows a session is refused when that one is replayed.
         """
         market = self.settings.market
-        return self.replayed_session() if market.replay_session or market.source == "synthetic" else None
+        if market.replay_session or market.source != "synthetic":
+            return self.replayed_session() if market.replay_session else None
+        ticked = self.store.sessions("ticks")
+        return ticked[0] if ticked else self.replayed_session()
 
     def training_sessions(self) -> tuple[Session, ...]:
         """Give the sessions through ``market.train_through``; without it, those before the held-out one, or all.

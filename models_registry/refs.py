@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
@@ -14,8 +13,6 @@ Alias = Literal["challenger", "champion", "live"]
 
 GateVerdict = Literal["passed", "failed"]
 
-_REF = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)@(?P<alias>challenger|champion|live)")
-
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -26,20 +23,6 @@ class ModelRef(_Frozen):
 
     name: str
     alias: Alias
-
-    @classmethod
-    def parse(cls, text: str) -> ModelRef:
-        """Read ``name@alias``.
-
-        Raises
-        ------
-        ValueError
-            If the text is no reference; the message shows the form.
-        """
-        match = _REF.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not a model reference; write NAME@challenger, NAME@champion or NAME@live")
-        return cls.model_validate(match.groupdict())
 
     def __str__(self) -> str:
         return f"{self.name}@{self.alias}"

@@ -118,7 +118,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         store.write_universe(made.universe, made.name)
         for session, bars in zip(made.sessions, made.bars, strict=True):
             store.write_bars(session, made.universe, bars, made.name)
-        store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
+        store.write_ticks(made.tick_sessions[0], made.universe, made.ticks[0], made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
         frame = training_frame(
             store, None, first, last, features=feature_schema(MOMENTUM_FEATURES, 1), label=ForwardReturn(10)

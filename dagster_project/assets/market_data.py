@@ -54,11 +54,11 @@ def market_days(settings: Settings, today: dt.date) -> dg.DailyPartitionsDefinit
 
 
 def _generated_dates(settings: Settings) -> tuple[dt.date, ...]:
-    """Dates of a generated market's sessions, that of its ticks last; they may well lie in the future."""
-    from feature_store.sources.synthetic import synthetic_sessions
+    """Dates of a generated market's sessions, those of its ticks last; they may well lie in the future."""
+    from feature_store.sources.synthetic import market_sessions
 
-    made = settings.market.synthetic
-    return tuple(s.date for s in synthetic_sessions(dt.date.fromisoformat(made.first_session), made.sessions + 1))
+    made = settings.market.synthetic.model_dump(include={"first_session", "sessions", "tick_sessions"})
+    return tuple(session.date for session in market_sessions(**made))
 
 
 def _first_day(settings: Settings) -> dt.date:

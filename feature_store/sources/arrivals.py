@@ -52,7 +52,10 @@ class Arrival:
 def generated_arrival(market: SyntheticMarket) -> Arrival:
     """Give a generated market as an arrival; its bars are exactly those that our builder makes of its ticks."""
     bars = {session: (market.universe, table) for session, table in zip(market.sessions, market.bars, strict=True)}
-    return Arrival(market.name, bars, {market.tick_session: (market.universe, market.ticks)}, bar_source=TICK_BARS)
+    ticks = {
+        session: (market.universe, table) for session, table in zip(market.tick_sessions, market.ticks, strict=True)
+    }
+    return Arrival(market.name, bars, ticks, bar_source=TICK_BARS)
 
 
 def read_market(

@@ -3,7 +3,7 @@
 One price path process makes everything. Each instrument's log price is a random walk sampled every 2 s. Bursts of order
 flow, hidden from the features, come and go: while one lasts, the price drifts by ``edge_bps`` per minute up or down and
 volume is higher. ``edge_bps=0`` leaves a random walk. Bars of the training sessions are exactly the bars that
-the bar builder would build from that session's ticks; only the last session's ticks are kept. What makes a real
+the bar builder would build from that session's ticks; of the sessions after them the ticks are kept. What makes a real
 market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and off.
 """
 
@@ -58,7 +58,7 @@ class Interruption:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticMarket:
-    """A generated market: sessions of one-minute bars, then one later session of ticks."""
+    """A generated market: sessions of one-minute bars, then later sessions of ticks."""
 
     name: str
     """Starts with ``SYNTHETIC`` and names everything that determines the data."""
@@ -66,9 +66,10 @@ class SyntheticMarket:
     sessions: tuple[Session, ...]
     bars: tuple[Bars, ...]
     """One-minute bars of each of ``sessions``."""
-    tick_session: Session
-    """The session after the last of ``sessions``: it is there to be replayed, and is never trained on."""
-    ticks: Ticks
+    tick_sessions: tuple[Session, ...]
+    """The sessions after the last of ``sessions``: they are there to be replayed, and are never trained on."""
+    ticks: tuple[Ticks, ...]
+    """Ticks of each of ``tick_sessions``."""
     actions: CorporateActions
     """The splits; prices and volumes of bars and ticks are raw."""
     interruptions: tuple[Interruption, ...]
@@ -82,6 +83,7 @@ def synthetic_market(
     edge_bps: float = 6.0,
     seed: int = 7,
     *,
+    tick_sessions: int = 1,
     index: bool = True,
     quotes: bool = True,
     volatility_regimes: bool = False,
@@ -98,7 +100,7 @@ def synthetic_market(
     instruments : int
         Number of instruments, named ``SYN001``, ``SYN002``, …
     sessions : int
-        Sessions of one-minute bars, on the exchange's calendar; one more session of ticks follows.
+        Sessions of one-minute bars, on the exchange's calendar; sessions of ticks follow.
     first_session : str or date
         Date of the first session; a day without trading moves it to the next session.
     edge_bps : float
@@ -106,6 +108,8 @@ def synthetic_market(
         time and have a half-life of 15 minutes.
     seed : int
         Seed of numpy's PCG64.
+    tick_sessions : int
+        Sessions of ticks after those of bars. One more changes nothing in those before it.
     index : bool
         Add ``SYN INDEX``, which is not tradable: the mean of the instruments' log moves.
     quotes : bool
@@ -124,7 +128,6 @@ def synthetic_market(
     splits : int
         Splits of one share into 2, 5 or 10, one in about three sessions while the market lasts.
     """
-    first = dt.date.fromisoformat(first_session) if isinstance(first_session, str) else first_session
     names = [f"SYN{k:03d}" for k in range(1, instruments + 1)] + [INDEX_SYMBOL] * index
     generator = _Generator(
         universe=Universe.from_symbols(names, frozenset({INDEX_SYMBOL})),
@@ -139,7 +142,7 @@ def synthetic_market(
         outages=outages,
         splits=splits,
     )
-    return generator.market(first, sessions)
+    return generator.market(_date(first_session), sessions, tick_sessions)
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,12 @@ class _Generator:
     def instruments(self) -> int:
         return len(self.universe) - self.index
 
-    def market(self, first: dt.date, sessions: int) -> SyntheticMarket:
-        calendar = synthetic_sessions(first, sessions + 1)
+    def market(self, first: dt.date, sessions: int, tick_sessions: int) -> SyntheticMarket:
+        calendar = market_sessions(sessions, first, tick_sessions)
         symbols = [instrument.symbol for instrument in self.universe.instruments if instrument.tradable]
         planned = _planned_splits(self.seed, self.splits, self.instruments)
         bars: list[Bars] = []
+        ticks: list[Ticks] = []
         interruptions: list[Interruption] = []
         for k, (session, path, depth) in enumerate(self.paths(calendar, planned)):
             comes, stopped = self.interruptions(k, session)
@@ -174,7 +178,7 @@ class _Generator:
             if k < sessions:
                 bars.append(self.bars(k, session, path, depth, comes))
             else:
-                ticks = self.ticks(k, session, path, depth, comes)
+                ticks.append(self.ticks(k, session, path, depth, comes))
         actions = [
             CorporateAction(symbols[i], calendar[k].date, "split", factor)
             for k in sorted(planned)
@@ -182,17 +186,17 @@ class _Generator:
             for i, factor in planned[k]
         ]
         return SyntheticMarket(
-            name=self.name(first, sessions),
+            name=self.name(first, sessions, tick_sessions),
             universe=self.universe,
-            sessions=calendar[:-1],
+            sessions=calendar[:sessions],
             bars=tuple(bars),
-            tick_session=calendar[-1],
-            ticks=ticks,
+            tick_sessions=calendar[sessions:],
+            ticks=tuple(ticks),
             actions=CorporateActions(tuple(actions)),
             interruptions=tuple(interruptions),
         )
 
-    def name(self, first: dt.date, sessions: int) -> str:
+    def name(self, first: dt.date, sessions: int, tick_sessions: int) -> str:
         options = {
             "index": int(self.index),
             "quotes": int(self.quotes),
@@ -203,6 +207,8 @@ class _Generator:
             "outages": self.outages,
             "splits": self.splits,
         }
+        if tick_sessions != 1:  # one is what markets had before there could be more, and those keep their name
+            options["tick_sessions"] = tick_sessions
         return (
             f"SYNTHETIC instruments={self.instruments} sessions={sessions} first={first} edge_bps={self.edge_bps:g} "
             f"seed={self.seed} " + " ".join(f"{name}={value}" for name, value in options.items())
@@ -307,6 +313,17 @@ def _planned_splits(seed: int, splits: int, instruments: int) -> dict[int, list[
         session = 1 + 3 * k + int(rng.integers(3))
         planned[session] = [(int(rng.integers(instruments)), float(rng.choice(_SPLIT_FACTORS)))]
     return planned
+
+
+def _date(text: str | dt.date) -> dt.date:
+    return dt.date.fromisoformat(text) if isinstance(text, str) else text
+
+
+def market_sessions(
+    sessions: int = 30, first_session: str | dt.date = "2026-01-05", tick_sessions: int = 1
+) -> tuple[Session, ...]:
+    """Give the sessions of a market: those of its bars, then those of its ticks. Raises as `synthetic_sessions`."""
+    return synthetic_sessions(_date(first_session), sessions + tick_sessions)
 
 
 def synthetic_sessions(first: dt.date, count: int) -> tuple[Session, ...]:

@@ -221,7 +221,7 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
         lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
     for spec in STRATEGIES:
         # on the market's clock, which stands above
-        fields = spec.model_dump(exclude={"bar_minutes"})
+        fields = spec.model_dump(exclude={"bar_minutes"}, exclude_none=True)
         lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ from models_registry.registry import Registry
 from models_registry.refs import ModelRef
 from models_registry.packing import load
 registry = Registry(sys.argv[1])
-version = registry.resolve(ModelRef.parse("reader@challenger"))
+version = registry.resolve(ModelRef(name="reader", alias="challenger"))
 sidecar, files = registry.fetch("reader", version)
 load(files, sidecar, expected_feature_schema_hash=sidecar.feature_schema_hash)
 assert registry.version("reader", version).gate_verdict("champion") == "passed"

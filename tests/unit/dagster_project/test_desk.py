@@ -8,6 +8,8 @@ from dagster_project.desk import Desk
 from feature_store.market.types import MarketDataError
 from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
+from feature_store.sources.arrivals import generated_arrival
+from feature_store.sources.synthetic import synthetic_market
 from live_services.settings import MarketSettings, Settings
 
 GENERATED = {"synthetic": {"instruments": 3, "sessions": 3, "edge_bps": 5.0}}
@@ -34,6 +36,15 @@ def trained_on(store, market, **more):
 def test_the_last_session_of_a_generated_market_is_replayed_and_held_out(store):
     assert desk(store, GENERATED).held_out_session().date == dt.date(2026, 1, 8)
     assert trained_on(store, GENERATED) == [5, 6, 7]
+
+
+def test_all_sessions_of_ticks_of_a_generated_market_are_held_out(tmp_path):
+    kept, clock = OfflineStore(tmp_path), desk(None, GENERATED).clock
+    arrival = generated_arrival(synthetic_market(instruments=3, sessions=2, tick_sessions=3))
+    assert len(list(store_bars(kept, list(store_arrival(kept, arrival)), clock))) == 5
+    assert desk(kept, GENERATED).held_out_session().date == dt.date(2026, 1, 7)
+    assert trained_on(kept, GENERATED) == [5, 6]
+    assert trained_on(kept, GENERATED, replay_session="2026-01-09") == [5, 6, 7, 8]
 
 
 def test_every_session_of_files_is_trained_on_unless_a_setting_says_otherwise(store):

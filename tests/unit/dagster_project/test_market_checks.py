@@ -186,7 +186,7 @@ def ticks_files(research, spoil=lambda bars: bars):
 
     made = generated(sessions=1)
     symbols = np.array([i.symbol for i in made.universe.instruments])
-    ticks, session = made.ticks, made.tick_session
+    ticks, session = made.ticks[0], made.tick_sessions[0]
     pd.DataFrame(
         {
             "timestamp": pd.to_datetime(ticks.event_time_ns, utc=True).tz_convert(IST),

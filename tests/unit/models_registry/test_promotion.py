@@ -18,7 +18,7 @@ from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, Un
 from tests.models_registry_fakes import InMemoryRegistry
 from tests.models_registry_frames import FAILED_GATE, gate, packed, sidecar
 
-CHAMPION = ModelRef.parse("momentum@champion")
+CHAMPION = ModelRef(name="momentum", alias="champion")
 JUDGED_AGAINST = {1: None, 2: "1", 3: "2", 4: "2"}
 
 

@@ -7,7 +7,7 @@ from models_registry.registry import Registry, RegistryUnavailable
 def test_a_registry_that_does_not_answer_is_named_with_what_to_do_and_without_its_password():
     registry = Registry("http://desk:hunter2@127.0.0.1:9")
     with pytest.raises(RegistryUnavailable, match=r"http://127.0.0.1:9 .* `alpha-panda up`") as caught:
-        registry.resolve(ModelRef.parse("momentum@champion"))
+        registry.resolve(ModelRef(name="momentum", alias="champion"))
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in registry.url_of("momentum", "1")
 

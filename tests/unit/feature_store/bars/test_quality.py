@@ -45,7 +45,7 @@ def test_good_bars_pass_every_check(bars: Bars, market: SyntheticMarket) -> None
         quality.no_outages(bars, market.sessions, CLOCK, market.universe),
         quality.stale_prices(bars, market.universe),
         quality.outliers(bars, market.universe),
-        quality.duplicate_seconds(market.ticks),
+        quality.duplicate_seconds(market.ticks[0]),
     )
     assert [r.name for r in results if not r.passed] == []
     assert len({r.name for r in results}) == len(results)
@@ -212,7 +212,7 @@ def test_a_wrong_print_is_an_outlier_and_a_gap_over_night_is_not(bars: Bars, mar
 
 
 def test_a_file_joined_with_itself_repeats_its_seconds(market: SyntheticMarket) -> None:
-    ticks = market.ticks[:5000]
+    ticks = market.ticks[0][:5000]
     twice = ticks[np.repeat(np.arange(5000), 2)]
     result = quality.duplicate_seconds(twice)
     assert not result.passed

@@ -45,6 +45,17 @@ def test_bars_of_ticks_and_of_shorter_bars_are_on_the_desks_clock(store):
         assert len(bars) == 4 * 75  # the index too
 
 
+def test_every_session_of_ticks_of_a_generated_market_comes_in(tmp_path):
+    made, kept = synthetic_market(instruments=2, sessions=2, tick_sessions=3), OfflineStore(tmp_path)
+    arrived = generated_arrival(made)
+    assert days(arrived.sessions) == [5, 6, 7, 8, 9]
+    stored = list(store_bars(kept, list(store_arrival(kept, arrived)), FIVE_MINUTES))
+    assert days(kept.sessions("ticks")) == [7, 8, 9]
+    assert [(one.session.date.day, one.bar_source) for one in stored] == [(d, "ticks") for d in (5, 6, 7, 8, 9)]
+    for session, ticks in zip(made.tick_sessions, made.ticks, strict=True):
+        assert kept.read_ticks(session).digest() == ticks.digest()
+
+
 def test_bars_that_do_not_add_up_to_the_desks_are_refused(store):
     session = store.sessions("bars")[0]
     wide = OfflineStore(store.root.parent / "wide")

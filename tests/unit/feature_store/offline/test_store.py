@@ -58,7 +58,7 @@ def data_file(store: OfflineStore, market: SyntheticMarket, k: int = 0) -> Path:
 
 
 def first_ticks(market: SyntheticMarket, depth: bool = False) -> Ticks:
-    ticks = market.ticks[:20_000]
+    ticks = market.ticks[0][:20_000]
     return ticks.with_depth() if depth else ticks
 
 
@@ -66,12 +66,12 @@ def first_ticks(market: SyntheticMarket, depth: bool = False) -> Ticks:
 
 
 def test_bars_and_ticks_come_back_bit_for_bit(store: OfflineStore, market: SyntheticMarket) -> None:
-    store.write_ticks(market.tick_session, market.universe, market.ticks, market.name)
+    store.write_ticks(market.tick_sessions[0], market.universe, market.ticks[0], market.name)
     assert store.read_bars(market.sessions).digest() == Bars.concatenate(market.bars).digest()
     assert store.read_bars([market.sessions[1].date]).digest() == market.bars[1].digest()
-    assert store.read_ticks(market.tick_session).digest() == market.ticks.digest()
+    assert store.read_ticks(market.tick_sessions[0]).digest() == market.ticks[0].digest()
     assert store.sessions() == market.sessions
-    assert store.sessions("ticks") == (market.tick_session,)
+    assert store.sessions("ticks") == (market.tick_sessions[0],)
     assert store.universe() == market.universe
     assert store.market() == market.name
 
@@ -81,14 +81,14 @@ def test_the_best_quote_comes_back_and_ticks_of_one_instant_keep_their_order(
 ) -> None:
     ticks = first_ticks(market, depth=True)
     same_instant = dataclasses.replace(ticks, event_time_ns=np.full(len(ticks), ticks.event_time_ns[0]))
-    store.write_ticks(market.tick_session, market.universe, same_instant, market.name)
-    assert store.read_ticks(market.tick_session).digest() == same_instant.digest()
+    store.write_ticks(market.tick_sessions[0], market.universe, same_instant, market.name)
+    assert store.read_ticks(market.tick_sessions[0]).digest() == same_instant.digest()
 
 
 def test_a_session_without_rows_comes_back_empty(store: OfflineStore, market: SyntheticMarket) -> None:
     store.write_bars(market.sessions[0], market.universe, market.bars[0][:0], market.name)
-    store.write_ticks(market.tick_session, market.universe, market.ticks[:0], market.name)
-    assert len(store.read_bars(market.sessions[:1])) == len(store.read_ticks(market.tick_session)) == 0
+    store.write_ticks(market.tick_sessions[0], market.universe, market.ticks[0][:0], market.name)
+    assert len(store.read_bars(market.sessions[:1])) == len(store.read_ticks(market.tick_sessions[0])) == 0
 
 
 def test_a_manifest_tells_what_is_there_and_where_it_comes_from(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -147,7 +147,7 @@ class RowGroups:
 def test_a_few_instruments_are_read_without_the_others(
     store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write_ticks(market.tick_session, market.universe, market.ticks, market.name)
+    store.write_ticks(market.tick_sessions[0], market.universe, market.ticks[0], market.name)
     read = RowGroups(monkeypatch)
     symbols = ["SYN003", "SYN017"]
     wanted = [market.universe.index_of_symbol[s] for s in symbols]
@@ -156,8 +156,8 @@ def test_a_few_instruments_are_read_without_the_others(
     assert 0 < read.groups <= 2
     assert read.rows < len(market.bars[0])
     read.rows = 0
-    ticks = store.read_ticks(market.tick_session, symbols)
-    assert ticks.digest() == market.ticks[np.isin(market.ticks.instrument, wanted)].digest()
+    ticks = store.read_ticks(market.tick_sessions[0], symbols)
+    assert ticks.digest() == market.ticks[0][np.isin(market.ticks[0].instrument, wanted)].digest()
     assert read.rows == len(ticks)  # an instrument's ticks are a row group of their own
 
 
@@ -242,7 +242,7 @@ def test_a_bar_twice_or_outside_its_session_or_ticks_out_of_order_are_refused(
         store.write_bars(market.sessions[1], market.universe, bars, market.name)
     ticks = first_ticks(market)
     with pytest.raises(MarketDataError, match="tick 1 "):
-        store.write_ticks(market.tick_session, market.universe, ticks[np.arange(10)[::-1]], market.name)
+        store.write_ticks(market.tick_sessions[0], market.universe, ticks[np.arange(10)[::-1]], market.name)
 
 
 def test_a_truncated_or_missing_file_is_refused(store: OfflineStore, market: SyntheticMarket) -> None:
@@ -254,7 +254,7 @@ def test_a_truncated_or_missing_file_is_refused(store: OfflineStore, market: Syn
     with pytest.raises(UnreadableFile, match="is gone"):
         store.read_bars(market.sessions)
     with pytest.raises(UnreadableFile, match="holds bars of 4 sessions"):
-        store.read_bars([market.tick_session])
+        store.read_bars([market.tick_sessions[0]])
     with pytest.raises(UnreadableFile, match="write data"):
         OfflineStore(store.root / "empty").universe()
 

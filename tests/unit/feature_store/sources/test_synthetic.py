@@ -14,6 +14,7 @@ from feature_store.market.types import SECOND_NS, Bars
 from feature_store.sources.reading import known_sessions
 from feature_store.sources.synthetic import (
     SyntheticMarket,
+    market_sessions,
     synthetic_market,
 )
 
@@ -27,19 +28,20 @@ def market() -> SyntheticMarket:
 
 def test_the_same_arguments_give_the_same_bytes(market: SyntheticMarket) -> None:
     again = synthetic_market()
-    assert again.ticks.digest() == market.ticks.digest()
+    assert again.ticks[0].digest() == market.ticks[0].digest()
     assert [b.digest() for b in again.bars] == [b.digest() for b in market.bars]
     assert again.universe.digest == market.universe.digest
-    assert synthetic_market(seed=8, sessions=1).ticks.digest() != synthetic_market(seed=9, sessions=1).ticks.digest()
+    (eight,), (nine,) = (synthetic_market(seed=seed, sessions=1).ticks for seed in (8, 9))
+    assert eight.digest() != nine.digest()
 
 
 def test_sessions_are_those_of_the_exchange_and_the_tick_session_comes_last(market: SyntheticMarket) -> None:
-    calendar = (*market.sessions, market.tick_session)
+    calendar = (*market.sessions, *market.tick_sessions)
     assert len(calendar) == 31
     assert all(nse_session(s.date) == s for s in calendar)
     assert [s.date for s in calendar] == sorted({s.date for s in calendar})
     assert known_sessions(Bars.concatenate(market.bars)) == market.sessions
-    assert known_sessions(market.ticks) == (market.tick_session,)
+    assert known_sessions(market.ticks[0]) == market.tick_sessions
     assert synthetic_market(sessions=3, instruments=2, first_session="2026-01-10").sessions[0].date.isoformat() == (
         "2026-01-12"
     )
@@ -51,10 +53,10 @@ def test_the_market_says_that_it_is_synthetic(market: SyntheticMarket) -> None:
 
 
 def test_ticks_are_in_order_on_the_tick_size_with_growing_volume(market: SyntheticMarket) -> None:
-    ticks = market.ticks
+    ticks = market.ticks[0]
     assert (np.diff(ticks.event_time_ns) >= 0).all()
-    assert ticks.event_time_ns[0] >= market.tick_session.open_ns
-    assert ticks.event_time_ns[-1] < market.tick_session.close_ns
+    assert ticks.event_time_ns[0] >= market.tick_sessions[0].open_ns
+    assert ticks.event_time_ns[-1] < market.tick_sessions[0].close_ns
     np.testing.assert_allclose(np.round(ticks.last_price * 20) / 20, ticks.last_price, rtol=1e-12)
     for i in range(len(market.universe)):
         assert (np.diff(ticks.day_volume[ticks.instrument == i]) >= 0).all()
@@ -80,10 +82,24 @@ OPTIONS = {
 def test_training_bars_are_the_bars_of_their_ticks(options: dict[str, Any]) -> None:
     # a market one session longer has, as bars, the session that the shorter one has as ticks
     ticked, barred = synthetic_market(4, 4, **options), synthetic_market(4, 5, **options)
-    assert barred.sessions[-1] == ticked.tick_session
-    built = bars_of_session(ticked.ticks, ticked.tick_session, len(ticked.universe), MINUTE)
+    assert barred.sessions[-1] == ticked.tick_sessions[0]
+    built = bars_of_session(ticked.ticks[0], ticked.tick_sessions[0], len(ticked.universe), MINUTE)
     assert built.digest() == barred.bars[-1].digest()
     assert [bars.digest() for bars in ticked.bars] == [bars.digest() for bars in barred.bars[:-1]]
+
+
+@pytest.mark.parametrize("options", [{}, HARD], ids=["as it is", "hard"])
+def test_more_sessions_of_ticks_change_nothing_in_those_before_them(options: dict[str, Any]) -> None:
+    one, three = synthetic_market(4, 3, **options), synthetic_market(4, 3, tick_sessions=3, **options)
+    assert (three.sessions, three.tick_sessions[:1]) == (one.sessions, one.tick_sessions)
+    assert [bars.digest() for bars in three.bars] == [bars.digest() for bars in one.bars]
+    assert three.ticks[0].digest() == one.ticks[0].digest()
+    longer = synthetic_market(4, 6, **options)
+    for session, ticks, bars in zip(three.tick_sessions, three.ticks, longer.bars[3:], strict=True):
+        assert known_sessions(ticks) == (session,)
+        assert bars_of_session(ticks, session, len(three.universe), MINUTE).digest() == bars.digest()
+    assert three.name == f"{one.name} tick_sessions=3"
+    assert market_sessions(3, tick_sessions=3) == (*three.sessions, *three.tick_sessions)
 
 
 @pytest.mark.parametrize("option", [*HARD, "index", "quotes"])
@@ -102,7 +118,7 @@ def test_the_index_is_the_mean_of_the_instruments_moves_and_not_tradable() -> No
     close = np.log(Bars.concatenate(market.bars).close.reshape(-1, 7))
     moves = close - close[0]
     np.testing.assert_allclose(moves[:, 0], moves[:, 1:].mean(axis=1), atol=2e-4)  # of the tick size
-    index = market.ticks[market.ticks.instrument == 0]
+    index = market.ticks[0][market.ticks[0].instrument == 0]
     assert len(index) == 375 * 30
     assert index.day_volume.max() == 0
     assert np.isnan(index.bid_price).all()
@@ -110,13 +126,13 @@ def test_the_index_is_the_mean_of_the_instruments_moves_and_not_tradable() -> No
 
 def test_an_index_tick_comes_after_the_ticks_that_it_sums_up() -> None:
     market = synthetic_market(6, 1)
-    since_slot_ns = (market.ticks.event_time_ns - market.tick_session.open_ns) % (2 * SECOND_NS)
-    assert (since_slot_ns[market.ticks.instrument == 0] == 2 * SECOND_NS - SECOND_NS // 1000).all()
+    since_slot_ns = (market.ticks[0].event_time_ns - market.tick_sessions[0].open_ns) % (2 * SECOND_NS)
+    assert (since_slot_ns[market.ticks[0].instrument == 0] == 2 * SECOND_NS - SECOND_NS // 1000).all()
 
 
 def test_quotes_hold_the_price_widen_with_volatility_and_lean_to_bursts() -> None:
-    ticks = synthetic_market(8, 1, edge_bps=12.0).ticks
-    ticks = ticks[ticks.instrument > 0]
+    market = synthetic_market(8, 1, edge_bps=12.0)
+    ticks = market.ticks[0][market.ticks[0].instrument > 0]
     assert ((ticks.bid_price < ticks.ask_price) & (ticks.bid_quantity > 0) & (ticks.ask_quantity > 0)).all()
     assert ((ticks.last_price == ticks.bid_price) | (ticks.last_price == ticks.ask_price)).mean() > 0.999
     calm, wild = (
@@ -124,7 +140,7 @@ def test_quotes_hold_the_price_widen_with_volatility_and_lean_to_bursts() -> Non
         for on in (False, True)
     )
     assert wild > 1.1 * calm
-    bars = bars_of_session(synthetic_market(8, 1, edge_bps=12.0).ticks, synthetic_market(8, 1).tick_session, 9, MINUTE)
+    bars = bars_of_session(market.ticks[0], market.tick_sessions[0], 9, MINUTE)
     move = np.log(bars.close / bars.open).reshape(-1, 9)[:, 1:]
     lean = bars.imbalance.reshape(-1, 9)[:, 1:]
     assert 0.02 < np.corrcoef(move.ravel(), lean.ravel())[0, 1] < 0.5
@@ -132,10 +148,10 @@ def test_quotes_hold_the_price_widen_with_volatility_and_lean_to_bursts() -> Non
 
 def test_halts_and_outages_leave_no_tick_and_are_told() -> None:
     market = synthetic_market(5, 2, halts=2, outages=1)
-    inside = [i for i in market.interruptions if i.start_ns >= market.tick_session.open_ns]
+    inside = [i for i in market.interruptions if i.start_ns >= market.tick_sessions[0].open_ns]
     assert sorted(i.symbol is None for i in inside) == [False, False, True]
     for stop in inside:
-        ticks = market.ticks
+        ticks = market.ticks[0]
         if stop.symbol is not None:
             ticks = ticks[ticks.instrument == market.universe.index_of_symbol[stop.symbol]]
         assert not ((ticks.event_time_ns >= stop.start_ns) & (ticks.event_time_ns < stop.end_ns)).any()
@@ -151,10 +167,8 @@ def test_splits_are_raw_in_the_bars_found_as_suspects_and_explained_by_the_actio
     planted = [(a.symbol, a.ex_date) for a in market.actions.actions if a.ex_date <= market.sessions[-1].date]
     assert sorted(zip(suspects["symbol"], suspects["date"], strict=True)) == sorted(planted)
     assert len(suspected_splits(bars, market.universe, market.actions)) == 0
-    assert (
-        len(suspected_splits(market.actions.adjust(bars, market.universe, market.tick_session.date), market.universe))
-        == 0
-    )
+    adjusted = market.actions.adjust(bars, market.universe, market.tick_sessions[0].date)
+    assert len(suspected_splits(adjusted, market.universe)) == 0
 
 
 def test_regimes_and_auctions_are_seen_in_the_bars() -> None:
@@ -175,13 +189,13 @@ def out_of_sample(market: SyntheticMarket) -> tuple[float, float]:
     from sklearn.metrics import roc_auc_score
 
     schema, n = feature_schema(None, 1), len(market.universe)
-    tick_bars = bars_of_session(market.ticks, market.tick_session, n, MINUTE)
+    tick_bars = bars_of_session(market.ticks[0], market.tick_sessions[0], n, MINUTE)
     bars = Bars.concatenate([*market.bars, tick_bars])
     features, warm = feature_table(bars, schema, market.universe)
-    change = ForwardReturn(10).of(bars, n, [*market.sessions, market.tick_session]).forward_return
+    change = ForwardReturn(10).of(bars, n, [*market.sessions, *market.tick_sessions]).forward_return
     tradable = np.array([i.tradable for i in market.universe.instruments])[bars.instrument]
     kept = warm & np.isfinite(change) & tradable
-    before = kept & (bars.start_ns < market.tick_session.open_ns)
+    before = kept & (bars.start_ns < market.tick_sessions[0].open_ns)
     fit_rows, fit_returns = features[before], change[before]
     rows, returns = features[kept & ~before], change[kept & ~before]
     model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
@@ -212,7 +226,7 @@ def test_without_an_edge_returns_are_a_random_walk() -> None:
 
 
 def test_bars_of_training_and_of_ticks_have_the_same_statistics(market: SyntheticMarket) -> None:
-    live = bars_of_session(market.ticks, market.tick_session, 21, MINUTE)
+    live = bars_of_session(market.ticks[0], market.tick_sessions[0], 21, MINUTE)
     past = Bars.concatenate(market.bars)
     for bars_statistic in (lambda b: (b.high - b.low) / b.close, lambda b: np.abs(b.close / b.open - 1)):
         assert abs(bars_statistic(live).mean() / bars_statistic(past).mean() - 1) < 0.05

@@ -90,4 +90,4 @@ def test_it_trains_through_the_session_before_the_one_that_it_replays(tmp_path, 
         settings = load_settings()
         made = synthetic_market(**settings.market.synthetic.model_dump() | {"instruments": 2})
         assert settings.market.train_through == made.sessions[-1].date.isoformat()
-        assert made.tick_session.date > made.sessions[-1].date
+        assert made.tick_sessions[0].date > made.sessions[-1].date
