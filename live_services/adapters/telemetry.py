@@ -47,6 +47,8 @@ class TaskHealth:
     outputs: dict[str, int]
     """Events committed by event type."""
     dead_letters: int
+    foreign_records: int
+    """On topics that only this task may write, by somebody else."""
     lag_records: int
     """Records on the log that were not fetched yet."""
     waiting_for: str

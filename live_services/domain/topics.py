@@ -24,7 +24,9 @@ class Topic:
     per_market_partition: bool = False
     """Whether it has one partition per market partition; all others have exactly one."""
     watermarked: bool = False
-    """Whether somebody downstream merges or follows it by event time, so that its producer forwards watermarks."""
+    """Whether its producer forwards watermarks, for those who follow it by event time."""
+    merged: bool = False
+    """Whether a task downstream merges it by event time: each of its watermarks is waited for."""
 
     def partitions(self, market_partitions: int) -> int:
         """Give the number of partitions for a market of so many partitions."""
@@ -37,8 +39,8 @@ class Topic:
 
 
 MARKET_SESSIONS: Final = Topic("market.sessions")
-MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True)
-MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True)
+MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True)
+MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True)
 STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
 SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
 FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
@@ -67,10 +69,10 @@ class BrokerTopics:
     """The topics of one broker's world, each with the broker's name before it."""
 
     def __init__(self, broker: Broker) -> None:
-        def stage(name: str, *, per_market_partition: bool = False, watermarked: bool = False) -> Topic:
-            return Topic(f"{broker}.{name}", broker, per_market_partition, watermarked)
+        def stage(name: str, *, partitioned: bool = False, watermarked: bool = False, merged: bool = False) -> Topic:
+            return Topic(f"{broker}.{name}", broker, partitioned, watermarked or merged, merged)
 
-        self.signals_raw: Final = stage("signals.raw", per_market_partition=True, watermarked=True)
+        self.signals_raw: Final = stage("signals.raw", partitioned=True, merged=True)
         self.signals_validated: Final = stage("signals.validated")
         self.signals_rejected: Final = stage("signals.rejected")
         self.orders_submitted: Final = stage("orders.submitted")
@@ -79,7 +81,7 @@ class BrokerTopics:
         self.orders_cancelled: Final = stage("orders.cancelled")
         self.pnl_snapshots: Final = stage("pnl.snapshots", watermarked=True)
         self.control: Final = stage("control")
-        self.gateway_events: Final = stage("gateway.events", watermarked=True)
+        self.gateway_events: Final = stage("gateway.events", merged=True)
         """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 
     def __iter__(self) -> Iterator[Topic]:

@@ -13,8 +13,8 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import structlog
 from aiokafka import (
@@ -27,7 +27,6 @@ from aiokafka import (
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
 
-from feature_store.market.types import Universe
 from live_services.adapters.assignor import OneMemberAssignor
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
@@ -39,12 +38,16 @@ from live_services.adapters.kafka import (
     transactional_producer,
     value_of,
 )
+from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import TaskHealth, Telemetry
 from live_services.domain.events import decode_event
+from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
-from live_services.runtime.merge import Source
-from live_services.runtime.service import Service, State
+from live_services.runtime.chain import Chain
+from live_services.runtime.inner_watch import InnerWatch
+from live_services.runtime.merge import BEGINNING_NS, Source
+from live_services.runtime.service import Service, WarmsUp
 from live_services.runtime.task import (
     Committed,
     CommitTimedOut,
@@ -75,17 +78,17 @@ _START_SECONDS: Final = 60.0
 _TASK_HEADER: Final = "task"
 
 
-async def run_service(
-    service: Service[State], settings: Settings, universe: Universe, telemetry: Telemetry, stop: asyncio.Event
+async def run_chain(
+    chain: Chain, settings: Settings, sessions: MarketSessions, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
-    """Run a service until ``stop`` is set, then finish the batch, commit and leave the group.
+    """Run a chain of services until ``stop`` is set, then finish the batch, commit and leave the group.
 
     Raises
     ------
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
-    await _Runtime(service, settings, universe, telemetry, stop).run()
+    await _Runtime(chain, settings, sessions, telemetry, stop).run()
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -114,42 +117,41 @@ class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 @dataclass(slots=True)
-class _Running(Generic[State]):
+class _Running:
     """A task with its producer and the times of its last commits (monotonic seconds)."""
 
-    run: TaskRun[State]
+    run: TaskRun
     producer: AIOKafkaProducer
+    inner: InnerWatch
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     committed_at: float = 0.0
     forwarded_at: float = 0.0
     reported_at: float = 0.0
 
 
-class _Runtime(Generic[State]):
+class _Runtime:
     def __init__(
         self,
-        service: Service[State],
+        chain: Chain,
         settings: Settings,
-        universe: Universe,
+        sessions: MarketSessions,
         telemetry: Telemetry,
         stop: asyncio.Event,
     ) -> None:
-        self._service = service
+        self._chain = chain
         self._settings = settings
-        self._universe = universe
+        self._sessions = sessions
         self._telemetry = telemetry
         self._stop = stop
-        self._group = consumer_group(service.name, service.scope)
+        self._group = consumer_group(chain.name, chain.scope)
         self._assignment = _Assignment()
         self._generation = 0
-        self._tasks: dict[int, _Running[State]] = {}
-        self._owners: dict[TopicPartition, _Running[State]] = {}
-        self._inputs: dict[str, tuple[int, Topic, Any]] = {
-            i.topic.name: (rank, i.topic, i.role) for rank, i in enumerate(service.inputs) if i.role != "control"
-        }
-        self._controls = [i.topic for i in service.inputs if i.role == "control"]
+        self._tasks: dict[int, _Running] = {}
+        self._owners: dict[TopicPartition, _Running] = {}
+        self._inputs = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role != "control"}
+        self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         self._consumer: AIOKafkaConsumer = None
-        _check_shape(service, settings)
+        _check_shape(chain, settings)
 
     async def run(self) -> None:
         self._consumer = AIOKafkaConsumer(
@@ -161,7 +163,7 @@ class _Runtime(Generic[State]):
             max_poll_records=MAX_POLL_RECORDS,
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
-            partition_assignment_strategy=(OneMemberAssignor if self._service.single_task else RangePartitionAssignor,),
+            partition_assignment_strategy=(OneMemberAssignor if self._chain.single_task else RangePartitionAssignor,),
         )
         try:
             await self._consumer.start()
@@ -170,7 +172,7 @@ class _Runtime(Generic[State]):
             while not self._stop.is_set():
                 await self._cycle()
             await self._flush_all(force=True)
-            _log.info("service_stopped", service=self._service.name, scope=self._service.scope)
+            _log.info("service_stopped", process=self._chain.name, scope=self._chain.scope)
         finally:
             await self._release_tasks()
             await _within(_STOP_SECONDS, self._consumer.stop())
@@ -185,8 +187,9 @@ class _Runtime(Generic[State]):
             return
         for partition, records in fetched.items():
             owner = self._owners[partition]
-            for record in records:
-                owner.run.receive(_received(record))
+            for received in map(_received, records):
+                await self._learn_universe(received)
+                owner.run.receive(received)
         for running in self._tasks.values():
             running.run.step()
         await self._flush_all(force=False)
@@ -205,12 +208,19 @@ class _Runtime(Generic[State]):
             await asyncio.sleep(_IDLE_POLL_MS / 1000)
         return fetched
 
+    async def _learn_universe(self, record: Received) -> None:
+        """Read what the feed has told of its sessions, when a record names a universe that is new here."""
+        digest = universe_digest_of(record.headers)
+        if digest and self._sessions.universe(digest) is None:
+            await self._sessions.refresh()
+
     # --- taking over --------------------------------------------------------------------------------------------
 
     async def _take_over(self) -> None:
         generation, partitions = self._assignment.generation, self._assignment.partitions
         await self._release_tasks()
         try:
+            await self._sessions.refresh()
             for index, ours in sorted(self._shared_out(partitions).items()):
                 running = await self._start_task(index, ours)
                 self._tasks[index] = running
@@ -222,35 +232,37 @@ class _Runtime(Generic[State]):
             return
         self._generation = generation
         owned = [str(running.run.task) for running in self._tasks.values()]
-        _log.info("tasks_taken_over", service=self._service.name, scope=self._service.scope, tasks=owned)
+        _log.info("tasks_taken_over", process=self._chain.name, scope=self._chain.scope, tasks=owned)
 
     def _shared_out(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
         shares: dict[int, list[TopicPartition]] = defaultdict(list)
         for tp in sorted(partitions):
-            shares[0 if self._service.single_task else tp.partition].append(tp)
+            shares[0 if self._chain.single_task else tp.partition].append(tp)
         for index, ours in shares.items():
             if missing := set(self._inputs) - {tp.topic for tp in ours}:
                 raise WrongShape(
-                    f"{self._service.name} task {index} has no partition of {sorted(missing)}: the topics have "
+                    f"{self._chain.name} task {index} has no partition of {sorted(missing)}: the topics have "
                     "different numbers of partitions, or members of the group run different versions"
                 )
         return shares
 
-    async def _start_task(self, index: int, partitions: Sequence[TopicPartition]) -> _Running[State]:
-        task = TaskId(self._service.name, self._service.scope, index)
+    async def _start_task(self, index: int, partitions: Sequence[TopicPartition]) -> _Running:
+        task = TaskId(self._chain.name, self._chain.scope, index)
         kafka, runtime = self._settings.kafka, self._settings.runtime
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
+        inner = InnerWatch(kafka, self._chain.inner, task)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await producer.start()
+                await inner.start()
             committed = {
-                (tp.topic, tp.partition): _decode_position(self._group, tp, *position)
+                (tp.topic, tp.partition): decode_position(self._group, tp, *position)
                 for tp, position in (await committed_offsets(kafka, self._group, partitions)).items()
             }
             resume = await self._resume(task, committed)
-            await self._service.prepare(task, resume.control if resume is not None else ())
+            await self._chain.prepare(task, resume.control)
             for tp in partitions:
                 known = committed.get((tp.topic, tp.partition))
                 if known is not None:
@@ -260,24 +272,24 @@ class _Runtime(Generic[State]):
             starts = {(tp.topic, tp.partition): await self._consumer.position(tp) for tp in partitions}
         except BaseException:
             await _within(_STOP_SECONDS, producer.stop())
+            await _within(_STOP_SECONDS, inner.stop())
             raise
-        sources = [
-            Source(tp.topic, tp.partition, self._inputs[tp.topic][0], self._inputs[tp.topic][2]) for tp in partitions
-        ]
         run = TaskRun(
-            self._service,
+            self._chain,
             task,
-            sources,
-            self._universe,
+            [Source(tp.topic, tp.partition, self._inputs[tp.topic]) for tp in partitions],
+            self._sessions.universe,
             starts=starts,
             resume=resume,
             market_partitions=kafka.market_partitions,
         )
-        return _Running(run, producer)
+        return _Running(run, producer, inner)
 
-    async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume | None:
+    async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
+        """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""
         if not committed:
-            return None
+            newest_session = self._sessions.newest()
+            return Resume(BEGINNING_NS, newest_session.session_open_ns if newest_session else BEGINNING_NS)
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
         control = [
             decode_event(record.value)
@@ -286,7 +298,7 @@ class _Runtime(Generic[State]):
             if dict(record.headers).get(_TASK_HEADER) == str(task).encode()
         ]
         ours = (e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns)
-        return Resume(newest.watermark_ns, tuple(ours))
+        return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours))
 
     def _partition(self, task: TaskId, topic: Topic) -> int:
         return task.partition if topic.per_market_partition else 0
@@ -294,8 +306,10 @@ class _Runtime(Generic[State]):
     async def _release_tasks(self) -> None:
         tasks, self._tasks, self._owners = self._tasks, {}, {}
         for running in tasks.values():
-            self._telemetry.withdraw(running.run.task)
+            for service in self._chain.services:
+                self._telemetry.withdraw(replace(running.run.task, service=service.name))
             await _within(_STOP_SECONDS, running.producer.stop())
+            await _within(_STOP_SECONDS, running.inner.stop())
 
     # --- committing ---------------------------------------------------------------------------------------------
 
@@ -303,7 +317,7 @@ class _Runtime(Generic[State]):
         due = [running for running in self._tasks.values() if force or self._wait_ms(running) == 0]
         await asyncio.gather(*(self._flush(running) for running in due))
 
-    def _wait_ms(self, running: _Running[State]) -> int:
+    def _wait_ms(self, running: _Running) -> int:
         """Milliseconds until something of this task is due to be committed."""
         run, runtime, now = running.run, self._settings.runtime, time.monotonic()
         since_commit, since_forward = (now - running.committed_at) * 1000, (now - running.forwarded_at) * 1000
@@ -311,19 +325,19 @@ class _Runtime(Generic[State]):
         if run.has_events:
             waits.append(runtime.commit_interval_ms - since_commit)
         if run.owes_watermark:
-            # Held by a lagged input, this task's watermark is what the others have to hear to let it go on.
-            held = run.merge.is_stalled
-            waits.append((runtime.commit_interval_ms if held else runtime.watermark_interval_ms) - since_forward)
+            every_ms = runtime.commit_interval_ms if run.is_waited_for else runtime.watermark_interval_ms
+            waits.append(every_ms - since_forward)
         if run.live and run.session is not None and run.now_ns != _watermark_of(running.positions):
             waits.append(runtime.offsets_interval_ms - since_commit)
         return max(0, round(min(waits)))
 
-    async def _flush(self, running: _Running[State]) -> None:
+    async def _flush(self, running: _Running) -> None:
         run, limit_ms = running.run, self._settings.runtime.transaction_timeout_ms
         run.forward()
         outputs, positions = run.take_outputs(), run.positions()
         if not outputs and positions == running.positions:
             return
+        running.inner.expect(outputs)
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 await self._commit(running.producer, outputs, positions)
@@ -349,7 +363,7 @@ class _Runtime(Generic[State]):
         positions: Mapping[TopicPartitionKey, Committed],
     ) -> None:
         records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]
-        offsets = {TopicPartition(*key): _encode_position(p) for key, p in positions.items()}
+        offsets = {TopicPartition(*key): encode_position(p) for key, p in positions.items()}
         await commit_together(producer, records, offsets, self._group)
 
     # --- housekeeping -------------------------------------------------------------------------------------------
@@ -371,22 +385,9 @@ class _Runtime(Generic[State]):
             if now - running.reported_at < _REPORT_SECONDS:
                 continue
             running.reported_at = now
-            run = running.run
-            self._telemetry.report(
-                TaskHealth(
-                    task=run.task,
-                    watermark_ns=max(run.now_ns, 0),
-                    session=run.session.date.isoformat() if run.session is not None else "",
-                    live=run.live,
-                    records_handled=run.records_handled,
-                    outputs=dict(run.outputs_by_type),
-                    dead_letters=run.dead_letters,
-                    lag_records=await self._lag(run.sources),
-                    waiting_for=run.merge.waiting_for(),
-                    pid=os.getpid(),
-                    readiness=run.readiness,
-                )
-            )
+            lag = await self._lag(running.run.sources)
+            for service in self._chain.services:
+                self._telemetry.report(_health(running, service, lag))
 
     async def _lag(self, sources: Iterable[Source]) -> int:
         lag = 0
@@ -399,21 +400,40 @@ class _Runtime(Generic[State]):
 
     async def _check_topics(self) -> None:
         known = await self._consumer.topics()
-        names = {*self._inputs, *(t.name for t in self._service.outputs), *(t.name for t in self._controls)}
+        names = {*self._inputs, *(t.name for t in self._chain.outputs), *(t.name for t in self._controls)}
         if missing := sorted(names - set(known)):
-            raise WrongShape(f"{self._service.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
+            raise WrongShape(f"{self._chain.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
 
 
-def _check_shape(service: Service[Any], settings: Settings) -> None:
-    merged = [i.topic for i in service.inputs if i.role != "control"]
-    if blind := [t.name for t in merged if not t.watermarked]:
-        raise WrongShape(f"{service.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
-    if service.single_task or settings.kafka.market_partitions == 1:
+def _check_shape(chain: Chain, settings: Settings) -> None:
+    merged = [i.topic for i in chain.inputs if i.role != "control"]
+    if blind := [t.name for t in merged if not t.merged]:
+        raise WrongShape(f"{chain.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
+    if chain.single_task or settings.kafka.market_partitions == 1:
         return
     narrow = [t.name for t in merged if not t.per_market_partition]
-    narrow += [t.name for t in service.outputs if t.watermarked and not t.per_market_partition]
+    narrow += [t.name for t in chain.outputs if t.watermarked and not t.per_market_partition]
     if narrow:
-        raise WrongShape(f"{service.name} has one task per market partition, but {narrow} have a single partition")
+        raise WrongShape(f"{chain.name} has one task per market partition, but {narrow} have a single partition")
+
+
+def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
+    """Give the row of one service of a task: what the chain shares, and what the service itself put out."""
+    run, own = running.run, {topic.name for topic in service.outputs}
+    return TaskHealth(
+        task=replace(run.task, service=service.name),
+        watermark_ns=max(run.now_ns, 0),
+        session=run.session.date.isoformat() if run.session is not None else "",
+        live=run.live,
+        records_handled=run.records_handled,
+        outputs={kind: count for (topic, kind), count in run.outputs.items() if topic in own},
+        dead_letters=run.dead_letters_of[service.name],
+        foreign_records=running.inner.foreign_on(own),
+        lag_records=lag,
+        waiting_for=run.merge.waiting_for(),
+        pid=os.getpid(),
+        readiness=run.readiness if isinstance(service, WarmsUp) else None,
+    )
 
 
 def _received(record: Any) -> Received:
@@ -432,7 +452,8 @@ def _watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | Non
     return next((p.watermark_ns for p in positions.values()), None)
 
 
-def _encode_position(position: Committed) -> OffsetAndMetadata:
+def encode_position(position: Committed) -> OffsetAndMetadata:
+    """Write what a commit says of a partition, as an offset with metadata."""
     metadata = {
         "watermark_ns": position.watermark_ns,
         "session_open_offset": position.session_open_offset,
@@ -441,7 +462,14 @@ def _encode_position(position: Committed) -> OffsetAndMetadata:
     return OffsetAndMetadata(position.offset, json.dumps(metadata))
 
 
-def _decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) -> Committed:
+def decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) -> Committed:
+    """Read what a commit said of a partition.
+
+    Raises
+    ------
+    WrongShape
+        If this runtime did not write it.
+    """
     try:
         fields = json.loads(metadata)
         return Committed(
@@ -463,4 +491,4 @@ async def _within(seconds: float, awaited: Any) -> None:
         _log.warning("gave_up_waiting", seconds=seconds)
 
 
-__all__ = ["run_service", "stop_on_signals"]
+__all__ = ["decode_position", "encode_position", "run_chain", "stop_on_signals"]

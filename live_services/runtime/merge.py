@@ -12,14 +12,14 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from feature_store.market.types import SECOND_NS, Bars, Session, Ticks
+from feature_store.market.types import Bars, Session, Ticks
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
-from live_services.domain.log import BarSlice, EventRecord, LogPosition, Record, TickSlice
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
@@ -42,7 +42,6 @@ class Source:
     topic: str
     partition: int
     rank: int
-    role: Literal["gating", "lagged"] = "gating"
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
@@ -82,19 +81,12 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    floor_ns: int = BEGINNING_NS
-    """Open of the session under way: what a lagged input still says of the time before concerns nobody."""
-    singles: list[tuple[int, int, int, Single]] = field(default_factory=list)  # heap of (due, time, offset, item)
+    singles: list[tuple[int, int, Single]] = field(default_factory=list)  # heap of (time, offset, item)
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
-
-    def push(self, time_ns: int, offset: int, item: Single) -> None:
-        # A lagged record is due with its whole second, so that watermarks inside a second make no difference.
-        due_ns = time_ns if self.source.role == "gating" else _second_from(time_ns)
-        heapq.heappush(self.singles, (due_ns, time_ns, offset, item))
 
     @property
     def head_ns(self) -> int | None:
@@ -105,13 +97,8 @@ class _Queue:
         return min(heads, default=None)
 
     @property
-    def covered_ns(self) -> int:
-        """Latest event time that may see this lagged input: every whole second strictly before it is complete."""
-        return _second_from(max(self.watermark_ns, self.floor_ns))
-
-    @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, _, offset, _ in self.singles]
+        offsets = [offset for _, offset, _ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -123,16 +110,13 @@ class Merge:
     Parameters
     ----------
     sources
-        The task's gating and lagged partitions; at least one of them gating.
+        The task's gating partitions; at least one, because watermarks are its only clock.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._queues = {(s.topic, s.partition): _Queue(s) for s in sources}
-        self._gating = [q for q in self._queues.values() if q.source.role == "gating"]
-        self._lagged = [q for q in self._queues.values() if q.source.role == "lagged"]
-        if not self._gating:
+        if not self._queues:
             raise ValueError("a task needs at least one gating input: watermarks are its only clock")
-        self._stalled_at_ns: int | None = None
 
     # --- what arrives -------------------------------------------------------------------------------------------
 
@@ -148,8 +132,7 @@ class Merge:
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        if time_ns >= queue.floor_ns:
-            queue.push(time_ns, offset, record)
+        heapq.heappush(queue.singles, (time_ns, offset, record))
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
         """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
@@ -182,7 +165,7 @@ class Merge:
     def push_refused(self, topic: str, partition: int, offset: int, letter: DeadLetter) -> None:
         """Queue the dead letter of a record that could not be read, at ``letter.event_time_ns``."""
         queue = self._arrived(topic, partition, offset)
-        queue.push(letter.event_time_ns, offset, Refused(letter))
+        heapq.heappush(queue.singles, (letter.event_time_ns, offset, Refused(letter)))
 
     def watermark_ns(self, topic: str, partition: int) -> int:
         """Watermark of one partition; ``BEGINNING_NS`` before it said anything."""
@@ -193,68 +176,41 @@ class Merge:
     @property
     def cut_ns(self) -> int:
         """Lowest watermark over the gating partitions."""
-        return min(q.watermark_ns for q in self._gating)
+        return min(q.watermark_ns for q in self._queues.values())
 
-    def release(self, limit_ns: int, *, lag_holds: bool = True) -> Release:
-        """Take out what is due before ``limit_ns``, in order.
+    def release(self, limit_ns: int) -> Release:
+        """Take out what is due before ``limit_ns`` (exclusive), in order.
 
-        A lagged record of time s is released just before the first gating item later than s, so what a handler has seen
-        depends on records only. ``reached_ns`` is the smaller of ``limit_ns`` and the lowest gating watermark, or the
-        event time of an item that a lagged input holds back.
-
-        Parameters
-        ----------
-        limit_ns
-            Exclusive.
-        lag_holds
-            False before the first session: no lagged input is waited for.
+        ``reached_ns`` is the smaller of ``limit_ns`` and the lowest watermark.
         """
         bound = min(limit_ns, self.cut_ns)
-        end = bound
-        if lag_holds and self._lagged:
-            end = min(bound, min(q.covered_ns for q in self._lagged) + 1)
-        items = list(self._released_before(end))
-        held = [head for q in self._gating if (head := q.head_ns) is not None and head < bound]
-        self._stalled_at_ns = min(held, default=None)
-        return Release(items, bound if self._stalled_at_ns is None else self._stalled_at_ns)
+        return Release(list(self._released_before(bound)), bound)
 
     @property
-    def is_stalled(self) -> bool:
-        """Whether a lagged input holds back an item whose time has come."""
-        return self._stalled_at_ns is not None
+    def is_waiting(self) -> bool:
+        """Whether something is pending that a watermark of some partition holds back."""
+        return any(q.head_ns is not None for q in self._queues.values())
 
     def waiting_for(self) -> str:
         """Name the input that holds the merge: ``topic[partition]``, or nothing if no partition is behind another."""
-        if self._stalled_at_ns is not None:
-            return str(min(self._lagged, key=lambda q: q.watermark_ns).source)
-        slowest = min(self._gating, key=lambda q: q.watermark_ns)
-        pending = any(q.head_ns is not None for q in self._gating)
-        behind = any(q.watermark_ns > slowest.watermark_ns for q in self._gating)
-        return str(slowest.source) if pending or behind or slowest.watermark_ns == BEGINNING_NS else ""
+        slowest = min(self._queues.values(), key=lambda q: q.watermark_ns)
+        behind = any(q.watermark_ns > slowest.watermark_ns for q in self._queues.values())
+        return str(slowest.source) if self.is_waiting or behind or slowest.watermark_ns == BEGINNING_NS else ""
 
     # --- sessions -----------------------------------------------------------------------------------------------
 
-    def next_session(self, after: Session | None) -> Session | None:
-        """Give the earliest session later than ``after`` whose open every gating partition has passed, if any."""
-        opened = after.open_ns if after is not None else BEGINNING_NS
-        known = [s for q in self._gating for s, _ in q.sessions if opened < s.open_ns <= self.cut_ns]
+    def next_session(self, after: Session | None, begin_ns: int = BEGINNING_NS) -> Session | None:
+        """Give the earliest session later than ``after``, and not before ``begin_ns``, whose open every partition has
+        passed, if any.
+        """
+        opened = max(after.open_ns if after is not None else BEGINNING_NS, begin_ns - 1)
+        known = [s for q in self._queues.values() for s, _ in q.sessions if opened < s.open_ns <= self.cut_ns]
         return min(known, key=lambda s: s.open_ns, default=None)
 
-    def open_session(self, session: Session) -> list[Refused]:
-        """Count a lagged input as complete up to the session's open, and drop what it still holds from before.
-
-        Gives the dropped items that nobody has heard of: dead letters that no later record has released.
-        """
-        unheard: list[Refused] = []
-        for queue in self._lagged:
-            queue.floor_ns = session.open_ns
-            earlier = sorted((single for single in queue.singles if single[1] < session.open_ns), key=lambda s: s[:3])
-            unheard += [item for *_, item in earlier if isinstance(item, Refused)]
-            queue.singles = [single for single in queue.singles if single[1] >= session.open_ns]
-            heapq.heapify(queue.singles)
+    def open_session(self, session: Session) -> None:
+        """Forget the sessions before one."""
         for queue in self._queues.values():
             queue.sessions = [entry for entry in queue.sessions if entry[0].open_ns >= session.open_ns]
-        return unheard
 
     def session_offset(self, topic: str, partition: int, session: Session) -> int | None:
         """Offset of a partition's first record of a session; None if it has none yet."""
@@ -278,10 +234,7 @@ class Merge:
 
     def may_pause(self, topic: str, partition: int) -> bool:
         """Whether the merge can go on without more of this partition, so that pausing it cannot stop everything."""
-        queue = self._queues[topic, partition]
-        if queue.source.role == "lagged":
-            return False
-        return self._stalled_at_ns is not None or queue.watermark_ns > self.cut_ns
+        return self._queues[topic, partition].watermark_ns > self.cut_ns
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -291,51 +244,34 @@ class Merge:
         return queue
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
+        queues = self._queues.values()
         while True:
-            singles = [(q.singles[0][0], q.source.rank, q.source.partition, q) for q in self._gating if q.singles]
+            singles = [(q.singles[0][0], q.source.rank, q.source.partition, q) for q in queues if q.singles]
             single = min(singles, key=lambda s: s[:3], default=None)
-            frames = [(q.frames[0].time_ns, q.source.rank) for q in self._gating if q.frames]
+            frames = [(q.frames[0].time_ns, q.source.rank) for q in queues if q.frames]
             frame = min(frames, default=None)
             if single is not None and (frame is None or single[:2] <= frame):
                 if (time_ns := single[0]) >= end:
                     return
-                yield from self._lagged_before(time_ns)
-                yield time_ns, heapq.heappop(single[3].singles)[3]
+                yield time_ns, heapq.heappop(single[3].singles)[2]
             elif frame is not None and frame[0] < end:
-                time_ns, rank = frame
-                yield from self._lagged_before(time_ns)
+                rank = frame[1]
                 others = [f for f in frames if f[1] != rank] + ([single[:2]] if single is not None else [])
-                stops = [t + 1 if rank < other_rank else t for t, other_rank in others]
-                stops += [q.singles[0][0] + 1 for q in self._lagged if q.singles]
-                yield from self._rows(rank, min([end, *stops]))
+                yield from self._rows(rank, min([end, *(t + 1 if rank < other else t for t, other in others)]))
             else:
                 return
-
-    def _lagged_before(self, time_ns: int) -> Iterator[tuple[int, Item]]:
-        due = []
-        for queue in self._lagged:
-            while queue.singles and queue.singles[0][0] < time_ns:
-                due_ns, at, offset, item = heapq.heappop(queue.singles)
-                due.append((due_ns, at, queue.source.rank, queue.source.partition, offset, item))
-        due.sort(key=lambda d: d[:5])
-        yield from ((d[1], d[5]) for d in due)
 
     def _rows(self, rank: int, stop: int) -> Iterator[tuple[int, Item]]:
         """Slices of one input's frames before ``stop``; rows of several partitions are woven into one slice."""
         taken = [
             [(part, LogPosition(q.source.topic, q.source.partition, offset)) for offset, part in _take(q, stop)]
-            for q in sorted(self._gating, key=lambda q: q.source.partition)
+            for q in sorted(self._queues.values(), key=lambda q: q.source.partition)
             if q.source.rank == rank and q.frames and q.frames[0].time_ns < stop
         ]
         if len(taken) == 1:
             yield from (_slice(part, position) for part, position in taken[0])
         else:
             yield _weave([one for of_partition in taken for one in of_partition])
-
-
-def _second_from(time_ns: int) -> int:
-    """Whole second at or after a time."""
-    return -(-time_ns // SECOND_NS) * SECOND_NS
 
 
 def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:
@@ -352,9 +288,8 @@ def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:
 
 
 def _slice(part: Ticks | Bars, position: LogPosition) -> tuple[int, Item]:
-    if isinstance(part, Ticks):
-        return int(part.event_time_ns[-1]), TickSlice(part, position)
-    return int(part.end_ns[-1]), BarSlice(part, position)
+    rows = MarketSlice(part, position)
+    return int(rows.times_ns[-1]), rows
 
 
 def _weave(parts: list[tuple[Ticks | Bars, LogPosition]]) -> tuple[int, Item]:

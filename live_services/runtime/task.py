@@ -1,10 +1,9 @@
-"""One task of a service without its IO: records go in, outputs and positions come out.
+"""One task of a chain of services without its IO: records go in, outputs and positions come out.
 
 Everything that decides what a task says is here and in the merge; the runtime around it only fetches and commits.
 
     RuntimeFailure        ends the process; the supervisor starts it again
     ├── PromiseBroken     an output is earlier than the watermark its topic already carries
-    ├── UndeclaredOutput  an output for a topic that the service does not name
     ├── WrongShape        topics, inputs or committed offsets do not fit the service
     ├── TaskFenced        another process took the task over
     └── CommitTimedOut    Kafka did not finish a transaction in time
@@ -17,19 +16,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Generic, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame
-from live_services.domain.log import BarSlice, EventRecord, LogPosition, Readiness, TaskId, TickSlice
+from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
 from live_services.domain.partitions import own_rows
-from live_services.domain.topics import Topic
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
+from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
 from live_services.runtime.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
-from live_services.runtime.service import Service, State, WarmsUp
 
 _log = structlog.get_logger(__name__)
 
@@ -44,10 +43,6 @@ class PromiseBroken(RuntimeFailure):
     """An output is earlier than the watermark that its topic already carries."""
 
 
-class UndeclaredOutput(RuntimeFailure):
-    """An output for a topic that the service does not name."""
-
-
 class WrongShape(RuntimeFailure):
     """Topics, inputs or committed offsets do not fit the service."""
 
@@ -60,8 +55,8 @@ class CommitTimedOut(RuntimeFailure):
     """Kafka did not finish a transaction in time."""
 
 
-class WrongTopic(Exception):
-    """A record on a topic where it does not belong."""
+Universes = Callable[[str], Universe | None]
+"""Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +87,8 @@ class Resume:
     """What a predecessor left: everything before ``watermark_ns`` was handled and its outputs are on the log."""
 
     watermark_ns: int
+    begin_ns: int = BEGINNING_NS
+    """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
 
@@ -118,13 +115,17 @@ class _Meeting(NamedTuple):
     action: Callable[[], None] | None
 
 
-class TaskRun(Generic[State]):
+class TaskRun:
     """A task from the position it starts at, first run again up to ``resume`` without outputs, then live.
 
     Parameters
     ----------
+    chain, task
+        What runs, and which of its tasks this is.
     sources
-        The task's gating and lagged partitions.
+        The task's gating partitions.
+    universes
+        What the digests on the market's records mean.
     starts
         Offset from which each partition is read.
     resume
@@ -135,10 +136,10 @@ class TaskRun(Generic[State]):
 
     def __init__(
         self,
-        service: Service[State],
+        chain: Chain,
         task: TaskId,
         sources: Sequence[Source],
-        universe: Universe,
+        universes: Universes,
         *,
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
@@ -147,27 +148,33 @@ class TaskRun(Generic[State]):
         self.task: Final = task
         self.sources: Final = tuple(sources)
         self.merge: Final = Merge(sources)
-        self.live = resume is None
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
         self.records_handled = 0
-        self.dead_letters = 0
-        self.outputs_by_type: Counter[str] = Counter()
-        self._service = service
-        self._universe = universe
+        self.dead_letters_of: Counter[str] = Counter()
+        """By service."""
+        self.outputs: Counter[tuple[str, str]] = Counter()
+        """By topic and type."""
+        self._chain = chain
+        self._universes = universes
+        self._universe_of: dict[int, str] = {}
+        """Digest by the open of its session."""
         self._market_partitions = market_partitions
-        self._topics = {i.topic.name: i.topic for i in service.inputs}
-        self._control_topics = {i.topic.name for i in service.inputs if i.role == "control"}
-        self._forwards = any(t.watermarked for t in service.outputs)
+        self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
+        self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
+        self._forwards = any(t.watermarked for t in chain.outputs)
         self._starts = dict(starts)
+        self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
+        self.live = self._resume_at_ns == BEGINNING_NS
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
-        self._state: State | None = None
+        self._state: ChainState | None = None
         self._promised_ns = BEGINNING_NS
         self._forwarded_ns = BEGINNING_NS
         self._open_offsets: dict[TopicPartitionKey, int] = {}
         self._outputs: list[Output] = []
         self._events = 0
+        chain.bury = self._bury_failed
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -176,10 +183,7 @@ class TaskRun(Generic[State]):
         try:
             self._push(record)
         except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
-            topic = self._topics[record.topic]
-            time_ns = max(0, self.merge.watermark_ns(record.topic, record.partition))
-            letter = self._letter(topic, record, f"{type(failure).__name__}: {failure}", time_ns)
-            self.merge.push_refused(record.topic, record.partition, record.offset, letter)
+            self._refuse(record, f"{type(failure).__name__}: {failure}")
 
     def _push(self, record: Received) -> None:
         topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
@@ -191,18 +195,42 @@ class TaskRun(Generic[State]):
         if event_type in FRAME_TOPICS:
             if FRAME_TOPICS[event_type] != topic:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
-            frame = decode_frame(record.value, record.headers, self._universe)
-            if self._service.single_task:  # it reads every partition, and the context of one is another's own
-                table = own_rows(frame.table, self._universe, record.partition, self._market_partitions)
-                frame = replace(frame, table=table)
-            self.merge.push_frame(*where, frame)
+            self._push_frame(record)
             return
         event = decode_event(record.value)
-        _check_place(event, topic)
+        check_place(event, topic)
         if isinstance(event, Watermark):
-            self.merge.push_watermark(*where, event.event_time_ns, session_of(event))
+            session = session_of(event)
+            if topic in _MARKET:
+                self._know(session, event.universe_digest)
+            self.merge.push_watermark(*where, event.event_time_ns, session)
         else:
             self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
+
+    def _push_frame(self, record: Received) -> None:
+        where, digest = (record.topic, record.partition, record.offset), universe_digest_of(record.headers)
+        universe = self._universes(digest)
+        if universe is None:
+            raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
+        frame = decode_frame(record.value, record.headers, universe)
+        self._know(frame.session, digest)
+        if self._chain.single_task:  # it reads every partition, and the context of one is another's own
+            frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
+        if self.merge.push_frame(*where, frame) and frame.refused:
+            self._refuse(
+                record, f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
+            )
+
+    def _refuse(self, record: Received, failure: str) -> None:
+        """Queue the dead letter of what cannot be used of a record, in its place."""
+        time_ns = max(0, self.merge.watermark_ns(record.topic, record.partition))
+        letter = self._letter(self._topics[record.topic], record, failure, time_ns)
+        self.merge.push_refused(record.topic, record.partition, record.offset, letter)
+
+    def _know(self, session: Session, digest: str) -> None:
+        if self._universes(digest) is None:
+            raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
+        self._universe_of.setdefault(session.open_ns, digest)
 
     # --- run ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +243,7 @@ class TaskRun(Generic[State]):
 
     def _next_meeting(self) -> _Meeting:
         meetings: list[_Meeting] = []
-        upcoming = self.merge.next_session(self.session)
+        upcoming = self.merge.next_session(self.session, self._begin_ns)
         if upcoming is not None:
             if self.session is not None and self.now_ns < session_end_ns(self.session):
                 meetings.append(_Meeting(session_end_ns(self.session), 0, self.forward))
@@ -228,7 +256,7 @@ class TaskRun(Generic[State]):
 
     def _run_to(self, meeting: _Meeting) -> bool:
         """Run up to an instant and do what is due there; False if the inputs do not reach it yet."""
-        release = self.merge.release(meeting.time_ns, lag_holds=self.session is not None)
+        release = self.merge.release(meeting.time_ns)
         for time_ns, item in release.items:
             self._handle(time_ns, item)
         met = release.reached_ns >= meeting.time_ns
@@ -236,21 +264,23 @@ class TaskRun(Generic[State]):
             self.now_ns = release.reached_ns
             # The state of a session that ended does not see the next one's open.
             if self._state is not None and not (met and meeting.order == _OPENS):
-                self._produce(self._service.advance(self._state, self.now_ns))
-                self._promised_ns = max(self._promised_ns, self._service.promise(self.now_ns))
+                self._produce(self._chain.advance(self._state, self.now_ns))
+                self._promised_ns = max(self._promised_ns, self._chain.promise(self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
         return met
 
     def _open(self, session: Session) -> None:
         self.forward()
-        for refused in self.merge.open_session(session):
-            self._bury(refused.letter)
+        self.merge.open_session(session)
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns = session, session.open_ns
-        self._state = self._service.open_session(session, self.task)
+        universe = self._universes(self._universe_of[session.open_ns])
+        if universe is None:
+            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
+        self._state = self._chain.open_session(session, universe, self.task, self._state)
         self._promised_ns = session.open_ns
         self.forward()
         if self.live:
@@ -264,7 +294,7 @@ class TaskRun(Generic[State]):
     def _issue_commands(self) -> None:
         if self._state is None:
             return
-        for event in self._service.commands(self._state, self.now_ns):
+        for event in self._chain.commands(self._state, self.now_ns):
             topic = topic_of(event)
             if topic.name not in self._control_topics:
                 self._produce([event])  # an announcement: said once, never read back
@@ -283,47 +313,49 @@ class TaskRun(Generic[State]):
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
-        self._produce(self._service.handle(record, self._state, event.event_time_ns))
+        self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
         if isinstance(item, Refused):
             self._bury(item.letter)
-        elif isinstance(item, TickSlice | BarSlice):
-            rows = item.ticks if isinstance(item, TickSlice) else item.bars
-            if not self._service.single_task:
-                rows = own_rows(rows, self._universe, item.position.partition, self._market_partitions)
-            self.records_handled += len(rows)
-            if self._state is not None:
-                self._produce(self._service.handle(item, self._state, time_ns))
-        else:
-            self._handle_event(time_ns, item)
-
-    def _handle_event(self, time_ns: int, record: EventRecord) -> None:
-        self.records_handled += 1
-        if self._state is None:
-            self._bury(self._letter_of(record, "no session was open at its event time"))
             return
-        try:
-            outputs = list(self._service.handle(record, self._state, time_ns))
-        except Exception as failure:  # noqa: BLE001 - the one broad catch: a record must not stop the ones behind it
-            _log.exception("record_failed", task=str(self.task), event_id=record.event.event_id)
-            self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}"))
+        if self._state is None:
+            self._handle_outside(time_ns, item)
+            return
+        if isinstance(item, MarketSlice) and not self._chain.single_task:
+            own = own_rows(item.market, self._state.universe, item.position.partition, self._market_partitions)
+            self.records_handled += len(own)
         else:
-            self._produce(outputs)
+            self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
+        self._produce(self._chain.handle(item, self._state, time_ns))
+
+    def _handle_outside(self, time_ns: int, item: Item) -> None:
+        """Bury an event that no session was open for; what came before this group began is passed over."""
+        if isinstance(item, EventRecord) and time_ns >= self._begin_ns:
+            self._bury(self._letter_of(item, "no session was open at its event time", self.task.service))
+
+    def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
+        _log.error(
+            "record_failed", task=str(self.task), service=service, event_id=record.event.event_id, exc_info=failure
+        )
+        self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}", service))
 
     # --- out ----------------------------------------------------------------------------------------------------
 
     @property
     def readiness(self) -> Readiness | None:
         """Which instruments are WARMING; None for a service without features, or outside a session."""
-        if self._state is None or not isinstance(self._service, WarmsUp):
-            return None
-        return self._service.readiness(self._state)
+        return None if self._state is None else self._chain.readiness(self._state)
 
     @property
     def has_events(self) -> bool:
         """Whether something other than a watermark is to be committed."""
         return self._events > 0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a task downstream merges what this one says, and so waits for each of its watermarks."""
+        return any(topic.merged for topic in self._chain.outputs)
 
     @property
     def owes_watermark(self) -> bool:
@@ -334,7 +366,7 @@ class TaskRun(Generic[State]):
         """Put the watermark behind the outputs so far, on every watermarked output topic."""
         if not self.owes_watermark or self.session is None:
             return
-        for topic in self._service.outputs:
+        for topic in self._chain.outputs:
             if topic.watermarked:
                 partition = self._partition(topic)
                 event = watermark(topic, partition, self.session, self._promised_ns)
@@ -366,10 +398,6 @@ class TaskRun(Generic[State]):
     def _produce(self, events: Iterable[Event]) -> None:
         for event in events:
             topic = topic_of(event)
-            if topic not in self._service.outputs:
-                raise UndeclaredOutput(
-                    f"{self.task}: {event.event_type} goes to {topic.name}, which is no output of it"
-                )
             if topic.watermarked and event.event_time_ns < self._forwarded_ns:
                 raise PromiseBroken(
                     f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
@@ -382,7 +410,7 @@ class TaskRun(Generic[State]):
             return
         self._outputs.append(output)
         self._events += 1
-        self.outputs_by_type[output.event.event_type] += 1
+        self.outputs[output.topic, output.event.event_type] += 1
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
@@ -390,16 +418,23 @@ class TaskRun(Generic[State]):
     # --- dead letters -------------------------------------------------------------------------------------------
 
     def _bury(self, letter: DeadLetter) -> None:
-        self.dead_letters += 1
+        self.dead_letters_of[letter.service] += 1
         self._emit(Output(self._topics[letter.topic].dlq, 0, letter))
 
-    def _letter_of(self, record: EventRecord, failure: str) -> DeadLetter:
+    def _letter_of(self, record: EventRecord, failure: str, service: str) -> DeadLetter:
         place, value = record.position, record.event.model_dump_json().encode()
-        received = Received(place.topic, place.partition, place.offset, None, value, ())
-        return self._letter(self._topics[place.topic], received, failure, record.event.event_time_ns)
+        topic = self._topics[place.topic] if record.event.TOPIC is None else topic_of(record.event)
+        on_log = place.topic == topic.name  # an inner edge: its own place on the log is not known yet
+        received = Received(
+            topic.name, place.partition if on_log else 0, place.offset if on_log else -1, None, value, ()
+        )
+        return self._letter(topic, received, failure, record.event.event_time_ns, service)
 
-    def _letter(self, topic: Topic, record: Received, failure: str, time_ns: int) -> DeadLetter:
-        identity = event_id("dead_letter", self.task.service, record.topic, record.partition, record.offset)
+    def _letter(
+        self, topic: Topic, record: Received, failure: str, time_ns: int, service: str | None = None
+    ) -> DeadLetter:
+        service = service or self.task.service
+        identity = event_id("dead_letter", service, record.topic, record.partition, record.offset, failure)
         return DeadLetter(
             event_type="dead_letter",
             broker=topic.scope,
@@ -410,18 +445,12 @@ class TaskRun(Generic[State]):
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            service=self.task.service,
+            service=service,
             failure=failure,
             key_base64=None if record.key is None else base64.b64encode(record.key).decode(),
             value_base64=base64.b64encode(record.value).decode(),
         )
 
 
-def _check_place(event: Event, topic: Topic) -> None:
-    if event.broker != topic.scope:
-        raise WrongTopic(f"an event of {event.broker} on {topic.name}, which is {topic.scope}'s")
-    if isinstance(event, Watermark):
-        return
-    if isinstance(event, DeadLetter) or (belongs := topic_of(event)) != topic:
-        place = "a DLQ" if isinstance(event, DeadLetter) else belongs.name
-        raise WrongTopic(f"{event.event_type} on {topic.name}; it belongs on {place}")
+_MARKET: Final = (MARKET_TICKS, MARKET_BARS)
+_ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones
