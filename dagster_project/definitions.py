@@ -23,9 +23,9 @@ from dagster_project.sensors.promotion import promote_champion
 from dagster_project.strategies import strategy_assets
 from dagster_project.training_frames import TrainingFrameStore
 from feature_store.market.types import IST
-from live_services.cli.settings_report import describe_error
 from live_services.domain.strategy.checks import WrongStrategy, require_known_names
 from live_services.settings import Settings, load_settings
+from live_services.settings_report import describe_error
 from models_registry.specification import by_model
 
 MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)

@@ -14,9 +14,9 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from typer.core import TyperGroup
 
-from live_services.cli.settings_report import describe_error
 from live_services.failures import CommandFailed
 from live_services.settings import SettingsFileError, config_file
+from live_services.settings_report import describe_error
 
 _FEW: Final = 8
 _SUGGESTIONS: Final = 3

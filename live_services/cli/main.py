@@ -52,7 +52,7 @@ BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")
 @app.callback()
 def main(context: typer.Context, home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
-    from live_services.cli.settings_report import misspelt_environment
+    from live_services.settings_report import misspelt_environment
 
     keep_loopback_off_the_proxy()
     if home is not None:
@@ -263,8 +263,8 @@ def config_show(
 
     Example: `MARKET__SPEED=60 alpha-panda config show --json`
     """
-    from live_services.cli.settings_report import report
     from live_services.domain.strategy.checks import require_known_names
+    from live_services.settings_report import report
 
     options: Mapping[str, Any] = {}
     lines = report(options)

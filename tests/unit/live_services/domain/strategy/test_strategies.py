@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from live_services.cli.main import app
-from live_services.cli.settings_report import describe_error, report
 from live_services.domain.strategy.checks import stored_schema
 from live_services.settings import Settings
+from live_services.settings_report import describe_error, report
 from models_registry.specification import NOT_OF_THE_MODEL, StrategySpec, by_model, model_differences
 
 MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
