@@ -81,7 +81,7 @@ def defs() -> dg.Definitions:
     """
     try:
         settings = load_settings()
-        require_known_names(settings)
+        require_known_names(settings.strategies)
     except (ValidationError, WrongStrategy) as wrong:
         said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
         way_out = "Then start again (`alpha-panda down`, `alpha-panda up`), or reload the location under `dagster dev`."

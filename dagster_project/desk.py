@@ -53,7 +53,7 @@ class Desk:
         from live_services.domain.strategy.checks import WrongStrategy, stored_schema
 
         try:
-            return stored_schema(self.settings)
+            return stored_schema(self.settings.strategies)
         except WrongStrategy as wrong:
             raise MarketDataError(str(wrong)) from wrong
 

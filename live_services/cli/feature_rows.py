@@ -140,7 +140,7 @@ def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | No
     from feature_store.sources.dated_tables import read_corporate_actions
 
     store = OfflineStore(settings.store_root)
-    schema = stored_schema(settings)
+    schema = stored_schema(settings.strategies)
     actions = read_corporate_actions(settings.market.corporate_actions)
     for session in reversed(store.sessions()):
         try:

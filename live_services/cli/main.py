@@ -275,7 +275,7 @@ def config_show(
         for line in lines:
             table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
         out.print(table)
-    require_known_names(load_settings(**options))
+    require_known_names(load_settings(**options).strategies)
 
 
 @features_app.command("show")

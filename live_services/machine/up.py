@@ -42,7 +42,7 @@ def start_everything(
     live_services.domain.strategy.checks.WrongStrategy
         A strategy names something that there is not; nothing was started.
     """
-    require_known_names(settings)
+    require_known_names(settings.strategies)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         return _start_everything(settings, tell, ports, progress)

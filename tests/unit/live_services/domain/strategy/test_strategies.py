@@ -143,4 +143,4 @@ def test_each_value_of_a_strategy_names_its_origin(settings_file, monkeypatch):
 
 def test_the_store_keeps_what_any_strategy_asks_once(settings_file):
     asked = [{"name": "a", "features": ["rsi", "trend_slope@5m"]}, {"name": "b", "features": ["momentum", "rsi"]}]
-    assert set(stored_schema(Settings(strategies=asked)).names) == {"rsi", "trend_slope@5m", "momentum"}
+    assert set(stored_schema(Settings(strategies=asked).strategies).names) == {"rsi", "trend_slope@5m", "momentum"}
