@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, err, out
-from live_services.composition import keep_loopback_off_the_proxy, read_settings
+from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.domain.topics import Broker
 from live_services.failures import CommandFailed
 from live_services.settings import load_settings
@@ -65,48 +65,6 @@ def main(context: typer.Context, home: HomeOption = None) -> None:
 
 def _tell(line: str) -> None:
     out.print(line, soft_wrap=True, markup=False)
-
-
-@app.command()
-def demo(  # noqa: PLR0917 (each one is an option of the command line)
-    bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
-    ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
-    override_gate: Annotated[
-        str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
-    summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
-    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
-        ".alpha-panda/demo"
-    ),
-    speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
-    sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
-    instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
-) -> None:
-    """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
-
-    Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
-
-    Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
-
-    Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
-    """
-    from live_services.demo.run import DemoOptions, run_demo
-
-    run_demo(
-        DemoOptions(
-            bars=bars,
-            ticks=ticks,
-            override_gate=override_gate,
-            keep=keep,
-            summary=summary,
-            home=home,
-            speed=speed,
-            sessions=sessions,
-            instruments=instruments,
-        ),
-        out,
-    )
 
 
 @app.command()
@@ -179,9 +137,7 @@ def status() -> None:
 def run(
     service: Annotated[
         str,
-        typer.Argument(
-            help="market_feed, strategy_runner, risk_manager, paper_trading, portfolio_manager or skew_monitor."
-        ),
+        typer.Argument(help=", ".join(entry.name for entry in SERVICES)),
     ],
     broker: BrokerOption = "paper",
 ) -> None:
@@ -189,9 +145,9 @@ def run(
 
     Example: `alpha-panda run risk_manager --broker paper`
     """
-    from live_services.composition import run_named
+    from live_services import process
 
-    run_named(service, broker, read_settings())
+    process.run(service, broker, read_settings())
 
 
 @app.command()
@@ -207,14 +163,12 @@ def explain(
 
     Example: `alpha-panda explain 517ce0ab --json`
     """
-    from live_services.composition import explain_order
+    from live_services.cli.explain import explain_from_log, render
 
-    explanation = asyncio.run(explain_order(read_settings(), _broker(broker), order_id))
+    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), order_id))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        from live_services.cli.explain import render
-
         out.print(render(explanation))
 
 

@@ -72,7 +72,7 @@ def start_idle_services(stack: Stack, tell: Tell) -> None:
     """Start the services that are not running, and say what they wait for."""
     if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
         stack.start_services()
-        tell("services started: " + ", ".join(program_name(name, scope) for name, scope in stack.desk.services))
+        tell("services started: " + ", ".join(program_name(*process) for process in stack.desk.processes))
     lacking = missing(load_settings())
     if lacking is not None:
         tell(lacking)

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from live_services.__main__ import app
 from live_services.cli.errors import did_you_mean
-from live_services.cli.main import app
 from live_services.cli.progress import file_progress
 from live_services.demo.market_files import look_at
 from live_services.demo.run import STRATEGIES, DemoOptions, configuration_toml

@@ -11,7 +11,7 @@ import aiokafka.client
 import pytest
 
 from live_services.machine.research_servers import python_environment
-from live_services.machine.stack import Ports, Stack, require_external
+from live_services.machine.stack import Ports, Stack, _service_program, require_external
 from live_services.machine.supervision import SupervisionError
 from live_services.settings import load_settings
 
@@ -90,6 +90,16 @@ def test_certificates_that_are_not_there_are_named(tmp_path: Path, monkeypatch: 
     kafka = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "SSL", "ssl_cafile": str(tmp_path / "ca.pem")}
     with pytest.raises(SupervisionError, match="KAFKA__SSL_CAFILE"):
         require_external(load_settings(kafka=kafka))
+
+
+def test_services_are_started_as_plain_processes_with_their_broker_behind_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
+    programs = [_service_program(entry, scope) for entry, scope in Stack(load_settings()).desk.processes]
+    started = {program.name: program.argv[1:] for program in programs}
+    assert started["market_feed"] == ("-m", "live_services.process", "market_feed")
+    assert started["paper.risk_manager"] == ("-m", "live_services.process", "risk_manager", "paper")
 
 
 def test_children_import_this_very_checkout() -> None:
