@@ -133,12 +133,9 @@ def status() -> None:
     print_status(read_settings(), out)
 
 
-@app.command()
+@app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
 def run(
-    service: Annotated[
-        str,
-        typer.Argument(help=", ".join(entry.name for entry in SERVICES)),
-    ],
+    service: str,
     broker: BrokerOption = "paper",
 ) -> None:
     """Run one service in the foreground; `up` runs them all.
