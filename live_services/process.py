@@ -18,6 +18,7 @@ from live_services.composition import (
     runnable,
 )
 from live_services.domain.topics import BROKERS, Broker
+from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
 from live_services.settings import Settings
 
@@ -49,11 +50,12 @@ def run(service: str, broker: str, settings: Settings) -> None:
     Raises
     ------
     CommandFailed
-        There is no such process or broker, or the broker is not to run.
+        There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
     """
     from live_services.adapters.telemetry import configure_logging
 
     entry, chosen = runnable(service, broker, settings)
+    require_layout(settings.alpha_panda_home)
     configure_logging(entry.name)
     asyncio.run(_until_stopped(entry, chosen, settings))
 

@@ -31,6 +31,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.topics import Broker, Topic, broker_topics
 from live_services.failures import CommandFailed
+from live_services.home import require_layout
 from live_services.settings import Settings
 from models_registry.refusals import ModelRefusedError
 from models_registry.registry import RegistryUnavailable
@@ -93,10 +94,11 @@ async def explain_from_log(settings: Settings, broker: Broker, order_id: str | N
     Raises
     ------
     CommandFailed
-        No order was filled yet.
+        No order was filled yet, or another version wrote what is in the home.
     ExplainError
         There is no such order, or a link of its chain is gone.
     """
+    require_layout(settings.alpha_panda_home)
     topics = broker_topics(broker)
     needed = (
         topics.orders_submitted,

@@ -23,8 +23,9 @@ from live_services.cli.progress import file_progress, jar_progress
 from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
+from live_services.home import owned_home
 from live_services.machine.embedded import stop
-from live_services.machine.stack import Stack, Tell, create_topics, environment, owned_home, program_name
+from live_services.machine.stack import Stack, Tell, create_topics, environment, program_name
 from live_services.machine.supervision import SERVICES, START_LOCK, start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from live_services.composition import ServiceEntry, processes, skip_reason
 from live_services.domain.topics import BROKERS, Scope, all_topics
+from live_services.home import mark_layout
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
     ServerNotReady,
@@ -99,6 +99,8 @@ class Stack:
         ------
         AlreadyRunning
             A stack runs on this home.
+        live_services.home.OtherLayout
+            What is kept in this home was written by another version.
         live_services.machine.embedded.EmbeddedServerError
             One could not be prepared (disk, port, jars).
         """
@@ -107,6 +109,7 @@ class Stack:
                 f"a stack is running on {self.home}: see `{of_home(self.home)} status`, stop it with "
                 f"`{of_home(self.home)} down`"
             )
+        mark_layout(self.home)
         left = stop_orphans(self.supervisor.socket_path)
         if left:
             tell(f"the supervisor of this home was killed; stopped what it had left running: {left}")
@@ -284,10 +287,3 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-def owned_home(home: Path) -> Path:
-    """Create a home directory that only this user can enter."""
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)
-    return home
