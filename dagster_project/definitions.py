@@ -24,6 +24,7 @@ from dagster_project.strategies import strategy_assets
 from dagster_project.training_frames import TrainingFrameStore
 from feature_store.market.types import IST
 from live_services.domain.strategy.checks import WrongStrategy, require_known_names
+from live_services.next_steps import to_type
 from live_services.settings import Settings, load_settings
 from live_services.settings_report import describe_error
 from models_registry.specification import by_model
@@ -84,6 +85,6 @@ def defs() -> dg.Definitions:
         require_known_names(settings.strategies)
     except (ValidationError, WrongStrategy) as wrong:
         said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
-        way_out = "Then start again (`alpha-panda down`, `alpha-panda up`), or reload the location under `dagster dev`."
+        way_out = f"Then start again ({to_type('down')}, {to_type('up')}), or reload the location under `dagster dev`."
         raise dg.DagsterInvalidDefinitionError(f"{said}\n{way_out}") from wrong
     return definitions(settings, dt.datetime.now(IST).date())

@@ -19,6 +19,7 @@ from live_services.cli.errors import ClearGroup, err, out
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.domain.topics import Broker
 from live_services.failures import CommandFailed
+from live_services.next_steps import of_home, to_type
 from live_services.settings import load_settings
 
 app = typer.Typer(
@@ -83,7 +84,6 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from live_services.next_steps import of_home
     from models_registry.registry import without_credentials
 
     settings = read_settings()
@@ -278,7 +278,9 @@ def features_verify(broker: BrokerOption = "paper") -> None:
         out.print(describe(difference), markup=False, soft_wrap=True)
     counts = f"{report.rows_equal} rows equal, {report.rows_different} different, {report.rows_unverified} not verified"
     if report.rows_different:
-        raise CommandFailed(f"{counts}: live and history do not compute the same; see `alpha-panda features show`")
+        raise CommandFailed(
+            f"{counts}: live and history do not compute the same; see {to_type('features show SYMBOL')}"
+        )
     if not report.rows:
         raise CommandFailed(f"{counts}: there is nothing to verify yet")
     _tell(counts)

@@ -174,6 +174,15 @@ def test_near_names_are_offered(name, known, said):
     assert did_you_mean(name, known) == said
 
 
+def test_what_can_be_typed_in_a_message_names_the_home_that_is_in_use_unless_it_is_the_default(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/alpha-panda"])
+    said = " ".join(runner.invoke(app, ["models", "list"]).output.split())
+    assert "start one with `.venv/bin/alpha-panda --home home up`" in said
+    monkeypatch.delenv("ALPHA_PANDA_HOME")
+    said = " ".join(runner.invoke(app, ["models", "list"]).output.split())
+    assert "start one with `.venv/bin/alpha-panda up`" in said
+
+
 def test_what_is_no_event_does_not_stop_a_person_who_looks_back():
     assert [event_or_none(value) for value in (b"\xff\x00", b"", b'{"a": 1}', b"[]")] == [None] * 4
 
