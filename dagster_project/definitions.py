@@ -23,9 +23,10 @@ from dagster_project.sensors.promotion import promote_champion
 from dagster_project.strategies import strategy_assets
 from dagster_project.training_frames import TrainingFrameStore
 from feature_store.market.types import IST
-from live_services.cli.settings_report import describe_error
 from live_services.domain.strategy.checks import WrongStrategy, require_known_names
+from live_services.next_steps import to_type
 from live_services.settings import Settings, load_settings
+from live_services.settings_report import describe_error
 from models_registry.specification import by_model
 
 MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
@@ -81,9 +82,9 @@ def defs() -> dg.Definitions:
     """
     try:
         settings = load_settings()
-        require_known_names(settings)
+        require_known_names(settings.strategies)
     except (ValidationError, WrongStrategy) as wrong:
         said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
-        way_out = "Then start again (`alpha-panda down`, `alpha-panda up`), or reload the location under `dagster dev`."
+        way_out = f"Then start again ({to_type('down')}, {to_type('up')}), or reload the location under `dagster dev`."
         raise dg.DagsterInvalidDefinitionError(f"{said}\n{way_out}") from wrong
     return definitions(settings, dt.datetime.now(IST).date())

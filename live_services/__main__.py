@@ -1,5 +1,16 @@
-"""``python -m live_services`` is ``alpha-panda``; the supervisor starts its children so."""
+"""``alpha-panda``, also as ``python -m live_services``: all commands, the demo first."""
 
 from live_services.cli.main import app
+from live_services.demo.command import demo
 
-app(prog_name="alpha-panda")
+app.command()(demo)
+app.registered_commands.insert(0, app.registered_commands.pop())  # typer lists them as they were registered
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="alpha-panda")
+
+
+if __name__ == "__main__":
+    main()

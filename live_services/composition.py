@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from live_services.adapters.readiness import market_arrives, model_arrives
-from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Topic, broker_topics, market_topic
+from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, market_topic
 from live_services.failures import CommandFailed
-from live_services.machine.stack import BROKER_SERVICES, FEED, NO_ZERODHA, skip_reason
+from live_services.next_steps import to_type
 from live_services.settings import Settings, home_directory, load_settings
 from models_registry.specification import Broker
-
-_LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session, Universe
     from live_services.adapters.telemetry import LiveTelemetry
-    from live_services.cli.explain import Explanation
     from live_services.domain.basis import Stamp
-    from live_services.domain.events import Event
     from live_services.runtime.service import Service
     from live_services.services.model_loading import ModelLoader
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
+
+_LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+_NO_ZERODHA: Final = (
+    "zerodha has no trading service yet: nothing of it can be started. Paper trading runs with --broker paper."
+)
 
 
 def keep_loopback_off_the_proxy() -> None:
@@ -52,94 +53,169 @@ def read_settings(**options: Any) -> Settings:
     return settings
 
 
-def run_named(service: str, broker: str, settings: Settings) -> None:
-    """Run one service in the foreground until SIGINT or SIGTERM.
+# --- what runs ------------------------------------------------------------------------------------------------------
+
+Run = Callable[[Settings, Broker, asyncio.Event], Awaitable[None]]
+"""Does all that a process does until the event is set; a shared one does not ask which broker it is."""
+Build = Callable[[Settings, Broker, "LiveTelemetry"], AbstractAsyncContextManager["tuple[Service[Any], Universe]"]]
+"""Builds a service; what it needs beside itself runs for as long as the block."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One process of the live side; the supervisor, ``alpha-panda run`` and ``status`` know the processes from here."""
+
+    name: str
+    """What it is called, with the broker in front where there is one for each broker."""
+    scope: Literal["shared", "broker"]
+    """Whether one runs for all, or one for each broker."""
+    hosts: tuple[str, ...]
+    """The services in it, by the names that groups, health and metrics have; those of a chain in its order."""
+    run: Run
+    brokers: tuple[Broker, ...] = ()
+    """The brokers that it can run for, if there is one for each."""
+    needs_model: bool = False
+    """Whether it has nothing to do before a model is promoted."""
+
+
+def processes(settings: Settings) -> tuple[tuple[ServiceEntry, Scope], ...]:
+    """Decide from the settings what runs: what is shared, then what each active and enabled broker has."""
+    shared: list[tuple[ServiceEntry, Scope]] = [(entry, "shared") for entry in SERVICES if entry.scope == "shared"]
+    running = [broker for broker in BROKERS if skip_reason(settings, broker) is None]
+    return (*shared, *((entry, broker) for broker in running for entry in SERVICES if broker in entry.brokers))
+
+
+def skip_reason(settings: Settings, broker: Broker) -> str | None:
+    """Say why a broker does not run, or None when it does."""
+    if broker not in settings.active_brokers:
+        return f"it is not in ACTIVE_BROKERS ({', '.join(settings.active_brokers)})"
+    if not getattr(settings.trading, broker).enabled:
+        return f"TRADING__{broker.upper()}__ENABLED is false"
+    if not any(broker in entry.brokers for entry in SERVICES):
+        return _NO_ZERODHA
+    return None
+
+
+def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, Broker]:
+    """Find a process by its name, and the broker that it is to run for.
 
     Raises
     ------
     CommandFailed
-        There is no such service or broker, or the broker is not to run.
+        There is no such process or broker, or the broker is not to run.
     """
-    from live_services.adapters.telemetry import configure_logging
-
-    chosen = _runnable(service, broker, settings)
-    configure_logging(service)
-    if service == FEED:
-        asyncio.run(_run_feed(settings))
-    else:
-        asyncio.run(_run(service, chosen, settings))
-
-
-def _runnable(service: str, broker: str, settings: Settings) -> Broker:
     chosen = next((b for b in BROKERS if b == broker), None)
     if chosen is None:
         raise CommandFailed(f"there is no broker {broker!r}; choose one of {', '.join(BROKERS)}")
-    known = (FEED, *BROKER_SERVICES["paper"])
-    if service not in known:
-        raise CommandFailed(f"there is no service {service!r}; choose one of {', '.join(known)}")
-    if service == FEED:
-        return chosen
-    if chosen == "zerodha":
-        raise CommandFailed(NO_ZERODHA)
-    reason = skip_reason(settings, chosen)
-    if reason is not None:
-        raise CommandFailed(f"{broker} is not to run: {reason}")
-    return chosen
+    entry = next((e for e in SERVICES if e.name == name), None)
+    if entry is None:
+        raise CommandFailed(f"there is no service {name!r}; choose one of {', '.join(e.name for e in SERVICES)}")
+    if entry.scope == "broker":
+        if not any(chosen in e.brokers for e in SERVICES):
+            raise CommandFailed(_NO_ZERODHA)
+        reason = skip_reason(settings, chosen)
+        if reason is not None:
+            raise CommandFailed(f"{broker} is not to run: {reason}")
+    return entry, chosen
 
 
-async def _run_feed(settings: Settings) -> None:
-    from live_services.runtime.loop import stop_on_signals
+async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
+    from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.services.market_feed import run_market_feed
 
-    stop = stop_on_signals()
     if await market_arrives(settings, stop) and await model_arrives(settings, stop):
         await run_market_feed(settings, stop)
 
 
-async def _run(name: str, broker: Broker, settings: Settings) -> None:
-    from live_services.adapters.telemetry import LiveTelemetry
-    from live_services.runtime.loop import run_service, stop_on_signals
+def _service(build: Build) -> Run:
+    """Give the process of a service: it waits for the market, builds the service and hands it to the runtime."""
 
-    stop = stop_on_signals()
-    if not await market_arrives(settings, stop):
-        return
-    async with (
-        LiveTelemetry(settings) as telemetry,
-        _service(name, broker, settings, telemetry) as (service, universe),
-    ):
-        await run_service(service, settings, universe, telemetry, stop)
+    async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
+        from live_services.adapters.readiness import market_arrives
+        from live_services.adapters.telemetry import LiveTelemetry
+        from live_services.runtime.loop import run_service
+
+        if not await market_arrives(settings, stop):
+            return
+        async with (
+            LiveTelemetry(settings) as telemetry,
+            build(settings, broker, telemetry) as (service, universe),
+        ):
+            await run_service(service, settings, universe, telemetry, stop)
+
+    return run
 
 
 @asynccontextmanager
-async def _service(
-    name: str, broker: Broker, settings: Settings, telemetry: LiveTelemetry
+async def _strategy_runner(
+    settings: Settings, broker: Broker, telemetry: LiveTelemetry
 ) -> AsyncIterator[tuple[Service[Any], Universe]]:
-    """Build a service; what it needs beside itself runs for as long as the block."""
     from live_services.adapters.history import StoredHistory
     from live_services.adapters.online_features import OnlinePublisher
-    from live_services.services.paper_trading import PaperTrading
-    from live_services.services.portfolio_manager import PortfolioManager
-    from live_services.services.risk_manager import RiskManager
-    from live_services.services.skew_monitor import SkewMonitor
     from live_services.services.strategy_runner import StrategyRunner
 
-    universe, account = _universe(settings), getattr(settings.trading, broker)
-    market = market_topic(settings.market.feed)
-    if name == "strategy_runner":
-        count = partial(telemetry.online_block, broker)
-        async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
-            history = await asyncio.to_thread(StoredHistory, settings, universe)
-            code = stamp(settings)
-            yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
-    elif name == "skew_monitor":
+    universe, count = _universe(settings), partial(telemetry.online_block, broker)
+    async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
         history = await asyncio.to_thread(StoredHistory, settings, universe)
-        yield SkewMonitor(settings, universe, history, broker=broker), universe
-    elif name == "risk_manager":
-        yield RiskManager(account.risk, stamp(settings), broker), universe
-    elif name == "paper_trading":
-        yield PaperTrading(universe, market, account.costs_bps, stamp(settings), broker=broker), universe
-    else:
-        yield PortfolioManager(universe, market, account.pnl_interval_seconds, broker), universe
+        code = stamp(settings)
+        yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
+
+
+@asynccontextmanager
+async def _risk_manager(
+    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
+) -> AsyncIterator[tuple[Service[Any], Universe]]:
+    from live_services.services.risk_manager import RiskManager
+
+    yield RiskManager(getattr(settings.trading, broker).risk, stamp(settings), broker), _universe(settings)
+
+
+@asynccontextmanager
+async def _paper_trading(
+    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
+) -> AsyncIterator[tuple[Service[Any], Universe]]:
+    from live_services.services.paper_trading import PaperTrading
+
+    universe, market = _universe(settings), market_topic(settings.market.feed)
+    costs_bps = getattr(settings.trading, broker).costs_bps
+    yield PaperTrading(universe, market, costs_bps, stamp(settings), broker=broker), universe
+
+
+@asynccontextmanager
+async def _portfolio_manager(
+    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
+) -> AsyncIterator[tuple[Service[Any], Universe]]:
+    from live_services.services.portfolio_manager import PortfolioManager
+
+    universe, market = _universe(settings), market_topic(settings.market.feed)
+    yield PortfolioManager(universe, market, getattr(settings.trading, broker).pnl_interval_seconds, broker), universe
+
+
+@asynccontextmanager
+async def _skew_monitor(
+    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
+) -> AsyncIterator[tuple[Service[Any], Universe]]:
+    from live_services.adapters.history import StoredHistory
+    from live_services.services.skew_monitor import SkewMonitor
+
+    universe = _universe(settings)
+    history = await asyncio.to_thread(StoredHistory, settings, universe)
+    yield SkewMonitor(settings, universe, history, broker=broker), universe
+
+
+SERVICES: Final[tuple[ServiceEntry, ...]] = (
+    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, needs_model=True),
+    ServiceEntry(
+        "strategy_runner", "broker", ("strategy_runner",), _service(_strategy_runner), ("paper",), needs_model=True
+    ),
+    ServiceEntry("risk_manager", "broker", ("risk_manager",), _service(_risk_manager), ("paper",)),
+    ServiceEntry("paper_trading", "broker", ("paper_trading",), _service(_paper_trading), ("paper",)),
+    ServiceEntry("portfolio_manager", "broker", ("portfolio_manager",), _service(_portfolio_manager), ("paper",)),
+    ServiceEntry("skew_monitor", "broker", ("skew_monitor",), _service(_skew_monitor), ("paper",)),
+)
+"""Every process there is, in the order in which a tick meets them."""
+
+# --- what they are made of ------------------------------------------------------------------------------------------
 
 
 def _universe(settings: Settings) -> Universe:
@@ -187,7 +263,7 @@ def build_registry(settings: Settings) -> Registry:
     from models_registry.registry import Registry
 
     if not settings.mlflow.tracking_uri:
-        raise CommandFailed("no model registry is known: start one with `alpha-panda up`, or set MLFLOW__TRACKING_URI")
+        raise CommandFailed(f"no model registry is known: start one with {to_type('up')}, or set MLFLOW__TRACKING_URI")
     return Registry(settings.mlflow.tracking_uri)
 
 
@@ -217,50 +293,6 @@ def replay_session(settings: Settings) -> Session:
     from live_services.services.market_feed import load_replay
 
     return load_replay(settings).session
-
-
-async def explain_order(settings: Settings, broker: Broker, order_id: str | None) -> Explanation:
-    """Explain an order, by default the one filled last.
-
-    Raises
-    ------
-    CommandFailed
-        No order was filled yet.
-    live_services.cli.explain.ExplainError
-        There is no such order, or a link of its chain is gone.
-    """
-    from live_services.cli import explain
-    from live_services.domain.events import OrderFilled
-
-    topics = broker_topics(broker)
-    needed = (
-        topics.orders_submitted,
-        topics.orders_filled,
-        topics.orders_rejected,
-        topics.orders_cancelled,
-        topics.signals_validated,
-        topics.signals_raw,
-        topics.control,
-    )
-    log = {topic.name: await read_events(settings, topic) for topic in needed}
-    if order_id is None:
-        filled = [e for e in log[topics.orders_filled.name] if isinstance(e, OrderFilled)]
-        if not filled:
-            raise CommandFailed(f"no order was filled on {topics.orders_filled.name} yet: let a session run first")
-        order_id = max(filled, key=lambda e: e.event_time_ns).order_id
-    registry = build_registry(settings)
-    return await asyncio.to_thread(
-        explain.explain_order, order_id, lambda topic: log[topic.name], registry.sidecar, broker
-    )
-
-
-async def read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
-    """Read a topic's committed events, without its watermarks; what is no event is left to the dead letters."""
-    from live_services.adapters.kafka import read_topic
-    from live_services.domain.events import Watermark, event_or_none
-
-    events = [event_or_none(record.value) async for record in read_topic(settings.kafka, topic.name)]
-    return [event for event in events if event is not None and not isinstance(event, Watermark)]
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:

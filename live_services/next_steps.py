@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from live_services.settings import CONFIG_NAME, DEFAULT_HOME
+from live_services.settings import CONFIG_NAME, DEFAULT_HOME, home_directory
 from models_registry.specification import StrategySpec, by_model
 
 SECOND: Final = "mine"
@@ -32,6 +32,11 @@ def of_home(home: Path) -> str:
     if home.absolute() == DEFAULT_HOME.absolute():
         return program()
     return f"{program()} --home {shlex.quote(str(_from_here(home)))}"
+
+
+def to_type(words: str) -> str:
+    """Give a command on the home that is in use, in the backticks that messages put around what can be typed."""
+    return f"`{of_home(home_directory())} {words}`"
 
 
 def _from_here(path: Path) -> Path:

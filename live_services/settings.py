@@ -35,6 +35,17 @@ from models_registry.specification import Broker, StrategySpec, of_one_desk
 
 CONFIG_NAME: Final = "alpha-panda.toml"
 DEFAULT_HOME: Final = Path(".alpha-panda")
+_DECIDES_NOTHING: Final = {
+    "speed",
+    "replay_session",
+    "replay_through",
+    "follow",
+    "bars_file",
+    "ticks_file",
+    "corporate_actions",
+    "membership",
+}
+"""What stands under ``market`` and changes nothing that is said of a session."""
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -119,6 +130,8 @@ class SyntheticSettings(_Section):
 
     instruments: int = Field(default=20, ge=2, le=3000)
     sessions: int = Field(default=30, ge=3, le=1000)
+    tick_sessions: int = Field(default=1, ge=1)
+    """How many of the last sessions have ticks; at most ``sessions``."""
     first_session: Annotated[_IsoDate, Field(min_length=1)] = "2026-01-05"
     edge_bps: float = Field(default=6.0, ge=0)
     """Size of the planted momentum edge per bar, basis points."""
@@ -130,6 +143,15 @@ class SyntheticSettings(_Section):
     """Instruments halted in each session; see `feature_store.sources.synthetic` for all of these."""
     outages: int = Field(default=0, ge=0, le=5)
 
+    @model_validator(mode="after")
+    def _ticks_of_sessions_that_there_are(self) -> Self:
+        if self.tick_sessions > self.sessions:
+            raise ValueError(
+                f"tick_sessions {self.tick_sessions} is more than sessions {self.sessions}: generate more sessions, or "
+                "fewer of them with ticks"
+            )
+        return self
+
 
 class MarketSettings(_Section):
     """What comes in, and how it is replayed."""
@@ -140,7 +162,11 @@ class MarketSettings(_Section):
     bar_minutes: int = Field(default=1, ge=1, le=375)
     feed: Literal["ticks", "bars"] = "ticks"
     replay_session: _IsoDate = ""
-    """Session to replay, ``YYYY-MM-DD``; default: the last one there is."""
+    """First session to replay, ``YYYY-MM-DD``; default: the last one there is."""
+    replay_through: _IsoDate = ""
+    """Last session of the range to replay, ``YYYY-MM-DD``; default: ``replay_session``, so that it is one session."""
+    follow: bool = False
+    """After the range, wait for the next stored session and play it too, and so on."""
     train_through: _IsoDate = ""
     """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
     last session of a generated market, else the last day there is."""
@@ -157,6 +183,20 @@ class MarketSettings(_Section):
     speed: float = Field(default=0.0, ge=0)
     """Replay speed, 1 = as it happened, 0 = as fast as the services take it."""
     synthetic: SyntheticSettings = SyntheticSettings()
+
+    @model_validator(mode="after")
+    def _the_range_has_a_first_session_and_then_a_last(self) -> Self:
+        first, last = self.replay_session, self.replay_through
+        if last and not first:
+            raise ValueError(
+                f"replay_through {last} needs replay_session as well: say which session the range begins with"
+            )
+        if last and dt.date.fromisoformat(last) < dt.date.fromisoformat(first):
+            raise ValueError(
+                f"replay_through {last} is before replay_session {first}: a range ends on the day on which it begins, "
+                "or later"
+            )
+        return self
 
     @model_validator(mode="after")
     def _training_ends_before_the_replay(self) -> Self:
@@ -184,6 +224,10 @@ class TradingSettings(_Section):
     enabled: bool = False
     costs_bps: float = Field(default=3.0, ge=0)
     """Explicit costs of a fill, basis points of its notional."""
+    starting_cash_inr: float = Field(default=1_000_000.0, gt=0)
+    """Cash of the account before its first trade, rupees."""
+    square_off_minutes_before_close: int = Field(default=5, ge=1)
+    """Positions of an intraday product (MIS) that are open so long before the close end by a market order."""
     pnl_interval_seconds: int = Field(default=60, ge=1)
     """A snapshot comes at least this often in event time while positions are open, and after every fill."""
     risk: RiskSettings = RiskSettings()
@@ -275,8 +319,17 @@ class Settings(BaseSettings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the configuration (secrets masked), stamped in every output's basis."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the configuration that decides what is said, stamped in every output's basis.
+
+        That is the market, the strategies, the accounts and the number of market partitions; not where the home, the
+        servers and the files are, nor which stored sessions are replayed and how fast. What is in the files has digests
+        of its own.
+        """
+        said = self.model_dump_json(
+            include={"market": True, "strategies": True, "trading": True, "kafka": {"market_partitions"}},
+            exclude={"market": _DECIDES_NOTHING},
+        )
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 def home_directory() -> Path:

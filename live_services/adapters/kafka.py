@@ -33,6 +33,7 @@ from live_services.domain.clock import watermark
 from live_services.domain.events import Event, topic_of
 from live_services.domain.frames import EncodedFrame
 from live_services.domain.topics import Topic, all_topics
+from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
 
 # With the default of 100 ms the first produce of a transaction often waits that long for the markers of the last one.
@@ -87,7 +88,9 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
         If no address is set.
     """
     if not kafka.bootstrap_servers:
-        raise NoBroker("kafka.bootstrap_servers is empty: start the embedded Kafka (alpha-panda up) or set the address")
+        raise NoBroker(
+            f"kafka.bootstrap_servers is empty: start the embedded Kafka ({to_type('up')}) or set the address"
+        )
     arguments: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
         "security_protocol": kafka.security_protocol,
@@ -186,7 +189,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
         raise NoBroker(
             f"no Kafka broker answers at {kafka.bootstrap_servers} (kafka.bootstrap_servers). Is it running? "
-            "See `alpha-panda status`; `alpha-panda config show` tells where the address came from"
+            f"See {to_type('status')}; {to_type('config show')} tells where the address came from"
         ) from cause
     try:
         yield admin
@@ -400,7 +403,7 @@ async def _partitions(
     async with _admin(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:
-        raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; alpha-panda up creates them")
+        raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; {to_type('up')} creates them")
     return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 

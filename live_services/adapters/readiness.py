@@ -69,11 +69,12 @@ def missing(settings: Settings) -> str | None:
     if not without:
         return None
     aliases = ", ".join(sorted({str(lacking.strategy.ref("champion")) for lacking in without}))
-    leave_out = ", or take what is not to trade out of [[strategies]] (then `down` and `up`)"
+    again = of_home(settings.alpha_panda_home)
+    leave_out = f", or take what is not to trade out of [[strategies]] (then `{again} down` and `{again} up`)"
     return (
         f"no version stands behind {aliases} yet, so nothing is traded by {_names(without)}"
         f"{_who_waits(settings, without)}: launch {_jobs([lacking.strategy for lacking in without])} at {dagster}, or "
-        f"promote one with `{of_home(settings.alpha_panda_home)} models promote NAME VERSION`"
+        f"promote one with `{again} models promote NAME VERSION`"
         f"{leave_out if len(settings.strategies) > 1 else ''}"
     )
 

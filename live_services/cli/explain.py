@@ -7,7 +7,8 @@ ExplainError
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from feature_store.market.types import MINUTE_NS, ist_text
+from live_services.composition import build_registry
 from live_services.domain.events import (
     Event,
     OrderCancelled,
@@ -24,8 +26,13 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalValidated,
     StrategyModelAssigned,
+    Watermark,
+    event_or_none,
 )
 from live_services.domain.topics import Topic, broker_topics
+from live_services.failures import CommandFailed
+from live_services.home import require_layout
+from live_services.settings import Settings
 from models_registry.refusals import ModelRefusedError
 from models_registry.registry import RegistryUnavailable
 from models_registry.sidecar import Sidecar
@@ -42,7 +49,7 @@ _EXAMPLES: Final = 3
 _Found = TypeVar("_Found", bound=Event)
 
 
-class ExplainError(Exception):
+class ExplainError(CommandFailed):
     """An order that cannot be explained; the message says what to try."""
 
 
@@ -80,6 +87,45 @@ class Explanation(BaseModel):
         """Whether one configuration and one commit made signal, verdict and order."""
         stages = (self.signal.basis, self.validated.basis, self.order.basis)
         return len({(basis.config_digest, basis.git_commit) for basis in stages}) == 1
+
+
+async def explain_from_log(settings: Settings, broker: Broker, order_id: str | None) -> Explanation:
+    """Explain an order by what is on Kafka and in the model registry, by default the one filled last.
+
+    Raises
+    ------
+    CommandFailed
+        No order was filled yet, or another version wrote what is in the home.
+    ExplainError
+        There is no such order, or a link of its chain is gone.
+    """
+    require_layout(settings.alpha_panda_home)
+    topics = broker_topics(broker)
+    needed = (
+        topics.orders_submitted,
+        topics.orders_filled,
+        topics.orders_rejected,
+        topics.orders_cancelled,
+        topics.signals_validated,
+        topics.signals_raw,
+        topics.control,
+    )
+    log = {topic.name: await _read_events(settings, topic) for topic in needed}
+    if order_id is None:
+        filled = [e for e in log[topics.orders_filled.name] if isinstance(e, OrderFilled)]
+        if not filled:
+            raise CommandFailed(f"no order was filled on {topics.orders_filled.name} yet: let a session run first")
+        order_id = max(filled, key=lambda e: e.event_time_ns).order_id
+    registry = build_registry(settings)
+    return await asyncio.to_thread(explain_order, order_id, lambda topic: log[topic.name], registry.sidecar, broker)
+
+
+async def _read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
+    """Read a topic's committed events, without its watermarks; what is no event is left to the dead letters."""
+    from live_services.adapters.kafka import read_topic
+
+    events = [event_or_none(record.value) async for record in read_topic(settings.kafka, topic.name)]
+    return [event for event in events if event is not None and not isinstance(event, Watermark)]
 
 
 def explain_order(order_id: str, log: EventLog, sidecars: SidecarSource, broker: Broker = "paper") -> Explanation:

@@ -16,6 +16,7 @@ from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.strategy.checks import stored_schema
 from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
+from live_services.next_steps import to_type
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
@@ -103,7 +104,7 @@ def _from_online_store(settings: Settings, broker: Broker, universe: Universe, s
 
     url = settings.redis.url.get_secret_value()
     if not url:
-        raise OnlineStoreError("no Redis is known: start one with `alpha-panda up`, or set REDIS__URL")
+        raise OnlineStoreError(f"no Redis is known: start one with {to_type('up')}, or set REDIS__URL")
     store = OnlineStore.connect(url, broker)
     try:
         schema = store.schema()
@@ -111,7 +112,7 @@ def _from_online_store(settings: Settings, broker: Broker, universe: Universe, s
         max_age_ns = STALE_BARS * settings.market.bar_minutes * MINUTE_NS
         found = store.read(schema, [instrument], now_ns=now_ns, max_age_ns=max_age_ns)
     except redis.RedisError as failure:
-        raise OnlineStoreError(f"Redis does not answer ({failure}); see `alpha-panda status`") from failure
+        raise OnlineStoreError(f"Redis does not answer ({failure}); see {to_type('status')}") from failure
     finally:
         store.close()
     if symbol in found.reasons:
@@ -141,7 +142,7 @@ def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | No
     from feature_store.sources.dated_tables import read_corporate_actions
 
     store = OfflineStore(settings.store_root)
-    schema = stored_schema(settings)
+    schema = stored_schema(settings.strategies)
     actions = read_corporate_actions(settings.market.corporate_actions)
     for session in reversed(store.sessions()):
         try:

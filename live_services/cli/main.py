@@ -16,8 +16,9 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, err, out
-from live_services.composition import keep_loopback_off_the_proxy, read_settings
+from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
+from live_services.next_steps import of_home, to_type
 from live_services.settings import load_settings
 from models_registry.specification import Broker
 
@@ -52,7 +53,7 @@ BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")
 @app.callback()
 def main(context: typer.Context, home: HomeOption = None) -> None:
     """Choose the home directory before anything reads settings."""
-    from live_services.cli.settings_report import misspelt_environment
+    from live_services.settings_report import misspelt_environment
 
     keep_loopback_off_the_proxy()
     if home is not None:
@@ -65,48 +66,6 @@ def main(context: typer.Context, home: HomeOption = None) -> None:
 
 def _tell(line: str) -> None:
     out.print(line, soft_wrap=True, markup=False)
-
-
-@app.command()
-def demo(  # noqa: PLR0917 (each one is an option of the command line)
-    bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
-    ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
-    override_gate: Annotated[
-        str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
-    summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
-    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
-        ".alpha-panda/demo"
-    ),
-    speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
-    sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
-    instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
-) -> None:
-    """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
-
-    Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
-
-    Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
-
-    Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
-    """
-    from live_services.demo.run import DemoOptions, run_demo
-
-    run_demo(
-        DemoOptions(
-            bars=bars,
-            ticks=ticks,
-            override_gate=override_gate,
-            keep=keep,
-            summary=summary,
-            home=home,
-            speed=speed,
-            sessions=sessions,
-            instruments=instruments,
-        ),
-        out,
-    )
 
 
 @app.command()
@@ -125,7 +84,6 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from live_services.next_steps import of_home
     from models_registry.registry import without_credentials
 
     settings = read_settings()
@@ -175,23 +133,18 @@ def status() -> None:
     print_status(read_settings(), out)
 
 
-@app.command()
+@app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
 def run(
-    service: Annotated[
-        str,
-        typer.Argument(
-            help="market_feed, strategy_runner, risk_manager, paper_trading, portfolio_manager or skew_monitor."
-        ),
-    ],
+    service: str,
     broker: BrokerOption = "paper",
 ) -> None:
     """Run one service in the foreground; `up` runs them all.
 
     Example: `alpha-panda run risk_manager --broker paper`
     """
-    from live_services.composition import run_named
+    from live_services import process
 
-    run_named(service, broker, read_settings())
+    process.run(service, broker, read_settings())
 
 
 @app.command()
@@ -207,14 +160,12 @@ def explain(
 
     Example: `alpha-panda explain 517ce0ab --json`
     """
-    from live_services.composition import explain_order
+    from live_services.cli.explain import explain_from_log, render
 
-    explanation = asyncio.run(explain_order(read_settings(), _broker(broker), order_id))
+    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), order_id))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        from live_services.cli.explain import render
-
         out.print(render(explanation))
 
 
@@ -263,8 +214,8 @@ def config_show(
 
     Example: `MARKET__SPEED=60 alpha-panda config show --json`
     """
-    from live_services.cli.settings_report import report
     from live_services.domain.strategy.checks import require_known_names
+    from live_services.settings_report import report
 
     options: Mapping[str, Any] = {}
     lines = report(options)
@@ -275,7 +226,7 @@ def config_show(
         for line in lines:
             table.add_row(line.key, line.value, line.origin, style=None if line.origin == "default" else "bold")
         out.print(table)
-    require_known_names(load_settings(**options))
+    require_known_names(load_settings(**options).strategies)
 
 
 @features_app.command("show")
@@ -327,7 +278,9 @@ def features_verify(broker: BrokerOption = "paper") -> None:
         out.print(describe(difference), markup=False, soft_wrap=True)
     counts = f"{report.rows_equal} rows equal, {report.rows_different} different, {report.rows_unverified} not verified"
     if report.rows_different:
-        raise CommandFailed(f"{counts}: live and history do not compute the same; see `alpha-panda features show`")
+        raise CommandFailed(
+            f"{counts}: live and history do not compute the same; see {to_type('features show SYMBOL')}"
+        )
     if not report.rows:
         raise CommandFailed(f"{counts}: there is nothing to verify yet")
     _tell(counts)

@@ -13,7 +13,7 @@ from feature_store.market.types import ist_text
 from live_services.cli.errors import ClearGroup, out
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
 from live_services.failures import CommandFailed
-from live_services.next_steps import of_home
+from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
 from models_registry.refs import Alias, ModelRef, bars_in_words
 from models_registry.refusals import GateNotPassed
@@ -161,7 +161,7 @@ def history(name: NameArgument) -> None:
     table = Table("#", "when", "alias", "from", "to", "what", "by", "why")
     entries = build_ledger(read_settings()).history(name)
     if not entries:
-        out.print(f"the ledger has no promotion of {name!r}; `alpha-panda models list` names the models", markup=False)
+        out.print(f"the ledger has no promotion of {name!r}; {to_type('models list')} names the models", markup=False)
         return
     for entry in entries:
         table.add_row(
@@ -219,7 +219,7 @@ def _how_to_overrule(settings: Settings, name: str, version: str, alias: Alias) 
 def _newest(registry: Registry, name: str) -> str:
     versions = registry.versions(name)
     if not versions:
-        raise CommandFailed(f"the registry has no model {name!r}; `alpha-panda models list` names what there is")
+        raise CommandFailed(f"the registry has no model {name!r}; {to_type('models list')} names what there is")
     return max(versions, key=lambda info: int(info.version)).version
 
 
@@ -233,7 +233,7 @@ def _alias(text: str) -> Alias:
 
 def _number(version: str) -> str:
     if not version.isdecimal():
-        raise CommandFailed(f"a version is a number, not {version!r}; `alpha-panda models list` names them")
+        raise CommandFailed(f"a version is a number, not {version!r}; {to_type('models list')} names them")
     return version
 
 

@@ -27,6 +27,7 @@ from live_services.domain.strategy.skew import (
 )
 from live_services.domain.topics import broker_topics, market_topic
 from live_services.failures import CommandFailed
+from live_services.next_steps import to_type
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
@@ -61,7 +62,7 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
     from live_services.adapters.kafka import read_topic
 
     if not settings.kafka.bootstrap_servers:
-        raise CommandFailed("no Kafka is known: start one with `alpha-panda up`, or set KAFKA__BOOTSTRAP_SERVERS")
+        raise CommandFailed(f"no Kafka is known: start one with {to_type('up')}, or set KAFKA__BOOTSTRAP_SERVERS")
     universe = await asyncio.to_thread(OfflineStore(settings.store_root).universe)
     topic, topics = market_topic(settings.market.feed), broker_topics(broker)
     frames = [record async for record in read_topic(settings.kafka, topic.name)]

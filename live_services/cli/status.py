@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,11 +12,14 @@ from rich.table import Column, Table
 
 from feature_store.market.types import ist_text
 from live_services.adapters.readiness import missing
+from live_services.composition import SERVICES
 from live_services.domain import keys
 from live_services.domain.topics import BROKERS
-from live_services.machine.stack import Stack
+from live_services.machine.stack import Stack, program_name
 from live_services.settings import Settings
 from models_registry.registry import without_credentials
+
+_PLACES: Final = {name: place for place, name in enumerate(name for entry in SERVICES for name in entry.hosts)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ def print_status(settings: Settings, console: Console) -> None:
     """
     stack = Stack(settings)
     processes = Table(Column("process", overflow="fold"), "state", Column(overflow="fold"), title=str(stack.home))
-    for process in sorted(stack.supervisor.processes(), key=lambda p: (p.group, p.name)):
+    order = {program_name(*process): place for place, process in enumerate(stack.desk.processes)}
+    for process in sorted(stack.supervisor.processes(), key=lambda p: (p.group, order.get(p.name, -1), p.name)):
         colour = {"RUNNING": "green", "EXITED": "dim", "FATAL": "bold red", "BACKOFF": "red"}.get(process.state, "")
         processes.add_row(
             process.name, f"[{colour}]{process.state}[/]" if colour else process.state, process.description
@@ -88,10 +92,13 @@ def print_status(settings: Settings, console: Console) -> None:
 
 
 def tasks_table(health: Health) -> Table:
-    """Lay out every task: where it stands, which of its instruments are WARMING, and what it waits for."""
+    """Lay out every task, in the order in which a tick meets them.
+
+    It says where each stands, which of its instruments are WARMING, and what it waits for.
+    """
     headers = ("task", "watermark", "handled", "lag", "dead letters", "features", "waits for")
     table = Table(*(Column(header, overflow="fold") for header in headers))
-    for task in health.tasks:
+    for task in sorted(health.tasks, key=lambda task: _PLACES.get(task["service"], len(_PLACES))):
         table.add_row(
             task["task"],
             ist_text(int(task["watermark_ns"])) if task["watermark_ns"] > 0 else "none yet",

@@ -11,6 +11,7 @@ from live_services.cli.errors import did_you_mean
 from live_services.domain.frames import FRAME_TOPICS
 from live_services.domain.topics import all_topics
 from live_services.failures import CommandFailed
+from live_services.next_steps import to_type
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ async def tail(
     known = [name for t in all_topics() for name in (t.name, t.dlq)]
     if topic not in known:
         raise CommandFailed(
-            f"there is no topic {topic!r}; {did_you_mean(topic, known)} `alpha-panda topics list` names them all"
+            f"there is no topic {topic!r}; {did_you_mean(topic, known)} {to_type('topics list')} names them all"
         )
     seen = 0
     async for record in follow(settings.kafka, [topic], from_beginning=from_beginning):

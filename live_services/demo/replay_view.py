@@ -32,6 +32,7 @@ from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, broker_topics
 from live_services.failures import CommandFailed
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import SERVICES
+from live_services.next_steps import to_type
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
@@ -220,7 +221,7 @@ def reached_ns(health: Health) -> int:
 
 def _stalled(health: Health) -> str:
     waiting = [f"{t['task']} waits for {t['waiting_for']}" for t in health.tasks if t["waiting_for"]]
-    return "; ".join(waiting) or "no task says what it waits for: see `alpha-panda status` and the logs"
+    return "; ".join(waiting) or f"no task says what it waits for: see {to_type('status')} and the logs"
 
 
 def lag_records(health: Health) -> int:

@@ -23,8 +23,9 @@ from live_services.cli.progress import file_progress, jar_progress
 from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
+from live_services.home import owned_home
 from live_services.machine.embedded import stop
-from live_services.machine.stack import FEED, Stack, Tell, create_topics, environment, owned_home, program_name
+from live_services.machine.stack import Stack, Tell, create_topics, environment, program_name
 from live_services.machine.supervision import SERVICES, START_LOCK, start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program
@@ -342,10 +343,11 @@ class _EarlyServices:
         """Start them once there is a market."""
         if self._started or not has_market(self._settings):
             return
-        for name, scope in self._stack.desk.services:
-            if name not in (FEED, "strategy_runner"):
-                self._stack.supervisor.start_program(SERVICES, program_name(name, scope))
-        self._demo.tell("risk manager, paper trading and portfolio start while the model trains")
+        early = [process for process in self._stack.desk.processes if not process[0].needs_model]
+        for process in early:
+            self._stack.supervisor.start_program(SERVICES, program_name(*process))
+        hosted = ", ".join(name.replace("_", " ") for entry, _ in early for name in entry.hosts)
+        self._demo.tell(f"what needs no model starts while it trains: {hosted}")
         self._started = True
 
 
@@ -409,9 +411,9 @@ def _by_person(demo: Demo, settings: Settings, registry: Registry, version: Vers
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
     from feature_store.market.clocks import BarClock
     from feature_store.offline.store import OfflineStore
-    from live_services.cli.explain import render
+    from live_services.cli.explain import explain_from_log, render
     from live_services.cli.status import read_health
-    from live_services.composition import explain_order, replay_session
+    from live_services.composition import replay_session
     from live_services.demo.replay_view import Tally, table, watch
 
     store = OfflineStore(settings.store_root)
@@ -434,7 +436,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         demo.tell("no order was filled in this session, so there is none to explain")
         demo.summary["explanation"] = None
         return
-    explanation = await explain_order(settings, "paper", tally.last_filled.order_id)
+    explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
     demo.console.print(render(explanation))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 

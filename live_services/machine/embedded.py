@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from live_services.failures import CommandFailed
 from live_services.machine import kafka_jars
 from live_services.machine.kafka_jars import Progress
 
@@ -36,7 +37,7 @@ _CLUSTER_ID: Final = "YWxwaGEtcGFuZGEtZW1iZA"
 _LAST_LINES: Final = 15
 
 
-class EmbeddedServerError(Exception):
+class EmbeddedServerError(CommandFailed):
     """A server on this machine did not start; the message says why and what to do."""
 
 

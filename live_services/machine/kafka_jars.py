@@ -23,6 +23,8 @@ from typing import Final
 
 import platformdirs
 
+from live_services.failures import CommandFailed
+
 KAFKA_VERSION: Final = "4.3.1"
 LOCK_FILE: Final = Path(__file__).with_suffix(".lock")
 _DOWNLOADS_AT_ONCE: Final = 4
@@ -32,7 +34,7 @@ Progress = Callable[[int, int], None]
 """Called with (jars that are here, jars in all)."""
 
 
-class KafkaJarsError(Exception):
+class KafkaJarsError(CommandFailed):
     """Kafka's jars are not usable; the message says what to do."""
 
 

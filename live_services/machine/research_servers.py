@@ -13,7 +13,7 @@ import requests
 from live_services.machine.embedded import LOOPBACK, EmbeddedServerError, ServerSpec, free_port, listens
 
 CODE_LOCATION: Final = "dagster_project.definitions"
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[1]
+_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 _DAGSTER_YAML: Final = """\
 telemetry:

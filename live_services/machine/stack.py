@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from live_services.domain.topics import Scope, all_topics
+from live_services.composition import ServiceEntry, processes, skip_reason
+from live_services.domain.topics import BROKERS, Scope, all_topics
+from live_services.home import mark_layout
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
     ServerNotReady,
@@ -40,16 +41,6 @@ from live_services.machine.supervision import (
 )
 from live_services.next_steps import of_home
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
-from models_registry.specification import Broker
-
-FEED: Final = "market_feed"
-BROKER_SERVICES: Final[Mapping[Broker, tuple[str, ...]]] = {
-    "paper": ("strategy_runner", "risk_manager", "paper_trading", "portfolio_manager", "skew_monitor"),
-    "zerodha": (),
-}
-NO_ZERODHA: Final = (
-    "zerodha has no trading service yet: nothing of it can be started. Paper trading runs with --broker paper."
-)
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -57,34 +48,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Which services run for whom, and what is left out and why (one line each)."""
+    """Which processes run for whom, and what is left out and why (one line each)."""
 
-    services: tuple[tuple[str, Scope], ...]
+    processes: tuple[tuple[ServiceEntry, Scope], ...]
     skipped: tuple[str, ...]
 
 
 def desk(settings: Settings) -> Desk:
-    """Decide from the settings what runs: the feed, and the services of each broker that is active and enabled."""
-    services: list[tuple[str, Scope]] = [(FEED, "shared")]
-    skipped = []
-    for broker, names in BROKER_SERVICES.items():
-        reason = skip_reason(settings, broker)
-        if reason is not None:
-            skipped.append(f"{broker} is skipped: {reason}")
-            continue
-        services += [(name, broker) for name in names]
-    return Desk(tuple(services), tuple(skipped))
-
-
-def skip_reason(settings: Settings, broker: Broker) -> str | None:
-    """Say why a broker does not run, or None when it does."""
-    if broker not in settings.active_brokers:
-        return f"it is not in ACTIVE_BROKERS ({', '.join(settings.active_brokers)})"
-    if not getattr(settings.trading, broker).enabled:
-        return f"TRADING__{broker.upper()}__ENABLED is false"
-    if not BROKER_SERVICES[broker]:
-        return NO_ZERODHA
-    return None
+    """Decide from the settings what runs."""
+    reasons = {broker: skip_reason(settings, broker) for broker in BROKERS}
+    skipped = tuple(f"{broker} is skipped: {reason}" for broker, reason in reasons.items() if reason is not None)
+    return Desk(processes(settings), skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +99,8 @@ class Stack:
         ------
         AlreadyRunning
             A stack runs on this home.
+        live_services.home.OtherLayout
+            What is kept in this home was written by another version.
         live_services.machine.embedded.EmbeddedServerError
             One could not be prepared (disk, port, jars).
         """
@@ -133,6 +109,7 @@ class Stack:
                 f"a stack is running on {self.home}: see `{of_home(self.home)} status`, stop it with "
                 f"`{of_home(self.home)} down`"
             )
+        mark_layout(self.home)
         left = stop_orphans(self.supervisor.socket_path)
         if left:
             tell(f"the supervisor of this home was killed; stopped what it had left running: {left}")
@@ -145,7 +122,7 @@ class Stack:
             list(pool.map(lambda spec: spec.prepare(), self._specs))
         groups = {
             SERVERS: [Program(s.name, s.argv, s.env, s.stop_seconds) for s in self._specs],
-            SERVICES: [self._service_program(name, scope) for name, scope in self.desk.services],
+            SERVICES: [_service_program(entry, scope) for entry, scope in self.desk.processes],
         }
         self.supervisor.start({group: programs for group, programs in groups.items() if programs}, self.environment)
         if self._specs:
@@ -175,14 +152,6 @@ class Stack:
                 self.home / "dagster", self.environment, _port("dagster", ports.dagster, tell)
             )
         return tuple(specs)
-
-    def _service_program(self, service: str, scope: Scope) -> Program:
-        broker = () if scope == "shared" else ("--broker", scope)
-        return Program(
-            program_name(service, scope),
-            (sys.executable, "-m", "live_services", "run", service, *broker),
-            stop_seconds=20.0,
-        )
 
     def wait_ready(self, *names: str, tell: Tell) -> None:
         """Wait until the servers named (default: all that were started here) answer.
@@ -236,9 +205,15 @@ def _port(server: str, preferred: int, tell: Tell) -> int:
     return port
 
 
-def program_name(service: str, scope: Scope) -> str:
-    """Name a service's process; a broker's name comes first."""
-    return service if scope == "shared" else f"{scope}.{service}"
+def program_name(entry: ServiceEntry, scope: Scope) -> str:
+    """Name a process of the table for supervisord; a broker's name comes first."""
+    return entry.name if scope == "shared" else f"{scope}.{entry.name}"
+
+
+def _service_program(entry: ServiceEntry, scope: Scope) -> Program:
+    broker = () if scope == "shared" else (scope,)
+    argv = (sys.executable, "-m", "live_services.process", entry.name, *broker)
+    return Program(program_name(entry, scope), argv, stop_seconds=20.0)
 
 
 def require_external(settings: Settings) -> None:
@@ -295,7 +270,7 @@ async def create_topics(settings: Settings) -> None:
     """Create every topic of the shared market and of the brokers that run."""
     from live_services.adapters.kafka import create_topics as create
 
-    brokers: tuple[Broker, ...] = tuple(b for b in BROKER_SERVICES if skip_reason(settings, b) is None)
+    brokers = tuple(broker for broker in BROKERS if skip_reason(settings, broker) is None)
     await create(settings, all_topics(brokers))
 
 
@@ -312,10 +287,3 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-def owned_home(home: Path) -> Path:
-    """Create a home directory that only this user can enter."""
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)
-    return home

@@ -28,6 +28,7 @@ from typing import Any, Final
 from xmlrpc.client import Error as XmlRpcError
 from xmlrpc.client import Fault, ServerProxy
 
+from live_services.failures import CommandFailed
 from live_services.machine.embedded import death, stop
 from live_services.machine.orphans import names, orphans
 from live_services.next_steps import of_home
@@ -39,7 +40,7 @@ START_LOCK: Final = "start.lock"
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
 
 
-class SupervisionError(Exception):
+class SupervisionError(CommandFailed):
     """The processes are not as asked; the message says what to do."""
 
 

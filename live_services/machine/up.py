@@ -11,6 +11,7 @@ from typing import Final
 
 from live_services.adapters.readiness import missing
 from live_services.domain.strategy.checks import require_known_names
+from live_services.home import owned_home, require_layout
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.stack import (
     ANY_PORTS,
@@ -18,7 +19,6 @@ from live_services.machine.stack import (
     Stack,
     Tell,
     create_topics,
-    owned_home,
     program_name,
     require_external,
 )
@@ -41,8 +41,11 @@ def start_everything(
         Another command is starting a stack on this home.
     live_services.domain.strategy.checks.WrongStrategy
         A strategy names something that there is not; nothing was started.
+    live_services.home.OtherLayout
+        What is kept in this home was written by another version; nothing was started.
     """
-    require_known_names(settings)
+    require_known_names(settings.strategies)
+    require_layout(settings.alpha_panda_home)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         return _start_everything(settings, tell, ports, progress)
@@ -72,7 +75,7 @@ def start_idle_services(stack: Stack, tell: Tell) -> None:
     """Start the services that are not running, and say what they wait for."""
     if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
         stack.start_services()
-        tell("services started: " + ", ".join(program_name(name, scope) for name, scope in stack.desk.services))
+        tell("services started: " + ", ".join(program_name(*process) for process in stack.desk.processes))
     lacking = missing(load_settings())
     if lacking is not None:
         tell(lacking)

@@ -12,6 +12,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
+from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     EVENT_CLASSES,
@@ -42,7 +43,6 @@ from live_services.domain.topics import (
     consumer_group,
     transactional_id,
 )
-from live_services.machine.stack import BROKER_SERVICES, FEED
 from live_services.runtime.merge import Source
 from live_services.runtime.service import Service
 from live_services.runtime.task import Received, TaskRun
@@ -233,7 +233,7 @@ def test_topics_and_dead_letter_topics_have_names_of_their_own() -> None:
 
 
 def test_consumer_groups_and_transactional_ids_are_unique_for_each_service_and_broker() -> None:
-    names = {FEED, *(name for named_ones in BROKER_SERVICES.values() for name in named_ones)}
+    names = {name for entry in SERVICES for name in entry.hosts}
     pairs = [(name, broker) for name in sorted(names) for broker in BROKERS]
     groups = [consumer_group(*pair) for pair in pairs]
     identities = [transactional_id(*pair, partition) for pair in pairs for partition in range(12)]
@@ -252,7 +252,7 @@ def test_every_service_module_names_its_services_differently() -> None:
         for node in cls.body
         if isinstance(node, ast.Assign) and named(node.targets[0]) == "name" and isinstance(node.value, ast.Constant)
     ]
-    assert sorted(found) == sorted(BROKER_SERVICES["paper"])
+    assert sorted([*found, "market_feed"]) == sorted(name for entry in SERVICES for name in entry.hosts)
 
 
 def test_groups_are_named_in_one_place() -> None:

@@ -1,15 +1,14 @@
 """Names in a strategy's settings, checked against what there is: features and hyperparameters.
 
-Settings are read by every process, and reading them must not import a library; commands check names before they start
-anything. Instruments are asked of the store by the training: a symbol may come in with the next market.
+Every process reads the settings, and that must not import a library; commands check names before they start anything.
+Instruments are asked of the store by the training: a symbol may come in with the next market.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from live_services.settings import Settings
 from models_registry.hyperparameters import WrongHyperparameter, refuse_wrong
 from models_registry.specification import StrategySpec
 
@@ -21,7 +20,7 @@ class WrongStrategy(Exception):
     """A strategy's settings name something that there is not; says which are near."""
 
 
-def require_known_names(settings: Settings) -> None:
+def require_known_names(strategies: Sequence[StrategySpec]) -> None:
     """Refuse strategies that name a feature or a hyperparameter that there is not.
 
     Takes a second to import the features, and another for scikit-learn where a strategy sets hyperparameters.
@@ -31,7 +30,7 @@ def require_known_names(settings: Settings) -> None:
     WrongStrategy
         One line for each strategy and kind of name, with the nearest names.
     """
-    if wrong := list(_unknown_names(settings)):
+    if wrong := list(_unknown_names(strategies)):
         raise WrongStrategy("\n".join(wrong))
 
 
@@ -51,7 +50,7 @@ def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
         raise WrongStrategy(f"strategies: features of {strategy.name!r}: {unknown}") from unknown
 
 
-def stored_schema(settings: Settings) -> FeatureSchema:
+def stored_schema(strategies: Sequence[StrategySpec]) -> FeatureSchema:
     """Give the features that the store keeps: what any strategy asks, each once.
 
     Raises
@@ -61,11 +60,11 @@ def stored_schema(settings: Settings) -> FeatureSchema:
     """
     from feature_store.features.projection import union_schema
 
-    return union_schema([strategy_schema(strategy) for strategy in settings.strategies])
+    return union_schema([strategy_schema(strategy) for strategy in strategies])
 
 
-def _unknown_names(settings: Settings) -> Iterator[str]:
-    for strategy in settings.strategies:
+def _unknown_names(strategies: Sequence[StrategySpec]) -> Iterator[str]:
+    for strategy in strategies:
         try:
             strategy_schema(strategy)
         except WrongStrategy as wrong:

@@ -44,7 +44,7 @@ def test_without_a_running_desk_the_check_says_so_and_is_a_warning(settings):
     result = live_features_equal_history(settings=settings)
     assert not result.passed
     assert result.severity == dg.AssetCheckSeverity.WARN
-    assert "alpha-panda up" in result.description
+    assert "start one with `" in result.description
 
 
 @pytest.mark.parametrize(("servers", "skipped"), [("", True), ("127.0.0.1:9092", False)])

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from live_services.__main__ import app
 from live_services.cli.errors import did_you_mean
-from live_services.cli.main import app
 from live_services.cli.progress import file_progress
 from live_services.demo.market_files import look_at
 from live_services.demo.run import STRATEGIES, DemoOptions, configuration_toml
@@ -172,6 +172,15 @@ def test_the_reason_of_a_failed_run_is_told_without_the_name_of_a_class(message,
 )
 def test_near_names_are_offered(name, known, said):
     assert did_you_mean(name, known) == said
+
+
+def test_what_can_be_typed_in_a_message_names_the_home_that_is_in_use_unless_it_is_the_default(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/alpha-panda"])
+    said = " ".join(runner.invoke(app, ["models", "list"]).output.split())
+    assert "start one with `.venv/bin/alpha-panda --home home up`" in said
+    monkeypatch.delenv("ALPHA_PANDA_HOME")
+    said = " ".join(runner.invoke(app, ["models", "list"]).output.split())
+    assert "start one with `.venv/bin/alpha-panda up`" in said
 
 
 def test_what_is_no_event_does_not_stop_a_person_who_looks_back():

@@ -18,7 +18,8 @@ async def test_stored_rows_are_found_with_corporate_actions_and_stale_ones_are_p
     file = tmp_path / "actions.csv"
     file.write_text(f"symbol,ex_date,kind,factor\nSYN001,{market.sessions[1].date},split,0.5\n")
     settings = Settings(alpha_panda_home=tmp_path, market=MarketSettings(corporate_actions=file))
-    store, schema, actions = OfflineStore(settings.store_root), stored_schema(settings), read_corporate_actions(file)
+    store, schema = OfflineStore(settings.store_root), stored_schema(settings.strategies)
+    actions = read_corporate_actions(file)
     for session, bars in zip(market.sessions, market.bars, strict=True):
         store.write_bars(session, market.universe, bars, market.name)
     for session in market.sessions[3:]:

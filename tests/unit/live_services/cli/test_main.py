@@ -9,8 +9,8 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from live_services.__main__ import app
 from live_services.cli import models as cli_models
-from live_services.cli.main import app
 from models_registry.refusals import GateNotPassed
 
 runner = CliRunner()
@@ -126,11 +126,18 @@ def test_the_demo_refuses_files_that_are_not_there_and_homes_that_are_not_its_ow
 
 
 def test_brokers_that_are_left_out_say_why_in_one_line():
-    from live_services.machine.stack import desk
+    from live_services.machine.stack import desk, program_name
     from live_services.settings import load_settings
 
     plan = desk(load_settings())
-    assert next(name for name, _ in plan.services) == "market_feed"
+    assert [program_name(*process) for process in plan.processes] == [
+        "market_feed",
+        "paper.strategy_runner",
+        "paper.risk_manager",
+        "paper.paper_trading",
+        "paper.portfolio_manager",
+        "paper.skew_monitor",
+    ]
     assert plan.skipped == ("zerodha is skipped: it is not in ACTIVE_BROKERS (paper)",)
     both = desk(load_settings(active_brokers=("paper", "zerodha"), trading={"zerodha": {"enabled": True}}))
     assert "no trading service yet" in both.skipped[0]

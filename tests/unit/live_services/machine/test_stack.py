@@ -1,5 +1,6 @@
 """Which servers a stack starts, and on which ports."""
 
+import os
 import socket
 import ssl
 import threading
@@ -9,7 +10,8 @@ from typing import Any
 import aiokafka.client
 import pytest
 
-from live_services.machine.stack import Ports, Stack, require_external
+from live_services.machine.research_servers import python_environment
+from live_services.machine.stack import Ports, Stack, _service_program, require_external
 from live_services.machine.supervision import SupervisionError
 from live_services.settings import load_settings
 
@@ -88,3 +90,18 @@ def test_certificates_that_are_not_there_are_named(tmp_path: Path, monkeypatch: 
     kafka = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "SSL", "ssl_cafile": str(tmp_path / "ca.pem")}
     with pytest.raises(SupervisionError, match="KAFKA__SSL_CAFILE"):
         require_external(load_settings(kafka=kafka))
+
+
+def test_services_are_started_as_plain_processes_with_their_broker_behind_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
+    programs = [_service_program(entry, scope) for entry, scope in Stack(load_settings()).desk.processes]
+    started = {program.name: program.argv[1:] for program in programs}
+    assert started["market_feed"] == ("-m", "live_services.process", "market_feed")
+    assert started["paper.risk_manager"] == ("-m", "live_services.process", "risk_manager", "paper")
+
+
+def test_children_import_this_very_checkout() -> None:
+    first = Path(python_environment()["PYTHONPATH"].split(os.pathsep)[0])
+    assert (first / "dagster_project" / "definitions.py").is_file()

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from live_services.cli.main import app
-from live_services.cli.settings_report import describe_error, report
 from live_services.domain.strategy.checks import stored_schema
 from live_services.settings import Settings
+from live_services.settings_report import describe_error, report
 from models_registry.specification import NOT_OF_THE_MODEL, RUNG_OF_BROKER, StrategySpec, by_model, model_differences
 
 MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
@@ -205,4 +205,4 @@ def test_each_value_of_a_strategy_names_its_origin(settings_file, monkeypatch):
 
 def test_the_store_keeps_what_any_strategy_asks_once(settings_file):
     asked = [{"name": "a", "features": ["rsi", "trend_slope@5m"]}, {"name": "b", "features": ["momentum", "rsi"]}]
-    assert set(stored_schema(Settings(strategies=asked)).names) == {"rsi", "trend_slope@5m", "momentum"}
+    assert set(stored_schema(Settings(strategies=asked).strategies).names) == {"rsi", "trend_slope@5m", "momentum"}

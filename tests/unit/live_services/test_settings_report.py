@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from live_services.cli.settings_report import HIDDEN, describe_error, report
 from live_services.settings import load_settings
+from live_services.settings_report import HIDDEN, describe_error, report
 
 
 @pytest.fixture(autouse=True)

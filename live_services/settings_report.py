@@ -15,7 +15,6 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from live_services.settings import Settings, config_file, endpoints_file, home_directory, load_settings
-from models_registry.registry import without_credentials
 
 HIDDEN: Final = "(set, hidden)"
 _ALIKE: Final = 0.8  # nearer than this: MARKT__SPEED; other programs have variables with __ too
@@ -70,6 +69,8 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} = {item}" for name, item in value.items())
     if isinstance(value, str) and "://" in value:
+        from models_registry.registry import without_credentials
+
         return without_credentials(value)
     return "" if value is None else str(value)
 

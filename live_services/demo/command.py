@@ -1,0 +1,51 @@
+"""What a person types for the demo; `live_services.__main__` puts it among the other commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from live_services.cli.errors import out
+
+
+def demo(  # noqa: PLR0917 (each one is an option of the command line)
+    bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
+    ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
+    override_gate: Annotated[
+        str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
+    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
+        ".alpha-panda/demo"
+    ),
+    speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
+    sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
+    instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
+) -> None:
+    """Show the whole road: data, features, model, promotion, ticks, signals, orders, PnL, and one order explained.
+
+    Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
+
+    Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
+
+    Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
+    """
+    from live_services.demo.run import DemoOptions, run_demo
+
+    run_demo(
+        DemoOptions(
+            bars=bars,
+            ticks=ticks,
+            override_gate=override_gate,
+            keep=keep,
+            summary=summary,
+            home=home,
+            speed=speed,
+            sessions=sessions,
+            instruments=instruments,
+        ),
+        out,
+    )

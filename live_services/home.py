@@ -1,0 +1,66 @@
+"""The state directory of one desk: for its user only, and marked with the layout of what is kept in it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from live_services.failures import CommandFailed
+from live_services.next_steps import of_home, program
+
+LAYOUT: Final = 2
+"""Raise it when ids, money or topics change so that this code would misread what an earlier one left on Kafka."""
+_MARKER: Final = "layout.toml"
+
+
+class OtherLayout(CommandFailed):
+    """A home holds a log of another version; the message says what to do."""
+
+
+def owned_home(home: Path) -> Path:
+    """Create a home directory that only this user can enter."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    return home
+
+
+def require_layout(home: Path) -> None:
+    """Refuse a home whose Kafka was written by a version with another layout; one without a Kafka is never refused.
+
+    Raises
+    ------
+    OtherLayout
+        Says which version wrote it and what to do.
+    """
+    kafka = home / "kafka"
+    if not kafka.exists():
+        return
+    found = _layout_of(home)
+    if found == LAYOUT:
+        return
+    if found is not None and found > LAYOUT:
+        raise OtherLayout(
+            f"{home} was written by a later version of Alpha Panda (layout {found}, this one knows {LAYOUT}): use that "
+            f"version, or another home (`{program()} --home DIR`)"
+        )
+    raise OtherLayout(
+        f"{home} was written by an earlier version of Alpha Panda: ids, money and topics on its Kafka are not those of "
+        f"this one. Use another home (`{program()} --home DIR`), or stop what runs (`{of_home(home)} down`) and "
+        f"delete {kafka} and {home / 'valkey'}: the market data, models and promotions in it stay good"
+    )
+
+
+def mark_layout(home: Path) -> None:
+    """Write into a home which layout what is kept there has. Raises as `require_layout`."""
+    require_layout(home)
+    (home / _MARKER).write_text(f"# of what Alpha Panda keeps in this directory\nlayout = {LAYOUT}\n")
+
+
+def _layout_of(home: Path) -> int | None:
+    """Give the number in the marker; None if no version that marks its home wrote this one."""
+    try:
+        found = tomllib.loads((home / _MARKER).read_text(encoding="utf-8")).get("layout")
+    except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, int) else None

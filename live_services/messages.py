@@ -1,0 +1,80 @@
+"""What may go wrong outside this program, and how a person is told; services say it too, so no CLI library is here."""
+
+from __future__ import annotations
+
+import tomllib
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from live_services.failures import CommandFailed
+from live_services.next_steps import to_type
+from live_services.settings import SettingsFileError, config_file
+from live_services.settings_report import describe_error
+
+
+def expected_failures() -> tuple[type[Exception], ...]:
+    """Give what may go wrong outside this program: settings, files, servers, registry, disk."""
+    import redis
+    import requests
+    import sqlalchemy.exc
+    from aiokafka.errors import KafkaError
+
+    from feature_store.market.types import MarketDataError
+    from live_services.adapters.kafka import KafkaSetupError
+    from live_services.domain.strategy.checks import WrongStrategy
+    from live_services.runtime.task import RuntimeFailure
+    from live_services.services.market_feed import FeedError
+    from live_services.services.model_loading import ModelUnavailable
+    from live_services.services.strategy_runner import HistoryChanged
+    from models_registry.ledger import LedgerError
+    from models_registry.promotion import PromotionError
+    from models_registry.refusals import ModelRefusedError
+    from models_registry.registry import RegistryUnavailable
+
+    return (
+        CommandFailed,
+        ValidationError,
+        SettingsError,
+        SettingsFileError,
+        tomllib.TOMLDecodeError,
+        MarketDataError,
+        RuntimeFailure,
+        FeedError,
+        ModelUnavailable,
+        HistoryChanged,
+        WrongStrategy,
+        LedgerError,
+        PromotionError,
+        ModelRefusedError,
+        RegistryUnavailable,
+        KafkaSetupError,
+        KafkaError,
+        redis.RedisError,
+        requests.RequestException,
+        sqlalchemy.exc.SQLAlchemyError,
+        OSError,
+        TimeoutError,
+    )
+
+
+def message_of(problem: Exception) -> str:
+    """Say what went wrong, for a person."""
+    import redis
+    import requests
+
+    if isinstance(problem, ValidationError):
+        return describe_error(problem) if problem.title == "Settings" else str(problem)
+    if isinstance(problem, SettingsError):
+        return f"{problem}. Lists are written as JSON in the environment, for example ACTIVE_BROKERS='[\"paper\"]'."
+    if isinstance(problem, tomllib.TOMLDecodeError):
+        return (
+            f"the settings file {config_file()} is not TOML: {problem}. Correct that line; ALPHA_PANDA_CONFIG can name "
+            "another file."
+        )
+    if isinstance(problem, requests.RequestException):
+        where = problem.request.url if problem.request is not None else "its address"
+        return f"no answer from {where}: {type(problem).__name__}. Is it running? See {to_type('status')}."
+    if isinstance(problem, redis.RedisError):
+        return f"Redis does not answer: {problem}. See {to_type('status')}."
+    return str(problem) or type(problem).__name__

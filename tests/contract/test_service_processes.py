@@ -1,0 +1,65 @@
+"""What a process of the live side may not load, tried on each of them as far as one comes without a Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feature_store.offline.store import OfflineStore
+from feature_store.sources.synthetic import synthetic_market
+from live_services.composition import SERVICES
+
+NOT_IN_A_SERVICE = ("typer", "click", "kiteconnect", "supervisor", "dagster", "mlflow", "sklearn", "live_services.cli")
+
+# Runs a process until it asks Kafka, which is not there, and says which modules were loaded on the way.
+_RUN = """
+import json, sys
+import structlog
+at_first = sorted(sys.modules)  # structlog colours tracebacks with rich, if rich is installed
+from live_services.process import main
+code = main(sys.argv[1:])
+print(json.dumps({"code": code, "at_first": at_first, "loaded": sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    made = synthetic_market(instruments=2, sessions=3)
+    store = OfflineStore(home / "store")
+    store.write_universe(made.universe, made.name)
+    for session, bars in zip(made.sessions, made.bars, strict=True):
+        store.write_bars(session, made.universe, bars, made.name)
+    store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
+    return home
+
+
+@pytest.mark.parametrize("entry", SERVICES, ids=lambda entry: entry.name)
+def test_a_service_process_loads_no_cli_library_and_no_client_of_a_broker(home: Path, entry) -> None:
+    nobody = "127.0.0.1:9"
+    chosen = {"ALPHA_PANDA_HOME": str(home), "KAFKA__BOOTSTRAP_SERVERS": nobody}
+    if entry.name != "market_feed":  # which waits for a registry that does not answer
+        chosen |= {"MLFLOW__TRACKING_URI": f"http://{nobody}"}
+    broker = entry.brokers[:1]
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, entry.name, *broker],
+        env=os.environ | chosen,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["code"] == 1
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "('127.0.0.1', 9" in told or nobody in told
+    assert "Traceback" not in done.stderr
+    loaded = [name for name in said["loaded"] if name.startswith(NOT_IN_A_SERVICE)]
+    assert loaded == []
+    rich = {name for name in said["loaded"] if name.split(".")[0] == "rich"}
+    assert rich <= set(said["at_first"])

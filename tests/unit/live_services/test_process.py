@@ -1,0 +1,69 @@
+"""The process that the supervisor starts: the same refusals as the command line, without its library."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from live_services import process
+from live_services.__main__ import app
+from live_services.composition import SERVICES, processes
+from live_services.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ALPHA_PANDA_CONFIG", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words", "told"),
+    [
+        ("MARKET__SPEED", "0", ["strategist"], "there is no service 'strategist'; choose one of market_feed, "),
+        ("MARKET__SPEED", "0", ["risk_manager", "bitcoin"], "there is no broker 'bitcoin'; choose one of paper, "),
+        ("MARKET__SPEED", "0", ["risk_manager", "zerodha"], "zerodha has no trading service yet"),
+        ("TRADING__PAPER__ENABLED", "false", ["risk_manager"], "paper is not to run: TRADING__PAPER__ENABLED is false"),
+        ("ACTIVE_BROKERS", "[]", ["risk_manager", "paper"], "paper is not to run: it is not in ACTIVE_BROKERS"),
+        ("ACTIVE_BROKERS", "paper", ["market_feed"], "Lists are written as JSON"),
+        ("KAFKA__MARKET_PARTITIONS", "0", ["market_feed"], "kafka.market_partitions (from environment"),
+    ],
+)
+def test_what_cannot_run_ends_with_1_and_the_message_of_the_command_line(
+    monkeypatch, capsys, variable, value, words, told
+):
+    monkeypatch.setenv(variable, value)
+    assert process.main(words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert told in said
+    service, *broker = words
+    typed = CliRunner().invoke(app, ["run", service, *(("--broker", *broker) if broker else ())])
+    assert typed.exit_code == 1
+    assert " ".join(typed.output.split()) == " ".join(said.split())
+
+
+def test_a_wrong_command_line_ends_with_2(capsys):
+    for words in ([], ["market_feed", "paper", "more"], ["--broker", "paper"]):
+        with pytest.raises(SystemExit) as ended:
+            process.main(words)
+        assert ended.value.code == 2
+    assert "usage: python -m live_services.process" in capsys.readouterr().err
+
+
+def test_every_process_of_the_table_is_offered_by_run_and_hosts_its_services_alone():
+    offered = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).output
+    assert f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}." in " ".join(offered.split())
+    hosted = [name for entry in SERVICES for name in entry.hosts]
+    assert len(set(hosted)) == len(hosted)
+
+
+def test_what_is_shared_runs_once_whatever_the_brokers_and_a_broker_that_is_off_brings_nothing():
+    shared = [entry.name for entry in SERVICES if entry.scope == "shared"]
+    assert [(entry.name, scope) for entry, scope in processes(load_settings(active_brokers=()))] == [
+        (name, "shared") for name in shared
+    ]
+    running = processes(load_settings())
+    assert {scope for _, scope in running} == {"shared", "paper"}
+    assert len(running) == len(SERVICES)
