@@ -126,14 +126,12 @@ async def _service(
     universe, account = _universe(settings), getattr(settings.trading, broker)
     market = market_topic(settings.market.feed)
     if name == "strategy_runner":
-        count = partial(telemetry.online_block, broker)
-        async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
-            history = await asyncio.to_thread(StoredHistory, settings, universe)
-            code = stamp(settings)
-            yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
+        count = partial(telemetry.online_block, "shared")
+        async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
+            history = StoredHistory(settings)
+            yield StrategyRunner(settings, loader, stamp(settings), rows=rows, history=history), universe
     elif name == "skew_monitor":
-        history = await asyncio.to_thread(StoredHistory, settings, universe)
-        yield SkewMonitor(settings, universe, history, broker=broker), universe
+        yield SkewMonitor(settings, StoredHistory(settings)), universe
     elif name == "risk_manager":
         yield RiskManager(account.risk, stamp(settings), broker), universe
     elif name == "paper_trading":
