@@ -42,7 +42,7 @@ class SnapshotClock:
         due = next_second(self._session.close_ns)
         if self._changed_ns is not None:
             due = min(due, next_second(self._changed_ns))
-        if holds:
+        elif holds:
             origin = self._session.open_ns // SECOND_NS * SECOND_NS
             due = min(due, origin + ((self._last_ns - origin) // self._interval_ns + 1) * self._interval_ns)
         return due
