@@ -30,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from live_services.domain.account.config import AccountConfig
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
 
@@ -209,28 +210,10 @@ class MarketSettings(_Section):
         return self
 
 
-class RiskSettings(_Section):
-    """Limits of one broker's account."""
-
-    max_quantity_per_instrument: int = Field(default=10_000, ge=1)
-    max_notional_per_instrument_inr: float = Field(default=250_000.0, gt=0)
-    max_gross_notional_inr: float = Field(default=1_000_000.0, gt=0)
-    max_open_positions: int = Field(default=10, ge=1)
-
-
-class TradingSettings(_Section):
+class TradingSettings(AccountConfig):
     """One broker's world."""
 
     enabled: bool = False
-    costs_bps: float = Field(default=3.0, ge=0)
-    """Explicit costs of a fill, basis points of its notional."""
-    starting_cash_inr: float = Field(default=1_000_000.0, gt=0)
-    """Cash of the account before its first trade, rupees."""
-    square_off_minutes_before_close: int = Field(default=5, ge=1)
-    """Positions of an intraday product (MIS) that are open so long before the close end by a market order."""
-    pnl_interval_seconds: int = Field(default=60, ge=1)
-    """A snapshot comes at least this often in event time while positions are open, and after every fill."""
-    risk: RiskSettings = RiskSettings()
 
 
 class BrokersSettings(_Section):

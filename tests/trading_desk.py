@@ -54,7 +54,7 @@ from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
 PAPER = broker_topics("paper")
-TRADED = (*(topic for topic in PAPER if topic != PAPER.feature_skew), MODELS_LOADED, MODELS_REFUSED)
+TRADED = (*PAPER, MODELS_LOADED, MODELS_REFUSED)
 """Everything the services that trade say; the skew monitor looks on, at its own pace."""
 
 Log = dict[str, list[StoredRecord]]

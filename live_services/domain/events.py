@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
 from live_services.domain.account.charges import Product
+from live_services.domain.account.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
     MARKET_SESSIONS,
@@ -110,8 +111,8 @@ class ExitTerms(_Frozen):
 
     expiry_ns: int
     """From here on it is closed at the market: decision + horizon, in session time."""
-    stop_distance_inr_e4: int | None = Field(default=None, gt=0)
-    target_distance_inr_e4: int | None = Field(default=None, gt=0)
+    stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
+    target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
 
 
 class _OnInstrument(ModelStamped):
@@ -137,7 +138,7 @@ class SignalGenerated(_OnInstrument):
     exit: ExitTerms
     score: float
     threshold: float
-    reference_price: float = Field(gt=0)
+    reference_price: float = Field(gt=0, le=LARGEST_INR)
     """Close of the bar, rupees."""
     bar: BarValues
     features: dict[str, float | None]
