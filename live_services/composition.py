@@ -10,26 +10,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, market_topic
+from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, consumer_group, market_topic
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.settings import Settings, home_directory, load_settings
 from models_registry.specification import Broker
 
 if TYPE_CHECKING:
-    from feature_store.market.types import Session, Universe
+    from feature_store.market.types import Session
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.domain.basis import Stamp
-    from live_services.runtime.service import Service
+    from live_services.runtime.chain import Chain
     from live_services.services.model_loading import ModelLoader
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
 
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
-_NO_ZERODHA: Final = (
-    "zerodha has no trading service yet: nothing of it can be started. Paper trading runs with --broker paper."
-)
+_WITHOUT_GATEWAY: Final = {
+    "zerodha_trading": "no gateway to the broker is enabled: proposals are judged, and no order is given",
+}
+"""Trading stages that do not run, and why."""
 
 
 def keep_loopback_off_the_proxy() -> None:
@@ -57,8 +58,8 @@ def read_settings(**options: Any) -> Settings:
 
 Run = Callable[[Settings, Broker, asyncio.Event], Awaitable[None]]
 """Does all that a process does until the event is set; a shared one does not ask which broker it is."""
-Build = Callable[[Settings, Broker, "LiveTelemetry"], AbstractAsyncContextManager["tuple[Service[Any], Universe]"]]
-"""Builds a service; what it needs beside itself runs for as long as the block."""
+Build = Callable[[Settings, Broker, "LiveTelemetry"], AbstractAsyncContextManager["Chain"]]
+"""Builds a chain of services; what it needs beside itself runs for as long as the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +70,26 @@ class ServiceEntry:
     """What it is called, with the broker in front where there is one for each broker."""
     scope: Literal["shared", "broker"]
     """Whether one runs for all, or one for each broker."""
-    hosts: tuple[str, ...]
-    """The services in it, by the names that groups, health and metrics have; those of a chain in its order."""
+    services: tuple[str, ...]
+    """The services in it, by the names that health and metrics have, in the chain's order; ``{broker}`` stands for one.
+    """
     run: Run
-    brokers: tuple[Broker, ...] = ()
-    """The brokers that it can run for, if there is one for each."""
+    is_chain: bool = True
+    """Whether it is a group that consumes the market."""
     needs_model: bool = False
     """Whether it has nothing to do before a model is promoted."""
+
+    def hosts(self, scope: Scope) -> tuple[str, ...]:
+        """Name the services in it; without a gateway a real broker's trading stage is skipped."""
+        named = tuple(service.format(broker=scope) for service in self.services)
+        return tuple(service for service in named if service not in _WITHOUT_GATEWAY)
 
 
 def processes(settings: Settings) -> tuple[tuple[ServiceEntry, Scope], ...]:
     """Decide from the settings what runs: what is shared, then what each active and enabled broker has."""
     shared: list[tuple[ServiceEntry, Scope]] = [(entry, "shared") for entry in SERVICES if entry.scope == "shared"]
-    running = [broker for broker in BROKERS if skip_reason(settings, broker) is None]
-    return (*shared, *((entry, broker) for broker in running for entry in SERVICES if broker in entry.brokers))
+    of_brokers = [entry for entry in SERVICES if entry.scope == "broker"]
+    return (*shared, *((entry, broker) for broker in running_brokers(settings) for entry in of_brokers))
 
 
 def skip_reason(settings: Settings, broker: Broker) -> str | None:
@@ -91,9 +98,20 @@ def skip_reason(settings: Settings, broker: Broker) -> str | None:
         return f"it is not in ACTIVE_BROKERS ({', '.join(settings.active_brokers)})"
     if not getattr(settings.trading, broker).enabled:
         return f"TRADING__{broker.upper()}__ENABLED is false"
-    if not any(broker in entry.brokers for entry in SERVICES):
-        return _NO_ZERODHA
     return None
+
+
+def running_brokers(settings: Settings) -> tuple[Broker, ...]:
+    """Give the brokers whose accounts run."""
+    return tuple(broker for broker in BROKERS if skip_reason(settings, broker) is None)
+
+
+def skipped(settings: Settings) -> tuple[str, ...]:
+    """Say, one line each, what does not run and why: brokers, and trading stages of those that do."""
+    reasons = ((broker, skip_reason(settings, broker)) for broker in BROKERS)
+    brokers = tuple(f"{broker} is skipped: {reason}" for broker, reason in reasons if reason is not None)
+    stages = (f"{broker}_trading" for broker in running_brokers(settings))
+    return (*brokers, *(f"{s} is skipped: {_WITHOUT_GATEWAY[s]}" for s in stages if s in _WITHOUT_GATEWAY))
 
 
 def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, Broker]:
@@ -111,8 +129,6 @@ def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, 
     if entry is None:
         raise CommandFailed(f"there is no service {name!r}; choose one of {', '.join(e.name for e in SERVICES)}")
     if entry.scope == "broker":
-        if not any(chosen in e.brokers for e in SERVICES):
-            raise CommandFailed(_NO_ZERODHA)
         reason = skip_reason(settings, chosen)
         if reason is not None:
             raise CommandFailed(f"{broker} is not to run: {reason}")
@@ -120,108 +136,74 @@ def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, 
 
 
 async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
+    from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.services.market_feed import run_market_feed
 
     if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+        # Who is not there when a session begins would begin with the next one.
+        groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
+        await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
         await run_market_feed(settings, stop)
 
 
-def _service(build: Build) -> Run:
-    """Give the process of a service: it waits for the market, builds the service and hands it to the runtime."""
+def _chain(build: Build) -> Run:
+    """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
         from live_services.adapters.readiness import market_arrives
+        from live_services.adapters.sessions import MarketSessions
         from live_services.adapters.telemetry import LiveTelemetry
-        from live_services.runtime.loop import run_service
+        from live_services.runtime.loop import run_chain
 
         if not await market_arrives(settings, stop):
             return
-        async with (
-            LiveTelemetry(settings) as telemetry,
-            build(settings, broker, telemetry) as (service, universe),
-        ):
-            await run_service(service, settings, universe, telemetry, stop)
+        async with LiveTelemetry(settings) as telemetry, build(settings, broker, telemetry) as chain:
+            await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
 
 
 @asynccontextmanager
-async def _strategy_runner(
-    settings: Settings, broker: Broker, telemetry: LiveTelemetry
-) -> AsyncIterator[tuple[Service[Any], Universe]]:
+async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveTelemetry) -> AsyncIterator[Chain]:
     from live_services.adapters.history import StoredHistory
     from live_services.adapters.online_features import OnlinePublisher
+    from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
-    universe, count = _universe(settings), partial(telemetry.online_block, broker)
-    async with _loader(settings) as loader, OnlinePublisher(settings, broker, count) as rows:
-        history = await asyncio.to_thread(StoredHistory, settings, universe)
-        code = stamp(settings)
-        yield StrategyRunner(settings, universe, loader, code, broker=broker, rows=rows, history=history), universe
+    count, brokers = partial(telemetry.online_block, "shared"), running_brokers(settings)
+    async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
+        history = StoredHistory(settings)
+        runner = StrategyRunner(settings, loader, stamp(settings), brokers=brokers, rows=rows, history=history)
+        yield Chain("strategy_runner", (runner,))
 
 
 @asynccontextmanager
-async def _risk_manager(
-    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
-) -> AsyncIterator[tuple[Service[Any], Universe]]:
-    from live_services.services.risk_manager import RiskManager
-
-    yield RiskManager(getattr(settings.trading, broker).risk, stamp(settings), broker), _universe(settings)
-
-
-@asynccontextmanager
-async def _paper_trading(
-    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
-) -> AsyncIterator[tuple[Service[Any], Universe]]:
-    from live_services.services.paper_trading import PaperTrading
-
-    universe, market = _universe(settings), market_topic(settings.market.feed)
-    costs_bps = getattr(settings.trading, broker).costs_bps
-    yield PaperTrading(universe, market, costs_bps, stamp(settings), broker=broker), universe
-
-
-@asynccontextmanager
-async def _portfolio_manager(
-    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
-) -> AsyncIterator[tuple[Service[Any], Universe]]:
-    from live_services.services.portfolio_manager import PortfolioManager
-
-    universe, market = _universe(settings), market_topic(settings.market.feed)
-    yield PortfolioManager(universe, market, getattr(settings.trading, broker).pnl_interval_seconds, broker), universe
-
-
-@asynccontextmanager
-async def _skew_monitor(
-    settings: Settings, broker: Broker, _telemetry: LiveTelemetry
-) -> AsyncIterator[tuple[Service[Any], Universe]]:
+async def _skew_monitor(settings: Settings, _broker: Broker, _telemetry: LiveTelemetry) -> AsyncIterator[Chain]:
     from live_services.adapters.history import StoredHistory
+    from live_services.runtime.chain import Chain
     from live_services.services.skew_monitor import SkewMonitor
 
-    universe = _universe(settings)
-    history = await asyncio.to_thread(StoredHistory, settings, universe)
-    yield SkewMonitor(settings, universe, history, broker=broker), universe
+    yield Chain("skew_monitor", (SkewMonitor(settings, StoredHistory(settings), brokers=running_brokers(settings)),))
+
+
+@asynccontextmanager
+async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry) -> AsyncIterator[Chain]:
+    from live_services.services.account import account_chain
+
+    market, config = market_topic(settings.market.feed), getattr(settings.trading, broker)
+    yield account_chain(broker, market, config, stamp(settings))
 
 
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
-    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, needs_model=True),
-    ServiceEntry(
-        "strategy_runner", "broker", ("strategy_runner",), _service(_strategy_runner), ("paper",), needs_model=True
-    ),
-    ServiceEntry("risk_manager", "broker", ("risk_manager",), _service(_risk_manager), ("paper",)),
-    ServiceEntry("paper_trading", "broker", ("paper_trading",), _service(_paper_trading), ("paper",)),
-    ServiceEntry("portfolio_manager", "broker", ("portfolio_manager",), _service(_portfolio_manager), ("paper",)),
-    ServiceEntry("skew_monitor", "broker", ("skew_monitor",), _service(_skew_monitor), ("paper",)),
+    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True),
+    ServiceEntry("strategy_runner", "shared", ("strategy_runner",), _chain(_strategy_runner), needs_model=True),
+    ServiceEntry("account", "broker", ("risk_manager", "{broker}_trading", "portfolio_manager"), _chain(_account)),
+    ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain(_skew_monitor)),
 )
 """Every process there is, in the order in which a tick meets them."""
 
 # --- what they are made of ------------------------------------------------------------------------------------------
-
-
-def _universe(settings: Settings) -> Universe:
-    from feature_store.offline.store import OfflineStore
-
-    return OfflineStore(settings.store_root).universe()
 
 
 @asynccontextmanager
@@ -235,7 +217,7 @@ async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
     def objection(name: str, model_version: str, rung: Alias) -> str | None:
         return may_run(registry.version(name, model_version), ledger, rung)
 
-    loader = build_loader(settings, registry, objection)
+    loader = build_loader(settings, registry, objection, running_brokers(settings))
     nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
     try:
         yield loader

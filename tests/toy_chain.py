@@ -1,4 +1,4 @@
-"""A chain of three tiny services with a lagged feedback, for tests of the runtime; and a log in memory to run it on.
+"""A tiny strategy and a tiny account of two services, for tests of the runtime.
 
 ``python -m tests.toy_chain BOOTSTRAP_SERVERS`` runs it on Kafka as a process of its own.
 """
@@ -8,32 +8,33 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Instrument, Session, Ticks, Universe
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.telemetry import NoTelemetry, configure_logging
+from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import (
     BarValues,
     Event,
+    ExitTerms,
     PnlSnapshot,
+    SessionOpened,
     SignalGenerated,
     SignalValidated,
     StrategyModelAssigned,
-    decode_event,
     event_id,
+    self_caused,
 )
-from live_services.domain.log import EventRecord, Record, TaskId, TickSlice
-from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics
-from live_services.runtime.merge import Source
-from live_services.runtime.service import Input
-from live_services.runtime.task import Received, Resume, TaskRun
+from live_services.domain.frames import encode_tick_frame
+from live_services.domain.log import EventRecord, MarketSlice, Record, TaskId
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, STRATEGIES_CONTROL, Topic, broker_topics
+from live_services.runtime.chain import Chain
+from live_services.runtime.local import MemoryLog
+from live_services.runtime.service import Input, Opening, Service
 from live_services.settings import KafkaSettings, Settings
 
 PAPER = broker_topics("paper")
@@ -65,8 +66,32 @@ def frames_of(ticks: Ticks, frame_ns: int, session: Session = SESSION) -> list[t
     return [(ticks[int(a) : int(b)], cut) for a, b, cut in zip(rows[:-1], rows[1:], cuts, strict=True)]
 
 
-def _chain(event: Event) -> dict[str, str]:
-    return {"correlation_id": event.correlation_id, "causation_id": event.event_id}
+def session_opened(session: Session, universe: Universe = UNIVERSE) -> SessionOpened:
+    return SessionOpened(
+        **self_caused("session", session.date.isoformat(), universe.digest),
+        event_time_ns=session.open_ns,
+        session_date=session.date.isoformat(),
+        session_open_ns=session.open_ns,
+        session_close_ns=session.close_ns,
+        universe_digest=universe.digest,
+        instruments=universe.instruments,
+    )
+
+
+def toy_market(frame_ns: int, sessions: Sequence[Session] = (SESSION, NEXT_SESSION)) -> MemoryLog:
+    """Put whole sessions on a log in memory, as the feed does."""
+    log = MemoryLog()
+    for session in sessions:
+        log.append_event(MARKET_SESSIONS, 0, session_opened(session))
+        _mark(log, session, session.open_ns)
+        for number, (ticks, cut) in enumerate(frames_of(toy_ticks(session), frame_ns, session)):
+            log.append(MARKET_TICKS.name, 0, *encode_tick_frame(ticks, UNIVERSE, number, cut, session))
+        _mark(log, session, session_end_ns(session))
+    return log
+
+
+def _mark(log: MemoryLog, session: Session, at_ns: int) -> None:
+    log.append_event(MARKET_TICKS, 0, watermark(MARKET_TICKS, 0, session, at_ns, UNIVERSE.digest))
 
 
 @dataclass
@@ -76,14 +101,13 @@ class StrategyState:
     assigned: str = "none"
 
 
-class ToyStrategy:
-    """Every seventh tick is a signal whose score is the running mean of all prices."""
+class ToyStrategy(Service[StrategyState]):
+    """Every seventh tick is a proposal whose score is the running mean of all prices."""
 
     name = "toy_strategy"
-    scope = "paper"
-    inputs = (Input(MARKET_TICKS), Input(PAPER.control, "control"))
+    scope = "shared"
+    inputs = (Input(MARKET_TICKS), Input(STRATEGIES_CONTROL, "control"))
     outputs: tuple[Topic, ...] = (PAPER.signals_raw,)
-    single_task = False
 
     def __init__(self) -> None:
         self.prepared_with: list[Event] = []
@@ -91,20 +115,21 @@ class ToyStrategy:
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
         self.prepared_with = list(control)
 
-    def open_session(self, session: Session, task: TaskId) -> StrategyState:
+    def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         return StrategyState()
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         if state.assigned == "none":
             yield assignment("1", now_ns)
 
-    def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
+    def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterator[Event]:
         if isinstance(record, EventRecord):
             assert isinstance(record.event, StrategyModelAssigned)
             state.assigned = record.event.model_version or ""
             return
-        assert isinstance(record, TickSlice)
-        ticks = record.ticks
+        assert isinstance(record, MarketSlice)
+        ticks = record.market
+        assert isinstance(ticks, Ticks)
         for row in range(len(ticks)):
             state.seen += 1
             state.total += float(ticks.last_price[row])
@@ -117,22 +142,13 @@ class ToyStrategy:
                     state.assigned,
                 )
 
-    def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
-        return ()
-
-    def promise(self, now_ns: int) -> int:
-        return now_ns
-
 
 def assignment(version: str, at_ns: int) -> StrategyModelAssigned:
-    identity = event_id("assigned", version, at_ns)
     return StrategyModelAssigned(
-        broker="paper",
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
+        **self_caused("assigned", version, at_ns),
         event_time_ns=at_ns,
         strategy="toy",
+        rung="champion",
         model_name="toy",
         model_version=version,
         feature_schema_hash="f",
@@ -142,22 +158,20 @@ def assignment(version: str, at_ns: int) -> StrategyModelAssigned:
 
 def toy_signal(instrument: int, at_ns: int, score: float, price: float, version: str = "1") -> SignalGenerated:
     symbol, token = UNIVERSE.instruments[instrument].symbol, UNIVERSE.instruments[instrument].instrument_token
-    identity = event_id("toy", token, at_ns, repr(score))
     return SignalGenerated(
+        **self_caused("toy", token, at_ns, repr(score)),
         broker="paper",
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
         event_time_ns=at_ns,
         model_name="toy",
         model_version=version,
         feature_schema_hash="f",
         strategy="toy",
+        rung="champion",
         instrument_token=token,
         symbol=symbol,
         side="BUY",
-        intent="open",
         quantity=1,
+        exit=ExitTerms(expiry_ns=at_ns + SECOND_NS),
         score=score,
         threshold=0.5,
         reference_price=price,
@@ -170,54 +184,39 @@ def toy_signal(instrument: int, at_ns: int, score: float, price: float, version:
 
 @dataclass
 class RiskState:
-    fills: int = 0
-    accepted: int = 0
+    portfolio: PortfolioState
 
 
-class ToyRisk:
-    """Accepts every signal with a quantity that depends on the snapshot of the whole second before."""
+class ToyRisk(Service[RiskState]):
+    """Accepts every proposal with a quantity that depends on what the portfolio counted just before."""
 
     name = "toy_risk"
     scope = "paper"
-    inputs = (Input(PAPER.signals_raw), Input(PAPER.pnl_snapshots, "lagged"))
+    inputs = (Input(PAPER.signals_raw),)
     outputs: tuple[Topic, ...] = (PAPER.signals_validated,)
     single_task = True
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        pass
+    def open_session(self, opening: Opening[RiskState]) -> RiskState:
+        return RiskState(opening.chain["toy_portfolio"])
 
-    def open_session(self, session: Session, task: TaskId) -> RiskState:
-        return RiskState()
-
-    def commands(self, state: RiskState, now_ns: int) -> Iterable[Event]:
-        return ()
-
-    def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
+    def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterator[Event]:
         assert isinstance(record, EventRecord)
         event = record.event
-        if isinstance(event, PnlSnapshot):
-            state.fills = event.fills
-            return
         assert isinstance(event, SignalGenerated)
         if event.score < 0:
             raise ValueError("a poisoned signal")
-        state.accepted += 1
         yield SignalValidated(
-            **_chain(event),
+            correlation_id=event.correlation_id,
+            causation_id=event.event_id,
             **event.model_dump(include=_ON_INSTRUMENT),
             broker="paper",
             event_id=event_id("validated", event.event_id),
             event_time_ns=event.event_time_ns,
-            quantity=1 + state.fills * 1000 + state.accepted,
+            quantity=1 + state.portfolio.count,
             signal_id=event.event_id,
+            reason="entry",
             rules=("toy",),
         )
-
-    def advance(self, state: RiskState, now_ns: int) -> Iterable[Event]:
-        return ()
-
-    def promise(self, now_ns: int) -> int:
-        return now_ns
 
 
 _ON_INSTRUMENT = {
@@ -225,6 +224,7 @@ _ON_INSTRUMENT = {
     "model_version",
     "feature_schema_hash",
     "strategy",
+    "rung",
     "instrument_token",
     "symbol",
     "side",
@@ -235,12 +235,13 @@ _ON_INSTRUMENT = {
 
 @dataclass
 class PortfolioState:
-    fills: int = 0
-    due_ns: int | None = None
+    session: Session
+    count: int = 0
+    due_ns: int = 2**63 - 1
 
 
-class ToyPortfolio:
-    """Counts validated signals; publishes the count at the whole second after each."""
+class ToyPortfolio(Service[PortfolioState]):
+    """Counts validated signals; says the count at the whole second after each."""
 
     name = "toy_portfolio"
     scope = "paper"
@@ -248,113 +249,55 @@ class ToyPortfolio:
     outputs: tuple[Topic, ...] = (PAPER.pnl_snapshots,)
     single_task = True
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        pass
-
-    def open_session(self, session: Session, task: TaskId) -> PortfolioState:
-        return PortfolioState()
-
-    def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
-        return ()
+    def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
+        return PortfolioState(opening.session)
 
     def handle(self, record: Record, state: PortfolioState, now_ns: int) -> Iterable[Event]:
-        yield from self.advance(state, now_ns)
-        state.fills += 1
-        state.due_ns = state.due_ns or (now_ns // SECOND_NS + 1) * SECOND_NS
+        state.count += 1
+        state.due_ns = min(state.due_ns, (now_ns // SECOND_NS + 1) * SECOND_NS - 1)
+        return ()
 
-    def advance(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
-        if state.due_ns is not None and state.due_ns <= now_ns:
-            identity = event_id("toy_snapshot", state.due_ns)
-            yield PnlSnapshot(
-                broker="paper",
-                event_id=identity,
-                correlation_id=identity,
-                causation_id=identity,
-                event_time_ns=state.due_ns,
-                positions=(),
-                realized_pnl_inr=0,
-                unrealized_pnl_inr=0,
-                costs_inr=0,
-                net_pnl_inr=0,
-                fills=state.fills,
-                settled_signal_ids=(),
-            )
-            state.due_ns = None
+    def due_ns(self, state: PortfolioState) -> int:
+        return state.due_ns
+
+    def fire(self, state: PortfolioState, at_ns: int) -> Iterable[Event]:
+        state.due_ns = 2**63 - 1
+        return (toy_snapshot(state.session, at_ns + 1, state.count),)
 
     def promise(self, now_ns: int) -> int:
         return now_ns + 1
 
 
-# --- the log in memory ------------------------------------------------------------------------------------------------
+def toy_snapshot(session: Session, at_ns: int, count: int) -> PnlSnapshot:
+    return PnlSnapshot(
+        **self_caused("toy_snapshot", at_ns),
+        broker="paper",
+        event_time_ns=at_ns,
+        session_date=session.date.isoformat(),
+        positions=(),
+        strategies=(),
+        starting_cash_inr_e4=0,
+        cash_inr_e4=0,
+        holdings_at_cost_inr_e4=0,
+        realized_inr_e4=0,
+        charges_inr_e4=0,
+        realized_today_inr_e4=0,
+        charges_today_inr_e4=0,
+        unrealized_inr=0.0,
+        equity_inr=0.0,
+        equity_at_open_inr=0.0,
+        fills=count,
+        orders_under_way=0,
+        charges_exact=True,
+    )
 
 
-@dataclass
-class MemoryLog:
-    """Topics with one partition each, and tasks that read them from where they stand."""
-
-    topics: dict[str, list[Received]] = field(default_factory=lambda: defaultdict(list))
-
-    def append(self, topic: str, value: bytes, headers: Any) -> None:
-        log = self.topics[topic]
-        log.append(Received(topic, 0, len(log), None, value, tuple(headers)))
+def toy_strategy() -> Chain:
+    return Chain("toy_strategy", (ToyStrategy(),))
 
 
-class MemoryTask:
-    """A ``TaskRun`` on a ``MemoryLog``, with commits; ``kill`` forgets everything that was not committed."""
-
-    def __init__(self, service: Any, log: MemoryLog) -> None:
-        self.service = service
-        self.log = log
-        self.inputs = [i for i in service.inputs if i.role != "control"]
-        self.committed: dict[tuple[str, int], Any] = {}
-        self.kill()
-
-    def kill(self) -> None:
-        sources = [Source(i.topic.name, 0, rank, i.role) for rank, i in enumerate(self.inputs)]
-        starts = {key: p.session_open_offset for key, p in self.committed.items()}
-        self.next = {s.topic: starts.get((s.topic, 0), 0) for s in sources}
-        resume = None
-        if self.committed:
-            newest = max(self.committed.values(), key=lambda p: p.watermark_ns)
-            control = [
-                decode_event(r.value)
-                for r in self.log.topics[PAPER.control.name]
-                if any(i.role == "control" for i in self.service.inputs)
-            ]
-            control = [e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns]
-            resume = Resume(newest.watermark_ns, tuple(control))
-        task = TaskId(self.service.name, "paper", 0)
-        self.run: TaskRun[Any] = TaskRun(
-            self.service,
-            task,
-            sources,
-            UNIVERSE,
-            starts={(t, 0): n for t, n in self.next.items()},
-            resume=resume,
-        )
-
-    def fetch(self, topic: str, most: int) -> int:
-        records = self.log.topics[topic][self.next[topic] : self.next[topic] + most]
-        for record in records:
-            self.run.receive(record)
-        self.next[topic] += len(records)
-        return len(records)
-
-    def step(self) -> None:
-        self.run.step()
-
-    def commit(self) -> bool:
-        self.run.forward()
-        outputs, positions = self.run.take_outputs(), self.run.positions()
-        if positions:
-            self.committed = positions
-        for output in outputs:
-            self.log.append(output.topic, value_of(output.event), headers_of(output.event))
-        return bool(outputs)
-
-    @property
-    def behind(self) -> bool:
-        return any(self.next[t] < len(self.log.topics[t]) for t in self.next)
+def toy_account() -> Chain:
+    return Chain("toy_account", (ToyRisk(), ToyPortfolio()))
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
@@ -364,16 +307,17 @@ def toy_settings(bootstrap_servers: str, home: Path = Path("unused")) -> Setting
     return Settings(alpha_panda_home=home, kafka=KafkaSettings(bootstrap_servers=bootstrap_servers))
 
 
-async def run_chain(bootstrap_servers: str) -> None:
-    from live_services.runtime.loop import run_service, stop_on_signals
+async def run_chains(bootstrap_servers: str) -> None:
+    from live_services.adapters.sessions import MarketSessions
+
+    from live_services.runtime.loop import run_chain, stop_on_signals
 
     stop, settings = stop_on_signals(), toy_settings(bootstrap_servers)
-    services: list[Any] = [ToyStrategy(), ToyRisk(), ToyPortfolio()]
     async with asyncio.TaskGroup() as group:
-        for service in services:
-            group.create_task(run_service(service, settings, UNIVERSE, NoTelemetry(), stop))
+        for chain in (toy_strategy(), toy_account()):
+            group.create_task(run_chain(chain, settings, MarketSessions(settings.kafka), NoTelemetry(), stop))
 
 
 if __name__ == "__main__":
     configure_logging("toy")
-    asyncio.run(run_chain(sys.argv[1]))
+    asyncio.run(run_chains(sys.argv[1]))

@@ -141,6 +141,20 @@ class Universe(BaseModel):
         return {instrument.instrument_token: index for index, instrument in enumerate(self.instruments)}
 
     @cached_property
+    def _by_token(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        order = np.argsort(self.tokens, kind="stable")
+        return self.tokens[order], order.astype(np.int32)
+
+    def indices_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Index of each instrument token, shape as given; -1 for a token that is not here."""
+        known, index = self._by_token
+        if not len(known):
+            return np.full(tokens.shape, -1, dtype=np.int32)
+        place = np.minimum(np.searchsorted(known, tokens), len(known) - 1)
+        found: NDArray[np.int32] = np.where(known[place] == tokens, index[place], np.int32(-1))
+        return found
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what the universe is: its instruments with all their fields, and which is the market's index.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -79,12 +78,6 @@ class TokenIndex:
     def __init__(self, universe: Universe) -> None:
         self._universe = universe
 
-    @cached_property
-    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        tokens = self._universe.tokens
-        order = np.argsort(tokens)
-        return tokens[order], order
-
     def of(self, tokens: NDArray[np.int64]) -> NDArray[np.int32]:
         """Give indices, shape ``(n,)``.
 
@@ -93,14 +86,13 @@ class TokenIndex:
         UnknownInstrument
             If a token is not in the universe.
         """
-        known, order = self._sorted
-        place = np.minimum(np.searchsorted(known, tokens), len(known) - 1)
-        strange = known[place] != tokens
+        index = self._universe.indices_of(tokens)
+        strange = index < 0
         if strange.any():
             raise UnknownInstrument(
                 f"token {tokens[strange][0]} is not in the store's universe.json; write its session again"
             )
-        return order[place].astype(np.int32)
+        return index
 
 
 def columns_of(table: Bars | Ticks, universe: Universe) -> Columns:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Final
 
-from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.events import Watermark, event_id
+from feature_store.market.types import DAY_NS, SECOND_NS, Session, day_of_date, ist_day
+from live_services.domain.events import SessionOpened, Watermark, event_id
 from live_services.domain.topics import Topic
 
+# An instant in the year 2116: sums of times and durations stay in 64 bits.
+_LAST_NS: Final = 2**62
 
-def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int) -> Watermark:
-    """Say that no record with an earlier event time will follow on this partition."""
+
+def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str) -> Watermark:
+    """Say that no record with an earlier event time will follow on this partition.
+
+    Parameters
+    ----------
+    universe_digest
+        Of the session's universe, as it was told on ``market.sessions``.
+    """
     identity = event_id("watermark", topic.name, partition, watermark_ns)
     return Watermark(
         event_type="watermark",
@@ -22,18 +32,40 @@ def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int)
         session_date=session.date.isoformat(),
         session_open_ns=session.open_ns,
         session_close_ns=session.close_ns,
+        universe_digest=universe_digest,
     )
 
 
-def session_of(event: Watermark) -> Session:
-    """Give the session that a watermark belongs to.
+def read_session(date: str, open_ns: int, close_ns: int) -> Session:
+    """Give the session that a record names.
 
     Raises
     ------
     ValueError
-        If its date is no ISO date.
+        If there can be none: no ISO date, another day than its open, no time between open and close, or a time that
+        no clock will reach.
     """
-    return Session(dt.date.fromisoformat(event.session_date), event.session_open_ns, event.session_close_ns)
+    session = Session(dt.date.fromisoformat(date), open_ns, close_ns)
+    if not 0 <= open_ns < close_ns <= min(open_ns + DAY_NS, _LAST_NS):
+        raise ValueError(f"session_open_ns {open_ns} and session_close_ns {close_ns} are no session's hours")
+    if ist_day(open_ns) != day_of_date(session.date):
+        raise ValueError(f"session_open_ns {open_ns} is on another day than session_date {date}")
+    return session
+
+
+def session_of(event: Watermark | SessionOpened) -> Session:
+    """Give the session that a watermark, or the feed's word of a session, belongs to.
+
+    Raises
+    ------
+    ValueError
+        If there can be no such session, or a watermark lies outside it: a stage may promise as much as one second past
+        the session's end.
+    """
+    session = read_session(event.session_date, event.session_open_ns, event.session_close_ns)
+    if not session.open_ns <= event.event_time_ns <= session_end_ns(session) + SECOND_NS:
+        raise ValueError(f"{event.event_type} at {event.event_time_ns} lies outside the session of {session.date}")
+    return session
 
 
 def session_end_ns(session: Session) -> int:

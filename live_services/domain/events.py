@@ -416,6 +416,8 @@ class StrategyModelAssigned(Event):
     model_version: str | None
     """None: the strategy is disabled from here."""
     feature_schema_hash: str | None
+    sidecar_sha256: str | None = None
+    """Of the sidecar that was loaded, which names the digests of everything else; a restart compares its own copy."""
     reason: str
 
 
@@ -524,8 +526,8 @@ class Watermark(Event):
     session_date: str
     session_open_ns: int
     session_close_ns: int
-    universe_digest: str = ""
-    """On the market's topics: the universe of the session."""
+    universe_digest: str
+    """Of the session, as it was told on ``market.sessions``."""
 
 
 class DeadLetter(Event):

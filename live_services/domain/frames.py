@@ -1,14 +1,15 @@
 """Frames: the ticks or bars of one market partition over a stretch of event time, as one Kafka record.
 
 The body is an Arrow IPC stream of one record batch that decodes straight into arrays; what a consumer must know before
-the body (type, number, watermark, session) is in the record's headers. Ticks carry the four columns of the best quote
-when their source has depth, and not otherwise. Bars carry spread and imbalance; frames recorded before these columns
-existed are read as bars without depth.
+the body (type, number, watermark, session, universe) is in the record's headers. Ticks carry the four columns of the
+best quote when their source has depth, and not otherwise.
+
+A row that cannot be trusted is left out and told, and the rest of its frame stays. A frame is refused whole only where
+nothing of it can be used: headers or body that cannot be read, or times that run backwards.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -18,11 +19,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.market.types import Bars, Session, Ticks, Universe
+from live_services.domain.clock import read_session, session_end_ns
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 
 TICK_FRAME: Final = "market.ticks.frame"
 BAR_FRAME: Final = "market.bars.frame"
 FRAME_TOPICS: Final[dict[str, Topic]] = {TICK_FRAME: MARKET_TICKS, BAR_FRAME: MARKET_BARS}
+SCHEMA_VERSION: Final = 2
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -43,7 +46,7 @@ _QUOTE_COLUMNS: Final = pa.schema(
     ]
 )
 _QUOTED_TICK_COLUMNS: Final = pa.schema([*_TICK_COLUMNS, *_QUOTE_COLUMNS])
-_BARE_BAR_COLUMNS: Final = pa.schema(
+_BAR_COLUMNS: Final = pa.schema(
     [
         ("instrument_token", pa.int64()),
         ("start_ns", pa.int64()),
@@ -54,13 +57,22 @@ _BARE_BAR_COLUMNS: Final = pa.schema(
         ("close", pa.float64()),
         ("volume", pa.int64()),
         ("tick_count", pa.int32()),
+        ("spread_bps", pa.float64()),
+        ("imbalance", pa.float64()),
     ]
 )
-_BAR_COLUMNS: Final = pa.schema([*_BARE_BAR_COLUMNS, ("spread_bps", pa.float64()), ("imbalance", pa.float64())])
+_NUMBERS: Final = ("watermark_ns", "session_open_ns", "session_close_ns")
+# Below it a price is no exact money; above it the notional of an order would leave 64 bits.
+_LOWEST_PRICE_INR: Final = 1e-4
+_HIGHEST_PRICE_INR: Final = 1e8
+_PRICE: Final = "a price between 0.0001 and 100,000,000 rupees"
+# Sums of a session's volumes must stay in 64 bits.
+_MOST_SHARES: Final = 10**15
+_SHARES: Final = "between 0 and 1,000,000,000,000,000"
 
 
 class BadFrame(Exception):
-    """A frame that cannot be used; the message names the row, token or header."""
+    """A frame of which nothing can be used; the message names the header, or the row whose time runs backwards."""
 
 
 class EncodedFrame(NamedTuple):
@@ -68,6 +80,22 @@ class EncodedFrame(NamedTuple):
 
     value: bytes
     headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that was left out of its frame."""
+
+    row: int
+    """Its place in the frame, from 0."""
+    instrument_token: int
+    column: str
+    value: str
+    reason: str
+    """What the value is not."""
+
+    def __str__(self) -> str:
+        return f"row {self.row} (instrument_token {self.instrument_token}): {self.column} {self.value} is {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +107,10 @@ class Frame:
     session: Session
     number: int
     """Number of the frame in its session and partition, from 0."""
+    universe_digest: str = ""
+    """Of the universe that its writer named instruments by; `market.sessions` tells what is in it."""
+    refused: tuple[RefusedRow, ...] = ()
+    """Rows that are not in ``table``, in order."""
 
     @property
     def times_ns(self) -> NDArray[np.int64]:
@@ -102,7 +134,7 @@ def encode_tick_frame(
     """
     schema = _QUOTED_TICK_COLUMNS if ticks.has_depth else _TICK_COLUMNS
     columns = [universe.tokens[ticks.instrument], *(getattr(ticks, name) for name in schema.names[1:])]
-    return EncodedFrame(_body(columns, schema), _headers(TICK_FRAME, number, watermark_ns, session))
+    return EncodedFrame(_body(columns, schema), _headers(TICK_FRAME, number, watermark_ns, session, universe))
 
 
 def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: int, session: Session) -> EncodedFrame:
@@ -111,32 +143,80 @@ def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: 
         universe.tokens[bars.instrument],
         *(getattr(bars, name) for name in _BAR_COLUMNS.names[1:]),
     ]
-    return EncodedFrame(_body(columns, _BAR_COLUMNS), _headers(BAR_FRAME, number, watermark_ns, session))
+    return EncodedFrame(_body(columns, _BAR_COLUMNS), _headers(BAR_FRAME, number, watermark_ns, session, universe))
+
+
+def universe_digest_of(headers: Headers) -> str:
+    """Give the digest of the universe that a frame's writer named instruments by.
+
+    Raises
+    ------
+    BadFrame
+        If no header says it.
+    """
+    digest = dict(headers).get("universe_digest", b"").decode(errors="replace")
+    if not digest:
+        raise BadFrame("header universe_digest is missing: nobody can say what its tokens are")
+    return digest
+
+
+def session_of_frame(headers: Headers) -> tuple[Session, int]:
+    """Give the session and the watermark of a frame without reading its body.
+
+    Raises
+    ------
+    BadFrame
+        If a header is missing or cannot be, or the watermark lies outside the session.
+    """
+    fields = dict(headers)
+    text = {name: fields.get(name, b"").decode(errors="replace") for name in ("session_date", *_NUMBERS)}
+    watermark_ns = _integer(text, "watermark_ns")
+    try:
+        session = read_session(
+            text["session_date"], _integer(text, "session_open_ns"), _integer(text, "session_close_ns")
+        )
+    except ValueError as cause:
+        raise BadFrame(f"its headers name no session: {cause}") from cause
+    if not session.open_ns <= watermark_ns <= session_end_ns(session):
+        raise BadFrame(f"watermark_ns {watermark_ns} lies outside the session of {session.date}")
+    return session, watermark_ns
 
 
 def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     """Read a frame and check it once, for everything behind it to trust.
 
+    A row is refused for a value that is missing, an instrument outside the universe, a price that is none or would
+    overflow money, a volume that is negative or too large, a quote that is neither a price nor an empty side, or a time
+    outside the session's hours.
+
+    Parameters
+    ----------
+    universe
+        That of :func:`universe_digest_of`, in any order.
+
     Raises
     ------
     BadFrame
-        For unreadable bytes or headers, an instrument outside the universe, a price that is not finite and positive, a
-        negative volume, a quote that is neither a price nor an empty side, times out of order, or times outside the
-        session's open and the frame's watermark.
+        For unreadable bytes or headers, times out of order, or times at or after the frame's watermark.
     """
     fields = dict(headers)
     event_type = fields.get("event_type", b"").decode(errors="replace")
     if event_type not in FRAME_TOPICS:
         raise BadFrame(f"header event_type is {event_type!r}, not one of {sorted(FRAME_TOPICS)}")
-    if fields.get("schema_version") != b"1":
-        raise BadFrame(f"schema_version {fields.get('schema_version')!r} is not known here; upgrade the reader")
-    number, watermark_ns = _integer(fields, "frame_number"), _integer(fields, "watermark_ns")
-    session = _session(fields)
+    if fields.get("schema_version") != str(SCHEMA_VERSION).encode():
+        raise BadFrame(
+            f"schema_version is {fields.get('schema_version')!r}, not {SCHEMA_VERSION}: another version wrote it"
+        )
+    session, watermark_ns = session_of_frame(headers)
+    number = _integer({"frame_number": fields.get("frame_number", b"").decode(errors="replace")}, "frame_number")
+    digest = universe_digest_of(headers)
     if event_type == TICK_FRAME:
-        table: Ticks | Bars = _ticks(_columns(value, (_TICK_COLUMNS, _QUOTED_TICK_COLUMNS)), universe)
+        rows = _Rows(_columns(value, (_TICK_COLUMNS, _QUOTED_TICK_COLUMNS)))
+        table: Ticks | Bars = _ticks(rows, universe, session)
     else:
-        table = _bars(_columns(value, (_BAR_COLUMNS, _BARE_BAR_COLUMNS)), universe)
-    frame = Frame(table, watermark_ns, session, number)
+        rows = _Rows(_columns(value, (_BAR_COLUMNS,)))
+        table = _bars(rows, universe, session)
+    frame = Frame(rows.good_of(table), watermark_ns, session, number, digest, rows.refused)
     _check_times(frame)
     return frame
 
@@ -152,36 +232,31 @@ def _body(columns: list[NDArray[Any]], schema: Any) -> bytes:
     return body
 
 
-def _headers(event_type: str, number: int, watermark_ns: int, session: Session) -> list[tuple[str, bytes]]:
+def _headers(
+    event_type: str, number: int, watermark_ns: int, session: Session, universe: Universe
+) -> list[tuple[str, bytes]]:
     text = {
         "event_type": event_type,
         "broker": "shared",
-        "schema_version": "1",
+        "schema_version": str(SCHEMA_VERSION),
         "frame_number": str(number),
         "watermark_ns": str(watermark_ns),
         "session_date": session.date.isoformat(),
         "session_open_ns": str(session.open_ns),
         "session_close_ns": str(session.close_ns),
+        "universe_digest": universe.digest,
     }
     return [(name, content.encode()) for name, content in text.items()]
 
 
-def _integer(fields: Mapping[str, bytes], name: str) -> int:
+def _integer(fields: Mapping[str, str], name: str) -> int:
     try:
         return int(fields[name])
-    except (KeyError, ValueError) as cause:
-        raise BadFrame(f"header {name} is missing or no integer: {fields.get(name)!r}") from cause
+    except ValueError as cause:
+        raise BadFrame(f"header {name} is missing or no integer: {fields[name][:40]!r}") from cause
 
 
-def _session(fields: Mapping[str, bytes]) -> Session:
-    try:
-        date = dt.date.fromisoformat(fields["session_date"].decode())
-    except (KeyError, ValueError) as cause:
-        raise BadFrame(f"header session_date is missing or no date: {fields.get('session_date')!r}") from cause
-    return Session(date, _integer(fields, "session_open_ns"), _integer(fields, "session_close_ns"))
-
-
-def _columns(value: bytes, known: tuple[Any, ...]) -> dict[str, NDArray[Any]]:
+def _columns(value: bytes, known: tuple[Any, ...]) -> dict[str, Any]:
     try:
         with pa.ipc.open_stream(value) as reader:
             schema = reader.schema
@@ -193,70 +268,109 @@ def _columns(value: bytes, known: tuple[Any, ...]) -> dict[str, NDArray[Any]]:
         raise BadFrame(f"the body is no Arrow stream: {cause}") from cause
     if len(batches) != 1:
         raise BadFrame(f"the body has {len(batches)} record batches instead of 1")
-    columns = dict(zip(schema.names, batches[0].columns, strict=True))
-    empty = [name for name, column in columns.items() if column.null_count]
-    if empty:
-        raise BadFrame(f"nulls in columns {empty}")
-    return {name: column.to_numpy(zero_copy_only=True) for name, column in columns.items()}
+    return dict(zip(schema.names, batches[0].columns, strict=True))
 
 
-def _instruments(tokens: NDArray[np.int64], universe: Universe) -> NDArray[np.int32]:
-    order = np.argsort(universe.tokens)
-    known = universe.tokens[order]
-    at = np.minimum(np.searchsorted(known, tokens), max(len(known) - 1, 0))
-    unknown = known[at] != tokens if len(known) else np.ones(len(tokens), dtype=bool)
-    if unknown.any():
-        raise BadFrame(f"instrument_token {int(tokens[unknown][0])} (row {int(np.argmax(unknown))}) is not known here")
-    return order[at].astype(np.int32)
+class _Rows:
+    """The columns of a frame as arrays, and which of its rows were refused."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.columns: Final[dict[str, NDArray[Any]]] = {}
+        self._refused: dict[int, RefusedRow] = {}
+        missing = []
+        for name, column in columns.items():
+            there = column
+            if column.null_count:
+                missing.append((name, column.is_valid().to_numpy(zero_copy_only=False)))
+                there = column.fill_null(0)
+            self.columns[name] = there.to_numpy(zero_copy_only=True)
+        for name, present in missing:
+            self.require(present, name, "missing")
+
+    def require(self, good: NDArray[np.bool_], column: str, reason: str) -> None:
+        """Refuse the rows in which a column is not good."""
+        if good.all():
+            return
+        for row in np.flatnonzero(~good).tolist():
+            if row not in self._refused:  # one reason is enough
+                token, value = int(self.columns["instrument_token"][row]), str(self.columns[column][row])
+                self._refused[row] = RefusedRow(row, token, column, value, reason)
+
+    @property
+    def refused(self) -> tuple[RefusedRow, ...]:
+        """The rows that were refused, in order."""
+        return tuple(self._refused[row] for row in sorted(self._refused))
+
+    def good_of(self, table: Ticks | Bars) -> Ticks | Bars:
+        """Give the rows of a table that were not refused."""
+        if not self._refused:
+            return table
+        good = np.ones(len(table), dtype=np.bool_)
+        good[list(self._refused)] = False
+        return table[good]
 
 
-def _require(good: NDArray[np.bool_], column: str, values: NDArray[Any], what: str) -> None:
-    if not good.all():
-        row = int(np.argmin(good))
-        raise BadFrame(f"{column} {values[row]} in row {row} is not {what}")
+def _is_price(price: NDArray[np.float64]) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = (price >= _LOWEST_PRICE_INR) & (price <= _HIGHEST_PRICE_INR)  # NaN is neither
+    return good
 
 
-def _ticks(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Ticks:
-    price, volume = columns["last_price"], columns["day_volume"]
-    _require(np.isfinite(price) & (price > 0), "last_price", price, "finite and positive")
-    _require(volume >= 0, "day_volume", volume, "0 or more")
+def _is_count(shares: NDArray[np.int64]) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = (shares >= 0) & (shares <= _MOST_SHARES)
+    return good
+
+
+def _instruments(rows: _Rows, universe: Universe) -> NDArray[np.int32]:
+    index = universe.indices_of(rows.columns["instrument_token"])
+    rows.require(index >= 0, "instrument_token", "not in the universe of its session")
+    return index
+
+
+def _ticks(rows: _Rows, universe: Universe, session: Session) -> Ticks:
+    columns = rows.columns
+    instrument, times = _instruments(rows, universe), columns["event_time_ns"]
+    rows.require(_is_price(columns["last_price"]), "last_price", f"not {_PRICE}")
+    rows.require(_is_count(columns["day_volume"]), "day_volume", f"not {_SHARES}")
     quote = tuple(columns[name] for name in _QUOTE_COLUMNS.names if name in columns)
     for name, side in zip(_QUOTE_COLUMNS.names, quote, strict=False):
         if side.dtype == np.float64:
-            _require(np.isnan(side) | ((side > 0) & (side < np.inf)), name, side, "finite and positive, or NaN")
+            rows.require(_is_price(side) | np.isnan(side), name, f"neither {_PRICE} nor NaN")
         else:
-            _require(side >= 0, name, side, "0 or more")
-    return Ticks(_instruments(columns["instrument_token"], universe), columns["event_time_ns"], price, volume, *quote)
+            rows.require(_is_count(side), name, f"not {_SHARES}")
+    rows.require((times >= session.open_ns) & (times < session.close_ns), "event_time_ns", _hours(session))
+    return Ticks(instrument, times, columns["last_price"], columns["day_volume"], *quote)
 
 
-def _bars(columns: Mapping[str, NDArray[Any]], universe: Universe) -> Bars:
+def _bars(rows: _Rows, universe: Universe, session: Session) -> Bars:
+    columns = rows.columns
+    instrument = _instruments(rows, universe)
     for name in ("open", "high", "low", "close"):
-        _require(np.isfinite(columns[name]) & (columns[name] > 0), name, columns[name], "finite and positive")
-    low, high = columns["low"], columns["high"]
-    inside = (low <= np.minimum(columns["open"], columns["close"])) & (
-        high >= np.maximum(columns["open"], columns["close"])
-    )
-    _require(inside, "low", low, "at or below open and close, or high is not at or above them")
-    _require(columns["volume"] >= 0, "volume", columns["volume"], "0 or more")
-    _require(columns["tick_count"] >= 0, "tick_count", columns["tick_count"], "0 or more")
-    _require(columns["start_ns"] < columns["end_ns"], "start_ns", columns["start_ns"], "earlier than its end")
-    if "spread_bps" in columns:
-        spread, imbalance = columns["spread_bps"], columns["imbalance"]
-        _require(~np.isinf(spread), "spread_bps", spread, "finite or NaN")
-        _require(np.isnan(imbalance) | (np.abs(imbalance) <= 1), "imbalance", imbalance, "between -1 and 1, or NaN")
+        rows.require(_is_price(columns[name]), name, f"not {_PRICE}")
+    opens, high, low, close = (columns[name] for name in ("open", "high", "low", "close"))
+    inside = (low <= np.minimum(opens, close)) & (high >= np.maximum(opens, close))
+    rows.require(inside, "low", "above open or close, or high is below them")
+    rows.require(_is_count(columns["volume"]), "volume", f"not {_SHARES}")
+    rows.require(columns["tick_count"] >= 0, "tick_count", "negative")
+    rows.require(columns["start_ns"] < columns["end_ns"], "start_ns", "not earlier than its end")
+    rows.require(~np.isinf(columns["spread_bps"]), "spread_bps", "neither finite nor NaN")
+    imbalance = columns["imbalance"]
+    rows.require(np.isnan(imbalance) | (np.abs(imbalance) <= 1), "imbalance", "neither between -1 and 1 nor NaN")
+    rows.require(columns["start_ns"] >= session.open_ns, "start_ns", _hours(session))
+    rows.require(columns["end_ns"] <= session.close_ns, "end_ns", _hours(session))
     fields = {name: column for name, column in columns.items() if name != "instrument_token"}
-    return Bars(instrument=_instruments(columns["instrument_token"], universe), **fields)
+    return Bars(instrument=instrument, **fields)
+
+
+def _hours(session: Session) -> str:
+    return f"outside the session of {session.date}, [{session.open_ns}, {session.close_ns})"
 
 
 def _check_times(frame: Frame) -> None:
     times = frame.times_ns
     if not len(times):
         return
-    if (np.diff(times) < 0).any():
-        row = int(np.argmax(np.diff(times) < 0)) + 1
-        raise BadFrame(f"times are out of order at row {row}: {int(times[row - 1])} then {int(times[row])}")
+    if (times[1:] < times[:-1]).any():
+        row = int(np.argmax(times[1:] < times[:-1])) + 1
+        raise BadFrame(f"times are out of order: {int(times[row - 1])} then {int(times[row])}")
     if times[-1] >= frame.watermark_ns:
         raise BadFrame(f"time {int(times[-1])} is not before the frame's watermark {frame.watermark_ns}")
-    first = int(times[0] if isinstance(frame.table, Ticks) else frame.table.start_ns.min())
-    if first < frame.session.open_ns:
-        raise BadFrame(f"time {first} is before the session's open {frame.session.open_ns}")

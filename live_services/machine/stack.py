@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from live_services.composition import ServiceEntry, processes, skip_reason
-from live_services.domain.topics import BROKERS, Scope, all_topics
+from live_services.composition import ServiceEntry, processes, running_brokers, skipped
+from live_services.domain.topics import Scope, all_topics
 from live_services.home import mark_layout
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
@@ -56,9 +56,7 @@ class Desk:
 
 def desk(settings: Settings) -> Desk:
     """Decide from the settings what runs."""
-    reasons = {broker: skip_reason(settings, broker) for broker in BROKERS}
-    skipped = tuple(f"{broker} is skipped: {reason}" for broker, reason in reasons.items() if reason is not None)
-    return Desk(processes(settings), skipped)
+    return Desk(processes(settings), skipped(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +268,7 @@ async def create_topics(settings: Settings) -> None:
     """Create every topic of the shared market and of the brokers that run."""
     from live_services.adapters.kafka import create_topics as create
 
-    brokers = tuple(broker for broker in BROKERS if skip_reason(settings, broker) is None)
-    await create(settings, all_topics(brokers))
+    await create(settings, all_topics(running_brokers(settings)))
 
 
 @contextmanager

@@ -1,99 +1,142 @@
-"""One session through the engine, and through the live services cut apart by topics: zero differences."""
+"""Sessions through the engine, and through the live tasks cut apart by topics: zero differences."""
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from live_services.domain.engine import EngineConfig, run_session
 
-from feature_store.market.types import Bars, Session, Ticks
-from live_services.adapters.kafka import headers_of, value_of
+from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
+from live_services.backtest.engine import Engine, EngineConfig, MarketDay
+from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
-from live_services.domain.events import Event, StrategyHistoryUsed, StrategyModelAssigned, decode_event, topic_of
+from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from live_services.domain.strategy.history import SessionHistory
-from live_services.domain.topics import MODELS_LOADED, broker_topics, market_topic
+from live_services.domain.topics import MARKET_SESSIONS, MODELS_LOADED, STRATEGIES_CONTROL, broker_topics, market_topic
+from live_services.runtime.chain import Chain
+from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.services.account import account_chain
 from live_services.services.model_loading import Candidate, ModelLoader
-from live_services.services.paper_trading import PaperTrading
-from live_services.services.portfolio_manager import PortfolioManager
-from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import MarketSettings, RiskSettings, Settings, TradingSettings
-from models_registry.specification import StrategySpec
-from tests.live_world import SESSION, bars, loaded_model, past_sessions, random_walk
-from tests.toy_chain import UNIVERSE, MemoryLog, MemoryTask
+from live_services.settings import MarketSettings, Settings
+from models_registry.specification import Broker, StrategySpec
+from tests.live_world import OPEN, loaded_model, random_walk, session_bars
+from tests.toy_chain import session_opened
 
-TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=2))
-STRATEGIES = (StrategySpec(name="momentum", holding_bars=2), StrategySpec(name="other", holding_bars=4))
+ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=3))
+BROKERS: tuple[Broker, ...] = ("paper", "zerodha")
+STRATEGIES = (
+    StrategySpec(name="momentum", holding_bars=2, brokers=BROKERS, stop_bps=20, target_bps=25),
+    StrategySpec(name="other", holding_bars=4, priority=-1),
+    StrategySpec(name="slow", holding_bars=9, product="CNC", target_bps=40, instruments=("S0", "S2")),
+)
 LONGER = loaded_model("2", ["rsi", "momentum", "trend_slope@5m", "vwap_distance"], 60.0, 40.0)
 MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER)}
-HISTORY = past_sessions(UNIVERSE, 4, minutes=40, seed=2)
-TICKS = random_walk(4, minutes=30, per_minute=15, seed=21)
-BARS = bars(
-    *(
-        (i, k, 100.0 + (k * (i + 3)) % 11, 100.0 + (k * (i + 5)) % 13)
-        for i in range(4)
-        for k in range(45)
-        if (k * 7 + i) % 5  # positions of instruments that miss a bar close on time all the same
-    )
+DATES = (dt.date(2026, 1, 5), dt.date(2026, 1, 6))
+OF_DAY = tuple(
+    # A listing on the second day, in the middle of the order of the instruments.
+    Universe(instruments=tuple(Instrument(instrument_token=256 * k + 1, symbol=f"S{k}") for k in tokens))
+    for tokens in ((0, 2, 3, 4), (0, 1, 2, 3, 4))
 )
+
+
+@dataclass(frozen=True)
+class Day:
+    session: Session
+    universe: Universe
+    market: Ticks | Bars
+    history: SessionHistory
+
+
+def days(on_ticks: bool) -> tuple[Day, ...]:
+    made = []
+    for k, (date, universe) in enumerate(zip(DATES, OF_DAY, strict=True)):
+        session, n = Session.regular(date), len(universe)
+        if on_ticks:
+            walk = random_walk(n, minutes=30, per_minute=15, seed=21 + k)
+            market: Ticks | Bars = replace(walk, event_time_ns=walk.event_time_ns + session.open_ns - OPEN)
+        else:
+            market = session_bars(session, n, minutes=45, seed=7)
+        made.append(Day(session, universe, market, before(date, universe)))
+    return tuple(made)
+
+
+def before(date: dt.date, universe: Universe) -> SessionHistory:
+    dates = [date - dt.timedelta(days=k) for k in range(4, 0, -1)]
+    bars = [session_bars(Session.regular(one), len(universe), 40, seed=2) for one in dates]
+    return SessionHistory(universe, tuple(one.isoformat() for one in dates), Bars.concatenate(bars))
+
+
+TICK_DAYS, BAR_DAYS = days(on_ticks=True), days(on_ticks=False)
 
 
 class FixedModels(ModelLoader):
     """A loader whose aliases the test moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: Sequence[Day]) -> None:
         super().__init__(None, None, STRATEGIES, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
-        self.candidates = {s.name: Candidate(MODELS["1"], "at first") for s in STRATEGIES}
+        self.candidates = {
+            (s.name, rung): Candidate(MODELS["1"], "at first") for s in STRATEGIES for rung in ("champion", "live")
+        }
+        self._history = {day.session.date: day.history for day in of}
 
-    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
-        assert sessions in (None, HISTORY.sessions)
-        return HISTORY
+    def of(
+        self, session: Session, universe: Universe, sessions: Sequence[str] | None = None, needed: int = 0
+    ) -> SessionHistory:
+        return self._history[session.date]
 
     def loaded(self, name: str, version: str) -> LoadedModel:
         return MODELS[version]
 
 
-def feed(market: Ticks | Bars, frame_ms: int) -> MemoryLog:
-    log, topic = MemoryLog(), market_topic("ticks" if isinstance(market, Ticks) else "bars")
-    for cut in cuts_of_session(market, SESSION, UNIVERSE, 1, frame_ms=frame_ms, paced=False):
-        (part,) = cut.parts
-        if not len(part):
-            event = watermark(topic, 0, SESSION, cut.watermark_ns)
-            log.append(topic.name, value_of(event), headers_of(event))
-        elif isinstance(part, Ticks):
-            log.append(topic.name, *encode_tick_frame(part, UNIVERSE, cut.number, cut.watermark_ns, SESSION))
-        else:
-            log.append(topic.name, *encode_bar_frame(part, UNIVERSE, cut.number, cut.watermark_ns, SESSION))
+def feed(of: Sequence[Day], frame_ms: int, partitions: int) -> MemoryLog:
+    log = MemoryLog(partitions)
+    for day in of:
+        topic = market_topic("ticks" if isinstance(day.market, Ticks) else "bars")
+        log.append_event(MARKET_SESSIONS, 0, session_opened(day.session, day.universe))
+        for cut in cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False):
+            for partition, part in enumerate(cut.parts):
+                frame = (day.universe, cut.number, cut.watermark_ns, day.session)
+                if not len(part):
+                    mark = watermark(topic, partition, day.session, cut.watermark_ns, day.universe.digest)
+                    log.append_event(topic, partition, mark)
+                elif isinstance(part, Ticks):
+                    log.append(topic.name, partition, *encode_tick_frame(part, *frame))
+                else:
+                    log.append(topic.name, partition, *encode_bar_frame(part, *frame))
     return log
 
 
-def run_live(market: Ticks | Bars, frame_ms: int, seed: int, kills: int) -> dict[str, list[Event]]:
-    kind = "ticks" if isinstance(market, Ticks) else "bars"
-    choose, loader, log = random.Random(seed), FixedModels(), feed(market, frame_ms)
-    config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind))
-    services = (
-        StrategyRunner(config, UNIVERSE, loader, Stamp(), history=loader),
-        RiskManager(TRADING.risk, Stamp()),
-        PaperTrading(UNIVERSE, market_topic(kind), TRADING.costs_bps, Stamp()),
-        PortfolioManager(UNIVERSE, market_topic(kind), TRADING.pnl_interval_seconds),
-    )
-    tasks = [MemoryTask(service, log) for service in services]
+def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills: int) -> MemoryLog:
+    kind = "ticks" if isinstance(of[0].market, Ticks) else "bars"
+    choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions)
+    config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind), kafka={"market_partitions": partitions})
+
+    def runner() -> Chain:
+        return Chain("strategy_runner", (StrategyRunner(config, BROKERS, loader, Stamp(), history=loader),))
+
+    def account(broker: Broker) -> Chain:
+        return account_chain(broker, market_topic(kind), ACCOUNT, Stamp())
+
+    tasks = [MemoryTask(runner, log, partition) for partition in range(partitions)]
+    tasks += [MemoryTask(lambda: account("paper"), log), MemoryTask(lambda: account("zerodha"), log)]
     idle = 0
     while idle < 8:
         progressed = False
         for task in choose.sample(tasks, len(tasks)):
-            for topic in task.next:
-                progressed |= task.fetch(topic, choose.randint(0, 40)) > 0 or task.behind
-            if choose.random() < 0.05:
-                loader.candidates["momentum"] = Candidate(choose.choice([*MODELS.values(), None]), "moved")
+            for key in task.next:
+                progressed |= task.fetch(key, choose.randint(0, 60)) > 0 or task.is_behind
+            if partitions == 1 and choose.random() < 0.05:  # or each task would see it at another time
+                loader.candidates["momentum", "champion"] = Candidate(choose.choice([*MODELS.values(), None]), "moved")
             task.step()
             if kills and choose.random() < 0.1:
                 kills -= 1
@@ -104,57 +147,69 @@ def run_live(market: Ticks | Bars, frame_ms: int, seed: int, kills: int) -> dict
             else:
                 progressed |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if progressed else idle + 1
-    return {
-        name: [decode_event(r.value) for r in records if dict(r.headers)["event_type"] != b"watermark"]
-        for name, records in log.topics.items()
-        if name not in ("market.ticks", "market.bars")
-    }
+    return log
 
 
-def run_engine(market: Ticks | Bars, control: list[Event]) -> dict[str, list[Event]]:
-    assignments = [
-        Assignment(e.event_time_ns, e.strategy, MODELS.get(e.model_version or ""))
-        for e in control
-        if isinstance(e, StrategyModelAssigned)
-    ]
-    events: dict[str, list[Event]] = defaultdict(list)
-    config = EngineConfig(UNIVERSE, STRATEGIES, TRADING)
-    for event in run_session(market, SESSION, assignments, config, history=HISTORY):
-        events[topic_of(event).name].append(event)
+def run_engine(of: Sequence[Day], partitions: int, log: MemoryLog) -> dict[str, list[Event]]:
+    assigned = [e for e in log.events(STRATEGIES_CONTROL) if isinstance(e, StrategyModelAssigned)]
+    config = EngineConfig(STRATEGIES, dict.fromkeys(BROKERS, ACCOUNT), market_partitions=partitions)
+    engine, events = Engine(config), defaultdict(list)
+    for day in of:
+        assignments = [
+            Assignment(e.event_time_ns, e.strategy, MODELS.get(e.model_version or ""), e.rung)
+            for e in assigned
+            if day.session.open_ns <= e.event_time_ns <= day.session.close_ns
+        ]
+        for event in engine.run(MarketDay(day.session, day.universe, day.market, assignments, day.history)):
+            events[topic_of(event).name].append(event)
     return events
 
 
-def facts(events: list[Event]) -> list[dict[str, object]]:
+def facts(events: Sequence[Event]) -> list[dict[str, object]]:
     return [event.model_dump(exclude={"basis"}) for event in events]
+
+
+def in_order(events: Sequence[Event]) -> list[Event]:
+    """Of a topic with several partitions: by time, and by id within an instant."""
+    return sorted(events, key=lambda event: (event.event_time_ns, event.event_id))
 
 
 @settings(max_examples=12, deadline=None)
 @given(
     on_ticks=st.booleans(),
     frame_ms=st.sampled_from([500, 1000, 7000, 60_000, 600_000]),
+    partitions=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 10_000),
     kills=st.integers(0, 5),
 )
+@example(on_ticks=True, frame_ms=1000, partitions=2, seed=3, kills=5)
 def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_order_and_the_kills(
-    on_ticks: bool, frame_ms: int, seed: int, kills: int
+    on_ticks: bool, frame_ms: int, partitions: int, seed: int, kills: int
 ) -> None:
-    market = TICKS if on_ticks else BARS
-    live = run_live(market, frame_ms, seed, kills)
-    topics = broker_topics("paper")
-    engine = run_engine(market, live[topics.control.name])
-    for topic in topics:
-        if topic != topics.control:
-            assert facts(live.get(topic.name, [])) == facts(engine[topic.name]), topic.name
-    loaded = live[MODELS_LOADED.name]
-    assigned = [e for e in live[topics.control.name] if isinstance(e, StrategyModelAssigned) and e.model_version]
-    assert [e.causation_id for e in loaded] == [e.event_id for e in assigned]
-    assert not any(name.endswith(".dlq") for name in live)
+    of = TICK_DAYS if on_ticks else BAR_DAYS
+    log = run_live(of, frame_ms, partitions, seed, kills)
+    engine = run_engine(of, partitions, log)
+    for broker in BROKERS:
+        for topic in broker_topics(broker):
+            live, expected = log.events(topic), engine[topic.name]
+            if topic.per_market_partition:
+                live, expected = in_order(live), in_order(expected)
+            assert facts(live) == facts(expected), topic.name
+    loaded = log.events(MODELS_LOADED)
+    assigned = [e for e in log.events(STRATEGIES_CONTROL) if isinstance(e, StrategyModelAssigned) and e.model_version]
+    assert sorted(e.causation_id for e in loaded) == sorted(e.event_id for e in assigned)
+    assert not any(name.endswith(".dlq") for name in log.topics)
 
 
-def test_a_session_on_ticks_trades_enough_for_the_comparison_to_mean_something() -> None:
-    live = run_live(TICKS, 1000, seed=1, kills=0)
-    assert len(live["paper.orders.filled"]) > 10
-    (used,) = [e for e in live["paper.control"] if isinstance(e, StrategyHistoryUsed)]
-    assert (used.digest, used.sessions, used.broken) == (HISTORY.digest, HISTORY.sessions, False)
-    assert len(live["paper.signals.rejected"]) > 5
-    assert live["paper.pnl.snapshots"][-1].event_time_ns > SESSION.close_ns
+def test_two_sessions_trade_enough_for_the_comparison_to_mean_something() -> None:
+    log = run_live(TICK_DAYS, 1000, 2, seed=1, kills=0)
+    fills = [event for event in log.events("paper.orders.filled") if isinstance(event, OrderFilled)]
+    assert {"entry", "stop", "target", "time"} <= {fill.reason for fill in fills}
+    assert {fill.strategy for fill in fills} == {"momentum", "other", "slow"}
+    rejected = {event.rule for event in log.events("paper.signals.rejected")}  # type: ignore[attr-defined]
+    assert {"already_open", "open_positions"} <= rejected
+    assert not log.events("zerodha.orders.submitted")
+    assert log.events("zerodha.signals.validated")
+    assert not {e.event_id for e in log.events("paper.signals.raw")} & {
+        e.event_id for e in log.events("zerodha.signals.raw")
+    }

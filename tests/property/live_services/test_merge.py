@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import SECOND_NS, Session, Ticks
 from live_services.domain.frames import Frame
-from live_services.domain.log import EventRecord, LogPosition, TickSlice
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice
 from live_services.runtime.merge import FOREVER_NS, Merge, Source
 from tests.toy_chain import toy_signal
 
@@ -18,8 +18,7 @@ SESSION = Session(dt.date(2026, 1, 5), 0, 100 * SECOND_NS)
 END_NS = 20 * SECOND_NS
 TICKS_A, TICKS_B = Source("ticks", 0, 0), Source("ticks", 1, 0)
 SIGNALS, OTHERS = Source("signals", 0, 1), Source("others", 0, 2)
-SNAPSHOTS = Source("snapshots", 0, 3, "lagged")
-SOURCES = (TICKS_A, TICKS_B, SIGNALS, OTHERS, SNAPSHOTS)
+SOURCES = (TICKS_A, TICKS_B, SIGNALS, OTHERS)
 
 times = st.integers(0, 39).map(lambda half: half * SECOND_NS // 2)
 many_times = st.lists(times, max_size=12)
@@ -84,10 +83,12 @@ def _run(pushes: list[list[tuple[Source, object]]], choices: list[int], every: i
 def _flatten(merge: Merge) -> list[tuple[object, ...]]:
     flat: list[tuple[object, ...]] = []
     for time_ns, item in merge.release(FOREVER_NS).items:
-        if isinstance(item, TickSlice):
+        if isinstance(item, MarketSlice):
+            ticks = item.market
+            assert isinstance(ticks, Ticks)
             flat += [
                 ("tick", int(t), int(p), int(v))
-                for t, p, v in zip(item.ticks.event_time_ns, item.ticks.instrument, item.ticks.day_volume, strict=True)
+                for t, p, v in zip(ticks.event_time_ns, ticks.instrument, ticks.day_volume, strict=True)
             ]
         else:
             assert isinstance(item, EventRecord)
@@ -97,28 +98,18 @@ def _flatten(merge: Merge) -> list[tuple[object, ...]]:
 
 def _expected(at: dict[Source, list[int]]) -> list[tuple[object, ...]]:
     """The order written down from its definition, with all records known."""
-    gating: list[tuple[tuple[int, int, int, int], tuple[object, ...]]] = []
+    order: list[tuple[tuple[int, int, int, int], tuple[object, ...]]] = []
     for source, moments in at.items():
-        ordered = sorted(moments)
-        for sequence, t in enumerate(ordered):
-            if source.rank == 0:
-                gating.append(((t, 0, source.partition, sequence), ("tick", t, source.partition, sequence)))
-            elif source.role == "gating":
-                gating.append(((t, source.rank, source.partition, sequence), (source.topic, t)))
-    gating.sort()
-    lagged = sorted(at[SNAPSHOTS])
-    order: list[tuple[object, ...]] = []
-    for key, what in gating:
-        while lagged and -(-lagged[0] // SECOND_NS) * SECOND_NS < key[0]:
-            order.append((SNAPSHOTS.topic, lagged.pop(0)))
-        order.append(what)
-    return order
+        for sequence, t in enumerate(sorted(moments)):
+            what = ("tick", t, source.partition, sequence) if source.rank == 0 else (source.topic, t)
+            order.append(((t, source.rank, source.partition, sequence), what))
+    return [what for _, what in sorted(order)]
 
 
 @given(
-    st.tuples(many_times, many_times, many_times, many_times, many_times),
-    st.tuples(many_times, many_times, many_times, many_times, many_times),
-    st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    st.tuples(many_times, many_times, many_times, many_times),
+    st.tuples(many_times, many_times, many_times, many_times),
+    st.lists(st.integers(0, 3), min_size=1, max_size=30),
     st.integers(1, 9),
 )
 def test_any_arrival_and_any_batching_give_the_order_of_event_time_rank_and_partition(

@@ -7,8 +7,16 @@ import pyarrow as pa
 import pytest
 
 from feature_store.market.types import SECOND_NS, Bars, Instrument, Ticks, Universe
-from live_services.domain.frames import BadFrame, decode_frame, encode_bar_frame, encode_tick_frame
-from tests.toy_chain import SESSION, UNIVERSE
+from live_services.domain.frames import (
+    BadFrame,
+    Frame,
+    RefusedRow,
+    decode_frame,
+    encode_bar_frame,
+    encode_tick_frame,
+    universe_digest_of,
+)
+from tests.live_world import SESSION, UNIVERSE
 
 OPEN = SESSION.open_ns
 CUT = OPEN + SECOND_NS
@@ -48,20 +56,21 @@ def some_bars() -> Bars:
     )
 
 
-def bare_bar_frame() -> bytes:
-    """The body of a bar frame as it was written before bars had a quote."""
-    with pa.ipc.open_stream(encode_bar_frame(some_bars(), UNIVERSE, 0, OPEN + 61, SESSION).value) as reader:
-        table = reader.read_all().drop_columns(["spread_bps", "imbalance"])
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_batch(table.to_batches()[0])
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+def spoiled(**columns: np.ndarray) -> Frame:  # type: ignore[type-arg]
+    """Ticks with a quote, of which some columns are replaced."""
+    encoded = encode_tick_frame(replace(quoted_ticks(), **columns), UNIVERSE, 0, CUT, SESSION)
+    return decode_frame(*encoded, UNIVERSE)
+
+
+def spoiled_bars(**columns: np.ndarray) -> Frame:  # type: ignore[type-arg]
+    return decode_frame(*encode_bar_frame(replace(some_bars(), **columns), UNIVERSE, 0, OPEN + 61, SESSION), UNIVERSE)
 
 
 def test_a_tick_frame_is_read_as_it_was_written() -> None:
     frame = decode_frame(*encode_tick_frame(some_ticks(), UNIVERSE, 4, CUT, SESSION), UNIVERSE)
     assert frame.table.digest() == some_ticks().digest()
     assert (frame.number, frame.watermark_ns, frame.session) == (4, CUT, SESSION)
+    assert (frame.universe_digest, frame.refused) == (UNIVERSE.digest, ())
 
 
 def test_a_bar_frame_is_read_as_it_was_written() -> None:
@@ -83,14 +92,6 @@ def test_ticks_without_depth_carry_no_columns_for_it() -> None:
     assert not table.has_depth
 
 
-def test_a_bar_frame_of_before_the_quote_is_still_read() -> None:
-    _, headers = encode_bar_frame(some_bars(), UNIVERSE, 0, OPEN + 61, SESSION)
-    table = decode_frame(bare_bar_frame(), headers, UNIVERSE).table
-    assert isinstance(table, Bars)
-    assert table.close.tolist() == some_bars().close.tolist()
-    assert np.isnan(table.spread_bps).all()
-
-
 def test_an_empty_frame_is_a_watermark() -> None:
     frame = decode_frame(*encode_tick_frame(some_ticks()[0:0], UNIVERSE, 0, CUT, SESSION), UNIVERSE)
     assert len(frame.table) == 0
@@ -105,66 +106,135 @@ def test_instruments_are_found_by_token_in_a_universe_of_another_order() -> None
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "complaint"),
+    ("column", "values", "row"),
     [
-        ("last_price", np.array([1.0, np.nan, 1.0]), r"last_price nan in row 1"),
-        ("last_price", np.array([1.0, 1.0, -3.0]), r"last_price -3.0 in row 2"),
-        ("last_price", np.array([np.inf, 1.0, 1.0]), r"last_price inf in row 0"),
-        ("day_volume", np.array([1, -1, 0]), r"day_volume -1 in row 1"),
-        ("event_time_ns", np.array([OPEN + 5, OPEN, OPEN + 6]), "out of order at row 1"),
-        ("event_time_ns", np.array([OPEN, OPEN + 5, CUT]), "not before the frame's watermark"),
-        ("event_time_ns", np.array([OPEN - 1, OPEN, OPEN]), "before the session's open"),
+        ("last_price", np.array([1.0, np.nan, 1.0]), 1),
+        ("last_price", np.array([1.0, 1.0, -3.0]), 2),
+        ("last_price", np.array([np.inf, 1.0, 1.0]), 0),
+        ("last_price", np.array([1.0, 1e308, 1.0]), 1),
+        ("last_price", np.array([1.0, 1.0, 1.1e8]), 2),
+        ("last_price", np.array([1.0, 1e-5, 1.0]), 1),
+        ("day_volume", np.array([1, -1, 0]), 1),
+        ("day_volume", np.array([1, 1, 2**62]), 2),
+        ("bid_price", np.array([np.nan, 0.0, 1.0]), 1),
+        ("ask_price", np.array([1.0, 2.0, -3.0]), 2),
+        ("ask_price", np.array([np.inf, 2.0, 3.0]), 0),
+        ("bid_quantity", np.array([0, 0, -1]), 2),
+        ("ask_quantity", np.array([-9, 0, 1]), 0),
+        ("event_time_ns", np.array([OPEN - 1, OPEN, OPEN]), 0),
     ],
 )
-def test_ticks_that_cannot_be_trusted_are_refused(column: str, values: np.ndarray, complaint: str) -> None:  # type: ignore[type-arg]
-    encoded = encode_tick_frame(replace(some_ticks(), **{column: values}), UNIVERSE, 0, CUT, SESSION)
-    with pytest.raises(BadFrame, match=complaint):
-        decode_frame(*encoded, UNIVERSE)
+def test_a_tick_that_cannot_be_trusted_is_told_and_its_frame_stays(column: str, values: np.ndarray, row: int) -> None:  # type: ignore[type-arg]
+    frame = spoiled(**{column: values})
+    (refused,) = frame.refused
+    told = (refused.row, refused.column, refused.value)
+    assert told == (row, column, str(values[row]))
+    assert refused.instrument_token == UNIVERSE.tokens[quoted_ticks().instrument[row]]
+    kept = [k for k in range(3) if k != row]
+    assert frame.table.digest() == replace(quoted_ticks(), **{column: values})[np.array(kept)].digest()
+
+
+def test_a_tick_at_the_close_belongs_to_no_session() -> None:
+    end = SESSION.close_ns + SECOND_NS
+    late = replace(some_ticks(), event_time_ns=np.array([OPEN, SESSION.close_ns - 1, SESSION.close_ns]))
+    frame = decode_frame(*encode_tick_frame(late, UNIVERSE, 0, end, SESSION), UNIVERSE)
+    assert [(r.row, r.column) for r in frame.refused] == [(2, "event_time_ns")]
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "complaint"),
+    ("column", "values", "row"),
     [
-        ("bid_price", np.array([np.nan, 0.0, 1.0]), r"bid_price 0.0 in row 1 is not finite and positive, or NaN"),
-        ("ask_price", np.array([1.0, 2.0, -3.0]), r"ask_price -3.0 in row 2"),
-        ("ask_price", np.array([np.inf, 2.0, 3.0]), r"ask_price inf in row 0"),
-        ("bid_quantity", np.array([0, 0, -1]), r"bid_quantity -1 in row 2 is not 0 or more"),
-        ("ask_quantity", np.array([-9, 0, 1]), r"ask_quantity -9 in row 0"),
+        ("open", np.array([np.nan, 20.0]), 0),
+        ("high", np.array([12.0, 1e9]), 1),
+        ("low", np.array([11.5, 19.0]), 0),
+        ("close", np.array([11.0, 23.0]), 1),
+        ("volume", np.array([-1, 8]), 0),
+        ("tick_count", np.array([1, -2], dtype=np.int32), 1),
+        ("start_ns", np.array([OPEN + 60, OPEN]), 0),
+        ("start_ns", np.array([OPEN, OPEN - 60]), 1),
+        ("spread_bps", np.array([np.nan, -np.inf]), 1),
+        ("imbalance", np.array([1.01, np.nan]), 0),
     ],
 )
-def test_quotes_that_cannot_be_trusted_are_refused(column: str, values: np.ndarray, complaint: str) -> None:  # type: ignore[type-arg]
-    encoded = encode_tick_frame(replace(quoted_ticks(), **{column: values}), UNIVERSE, 0, CUT, SESSION)
-    with pytest.raises(BadFrame, match=complaint):
-        decode_frame(*encoded, UNIVERSE)
+def test_a_bar_that_cannot_be_trusted_is_told_and_its_frame_stays(column: str, values: np.ndarray, row: int) -> None:  # type: ignore[type-arg]
+    frame = spoiled_bars(**{column: values})
+    assert [refused.row for refused in frame.refused] == [row]
+    assert list(frame.table.instrument) == [some_bars().instrument[1 - row]]
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "complaint"),
-    [
-        ("spread_bps", np.array([np.nan, -np.inf]), r"spread_bps -inf in row 1"),
-        ("imbalance", np.array([1.01, np.nan]), r"imbalance 1.01 in row 0 is not between -1 and 1"),
-    ],
-)
-def test_bars_with_an_impossible_quote_are_refused(column: str, values: np.ndarray, complaint: str) -> None:  # type: ignore[type-arg]
-    encoded = encode_bar_frame(replace(some_bars(), **{column: values}), UNIVERSE, 0, OPEN + 61, SESSION)
-    with pytest.raises(BadFrame, match=complaint):
-        decode_frame(*encoded, UNIVERSE)
+def test_a_bar_that_ends_after_the_close_belongs_to_no_session() -> None:
+    late = replace(some_bars(), end_ns=np.array([SESSION.close_ns, SESSION.close_ns + 1]))
+    frame = decode_frame(*encode_bar_frame(late, UNIVERSE, 0, SESSION.close_ns + SECOND_NS, SESSION), UNIVERSE)
+    assert [(r.row, r.column) for r in frame.refused] == [(1, "end_ns")]
+
+
+def test_a_row_with_several_faults_is_told_once() -> None:
+    frame = spoiled(last_price=np.array([np.nan, 1.0, np.nan]), day_volume=np.array([-1, 1, 1]))
+    assert [(r.row, r.column) for r in frame.refused] == [(0, "last_price"), (2, "last_price")]
+    assert len(frame.table) == 1
+
+
+def test_a_frame_of_bad_rows_only_is_a_watermark() -> None:
+    frame = spoiled(last_price=np.full(3, -1.0))
+    assert (len(frame.table), len(frame.refused), frame.watermark_ns) == (0, 3, CUT)
+
+
+def test_a_missing_value_costs_its_row() -> None:
+    value, headers = encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION)
+    with pa.ipc.open_stream(value) as reader:
+        table = reader.read_all()
+    times = pa.array([OPEN, None, OPEN + 5], pa.int64())
+    table = table.set_column(1, table.schema.field(1), times)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_batch(table.combine_chunks().to_batches()[0])
+    frame = decode_frame(sink.getvalue().to_pybytes(), headers, UNIVERSE)
+    assert [(r.row, r.column, r.reason) for r in frame.refused] == [(1, "event_time_ns", "missing")]
+    assert list(frame.times_ns) == [OPEN, OPEN + 5]
 
 
 def test_a_token_outside_the_universe_is_named() -> None:
     larger = Universe(instruments=(*UNIVERSE.instruments, Instrument(instrument_token=999, symbol="NEW")))
     alien = replace(some_ticks(), instrument=np.array([0, 4, 1], dtype=np.int32))
-    with pytest.raises(BadFrame, match="999"):
-        decode_frame(*encode_tick_frame(alien, larger, 0, CUT, SESSION), UNIVERSE)
+    frame = decode_frame(*encode_tick_frame(alien, larger, 0, CUT, SESSION), UNIVERSE)
+    assert frame.refused == (RefusedRow(1, 999, "instrument_token", "999", "not in the universe of its session"),)
+    assert "row 1 (instrument_token 999)" in str(frame.refused[0])
+    assert frame.universe_digest == larger.digest
+
+
+def test_nothing_is_known_in_an_empty_universe() -> None:
+    encoded = encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION)
+    assert len(decode_frame(*encoded, Universe(instruments=())).refused) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (np.array([OPEN + 5, OPEN, OPEN + 6]), "out of order"),
+        (np.array([OPEN, OPEN + 5, CUT]), "not before the frame's watermark"),
+    ],
+)
+def test_times_that_break_the_clock_cost_the_frame(values: np.ndarray, complaint: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(BadFrame, match=complaint):
+        spoiled(event_time_ns=values)
 
 
 @pytest.mark.parametrize(
     ("header", "content", "complaint"),
     [
         ("event_type", b"news", "event_type"),
-        ("schema_version", b"2", "schema_version"),
+        ("schema_version", b"1", "schema_version"),
+        ("frame_number", b"first", "frame_number"),
         ("watermark_ns", b"soon", "watermark_ns"),
-        ("session_date", b"\xff", "session_date"),
+        ("watermark_ns", str(2**63 - 1).encode(), "outside the session"),
+        ("watermark_ns", str(2**62).encode(), "outside the session"),
+        ("watermark_ns", str(OPEN - 1).encode(), "outside the session"),
+        ("watermark_ns", str(SESSION.close_ns + SECOND_NS + 1).encode(), "outside the session"),
+        ("session_date", b"\xff", "session"),
+        ("session_date", b"2026-01-06", "another day"),
+        ("session_open_ns", b"", "session_open_ns"),
+        ("session_close_ns", str(2**62).encode(), "no session's hours"),
+        ("universe_digest", b"", "universe_digest"),
     ],
 )
 def test_headers_that_say_nothing_usable_are_named(header: str, content: bytes, complaint: str) -> None:
@@ -180,7 +250,7 @@ def test_bytes_that_are_no_arrow_stream_are_refused(value: bytes) -> None:
         decode_frame(value, headers, UNIVERSE)
 
 
-def test_bars_whose_low_is_above_their_close_are_refused() -> None:
-    wrong = replace(some_bars(), low=np.array([11.5, 19.0]))
-    with pytest.raises(BadFrame, match=r"low 11\.5 in row 0"):
-        decode_frame(*encode_bar_frame(wrong, UNIVERSE, 0, OPEN + 61, SESSION), UNIVERSE)
+def test_a_frame_names_its_universe_without_being_read() -> None:
+    assert universe_digest_of(encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION).headers) == UNIVERSE.digest
+    with pytest.raises(BadFrame, match="universe_digest"):
+        universe_digest_of([])

@@ -8,14 +8,13 @@ from live_services.domain.log import EventRecord, LogPosition
 from live_services.runtime.merge import FOREVER_NS, LateRecord, Merge, Source
 from tests.toy_chain import OPEN_NS, SESSION, frames_of, toy_signal, toy_ticks
 
-SIGNALS, OTHERS, SNAPSHOTS = Source("signals", 0, 0), Source("others", 0, 1), Source("snapshots", 0, 2, "lagged")
+SIGNALS, OTHERS = Source("signals", 0, 0), Source("others", 0, 1)
 
 
 def opened(*sources: Source) -> Merge:
     merge = Merge(sources)
     for source in sources:
-        if source.role == "gating":
-            merge.push_watermark(source.topic, 0, 0, OPEN_NS, SESSION)
+        merge.push_watermark(source.topic, 0, 0, OPEN_NS, SESSION)
     assert merge.next_session(None) == SESSION
     merge.open_session(SESSION)
     return merge
@@ -44,35 +43,6 @@ def test_an_item_waits_until_every_gating_watermark_is_later_than_it() -> None:
     assert times(merge) == []
     mark(merge, "others", 2, 11)
     assert times(merge) == [10]
-
-
-def test_a_lagged_input_holds_an_item_but_not_the_watermark_before_it() -> None:
-    merge = opened(SIGNALS, SNAPSHOTS)
-    push(merge, "signals", 1, SECOND_NS // 2)
-    push(merge, "signals", 2, 3 * SECOND_NS)
-    mark(merge, "signals", 3, 9 * SECOND_NS)
-    release = merge.release(FOREVER_NS)
-    assert (release.items, release.reached_ns) == ([], OPEN_NS + SECOND_NS // 2)
-    assert merge.waiting_for() == "snapshots[0]"
-    mark(merge, "snapshots", 0, SECOND_NS // 2)
-    release = merge.release(FOREVER_NS)
-    assert [t for t, _ in release.items] == [OPEN_NS + SECOND_NS // 2]
-    assert release.reached_ns == OPEN_NS + 3 * SECOND_NS
-    push(merge, "snapshots", 1, 2 * SECOND_NS)
-    mark(merge, "snapshots", 2, 2 * SECOND_NS + 1)
-    assert times(merge) == [2 * SECOND_NS, 3 * SECOND_NS]
-    assert merge.release(FOREVER_NS).reached_ns == OPEN_NS + 9 * SECOND_NS
-    assert merge.waiting_for() == ""
-
-
-def test_a_watermark_at_a_whole_second_does_not_yet_cover_that_second() -> None:
-    merge = opened(SIGNALS, SNAPSHOTS)
-    push(merge, "signals", 1, 2 * SECOND_NS + 1)
-    mark(merge, "signals", 2, 5 * SECOND_NS)
-    mark(merge, "snapshots", 0, 2 * SECOND_NS)
-    assert times(merge) == []
-    mark(merge, "snapshots", 1, 2 * SECOND_NS + 1)
-    assert times(merge) == [2 * SECOND_NS + 1]
 
 
 def test_an_event_below_its_partitions_watermark_is_late() -> None:
@@ -109,14 +79,3 @@ def test_the_partition_that_holds_the_merge_is_never_paused() -> None:
     mark(merge, "signals", 1, 10)
     assert merge.may_pause("signals", 0)
     assert not merge.may_pause("others", 0)
-
-
-def test_what_a_lagged_input_still_says_of_an_ended_session_is_dropped_and_not_late() -> None:
-    merge = opened(SIGNALS, SNAPSHOTS)
-    push(merge, "snapshots", 0, -SECOND_NS)
-    assert merge.first_pending_offset("snapshots", 0) == 1
-    push(merge, "signals", 1, 1)
-    mark(merge, "signals", 2, SECOND_NS)
-    assert times(merge) == []  # the open itself is complete, but not what comes after it
-    mark(merge, "snapshots", 1, 1)
-    assert times(merge) == [1]
