@@ -16,6 +16,7 @@ from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.events import (
     AccountOpened,
     Event,
+    MarketGap,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
@@ -112,7 +113,7 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.before, state.opened = None, True
             self._say_carried(state)
-        else:
+        elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
             raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()
 

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
-from live_services.domain.events import AccountOpened, Event, PnlSnapshot, SignalGenerated
-from live_services.domain.log import NOWHERE, EventRecord, TaskId
+from live_services.domain.events import AccountOpened, Event, MarketGap, PnlSnapshot, SignalGenerated, self_caused
+from live_services.domain.log import NOWHERE, EventRecord, LogPosition, TaskId
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 from live_services.runtime.service import Opening, Service
 from live_services.services.account import account_chain
@@ -78,6 +78,21 @@ def test_what_a_service_does_not_take_is_an_error_that_names_it(make: Callable[[
     (wrong,) = Account().close().of(PnlSnapshot)
     with pytest.raises(TypeError, match=f"{service.name} does not take"):
         service.handle(EventRecord(wrong, NOWHERE), state, OPEN)
+
+
+def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> None:
+    account = Account().say(signal())
+    gap = MarketGap(
+        **self_caused("gap"),
+        event_type="market.gap",
+        event_time_ns=OPEN + 61 * SECOND,
+        until_ns=OPEN + 90 * SECOND,
+        reason="r",
+    )
+    at = LogPosition(MARKET_TICKS.name, 0, 3)
+    assert list(account.chain.handle(EventRecord(gap, at), account.state, gap.event_time_ns))
+    account.market(ticks((0, 91, 100.0)))
+    assert account.books.positions["momentum", token(0)].quantity == 10
 
 
 def test_a_snapshot_is_promised_at_most_once_for_an_instant() -> None:
