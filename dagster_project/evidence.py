@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError
-from live_services.domain.account.money import rupees
+from live_services.domain.money import rupees
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
 from models_registry.refs import ModelRef

@@ -11,7 +11,6 @@ import numpy as np
 
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
-from live_services.domain.account.money import RUPEE, inr_e4
 from live_services.domain.basis import Answerable, Outcome, handed_on
 from live_services.domain.events import (
     BarValues,
@@ -25,6 +24,7 @@ from live_services.domain.events import (
     event_id,
     self_caused,
 )
+from live_services.domain.money import RUPEE, inr_e4
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from models_registry.refs import ModelIdentity

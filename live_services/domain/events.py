@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
-from live_services.domain.account.charges import Product
-from live_services.domain.account.money import LARGEST_INR, RUPEE
+from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
     MARKET_SESSIONS,
@@ -26,7 +25,7 @@ from live_services.domain.topics import (
     broker_topics,
 )
 from models_registry.refs import Alias
-from models_registry.specification import Broker
+from models_registry.specification import Broker, Product
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]

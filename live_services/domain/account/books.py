@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
-from live_services.domain.account.money import RUPEE, inr_e4, share
 from live_services.domain.account.orders import Order
 from live_services.domain.basis import Outcome
 from live_services.domain.events import (
@@ -28,6 +27,7 @@ from live_services.domain.events import (
     Side,
     StrategyTotals,
 )
+from live_services.domain.money import RUPEE, inr_e4, share
 
 PositionKey = tuple[str, int]
 """A strategy and an instrument token."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from live_services.domain.account.books import PositionKey, signed
-from live_services.domain.account.charges import ChargeBook, Product, equity_segment
-from live_services.domain.account.money import RUPEE, inr_e4, share
+from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, Position, Reason, Side
+from live_services.domain.money import RUPEE, inr_e4, share
+from models_registry.specification import Product
 
 _BPS: Final = 1e4
 

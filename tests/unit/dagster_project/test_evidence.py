@@ -25,7 +25,7 @@ from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import synthetic_market
 from live_services.domain.account.charges import ChargeBook
-from live_services.domain.account.money import RUPEE
+from live_services.domain.money import RUPEE
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence
 from models_registry.gates.limits import GateLimits

@@ -6,9 +6,9 @@ import datetime as dt
 import pytest
 
 from feature_store.market.types import Session
-from live_services.domain.account.money import RUPEE
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import Event, OrderFilled, PnlSnapshot
+from live_services.domain.money import RUPEE
 from tests.account_world import Account
 from tests.live_world import OPEN, SECOND, SESSION, exit_of, filled, signal, submitted, ticks, validated
 
