@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, market_topic
+from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, consumer_group, market_topic
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.settings import Settings, home_directory, load_settings
@@ -73,6 +73,8 @@ class ServiceEntry:
     """The services in it, by the names that health and metrics have, in the chain's order; ``{broker}`` stands for one.
     """
     run: Run
+    is_chain: bool = True
+    """Whether it is a group that consumes the market."""
     needs_model: bool = False
     """Whether it has nothing to do before a model is promoted."""
 
@@ -133,10 +135,14 @@ def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, 
 
 
 async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
+    from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.services.market_feed import run_market_feed
 
     if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+        # Who is not there when a session begins would begin with the next one.
+        groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
+        await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
         await run_market_feed(settings, stop)
 
 
@@ -190,7 +196,7 @@ async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry
 
 
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
-    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, needs_model=True),
+    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True),
     ServiceEntry("strategy_runner", "shared", ("strategy_runner",), _chain(_strategy_runner), needs_model=True),
     ServiceEntry("account", "broker", ("risk_manager", "{broker}_trading", "portfolio_manager"), _chain(_account)),
     ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain(_skew_monitor)),

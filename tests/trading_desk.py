@@ -34,7 +34,15 @@ from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, Watermark, decode_event
 from live_services.domain.frames import decode_frame
 from live_services.domain.partitions import part_of
-from live_services.domain.topics import MARKET_TICKS, MODELS_LOADED, MODELS_REFUSED, Topic, broker_topics
+from live_services.domain.topics import (
+    MARKET_TICKS,
+    MODELS_LOADED,
+    MODELS_REFUSED,
+    SIGNALS_SHADOW,
+    STRATEGIES_CONTROL,
+    Topic,
+    broker_topics,
+)
 from live_services.machine.stack import Stack, create_topics, environment
 from live_services.machine.supervision import SERVICES
 from live_services.services.market_feed import Replay, last_watermarks, load_replay
@@ -54,7 +62,7 @@ from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
 PAPER = broker_topics("paper")
-TRADED = (*(topic for topic in PAPER if topic != PAPER.feature_skew), MODELS_LOADED, MODELS_REFUSED)
+TRADED = (*PAPER, STRATEGIES_CONTROL, SIGNALS_SHADOW, MODELS_LOADED, MODELS_REFUSED)
 """Everything the services that trade say; the skew monitor looks on, at its own pace."""
 
 Log = dict[str, list[StoredRecord]]

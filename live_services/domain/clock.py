@@ -14,14 +14,14 @@ _LAST_NS: Final = 2**62
 
 
 def watermark(
-    topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str = ""
+    topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str
 ) -> Watermark:
     """Say that no record with an earlier event time will follow on this partition.
 
     Parameters
     ----------
     universe_digest
-        On a topic of the market: the universe of the session.
+        Of the session's universe, as it was told on ``market.sessions``.
     """
     return Watermark(
         **self_caused("watermark", topic.name, partition, watermark_ns),

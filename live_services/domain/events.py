@@ -523,8 +523,8 @@ class Watermark(Event):
     session_date: str
     session_open_ns: int
     session_close_ns: int
-    universe_digest: str = ""
-    """On the market's topics: the universe of the session."""
+    universe_digest: str
+    """Of the session, as it was told on ``market.sessions``."""
 
 
 class DeadLetter(Event):

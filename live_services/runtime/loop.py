@@ -270,6 +270,8 @@ class _Runtime:
                 else:
                     await self._consumer.seek_to_beginning(tp)
             starts = {(tp.topic, tp.partition): await self._consumer.position(tp) for tp in partitions}
+            if not committed:
+                await self._begin(producer, starts, resume.begin_ns)
         except BaseException:
             await _within(_STOP_SECONDS, producer.stop())
             await _within(_STOP_SECONDS, inner.stop())
@@ -284,6 +286,12 @@ class _Runtime:
             market_partitions=kafka.market_partitions,
         )
         return _Running(run, producer, inner)
+
+    async def _begin(self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int) -> None:
+        """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
+        positions = {key: Committed(offset, BEGINNING_NS, offset, begin_ns) for key, offset in starts.items()}
+        async with asyncio.timeout(_START_SECONDS):
+            await self._commit(producer, (), positions)
 
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
         """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""

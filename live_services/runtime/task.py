@@ -26,7 +26,7 @@ from live_services.domain.events import DeadLetter, Event, Watermark, decode_eve
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
 from live_services.domain.partitions import own_rows
-from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
+from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
 from live_services.runtime.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
 
@@ -201,8 +201,7 @@ class TaskRun:
         check_place(event, topic)
         if isinstance(event, Watermark):
             session = session_of(event)
-            if topic in _MARKET:
-                self._know(session, event.universe_digest)
+            self._know(session, event.universe_digest)
             self.merge.push_watermark(*where, event.event_time_ns, session)
         else:
             self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
@@ -369,7 +368,8 @@ class TaskRun:
         for topic in self._chain.outputs:
             if topic.watermarked:
                 partition = self._partition(topic)
-                event = watermark(topic, partition, self.session, self._promised_ns)
+                digest = self._universe_of[self.session.open_ns]
+                event = watermark(topic, partition, self.session, self._promised_ns, digest)
                 self._outputs.append(Output(topic.name, partition, event))
         self._forwarded_ns = self._promised_ns
 
@@ -452,5 +452,4 @@ class TaskRun:
         )
 
 
-_MARKET: Final = (MARKET_TICKS, MARKET_BARS)
 _ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones
