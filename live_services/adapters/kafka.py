@@ -374,7 +374,8 @@ async def committed_offsets(
     return {tp: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
 
 
-def _reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
+def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
+    """Build (not start) a consumer without a group that sees committed records only."""
     return AIOKafkaConsumer(
         **connection(kafka),
         isolation_level="read_committed",
@@ -403,7 +404,7 @@ async def read_topic(
         If the topic does not exist.
     """
     ours = await _partitions(kafka, [topic], partition)
-    consumer = _reader(kafka)
+    consumer = read_committed(kafka)
     await consumer.start()
     try:
         ends = await consumer.end_offsets(ours)
@@ -416,7 +417,7 @@ async def read_topic(
             for records in fetched.values():
                 for record in records:
                     if record.offset < ends[TopicPartition(record.topic, record.partition)]:
-                        yield _stored(record)
+                        yield stored_record(record)
     finally:
         await consumer.stop()
 
@@ -432,7 +433,7 @@ async def follow(
         If a topic does not exist.
     """
     ours = await _partitions(kafka, topics)
-    consumer = _reader(kafka)
+    consumer = read_committed(kafka)
     await consumer.start()
     try:
         consumer.assign(ours)
@@ -441,7 +442,7 @@ async def follow(
             fetched = await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)
             for records in fetched.values():
                 for record in records:
-                    yield _stored(record)
+                    yield stored_record(record)
     finally:
         await consumer.stop()
 
@@ -456,7 +457,8 @@ async def _partitions(
     return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 
-def _stored(record: Any) -> StoredRecord:
+def stored_record(record: Any) -> StoredRecord:
+    """Give what a consumer fetched as a value of our own."""
     return StoredRecord(
         record.topic,
         record.partition,

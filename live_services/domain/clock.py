@@ -13,9 +13,7 @@ from live_services.domain.topics import Topic
 _LAST_NS: Final = 2**62
 
 
-def watermark(
-    topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str
-) -> Watermark:
+def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str) -> Watermark:
     """Say that no record with an earlier event time will follow on this partition.
 
     Parameters
