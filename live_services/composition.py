@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, consumer_group, market_topic
@@ -170,10 +171,10 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
-    async with _loader(settings) as loader, OnlinePublisher(settings, telemetry.online_block) as rows:
-        history = await asyncio.to_thread(StoredHistory, settings)
-        brokers, code = running_brokers(settings), stamp(settings)
-        runner = StrategyRunner(settings, brokers, loader, code, rows=rows, history=history)
+    count, brokers = partial(telemetry.online_block, "shared"), running_brokers(settings)
+    async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
+        history = StoredHistory(settings)
+        runner = StrategyRunner(settings, loader, stamp(settings), brokers=brokers, rows=rows, history=history)
         yield Chain("strategy_runner", (runner,))
 
 
@@ -183,8 +184,7 @@ async def _skew_monitor(settings: Settings, _broker: Broker, _telemetry: LiveTel
     from live_services.runtime.chain import Chain
     from live_services.services.skew_monitor import SkewMonitor
 
-    history = await asyncio.to_thread(StoredHistory, settings)
-    yield Chain("skew_monitor", (SkewMonitor(settings, running_brokers(settings), history),))
+    yield Chain("skew_monitor", (SkewMonitor(settings, StoredHistory(settings), brokers=running_brokers(settings)),))
 
 
 @asynccontextmanager
@@ -217,7 +217,7 @@ async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
     def objection(name: str, model_version: str, rung: Alias) -> str | None:
         return may_run(registry.version(name, model_version), ledger, rung)
 
-    loader = build_loader(settings, registry, objection)
+    loader = build_loader(settings, registry, objection, running_brokers(settings))
     nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
     try:
         yield loader

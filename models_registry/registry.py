@@ -95,7 +95,16 @@ class Registry:
 
     def resolve(self, ref: ModelRef) -> str | None:
         """Version that an alias points to; None if the model or the alias does not exist."""
-        return self._aliases(ref.name).get(ref.alias)
+        return self.aliases(ref.name).get(ref.alias)
+
+    def aliases(self, name: str) -> dict[Alias, str]:
+        """Versions of a model by the aliases that name them; empty if the model does not exist."""
+        found = self._get("/registered-models/get", name=name)
+        if found is None:
+            return {}
+        rungs = get_args(Alias)
+        listed = found["registered_model"].get("aliases", [])
+        return {item["alias"]: str(item["version"]) for item in listed if item["alias"] in rungs}
 
     def version(self, name: str, version: str) -> VersionInfo:
         """Tags, aliases and gate verdicts of a version.
@@ -113,13 +122,13 @@ class Registry:
                 f"{name} has no version {version} in the registry at {self._shown}; "
                 f"it has {', '.join(v.version for v in self.versions(name)) or 'none'}"
             )
-        return _version_info(found["model_version"], self._aliases(name))
+        return _version_info(found["model_version"], self.aliases(name))
 
     def versions(self, name: str) -> tuple[VersionInfo, ...]:
         """All versions of a model, newest first; empty if there is no such model."""
         escaped = name.replace("'", "")
         pages = self._pages("/model-versions/search", "model_versions", filter=f"name='{escaped}'")
-        aliases = self._aliases(name)
+        aliases = self.aliases(name)
         found = [_version_info(item, aliases) for item in pages]
         return tuple(sorted(found, key=lambda info: int(info.version), reverse=True))
 
@@ -228,14 +237,6 @@ class Registry:
     @property
     def _shown(self) -> str:
         return without_credentials(self.tracking_uri)
-
-    def _aliases(self, name: str) -> dict[Alias, str]:
-        found = self._get("/registered-models/get", name=name)
-        if found is None:
-            return {}
-        rungs = get_args(Alias)
-        listed = found["registered_model"].get("aliases", [])
-        return {item["alias"]: str(item["version"]) for item in listed if item["alias"] in rungs}
 
     def _sidecar(self, info: VersionInfo) -> tuple[Sidecar, str]:
         folder = self._artifact_folder(info)

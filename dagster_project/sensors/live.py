@@ -113,7 +113,7 @@ def _market(ledger: "PromotionLedger", name: str, version: str) -> str:
 def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord", market: str) -> dg.AssetObservation:
     metadata: dict[str, Any] = {
         "state": "loaded" if isinstance(event, ModelLoaded) else "REFUSED",
-        "model": f"{event.model_name}@{event.alias}",
+        "model": f"{event.model_name}@{event.rung}",
         "version": event.model_version,
         "trained_on": market,
         "strategy": event.strategy,

@@ -58,19 +58,18 @@ class Block:
     """Feature rows in schema order, shape ``(n, n_features)``; NaN where the live row was NaN."""
 
 
-def newest_key(scope: str, schema_hash: str) -> str:
-    """Hash of the newest block's time (19 digits) by partition."""
-    return f"{PREFIX}:{scope}:features:{{{schema_hash}}}"
+DIRECTORY_KEY: Final = f"{PREFIX}:shared:feature_schemas"
+"""Hash of what is known of each feature schema that has rows: JSON of its bar clock and columns."""
 
 
-def block_key(scope: str, schema_hash: str, partition: int, end_ns: int) -> str:
+def newest_key(schema_hash: str) -> str:
+    """Hash of the newest block's time (19 digits) by partition; rows are computed once, for all brokers."""
+    return f"{PREFIX}:shared:features:{{{schema_hash}}}"
+
+
+def block_key(schema_hash: str, partition: int, end_ns: int) -> str:
     """Key of one block: it carries the feature schema hash and the bar time."""
-    return f"{newest_key(scope, schema_hash)}:{partition}:{time_text(end_ns)}"
-
-
-def directory_key(scope: str) -> str:
-    """Hash of what is known of each feature schema that has rows: JSON of its bar clock and columns."""
-    return f"{PREFIX}:{scope}:feature_schemas"
+    return f"{newest_key(schema_hash)}:{partition}:{time_text(end_ns)}"
 
 
 def time_text(time_ns: int) -> str:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
 from feature_store.market.types import Instrument, ist_text
 from feature_store.online.blocks import (
+    DIRECTORY_KEY,
     Block,
     DamagedBlock,
     ForeignSchema,
     OnlineStoreError,
     block_key,
-    directory_key,
     newest_key,
     pack,
     time_text,
@@ -128,22 +128,19 @@ class OnlineRows:
 
 
 class OnlineStore:
-    """Feature rows of one broker's world, by schema and instrument.
+    """Feature rows, by schema and instrument.
 
     Parameters
     ----------
     client : redis.Redis
         Of bytes (``decode_responses=False``).
-    scope : str
-        ``paper`` or ``zerodha``.
     """
 
-    def __init__(self, client: Redis, scope: str = "paper") -> None:
+    def __init__(self, client: Redis) -> None:
         self._client = client
-        self._scope = scope
 
     @classmethod
-    def connect(cls, url: str, scope: str = "paper") -> Self:
+    def connect(cls, url: str) -> Self:
         """Connect to ``redis://HOST:PORT/0``; every call answers or fails within two seconds."""
         import redis
         from redis.backoff import NoBackoff
@@ -155,7 +152,7 @@ class OnlineStore:
             socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
-        return cls(client, scope)
+        return cls(client)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -215,11 +212,11 @@ class OnlineStore:
         newest = self._newest(schema.hash)
         if not newest:
             self._refuse_foreign(schema)
-        names = [block_key(self._scope, schema.hash, partition, end_ns) for partition, end_ns in newest.items()]
+        names = [block_key(schema.hash, partition, end_ns) for partition, end_ns in newest.items()]
         found = cast("list[bytes | None]", self._client.mget(names))
         if None in found:  # replaced and expired between the two questions, or lost
             newest = self._newest(schema.hash)
-            names = [block_key(self._scope, schema.hash, partition, end_ns) for partition, end_ns in newest.items()]
+            names = [block_key(schema.hash, partition, end_ns) for partition, end_ns in newest.items()]
             found = cast("list[bytes | None]", self._client.mget(names))
         blocks = []
         for name, data in zip(names, found, strict=True):
@@ -233,7 +230,7 @@ class OnlineStore:
 
     def schemas(self) -> tuple[OnlineSchema, ...]:
         """Give every schema that has rows, the one written last first."""
-        found = cast("dict[bytes, bytes]", self._client.hgetall(directory_key(self._scope)))
+        found = cast("dict[bytes, bytes]", self._client.hgetall(DIRECTORY_KEY))
         schemas = []
         for name, described in found.items():
             text, facts = name.decode(), json.loads(described)
@@ -258,12 +255,12 @@ class OnlineStore:
 
     def _no_rows(self) -> NoRows:
         return NoRows(
-            f"the online store has no rows of {self._scope} yet: they come with the first bar that a running strategy "
-            "closes (`alpha-panda status` shows whether one runs)"
+            "the online store has no rows yet: they come with the first bar that a running strategy closes "
+            "(`alpha-panda status` shows whether one runs)"
         )
 
     def _newest(self, schema_hash: str) -> dict[int, int]:
-        found = cast("dict[bytes, bytes]", self._client.hgetall(newest_key(self._scope, schema_hash)))
+        found = cast("dict[bytes, bytes]", self._client.hgetall(newest_key(schema_hash)))
         return {int(partition): int(end_ns) for partition, end_ns in sorted(found.items())}
 
     def _refuse_foreign(self, schema: FeatureSchema) -> None:
@@ -280,7 +277,7 @@ class OnlineStore:
 
     def write(self, schema: FeatureSchema, block: Block) -> None:
         """Write a block and wait for it; the live side does the same without waiting."""
-        described, script_arguments = write_arguments(self._scope, schema, block)
+        described, script_arguments = write_arguments(schema, block)
         self._client.hset(*described)
         self._client.eval(WRITE_SCRIPT, 2, *script_arguments)
 
@@ -309,12 +306,12 @@ def declared(written: OnlineSchema) -> FeatureSchema:
     return schema
 
 
-def write_arguments(scope: str, schema: FeatureSchema, block: Block) -> tuple[tuple[str, str, str], tuple[Any, ...]]:
+def write_arguments(schema: FeatureSchema, block: Block) -> tuple[tuple[str, str, str], tuple[Any, ...]]:
     """Give the arguments of the ``HSET`` that describes a schema, and of `WRITE_SCRIPT` (2 keys) for a block of it."""
     described = json.dumps({"bar_clock": schema.bar_clock, "names": list(schema.names)})
-    keys = newest_key(scope, schema.hash), block_key(scope, schema.hash, block.partition, block.end_ns)
+    keys = newest_key(schema.hash), block_key(schema.hash, block.partition, block.end_ns)
     return (
-        (directory_key(scope), schema.hash, described),
+        (DIRECTORY_KEY, schema.hash, described),
         (*keys, str(block.partition), time_text(block.end_ns), pack(block), str(BLOCK_TTL_SECONDS)),
     )
 

@@ -32,30 +32,27 @@ class StoredHistory:
     ----------
     settings : Settings
         With the store, the clock, the strategies' features and the corporate actions.
-    universe : Universe
-        What the instrument indices of the result refer to.
-
-    Raises
-    ------
-    feature_store.market.types.MarketDataError
-        If the file of corporate actions cannot be used.
     """
 
-    def __init__(self, settings: Settings, universe: Universe) -> None:
-        self.actions = read_corporate_actions(settings.market.corporate_actions)
+    def __init__(self, settings: Settings) -> None:
+        self._actions_file = settings.market.corporate_actions
         self._store = OfflineStore(settings.store_root)
         self._clock = BarClock.minutes(settings.market.bar_minutes)
-        self._universe = universe
         schemas = [strategy_schema(strategy) for strategy in settings.strategies]
         self._needed = max(schema.history_sessions for schema in [feature_schema(None, self._clock), *schemas])
 
-    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
+    def of(
+        self, session: Session, universe: Universe, sessions: Sequence[str] | None = None, needed: int = 0
+    ) -> SessionHistory:
         """Give what a session starts from.
 
         Parameters
         ----------
         session : Session
             The session that opens.
+        universe : Universe
+            The session's; what the instrument indices of the result refer to. Bars of instruments that are not in it
+            are left out.
         sessions : sequence of str, optional
             ISO dates to take, when the log says which ones a run before this one took; default: the last ones stored.
         needed : int
@@ -65,6 +62,8 @@ class StoredHistory:
         ------
         feature_store.market.types.UnreadableFile
             If a session that the log names is not in the store any more, or a file is damaged.
+        feature_store.market.types.MarketDataError
+            If the file of corporate actions cannot be used; it is read anew for each session.
         """
         stored = {one.date.isoformat(): one for one in self._store.sessions("bars")}
         before = sorted(date for date in stored if date < session.date.isoformat())
@@ -74,13 +73,14 @@ class StoredHistory:
                 f"the log says that this session's features stand on bars of {', '.join(gone)}, which are not in "
                 f"{self._store.root} any more: bring them back, or start with an empty Kafka"
             )
-        parts = [self._bars(stored[date]) for date in taken]
+        parts = [self._bars(stored[date], universe) for date in taken]
         bars = Bars.concatenate(parts) if parts else no_bars()
-        today = self._bars(stored[session.date.isoformat()]) if session.date.isoformat() in stored else no_bars()
+        own = stored.get(session.date.isoformat())
+        today = no_bars() if own is None else self._bars(own, universe)
         _say_holes(taken, session)
-        return SessionHistory(self._universe, tuple(taken), bars, today, self.actions)
+        return SessionHistory(universe, tuple(taken), bars, today, read_corporate_actions(self._actions_file))
 
-    def _bars(self, session: Session) -> Bars:
+    def _bars(self, session: Session, universe: Universe) -> Bars:
         bars = self._store.read_bars([session])
         whole = bars.end_ns < session.close_ns  # the last bar before the close may be shorter
         length = int((bars.end_ns - bars.start_ns)[whole].max(initial=0))
@@ -94,9 +94,9 @@ class StoredHistory:
                 return no_bars()
             bars = aggregate_bars(bars, session, len(self._store.universe()), self._clock)
         stored = self._store.universe()
-        if stored == self._universe:
+        if stored == universe:
             return bars
-        index_of = np.array([self._universe.index_of_token.get(int(t), -1) for t in stored.tokens], dtype=np.int32)
+        index_of = np.array([universe.index_of_token.get(int(t), -1) for t in stored.tokens], dtype=np.int32)
         known = index_of[bars.instrument] >= 0
         bars = bars[known]
         index = index_of[bars.instrument]

@@ -17,7 +17,6 @@ from feature_store.features.schema import FeatureSchema
 from feature_store.online.blocks import Block
 from feature_store.online.store import WRITE_SCRIPT, write_arguments
 from live_services.settings import Settings
-from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,15 +40,12 @@ class OnlinePublisher:
     ----------
     settings : Settings
         With the address of Redis; without one, offers are dropped.
-    broker : Broker
-        Whose rows these are.
     count : callable
         Called with the outcome of a block; must return at once.
     """
 
-    def __init__(self, settings: Settings, broker: Broker, count: Callable[[Outcome], None]) -> None:
+    def __init__(self, settings: Settings, count: Callable[[Outcome], None]) -> None:
         self._url = settings.redis.url.get_secret_value()
-        self._broker = broker
         self._count = count
         self._waiting: dict[tuple[str, int], tuple[FeatureSchema, Block]] = {}
         self._offered = asyncio.Event()
@@ -105,7 +101,7 @@ class OnlinePublisher:
         for key, (schema, block) in list(self._waiting.items()):
             del self._waiting[key]  # an offer that comes while Redis answers waits for the next round
             try:
-                await _write(client, self._broker, schema, block)
+                await _write(client, schema, block)
             except (RedisError, OSError, TimeoutError) as failure:
                 self._count("failed")
                 if self._waiting.setdefault(key, (schema, block))[1] is not block:
@@ -129,8 +125,8 @@ def _say_why(writer: asyncio.Task[None]) -> None:
         _log.error("online_store_writer_ended", failure=repr(failure), consequence="no rows there; trading goes on")
 
 
-async def _write(client: Redis, broker: Broker, schema: FeatureSchema, block: Block) -> None:
-    described, script_arguments = write_arguments(broker, schema, block)
+async def _write(client: Redis, schema: FeatureSchema, block: Block) -> None:
+    described, script_arguments = write_arguments(schema, block)
     async with asyncio.timeout(_TIMEOUT_SECONDS):
         await cast("Any", client.hset(*described))
         await cast("Any", client.eval(WRITE_SCRIPT, 2, *script_arguments))

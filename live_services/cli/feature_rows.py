@@ -63,7 +63,7 @@ async def newest_row(settings: Settings, broker: Broker, symbol: str) -> Feature
     passed_over: list[str] = []
     now_ns = await asyncio.to_thread(_now_ns, settings)
     try:
-        return await asyncio.to_thread(_from_online_store, settings, broker, universe, symbol, now_ns)
+        return await asyncio.to_thread(_from_online_store, settings, universe, symbol, now_ns)
     except OnlineStoreError as refused:
         passed_over.append(f"online store: {refused}")
     if settings.kafka.bootstrap_servers:
@@ -99,13 +99,13 @@ def _now_ns(settings: Settings) -> int:
     return reached if reached > MINUTE_NS else time.time_ns()
 
 
-def _from_online_store(settings: Settings, broker: Broker, universe: Universe, symbol: str, now_ns: int) -> FeatureRow:
+def _from_online_store(settings: Settings, universe: Universe, symbol: str, now_ns: int) -> FeatureRow:
     import redis
 
     url = settings.redis.url.get_secret_value()
     if not url:
         raise OnlineStoreError(f"no Redis is known: start one with {to_type('up')}, or set REDIS__URL")
-    store = OnlineStore.connect(url, broker)
+    store = OnlineStore.connect(url)
     try:
         schema = store.schema()
         instrument = universe.instruments[universe.index_of_symbol[symbol]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,9 @@ from feature_store.market.types import Bars, Session, Ticks, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.adapters.history import StoredHistory
-from live_services.domain.events import SignalGenerated, StrategyHistoryUsed, event_or_none
+from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, event_or_none
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame
-from live_services.domain.strategy.history import HistoryUsed, joined
+from live_services.domain.strategy.history import SessionBars
 from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
@@ -25,7 +26,7 @@ from live_services.domain.strategy.skew import (
     row_of_signal,
     rows_of_block,
 )
-from live_services.domain.topics import broker_topics, market_topic
+from live_services.domain.topics import STRATEGIES_CONTROL, broker_topics, market_topic
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.settings import Settings
@@ -34,7 +35,16 @@ from models_registry.specification import Broker
 if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord
 
-Market = dict[int, list[Ticks | Bars]]
+
+@dataclass(slots=True)
+class Recorded:
+    """What was recorded of a session in one market partition."""
+
+    market: list[Ticks | Bars] = field(default_factory=list)
+    gaps: list[MarketGap] = field(default_factory=list)
+
+
+Market = dict[int, Recorded]
 """What was recorded of a session, by market partition."""
 
 
@@ -64,25 +74,25 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
     if not settings.kafka.bootstrap_servers:
         raise CommandFailed(f"no Kafka is known: start one with {to_type('up')}, or set KAFKA__BOOTSTRAP_SERVERS")
     universe = await asyncio.to_thread(OfflineStore(settings.store_root).universe)
-    topic, topics = market_topic(settings.market.feed), broker_topics(broker)
-    frames = [record async for record in read_topic(settings.kafka, topic.name)]
-    session, market = session_on_log(frames, universe)
-    signals = [event_or_none(record.value) async for record in read_topic(settings.kafka, topics.signals_raw.name)]
-    control = [event_or_none(record.value) async for record in read_topic(settings.kafka, topics.control.name)]
+    topic, raw = market_topic(settings.market.feed), broker_topics(broker).signals_raw
+    records = [record async for record in read_topic(settings.kafka, topic.name)]
+    session, market = session_on_log(records, universe)
+    signals = [event_or_none(record.value) async for record in read_topic(settings.kafka, raw.name)]
+    control = [event_or_none(record.value) async for record in read_topic(settings.kafka, STRATEGIES_CONTROL.name)]
     used = (e for e in control if isinstance(e, StrategyHistoryUsed) and _of(e.session_date, session))
     rows = [
         row_of_signal(signal, universe)
         for signal in signals
         if isinstance(signal, SignalGenerated) and session.open_ns <= signal.event_time_ns <= session.close_ns
     ]
-    online, notes = await asyncio.to_thread(_online_rows, settings, broker, universe, session)
+    online, notes = await asyncio.to_thread(_online_rows, settings, universe, session)
     report = await asyncio.to_thread(
         compared, settings, universe, session, market, [*rows, *online], used=next(used, None)
     )
     return report + SkewReport(notes=notes)
 
 
-def session_on_log(frames: Sequence[StoredRecord], universe: Universe) -> tuple[Session, Market]:
+def session_on_log(records: Sequence[StoredRecord], universe: Universe) -> tuple[Session, Market]:
     """Give the newest session of a market topic and what was recorded of it; unreadable frames are left out, as live.
 
     Raises
@@ -91,10 +101,13 @@ def session_on_log(frames: Sequence[StoredRecord], universe: Universe) -> tuple[
         If there is no session.
     """
     newest: Session | None = None
-    market: Market = defaultdict(list)
+    market: Market = defaultdict(Recorded)
     reached: dict[int, int] = defaultdict(int)
-    for record in frames:
+    gaps: list[tuple[int, MarketGap]] = []
+    for record in records:
         if dict(record.headers).get("event_type", b"").decode(errors="replace") not in FRAME_TOPICS:
+            if isinstance(event := event_or_none(record.value), MarketGap):
+                gaps.append((record.partition, event))
             continue
         try:
             frame = decode_frame(record.value, record.headers, universe)
@@ -107,10 +120,13 @@ def session_on_log(frames: Sequence[StoredRecord], universe: Universe) -> tuple[
         if frame.session != newest or not len(frame.table):
             continue
         if int(frame.times_ns[0]) >= reached[record.partition]:  # else sent again, or late: left out live too
-            market[record.partition].append(frame.table)
+            market[record.partition].market.append(frame.table)
         reached[record.partition] = max(reached[record.partition], frame.watermark_ns)
     if newest is None:
         raise CommandFailed("the market topic holds no session yet: let a session run first")
+    for partition, gap in gaps:
+        if newest.open_ns <= gap.event_time_ns < newest.close_ns:
+            market[partition].gaps.append(gap)
     return newest, market
 
 
@@ -123,9 +139,9 @@ def compared(
     *,
     used: StrategyHistoryUsed | None,
 ) -> SkewReport:
-    """Compare partition by partition: each may have joined the session at another time."""
+    """Compare partition by partition: each has gaps of its own."""
     clock, partitions = BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions
-    history = StoredHistory(settings, universe).of(session, None if used is None else used.sessions)
+    history = StoredHistory(settings).of(session, universe, None if used is None else used.sessions)
     whose = universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions).tolist()
     report = SkewReport()
     if used is not None and used.digest != history.digest:
@@ -137,24 +153,20 @@ def compared(
         )
     for partition, recorded in market.items():
         mine = [row for row in rows if whose[row.instrument] == partition]
-        first = recorded[0]
-        first_ns = int(first.event_time_ns[0] if isinstance(first, Ticks) else first.start_ns[0])
-        part = history.part_of(partition, partitions)
-        before, _ = joined(part, session, clock.size, first_ns, HistoryUsed(history.sessions, history.digest))
-        bars = bars_of_market(recorded, session, universe, clock)
-        report += compare(mine, [*before, bars], universe, clock, history.actions)
+        part, of_bars = history.part_of(partition, partitions), settings.market.feed == "bars"
+        stood_on = SessionBars(part, session, clock.size, of_bars=of_bars)
+        bars = stood_on.take_session(bars_of_market(recorded.market, session, universe, clock), recorded.gaps)
+        report += compare(mine, bars, universe, clock, history.actions)
     return report
 
 
-def _online_rows(
-    settings: Settings, broker: Broker, universe: Universe, session: Session
-) -> tuple[list[LiveRow], tuple[str, ...]]:
+def _online_rows(settings: Settings, universe: Universe, session: Session) -> tuple[list[LiveRow], tuple[str, ...]]:
     import redis
 
     url = settings.redis.url.get_secret_value()
     if not url:
         return [], ("no Redis is known, so only rows in signals are compared",)
-    store = OnlineStore.connect(url, broker)
+    store = OnlineStore.connect(url)
     rows: list[LiveRow] = []
     try:
         for written in store.schemas():

@@ -415,6 +415,8 @@ class StrategyModelAssigned(Event):
     model_version: str | None
     """None: the strategy is disabled from here."""
     feature_schema_hash: str | None
+    sidecar_sha256: str | None = None
+    """Of the sidecar that was loaded, which names the digests of everything else; a restart compares its own copy."""
     reason: str
 
 

@@ -1,6 +1,6 @@
 """Every Redis key of the platform; writers and readers take them from here only.
 
-Those of the online feature store, ``alpha-panda:{broker}:features:…``, are in `feature_store.online.blocks`: notebooks
+Those of the online feature store, ``alpha-panda:shared:features:…``, are in `feature_store.online.blocks`: notebooks
 read them without the live side.
 """
 

@@ -3,31 +3,33 @@
 The alias is the truth and is polled; a `models.promoted` event only makes the next poll come at once. A version is
 proved (gate, digests, structure, feature schema, golden rows) before a strategy runner sees it, and a strategy gets it
 only if it is what that strategy trades: its features, clock and label. What is refused changes nothing: the version
-that runs goes on.
+that runs goes on. Nothing of earlier polls is remembered here: which version runs is on the log, so that a process that
+lived through the night knows no more than one that was started in the morning.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.schema import UnknownFeature, feature_schema
-from live_services.domain.strategy.desk import LoadedModel
+from live_services.adapters.model_files import ModelFiles
+from live_services.domain.strategy.desk import LoadedModel, StrategyKey, asked
 from live_services.settings import Settings
 from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.promotion import content_objection
-from models_registry.refs import Alias, ModelIdentity, ModelRef
-from models_registry.refusals import TamperedModel
+from models_registry.refs import Alias, ModelIdentity
+from models_registry.refusals import TamperedModel, sha256_of
 from models_registry.registry import Registry, RegistryUnavailable
-from models_registry.sidecar import Sidecar
-from models_registry.specification import StrategySpec
+from models_registry.sidecar import Sidecar, sidecar_bytes
+from models_registry.specification import Broker, StrategySpec
 
 _log = structlog.get_logger(__name__)
 
@@ -46,12 +48,24 @@ ContentQuestion = Callable[[str, str], str | None]
 class ModelSource(Protocol):
     """What the loader needs of the registry."""
 
-    def resolve(self, ref: ModelRef, /) -> str | None:
-        """Give the version an alias names now."""
+    def aliases(self, name: str, /) -> Mapping[Alias, str]:
+        """Give the versions that a model's aliases name now."""
         ...
 
     def fetch(self, name: str, version: str, /) -> tuple[Sidecar, Mapping[str, bytes]]:
         """Give a version's sidecar and artifact files."""
+        ...
+
+
+class KeptFiles(Protocol):
+    """What the loader needs of the files that are kept on this machine."""
+
+    def read(self, name: str, version: str, /) -> tuple[bytes, Mapping[str, bytes]] | None:
+        """Give a version's sidecar and artifact files, if they are here."""
+        ...
+
+    def keep(self, name: str, version: str, sidecar: bytes, files: Mapping[str, bytes], /) -> None:
+        """Keep a version's files for the next start."""
         ...
 
 
@@ -115,7 +129,7 @@ class _Proved:
 
 
 class ModelLoader:
-    """Keeps, for every strategy, the model it should run; shared by all tasks of a process.
+    """Keeps, for every strategy on every rung it is asked on, the model it should run; shared by a process's tasks.
 
     Parameters
     ----------
@@ -125,6 +139,8 @@ class ModelLoader:
         Whether a version may run on a rung: its gate passed, or the ledger overrules it.
     strategies
         Whose aliases to follow.
+    brokers
+        Those that run; they give the rungs, beside the challenger's.
     bar_minutes
         Length of the bars this process computes features on.
     poll_seconds
@@ -132,6 +148,8 @@ class ModelLoader:
     content_objection
         Whether a version that was fetched is not what the ledger recorded; None asks nobody. A restart loads what the
         log names without asking ``may_run``, so this is all that stands between it and a version registered anew.
+    kept
+        Files of versions that were loaded here before; None keeps none.
     """
 
     def __init__(
@@ -140,20 +158,23 @@ class ModelLoader:
         may_run: GateQuestion,
         strategies: Sequence[StrategySpec],
         *,
+        brokers: Sequence[Broker] = ("paper",),
         bar_minutes: int,
         poll_seconds: float,
         content_objection: ContentQuestion | None = None,
+        kept: KeptFiles | None = None,
     ) -> None:
-        self.candidates: dict[str, Candidate] = {}
-        """By strategy; absent until the registry answered about it, or while its first version is refused."""
-        self.refusals: dict[str, Refusal] = {}
-        """By strategy: the version its alias names now, if it is refused."""
+        self.candidates: dict[StrategyKey, Candidate] = {}
+        """What the last look at the registry found; absent while it is silent, or names a version that is refused."""
+        self.refusals: dict[StrategyKey, Refusal] = {}
+        """The versions that aliases name now, where they are refused."""
         self.outage = ""
         """Why the registry or the ledger could not be asked the last time; empty while they answer."""
         self._source = source
         self._may_run = may_run
         self._content_objection = content_objection
-        self._strategies = tuple(strategies)
+        self._kept = kept
+        self._strategies = {(one.spec.name, one.rung): one.spec for one in asked(strategies, brokers)}
         self._bar_minutes = bar_minutes
         self._poll_seconds = poll_seconds
         self._proved: dict[VersionKey, _Proved] = {}
@@ -164,11 +185,6 @@ class ModelLoader:
         self._task: asyncio.Task[None] | None = None
 
     # --- what a strategy runner asks ------------------------------------------------------------------------------
-
-    @property
-    def history_sessions(self) -> int:
-        """Sessions before a session that the models loaded so far need to be warm from its first bar; 0 without any."""
-        return max((proved.model.schema.history_sessions for proved in self._proved.values()), default=0)
 
     def loaded(self, name: str, version: str) -> LoadedModel:
         """Give a version that was proved before.
@@ -193,14 +209,22 @@ class ModelLoader:
         self._unloadable.clear()
         self._nudged.set()
 
-    async def require(self, name: str, version: str) -> None:
+    async def require(self, name: str, version: str, sidecar_sha256: str | None = None) -> None:
         """Load a version that the log names, whatever its alias or the strategies say now.
+
+        Files that were kept here are taken if their sidecar has the digest that the log names: then neither the
+        registry nor the ledger is asked.
 
         Raises
         ------
         ModelUnavailable
             If it cannot be loaded.
         """
+        key = (name, version)
+        if key not in self._proved and sidecar_sha256:
+            kept = await asyncio.to_thread(self._prove_kept, name, version, sidecar_sha256)
+            if kept is not None:
+                self._proved[key] = kept
         try:
             await self._load(name, version)
         except (ModelRefusedError, RegistryUnavailable, LedgerError, OSError) as cause:
@@ -243,46 +267,48 @@ class ModelLoader:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Look at every strategy's alias, and prove what is new behind it."""
+        """Look at every alias, each model once, and prove what is new behind them."""
         async with self._refreshing:
             try:
-                for strategy in self._strategies:
-                    await self._refresh_one(strategy)
+                names = dict.fromkeys(strategy.model_name for strategy in self._strategies.values())
+                aliases = {name: await asyncio.to_thread(self._source.aliases, name) for name in names}
+                for (name, rung), strategy in self._strategies.items():
+                    await self._refresh_one((name, rung), aliases[strategy.model_name].get(rung))
             except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
                 self.outage = f"the model registry or the ledger does not answer: {failure}"
+                self.candidates.clear()
+                self.refusals.clear()
             else:
                 self.outage = ""
 
-    async def _refresh_one(self, strategy: StrategySpec) -> None:
-        name, ref = strategy.name, strategy.ref("champion")
-        version = await asyncio.to_thread(self._source.resolve, ref)
+    async def _refresh_one(self, key: StrategyKey, version: str | None) -> None:
+        strategy, rung = self._strategies[key], key[1]
+        ref = strategy.ref(rung)
         if version is None:
-            self.candidates[name] = Candidate(None, f"{ref} names no version")
-            self.refusals.pop(name, None)
+            self.candidates[key] = Candidate(None, f"{ref} names no version")
+            self.refusals.pop(key, None)
             return
-        current = self.candidates.get(name)
+        current = self.candidates.get(key)
         if current is not None and current.model is not None and current.model.identity.model_version == version:
-            self.refusals.pop(name, None)
             return
         try:
-            model = await self._for_strategy(strategy, version)
+            model = await self._for_strategy(strategy, rung, version)
         except ModelRefusedError as refused:
-            self.refusals[name] = Refusal(version, str(refused))
-            if current is not None and current.model is None:
-                self.candidates[name] = Candidate(None, f"{ref} names version {version}: {refused}")
+            self.refusals[key] = Refusal(version, str(refused))
+            self.candidates.pop(key, None)
         else:
-            self.candidates[name] = Candidate(model, f"{ref} names version {version}")
-            self.refusals.pop(name, None)
+            self.candidates[key] = Candidate(model, f"{ref} names version {version}")
+            self.refusals.pop(key, None)
 
-    async def _for_strategy(self, strategy: StrategySpec, version: str) -> LoadedModel:
+    async def _for_strategy(self, strategy: StrategySpec, rung: Alias, version: str) -> LoadedModel:
         """Give a version if it may run, can be proved, and is what the strategy trades."""
-        ref = strategy.ref("champion")
-        reason = await asyncio.to_thread(self._may_run, ref.name, version, ref.alias)
+        name = strategy.model_name
+        reason = await asyncio.to_thread(self._may_run, name, version, rung)
         if reason is not None:
             raise ModelRefusedError(reason)
-        proved = await self._load(ref.name, version)
+        proved = await self._load(name, version)
         other = disagreement(proved.sidecar, version, strategy)
         if other is not None:
             raise ModelRefusedError(other)
@@ -294,6 +320,8 @@ class ModelLoader:
                 consequence="it says no more of its label than the horizon, so only that was compared",
             )
         return proved.model
+
+    # --- versions -------------------------------------------------------------------------------------------------
 
     async def _load(self, name: str, version: str) -> _Proved:
         key = (name, version)
@@ -312,10 +340,37 @@ class ModelLoader:
         changed = self._content_objection(name, version) if self._content_objection is not None else None
         if changed is not None:
             raise TamperedModel(changed)
-        return _Proved(prove(sidecar, files, version, self._bar_minutes), sidecar)
+        written = sidecar_bytes(sidecar)
+        proved = self._prove(written, sidecar, files, version)
+        if self._kept is not None:
+            try:
+                self._kept.keep(name, version, written, files)
+            except OSError as failure:
+                _log.warning("model_files_not_kept", model=name, version=version, reason=str(failure))
+        return proved
+
+    def _prove_kept(self, name: str, version: str, sidecar_sha256: str) -> _Proved | None:
+        """Prove a version by the files kept here; None if they are not here, or not what the log says."""
+        try:
+            kept = self._kept.read(name, version) if self._kept is not None else None
+            if kept is None:
+                return None
+            written, files = kept
+            if sha256_of(written) != sidecar_sha256:
+                raise TamperedModel("their sidecar is not the one that the log names")
+            return self._prove(written, Sidecar.model_validate_json(written), files, version)
+        except (ModelRefusedError, OSError, ValueError) as failure:
+            _log.warning("kept_model_files_passed_over", model=name, version=version, reason=str(failure))
+            return None
+
+    def _prove(self, written: bytes, sidecar: Sidecar, files: Mapping[str, bytes], version: str) -> _Proved:
+        model = prove(sidecar, files, version, self._bar_minutes)
+        return _Proved(replace(model, sidecar_sha256=sha256_of(written)), sidecar)
 
 
-def build_loader(settings: Settings, source: Registry, may_run: GateQuestion) -> ModelLoader:
+def build_loader(
+    settings: Settings, source: Registry, may_run: GateQuestion, brokers: Sequence[Broker] = ("paper",)
+) -> ModelLoader:
     """Build the loader of a process's strategies; what it fetches is compared with the ledger of the settings."""
     ledger = PromotionLedger(settings.ledger_url)
 
@@ -326,7 +381,9 @@ def build_loader(settings: Settings, source: Registry, may_run: GateQuestion) ->
         source,
         may_run,
         settings.strategies,
+        brokers=brokers,
         bar_minutes=settings.market.bar_minutes,
         poll_seconds=settings.mlflow.poll_seconds,
         content_objection=changed,
+        kept=ModelFiles(settings.alpha_panda_home / "models"),
     )

@@ -1,14 +1,15 @@
 """Skew monitor: computes sampled live rows again from the recorded market, every minute of event time.
 
 It shares no state with the strategy runner: the ticks of a few instruments are kept, made into bars and rows in one
-step each on a history read anew, and compared with the rows in the runner's signals, bit for bit.
+step each on a history read anew, and compared with the rows in the runner's signals, bit for bit. A row that went to
+several brokers is compared once.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import structlog
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe, ist_text
-from live_services.domain.events import Event, FeatureSkewMeasured, SignalGenerated, event_id
-from live_services.domain.log import EventRecord, Record, TaskId, TickSlice
+from live_services.domain.events import Event, FeatureSkewMeasured, MarketGap, SignalGenerated, self_caused
+from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.partitions import owned
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory, joined
+from live_services.domain.strategy.history import SessionBars, SessionHistory
 from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
@@ -29,8 +30,8 @@ from live_services.domain.strategy.skew import (
     row_of_signal,
     sampled,
 )
-from live_services.domain.topics import Scope, Topic, broker_topics, market_topic
-from live_services.runtime.service import Input
+from live_services.domain.topics import FEATURES_SKEW, Scope, Topic, broker_topics, market_topic
+from live_services.runtime.service import Input, Opening, Service
 from live_services.services.strategy_runner import HistorySource
 from live_services.settings import Settings
 from models_registry.specification import Broker
@@ -44,90 +45,91 @@ class SkewState:
 
     task: TaskId
     session: Session
+    universe: Universe
     history: SessionHistory
+    """Of the instruments that are kept."""
     sample: NDArray[np.bool_]
     """Instruments whose rows are computed again."""
     kept: NDArray[np.bool_]
     """These and the market's index."""
     market: list[Ticks | Bars] = field(default_factory=list)
-    waiting: list[tuple[int, LiveRow]] = field(default_factory=list)
-    """Rows by the whole minute at which they are compared."""
-    before: list[Bars] | None = None
-    """What the kept instruments go on from; known with the first row of the market."""
+    gaps: list[MarketGap] = field(default_factory=list)
+    waiting: dict[tuple[str, LiveRow], int] = field(default_factory=dict)
+    """The whole minute at which a row is compared, by strategy and row: what went to several brokers stands once."""
 
 
-class SkewMonitor:
-    """A `Service`: one task for each market partition, beside the strategy runner's."""
+class SkewMonitor(Service[SkewState]):
+    """One task for each market partition, beside the strategy runner's.
+
+    Parameters
+    ----------
+    settings : Settings
+        With the feed, the clock, the number of market partitions and of the instruments that are compared.
+    history : HistorySource
+    brokers : sequence of Broker
+        Those that run; the rows are in the signals to them.
+    """
 
     name = "skew_monitor"
-    single_task = False
+    scope: Scope = "shared"
 
-    def __init__(
-        self, settings: Settings, universe: Universe, history: HistorySource, *, broker: Broker = "paper"
-    ) -> None:
-        topics = broker_topics(broker)
-        self.scope: Scope = broker
-        self._broker: Broker = broker
-        self.inputs: tuple[Input, ...] = (Input(market_topic(settings.market.feed)), Input(topics.signals_raw))
-        self.outputs: tuple[Topic, ...] = (topics.feature_skew,)
-        self._universe = universe
-        self._history = history
-        self._clock = BarClock.minutes(settings.market.bar_minutes)
-        self._partitions = settings.kafka.market_partitions
-        self._count = settings.skew.instruments
+    def __init__(self, settings: Settings, history: HistorySource, *, brokers: Sequence[Broker] = ("paper",)) -> None:
+        signals = (Input(broker_topics(broker).signals_raw) for broker in brokers)
+        self.inputs: tuple[Input, ...] = (Input(market_topic(settings.market.feed)), *signals)
+        self.outputs: tuple[Topic, ...] = (FEATURES_SKEW,)
+        self._of_bars: Final = settings.market.feed == "bars"
+        self._history: Final = history
+        self._clock: Final = BarClock.minutes(settings.market.bar_minutes)
+        self._partitions: Final = settings.kafka.market_partitions
+        self._count: Final = settings.skew.instruments
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Need nothing."""
-
-    def open_session(self, session: Session, task: TaskId) -> SkewState:
+    def open_session(self, opening: Opening[SkewState]) -> SkewState:
         """Choose the instruments of the day and read their history."""
-        universe = self._universe
+        session, universe, task = opening.session, opening.universe, opening.task
         tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
         sample = sampled(universe, tradable & owned(universe, task.partition, self._partitions), session, self._count)
         kept = sample.copy()
         if universe.market_index is not None:
             kept[universe.market_index] = True
-        return SkewState(task, session, self._history.of(session), sample, kept)
-
-    def commands(self, state: SkewState, now_ns: int) -> Iterable[Event]:
-        """Give none."""
-        return ()
+        history = self._history.of(session, universe).only(kept)
+        return SkewState(task, session, universe, history, sample, kept)
 
     def handle(self, record: Record, state: SkewState, now_ns: int) -> Iterable[Event]:
-        """Keep what was recorded of the sampled instruments, and the rows in their signals.
+        """Keep what was recorded of the sampled instruments, its gaps, and the rows in their signals.
 
         Raises
         ------
         TypeError
             For any other event.
         """
-        if isinstance(record, EventRecord):
-            if not isinstance(record.event, SignalGenerated):
-                raise TypeError(f"{self.name} does not take {record!r:.200}")
-            row = row_of_signal(record.event, self._universe)
+        if isinstance(record, MarketSlice):
+            mine = state.kept[record.market.instrument]
+            if mine.any():
+                state.market.append(record.market[mine])
+        elif isinstance(record.event, MarketGap):
+            state.gaps.append(record.event)
+        elif isinstance(record.event, SignalGenerated):
+            row = row_of_signal(record.event, state.universe)
             if state.sample[row.instrument]:
-                state.waiting.append((-(-record.event.event_time_ns // MINUTE_NS) * MINUTE_NS, row))
-            return ()
-        table: Ticks | Bars = record.ticks if isinstance(record, TickSlice) else record.bars
-        if state.before is None and len(table):
-            state.before = self._before(
-                state, int(table.event_time_ns[0] if isinstance(table, Ticks) else table.start_ns[0])
-            )
-        mine = state.kept[table.instrument]
-        if mine.any():
-            state.market.append(table[mine])
+                minute_ns = -(-record.event.event_time_ns // MINUTE_NS) * MINUTE_NS
+                state.waiting.setdefault((record.event.strategy, row), minute_ns)
+        else:
+            raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()
 
     def advance(self, state: SkewState, now_ns: int) -> Iterable[Event]:
         """Compare the rows of every whole minute that is over; one event for each minute that has any."""
-        due = [entry for entry in state.waiting if entry[0] < now_ns]
-        if not due:
+        minutes = sorted({minute_ns for minute_ns in state.waiting.values() if minute_ns < now_ns})
+        if not minutes:
             return
-        state.waiting = [entry for entry in state.waiting if entry[0] >= now_ns]
-        market = bars_of_market(state.market, state.session, self._universe, self._clock)
-        bars = [*(state.before or ()), market]
-        for minute_ns, rows in itertools.groupby(sorted(due, key=lambda entry: entry[0]), key=lambda entry: entry[0]):
-            report = compare([row for _, row in rows], bars, self._universe, self._clock, state.history.actions)
+        market = bars_of_market(state.market, state.session, state.universe, self._clock)
+        stood_on = SessionBars(state.history, state.session, self._clock.size, of_bars=self._of_bars)
+        bars = stood_on.take_session(market, state.gaps)
+        for minute_ns in minutes:
+            due = [key for key, at_ns in state.waiting.items() if at_ns == minute_ns]
+            for key in due:
+                del state.waiting[key]
+            report = compare([row for _, row in due], bars, state.universe, self._clock, state.history.actions)
             for difference in report.differences:
                 _log.error(
                     "feature_skew",
@@ -141,24 +143,10 @@ class SkewMonitor:
                 )
             yield self._measured(state, minute_ns, report)
 
-    def promise(self, now_ns: int) -> int:
-        """Say what was asked: nothing is merged by what this service produces."""
-        return now_ns
-
-    def _before(self, state: SkewState, first_ns: int) -> list[Bars]:
-        history, used = state.history, HistoryUsed(state.history.sessions, state.history.digest)
-        mine = history.part_of(state.task.partition, self._partitions)
-        before, _ = joined(mine, state.session, self._clock.size, first_ns, used)
-        return [bars[state.kept[bars.instrument]] for bars in before]
-
     def _measured(self, state: SkewState, minute_ns: int, report: SkewReport) -> FeatureSkewMeasured:
         date = state.session.date.isoformat()
-        identity = event_id("skew", str(state.task), date, minute_ns)
         return FeatureSkewMeasured(
-            broker=self._broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
+            **self_caused("skew", str(state.task), date, minute_ns),
             event_time_ns=minute_ns,
             session_date=date,
             partition=state.task.partition,

@@ -1,36 +1,52 @@
-"""Strategy runner: the market in, raw signals out; which model runs from when on is a record on its control topic."""
+"""Strategy runner: the market in, proposals to every broker out; which model runs from when on is on its control topic.
+
+One process for all brokers: features are computed once, and each strategy is asked on the rung of every broker it
+names, and on the challenger's, whose scores go to a topic that no account reads. A model stands in the control records
+by strategy and rung. What ran at the end of a session goes on in the next one if the registry has nothing to say.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Final, Protocol
 
 import structlog
 
 from feature_store.features.engine import compile_kernels
 from feature_store.features.schema import FeatureSchema
-from feature_store.market.types import Session, Universe, ist_text
+from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     Event,
+    MarketGap,
     ModelLoaded,
     ModelRefused,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     event_id,
+    self_caused,
 )
-from live_services.domain.log import BarSlice, EventRecord, Readiness, Record, TaskId, TickSlice
-from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
+from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory
-from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED, Scope, Topic, broker_topics, market_topic
-from live_services.runtime.service import Input
-from live_services.services.model_loading import Candidate, ModelLoader, Refusal
+from live_services.domain.topics import (
+    MODELS_LOADED,
+    MODELS_REFUSED,
+    SIGNALS_SHADOW,
+    STRATEGIES_CONTROL,
+    Scope,
+    Topic,
+    broker_topics,
+    market_topic,
+)
+from live_services.runtime.service import Input, Opening, Service
+from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
-from models_registry.specification import Broker, StrategySpec
+from models_registry.specification import Broker
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +62,9 @@ class RowSink(Protocol):
 class HistorySource(Protocol):
     """Where the features of a session go on from."""
 
-    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
+    def of(
+        self, session: Session, universe: Universe, sessions: Sequence[str] | None = None, needed: int = 0
+    ) -> SessionHistory:
         """Give the history of a session: that of the sessions named, else of the last ones there are."""
         ...
 
@@ -61,51 +79,78 @@ class StrategyState:
 
     task: TaskId
     desk: StrategyDesk
+    carried: Mapping[StrategyKey, LoadedModel]
+    """What ran at the end of the session before."""
     offered_ns: int = 0
     """The decision whose rows went to the sink."""
     history_logged: HistoryUsed | None = None
     """What the log says that the features stand on."""
     warming: tuple[str, ...] | None = None
     """Symbols that were said to be WARMING; None before the first word on it."""
-    refused: set[tuple[str, str, str]] = field(default_factory=set)
-    """What was announced as refused: strategy, version, reason."""
+    refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
+    """What was announced as refused."""
+
+    def running(self, key: StrategyKey) -> LoadedModel | None:
+        """Give what a strategy runs on a rung."""
+        current = self.desk.assigned(key)
+        return current.model if current is not None else None
 
 
-class StrategyRunner:
-    """A `Service`: one task for each market partition."""
+class StrategyRunner(Service[StrategyState]):
+    """One task for each market partition.
+
+    Parameters
+    ----------
+    settings : Settings
+        With the strategies, the feed, the clock and the number of market partitions.
+    loader : ModelLoader
+        Of the same strategies and brokers.
+    stamp : Stamp
+        Configuration and code, for the proposals' basis.
+    brokers : sequence of Broker
+        Those that run.
+    rows : RowSink, optional
+    history : HistorySource, optional
+        Default: none, so that every instrument is WARMING at first.
+    """
 
     name = "strategy_runner"
-    single_task = False
+    scope: Scope = "shared"
 
     def __init__(
         self,
         settings: Settings,
-        universe: Universe,
         loader: ModelLoader,
         stamp: Stamp,
         *,
-        broker: Broker = "paper",
+        brokers: Sequence[Broker] = ("paper",),
         rows: RowSink | None = None,
         history: HistorySource | None = None,
     ) -> None:
-        topics = broker_topics(broker)
-        self.scope: Scope = broker
-        self._broker: Broker = broker
-        self.inputs: tuple[Input, ...] = (Input(market_topic(settings.market.feed)), Input(topics.control, "control"))
-        self.outputs: tuple[Topic, ...] = (topics.signals_raw, MODELS_LOADED, MODELS_REFUSED)
-        self._on_bars = settings.market.feed == "bars"
-        self._strategies = {strategy.name: strategy for strategy in settings.strategies}
-        self._bar_minutes = settings.market.bar_minutes
-        self._universe = universe
-        self._loader = loader
-        self._stamp = stamp
-        self._partitions = settings.kafka.market_partitions
-        self._rows = rows
-        self._history = history
-        self._sessions_logged: dict[tuple[int, str], tuple[str, ...]] = {}
+        self.inputs: tuple[Input, ...] = (
+            Input(market_topic(settings.market.feed)),
+            Input(STRATEGIES_CONTROL, "control"),
+        )
+        self.outputs: tuple[Topic, ...] = (
+            *(broker_topics(broker).signals_raw for broker in brokers),
+            SIGNALS_SHADOW,
+            MODELS_LOADED,
+            MODELS_REFUSED,
+        )
+        self._on_bars: Final = settings.market.feed == "bars"
+        self._strategies: Final = settings.strategies
+        self._asked: Final = {(one.spec.name, one.rung): one.spec for one in asked(settings.strategies, brokers)}
+        self._bar_minutes: Final = settings.market.bar_minutes
+        self._partitions: Final = settings.kafka.market_partitions
+        self._brokers: Final = tuple(brokers)
+        self._loader: Final = loader
+        self._stamp: Final = stamp
+        self._rows: Final = rows
+        self._history: Final = history
+        self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
-    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:  # a Service takes the task
-        """Load what the session's control records name, look at the aliases, and compile the kernels.
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
+        """Load what the control records name, look at the aliases, and compile the kernels.
 
         Raises
         ------
@@ -115,74 +160,101 @@ class StrategyRunner:
         _log.debug("preparing", task=str(task), control_records=len(control))
         await asyncio.to_thread(compile_kernels)
         for event in control:
-            if isinstance(event, StrategyHistoryUsed):
-                self._sessions_logged[task.partition, event.session_date] = event.sessions
-            if isinstance(event, StrategyModelAssigned) and event.model_version is not None:
-                await self._loader.require(event.model_name, event.model_version)
+            match event:
+                case StrategyHistoryUsed(session_date=date):
+                    self._history_logged[task.partition, date] = event
+                case StrategyModelAssigned(model_version=str(version)) if (event.strategy, event.rung) in self._asked:
+                    await self._loader.require(event.model_name, version, event.sidecar_sha256)
         await self._loader.start()
 
-    def open_session(self, session: Session, task: TaskId) -> StrategyState:
-        """Begin the session on the bars before it, without positions or models; ``commands`` assigns the models.
+    def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
+        """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
-        Reading them is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        Reading the bars is the one thing done here that is no pure function; it takes a second for a whole exchange.
         """
-        history = None
-        if self._history is not None:
-            logged = self._sessions_logged.get((task.partition, session.date.isoformat()))
-            history = self._history.of(session, logged, needed=self._loader.history_sessions)
+        session, task, before = opening.session, opening.task, opening.before
+        running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
+        carried = {key: model for key, model in running.items() if model is not None and key in self._asked}
         desk = StrategyDesk(
-            self._universe,
+            opening.universe,
             session,
-            tuple(self._strategies.values()),
+            self._strategies,
             bar_minutes=self._bar_minutes,
-            broker=self._broker,
+            brokers=self._brokers,
             stamp=self._stamp,
             partition=task.partition,
             partitions=self._partitions,
-            history=history,
+            history=self._history_of(opening, carried.values()),
+            of_bars=self._on_bars,
         )
-        return StrategyState(task, desk)
+        return StrategyState(task, desk, carried)
 
-    def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
-        """Log what the features stand on; assign to each strategy what it should run and does not; announce each
-        refused version once.
+    def _history_of(self, opening: Opening[StrategyState], carried: Iterable[LoadedModel]) -> SessionHistory | None:
+        """Read what features go on from: as the log says that they did, else the sessions that models need."""
+        if self._history is None:
+            return None
+        session, universe = opening.session, opening.universe
+        logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
+        if logged is not None:
+            history = self._history.of(session, universe, logged.sessions)
+            if logged.broken:  # bars of the day that were stored since then were not there
+                history = replace(history, today=history.today[history.today.end_ns <= logged.today_until_ns])
+            return history
+        wanted = (candidate.model for candidate in self._loader.candidates.values())
+        models = [*carried, *(model for model in wanted if model is not None)]
+        needed = max((model.schema.history_sessions for model in models), default=0)
+        return self._history.of(session, universe, needed=needed)
+
+    def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
+        """Log what the features stand on; assign to each strategy and rung what it should run and does not; announce
+        each refused version once.
 
         What the log already assigned is followed as it was, whatever would be refused now.
         """
         self._loader.check()
         if state.history_logged != state.desk.history_used:
-            yield self._history_used(state, now_ns)
-        for strategy in self._strategies.values():
-            yield from self._assignment_due(state, strategy, now_ns)
-            yield from self._refusals_due(state, strategy, now_ns)
+            yield _history_used(state, now_ns)
+        for key in state.desk.keys:
+            yield from self._assignment_due(state, key, now_ns)
+            yield from self._refusal_due(state, key, now_ns)
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
-        """Take market data, or a control record of this task.
+        """Take market data, a gap in it, or a control record of this task.
 
         Raises
         ------
         TypeError
             For any other event.
         """
-        if isinstance(record, TickSlice):
-            signals = state.desk.on_ticks(record.ticks, record.position)
+        if isinstance(record, MarketSlice):
+            return self._on_market(record, state)
+        event = record.event
+        if isinstance(event, MarketGap):
+            _log.warning("market_gap", task=str(state.task), until=ist_text(event.until_ns), reason=event.reason)
+            proposals = state.desk.on_gap(event)
             self._offer_rows(state)
-            return signals
-        if isinstance(record, BarSlice):
-            state.desk.on_bars(record.bars, record.position)
-            return ()
-        if isinstance(record.event, StrategyModelAssigned):
-            return self._assign(state, record)
-        if isinstance(record.event, StrategyHistoryUsed):
-            _require_same_history(state, record.event)
+            return proposals
+        if isinstance(event, StrategyModelAssigned):
+            return self._assign(state, event)
+        if isinstance(event, StrategyHistoryUsed):
+            _require_same_history(state, event)
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
+    def _on_market(self, record: MarketSlice, state: StrategyState) -> Iterable[Event]:
+        market: Ticks | Bars = record.market
+        if isinstance(market, Bars):
+            state.desk.on_bars(market, record.position)
+            return ()
+        proposals = state.desk.on_ticks(market, record.position)
+        self._offer_rows(state)
+        return proposals
+
     def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Decide on the bars that the watermark closed."""
-        signals = state.desk.advance(now_ns)
+        proposals = state.desk.advance(now_ns)
         self._offer_rows(state)
-        return signals
+        return proposals
 
     def _offer_rows(self, state: StrategyState) -> None:
         """Hand on the rows of a new decision; nothing comes back, so what becomes of them changes no decision."""
@@ -209,118 +281,117 @@ class StrategyRunner:
             _log.info("features_warming" if warming else "features_warm", task=str(state.task), state=str(say))
         state.warming = warming
 
-    def _history_used(self, state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
-        used, date = state.desk.history_used, state.desk.session.date.isoformat()
-        identity = event_id("history_used", str(state.task), date, used.digest, used.today_until_ns, str(used.broken))
-        return StrategyHistoryUsed(
-            broker=self._broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
-            event_time_ns=now_ns,
-            session_date=date,
-            **asdict(used),
-        )
-
     # --- models ---------------------------------------------------------------------------------------------------
 
-    def _assign(self, state: StrategyState, record: EventRecord) -> Iterable[Event]:
-        event = record.event
-        if not isinstance(event, StrategyModelAssigned) or event.strategy not in self._strategies:
-            return ()  # a strategy that the configuration no longer has
+    def _assign(self, state: StrategyState, event: StrategyModelAssigned) -> Iterable[Event]:
+        key = event.strategy, event.rung
+        if key not in self._asked:
+            return ()  # a strategy or a broker that the configuration no longer has
         if event.model_version is None:
-            state.desk.assign(Assignment(event.event_time_ns, event.strategy, None))
+            state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
         model = self._loader.loaded(event.model_name, event.model_version)
-        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model))
-        ref = self._strategies[event.strategy].ref("champion")
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
         return (
             ModelLoaded(
-                broker=self._broker,
                 event_id=event_id("loaded", event.event_id),
                 correlation_id=event.correlation_id,
                 causation_id=event.event_id,
                 event_time_ns=event.event_time_ns,
                 strategy=event.strategy,
+                rung=event.rung,
                 model_name=event.model_name,
                 model_version=event.model_version,
-                alias=ref.alias,
                 feature_schema_hash=model.identity.feature_schema_hash,
                 artifact_sha256=model.artifact_sha256,
                 task=str(state.task),
             ),
         )
 
-    def _assignment_due(self, state: StrategyState, strategy: StrategySpec, now_ns: int) -> Iterable[Event]:
-        current = state.desk.assigned(strategy.name)
-        running = _running(state, strategy)
-        candidate = self._loader.candidates.get(strategy.name)
-        wanted = candidate.model.identity if candidate is not None and candidate.model is not None else None
-        if current is not None and candidate is not None and wanted == running:
+    def _assignment_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
+        """Give the record that lets a strategy run what its alias names. While that is not known, or is refused, what
+        runs goes on; and at a session's open what ran at the end of the session before.
+        """
+        first, running = state.desk.assigned(key) is None, state.running(key)
+        candidate, refusal = self._loader.candidates.get(key), self._refusal(state, key)
+        if candidate is not None and refusal is None:
+            changes = _identity(candidate.model) != _identity(running)
+            if changes or (first and not _may_be_absent(key)):
+                yield self._assigned(state, key, candidate.model, candidate.reason, now_ns)
             return
-        knows_too_much = _knows_too_much(state, candidate)
-        if candidate is None or knows_too_much is not None:
-            if current is not None:
-                return  # the registry is silent, or names a version that is refused: what runs goes on
-            refused = f"{strategy.ref('champion')} names version {knows_too_much.version}: " if knows_too_much else ""
-            reason = refused + (knows_too_much.reason if knows_too_much else self._why_unknown(strategy))
-            candidate, wanted = Candidate(None, reason), None
-        if wanted is None:
-            _log.warning("strategy_disabled", strategy=strategy.name, task=str(state.task), reason=candidate.reason)
-        identity = event_id("assigned", str(state.task), strategy.name, now_ns, wanted.model_version if wanted else "")
-        yield StrategyModelAssigned(
-            event_type="strategy.model_assigned",
-            broker=self._broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
-            event_time_ns=now_ns,
-            strategy=strategy.name,
-            model_name=strategy.model,
-            model_version=wanted.model_version if wanted else None,
-            feature_schema_hash=wanted.feature_schema_hash if wanted else None,
-            reason=candidate.reason,
-        )
+        if not first:
+            return
+        why = f"{self._ref(key)} names version {refusal.version}: {refusal.reason}" if refusal else self._silence()
+        carried = state.carried.get(key)
+        if carried is not None:
+            spoilt = _knows_too_much(state, carried)
+            said = f"version {carried.identity.model_version} ran at the end of the session before"
+            why = f"{said} and is carried over: {why}" if spoilt is None else f"{why}; {said}, but {spoilt.reason}"
+            carried = carried if spoilt is None else None
+        if carried is not None or not _may_be_absent(key):
+            yield self._assigned(state, key, carried, why, now_ns)
 
-    def _why_unknown(self, strategy: StrategySpec) -> str:
-        refusal = self._loader.refusals.get(strategy.name)
-        if refusal is not None:
-            return f"{strategy.ref('champion')} names version {refusal.version}: {refusal.reason}"
+    def _silence(self) -> str:
         return self._loader.outage or "the model registry has not answered yet"
 
-    def _refusals_due(self, state: StrategyState, strategy: StrategySpec, now_ns: int) -> Iterable[Event]:
-        running = _running(state, strategy)
-        knows_too_much = _knows_too_much(state, self._loader.candidates.get(strategy.name))
-        if knows_too_much is not None and (running is None or running.model_version != knows_too_much.version):
-            yield from self._refusal_due(state, strategy, knows_too_much, now_ns)
-        refusal = self._loader.refusals.get(strategy.name)
-        if refusal is not None:
-            yield from self._refusal_due(state, strategy, refusal, now_ns)
+    def _ref(self, key: StrategyKey) -> str:
+        return str(self._asked[key].ref(key[1]))
 
-    def _refusal_due(
-        self, state: StrategyState, strategy: StrategySpec, refusal: Refusal, now_ns: int
-    ) -> Iterable[Event]:
-        if (strategy.name, refusal.version, refusal.reason) in state.refused:
-            return
-        state.refused.add((strategy.name, refusal.version, refusal.reason))
-        running = _running(state, strategy)
-        _log.warning("model_refused", strategy=strategy.name, version=refusal.version, reason=refusal.reason)
-        ref = strategy.ref("champion")
-        identity = event_id("refused", str(state.task), strategy.name, refusal.version, refusal.reason)
-        yield ModelRefused(
-            broker=self._broker,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
+    def _assigned(
+        self, state: StrategyState, key: StrategyKey, model: LoadedModel | None, reason: str, now_ns: int
+    ) -> StrategyModelAssigned:
+        strategy, rung = key
+        if model is None and not _may_be_absent(key):
+            _log.warning("strategy_disabled", strategy=strategy, rung=rung, task=str(state.task), reason=reason)
+        version = model.identity.model_version if model is not None else None
+        return StrategyModelAssigned(
+            **self_caused("assigned", str(state.task), strategy, rung, now_ns, version or ""),
             event_time_ns=now_ns,
-            strategy=strategy.name,
-            model_name=ref.name,
+            strategy=strategy,
+            rung=rung,
+            model_name=self._asked[key].model_name,
+            model_version=version,
+            feature_schema_hash=model.identity.feature_schema_hash if model is not None else None,
+            sidecar_sha256=model.sidecar_sha256 if model is not None else None,
+            reason=reason,
+        )
+
+    def _refusal(self, state: StrategyState, key: StrategyKey) -> Refusal | None:
+        """Say why what the alias names now may not run in this session, if it may not."""
+        candidate = self._loader.candidates.get(key)
+        if candidate is None or candidate.model is None:
+            return self._loader.refusals.get(key)
+        return (
+            None
+            if candidate.model.identity == _identity(state.running(key))
+            else _knows_too_much(state, candidate.model)
+        )
+
+    def _refusal_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
+        refusal = self._refusal(state, key)
+        if refusal is None or (key, refusal) in state.refused:
+            return
+        state.refused.add((key, refusal))
+        (strategy, rung), running = key, _identity(state.running(key))
+        _log.warning("model_refused", strategy=strategy, rung=rung, version=refusal.version, reason=refusal.reason)
+        date = state.desk.session.date.isoformat()
+        yield ModelRefused(
+            **self_caused("refused", str(state.task), date, strategy, rung, refusal.version, refusal.reason),
+            event_time_ns=now_ns,
+            strategy=strategy,
+            rung=rung,
+            model_name=self._asked[key].model_name,
             model_version=refusal.version,
-            alias=ref.alias,
             reason=refusal.reason,
             running_version=running.model_version if running is not None else None,
             task=str(state.task),
         )
+
+
+def _history_used(state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
+    used, date = state.desk.history_used, state.desk.session.date.isoformat()
+    identity = "history_used", str(state.task), date, used.digest, used.today_until_ns, str(used.broken)
+    return StrategyHistoryUsed(**self_caused(*identity), event_time_ns=now_ns, session_date=date, **asdict(used))
 
 
 def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> None:
@@ -340,19 +411,23 @@ def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> N
 
 def _short(used: HistoryUsed) -> str:
     today = f" and {used.today_digest[:12]} of today" if used.today_until_ns else ""
-    broken = ", joined in the middle" if used.broken else ""
+    broken = ", begun anew behind a gap" if used.broken else ""
     return f"{used.digest[:12]} ({len(used.sessions)} sessions){today}{broken}"
 
 
-def _running(state: StrategyState, strategy: StrategySpec) -> ModelIdentity | None:
-    current = state.desk.assigned(strategy.name)
-    return current.model.identity if current is not None and current.model is not None else None
+def _may_be_absent(key: StrategyKey) -> bool:
+    """Say of a strategy on a rung whether it is nothing to speak of when no version is there."""
+    return key[1] == "challenger"
 
 
-def _knows_too_much(state: StrategyState, candidate: Candidate | None) -> Refusal | None:
+def _identity(model: LoadedModel | None) -> ModelIdentity | None:
+    return model.identity if model is not None else None
+
+
+def _knows_too_much(state: StrategyState, model: LoadedModel) -> Refusal | None:
     """Say why a version may not trade this session: it was trained on what happens in it, or later."""
-    session, model = state.desk.session, candidate.model if candidate is not None else None
-    if model is None or model.training_end_ns <= session.open_ns:
+    session = state.desk.session
+    if model.training_end_ns <= session.open_ns:
         return None
     return Refusal(
         model.identity.model_version,

@@ -30,6 +30,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     BarValues,
     ExitTerms,
+    MarketGap,
     Side,
     SignalGenerated,
     SignalShadowed,
@@ -37,7 +38,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory, joined
+from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.newest_rows import NewestRows
 from models_registry.refs import Alias, ModelIdentity
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
@@ -66,6 +67,7 @@ class LoadedModel:
     sell_threshold: float
     """Open short at or below."""
     artifact_sha256: str = ""
+    sidecar_sha256: str = ""
     training_end_ns: int = 0
     """When the last label that it was trained on ended; a session that opened before is no test of it."""
 
@@ -143,6 +145,8 @@ class StrategyDesk:
         index) are context: features see them, nothing is decided on them.
     history : SessionHistory, optional
         What features go on from; default: nothing, so that every instrument is WARMING at first.
+    of_bars : bool
+        Whether the market comes as bars, so that a gap in it lacks bars and not ticks.
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class StrategyDesk:
         partition: int = 0,
         partitions: int = 1,
         history: SessionHistory | None = None,
+        of_bars: bool = False,
     ) -> None:
         self.session = session
         self.decided_ns = 0
@@ -171,15 +176,17 @@ class StrategyDesk:
         self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
-        whole = history or SessionHistory(universe)
-        self.history_used = HistoryUsed(whole.sessions, whole.digest)
-        """What the features stand on; changes once at most, with the first row of a session joined in its middle."""
-        self._history = whole.part_of(partition, partitions)
-        self._bars: list[Bars] = [self._history.before] if len(self._history.before) else []
-        self._begun = False
+        mine = (history or SessionHistory(universe)).part_of(partition, partitions)
+        self._actions = mine.actions
+        self._bars = SessionBars(mine, session, self._bar_ns, of_bars=of_bars)
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[LogPosition, int, int]] = deque()
         self._named = {one.name: _named(universe, one.instruments) for one in strategies}
+
+    @property
+    def history_used(self) -> HistoryUsed:
+        """What the features stand on; a gap of the market changes it."""
+        return self._bars.used
 
     # --- models -------------------------------------------------------------------------------------------------
 
@@ -199,13 +206,16 @@ class StrategyDesk:
             self._start_engine(assignment.model.schema)
 
     def _start_engine(self, schema: FeatureSchema) -> None:
-        engine = FeatureEngine(schema, self._universe, self._history.actions)
-        newest = NewestRows(schema, self._universe, self._own)
-        for bars in self._bars:
-            for first in range(0, len(bars), _HISTORY_ROWS):
-                part = bars[first : first + _HISTORY_ROWS]
-                newest.take(part, *engine.step(part))
-        self._engines[schema.hash], self._newest[schema.hash] = engine, newest
+        self._engines[schema.hash] = FeatureEngine(schema, self._universe, self._actions)
+        self._newest[schema.hash] = NewestRows(schema, self._universe, self._own)
+        for bars in self._bars.parts:
+            self._step(schema.hash, bars)
+
+    def _step(self, schema: str, bars: Bars) -> None:
+        """Let features go on over bars that nothing is decided on."""
+        for first in range(0, len(bars), _HISTORY_ROWS):
+            part = bars[first : first + _HISTORY_ROWS]
+            self._newest[schema].take(part, *self._engines[schema].step(part))
 
     def assigned(self, key: StrategyKey) -> Assignment | None:
         """Give the newest assignment of a strategy on a rung; None before the first."""
@@ -227,31 +237,32 @@ class StrategyDesk:
 
     # --- market data --------------------------------------------------------------------------------------------
 
-    def _begin(self, first_ns: int) -> None:
-        """Find out, at the first row of the market, whether the session was joined at its open or in its middle."""
-        self._begun = True
-        bars, used = joined(self._history, self.session, self._bar_ns, first_ns, self.history_used)
-        if used != self.history_used:
-            self._bars, self.history_used = bars, used
-            for newest in tuple(self._newest.values()):
-                self._start_engine(newest.schema)
-
     def on_ticks(self, ticks: Ticks, position: LogPosition | None = None) -> list[Proposal]:
         """Take ticks in order of time; decide on the bars that their own times closed."""
         if not len(ticks):
             return []
-        if not self._begun:
-            self._begin(int(ticks.event_time_ns[0]))
         self._note_frame(position, int(ticks.event_time_ns[0]), int(ticks.event_time_ns[-1]))
         return self._decide(self._builder.step(ticks, self.session))
 
     def on_bars(self, bars: Bars, position: LogPosition | None = None) -> None:
         """Take closed bars; ``advance`` decides once every bar of that end is here."""
         if len(bars):
-            if not self._begun:
-                self._begin(int(bars.start_ns[0]))
             self._note_frame(position, int(bars.start_ns.min()), int(bars.end_ns[-1]) - 1)
             self._waiting.append(bars)
+
+    def on_gap(self, gap: MarketGap) -> list[Proposal]:
+        """Take a gap of the market; decide on the bars that were over before it.
+
+        Features go on over the stored bars that stand in for those that are gone, or begin anew: see `SessionBars`.
+        """
+        decided = self.advance(gap.event_time_ns)
+        stand_ins = self._bars.gap(gap)
+        for newest in tuple(self._newest.values()):
+            if stand_ins is None:
+                self._start_engine(newest.schema)
+            else:
+                self._step(newest.schema.hash, stand_ins)
+        return decided
 
     def advance(self, watermark_ns: int) -> list[Proposal]:
         """Close and decide what the watermark closed.
@@ -278,10 +289,10 @@ class StrategyDesk:
 
     # --- decisions ----------------------------------------------------------------------------------------------
 
-    def _decide(self, bars: Bars) -> list[Proposal]:
+    def _decide(self, closed: Bars) -> list[Proposal]:
+        bars = self._bars.take(closed)
         if not len(bars):
             return []
-        self._bars.append(bars)
         self.decided_ns = int(bars.end_ns[-1])
         batch = _Batch(bars, {schema: engine.step(bars) for schema, engine in self._engines.items()})
         for schema, rows in batch.rows.items():

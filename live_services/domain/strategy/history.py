@@ -1,22 +1,31 @@
-"""What a session starts from: bars of the sessions before it, and of its own up to now. Pure; `warm_start` reads it.
+"""What the features of a session go on from: bars of the sessions before it, and those of its own that count. Pure.
 
 Features go on from session to session, so a desk that starts empty would say WARMING for days. It steps these bars
 first, and the engine the same ones: two runs from equal histories are equal. The digest goes on the log, so that a
 restart that would stand on other bars is noticed.
+
+A hole in the market is what a `MarketGap` says, and nothing else: a session whose first tick comes at 09:16 has none.
+Bars that lie in a gap, whole or in part, do not count. Stored bars of the session that reach its end stand in for them;
+without these no window may span the hole, and features begin anew, WARMING. After a gap in ticks an instrument's first
+whole bar holds what was traded in the hole as well, because day volume goes on counting: by stored bars it is put
+right, without them it is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Universe
-from live_services.domain.partitions import part_of
+from live_services.domain.events import MarketGap
+from live_services.domain.partitions import owned
 
 
 def no_bars() -> Bars:
@@ -44,7 +53,7 @@ class SessionHistory:
     before: Bars = None  # type: ignore[assignment]
     """Their bars."""
     today: Bars = None  # type: ignore[assignment]
-    """Bars of the session itself that were stored when it was opened here; used by a start in the middle of it."""
+    """Bars of the session itself that were stored when it was opened here; they stand in for those that a gap took."""
     actions: CorporateActions = None  # type: ignore[assignment]
     """Applied at the ex-date, in history as in live."""
 
@@ -57,36 +66,30 @@ class SessionHistory:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of everything before the session: dates, bars by token, corporate actions."""
+        """SHA-256 of all before the session: dates, bars by token, corporate actions; a part has that of the whole."""
         text = "\n".join([*self.sessions, bars_digest(self.before, self.universe), self.actions.digest])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def today_ends(self) -> frozenset[int]:
+        """Ends of the session's own stored bars; a part has those of the whole."""
+        return frozenset(np.unique(self.today.end_ns).tolist())
 
     def part_of(self, partition: int, partitions: int) -> SessionHistory:
         """Give what a partition's desk steps: its own instruments and the market's index."""
         if partitions == 1:
             return self
-        parts = [part_of(bars, self.universe, partition, partitions) for bars in (self.before, self.today)]
-        before, today = cast("list[Bars]", parts)
-        return SessionHistory(self.universe, self.sessions, before, today, self.actions)
+        travels = owned(self.universe, partition, partitions)
+        if self.universe.market_index is not None:
+            travels[self.universe.market_index] = True
+        return self.only(travels)
 
-
-def joined(
-    history: SessionHistory, session: Session, bar_ns: int, first_ns: int, used: HistoryUsed
-) -> tuple[list[Bars], HistoryUsed]:
-    """Give the bars that features go on from, knowing the time of the first row of the market, and what to log of it.
-
-    A session joined in its middle: stored bars of it that reach the bar of that row count as if they had come. Without
-    them nothing of before may: windows would span the hole, and rows would not be those of a full history.
-    """
-    before = [history.before] if len(history.before) else []
-    start_ns = session.open_ns + (first_ns - session.open_ns) // bar_ns * bar_ns
-    if start_ns <= session.open_ns:
-        return before, used
-    today = history.today[history.today.end_ns <= start_ns]
-    if len(today) and int(today.end_ns.max()) == start_ns:
-        digest = bars_digest(today, history.universe)
-        return [*before, today], replace(used, today_until_ns=start_ns, today_digest=digest)
-    return [], replace(used, broken=True)
+    def only(self, instruments: NDArray[np.bool_]) -> SessionHistory:
+        """Give the bars of some instruments, shape ``(n_instruments,)``, with the digest and the ends of the whole."""
+        before, today = (bars[instruments[bars.instrument]] for bars in (self.before, self.today))
+        part = SessionHistory(self.universe, self.sessions, before, today, self.actions)
+        part.__dict__.update(digest=self.digest, today_ends=self.today_ends)  # as if they had been asked already
+        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +104,124 @@ class HistoryUsed:
     today_digest: str = ""
     """Of these bars."""
     broken: bool = False
-    """The session was joined in its middle and nothing tells what came before: features begin anew, WARMING."""
+    """Nothing told what lay in a gap of the market: features began anew behind it, WARMING."""
+
+
+class SessionBars:
+    """The bars that a partition's features stand on, in order: history, what counts of the market, and stand-ins.
+
+    Parameters
+    ----------
+    history : SessionHistory
+        Of the partition's instruments.
+    session : Session
+    bar_ns : int
+        Length of a bar, nanoseconds.
+    of_bars : bool
+        Whether the market comes as bars: a gap then takes those that end in it, and else all that have a part in it.
+    """
+
+    def __init__(self, history: SessionHistory, session: Session, bar_ns: int, *, of_bars: bool = False) -> None:
+        self.used = HistoryUsed(history.sessions, history.digest)
+        self.parts: list[Bars] = [history.before] if len(history.before) else []
+        """Tables in order of time; emptied when features begin anew."""
+        self._history: Final = history
+        self._session: Final = session
+        self._bar_ns: Final = bar_ns
+        self._of_bars: Final = of_bars
+        self._hole = (0, 0)
+        self._stand_ins: list[Bars] = []
+        # of ticks, by instrument, until its first whole bar behind a gap
+        self._excess: NDArray[np.int64] = np.zeros(len(history.universe), dtype=np.int64)
+        self._unknown: NDArray[np.bool_] = np.zeros(len(history.universe), dtype=np.bool_)
+
+    def take(self, bars: Bars) -> Bars:
+        """Take bars that were built from the market, or came from it; give those that count.
+
+        Parameters
+        ----------
+        bars : Bars
+            In order of ``(end_ns, instrument)``, later than those taken before.
+        """
+        if not len(bars):
+            return bars
+        begin_ns, until_ns = self._hole
+        inside = (bars.end_ns > begin_ns) & (bars.end_ns <= until_ns)
+        if inside.any():
+            if not self._of_bars:
+                np.subtract.at(self._excess, bars.instrument[inside], bars.volume[inside])
+            bars = bars[~inside]
+        if self._unknown.any() or self._excess.any():
+            bars = self._without_what_a_gap_added(bars)
+        if len(bars):
+            self.parts.append(bars)
+        return bars
+
+    def gap(self, gap: MarketGap) -> Bars | None:
+        """Take a gap, when every bar that was over before it was taken.
+
+        Returns
+        -------
+        Bars or None
+            What features step in place of the bars that are gone, empty if none are; None: they begin anew.
+        """
+        hole = self._hole_of(gap)
+        if hole is None:
+            return no_bars()
+        self._hole = hole
+        begin_ns, until_ns = max(hole[0], self.used.today_until_ns), hole[1]
+        if begin_ns >= until_ns:
+            return no_bars()  # a second gap in a bar that was replaced
+        if until_ns not in self._history.today_ends or self._unknown.any():
+            self.parts.clear()
+            self._excess[:], self._unknown[:] = 0, not self._of_bars
+            self.used = replace(self.used, broken=True)
+            return None
+        today = self._history.today
+        found = today[(today.end_ns > begin_ns) & (today.end_ns <= until_ns)]
+        if not self._of_bars:
+            np.add.at(self._excess, found.instrument, found.volume)
+        self.parts.append(found)
+        self._stand_ins.append(found)
+        digest = bars_digest(Bars.concatenate(self._stand_ins), self._history.universe)
+        self.used = replace(self.used, today_until_ns=until_ns, today_digest=digest)
+        return found
+
+    def take_session(self, market: Bars, gaps: Iterable[MarketGap]) -> list[Bars]:
+        """Take a whole session in one step, as who computes it again has it; give what features stand on.
+
+        Parameters
+        ----------
+        market : Bars
+            All that was built from the market, or came from it, in order of ``(end_ns, instrument)``.
+        gaps : iterable of MarketGap
+            In order of time.
+        """
+        for gap in gaps:
+            over = market.end_ns < gap.event_time_ns + (not self._of_bars)  # of ticks: it may end as the gap begins
+            self.take(market[over])
+            self.gap(gap)
+            market = market[~over]
+        self.take(market)
+        return self.parts
+
+    def _hole_of(self, gap: MarketGap) -> tuple[int, int] | None:
+        """Give the times between which bars end that do not count, the first one excluded; None if there are none."""
+        open_ns, bar_ns = self._session.open_ns, self._bar_ns
+        begin = max(gap.event_time_ns, open_ns) - open_ns
+        until = min(gap.until_ns, self._session.close_ns) - open_ns
+        first, last = begin // bar_ns, -(-until // bar_ns)
+        if self._of_bars:
+            first, last = max(-(-begin // bar_ns) - 1, 0), last - 1
+        if until <= begin or last <= first:
+            return None
+        return open_ns + first * bar_ns, min(open_ns + last * bar_ns, self._session.close_ns)
+
+    def _without_what_a_gap_added(self, bars: Bars) -> Bars:
+        """Put the volume of each instrument's first bar behind a gap right, or leave that bar out."""
+        instruments, first = np.unique(bars.instrument, return_index=True)
+        volume, counts = bars.volume.copy(), np.ones(len(bars), dtype=np.bool_)
+        volume[first] = np.maximum(volume[first] - self._excess[instruments], 0)
+        counts[first] = ~self._unknown[instruments]
+        self._excess[instruments], self._unknown[instruments] = 0, False
+        return replace(bars, volume=volume)[counts]

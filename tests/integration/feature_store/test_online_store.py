@@ -12,7 +12,7 @@ import redis
 
 from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Universe
-from feature_store.online.blocks import Block, DamagedBlock, ForeignSchema, block_key, directory_key, newest_key
+from feature_store.online.blocks import DIRECTORY_KEY, Block, DamagedBlock, ForeignSchema, block_key, newest_key
 from feature_store.online.store import BLOCK_TTL_SECONDS, NoRows, OnlineStore
 from live_services.machine.embedded import embedded_valkey
 
@@ -67,8 +67,8 @@ def test_rows_of_all_partitions_come_back_bit_for_bit_in_the_order_asked(store: 
 def test_the_newest_block_stays_and_the_one_before_it_expires(store: OnlineStore, client: redis.Redis) -> None:
     store.write(SCHEMA, block(END))
     store.write(SCHEMA, block(END + MINUTE_NS))
-    assert 0 < client.ttl(block_key("paper", SCHEMA.hash, 0, END)) <= BLOCK_TTL_SECONDS
-    assert client.ttl(block_key("paper", SCHEMA.hash, 0, END + MINUTE_NS)) == -1
+    assert 0 < client.ttl(block_key(SCHEMA.hash, 0, END)) <= BLOCK_TTL_SECONDS
+    assert client.ttl(block_key(SCHEMA.hash, 0, END + MINUTE_NS)) == -1
 
 
 def test_a_task_that_runs_again_does_not_put_old_rows_in_the_place_of_new_ones(
@@ -79,8 +79,8 @@ def test_a_task_that_runs_again_does_not_put_old_rows_in_the_place_of_new_ones(
     store.write(SCHEMA, block(END - MINUTE_NS))
     store.write(SCHEMA, newest)
     assert set(read(store).end_ns.tolist()) == {END}
-    assert client.ttl(block_key("paper", SCHEMA.hash, 0, END)) == -1
-    assert client.ttl(block_key("paper", SCHEMA.hash, 0, END - MINUTE_NS)) > 0
+    assert client.ttl(block_key(SCHEMA.hash, 0, END)) == -1
+    assert client.ttl(block_key(SCHEMA.hash, 0, END - MINUTE_NS)) > 0
 
 
 def test_a_stale_row_is_refused_with_its_bar_time_and_the_others_are_read(store: OnlineStore) -> None:
@@ -138,19 +138,19 @@ def test_the_schema_written_last_is_the_one_that_is_given(store: OnlineStore) ->
 
 def test_a_schema_of_other_code_is_refused_by_name(store: OnlineStore, client: redis.Redis) -> None:
     store.write(SCHEMA, block())
-    described = client.hget(directory_key("paper"), SCHEMA.hash)
-    client.delete(directory_key("paper"))
-    client.hset(directory_key("paper"), "ab" * 32, described)
+    described = client.hget(DIRECTORY_KEY, SCHEMA.hash)
+    client.delete(DIRECTORY_KEY)
+    client.hset(DIRECTORY_KEY, "ab" * 32, described)
     with pytest.raises(ForeignSchema, match="run the code that wrote them"):
         store.schema()
-    client.hset(directory_key("paper"), "ab" * 32, b'{"bar_clock": "time:60s", "names": ["phase_of_the_moon"]}')
+    client.hset(DIRECTORY_KEY, "ab" * 32, b'{"bar_clock": "time:60s", "names": ["phase_of_the_moon"]}')
     with pytest.raises(ForeignSchema, match="phase_of_the_moon"):
         store.schema()
 
 
 def test_a_torn_a_changed_and_a_lost_block_are_refused_with_their_key(store: OnlineStore, client: redis.Redis) -> None:
     store.write(SCHEMA, block())
-    key = block_key("paper", SCHEMA.hash, 0, END)
+    key = block_key(SCHEMA.hash, 0, END)
     whole = client.get(key)
     assert isinstance(whole, bytes)
     client.set(key, whole[:-8])
@@ -162,10 +162,4 @@ def test_a_torn_a_changed_and_a_lost_block_are_refused_with_their_key(store: Onl
     client.delete(key)
     with pytest.raises(DamagedBlock, match="noeviction"):
         read(store)
-    assert client.exists(newest_key("paper", SCHEMA.hash))
-
-
-def test_worlds_of_brokers_do_not_meet(store: OnlineStore, client: redis.Redis) -> None:
-    store.write(SCHEMA, block())
-    with pytest.raises(NoRows, match="zerodha"):
-        read(OnlineStore(client, "zerodha"))
+    assert client.exists(newest_key(SCHEMA.hash))

@@ -198,7 +198,7 @@ async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_fou
     changed = block.rows.copy()
     changed[1, 1] = math.nextafter(changed[1, 1], math.inf)
     with redis.Redis.from_url(config.redis.url.get_secret_value()) as client:
-        key = block_key("paper", MODEL.schema.hash, block.partition, block.end_ns)
+        key = block_key(MODEL.schema.hash, block.partition, block.end_ns)
         assert client.exists(key)
         client.set(key, pack(replace(block, rows=changed)))
     (difference,) = (await check_skew(config)).differences

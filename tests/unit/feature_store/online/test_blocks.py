@@ -66,6 +66,6 @@ def test_what_is_no_block_cannot_be_packed() -> None:
 
 
 def test_a_key_carries_the_schema_and_the_bar_time() -> None:
-    key = block_key("paper", HASH, 3, END)
+    key = block_key(HASH, 3, END)
     assert HASH in key
     assert key.endswith(f":3:{END}")
