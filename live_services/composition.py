@@ -19,6 +19,7 @@ from models_registry.specification import Broker
 if TYPE_CHECKING:
     from feature_store.market.types import Session
     from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
     from live_services.runtime.chain import Chain
     from live_services.services.model_loading import ModelLoader
@@ -264,17 +265,30 @@ def stamp(settings: Settings) -> Stamp:
     return Stamp(settings.digest, code_commit())
 
 
+def engine_config(settings: Settings) -> EngineConfig:
+    """Give what a backtest runs the desk of these settings with."""
+    from live_services.backtest.engine import EngineConfig
+
+    return EngineConfig(
+        settings.strategies,
+        {broker: getattr(settings.trading, broker) for broker in running_brokers(settings)},
+        bar_minutes=settings.market.bar_minutes,
+        market_partitions=settings.kafka.market_partitions,
+        stamp=stamp(settings),
+    )
+
+
 def replay_session(settings: Settings) -> Session:
-    """Give the session that the feed replays.
+    """Give the last session that the feed replays.
 
     Raises
     ------
     live_services.services.market_feed.FeedError
         If there is none.
     """
-    from live_services.services.market_feed import load_replay
+    from live_services.services.market_feed import replayed_sessions
 
-    return load_replay(settings).session
+    return replayed_sessions(settings)[-1]
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:

@@ -13,23 +13,32 @@ from pydantic_core import PydanticUndefined
 
 from live_services import services
 from live_services.composition import SERVICES
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
+from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
+    AccountOpened,
     DeadLetter,
     Event,
     FeatureSkewMeasured,
+    MarketGap,
     ModelLoaded,
     ModelPromoted,
     ModelRefused,
     OrderCancelled,
+    OrderFilled,
     OrderRejected,
     OrderSubmitted,
+    PnlSnapshot,
+    SessionOpened,
+    SignalGenerated,
     SignalRejected,
+    SignalShadowed,
+    SignalValidated,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     Watermark,
-    event_id,
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
@@ -43,15 +52,13 @@ from live_services.domain.topics import (
     consumer_group,
     transactional_id,
 )
+from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Service
 from live_services.runtime.task import Received, TaskRun
-from live_services.services.paper_trading import PaperTrading
-from live_services.services.portfolio_manager import PortfolioManager
-from live_services.services.risk_manager import RiskManager
-from live_services.settings import RiskSettings
+from live_services.services.account import account_chain
 from models_registry.specification import Broker
-from tests.live_world import SESSION, UNIVERSE, filled, signal, snapshot, ticks, validated
+from tests.account_world import Account
+from tests.live_world import SESSION, UNIVERSE, signal, ticks, validated
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
@@ -163,29 +170,31 @@ def changed(event: Event, event_class: type[Event], **fields: Any) -> Event:
 
 def samples(broker: Broker) -> dict[type[Event], Event]:
     """One event of every type that has a topic of its own, of this broker where there is a choice."""
-    fill = filled(0, 60, "BUY", 10, 100.0)
-    said = {"strategy": "momentum", "model_name": "m", "model_version": "1", "feature_schema_hash": "h", "reason": "r"}
-    model = said | {"alias": "champion", "task": "t", "artifact_sha256": "a", "running_version": None}
+    account = Account().say(signal())
+    account.market(ticks((0, 61, 100.0))).close()
+    (fill,) = account.of(OrderFilled)
+    said = {"strategy": "momentum", "rung": "champion", "model_name": "m", "model_version": "1", "reason": "r"}
+    model = said | {"feature_schema_hash": "h", "task": "t", "artifact_sha256": "a", "running_version": None}
     history = {"session_date": "2026-01-05", "sessions": (), "digest": "d", "today_until_ns": 0, "today_digest": ""}
     history |= {"broken": False}
     skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
     skew |= {"history_digest": "d", "differences": ()}
-    shared = {"broker": "shared", "model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
+    shared = {"broker": "shared"}
+    promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
+    hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
+    told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
     events = [
-        signal(),
-        validated(),
+        *(signal(), validated(), fill, *account.of(AccountOpened, OrderSubmitted, OrderCancelled, PnlSnapshot)),
         changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
-        changed(fill, OrderSubmitted, reference_price=1.0),
-        fill,
-        changed(fill, OrderRejected, reason="r"),
-        changed(fill, OrderCancelled, reason="r"),
-        snapshot(60, {0: 10}),
-        changed(signal(), StrategyModelAssigned, **said),
-        changed(signal(), StrategyHistoryUsed, **history),
-        changed(signal(), FeatureSkewMeasured, **skew),
-        changed(signal(), ModelPromoted, **shared, previous_version=None, promoted_by="p"),
-        changed(signal(), ModelLoaded, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
-        changed(signal(), ModelRefused, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
+        changed(fill, OrderRejected, why="r"),
+        changed(signal(), SignalShadowed, **shared, rung="challenger"),
+        changed(signal(), SessionOpened, **shared, **told),
+        changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
+        changed(signal(), StrategyHistoryUsed, **shared, **history),
+        changed(signal(), FeatureSkewMeasured, **shared, **skew),
+        changed(signal(), ModelPromoted, **promoted, previous_version=None, promoted_by="p"),
+        changed(signal(), ModelLoaded, **shared, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
+        changed(signal(), ModelRefused, **shared, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
     ]
     return {
         type(e): e if e.broker == "shared" else type(e).model_validate(e.model_dump() | {"broker": broker})
@@ -193,33 +202,34 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     }
 
 
-def test_every_event_type_but_watermarks_and_dead_letters_has_a_topic() -> None:
-    assert set(samples("paper")) == set(EVENT_CLASSES) - {Watermark, DeadLetter}
+WITHOUT_TOPIC = {Watermark, MarketGap, DeadLetter}
+
+
+def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() -> None:
+    assert set(samples("paper")) == set(EVENT_CLASSES) - WITHOUT_TOPIC
 
 
 @pytest.mark.parametrize("broker", BROKERS)
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
-    announcements = (ModelLoaded, ModelRefused)  # of a broker's runner, to whoever follows the models
-    topics = {cls: topic_of(event) for cls, event in samples(broker).items()}
+    found = samples(broker)
+    topics = {cls: topic_of(event) for cls, event in found.items()}
     of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))
-        expected = "shared" if cls in (ModelPromoted, *announcements) else broker
-        assert topic.scope == expected, cls
+        assert topic.scope == found[cls].broker, cls
 
 
 def test_every_topic_has_events_or_frames_for_it() -> None:
     written = {topic_of(event) for broker in BROKERS for event in samples(broker).values()}
-    assert written | set(FRAME_TOPICS.values()) == set(all_topics())
+    of_gateways = {broker_topics(broker).gateway_events for broker in BROKERS}  # none is built so far
+    assert written | set(FRAME_TOPICS.values()) | of_gateways == set(all_topics())
 
 
-def test_watermarks_and_dead_letters_have_no_topic_of_their_own() -> None:
-    fields = signal().model_dump(include={"broker", "event_id", "correlation_id", "causation_id", "event_time_ns"})
-    mark = Watermark(**fields, session_date="2026-01-05", session_open_ns=1, session_close_ns=2)
+def test_a_watermark_has_no_topic_of_its_own() -> None:
     with pytest.raises(KeyError):
-        topic_of(mark)
+        topic_of(watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
 
 
 # --- worlds -------------------------------------------------------------------------------------------------------
@@ -232,9 +242,8 @@ def test_topics_and_dead_letter_topics_have_names_of_their_own() -> None:
         assert all(t.name.startswith(f"{broker}.") and t.scope == broker for t in broker_topics(broker))
 
 
-def test_consumer_groups_and_transactional_ids_are_unique_for_each_service_and_broker() -> None:
-    names = {name for entry in SERVICES for name in entry.hosts}
-    pairs = [(name, broker) for name in sorted(names) for broker in BROKERS]
+def test_consumer_groups_and_transactional_ids_are_unique_for_each_process_and_broker() -> None:
+    pairs = [(entry.name, broker) for entry in SERVICES for broker in BROKERS]
     groups = [consumer_group(*pair) for pair in pairs]
     identities = [transactional_id(*pair, partition) for pair in pairs for partition in range(12)]
     assert len(set(groups)) == len(groups)
@@ -252,7 +261,9 @@ def test_every_service_module_names_its_services_differently() -> None:
         for node in cls.body
         if isinstance(node, ast.Assign) and named(node.targets[0]) == "name" and isinstance(node.value, ast.Constant)
     ]
-    assert sorted([*found, "market_feed"]) == sorted(name for entry in SERVICES for name in entry.hosts)
+    assert sorted([*found, "market_feed"]) == sorted(
+        name for entry in SERVICES for name in entry.services if "{" not in name
+    )
 
 
 def test_groups_are_named_in_one_place() -> None:
@@ -264,20 +275,15 @@ def test_groups_are_named_in_one_place() -> None:
         if keyword.arg == "group_id" and ast.unparse(keyword.value) != "self._group"
     ]
     assert literal == []
-    assert "self._group = consumer_group(service.name, service.scope)" in RUNTIME.read_text()
+    assert "self._group = consumer_group(chain.name, chain.scope)" in RUNTIME.read_text()
 
 
-SERVICES_OF_A_BROKER = (
-    lambda: RiskManager(RiskSettings(), Stamp()),
-    lambda: PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp()),
-    lambda: PortfolioManager(UNIVERSE, MARKET_TICKS, 60),
-)
-
-
-def task_of(service: Service[Any]) -> TaskRun[Any]:
-    sources = [Source(i.topic.name, 0, rank, i.role) for rank, i in enumerate(service.inputs) if i.role != "control"]
+def account_task() -> tuple[Chain, TaskRun]:
+    chain = account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp())
+    sources = [Source(i.topic.name, 0, rank) for rank, i in enumerate(chain.inputs) if i.role == "gating"]
     starts = {(source.topic, source.partition): 0 for source in sources}
-    return TaskRun(service, TaskId(service.name, service.scope, 0), sources, UNIVERSE, starts=starts)
+    known = {UNIVERSE.digest: UNIVERSE}
+    return chain, TaskRun(chain, TaskId(chain.name, "paper", 0), sources, known.get, starts=starts)
 
 
 def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
@@ -286,60 +292,40 @@ def received(topic: Topic, event: Event, offset: int, **headers: str) -> Receive
     return Received(topic.name, 0, offset, None, event.model_dump_json().encode(), sent)
 
 
-@pytest.mark.parametrize("build", SERVICES_OF_A_BROKER, ids=["risk", "trading", "portfolio"])
-def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(build: Any) -> None:
-    service = build()
-    mine = {topic_of(e): e for e in samples("paper").values()}
-    theirs = {type(e): e for e in samples("zerodha").values()}
-    asked = [i.topic for i in service.inputs if i.topic in mine]
-    assert asked
-    for topic in asked:
-        foreign = theirs[type(mine[topic])]
-        for header in ("zerodha", "paper"):
-            run = task_of(service)
-            for item in service.inputs:
-                run.receive(_watermark(item.topic, SESSION.open_ns, 0))
-            run.receive(received(topic, foreign, 1, broker=header))
-            for item in service.inputs:
-                if item.role == "gating" and item.topic != topic and item.topic in mine:
-                    run.receive(
-                        received(item.topic, mine[item.topic], 1)
-                    )  # what comes before it on a lagged input is due
-            for item in service.inputs:
-                run.receive(_watermark(item.topic, SESSION.close_ns, 2))
-            run.step()
-            letters = [o.event for o in run.take_outputs() if isinstance(o.event, DeadLetter)]
-            assert [(letter.topic, letter.offset) for letter in letters] == [(topic.name, 1)]
-            assert "zerodha" in letters[0].failure
+def letters_of(record: Received) -> list[DeadLetter]:
+    """Give the dead letters of an account's task that reads one record, and everything around it."""
+    chain, run = account_task()
+    gating = [one.topic for one in chain.inputs if one.role == "gating"]
+    for at_ns, offset in ((SESSION.open_ns, 0), (SESSION.close_ns, 2)):
+        for topic in gating:
+            run.receive(received(topic, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest), offset))
+        if offset == 0:
+            run.receive(record)
+    run.step()
+    return [o.event for o in run.take_outputs() if isinstance(o.event, DeadLetter)]
+
+
+@pytest.mark.parametrize("header", ["zerodha", "paper"])
+def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(header: str) -> None:
+    raw = broker_topics("paper").signals_raw
+    (letter,) = letters_of(received(raw, samples("zerodha")[SignalGenerated], 1, broker=header))
+    assert (letter.topic, letter.offset) == (raw.name, 1)
+    assert "zerodha" in letter.failure
+
+
+@pytest.mark.parametrize("kind", [OrderFilled, SignalValidated, PnlSnapshot])
+def test_what_the_account_says_itself_is_a_dead_letter_where_it_consumes(kind: type[Event]) -> None:
+    (letter,) = letters_of(received(broker_topics("paper").signals_raw, samples("paper")[kind], 1))
+    assert "belongs on" in letter.failure
 
 
 def test_a_frame_on_a_topic_of_a_broker_is_a_dead_letter() -> None:
-    service = RiskManager(RiskSettings(), Stamp())
-    run = task_of(service)
-    for item in service.inputs:
-        run.receive(_watermark(item.topic, SESSION.open_ns, 0))
     frame = encode_tick_frame(ticks((0, 1, 100.0)), UNIVERSE, 0, SESSION.open_ns + 2 * 10**9, SESSION)
-    raw = service.inputs[0].topic
-    run.receive(Received(raw.name, 0, 1, None, frame.value, tuple(frame.headers)))
-    for item in service.inputs:
-        run.receive(_watermark(item.topic, SESSION.close_ns, 2))
-    run.step()
-    assert run.dead_letters == 1
-
-
-def _watermark(topic: Topic, at_ns: int, offset: int) -> Received:
-    identity = event_id("watermark", topic.name, at_ns)
-    event = Watermark(
-        broker=topic.scope,
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
-        event_time_ns=at_ns,
-        session_date=SESSION.date.isoformat(),
-        session_open_ns=SESSION.open_ns,
-        session_close_ns=SESSION.close_ns,
-    )
-    return received(topic, event, offset)
+    raw = broker_topics("paper").signals_raw
+    for header, told in (("shared", "header broker 'shared'"), ("paper", "it belongs on market.ticks")):
+        headers = tuple((dict(frame.headers) | {"broker": header.encode()}).items())
+        (letter,) = letters_of(Received(raw.name, 0, 1, None, frame.value, headers))
+        assert told in letter.failure
 
 
 # --- Redis --------------------------------------------------------------------------------------------------------
