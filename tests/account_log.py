@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from functools import cache
 
 from feature_store.market.types import Session
@@ -46,7 +46,7 @@ class Backwards:
         for event in events:
             self._topics.setdefault(topic_of(event).name, []).append(event)
 
-    async def __call__(self, topic: str, /, *, before_ms: int | None = None) -> AsyncIterator[StoredRecord]:
+    async def __call__(self, topic: str, /, *, before_ms: int | None = None) -> AsyncGenerator[StoredRecord, None]:
         self.read.setdefault(topic, 0)
         for offset, event in reversed([*enumerate(self._topics.get(topic, ()))]):
             written_ms = event.event_time_ns // 1_000_000

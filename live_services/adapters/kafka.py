@@ -46,9 +46,6 @@ _KEPT: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.byt
 """Records stay until a person removes them: a restart, a replay and `explain` read what was said weeks ago. Never
 compacted: records have no keys, and each one counts."""
 _READ_TIMEOUT_MS: Final = 500
-# The first step of a look back, and the largest: most look for something recent, and a long way back is read in bulk.
-_BACK_RECORDS: Final = 256
-_BACK_MOST: Final = 16_384
 _CREATE_SECONDS: Final = 30.0
 _CREATE_POLL_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 5.0
@@ -406,7 +403,7 @@ async def read_topic(
     KafkaSetupError
         If the topic does not exist.
     """
-    ours = await _partitions(kafka, [topic], partition)
+    ours = await topic_partitions(kafka, [topic], partition)
     consumer = read_committed(kafka)
     await consumer.start()
     try:
@@ -435,7 +432,7 @@ async def follow(
     KafkaSetupError
         If a topic does not exist.
     """
-    ours = await _partitions(kafka, topics)
+    ours = await topic_partitions(kafka, topics)
     consumer = read_committed(kafka)
     await consumer.start()
     try:
@@ -450,58 +447,16 @@ async def follow(
         await consumer.stop()
 
 
-async def newest_first(
-    kafka: KafkaSettings, topic: str, *, before_ms: int | None = None
-) -> AsyncIterator[StoredRecord]:
-    """Give a topic's committed records backwards, for a caller that stops when it has found what it looks for.
-
-    Parameters
-    ----------
-    before_ms
-        Begin with what was written up to this time (Kafka's own, wall clock); default: with the newest.
-
-    Yields
-    ------
-    StoredRecord
-        Each partition's newest first; of several partitions one stretch of each in turn.
+async def topic_partitions(
+    kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
+) -> tuple[TopicPartition, ...]:
+    """Give the partitions that topics have on this Kafka, by default all of them.
 
     Raises
     ------
     KafkaSetupError
-        If the topic does not exist.
+        If a topic does not exist.
     """
-    ours, stretch = await _partitions(kafka, [topic]), _BACK_RECORDS
-    consumer = _reader(kafka)
-    await consumer.start()
-    try:
-        ends, begins = await consumer.end_offsets(ours), await consumer.beginning_offsets(ours)
-        if before_ms is not None:
-            later = await consumer.offsets_for_times(dict.fromkeys(ours, before_ms + 1))
-            ends |= {tp: found.offset for tp, found in later.items() if found is not None}
-        consumer.assign(ours)
-        while left := [tp for tp in ours if ends[tp] > begins[tp]]:
-            for tp in left:
-                first = max(begins[tp], ends[tp] - stretch)
-                for record in reversed(await _between(consumer, tp, first, ends[tp])):
-                    yield _stored(record)
-                ends[tp] = first
-            stretch = min(2 * stretch, _BACK_MOST)
-    finally:
-        await consumer.stop()
-
-
-async def _between(consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int) -> list[Any]:
-    consumer.seek(partition, first)
-    records: list[Any] = []
-    while await consumer.position(partition) < end:
-        for fetched in (await consumer.getmany(partition, timeout_ms=_READ_TIMEOUT_MS)).values():
-            records += [record for record in fetched if record.offset < end]
-    return records
-
-
-async def _partitions(
-    kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
-) -> tuple[TopicPartition, ...]:
     async with _admin(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:

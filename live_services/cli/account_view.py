@@ -6,7 +6,6 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,10 +13,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from feature_store.market.types import IST, MINUTE_NS, SECOND_NS, date_of_day, ist_day, ist_ns, ist_text
-from live_services.cli.log_view import LogBackwards, events_backwards, newest
+from live_services.cli.log_view import LogBackwards, newest, since
 from live_services.cli.trades import rupees_text
 from live_services.domain.account.config import AccountConfig
-from live_services.domain.account.money import RUPEE, paise_text
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.events import (
     PnlSnapshot,
@@ -27,11 +25,10 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyTotals,
 )
+from live_services.domain.money import RUPEE, paise_text
 from live_services.domain.topics import MARKET_SESSIONS, broker_topics
 from live_services.settings import Settings
 from models_registry.specification import Broker, StrategySpec
-
-_SESSIONS_BACK: Final = 3  # the feed may have told the next ones already
 
 
 @dataclass(slots=True)
@@ -85,40 +82,26 @@ async def read_account(log: LogBackwards, broker: Broker, snapshot: PnlSnapshot 
         return None
     since_ns = ist_ns(dt.date.fromisoformat(snapshot.session_date), dt.time())
     verdicts = await read_verdicts(log, broker, since_ns)
-    return AccountView(snapshot, verdicts, await _close_ns(log, snapshot.session_date))
+    told = await newest(log, MARKET_SESSIONS, SessionOpened, containing=f'"session_date":"{snapshot.session_date}"')
+    return AccountView(snapshot, verdicts, told.session_close_ns if told is not None else None)
 
 
 async def read_verdicts(log: LogBackwards, broker: Broker, since_ns: int) -> Verdicts:
     """Count risk's verdicts from an event time on."""
     topics, said = broker_topics(broker), Verdicts()
-    async for accepted, _ in events_backwards(log, topics.signals_validated, SignalValidated):
-        if accepted.event_time_ns < since_ns:
-            break
+    async for accepted in since(log, topics.signals_validated, SignalValidated, since_ns):
         if accepted.intent == "open":
             said.accepted += 1
         elif accepted.reason == "bracket":
             said.brackets += 1
         else:
             said.exits[accepted.reason] += 1
-    async for refused, _ in events_backwards(log, topics.signals_rejected, SignalRejected):
-        if refused.event_time_ns < since_ns:
-            break
+    async for refused in since(log, topics.signals_rejected, SignalRejected, since_ns):
         if refused.rule == ALREADY_OPEN:
             said.already_open += 1
         else:
             said.rejected[refused.rule] += 1
     return said
-
-
-async def _close_ns(log: LogBackwards, session_date: str) -> int | None:
-    looked = 0
-    async for session, _ in events_backwards(log, MARKET_SESSIONS, SessionOpened):
-        looked += 1
-        if session.session_date == session_date:
-            return session.session_close_ns
-        if looked == _SESSIONS_BACK:
-            break
-    return None
 
 
 def render(view: AccountView, settings: Settings) -> RenderableType:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -195,12 +196,13 @@ async def _find(asked: str, log: LogBackwards, topics: BrokerTopics) -> _Found:
     )
     for topic, kind, names in looked if len(asked) >= _SHORTEST_PREFIX else ():
         matches: dict[str, _Found] = {}
-        async for event, record in events_backwards(log, topic, kind, containing=f'"{asked}'):
-            for name in names:
-                if (value := str(getattr(event, name))).startswith(asked):
-                    matches[value] = _stands_for(event, name, record.timestamp_ms)
-            if asked in matches and kind in (SignalRejected, SignalGenerated):
-                break  # whole, so there is no other; and there may be many more records
+        async with aclosing(events_backwards(log, topic, kind, containing=f'"{asked}')) as events:
+            async for event, record in events:
+                for name in names:
+                    if (value := str(getattr(event, name))).startswith(asked):
+                        matches[value] = _stands_for(event, name, record.timestamp_ms)
+                if asked in matches and kind in (SignalRejected, SignalGenerated):
+                    break  # whole, so there is no other; and there may be many more records
         if asked in matches or len(matches) == 1:
             return matches.get(asked) or next(iter(matches.values()))
         if matches:
@@ -222,10 +224,11 @@ async def _unknown(asked: str, log: LogBackwards, topics: BrokerTopics) -> Unkno
     if len(asked) < _SHORTEST_PREFIX:
         return UnknownId(f"{asked!r} is too short: give at least the first {_SHORTEST_PREFIX} characters of an id")
     newest_ids: list[str] = []
-    async for event, _ in events_backwards(log, topics.orders_submitted, OrderSubmitted):
-        newest_ids.append(event.order_id)
-        if len(newest_ids) == _EXAMPLES:
-            break
+    async with aclosing(events_backwards(log, topics.orders_submitted, OrderSubmitted)) as events:
+        async for event, _ in events:
+            newest_ids.append(event.order_id)
+            if len(newest_ids) == _EXAMPLES:
+                break
     there = f"The newest orders are {', '.join(newest_ids)}" if newest_ids else "There are no orders yet"
     return UnknownId(f"no order and no signal of this account has an id that begins with {asked!r}. {there}")
 
@@ -260,25 +263,23 @@ def _story_of(found: _Found, stories: Sequence[OrderStory]) -> OrderStory | None
 
 
 async def _proposal(log: LogBackwards, topics: BrokerTopics, found: _Found) -> SignalGenerated:
+    wanted, topic = found.signal_id, topics.signals_raw
     before_ms = None if found.written_ms is None else found.written_ms + _CLOCKS_APART_MS
-    raw = events_backwards(log, topics.signals_raw, SignalGenerated, containing=found.signal_id, before_ms=before_ms)
-    async for event, _ in raw:
-        if event.event_id == found.signal_id:
-            return event
-    raise BrokenChain(
-        "proposal", f"signal {found.signal_id} is not on {topics.signals_raw.name}; its retention may have dropped it"
+    # Of several partitions each has an order of its own; an id is on one of them.
+    signal = await newest(
+        log, topic, SignalGenerated, lambda event: event.event_id == wanted, containing=wanted, before_ms=before_ms
     )
+    if signal is None:
+        raise BrokenChain("proposal", f"signal {wanted} is not on {topic.name}; its retention may have dropped it")
+    return signal
 
 
 async def _verdict(log: LogBackwards, topics: BrokerTopics, order: OrderSubmitted) -> SignalValidated:
-    accepted = events_backwards(log, topics.signals_validated, SignalValidated, containing=order.causation_id)
-    async for event, _ in accepted:
-        if event.event_id == order.causation_id:
-            return event
-    raise BrokenChain(
-        "validated signal",
-        f"{order.causation_id} is not on {topics.signals_validated.name}; its retention may have dropped it",
-    )
+    wanted, topic = order.causation_id, topics.signals_validated
+    verdict = await newest(log, topic, SignalValidated, lambda event: event.event_id == wanted, containing=wanted)
+    if verdict is None:
+        raise BrokenChain("validated signal", f"{wanted} is not on {topic.name}; its retention may have dropped it")
+    return verdict
 
 
 def _trade(stories: Sequence[OrderStory]) -> Trade | None:

@@ -8,9 +8,9 @@ from rich.tree import Tree
 from feature_store.market.types import ist_text
 from live_services.cli.explain import Explanation, OrderStory
 from live_services.cli.trades import held_text
-from live_services.domain.account.money import RUPEE, paise_text
 from live_services.domain.basis import Outcome
 from live_services.domain.events import OrderFilled, OrderRejected, OrderSubmitted, SignalGenerated, SignalRejected
+from live_services.domain.money import RUPEE, paise_text
 
 _ENDED_BY = {
     "stop": "its stop: the price was touched",

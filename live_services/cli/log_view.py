@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, Watermark, event_or_none
+from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, event_or_none
 from live_services.domain.topics import Topic, broker_topics
 from live_services.failures import CommandFailed
 from live_services.home import require_layout
@@ -21,9 +22,9 @@ _Found = TypeVar("_Found", bound=Event)
 
 
 class LogBackwards(Protocol):
-    """Gives the committed records of a topic, newest first; `live_services.adapters.kafka.newest_first` on a Kafka."""
+    """Gives the committed records of a topic, newest first; `newest_first` of `adapters.look_back` on Kafka."""
 
-    def __call__(self, topic: str, /, *, before_ms: int | None = None) -> AsyncIterator[StoredRecord]:
+    def __call__(self, topic: str, /, *, before_ms: int | None = None) -> AsyncGenerator[StoredRecord, None]:
         """Begin at the end, or with what was written up to a time (Kafka's own, wall clock)."""
         ...
 
@@ -36,7 +37,7 @@ def log_backwards(settings: Settings) -> LogBackwards:
     CommandFailed
         No Kafka is known, or another version wrote what is in the home.
     """
-    from live_services.adapters.kafka import newest_first
+    from live_services.adapters.look_back import newest_first
 
     require_layout(settings.alpha_panda_home)
     if not settings.kafka.bootstrap_servers:
@@ -46,8 +47,8 @@ def log_backwards(settings: Settings) -> LogBackwards:
 
 async def events_backwards(
     log: LogBackwards, topic: Topic, kind: type[_Found], *, containing: str = "", before_ms: int | None = None
-) -> AsyncIterator[tuple[_Found, StoredRecord]]:
-    """Give the events of one kind on a topic, newest first, each with its record.
+) -> AsyncGenerator[tuple[_Found, StoredRecord], None]:
+    """Give the events of one kind on a topic, newest first, each with its record; close it if you stop before its end.
 
     Parameters
     ----------
@@ -55,19 +56,39 @@ async def events_backwards(
         Only records with this text in them are read as events; whatever is no event is left to the dead letters.
     """
     text = containing.encode()
-    async for record in log(topic.name, before_ms=before_ms):
-        if text not in record.value or ("event_type", b"watermark") in record.headers:
-            continue
-        event = event_or_none(record.value)
-        if isinstance(event, kind) and not isinstance(event, Watermark):
-            yield event, record
+    async with aclosing(log(topic.name, before_ms=before_ms)) as records:
+        async for record in records:
+            if text not in record.value or ("event_type", b"watermark") in record.headers:
+                continue
+            event = event_or_none(record.value)
+            if isinstance(event, kind):
+                yield event, record
 
 
-async def newest(log: LogBackwards, topic: Topic, kind: type[_Found]) -> _Found | None:
-    """Give the newest event of a kind on a topic with one partition; None if there is none."""
-    async for event, _ in events_backwards(log, topic, kind):
-        return event
+async def newest(
+    log: LogBackwards,
+    topic: Topic,
+    kind: type[_Found],
+    wanted: Callable[[_Found], bool] = lambda _: True,
+    *,
+    containing: str = "",
+    before_ms: int | None = None,
+) -> _Found | None:
+    """Give the newest event of a kind, on a topic with one partition, that is wanted; None if there is none."""
+    async with aclosing(events_backwards(log, topic, kind, containing=containing, before_ms=before_ms)) as events:
+        async for event, _ in events:
+            if wanted(event):
+                return event
     return None
+
+
+async def since(log: LogBackwards, topic: Topic, kind: type[_Found], since_ns: int) -> AsyncIterator[_Found]:
+    """Give the events of a kind from an event time on, newest first, on a topic with one partition."""
+    async with aclosing(events_backwards(log, topic, kind)) as events:
+        async for event, _ in events:
+            if event.event_time_ns < since_ns:
+                return
+            yield event
 
 
 async def all_of(log: LogBackwards, topic: Topic, kind: type[_Found], containing: str = "") -> list[_Found]:

@@ -17,9 +17,9 @@ from rich.text import Text
 from feature_store.market.types import IST, SECOND_NS, date_of_day, ist_day, ist_text
 from live_services.cli.errors import did_you_mean
 from live_services.cli.log_view import LogBackwards, account_history
-from live_services.domain.account.money import inr_e4, paise_text
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import OrderFilled
+from live_services.domain.money import inr_e4, paise_text
 from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
 from models_registry.specification import Broker, StrategySpec

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from live_services.cli.explain import BrokenChain, Explanation, UnknownId, explain
 from live_services.cli.explanation_tree import render
-from live_services.domain.account.money import paise_text
+from live_services.domain.money import paise_text
 from live_services.domain.events import (
     Event,
     OrderFilled,
