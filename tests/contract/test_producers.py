@@ -6,30 +6,26 @@ import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
+from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs, value_of
 from live_services.composition import SERVICES
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
+from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
+    BarValues,
     DeadLetter,
     Event,
-    FeatureSkewMeasured,
-    ModelLoaded,
-    ModelPromoted,
-    ModelRefused,
-    OrderCancelled,
-    OrderRejected,
-    OrderSubmitted,
-    SignalRejected,
-    StrategyHistoryUsed,
-    StrategyModelAssigned,
+    ExitTerms,
+    MarketGap,
+    SignalGenerated,
     Watermark,
-    event_id,
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
@@ -37,6 +33,7 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
+    SHARED_TOPICS,
     Topic,
     all_topics,
     broker_topics,
@@ -44,14 +41,10 @@ from live_services.domain.topics import (
     transactional_id,
 )
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Service
 from live_services.runtime.task import Received, TaskRun
-from live_services.services.paper_trading import PaperTrading
-from live_services.services.portfolio_manager import PortfolioManager
-from live_services.services.risk_manager import RiskManager
-from live_services.settings import RiskSettings
+from live_services.services.account import account_chain
 from models_registry.specification import Broker
-from tests.live_world import SESSION, UNIVERSE, filled, signal, snapshot, ticks, validated
+from tests.live_world import OPEN, SESSION, UNIVERSE, ticks
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
@@ -92,7 +85,7 @@ def callers(node: ast.AST, inside: str, names: tuple[str, ...]) -> Iterator[str]
 
 def test_records_are_sent_in_two_functions_of_the_kafka_adapter_only() -> None:
     senders = {(path, name) for path, name in places("send", "send_and_wait", "send_batch")}
-    assert senders == {(KAFKA_ADAPTER, "commit_together"), (KAFKA_ADAPTER, "_send")}
+    assert senders == {(KAFKA_ADAPTER, "commit_together"), (KAFKA_ADAPTER, "produce")}
 
 
 def test_producers_are_made_by_the_kafka_adapter_only() -> None:
@@ -106,21 +99,58 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
             assert not {m.split(".")[0] for m in modules} & other, path
 
 
-def test_transactions_are_committed_by_the_runtime_only_and_carry_events_only() -> None:
-    assert {path for path, _ in places("commit_together", "transactional_producer")} == {RUNTIME}
+def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_things_only() -> None:
+    places_of = places("commit_together", "transactional_producer")
+    assert {(path, name) for path, name in places_of if path != RUNTIME} == {
+        (KAFKA_ADAPTER, "flush"),
+        (KAFKA_ADAPTER, "__init__"),
+    }
     (commit,) = calls(parsed(RUNTIME), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
     assert "records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]" in RUNTIME.read_text()
 
 
-def test_the_event_producer_takes_typed_things_only() -> None:
-    from live_services.adapters.kafka import EventProducer
+@pytest.mark.parametrize(
+    ("producer", "offered"),
+    [
+        (EventProducer, {"produce": ["Event", "int"]}),
+        (
+            FeedProducer,
+            {
+                "say": ["Event"],
+                "say_on": ["Topic", "int", "Watermark | MarketGap"],
+                "say_frame": ["Topic", "int", "EncodedFrame"],
+                "flush": [],
+            },
+        ),
+    ],
+)
+def test_a_producer_takes_typed_things_only(producer: type[object], offered: dict[str, list[str]]) -> None:
+    found = {
+        name: [p.annotation for p in list(inspect.signature(function).parameters.values())[1:]]
+        for name, function in inspect.getmembers(producer, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert found == offered
 
-    offered = {name for name, _ in inspect.getmembers(EventProducer, inspect.isfunction) if not name.startswith("_")}
-    assert offered == {"produce", "produce_watermark", "produce_frame", "flush"}
-    assert list(inspect.signature(EventProducer.produce).parameters) == ["self", "event", "partition"]
-    assert inspect.signature(EventProducer.produce).parameters["event"].annotation == "Event"
-    assert inspect.signature(EventProducer.produce_frame).parameters["frame"].annotation == "EncodedFrame"
+
+def test_the_market_and_its_sessions_are_written_by_the_feed_only() -> None:
+    assert {path.name for path, _ in places("FeedProducer")} == {"market_feed.py"}
+    shared = [t for t in SHARED_TOPICS if t.name.startswith("market.")]
+    assert {t.name for t in shared} == {"market.sessions", *(t.name for t in FRAME_TOPICS.values())}
+
+
+# --- topics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", all_topics(), ids=lambda topic: topic.name)
+def test_a_topic_and_its_dead_letters_keep_every_record(topic: Topic) -> None:
+    for name in (topic.name, topic.dlq):
+        config = topic_configs(name)
+        assert config["cleanup.policy"] == "delete", "records have no keys to be compacted by"
+        assert (config["retention.ms"], config["retention.bytes"]) == ("-1", "-1")
+    frame, letter = (int(topic_configs(name)["max.message.bytes"]) for name in (topic.name, topic.dlq))
+    assert letter > frame * 4 / 3, "a letter holds a record in base64"
 
 
 # --- events -------------------------------------------------------------------------------------------------------
@@ -156,70 +186,68 @@ def test_no_two_events_have_the_same_type() -> None:
     assert not set(types) & set(FRAME_TOPICS)
 
 
-def changed(event: Event, event_class: type[Event], **fields: Any) -> Event:
-    kept = {k: v for k, v in event.model_dump().items() if k in event_class.model_fields and k != "event_type"}
-    return event_class(event_type=get_args(event_class.model_fields["event_type"].annotation)[0], **(kept | fields))
+def value_for(name: str, annotation: Any) -> Any:
+    """Give some value for a field of an event, by its type."""
+    if name == "event_time_ns":
+        return OPEN + 60 * 10**9
+    if get_origin(annotation) is Union:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    if get_origin(annotation) in (tuple, dict):
+        return get_origin(annotation)()
+    bar = BarValues(start_ns=0, end_ns=1, open=1.0, high=1.0, low=1.0, close=1.0, volume=1, tick_count=1)
+    made = {str: name, str | None: None, int: 1, float: 1.0, bool: False, BarValues: bar}
+    return made[annotation] if annotation in made else ExitTerms(expiry_ns=OPEN + 10**12)
+
+
+def sample(event_class: type[Event], broker: Broker) -> Event:
+    """One event of a type, of this broker where there is a choice."""
+    fields = {n: value_for(n, f.annotation) for n, f in event_class.model_fields.items() if f.is_required()}
+    choice = get_args(event_class.model_fields["broker"].annotation)
+    said = get_args(event_class.model_fields["event_type"].annotation)[0]
+    return event_class(**(fields | {"event_type": said, "broker": broker if broker in choice else "shared"}))
 
 
 def samples(broker: Broker) -> dict[type[Event], Event]:
-    """One event of every type that has a topic of its own, of this broker where there is a choice."""
-    fill = filled(0, 60, "BUY", 10, 100.0)
-    said = {"strategy": "momentum", "model_name": "m", "model_version": "1", "feature_schema_hash": "h", "reason": "r"}
-    model = said | {"alias": "champion", "task": "t", "artifact_sha256": "a", "running_version": None}
-    history = {"session_date": "2026-01-05", "sessions": (), "digest": "d", "today_until_ns": 0, "today_digest": ""}
-    history |= {"broken": False}
-    skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
-    skew |= {"history_digest": "d", "differences": ()}
-    shared = {"broker": "shared", "model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
-    events = [
-        signal(),
-        validated(),
-        changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
-        changed(fill, OrderSubmitted, reference_price=1.0),
-        fill,
-        changed(fill, OrderRejected, reason="r"),
-        changed(fill, OrderCancelled, reason="r"),
-        snapshot(60, {0: 10}),
-        changed(signal(), StrategyModelAssigned, **said),
-        changed(signal(), StrategyHistoryUsed, **history),
-        changed(signal(), FeatureSkewMeasured, **skew),
-        changed(signal(), ModelPromoted, **shared, previous_version=None, promoted_by="p"),
-        changed(signal(), ModelLoaded, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
-        changed(signal(), ModelRefused, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
-    ]
-    return {
-        type(e): e if e.broker == "shared" else type(e).model_validate(e.model_dump() | {"broker": broker})
-        for e in events
-    }
+    """One event of every type that has a topic of its own."""
+    return {cls: sample(cls, broker) for cls in EVENT_CLASSES if cls.TOPIC is not None}
 
 
-def test_every_event_type_but_watermarks_and_dead_letters_has_a_topic() -> None:
-    assert set(samples("paper")) == set(EVENT_CLASSES) - {Watermark, DeadLetter}
+def test_every_event_type_but_what_is_placed_by_its_producer_has_a_topic() -> None:
+    assert set(samples("paper")) == set(EVENT_CLASSES) - {Watermark, MarketGap, DeadLetter}
 
 
 @pytest.mark.parametrize("broker", BROKERS)
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
-    announcements = (ModelLoaded, ModelRefused)  # of a broker's runner, to whoever follows the models
-    topics = {cls: topic_of(event) for cls, event in samples(broker).items()}
-    of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
-    assert len(of_a_task) == 1, "a task reads its control records from one topic"
-    assert len(set(topics.values())) == len(topics), "two types on one topic"
-    for cls, topic in topics.items():
+    for event in samples(broker).values():
+        topic = topic_of(event)
         assert topic in all_topics((broker,))
-        expected = "shared" if cls in (ModelPromoted, *announcements) else broker
-        assert topic.scope == expected, cls
+        assert topic.scope == event.broker
+
+
+def test_two_types_share_a_topic_only_where_a_task_keeps_its_control_records() -> None:
+    by_topic: dict[Topic, set[str]] = {}
+    for event in samples("paper").values():
+        by_topic.setdefault(topic_of(event), set()).add(event.event_type)
+    assert {topic.name for topic, types in by_topic.items() if len(types) > 1} == {"strategies.control"}
 
 
 def test_every_topic_has_events_or_frames_for_it() -> None:
     written = {topic_of(event) for broker in BROKERS for event in samples(broker).values()}
-    assert written | set(FRAME_TOPICS.values()) == set(all_topics())
+    gateways = {broker_topics(broker).gateway_events for broker in BROKERS}  # declared for a gateway to come
+    assert written | set(FRAME_TOPICS.values()) | gateways == set(all_topics())
 
 
-def test_watermarks_and_dead_letters_have_no_topic_of_their_own() -> None:
-    fields = signal().model_dump(include={"broker", "event_id", "correlation_id", "causation_id", "event_time_ns"})
-    mark = Watermark(**fields, session_date="2026-01-05", session_open_ns=1, session_close_ns=2)
+@pytest.mark.parametrize("event_class", [Watermark, MarketGap, DeadLetter])
+def test_what_is_placed_by_its_producer_has_no_topic_of_its_own(event_class: type[Event]) -> None:
     with pytest.raises(KeyError):
-        topic_of(mark)
+        topic_of(sample(event_class, "paper"))
+
+
+def test_a_watermark_names_the_universe_of_its_session_where_a_reader_finds_it_without_reading() -> None:
+    event = watermark(MARKET_TICKS, 0, SESSION, OPEN, UNIVERSE.digest)
+    assert dict(headers_of(event))["universe_digest"].decode() == UNIVERSE.digest
 
 
 # --- worlds -------------------------------------------------------------------------------------------------------
@@ -233,8 +261,7 @@ def test_topics_and_dead_letter_topics_have_names_of_their_own() -> None:
 
 
 def test_consumer_groups_and_transactional_ids_are_unique_for_each_service_and_broker() -> None:
-    names = {name for entry in SERVICES for name in entry.hosts}
-    pairs = [(name, broker) for name in sorted(names) for broker in BROKERS]
+    pairs = [(e.name, scope) for e in SERVICES for scope in (("shared",) if e.scope == "shared" else BROKERS)]
     groups = [consumer_group(*pair) for pair in pairs]
     identities = [transactional_id(*pair, partition) for pair in pairs for partition in range(12)]
     assert len(set(groups)) == len(groups)
@@ -252,7 +279,9 @@ def test_every_service_module_names_its_services_differently() -> None:
         for node in cls.body
         if isinstance(node, ast.Assign) and named(node.targets[0]) == "name" and isinstance(node.value, ast.Constant)
     ]
-    assert sorted([*found, "market_feed"]) == sorted(name for entry in SERVICES for name in entry.hosts)
+    hosted = sorted(name for entry in SERVICES for name in entry.services)
+    assert sorted([*found, "market_feed", "{broker}_trading"]) == hosted
+    assert len(set(hosted)) == len(hosted)
 
 
 def test_groups_are_named_in_one_place() -> None:
@@ -264,118 +293,58 @@ def test_groups_are_named_in_one_place() -> None:
         if keyword.arg == "group_id" and ast.unparse(keyword.value) != "self._group"
     ]
     assert literal == []
-    assert "self._group = consumer_group(service.name, service.scope)" in RUNTIME.read_text()
+    assert "self._group = consumer_group(chain.name, chain.scope)" in RUNTIME.read_text()
 
 
-SERVICES_OF_A_BROKER = (
-    lambda: RiskManager(RiskSettings(), Stamp()),
-    lambda: PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp()),
-    lambda: PortfolioManager(UNIVERSE, MARKET_TICKS, 60),
-)
-
-
-def task_of(service: Service[Any]) -> TaskRun[Any]:
-    sources = [Source(i.topic.name, 0, rank, i.role) for rank, i in enumerate(service.inputs) if i.role != "control"]
+def account(broker: Broker) -> TaskRun:
+    """The task of an account, at the open of a session."""
+    chain = account_chain(broker, MARKET_TICKS, AccountConfig(), Stamp())
+    sources = [Source(i.topic.name, 0, rank) for rank, i in enumerate(chain.inputs) if i.role == "gating"]
     starts = {(source.topic, source.partition): 0 for source in sources}
-    return TaskRun(service, TaskId(service.name, service.scope, 0), sources, UNIVERSE, starts=starts)
+    run = TaskRun(chain, TaskId(chain.name, broker, 0), sources, {UNIVERSE.digest: UNIVERSE}.get, starts=starts)
+    for item in gating(run):
+        run.receive(received(item, watermark(item, 0, SESSION, OPEN, UNIVERSE.digest), 0))
+    return run
+
+
+def gating(run: TaskRun) -> list[Topic]:
+    known = {topic.name: topic for topic in all_topics()}
+    return [known[source.topic] for source in run.sources]
+
+
+def letters_of(run: TaskRun) -> list[DeadLetter]:
+    for item in gating(run):
+        run.receive(received(item, watermark(item, 0, SESSION, SESSION.close_ns, UNIVERSE.digest), 2))
+    run.step()
+    return [o.event for o in run.take_outputs() if isinstance(o.event, DeadLetter)]
 
 
 def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
-    said = {"event_type": event.event_type, "broker": event.broker} | headers
-    sent = tuple((name, value.encode()) for name, value in said.items())
-    return Received(topic.name, 0, offset, None, event.model_dump_json().encode(), sent)
+    said = dict(headers_of(event)) | {name: value.encode() for name, value in headers.items()}
+    return Received(topic.name, 0, offset, None, value_of(event), tuple(said.items()))
 
 
-@pytest.mark.parametrize("build", SERVICES_OF_A_BROKER, ids=["risk", "trading", "portfolio"])
-def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(build: Any) -> None:
-    service = build()
-    mine = {topic_of(e): e for e in samples("paper").values()}
-    theirs = {type(e): e for e in samples("zerodha").values()}
-    asked = [i.topic for i in service.inputs if i.topic in mine]
-    assert asked
-    for topic in asked:
-        foreign = theirs[type(mine[topic])]
-        for header in ("zerodha", "paper"):
-            run = task_of(service)
-            for item in service.inputs:
-                run.receive(_watermark(item.topic, SESSION.open_ns, 0))
-            run.receive(received(topic, foreign, 1, broker=header))
-            for item in service.inputs:
-                if item.role == "gating" and item.topic != topic and item.topic in mine:
-                    run.receive(
-                        received(item.topic, mine[item.topic], 1)
-                    )  # what comes before it on a lagged input is due
-            for item in service.inputs:
-                run.receive(_watermark(item.topic, SESSION.close_ns, 2))
-            run.step()
-            letters = [o.event for o in run.take_outputs() if isinstance(o.event, DeadLetter)]
-            assert [(letter.topic, letter.offset) for letter in letters] == [(topic.name, 1)]
-            assert "zerodha" in letters[0].failure
+@pytest.mark.parametrize("header", BROKERS)
+@pytest.mark.parametrize("broker", BROKERS)
+def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(broker: Broker, header: Broker) -> None:
+    (other,) = set(BROKERS) - {broker}
+    run = account(broker)
+    raw = broker_topics(broker).signals_raw
+    assert raw in gating(run)
+    run.receive(received(raw, sample(SignalGenerated, other), 1, broker=header))
+    (letter,) = letters_of(run)
+    assert (letter.topic, letter.offset) == (raw.name, 1)
+    assert other in letter.failure
 
 
 def test_a_frame_on_a_topic_of_a_broker_is_a_dead_letter() -> None:
-    service = RiskManager(RiskSettings(), Stamp())
-    run = task_of(service)
-    for item in service.inputs:
-        run.receive(_watermark(item.topic, SESSION.open_ns, 0))
-    frame = encode_tick_frame(ticks((0, 1, 100.0)), UNIVERSE, 0, SESSION.open_ns + 2 * 10**9, SESSION)
-    raw = service.inputs[0].topic
+    run, raw = account("paper"), broker_topics("paper").signals_raw
+    frame = encode_tick_frame(ticks((0, 1, 100.0)), UNIVERSE, 0, OPEN + 2 * 10**9, SESSION)
     run.receive(Received(raw.name, 0, 1, None, frame.value, tuple(frame.headers)))
-    for item in service.inputs:
-        run.receive(_watermark(item.topic, SESSION.close_ns, 2))
-    run.step()
-    assert run.dead_letters == 1
+    assert [letter.topic for letter in letters_of(run)] == [raw.name]
 
 
-def _watermark(topic: Topic, at_ns: int, offset: int) -> Received:
-    identity = event_id("watermark", topic.name, at_ns)
-    event = Watermark(
-        broker=topic.scope,
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
-        event_time_ns=at_ns,
-        session_date=SESSION.date.isoformat(),
-        session_open_ns=SESSION.open_ns,
-        session_close_ns=SESSION.close_ns,
-    )
-    return received(topic, event, offset)
-
-
-# --- Redis --------------------------------------------------------------------------------------------------------
-
-
-def test_keys_of_redis_are_spelt_in_one_module() -> None:
-    offenders = [
-        (path.relative_to(ROOT), node.lineno)
-        for path in SOURCES
-        if path != KEYS
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("alpha-panda:")
-    ]
-    assert offenders == []
-
-
-def test_what_is_read_from_and_written_to_redis_has_a_key_from_that_module() -> None:
-    commands = {"get", "set", "setex", "hset", "hget", "delete", "expire", "scan_iter", "publish", "xadd"}
-    for path in SOURCES:
-        tree = parsed(path)
-        if not any(
-            isinstance(n, ast.Import) and any(a.name.startswith("redis") for a in n.names) for n in ast.walk(tree)
-        ):
-            continue
-        for call in calls(tree, *commands):
-            if call.args and isinstance(call.func, ast.Attribute) and named(call.func.value).endswith("client"):
-                assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr), (path, ast.unparse(call))
-
-
-def test_keys_of_two_brokers_never_meet() -> None:
-    from live_services.domain import keys
-
-    made = [
-        key
-        for scope in BROKERS
-        for key in (keys.portfolio(scope), *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)))
-    ]
-    assert len(made) == len(set(made))
-    assert all(key.startswith("alpha-panda:") and key.split(":")[1] in BROKERS for key in made)
+def test_an_event_of_a_broker_on_the_market_is_a_dead_letter() -> None:
+    run = account("paper")
+    run.receive(received(MARKET_TICKS, sample(SignalGenerated, "paper"), 1))
+    assert [letter.topic for letter in letters_of(run)] == [MARKET_TICKS.name]
