@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError
+from live_services.domain.money import rupees
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
 from models_registry.refs import ModelRef
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from live_services.domain.account.trades import SessionTrades, TestedSession, Trade
+    from live_services.backtest.sessions import SessionTrades, TestedSession
+    from live_services.domain.account.trades import Trade
     from models_registry.packing import Parity
     from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
@@ -142,9 +144,10 @@ def gathered(
 def trade_evidence(
     store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told, *, candidate_sha256: str
 ) -> TradeEvidence:
-    """Trade every session that a fold had not seen with that fold's model, on the paper account's limits and costs.
+    """Trade every session that a fold had not seen with that fold's model, within the paper account's limits.
 
-    Orders fill at the next stored bar's open; the strategy is alone on the account.
+    Orders fill at the next stored bar's open, fills are charged by the schedule of their day; the strategy is alone on
+    the account, which begins each session anew.
 
     Parameters
     ----------
@@ -164,14 +167,11 @@ def trade_evidence(
     MarketDataError
         If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
     """
-    from live_services.domain.engine import EngineConfig
+    from live_services.backtest.sessions import trade_sessions
 
-    from live_services.domain.account.trades import trade_sessions
-
-    config = EngineConfig.of(settings, store.universe())
     fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}
     found: list[SessionTrades] = []
-    for traded in trade_sessions(_unseen(store, settings, trained), trained.spec, config):
+    for traded in trade_sessions(_unseen(store, settings, trained), trained.spec, settings.trading.paper):
         found.append(traded)
         if len(found) % 5 == 0 or len(found) == len(fold_of):
             trades = sum(len(one.trades) for one in found)
@@ -181,17 +181,17 @@ def trade_evidence(
 
 def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
     from live_services.adapters.history import StoredHistory
-    from live_services.domain.account.trades import TestedSession, loaded_fold
+    from live_services.backtest.sessions import TestedSession, loaded_fold
 
-    schema = trained.spec.feature_schema()
-    history = StoredHistory(settings, store.universe())
+    schema, universe = trained.spec.feature_schema(), store.universe()
+    history = StoredHistory(settings)
     stored = _as_trained_on(store, trained)
     for fold in trained.fold_models:
         model = loaded_fold(fold, schema, trained.spec.model_name)
         for date in fold.sessions:
             session = stored[date]
-            before = history.of(session, needed=schema.history_sessions)
-            yield TestedSession(session, store.read_bars([session]), before, model)
+            before = history.of(session, universe, needed=schema.history_sessions)
+            yield TestedSession(session, universe, store.read_bars([session]), before, model)
 
 
 def _as_trained_on(store: OfflineStore, trained: TrainedModel) -> dict[str, Session]:
@@ -226,17 +226,19 @@ def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int], candi
         net_expectancy_bps=_mean([trade.net_bps for trade in trades]),
         long_net_expectancy_bps=_mean([trade.net_bps for trade in longs]),
         short_net_expectancy_bps=_mean([trade.net_bps for trade in shorts]),
-        net_pnl_inr=sum(trade.net_pnl_inr for trade in trades),
+        net_pnl_inr=_net_inr(trades),
         left_open=sum(trade.left_open > 0 for trade in trades),
         entries_proposed=sum(session.entries_proposed for session in sessions),
         entries_refused=dict(sorted(refused.items())),
-        net_pnl_by_session={
-            session.session.date.isoformat(): sum(trade.net_pnl_inr for trade in session.trades) for session in sessions
-        },
+        net_pnl_by_session={session.session.date.isoformat(): _net_inr(session.trades) for session in sessions},
         by_fold={
             number: FoldTrades(len(made), _mean([trade.net_bps for trade in made])) for number, made in by_fold.items()
         },
     )
+
+
+def _net_inr(trades: Iterable[Trade]) -> float:
+    return rupees(sum(trade.net_pnl_inr_e4 for trade in trades))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from models_registry.specification import Broker
 if TYPE_CHECKING:
     from feature_store.market.types import Session
     from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
     from live_services.runtime.chain import Chain
     from live_services.services.model_loading import ModelLoader
@@ -262,6 +263,19 @@ def stamp(settings: Settings) -> Stamp:
     from live_services.domain.basis import Stamp
 
     return Stamp(settings.digest, code_commit())
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """Give what a backtest runs the desk of these settings with."""
+    from live_services.backtest.engine import EngineConfig
+
+    return EngineConfig(
+        settings.strategies,
+        {broker: getattr(settings.trading, broker) for broker in running_brokers(settings)},
+        bar_minutes=settings.market.bar_minutes,
+        market_partitions=settings.kafka.market_partitions,
+        stamp=stamp(settings),
+    )
 
 
 def replay_session(settings: Settings) -> Session:

@@ -24,6 +24,8 @@ Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
 Broker = Literal["paper", "zerodha"]
+Product = Literal["MIS", "CNC"]
+"""Kite's word for what a position is: MIS is squared off on its day, CNC is delivered."""
 RUNG_OF_BROKER: Final[Mapping[Broker, Alias]] = {"paper": "champion", "zerodha": "live"}
 """Which version of a strategy's model an account runs: the paper account tries out what real money may come to run."""
 
@@ -93,8 +95,7 @@ class StrategySpec(BaseModel):
     """The brokers on whose accounts it trades, each apart from the others."""
     priority: int = 0
     """Whose entries are judged first where several come at one instant: 1 before 2; equal ones by name."""
-    product: Literal["MIS", "CNC"] = "MIS"
-    """Kite's word for what a position is: MIS is squared off on its day, CNC is delivered."""
+    product: Product = "MIS"
     stop_bps: float | None = Field(default=None, gt=0, lt=10_000, allow_inf_nan=False)
     """Loss, from the opening fill's price, at which a position is closed; None: no stop."""
     target_bps: float | None = Field(default=None, gt=0, lt=10_000, allow_inf_nan=False)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
+from live_services.domain.basis import Answerable, Outcome, handed_on
 from live_services.domain.events import (
     BarValues,
+    ExitTerms,
+    OrderCancelled,
     OrderFilled,
-    PnlSnapshot,
-    PositionMark,
+    OrderRejected,
+    OrderSubmitted,
     SignalGenerated,
     SignalValidated,
     event_id,
+    self_caused,
 )
+from live_services.domain.money import RUPEE, inr_e4
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from models_registry.refs import ModelIdentity
@@ -71,6 +77,13 @@ def bars(*rows: tuple[int, int, float, float], bar_ns: int = MINUTE) -> Bars:
     )
 
 
+def ranges(*rows: tuple[int, int, float, float, float, float]) -> Bars:
+    """Build minute bars of (instrument, number of the bar in the session, open, high, low, close)."""
+    ordered = sorted(rows, key=lambda row: (row[1], row[0]))
+    table = bars(*((instrument, number, open_, close) for instrument, number, open_, _, _, close in ordered))
+    return replace(table, high=np.array([row[3] for row in ordered]), low=np.array([row[4] for row in ordered]))
+
+
 def random_walk(n_instruments: int, minutes: int, per_minute: int, seed: int) -> Ticks:
     """Build ticks of a random walk over the session's first minutes, on distinct milliseconds."""
     rng = np.random.default_rng(seed)
@@ -114,27 +127,29 @@ def past_sessions(universe: Universe, count: int, minutes: int = 375, seed: int 
     return SessionHistory(universe, tuple(date.isoformat() for date in dates), Bars.concatenate(parts))
 
 
-def signal(
-    index: int = 0, seconds: float = 60, side: str = "BUY", intent: str = "open", **changes: Any
-) -> SignalGenerated:
-    time_ns = OPEN + round(seconds * SECOND)
-    identity = event_id("signal", "momentum", token(index), time_ns, intent)
+def signal(index: int = 0, seconds: float = 60, side: str = "BUY", **changes: Any) -> SignalGenerated:
+    """Propose ten shares at 100 rupees, to be held for ten minutes."""
+    time_ns, strategy = OPEN + round(seconds * SECOND), changes.get("strategy", "momentum")
     price = changes.pop("price", 100.0)
+    terms = {name: changes.pop(name) for name in ("stop_inr", "target_inr", "expiry_ns") if name in changes}
     fields: dict[str, Any] = {
+        **self_caused("signal", "paper", strategy, "champion", token(index), time_ns, 0),
         "broker": "paper",
-        "event_id": identity,
-        "correlation_id": identity,
-        "causation_id": identity,
         "event_time_ns": time_ns,
         "model_name": "momentum",
         "model_version": "1",
         "feature_schema_hash": "hash",
-        "strategy": "momentum",
+        "strategy": strategy,
+        "rung": "champion",
         "instrument_token": token(index),
         "symbol": UNIVERSE.instruments[index].symbol,
         "side": side,
-        "intent": intent,
         "quantity": 10,
+        "exit": ExitTerms(
+            expiry_ns=terms.get("expiry_ns", time_ns + 10 * MINUTE),
+            stop_distance_inr_e4=inr_e4(terms["stop_inr"]) if "stop_inr" in terms else None,
+            target_distance_inr_e4=inr_e4(terms["target_inr"]) if "target_inr" in terms else None,
+        ),
         "score": 0.5,
         "threshold": 0.4,
         "reference_price": price,
@@ -153,60 +168,87 @@ def signal(
     return SignalGenerated(**(fields | changes))
 
 
-def validated(
-    index: int = 0, seconds: float = 60, side: str = "BUY", intent: str = "open", **changes: Any
-) -> SignalValidated:
-    raw = signal(index, seconds, side, intent)
-    fields = raw.model_dump(exclude={"event_type", "score", "threshold", "bar", "features", "event_id"})
-    fields |= {"event_id": event_id("validated", raw.event_id), "signal_id": raw.event_id, "rules": ()}
-    return SignalValidated(**(fields | changes))
+def _answering(event: Answerable, **fields: Any) -> dict[str, Any]:
+    return handed_on(event) | {"event_time_ns": event.event_time_ns, "quantity": event.quantity} | fields
 
 
-def filled(index: int, seconds: float, side: str, quantity: int, price: float, costs: float = 0.0) -> OrderFilled:
-    raw = signal(index, seconds, side)
-    fields = raw.model_dump(
-        exclude={"event_type", "score", "threshold", "bar", "features", "event_id", "reference_price"}
+def validated(index: int = 0, seconds: float = 60, side: str = "BUY", **changes: Any) -> SignalValidated:
+    """Accept a proposal: an entry."""
+    raw = signal(index, seconds, side, **changes)
+    return SignalValidated(
+        **_answering(raw, event_id=event_id("validated", raw.event_id), signal_id=raw.event_id),
+        reason="entry",
+        reference_price=raw.reference_price,
+        exit=raw.exit,
+        rules=(),
     )
-    fields |= {
-        "event_id": event_id("fill", raw.event_id, side, quantity),
-        "signal_id": event_id(raw.event_id, side, quantity),
-        "order_id": event_id("order", raw.event_id, side, quantity),
-        "quantity": quantity,
-        "price": price,
-        "price_time_ns": raw.event_time_ns,
-        "costs_inr": costs,
-        "fill_model": "next_tick",
+
+
+def exit_of(fill: OrderFilled, seconds: float, reason: str = "time", **changes: Any) -> SignalValidated:
+    """Close what a fill opened: at the market, or as a bracket with `stop_inr` and `target_inr`."""
+    prices = {
+        f"{name}_price_inr_e4": inr_e4(changes.pop(f"{name}_inr"))
+        for name in ("stop", "target")
+        if f"{name}_inr" in changes
     }
-    return OrderFilled(**fields)
+    fields = _answering(
+        fill,
+        event_id=event_id("exit", fill.event_id, round(seconds * SECOND), reason),
+        signal_id=fill.signal_id,
+        event_time_ns=OPEN + round(seconds * SECOND),
+        side="SELL" if fill.side == "BUY" else "BUY",
+        intent="close",
+    )
+    return SignalValidated(
+        **(fields | changes), reason=reason, reference_price=fill.price_inr_e4 / RUPEE, rules=(), **prices
+    )
 
 
-def snapshot(seconds: int, positions: dict[int, int], settled: Sequence[str] = (), price: float = 100.0) -> PnlSnapshot:
-    identity = event_id("pnl", "paper", seconds)
-    return PnlSnapshot(
-        broker="paper",
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
-        event_time_ns=OPEN + seconds * SECOND,
-        positions=tuple(
-            PositionMark(
-                instrument_token=token(index),
-                symbol=UNIVERSE.instruments[index].symbol,
-                quantity=quantity,
-                average_price=price,
-                mark_price=price,
-                realized_pnl_inr=0,
-                unrealized_pnl_inr=0,
-                costs_inr=0,
-            )
-            for index, quantity in positions.items()
-        ),
-        realized_pnl_inr=0,
-        unrealized_pnl_inr=0,
-        costs_inr=0,
-        net_pnl_inr=0,
-        fills=len(positions),
-        settled_signal_ids=tuple(settled),
+def submitted(accepted: SignalValidated) -> OrderSubmitted:
+    """Submit what was validated."""
+    order_id = event_id("order", accepted.event_id)
+    return OrderSubmitted(
+        **_answering(accepted, event_id=event_id("submitted", order_id), order_id=order_id),
+        signal_id=accepted.signal_id,
+        reason=accepted.reason,
+        reference_price=accepted.reference_price,
+        exit=accepted.exit,
+        stop_price_inr_e4=accepted.stop_price_inr_e4,
+        target_price_inr_e4=accepted.target_price_inr_e4,
+    )
+
+
+def filled(
+    order: OrderSubmitted, seconds: float, price: float, quantity: int = 0, left: int = 0, **changes: Any
+) -> OrderFilled:
+    """Fill an order, whole or so many of its shares."""
+    fields = _answering(
+        order,
+        event_id=event_id("fill", order.order_id, round(seconds * SECOND)),
+        event_time_ns=OPEN + round(seconds * SECOND),
+        quantity=quantity or order.quantity,
+        signal_id=order.signal_id,
+        order_id=order.order_id,
+        reason=order.reason,
+        price_inr_e4=inr_e4(price),
+        price_time_ns=OPEN + round(seconds * SECOND),
+        remaining_quantity=left,
+        charges_inr_e4=0,
+        charges_schedule="2024-10-01",
+        charges_exact=True,
+        fill_model="next_tick",
+    )
+    return OrderFilled(**(fields | changes))
+
+
+def ended(order: OrderSubmitted, seconds: float, kind: type[OrderCancelled] | type[OrderRejected]) -> Outcome:
+    """End what is left of an order unfilled."""
+    return kind(
+        **_answering(order, event_id=event_id("end", order.order_id), signal_id=order.signal_id),
+        event_type="order.cancelled" if kind is OrderCancelled else "order.rejected",
+        order_id=order.order_id,
+        reason=order.reason,
+        why="a test",
     )
 
 

@@ -155,7 +155,7 @@ class Engine:
             else:
                 desk.on_bars(mine)
             proposals += desk.advance(watermark_ns)
-        return sorted(proposals, key=lambda one: one.event_time_ns)  # stable: partitions in order at one time
+        return sorted(proposals, key=lambda one: (one.event_time_ns, one.strategy, one.instrument_token))
 
 
 @dataclass(slots=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from feature_store.market.types import Bars, Session, Universe
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import SignalGenerated, SignalRejected
@@ -65,9 +66,9 @@ def loaded_fold(fold: FoldModel, schema: FeatureSchema, model_name: str) -> Load
 
 
 def trade_sessions(
-    sessions: Iterable[TestedSession], strategy: StrategySpec, config: EngineConfig
+    sessions: Iterable[TestedSession], strategy: StrategySpec, account: AccountConfig
 ) -> Iterator[SessionTrades]:
-    """Trade sessions one after the other, each with its own model, the strategy alone on the account.
+    """Trade sessions one after the other, each with its own model, the strategy alone on a new account.
 
     Parameters
     ----------
@@ -75,11 +76,11 @@ def trade_sessions(
         In order; each is traded when it is asked for.
     strategy : StrategySpec
         Whose signals are traded.
-    config : EngineConfig
-        The paper account's limits, and the market partitions that it trades in; its strategies are left out.
+    account : AccountConfig
+        Its limits.
     """
     on_paper = strategy.model_copy(update={"brokers": ("paper",)})
-    alone = replace(config, strategies=(on_paper,), bar_minutes=strategy.bar_minutes)
+    alone = EngineConfig((on_paper,), {"paper": account}, bar_minutes=strategy.bar_minutes)
     for tested in sessions:
         assignments = assignments_at_open(tested.session, {strategy.name: tested.model})
         day = MarketDay(tested.session, tested.universe, tested.bars, assignments, tested.history)

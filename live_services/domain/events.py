@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
-from live_services.domain.account.charges import Product
+from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
     MARKET_SESSIONS,
@@ -25,7 +25,7 @@ from live_services.domain.topics import (
     broker_topics,
 )
 from models_registry.refs import Alias
-from models_registry.specification import Broker
+from models_registry.specification import Broker, Product
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]
@@ -110,8 +110,8 @@ class ExitTerms(_Frozen):
 
     expiry_ns: int
     """From here on it is closed at the market: decision + horizon, in session time."""
-    stop_distance_inr_e4: int | None = Field(default=None, gt=0)
-    target_distance_inr_e4: int | None = Field(default=None, gt=0)
+    stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
+    target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
 
 
 class _OnInstrument(ModelStamped):
@@ -137,7 +137,7 @@ class SignalGenerated(_OnInstrument):
     exit: ExitTerms
     score: float
     threshold: float
-    reference_price: float = Field(gt=0)
+    reference_price: float = Field(gt=0, le=LARGEST_INR)
     """Close of the bar, rupees."""
     bar: BarValues
     features: dict[str, float | None]

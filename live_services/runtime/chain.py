@@ -189,7 +189,7 @@ class Chain:
                 handled = iter(service.handle(record, state.of[k], now_ns))
                 while (event := next(handled, None)) is not None:
                     yield from self._spread(k, (event,), state, record.position)
-            except UndeclaredOutput:
+            except (UndeclaredOutput, WrongTopic):
                 raise
             except Exception as failure:
                 if self.bury is None:
@@ -204,9 +204,11 @@ class Chain:
                 raise UndeclaredOutput(
                     f"{self.services[k].name}: {event.event_type} goes to {topic.name}, which is no output of it"
                 )
-            yield event
-            if topic.name in self.inner:
+            inner = topic.name in self.inner
+            if inner:
                 check_place(event, self._topics[topic.name])
+            yield event
+            if inner:
                 yield from self._deliver(EventRecord(event, position), topic.name, state, event.event_time_ns)
 
 

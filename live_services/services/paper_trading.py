@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, SignalValidated
+from live_services.domain.events import Event, MarketGap, SignalValidated
 from live_services.domain.log import MarketSlice, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
@@ -49,6 +49,8 @@ class PaperTrading(Service[PaperExchange]):
             return state.on_market(record)
         if isinstance(record.event, SignalValidated):
             return state.submit(record.event)
+        if isinstance(record.event, MarketGap):
+            return ()  # what is live waits for the price behind it
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
     def first_answer(self, market: MarketSlice, row: int, state: PaperExchange) -> int:

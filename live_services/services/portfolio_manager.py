@@ -11,11 +11,11 @@ import structlog
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
 from live_services.domain.account.config import AccountConfig
-from live_services.domain.account.money import inr_e4
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.events import (
     AccountOpened,
     Event,
+    MarketGap,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
@@ -23,6 +23,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import EventRecord, MarketSlice, Record
+from live_services.domain.money import inr_e4
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import NEVER_NS, Input, Opening, Service
 from models_registry.specification import Broker
@@ -112,7 +113,7 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.before, state.opened = None, True
             self._say_carried(state)
-        else:
+        elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
             raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()
 

@@ -6,25 +6,39 @@ import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
-from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs, value_of
+from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
 from live_services.composition import SERVICES
 from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
-    BarValues,
+    AccountOpened,
     DeadLetter,
     Event,
-    ExitTerms,
+    FeatureSkewMeasured,
     MarketGap,
+    ModelLoaded,
+    ModelPromoted,
+    ModelRefused,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    OrderSubmitted,
+    PnlSnapshot,
+    SessionOpened,
     SignalGenerated,
+    SignalRejected,
+    SignalShadowed,
+    SignalValidated,
+    StrategyHistoryUsed,
+    StrategyModelAssigned,
     Watermark,
     topic_of,
 )
@@ -40,11 +54,13 @@ from live_services.domain.topics import (
     consumer_group,
     transactional_id,
 )
+from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
 from live_services.runtime.task import Received, TaskRun
 from live_services.services.account import account_chain
 from models_registry.specification import Broker
-from tests.live_world import OPEN, SESSION, UNIVERSE, ticks
+from tests.account_world import Account
+from tests.live_world import SESSION, UNIVERSE, signal, ticks, validated
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
@@ -186,67 +202,77 @@ def test_no_two_events_have_the_same_type() -> None:
     assert not set(types) & set(FRAME_TOPICS)
 
 
-def value_for(name: str, annotation: Any) -> Any:
-    """Give some value for a field of an event, by its type."""
-    if name == "event_time_ns":
-        return OPEN + 60 * 10**9
-    if get_origin(annotation) is Union:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)[0]
-    if get_origin(annotation) in (tuple, dict):
-        return get_origin(annotation)()
-    bar = BarValues(start_ns=0, end_ns=1, open=1.0, high=1.0, low=1.0, close=1.0, volume=1, tick_count=1)
-    made = {str: name, str | None: None, int: 1, float: 1.0, bool: False, BarValues: bar}
-    return made[annotation] if annotation in made else ExitTerms(expiry_ns=OPEN + 10**12)
-
-
-def sample(event_class: type[Event], broker: Broker) -> Event:
-    """One event of a type, of this broker where there is a choice."""
-    fields = {n: value_for(n, f.annotation) for n, f in event_class.model_fields.items() if f.is_required()}
-    choice = get_args(event_class.model_fields["broker"].annotation)
-    said = get_args(event_class.model_fields["event_type"].annotation)[0]
-    return event_class(**(fields | {"event_type": said, "broker": broker if broker in choice else "shared"}))
+def changed(event: Event, event_class: type[Event], **fields: Any) -> Event:
+    kept = {k: v for k, v in event.model_dump().items() if k in event_class.model_fields and k != "event_type"}
+    return event_class(event_type=get_args(event_class.model_fields["event_type"].annotation)[0], **(kept | fields))
 
 
 def samples(broker: Broker) -> dict[type[Event], Event]:
-    """One event of every type that has a topic of its own."""
-    return {cls: sample(cls, broker) for cls in EVENT_CLASSES if cls.TOPIC is not None}
+    """One event of every type that has a topic of its own, of this broker where there is a choice."""
+    account = Account().say(signal())
+    account.market(ticks((0, 61, 100.0))).close()
+    (fill,) = account.of(OrderFilled)
+    said = {"strategy": "momentum", "rung": "champion", "model_name": "m", "model_version": "1", "reason": "r"}
+    model = said | {"feature_schema_hash": "h", "task": "t", "artifact_sha256": "a", "running_version": None}
+    history = {"session_date": "2026-01-05", "sessions": (), "digest": "d", "today_until_ns": 0, "today_digest": ""}
+    history |= {"broken": False}
+    skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
+    skew |= {"history_digest": "d", "differences": ()}
+    shared = {"broker": "shared"}
+    promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
+    hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
+    told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    events = [
+        *(signal(), validated(), fill, *account.of(AccountOpened, OrderSubmitted, OrderCancelled, PnlSnapshot)),
+        changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
+        changed(fill, OrderRejected, why="r"),
+        changed(signal(), SignalShadowed, **shared, rung="challenger"),
+        changed(signal(), SessionOpened, **shared, **told),
+        changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
+        changed(signal(), StrategyHistoryUsed, **shared, **history),
+        changed(signal(), FeatureSkewMeasured, **shared, **skew),
+        changed(signal(), ModelPromoted, **promoted, previous_version=None, promoted_by="p"),
+        changed(signal(), ModelLoaded, **shared, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
+        changed(signal(), ModelRefused, **shared, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
+    ]
+    return {
+        type(e): e if e.broker == "shared" else type(e).model_validate(e.model_dump() | {"broker": broker})
+        for e in events
+    }
 
 
-def test_every_event_type_but_what_is_placed_by_its_producer_has_a_topic() -> None:
-    assert set(samples("paper")) == set(EVENT_CLASSES) - {Watermark, MarketGap, DeadLetter}
+WITHOUT_TOPIC = {Watermark, MarketGap, DeadLetter}
+
+
+def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() -> None:
+    assert set(samples("paper")) == set(EVENT_CLASSES) - WITHOUT_TOPIC
 
 
 @pytest.mark.parametrize("broker", BROKERS)
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
-    for event in samples(broker).values():
-        topic = topic_of(event)
+    found = samples(broker)
+    topics = {cls: topic_of(event) for cls, event in found.items()}
+    of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
+    assert len(of_a_task) == 1, "a task reads its control records from one topic"
+    assert len(set(topics.values())) == len(topics), "two types on one topic"
+    for cls, topic in topics.items():
         assert topic in all_topics((broker,))
-        assert topic.scope == event.broker
-
-
-def test_two_types_share_a_topic_only_where_a_task_keeps_its_control_records() -> None:
-    by_topic: dict[Topic, set[str]] = {}
-    for event in samples("paper").values():
-        by_topic.setdefault(topic_of(event), set()).add(event.event_type)
-    assert {topic.name for topic, types in by_topic.items() if len(types) > 1} == {"strategies.control"}
+        assert topic.scope == found[cls].broker, cls
 
 
 def test_every_topic_has_events_or_frames_for_it() -> None:
     written = {topic_of(event) for broker in BROKERS for event in samples(broker).values()}
-    gateways = {broker_topics(broker).gateway_events for broker in BROKERS}  # declared for a gateway to come
-    assert written | set(FRAME_TOPICS.values()) | gateways == set(all_topics())
+    of_gateways = {broker_topics(broker).gateway_events for broker in BROKERS}  # none is built so far
+    assert written | set(FRAME_TOPICS.values()) | of_gateways == set(all_topics())
 
 
-@pytest.mark.parametrize("event_class", [Watermark, MarketGap, DeadLetter])
-def test_what_is_placed_by_its_producer_has_no_topic_of_its_own(event_class: type[Event]) -> None:
+def test_a_watermark_has_no_topic_of_its_own() -> None:
     with pytest.raises(KeyError):
-        topic_of(sample(event_class, "paper"))
+        topic_of(watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
 
 
 def test_a_watermark_names_the_universe_of_its_session_where_a_reader_finds_it_without_reading() -> None:
-    event = watermark(MARKET_TICKS, 0, SESSION, OPEN, UNIVERSE.digest)
+    event = watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns, UNIVERSE.digest)
     assert dict(headers_of(event))["universe_digest"].decode() == UNIVERSE.digest
 
 
@@ -260,8 +286,8 @@ def test_topics_and_dead_letter_topics_have_names_of_their_own() -> None:
         assert all(t.name.startswith(f"{broker}.") and t.scope == broker for t in broker_topics(broker))
 
 
-def test_consumer_groups_and_transactional_ids_are_unique_for_each_service_and_broker() -> None:
-    pairs = [(e.name, scope) for e in SERVICES for scope in (("shared",) if e.scope == "shared" else BROKERS)]
+def test_consumer_groups_and_transactional_ids_are_unique_for_each_process_and_broker() -> None:
+    pairs = [(entry.name, broker) for entry in SERVICES for broker in BROKERS]
     groups = [consumer_group(*pair) for pair in pairs]
     identities = [transactional_id(*pair, partition) for pair in pairs for partition in range(12)]
     assert len(set(groups)) == len(groups)
@@ -279,9 +305,9 @@ def test_every_service_module_names_its_services_differently() -> None:
         for node in cls.body
         if isinstance(node, ast.Assign) and named(node.targets[0]) == "name" and isinstance(node.value, ast.Constant)
     ]
-    hosted = sorted(name for entry in SERVICES for name in entry.services)
-    assert sorted([*found, "market_feed", "{broker}_trading"]) == hosted
-    assert len(set(hosted)) == len(hosted)
+    assert sorted([*found, "market_feed"]) == sorted(
+        name for entry in SERVICES for name in entry.services if "{" not in name
+    )
 
 
 def test_groups_are_named_in_one_place() -> None:
@@ -296,55 +322,90 @@ def test_groups_are_named_in_one_place() -> None:
     assert "self._group = consumer_group(chain.name, chain.scope)" in RUNTIME.read_text()
 
 
-def account(broker: Broker) -> TaskRun:
-    """The task of an account, at the open of a session."""
-    chain = account_chain(broker, MARKET_TICKS, AccountConfig(), Stamp())
+def account_task() -> tuple[Chain, TaskRun]:
+    chain = account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp())
     sources = [Source(i.topic.name, 0, rank) for rank, i in enumerate(chain.inputs) if i.role == "gating"]
     starts = {(source.topic, source.partition): 0 for source in sources}
-    run = TaskRun(chain, TaskId(chain.name, broker, 0), sources, {UNIVERSE.digest: UNIVERSE}.get, starts=starts)
-    for item in gating(run):
-        run.receive(received(item, watermark(item, 0, SESSION, OPEN, UNIVERSE.digest), 0))
-    return run
+    known = {UNIVERSE.digest: UNIVERSE}
+    return chain, TaskRun(chain, TaskId(chain.name, "paper", 0), sources, known.get, starts=starts)
 
 
-def gating(run: TaskRun) -> list[Topic]:
-    known = {topic.name: topic for topic in all_topics()}
-    return [known[source.topic] for source in run.sources]
+def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
+    said = {"event_type": event.event_type, "broker": event.broker} | headers
+    sent = tuple((name, value.encode()) for name, value in said.items())
+    return Received(topic.name, 0, offset, None, event.model_dump_json().encode(), sent)
 
 
-def letters_of(run: TaskRun) -> list[DeadLetter]:
-    for item in gating(run):
-        run.receive(received(item, watermark(item, 0, SESSION, SESSION.close_ns, UNIVERSE.digest), 2))
+def letters_of(record: Received) -> list[DeadLetter]:
+    """Give the dead letters of an account's task that reads one record, and everything around it."""
+    chain, run = account_task()
+    gating = [one.topic for one in chain.inputs if one.role == "gating"]
+    for at_ns, offset in ((SESSION.open_ns, 0), (SESSION.close_ns, 2)):
+        for topic in gating:
+            run.receive(received(topic, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest), offset))
+        if offset == 0:
+            run.receive(record)
     run.step()
     return [o.event for o in run.take_outputs() if isinstance(o.event, DeadLetter)]
 
 
-def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
-    said = dict(headers_of(event)) | {name: value.encode() for name, value in headers.items()}
-    return Received(topic.name, 0, offset, None, value_of(event), tuple(said.items()))
-
-
-@pytest.mark.parametrize("header", BROKERS)
-@pytest.mark.parametrize("broker", BROKERS)
-def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(broker: Broker, header: Broker) -> None:
-    (other,) = set(BROKERS) - {broker}
-    run = account(broker)
-    raw = broker_topics(broker).signals_raw
-    assert raw in gating(run)
-    run.receive(received(raw, sample(SignalGenerated, other), 1, broker=header))
-    (letter,) = letters_of(run)
+@pytest.mark.parametrize("header", ["zerodha", "paper"])
+def test_a_record_of_another_broker_is_a_dead_letter_whatever_its_header_says(header: str) -> None:
+    raw = broker_topics("paper").signals_raw
+    (letter,) = letters_of(received(raw, samples("zerodha")[SignalGenerated], 1, broker=header))
     assert (letter.topic, letter.offset) == (raw.name, 1)
-    assert other in letter.failure
+    assert "zerodha" in letter.failure
+
+
+@pytest.mark.parametrize("kind", [OrderFilled, SignalValidated, PnlSnapshot])
+def test_what_the_account_says_itself_is_a_dead_letter_where_it_consumes(kind: type[Event]) -> None:
+    (letter,) = letters_of(received(broker_topics("paper").signals_raw, samples("paper")[kind], 1))
+    assert "belongs on" in letter.failure
 
 
 def test_a_frame_on_a_topic_of_a_broker_is_a_dead_letter() -> None:
-    run, raw = account("paper"), broker_topics("paper").signals_raw
-    frame = encode_tick_frame(ticks((0, 1, 100.0)), UNIVERSE, 0, OPEN + 2 * 10**9, SESSION)
-    run.receive(Received(raw.name, 0, 1, None, frame.value, tuple(frame.headers)))
-    assert [letter.topic for letter in letters_of(run)] == [raw.name]
+    frame = encode_tick_frame(ticks((0, 1, 100.0)), UNIVERSE, 0, SESSION.open_ns + 2 * 10**9, SESSION)
+    raw = broker_topics("paper").signals_raw
+    for header, told in (("shared", "header broker 'shared'"), ("paper", "it belongs on market.ticks")):
+        headers = tuple((dict(frame.headers) | {"broker": header.encode()}).items())
+        (letter,) = letters_of(Received(raw.name, 0, 1, None, frame.value, headers))
+        assert told in letter.failure
 
 
-def test_an_event_of_a_broker_on_the_market_is_a_dead_letter() -> None:
-    run = account("paper")
-    run.receive(received(MARKET_TICKS, sample(SignalGenerated, "paper"), 1))
-    assert [letter.topic for letter in letters_of(run)] == [MARKET_TICKS.name]
+# --- Redis --------------------------------------------------------------------------------------------------------
+
+
+def test_keys_of_redis_are_spelt_in_one_module() -> None:
+    offenders = [
+        (path.relative_to(ROOT), node.lineno)
+        for path in SOURCES
+        if path != KEYS
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("alpha-panda:")
+    ]
+    assert offenders == []
+
+
+def test_what_is_read_from_and_written_to_redis_has_a_key_from_that_module() -> None:
+    commands = {"get", "set", "setex", "hset", "hget", "delete", "expire", "scan_iter", "publish", "xadd"}
+    for path in SOURCES:
+        tree = parsed(path)
+        if not any(
+            isinstance(n, ast.Import) and any(a.name.startswith("redis") for a in n.names) for n in ast.walk(tree)
+        ):
+            continue
+        for call in calls(tree, *commands):
+            if call.args and isinstance(call.func, ast.Attribute) and named(call.func.value).endswith("client"):
+                assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr), (path, ast.unparse(call))
+
+
+def test_keys_of_two_brokers_never_meet() -> None:
+    from live_services.domain import keys
+
+    made = [
+        key
+        for scope in BROKERS
+        for key in (keys.portfolio(scope), *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)))
+    ]
+    assert len(made) == len(set(made))
+    assert all(key.startswith("alpha-panda:") and key.split(":")[1] in BROKERS for key in made)

@@ -7,18 +7,19 @@ strategies' books add up to the account's. The portfolio manager alone writes th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
-from live_services.domain.account.money import RUPEE, share
 from live_services.domain.account.orders import Order
 from live_services.domain.basis import Outcome
 from live_services.domain.events import (
     AccountOpened,
+    Intent,
     OrderFilled,
     OrderRejected,
     OrderSubmitted,
@@ -26,6 +27,7 @@ from live_services.domain.events import (
     Side,
     StrategyTotals,
 )
+from live_services.domain.money import RUPEE, inr_e4, share
 
 PositionKey = tuple[str, int]
 """A strategy and an instrument token."""
@@ -35,6 +37,16 @@ VersionKey = tuple[str, str, str]
 
 class BookError(ValueError):
     """An event that the books cannot take: nothing of it was written."""
+
+
+@dataclass(slots=True)
+class _Total:
+    """What a strategy's version came to since the account began."""
+
+    realized_inr_e4: int = 0
+    charges_inr_e4: int = 0
+    fills: int = 0
+    trades: int = 0
 
 
 def signed(side: Side, quantity: int) -> int:
@@ -96,7 +108,10 @@ class Books:
         self.positions: dict[PositionKey, Position] = {}
         self.orders: dict[str, Order] = {}
         """Under way, by order id."""
-        self.totals: dict[VersionKey, StrategyTotals] = {}
+        self.realized_inr_e4 = 0
+        """Since the account began, before charges."""
+        self.charges_inr_e4 = 0
+        """Since the account began."""
         self.realized_today_inr_e4 = 0
         self.charges_today_inr_e4 = 0
         self.fills = 0
@@ -106,11 +121,14 @@ class Books:
         self.epoch = 0
         self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
         """Last price by index in the universe, rupees; NaN before the first."""
+        self._totals: dict[VersionKey, _Total] = {}
         self._gross: NDArray[np.int64] = np.zeros(len(universe), dtype=np.int64)
         self._reference: NDArray[np.float64] = np.zeros(len(universe))
         self._taken: set[PositionKey] = set()
         """With an entry under way of which nothing has filled."""
         self._closing: set[PositionKey] = set()
+        self._outside_inr_e4 = 0
+        """Value of carried positions whose instruments are not in the universe."""
         self._notional: int | None = None
 
     # --- what they say --------------------------------------------------------------------------------------------
@@ -138,7 +156,8 @@ class Books:
         if self._notional is None:
             there = np.flatnonzero(self._gross)
             prices = np.where(np.isnan(self.marks[there]), self._reference[there], self.marks[there])
-            self._notional = int((self._gross[there] * np.rint(prices * RUPEE).astype(np.int64)).sum())
+            worth = int((self._gross[there] * np.rint(prices * RUPEE).astype(np.int64)).sum())
+            self._notional = worth + self._outside_inr_e4
         return self._notional
 
     def mark(self, position: Position) -> float:
@@ -159,7 +178,7 @@ class Books:
 
     def equity_inr(self) -> float:
         """Cash and holdings at their marks."""
-        return self.cash_inr_e4 / RUPEE + sum(p.quantity * self.mark(p) for p in self.positions.values())
+        return math.fsum([self.cash_inr_e4 / RUPEE, *(p.quantity * self.mark(p) for p in self.positions.values())])
 
     # --- what they take -------------------------------------------------------------------------------------------
 
@@ -174,7 +193,8 @@ class Books:
         Raises
         ------
         BookError
-            If its instrument is unknown, or it is there already, or would add to what its strategy holds.
+            If its instrument is unknown, it is there already, it would add to what its strategy holds, or it closes
+            what is not held.
         """
         index = self._index(event.instrument_token, event.symbol)
         if event.order_id in self.orders:
@@ -182,6 +202,8 @@ class Books:
         key = (event.strategy, event.instrument_token)
         if event.intent == "open" and self.is_taken(key):
             raise BookError(f"{event.strategy} holds {event.symbol} or has an order under way there already")
+        if event.intent == "close" and key not in self.positions:
+            raise BookError(f"order {event.order_id} closes {event.symbol}, which {event.strategy} does not hold")
         self.orders[event.order_id] = Order(event, event.quantity)
         if event.intent == "open":
             self._taken.add(key)
@@ -196,11 +218,18 @@ class Books:
         Raises
         ------
         BookError
-            If the order is not under way, the fill is larger than what is left, or it closes what is not there.
+            If the order is not under way or another one, the fill is larger than what is left, or it closes what is not
+            there.
+        IllegalTransition
+            If an order cannot end so.
         """
         order = self.orders.get(event.order_id)
         if order is None:
             raise BookError(f"order {event.order_id} ({event.event_type}) is not under way here")
+        if _terms(event) != _terms(order.submitted):
+            raise BookError(
+                f"{event.event_type} is of {_terms(event)}, order {event.order_id} of {_terms(order.submitted)}"
+            )
         if isinstance(event, OrderFilled):
             if event.remaining_quantity != order.remaining - event.quantity or event.remaining_quantity < 0:
                 raise BookError(
@@ -210,9 +239,10 @@ class Books:
             self._fill(event, order.submitted)
             order.fill(event.quantity)
         else:
-            if event.intent == "open":
-                self._add_gross(self._index(event.instrument_token, event.symbol), -order.remaining)
+            left = order.remaining
             order.reject() if isinstance(event, OrderRejected) else order.cancel()
+            if event.intent == "open":
+                self._add_gross(self._index(event.instrument_token, event.symbol), -left)
         if order.is_over:
             del self.orders[event.order_id]
             taken = self._taken if event.intent == "open" else self._closing
@@ -241,24 +271,20 @@ class Books:
         else:
             self.positions[key] = after
         self.cash_inr_e4 -= change * fill.price_inr_e4 + fill.charges_inr_e4
-        self.realized_today_inr_e4 += realized
-        self.charges_today_inr_e4 += fill.charges_inr_e4
-        self.fills += 1
         self.charges_exact &= fill.charges_exact
-        self._total(after, realized, fill.charges_inr_e4, ended)
+        self._count(after, realized, fill.charges_inr_e4, ended)
 
-    def _total(self, position: Position, realized: int, charges: int, ended: bool) -> None:
-        key = (position.strategy, position.model_name, position.model_version)
-        before = self.totals.get(key)
-        self.totals[key] = StrategyTotals(
-            strategy=position.strategy,
-            model_name=position.model_name,
-            model_version=position.model_version,
-            realized_inr_e4=realized + (before.realized_inr_e4 if before else 0),
-            charges_inr_e4=charges + (before.charges_inr_e4 if before else 0),
-            fills=1 + (before.fills if before else 0),
-            trades=ended + (before.trades if before else 0),
-        )
+    def _count(self, position: Position, realized: int, charges: int, ended: bool) -> None:
+        self.realized_inr_e4 += realized
+        self.charges_inr_e4 += charges
+        self.realized_today_inr_e4 += realized
+        self.charges_today_inr_e4 += charges
+        self.fills += 1
+        total = self._totals.setdefault((position.strategy, position.model_name, position.model_version), _Total())
+        total.realized_inr_e4 += realized
+        total.charges_inr_e4 += charges
+        total.fills += 1
+        total.trades += ended
 
     def _index(self, instrument_token: int, symbol: str) -> int:
         try:
@@ -283,28 +309,40 @@ class Books:
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}
-        self.totals = {(t.strategy, t.model_name, t.model_version): t for t in event.strategies}
-        self._gross[:], self._notional = 0, None
+        self._totals = {
+            (t.strategy, t.model_name, t.model_version): _Total(t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades)
+            for t in event.strategies
+        }
+        self.realized_inr_e4 = sum(total.realized_inr_e4 for total in self._totals.values())
+        self.charges_inr_e4 = sum(total.charges_inr_e4 for total in self._totals.values())
+        self._gross[:], self._outside_inr_e4, self._notional = 0, 0, None
         for position in event.positions:
-            index = self.universe.index_of_token.get(position.instrument_token)
-            if index is not None:
+            index, price = self.universe.index_of_token.get(position.instrument_token), self.mark(position)
+            if index is None:
+                self._outside_inr_e4 += abs(position.quantity) * inr_e4(price)
+            else:
                 self._gross[index] += abs(position.quantity)
-                self._reference[index] = self.mark(position)
+                self._reference[index] = price
         self.epoch += 1
 
     def strategy_totals(self) -> tuple[StrategyTotals, ...]:
         """Give what each strategy's version came to since the account began."""
-        return tuple(total for _, total in sorted(self.totals.items()))
+        return tuple(
+            StrategyTotals(
+                strategy=strategy,
+                model_name=model_name,
+                model_version=model_version,
+                realized_inr_e4=total.realized_inr_e4,
+                charges_inr_e4=total.charges_inr_e4,
+                fills=total.fills,
+                trades=total.trades,
+            )
+            for (strategy, model_name, model_version), total in sorted(self._totals.items())
+        )
 
 
-def total_realized_inr_e4(totals: Iterable[StrategyTotals]) -> int:
-    """Sum of what was realized, before charges."""
-    return sum(total.realized_inr_e4 for total in totals)
-
-
-def total_charges_inr_e4(totals: Iterable[StrategyTotals]) -> int:
-    """Sum of what was charged."""
-    return sum(total.charges_inr_e4 for total in totals)
+def _terms(event: OrderSubmitted | Outcome) -> tuple[str, str, Side, Intent]:
+    return event.strategy, event.symbol, event.side, event.intent
 
 
 def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted, change: int) -> Position:

@@ -14,10 +14,8 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from live_services.domain.account.charge_schedules import ChargeSchedule, Segment, schedule_on
-from live_services.domain.account.money import LARGEST_INR, RUPEE, inr_e4
-
-Product = Literal["MIS", "CNC"]
-"""How an order is held: MIS is squared off the same day, CNC is delivered."""
+from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4
+from models_registry.specification import Product
 
 _SEGMENTS: Final[dict[Product, Segment]] = {"MIS": "equity_intraday", "CNC": "equity_delivery"}
 _NOTHING: Final = Decimal(0)

@@ -16,7 +16,6 @@ from feature_store.labels.barriers import STOP, Watches, first_rows, first_touch
 from feature_store.market.types import Session, Ticks, Universe
 from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
-from live_services.domain.account.money import RUPEE, inr_e4
 from live_services.domain.account.orders import Order
 from live_services.domain.basis import Outcome, Stamp, handed_on
 from live_services.domain.events import (
@@ -31,6 +30,7 @@ from live_services.domain.events import (
     event_id,
 )
 from live_services.domain.log import MarketSlice
+from live_services.domain.money import RUPEE, inr_e4
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"

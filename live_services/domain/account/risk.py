@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
 from live_services.domain.account.config import AccountConfig
-from live_services.domain.account.money import RUPEE, inr_e4, paise_text
 from live_services.domain.basis import RiskVerdict, Stamp, handed_on
 from live_services.domain.events import (
     Basis,
@@ -26,6 +25,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
+from live_services.domain.money import RUPEE, inr_e4, paise_text, share
 from models_registry.specification import Broker
 
 ALREADY_OPEN: Final = "already_open"
@@ -178,43 +178,44 @@ class RiskState:
     context: RiskContext
     broker: Broker
     stamp: Stamp
-    _proposals: list[SignalGenerated] = field(default_factory=list)
-    _proposed_ns: int = NEVER_NS
-    """Earliest of them."""
+    _proposals: list[tuple[tuple[int, int, str, int, str], SignalGenerated]] = field(default_factory=list)
+    """Heap, in the order in which they are judged."""
     _exits: list[tuple[int, PositionKey, str, Reason]] = field(default_factory=list)
     """Heap of (due, position, its opening order, exit or bracket)."""
     _epoch: int = 0
 
     def propose(self, proposal: SignalGenerated) -> None:
         """Take a proposal; it is judged once everything of its instant is here."""
-        self._proposals.append(proposal)
-        self._proposed_ns = min(self._proposed_ns, proposal.event_time_ns)
+        order = (
+            proposal.event_time_ns,
+            proposal.priority,
+            proposal.strategy,
+            proposal.instrument_token,
+            proposal.event_id,
+        )
+        heapq.heappush(self._proposals, (order, proposal))
 
     def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
         """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
         position = self.context.books.positions[fill.strategy, fill.instrument_token]
         if position.opening_fill_id != fill.event_id:
             return  # a further fill of the same order: the exit and the bracket are for the whole of it
-        self._schedule(position)
+        self._schedule(position, fill.event_time_ns)
         yield from self._bracket(position, fill.event_time_ns, fill.quantity + fill.remaining_quantity, fill.basis)
 
     def due_ns(self) -> int:
         """Give the next instant at which something is to be judged or closed."""
         if self._epoch != self.context.books.epoch:
             self._enter_carried()
-        return min(self._proposed_ns, self._exits[0][0]) if self._exits else self._proposed_ns
+        due_ns = self._exits[0][0] if self._exits else NEVER_NS
+        return min(due_ns, self._proposals[0][0][0]) if self._proposals else due_ns
 
     def fire(self, at_ns: int) -> Iterator[RiskVerdict]:
         """First the exits, then the proposals by stated priority, one at a time."""
         while self._exits and self._exits[0][0] <= at_ns:
             yield from self._exit(*heapq.heappop(self._exits), at_ns)
-        if self._proposed_ns > at_ns:
-            return
-        due = [p for p in self._proposals if p.event_time_ns <= at_ns]
-        self._proposals = [p for p in self._proposals if p.event_time_ns > at_ns]
-        self._proposed_ns = min((p.event_time_ns for p in self._proposals), default=NEVER_NS)
-        for proposal in sorted(due, key=lambda p: (p.event_time_ns, p.priority, p.strategy, p.instrument_token)):
-            yield judge(proposal, self.context)
+        while self._proposals and self._proposals[0][0][0] <= at_ns:
+            yield judge(heapq.heappop(self._proposals)[1], self.context)
 
     # --- exits ----------------------------------------------------------------------------------------------------
 
@@ -225,12 +226,14 @@ class RiskState:
         for position in self.context.books.positions.values():
             if position.instrument_token not in self.context.universe.index_of_token:
                 continue  # nobody can close it today; the portfolio manager alarms
-            self._schedule(position)
+            self._schedule(position, session.open_ns)
             if position.exit.stop_distance_inr_e4 or position.exit.target_distance_inr_e4:
                 self._push(session.open_ns, position, "bracket")
 
-    def _schedule(self, position: Position) -> None:
-        due_ns, reason = self._ends(position)
+    def _schedule(self, position: Position, now_ns: int) -> None:
+        """Let it be closed at its end; one that filled after that (a thin instrument) at once."""
+        ends_ns, reason = self._ends(position)
+        due_ns = max(ends_ns, now_ns)
         if due_ns < self.context.session.close_ns:
             self._push(due_ns, position, reason)
 
@@ -266,7 +269,7 @@ class RiskState:
         terms, direction = position.exit, 1 if position.quantity > 0 else -1
         if terms.stop_distance_inr_e4 is None and terms.target_distance_inr_e4 is None:
             return
-        price = round(position.cost_inr_e4 / position.quantity)
+        price = share(abs(position.cost_inr_e4), 1, abs(position.quantity))
         stop, target = terms.stop_distance_inr_e4, terms.target_distance_inr_e4
         yield self._validated(
             position,

@@ -7,12 +7,15 @@ while positions are open, and once at the end, one second after the close.
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.books import Books, total_charges_inr_e4, total_realized_inr_e4
+from live_services.domain.account.books import Books
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from models_registry.specification import Broker
 
-NEVER_NS = 2**63 - 1
+NEVER_NS: Final = 2**63 - 1
 
 
 def next_second(time_ns: int) -> int:
@@ -42,7 +45,7 @@ class SnapshotClock:
         due = next_second(self._session.close_ns)
         if self._changed_ns is not None:
             due = min(due, next_second(self._changed_ns))
-        if holds:
+        elif holds:
             origin = self._session.open_ns // SECOND_NS * SECOND_NS
             due = min(due, origin + ((self._last_ns - origin) // self._interval_ns + 1) * self._interval_ns)
         return due
@@ -56,24 +59,24 @@ class SnapshotClock:
 
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
-    positions = tuple(mark_of(books, p) for p in (*books.closed, *(p for _, p in sorted(books.positions.items()))))
+    closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
+    positions = tuple(mark_of(books, p) for p in (*closed, *(p for _, p in sorted(books.positions.items()))))
     books.closed.clear()
-    strategies = books.strategy_totals()
     return PnlSnapshot(
         **self_caused("pnl", broker, second),
         broker=broker,
         event_time_ns=second,
         session_date=session.date.isoformat(),
         positions=positions,
-        strategies=strategies,
+        strategies=books.strategy_totals(),
         starting_cash_inr_e4=books.starting_cash_inr_e4,
         cash_inr_e4=books.cash_inr_e4,
         holdings_at_cost_inr_e4=books.holdings_at_cost_inr_e4(),
-        realized_inr_e4=total_realized_inr_e4(strategies),
-        charges_inr_e4=total_charges_inr_e4(strategies),
+        realized_inr_e4=books.realized_inr_e4,
+        charges_inr_e4=books.charges_inr_e4,
         realized_today_inr_e4=books.realized_today_inr_e4,
         charges_today_inr_e4=books.charges_today_inr_e4,
-        unrealized_inr=sum(position.unrealized_inr for position in positions),
+        unrealized_inr=math.fsum(position.unrealized_inr for position in positions),
         equity_inr=books.equity_inr(),
         equity_at_open_inr=books.equity_at_open_inr,
         fills=books.fills,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from live_services.domain.account.books import PositionKey, signed
-from live_services.domain.account.charges import ChargeBook, Product, equity_segment
-from live_services.domain.account.money import RUPEE, inr_e4
-from live_services.domain.events import Event, OrderFilled, PnlSnapshot, Reason, Side
+from live_services.domain.account.charges import ChargeBook, equity_segment
+from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, Position, Reason, Side
+from live_services.domain.money import RUPEE, inr_e4, share
+from models_registry.specification import Product
 
 _BPS: Final = 1e4
 
@@ -79,15 +80,58 @@ class Trade:
 
 @dataclass(slots=True)
 class _Lot:
-    """A trade under way."""
+    """A trade under way: what it is of, and what its fills came to so far."""
 
-    opened: OrderFilled
+    strategy: str
+    model_name: str
+    model_version: str
+    instrument_token: int
+    symbol: str
+    product: Product
+    side: Side
+    opening_order_id: str
+    signal_id: str
+    entry_time_ns: int
     quantity: int = 0
     entry_inr_e4: int = 0
     closed: int = 0
     exit_inr_e4: int = 0
-    closing: OrderFilled | None = None
     charges_inr_e4: int = 0
+
+    @classmethod
+    def opened(cls, fill: OrderFilled) -> _Lot:
+        """Begin with an opening order's first fill, which is still to be taken."""
+        return cls(
+            fill.strategy,
+            fill.model_name,
+            fill.model_version,
+            fill.instrument_token,
+            fill.symbol,
+            fill.product,
+            fill.side,
+            fill.order_id,
+            fill.signal_id,
+            fill.price_time_ns,
+        )
+
+    @classmethod
+    def carried(cls, position: Position) -> _Lot:
+        """Begin with what a session began with: the shares that were left of it then."""
+        return cls(
+            position.strategy,
+            position.model_name,
+            position.model_version,
+            position.instrument_token,
+            position.symbol,
+            position.product,
+            "BUY" if position.quantity > 0 else "SELL",
+            position.opening_order_id,
+            position.signal_id,
+            position.opened_ns,
+            quantity=abs(position.quantity),
+            entry_inr_e4=abs(position.cost_inr_e4),
+            charges_inr_e4=position.charges_inr_e4,
+        )
 
     def take(self, fill: OrderFilled) -> None:
         worth = fill.quantity * fill.price_inr_e4
@@ -98,36 +142,52 @@ class _Lot:
         else:
             self.closed += fill.quantity
             self.exit_inr_e4 += worth
-            self.closing = fill
 
     @property
     def left(self) -> int:
         return self.quantity - self.closed
 
-    def trade(self, mark_price: float = 0.0, marked_ns: int = 0, date: dt.date = dt.date.min) -> Trade:
-        opened, left, charges = self.opened, self.left, self.charges_inr_e4
-        mark = inr_e4(mark_price) if left else 0
-        if left:
-            charges += _closing_charges(opened, left, mark, date)
+    def ended(self, closing: OrderFilled) -> Trade:
+        return self._trade(closing.price_time_ns, self.exit_inr_e4, closing.reason, self.charges_inr_e4)
+
+    def at_mark(self, price_inr_e4: int, marked_ns: int, date: dt.date) -> Trade:
+        exit_inr_e4 = self.exit_inr_e4 + self.left * price_inr_e4
+        charges = self.charges_inr_e4 + self._closing_charges(price_inr_e4, date)
+        return self._trade(marked_ns, exit_inr_e4, None, charges)
+
+    def _trade(self, exit_time_ns: int, exit_inr_e4: int, reason: Reason | None, charges_inr_e4: int) -> Trade:
         return Trade(
-            strategy=opened.strategy,
-            model_name=opened.model_name,
-            model_version=opened.model_version,
-            instrument_token=opened.instrument_token,
-            symbol=opened.symbol,
-            product=opened.product,
-            side=opened.side,
+            strategy=self.strategy,
+            model_name=self.model_name,
+            model_version=self.model_version,
+            instrument_token=self.instrument_token,
+            symbol=self.symbol,
+            product=self.product,
+            side=self.side,
             quantity=self.quantity,
-            opening_order_id=opened.order_id,
-            signal_id=opened.signal_id,
-            entry_time_ns=opened.price_time_ns,
+            opening_order_id=self.opening_order_id,
+            signal_id=self.signal_id,
+            entry_time_ns=self.entry_time_ns,
             entry_inr_e4=self.entry_inr_e4,
-            exit_time_ns=marked_ns if left or self.closing is None else self.closing.price_time_ns,
-            exit_inr_e4=self.exit_inr_e4 + left * mark,
-            exit_reason=None if left or self.closing is None else self.closing.reason,
-            charges_inr_e4=charges,
-            left_open=left,
+            exit_time_ns=exit_time_ns,
+            exit_inr_e4=exit_inr_e4,
+            exit_reason=reason,
+            charges_inr_e4=charges_inr_e4,
+            left_open=self.left,
         )
+
+    def _closing_charges(self, price_inr_e4: int, date: dt.date) -> int:
+        """Give what closing the rest would be charged, or an expectancy would flatter what is left open."""
+        charges = ChargeBook().charges_of_fill(
+            self.opening_order_id,
+            equity_segment(self.product),
+            "SELL" if self.side == "BUY" else "BUY",
+            quantity=self.left,
+            price_inr_e4=price_inr_e4,
+            instrument_token=self.instrument_token,
+            date=date,
+        )
+        return charges.total_inr_e4
 
 
 def round_trips(events: Iterable[Event]) -> tuple[Trade, ...]:
@@ -139,7 +199,9 @@ def round_trips(events: Iterable[Event]) -> tuple[Trade, ...]:
     Parameters
     ----------
     events : iterable of Event
-        Of one account, in order of time, from a moment at which it held nothing; only fills and snapshots are read.
+        Of one account, in order of time, from the beginning of a session; only what it was opened with, fills and
+        snapshots are read. Of a trade that was carried into the first of these sessions, what was closed before is not
+        known.
 
     Returns
     -------
@@ -149,40 +211,32 @@ def round_trips(events: Iterable[Event]) -> tuple[Trade, ...]:
     lots: dict[PositionKey, _Lot] = {}
     done: list[Trade] = []
     last: PnlSnapshot | None = None
+    date = ""
     for event in events:
-        if isinstance(event, PnlSnapshot):
-            last = event
-        if not isinstance(event, OrderFilled):
-            continue
-        key = (event.strategy, event.instrument_token)
-        if event.intent == "open":
-            lots.setdefault(key, _Lot(event)).take(event)
-            continue
-        lots[key].take(event)
-        if lots[key].left == 0:
-            done.append(lots.pop(key).trade())
-    return (*done, *_left_open(lots, last))
+        if isinstance(event, AccountOpened):
+            date = event.session_date
+            for position in event.positions:
+                lots.setdefault(position.key, _Lot.carried(position))
+        elif isinstance(event, PnlSnapshot):
+            last, date = event, event.session_date
+        elif isinstance(event, OrderFilled):
+            key = (event.strategy, event.instrument_token)
+            if event.intent == "open":
+                lots.setdefault(key, _Lot.opened(event))
+            lots[key].take(event)
+            if lots[key].left == 0:
+                done.append(lots.pop(key).ended(event))
+    return (*done, *_left_open(lots, last, dt.date.fromisoformat(date) if date else dt.date.min))
 
 
-def _left_open(lots: Mapping[PositionKey, _Lot], last: PnlSnapshot | None) -> Iterable[Trade]:
-    marks = {(p.strategy, p.instrument_token): p.mark_price for p in last.positions} if last is not None else {}
-    for key, lot in lots.items():
-        price = marks.get(key, lot.opened.price_inr_e4 / RUPEE)
-        if last is None:
-            yield lot.trade(price, lot.opened.event_time_ns)
-        else:
-            yield lot.trade(price, last.event_time_ns, dt.date.fromisoformat(last.session_date))
-
-
-def _closing_charges(opened: OrderFilled, quantity: int, price_inr_e4: int, date: dt.date) -> int:
-    """Give what closing so many shares would be charged, or an expectancy would flatter what is left open."""
-    charges = ChargeBook().charges_of_fill(
-        opened.order_id,
-        equity_segment(opened.product),
-        "SELL" if opened.side == "BUY" else "BUY",
-        quantity=quantity,
-        price_inr_e4=price_inr_e4,
-        instrument_token=opened.instrument_token,
-        date=date,
+def _left_open(lots: Mapping[PositionKey, _Lot], last: PnlSnapshot | None, date: dt.date) -> Iterable[Trade]:
+    marks = (
+        {(p.strategy, p.instrument_token): inr_e4(p.mark_price) for p in last.positions if p.quantity}
+        if last is not None
+        else {}
     )
-    return charges.total_inr_e4
+    for key, lot in lots.items():
+        if last is None or key not in marks:  # it was opened after the last snapshot, or there is none
+            yield lot.at_mark(share(lot.entry_inr_e4, 1, lot.quantity), lot.entry_time_ns, date)
+        else:
+            yield lot.at_mark(marks[key], last.event_time_ns, date)

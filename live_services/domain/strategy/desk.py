@@ -25,7 +25,6 @@ from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
-from live_services.domain.account.money import inr_e4
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     BarValues,
@@ -37,6 +36,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import LogPosition
+from live_services.domain.money import inr_e4
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.newest_rows import NewestRows

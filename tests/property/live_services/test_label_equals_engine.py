@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_services.domain.engine import EngineConfig, assignments_at_open, fills_of, run_session
 
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars, Session, ist_ns
-from live_services.domain.events import Event, OrderFilled, SignalGenerated
-from live_services.settings import RiskSettings, TradingSettings
+from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
+from live_services.domain.account.config import AccountConfig, RiskLimits
+from live_services.domain.account.trades import Trade, round_trips
+from live_services.domain.events import Event, SignalGenerated
+from live_services.domain.strategy.desk import Assignment, LoadedModel
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, UNIVERSE, loaded_model
 
 DAY = dt.date(2026, 1, 5)
 MUHURAT = Session(DAY, ist_ns(DAY, dt.time(18, 0)), ist_ns(DAY, dt.time(19, 30)))
 INDEX, MINUTES = 3, 90
-WIDE = TradingSettings(enabled=True, risk=RiskSettings(max_open_positions=100))
+WIDE = AccountConfig(risk=RiskLimits(max_open_positions=100))
 
 
 def thin_market(seed: int, present: float, bar_minutes: int) -> Bars:
@@ -45,28 +47,29 @@ def thin_market(seed: int, present: float, bar_minutes: int) -> Bars:
     )
 
 
-def trades(events: tuple[Event, ...]) -> list[tuple[SignalGenerated, OrderFilled, OrderFilled | None]]:
-    """Opened trades that filled: the decision, its fill, and the fill of the close that follows."""
-    fill_of = {fill.signal_id: fill for fill in fills_of(events)}
-    signals = [event for event in events if isinstance(event, SignalGenerated)]
-    found = []
-    for k, one in enumerate(signals):
-        if one.intent == "open" and one.event_id in fill_of:
-            after = (s for s in signals[k + 1 :] if s.symbol == one.symbol and s.intent == "close")
-            found.append((one, fill_of[one.event_id], fill_of.get(next(after).event_id)))
-    return found
+def traded(table: Bars, spec: StrategySpec, assigned: tuple[Assignment, ...]) -> tuple[Event, ...]:
+    config = EngineConfig((spec,), {"paper": WIDE}, bar_minutes=spec.bar_minutes)
+    return run_session(MarketDay(MUHURAT, UNIVERSE, table, assigned), config)
 
 
-def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
+def trades(events: tuple[Event, ...]) -> list[tuple[SignalGenerated, Trade]]:
+    """Trades with the decision that opened each."""
+    decisions = {event.event_id: event for event in events if isinstance(event, SignalGenerated)}
+    return [(decisions[trade.signal_id], trade) for trade in round_trips(events)]
+
+
+def model_of(buy: float) -> LoadedModel:
+    return loaded_model(names=["last_return"], buy=buy, sell=-buy)
+
+
+def labelled_trades(table: Bars, spec: StrategySpec) -> int:
     """Compare every trade with its label, which only missing bars excuse; give how many there were."""
-    model = loaded_model(names=["last_return"], buy=1e-3, sell=-1e-3)
-    config = EngineConfig(UNIVERSE, (spec,), WIDE, bar_minutes=bar_minutes)
-    events = run_session(table, MUHURAT, assignments_at_open(MUHURAT, {spec.name: model}), config)
-    label = ForwardReturn(spec.holding_bars, bar_minutes, spec.exit_minutes_before_close)
+    events = traded(table, spec, assignments_at_open(MUHURAT, {spec.name: model_of(1e-3)}))
+    label = spec.label()
     labels = label.of(table, len(UNIVERSE), [MUHURAT])
     row_of = {pair: row for row, pair in enumerate(zip(table.instrument, table.end_ns, strict=True))}
     compared = 0
-    for decided, opened, closed in trades(events):
+    for decided, trade in trades(events):
         row = row_of[UNIVERSE.index_of_symbol[decided.symbol], decided.event_time_ns]
         if np.isnan(labels.forward_return[row]):
             due_ns = decided.event_time_ns + label.horizon_ns
@@ -76,13 +79,17 @@ def labelled_trades(table: Bars, spec: StrategySpec, bar_minutes: int) -> int:
             assert not (enters and exits)
             assert due_ns <= label.last_exit_ns(MUHURAT)
             continue
-        assert closed is not None
-        assert opened.price_time_ns == labels.entry_ns[row]
-        assert closed.price_time_ns == labels.label_end_ns[row]
-        assert closed.price / opened.price - 1.0 == labels.forward_return[row]
-        assert opened.quantity == closed.quantity
+        assert trade.left_open == 0
+        assert trade.entry_time_ns == labels.entry_ns[row]
+        assert trade.exit_time_ns == labels.label_end_ns[row]
+        assert earned(trade) == labels.forward_return[row]
         compared += 1
     return compared
+
+
+def earned(trade: Trade) -> float:
+    """Give exit price over entry price less 1: prices of at most four decimals are exact in the books."""
+    return trade.exit_price / trade.entry_price - 1.0
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,27 +106,42 @@ def test_where_there_are_bars_for_it_a_trade_of_the_engine_enters_exits_and_earn
 ) -> None:
     spec = StrategySpec(
         name="momentum",
+        bar_minutes=bar_minutes,
         holding_bars=holding,
         exit_minutes_before_close=last_exit,
         last_entry_minutes_before_close=last_entry,
     )
-    labelled_trades(thin_market(seed, present, bar_minutes), spec, bar_minutes)
+    labelled_trades(thin_market(seed, present, bar_minutes), spec)
 
 
 @pytest.mark.parametrize(("bar_minutes", "holding"), [(1, 30), (5, 10)])
 def test_no_trade_is_opened_that_its_label_would_leave_out(bar_minutes: int, holding: int) -> None:
-    spec = StrategySpec(name="momentum", holding_bars=holding)
+    spec = StrategySpec(name="momentum", bar_minutes=bar_minutes, holding_bars=holding)
     table = thin_market(1, 1.0, bar_minutes)  # every bar is there, so nothing excuses a trade from its label
-    model = loaded_model(names=["last_return"], buy=1e-3, sell=-1e-3)
-    config = EngineConfig(UNIVERSE, (spec,), WIDE, bar_minutes=bar_minutes)
-    made = trades(run_session(table, MUHURAT, assignments_at_open(MUHURAT, {spec.name: model}), config))
+    made = trades(traded(table, spec, assignments_at_open(MUHURAT, {spec.name: model_of(1e-3)})))
     assert made
-    assert labelled_trades(table, spec, bar_minutes) == len(made)
+    assert labelled_trades(table, spec) == len(made)
 
 
 def test_most_trades_of_a_thin_market_have_a_label() -> None:
     spec = StrategySpec(name="momentum", holding_bars=4)
-    assert labelled_trades(thin_market(1, 0.5, 1), spec, 1) > 20
+    assert labelled_trades(thin_market(1, 0.5, 1), spec) > 20
+
+
+def test_an_exit_needs_no_bar_of_the_instrument_or_of_others_at_its_time() -> None:
+    table = thin_market(1, 1.0, 1)
+    hole = (table.start_ns >= MUHURAT.open_ns + 40 * MINUTE) & (table.start_ns < MUHURAT.open_ns + 60 * MINUTE)
+    spec = StrategySpec(name="momentum", holding_bars=6)
+    assigned = assignments_at_open(MUHURAT, {spec.name: model_of(1e-3)})
+    late = [trade for _, trade in trades(traded(table[~hole], spec, assigned)) if hole_of(trade)]
+    assert late
+    assert {trade.exit_time_ns for trade in late} == {MUHURAT.open_ns + 60 * MINUTE}
+    assert labelled_trades(table[~hole], spec) > len(late)
+
+
+def hole_of(trade: Trade) -> bool:
+    """Say whether a trade was to end in the hole of the market."""
+    return trade.entry_time_ns < MUHURAT.open_ns + 40 * MINUTE < trade.exit_time_ns
 
 
 def test_every_label_of_a_decision_is_a_trade_that_the_engine_would_make() -> None:
@@ -129,15 +151,13 @@ def test_every_label_of_a_decision_is_a_trade_that_the_engine_would_make() -> No
     spec = StrategySpec(name="momentum", holding_bars=6)
     compared = 0
     for row in np.flatnonzero(np.isfinite(labels.forward_return) & (table.instrument == 0)):
-        model = loaded_model(names=["last_return"], buy=-1.0)
         before = int(table.end_ns[row]) - MINUTE_NS  # an assignment holds for decisions strictly later than its time
-        (assigned,) = assignments_at_open(Session(DAY, before, MUHURAT.close_ns), {spec.name: model})
-        events = run_session(table, MUHURAT, (assigned,), EngineConfig(UNIVERSE, (spec,), WIDE))
-        mine = [(o, c) for d, o, c in trades(events) if d.symbol == "AAA" and d.event_time_ns == table.end_ns[row]]
+        assigned = Assignment(before, spec.name, loaded_model(names=["last_return"], buy=-1.0))
+        events = traded(table, spec, (assigned,))
+        mine = [t for d, t in trades(events) if d.symbol == "AAA" and d.event_time_ns == table.end_ns[row]]
         if not mine:
             continue  # not warm yet, or after the last entry
-        ((opened, closed),) = mine
-        assert closed is not None
-        assert closed.price / opened.price - 1.0 == labels.forward_return[row]
+        (trade,) = mine
+        assert earned(trade) == labels.forward_return[row]
         compared += 1
     assert compared > 15

@@ -24,6 +24,8 @@ from feature_store.market.types import MarketDataError
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import synthetic_market
+from live_services.domain.account.charges import ChargeBook
+from live_services.domain.money import RUPEE
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence
 from models_registry.gates.limits import GateLimits
@@ -122,10 +124,23 @@ def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: 
     assert told[-1] == f"traded 9 of 9 unseen sessions: {found.trades} trades"
 
 
-def test_a_trade_costs_what_the_account_says(world: World, candidate: TrainedModel) -> None:
+def test_a_trade_is_charged_as_an_intraday_one_of_its_day(world: World, candidate: TrainedModel) -> None:
     found = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
-    costs = 2 * world.settings.trading.paper.costs_bps
-    assert found.gross_expectancy_bps - found.net_expectancy_bps == pytest.approx(costs, rel=0.01)
+    notional, book = 1000 * 100 * RUPEE, ChargeBook()
+    both_ways = sum(
+        book.charges_of_fill(
+            side,
+            "equity_intraday",
+            side,
+            quantity=1000,
+            price_inr_e4=notional // 1000,
+            instrument_token=1,
+            date=dt.date(2026, 1, 5),
+        ).total_inr_e4
+        for side in ("BUY", "SELL")
+    )
+    costs = found.gross_expectancy_bps - found.net_expectancy_bps
+    assert costs == pytest.approx(both_ways / notional * 1e4, rel=0.01)
 
 
 def test_a_session_that_is_gone_from_the_store_is_named(world: World, candidate: TrainedModel, tmp_path: Path) -> None:

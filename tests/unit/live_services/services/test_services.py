@@ -1,102 +1,226 @@
+"""The services of an account: what each takes, and what the portfolio manager says when."""
+
 from __future__ import annotations
 
-import asyncio
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from live_services.domain import keys
+from feature_store.market.types import Session, Universe
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, OrderCancelled, PnlSnapshot
-from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
-from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime.service import Service
+from live_services.domain.events import AccountOpened, Event, MarketGap, PnlSnapshot, SignalGenerated, self_caused
+from live_services.domain.log import NOWHERE, EventRecord, LogPosition, TaskId
+from live_services.domain.topics import MARKET_TICKS, broker_topics
+from live_services.runtime.service import Opening, Service
+from live_services.services.account import account_chain
 from live_services.services.paper_trading import PaperTrading
-from live_services.services.portfolio_manager import PortfolioManager, publish_newest
+from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
-from live_services.settings import RiskSettings
-from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, snapshot, ticks, validated
+from tests.account_world import Account, limits
+from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, signal, ticks, token
 
-AT = LogPosition("topic", 0, 7)
+NEXT = Session.regular(dt.date(2026, 1, 6))
 END = SESSION.close_ns + SECOND
+PAPER = broker_topics("paper")
+MAKERS: list[Callable[[], Service[Any]]] = [
+    lambda: RiskManager(AccountConfig(), Stamp()),
+    lambda: PaperTrading(MARKET_TICKS, Stamp()),
+    lambda: PortfolioManager(MARKET_TICKS, AccountConfig()),
+]
 
 
-def task(service: str) -> TaskId:
-    return TaskId(service, "paper", 0)
+def seconds(account: Account) -> list[float]:
+    return [(snapshot.event_time_ns - OPEN) / SECOND for snapshot in account.of(PnlSnapshot)]
 
 
-def record(event: Event) -> EventRecord:
-    return EventRecord(event, AT)
+# --- what they are ------------------------------------------------------------------------------------------------
 
 
-def test_what_a_service_does_not_take_is_an_error_that_names_it() -> None:
-    manager = RiskManager(RiskSettings(), Stamp())
-    state = manager.open_session(SESSION, task(manager.name))
-    with pytest.raises(TypeError, match="risk_manager does not take"):
-        manager.handle(record(validated()), state, OPEN)
+def test_an_account_consumes_the_market_and_proposals_and_says_everything_else_itself() -> None:
+    chain = account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp())
+    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, PAPER.signals_raw, PAPER.control]
+    assert set(chain.outputs) == set(PAPER) - {PAPER.signals_raw, PAPER.control, PAPER.gateway_events}
+    assert chain.inner == {
+        topic.name
+        for topic in (
+            PAPER.signals_validated,
+            PAPER.orders_submitted,
+            PAPER.orders_filled,
+            PAPER.orders_rejected,
+            PAPER.orders_cancelled,
+        )
+    }
+    assert chain.single_task
 
 
-def test_an_order_stands_on_the_record_it_came_from() -> None:
-    trading = PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp("digest", "commit"))
-    state = trading.open_session(SESSION, task(trading.name))
-    (order,) = trading.handle(record(validated()), state, OPEN)
-    assert order.basis.input_positions == {"topic[0]": (7, 7)}  # type: ignore[attr-defined]
-    assert order.basis.git_commit == "commit"  # type: ignore[attr-defined]
+def test_without_a_gateway_a_real_account_judges_and_orders_nothing() -> None:
+    zerodha = broker_topics("zerodha")
+    chain = account_chain("zerodha", MARKET_TICKS, AccountConfig(), Stamp())
+    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, zerodha.signals_raw, zerodha.control]
+    state = chain.open_session(SESSION, UNIVERSE, TaskId("account", "zerodha", 0))
+    proposal: SignalGenerated = signal().model_copy(update={"broker": "zerodha", "rung": "live"})
+    list(chain.handle(EventRecord(proposal, NOWHERE), state, OPEN))
+    kinds = [event.event_type for event in chain.advance(state, END)]
+    assert kinds == ["signal.validated", "pnl.snapshot"]
 
 
-def test_unfilled_orders_are_cancelled_only_once_the_close_is_past() -> None:
-    trading = PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp())
-    state = trading.open_session(SESSION, task(trading.name))
-    trading.handle(record(validated()), state, OPEN)
-    assert list(trading.advance(state, SESSION.close_ns)) == []
-    (end,) = trading.advance(state, SESSION.close_ns + 1)
-    assert isinstance(end, OrderCancelled)
-    assert list(trading.advance(state, END)) == []
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_a_service_does_not_take_is_an_error_that_names_it(make: Callable[[], Service[Any]]) -> None:
+    service = make()
+    portfolio = PortfolioManager(MARKET_TICKS, AccountConfig())
+    task = TaskId("account", "paper", 0)
+    behind = {portfolio.name: portfolio.open_session(Opening(SESSION, UNIVERSE, task))}
+    state = service.open_session(Opening(SESSION, UNIVERSE, task, chain=behind))
+    (wrong,) = Account().close().of(PnlSnapshot)
+    with pytest.raises(TypeError, match=f"{service.name} does not take"):
+        service.handle(EventRecord(wrong, NOWHERE), state, OPEN)
+
+
+def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> None:
+    account = Account().say(signal())
+    gap = MarketGap(
+        **self_caused("gap"),
+        event_type="market.gap",
+        event_time_ns=OPEN + 61 * SECOND,
+        until_ns=OPEN + 90 * SECOND,
+        reason="r",
+    )
+    at = LogPosition(MARKET_TICKS.name, 0, 3)
+    assert list(account.chain.handle(EventRecord(gap, at), account.state, gap.event_time_ns))
+    account.market(ticks((0, 91, 100.0)))
+    assert account.books.positions["momentum", token(0)].quantity == 10
 
 
 def test_a_snapshot_is_promised_at_most_once_for_an_instant() -> None:
-    manager = PortfolioManager(UNIVERSE, MARKET_TICKS, 60)
-    assert manager.promise(OPEN) == OPEN + 1
-    assert PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp()).promise(OPEN) == OPEN
+    assert PortfolioManager(MARKET_TICKS, AccountConfig()).promise(OPEN) == OPEN + 1
+    assert account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp()).promise(OPEN) == OPEN + 1
 
 
-def test_the_portfolio_speaks_with_the_watermark() -> None:
-    manager = PortfolioManager(UNIVERSE, MARKET_TICKS, 60)
-    state = manager.open_session(SESSION, task(manager.name))
-    assert list(manager.handle(TickSlice(ticks((0, 1, 10.0)), AT), state, OPEN)) == []
-    assert list(manager.handle(record(filled(0, 2, "BUY", 1, 10.0)), state, OPEN)) == []
-    (first,) = manager.advance(state, OPEN + 3 * SECOND)
-    assert manager.newest is first
+# --- when the portfolio manager speaks ----------------------------------------------------------------------------
 
 
-async def test_the_newest_snapshot_is_published_again_after_a_failure_and_at_the_stop() -> None:
-    manager, stop = PortfolioManager(UNIVERSE, MARKET_TICKS, 60), asyncio.Event()
-    written: list[tuple[str, str]] = []
-    failures = [ConnectionError("down")]
-
-    async def write(key: str, value: str) -> None:
-        if failures:
-            raise failures.pop()
-        written.append((key, value))
-
-    manager.newest = snapshot(1, {0: 5})
-    publishing = asyncio.create_task(publish_newest(manager, write, stop))
-    async with asyncio.timeout(5):
-        while not written:
-            await asyncio.sleep(0.01)
-    manager.newest = snapshot(2, {0: 6})
-    stop.set()
-    await publishing
-    assert [key for key, _ in written] == [keys.portfolio("paper")] * 2
-    assert PnlSnapshot.model_validate_json(written[-1][1]) == manager.newest
+def test_a_snapshot_follows_a_fill_at_the_next_whole_second_with_what_was_before_it() -> None:
+    account = Account().say(signal()).market(ticks((0, 60.2, 100.0), (0, 60.9, 104.0), (0, 61, 500.0), (0, 62, 1.0)))
+    (snapshot,) = account.of(PnlSnapshot)
+    assert seconds(account) == [61]
+    (held,) = snapshot.positions
+    assert (held.quantity, held.mark_price, held.unrealized_inr, held.average_price) == (10, 104.0, 40.0, 100.0)
+    assert snapshot.unrealized_inr == 40.0
+    assert snapshot.net_today_inr == pytest.approx(40.0 - snapshot.charges_today_inr_e4 / 10_000)
+    assert (snapshot.fills, snapshot.orders_under_way) == (1, 0)
 
 
-def test_every_service_names_its_topics() -> None:
-    services: list[Service[object]] = [
-        RiskManager(RiskSettings(), Stamp()),
-        PaperTrading(UNIVERSE, MARKET_TICKS, 3.0, Stamp()),
-        PortfolioManager(UNIVERSE, MARKET_TICKS, 60),
-    ]  # type: ignore[list-item]
-    for service in services:
-        assert service.single_task
-        assert all(one.topic.watermarked for one in service.inputs)
-        assert not {one.topic for one in service.inputs} & set(service.outputs)
+def test_a_fill_at_a_whole_second_is_in_the_snapshot_after_it() -> None:
+    assert seconds(Account().say(signal()).market(ticks((0, 61, 100.0))).until(63)) == [62]
+
+
+def test_snapshots_keep_coming_while_positions_are_open_and_stop_when_flat() -> None:
+    raw = signal(0, 1810, expiry_ns=OPEN + 1990 * SECOND)
+    account = Account().say(raw).market(ticks((0, 1830.5, 100.0), (0, 2000.5, 101.0))).close()
+    assert seconds(account) == [1831, 1860, 1920, 1980, 2001, (END - OPEN) / SECOND]
+    last_but_one, last = account.of(PnlSnapshot)[-2:]
+    assert [held.quantity for held in last_but_one.positions] == [0]
+    assert last.positions == ()
+    assert last.realized_today_inr_e4 == 100_000
+
+
+def test_what_was_held_when_the_account_was_quiet_is_no_snapshot_of_the_past() -> None:
+    account = Account().market(ticks((0, 5000, 1.0))).say(signal(0, 5001)).market(ticks((0, 5002.5, 100.0))).close()
+    assert seconds(account)[:3] == [5003, 5040, 5100]
+    times = [event.event_time_ns for event in account.events]
+    assert times == sorted(times)
+
+
+def test_a_session_without_trades_ends_with_one_empty_snapshot() -> None:
+    account = Account().close()
+    (snapshot,) = account.of(PnlSnapshot)
+    assert (snapshot.event_time_ns, snapshot.positions, snapshot.strategies) == (END, (), ())
+    assert snapshot.cash_inr_e4 == snapshot.starting_cash_inr_e4
+    assert account.close().of(PnlSnapshot) == [snapshot]
+
+
+def test_snapshots_hold_what_is_open_or_changed() -> None:
+    account = Account().say(signal(0), signal(1, expiry_ns=OPEN + 90 * SECOND))
+    account.market(ticks((0, 61, 100.0), (1, 61, 100.0), (1, 91.5, 99.0))).until(200)
+    held = [{p.symbol: p.quantity for p in snapshot.positions} for snapshot in account.of(PnlSnapshot)]
+    assert held == [{"AAA": 10, "BBB": 10}, {"AAA": 10, "BBB": 0}, {"AAA": 10}, {"AAA": 10}]
+
+
+def test_strategies_and_versions_have_totals_of_their_own() -> None:
+    account = Account().say(signal(0), signal(1, model_version="2"), signal(0, strategy="other", side="SELL"))
+    account.market(ticks((0, 61, 100.0), (1, 61, 50.0), (0, 661, 101.0), (1, 661, 51.0))).close()
+    last = account.of(PnlSnapshot)[-1]
+    earned = {(t.strategy, t.model_version): (t.realized_inr_e4, t.fills, t.trades) for t in last.strategies}
+    assert earned == {
+        ("momentum", "1"): (100_000, 2, 1),
+        ("momentum", "2"): (100_000, 2, 1),
+        ("other", "1"): (-100_000, 2, 1),
+    }
+    assert last.realized_inr_e4 == 100_000
+
+
+# --- from session to session --------------------------------------------------------------------------------------
+
+
+def carried() -> Account:
+    raw = signal(product="CNC", expiry_ns=NEXT.open_ns + 30 * MINUTE)
+    return (
+        Account(limits(), on_bars=False)
+        .say(raw, signal(1))
+        .market(ticks((0, 61, 100.0), (1, 61, 50.0), (1, 700, 51.0), (0, 800, 103.0)))
+        .close()
+    )
+
+
+def test_what_an_account_enters_a_session_with_is_said_once() -> None:
+    first = carried()
+    second = Account(session=NEXT, before=first)
+    (opened,) = second.of(AccountOpened)
+    (position,) = opened.positions
+    assert (position.quantity, position.mark_price, position.product) == (10, 103.0, "CNC")
+    last = first.of(PnlSnapshot)[-1]
+    assert (opened.cash_inr_e4, opened.equity_inr, opened.strategies) == (
+        last.cash_inr_e4,
+        last.equity_inr,
+        last.strategies,
+    )
+    assert list(second.chain.commands(second.state, NEXT.open_ns + SECOND)) == []
+
+
+def test_a_session_that_was_lived_into_equals_one_that_was_restored_from_the_record() -> None:
+    first = carried()
+    lived = Account(session=NEXT, before=first)
+    (opened,) = lived.of(AccountOpened)
+    chain = account_chain("paper", MARKET_TICKS, first.config, Stamp("digest", "commit"))
+    state = chain.open_session(NEXT, UNIVERSE, TaskId("account", "paper", 0))
+    read_back = AccountOpened.model_validate_json(opened.model_dump_json())
+    restored: list[Event] = list(chain.handle_control(EventRecord(read_back, NOWHERE), state))
+    restored += chain.advance(state, NEXT.close_ns + SECOND)
+    lived.events.clear()
+    lived.close()
+    assert restored == lived.events
+    assert len(restored) > 30
+
+
+def test_today_begins_anew_and_the_total_goes_on() -> None:
+    first = carried()
+    second = Account(session=NEXT, before=first).close()
+    last, after = first.of(PnlSnapshot)[-1], second.of(PnlSnapshot)[-1]
+    assert (after.realized_today_inr_e4, after.charges_today_inr_e4, after.fills) == (0, 0, 0)
+    assert (after.realized_inr_e4, after.charges_inr_e4) == (last.realized_inr_e4, last.charges_inr_e4)
+    assert after.equity_at_open_inr == last.equity_inr == after.equity_inr
+    assert after.net_today_inr == 0.0
+
+
+def test_what_is_left_open_and_what_cannot_be_closed_is_alarmed() -> None:
+    with capture_logs() as alarms:
+        first = Account().say(signal()).market(ticks((0, 61, 100.0))).close()
+    assert [(one["event"], one["symbol"], one["quantity"]) for one in alarms] == [("position_left_open", "AAA", 10)]
+    with capture_logs() as alarms:
+        Account(session=NEXT, universe=Universe(instruments=UNIVERSE.instruments[1:]), before=first)
+    assert [(one["event"], one["symbol"]) for one in alarms] == [("position_cannot_be_closed", "AAA")]
+    assert ("momentum", token(0)) in first.books.positions

@@ -10,7 +10,7 @@ import pytest
 
 from live_services.domain.account.charge_schedules import SCHEDULES, Segment, schedule_on
 from live_services.domain.account.charges import ChargeBook, FillCharges, equity_segment
-from live_services.domain.account.money import LARGEST_INR, RUPEE, inr_e4
+from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4
 
 JULY_2023 = dt.date(2023, 7, 10)
 TODAY = dt.date(2026, 7, 10)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live_services.domain.account.money import LARGEST_INR, RUPEE, inr_e4, paise_text, rupees, share
+from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4, paise_text, rupees, share
 
 amounts = st.integers(-LARGEST_INR * RUPEE, LARGEST_INR * RUPEE)
 prices = st.floats(-LARGEST_INR, LARGEST_INR)
