@@ -403,7 +403,7 @@ async def read_topic(
     KafkaSetupError
         If the topic does not exist.
     """
-    ours = await _partitions(kafka, [topic], partition)
+    ours = await topic_partitions(kafka, [topic], partition)
     consumer = read_committed(kafka)
     await consumer.start()
     try:
@@ -432,7 +432,7 @@ async def follow(
     KafkaSetupError
         If a topic does not exist.
     """
-    ours = await _partitions(kafka, topics)
+    ours = await topic_partitions(kafka, topics)
     consumer = read_committed(kafka)
     await consumer.start()
     try:
@@ -447,9 +447,16 @@ async def follow(
         await consumer.stop()
 
 
-async def _partitions(
+async def topic_partitions(
     kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
 ) -> tuple[TopicPartition, ...]:
+    """Give the partitions that topics have on this Kafka, by default all of them.
+
+    Raises
+    ------
+    KafkaSetupError
+        If a topic does not exist.
+    """
     async with _admin(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:

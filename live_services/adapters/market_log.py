@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from feature_store.market.types import Universe
-from live_services.adapters.kafka import KafkaSetupError, StoredRecord, read_committed, stored_record
+from live_services.adapters.kafka import StoredRecord, read_committed
+from live_services.adapters.look_back import records_between
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
@@ -24,8 +24,6 @@ ReadRange = Callable[[int, int], AsyncIterator[StoredRecord]]
 
 _FIRST_STEP: Final = 64
 _LONGEST_STEP: Final = 16_384
-_SILENCE_SECONDS: Final = 10.0
-_POLL_MS: Final = 500
 
 
 async def last_watermarks(
@@ -51,7 +49,7 @@ async def last_watermarks(
         found = {}
         for partition in partitions:
             consumer.assign([partition])
-            read = partial(_records, consumer, partition)
+            read = partial(records_between, consumer, partition)
             reached = await newest_reached(begins[partition], ends[partition], read, universe_of)
             if reached is not None:
                 found[partition.partition] = reached
@@ -91,21 +89,3 @@ def reached_by(record: StoredRecord, universe_of: Callable[[str], Universe | Non
         return (session_of(event).open_ns, event.event_time_ns) if isinstance(event, Watermark) else None
     except (BadFrame, ValueError):
         return None
-
-
-async def _records(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
-) -> AsyncIterator[StoredRecord]:
-    consumer.seek(partition, first)
-    heard = time.monotonic()
-    while await consumer.position(partition) < end:  # the markers of transactions are offsets without a record
-        before = await consumer.position(partition)
-        for record in (await consumer.getmany(partition, timeout_ms=_POLL_MS)).get(partition, ()):
-            if record.offset < end:
-                yield stored_record(record)
-        if await consumer.position(partition) > before:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > _SILENCE_SECONDS:
-            raise KafkaSetupError(
-                f"Kafka did not give {partition.topic}[{partition.partition}] from offset {before} on; try again"
-            )
