@@ -118,7 +118,7 @@ async def test_the_end_of_the_log_is_found_behind_records_that_are_no_feeds(conf
     assert await play(config, asyncio.Event())
     before = await reached(config)
     last = DAYS[-1].session
-    assert before == dict.fromkeys(range(2), (last.open_ns, last.close_ns + 10 ** 9))
+    assert before == dict.fromkeys(range(2), (last.open_ns, last.close_ns + 10**9))
     async with AIOKafkaProducer(**connection(config.kafka)) as producer:
         for number in range(500):
             await producer.send(MARKET_TICKS.name, b"garbage %d" % number, partition=0)
