@@ -8,7 +8,6 @@ from rich.console import Console
 
 from live_services.cli.explain import BrokenChain, Explanation, UnknownId, explain
 from live_services.cli.explanation_tree import render
-from live_services.domain.money import paise_text
 from live_services.domain.events import (
     Event,
     OrderFilled,
@@ -18,6 +17,7 @@ from live_services.domain.events import (
     StrategyModelAssigned,
     self_caused,
 )
+from live_services.domain.money import paise_text
 from models_registry.refs import GateResult
 from models_registry.sidecar import Sidecar
 from tests.account_log import MODEL, Backwards, log_of, two_sessions
