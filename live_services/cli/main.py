@@ -220,6 +220,8 @@ def topics_tail(
 ) -> None:
     """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it.
 
+    Amounts are in rupees here; on the topic they are exact, integers of 1/10,000 rupee in fields ending in `_inr_e4`.
+
     Example: `alpha-panda topics tail paper.orders.filled --from-beginning -n 10`
     """
     from live_services.cli.topic_lines import tail
@@ -234,16 +236,17 @@ def topics_tail(
 
 @topics_app.command("list")
 def topics_list() -> None:
-    """List every topic, its scope and its partitions.
+    """List every topic, its scope, its partitions, and whether its producer forwards watermarks on it.
 
     Example: `alpha-panda topics list`
     """
     from live_services.domain.topics import all_topics
 
-    table = Table("topic", "scope", "partitions", "dead letters")
+    table = Table("topic", "scope", "partitions", "watermarks", "dead letters")
     partitions = read_settings().kafka.market_partitions
     for topic in all_topics():
-        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), topic.dlq)
+        told = "yes" if topic.watermarked else ""
+        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), told, topic.dlq)
     out.print(table)
 
 
