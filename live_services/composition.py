@@ -279,16 +279,16 @@ def engine_config(settings: Settings) -> EngineConfig:
 
 
 def replay_session(settings: Settings) -> Session:
-    """Give the session that the feed replays.
+    """Give the last session that the feed replays.
 
     Raises
     ------
     live_services.services.market_feed.FeedError
         If there is none.
     """
-    from live_services.services.market_feed import load_replay
+    from live_services.services.market_feed import replayed_sessions
 
-    return load_replay(settings).session
+    return replayed_sessions(settings)[-1]
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:

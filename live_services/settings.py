@@ -81,6 +81,12 @@ def _iso_date(value: str) -> str:
     return value
 
 
+def _time_of_day(value: str) -> str:
+    if value and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", value):
+        raise ValueError("write a time of day as HH:MM or HH:MM:SS, for example 10:30")
+    return value
+
+
 _HttpAddress = Annotated[str, AfterValidator(_http_address)]
 _IsoDate = Annotated[str, AfterValidator(_iso_date)]
 
@@ -168,6 +174,9 @@ class MarketSettings(_Section):
     """Last session of the range to replay, ``YYYY-MM-DD``; default: ``replay_session``, so that it is one session."""
     follow: bool = False
     """After the range, wait for the next stored session and play it too, and so on."""
+    join_at: Annotated[str, AfterValidator(_time_of_day)] = ""
+    """Time of day, ``HH:MM`` or ``HH:MM:SS`` IST, at which the feed joins the first session of its range, like one that
+    was started late; default: at the open."""
     train_through: _IsoDate = ""
     """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
     last session of a generated market, else the last day there is."""

@@ -15,10 +15,10 @@ import datetime as dt
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError, Session, UnreadableFile
 from feature_store.offline.layouts import Columns, Layout, refuse_other_columns
+
+_Read = TypeVar("_Read")
 
 FORMAT = 2
 """Raised when files of an older layout can no longer be read."""
@@ -129,11 +131,24 @@ class SessionFile:
         UnreadableFile
             If there is no file, or it is not what its manifest says; the message names file and column.
         """
+        return self._looked(lambda path, manifest: _decoded(path, manifest, self.layout, tokens))
+
+    def instrument_tokens(self) -> NDArray[np.int64]:
+        """Give the instruments that have rows, by token, ascending, without reading (or verifying) the rest.
+
+        Raises
+        ------
+        UnreadableFile
+            If there is no file, or it cannot be read.
+        """
+        return self._looked(lambda path, _manifest: _tokens(path))
+
+    def _looked(self, read: Callable[[Path, dict[str, Any]], _Read]) -> _Read:
         for look in range(_LOOKS):
             manifest = self.manifest()
             path = self.folder / manifest["file"]
             try:
-                return _decoded(path, manifest, self.layout, tokens)
+                return read(path, manifest)
             except FileNotFoundError as error:
                 # either a writer has just put another file in its place, or somebody removed it
                 if look + 1 == _LOOKS:
@@ -279,6 +294,17 @@ def _encoded(ordered: Columns, groups: Sequence[Mapping[str, Any]], layout: Layo
             begin += group["rows"]
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def _tokens(path: Path) -> NDArray[np.int64]:
+    try:
+        with pq.ParquetFile(path) as file:
+            column = file.read(["instrument_token"])["instrument_token"]
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"{path} cannot be read ({error}); {_WAY_OUT}") from error
+    return np.sort(np.asarray(column.unique().to_numpy(), dtype=np.int64))
 
 
 def _decoded(

@@ -236,12 +236,11 @@ class OfflineStore:
 
     def read_columns(self, kind: Kind, session: Session | dt.date, tokens: NDArray[np.int64] | None = None) -> Columns:
         """Read a file's columns as they lie on disk: by ``(instrument_token, time)``, instruments by token."""
-        file = self._file(kind, session)
-        if not file.exists:
-            raise UnreadableFile(
-                f"{file.folder} does not exist; the store holds {kind} of {dates_text(self.sessions(kind))}"
-            )
-        return file.read(tokens)
+        return self._there(kind, session).read(tokens)
+
+    def instrument_tokens(self, kind: Kind, session: Session | dt.date) -> NDArray[np.int64]:
+        """Give the instruments that have rows of a kind in a session, by token, ascending; raises as `read_bars`."""
+        return self._there(kind, session).instrument_tokens()
 
     def drop_session(self, kind: Kind, session: Session | dt.date) -> None:
         """Remove a session of a kind; that of bars takes its feature rows and labels with it."""
@@ -316,6 +315,14 @@ class OfflineStore:
         with (self.root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _there(self, kind: Kind, session: Session | dt.date) -> SessionFile:
+        file = self._file(kind, session)
+        if not file.exists:
+            raise UnreadableFile(
+                f"{file.folder} does not exist; the store holds {kind} of {dates_text(self.sessions(kind))}"
+            )
+        return file
 
     def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
         return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])

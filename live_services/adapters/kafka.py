@@ -1,4 +1,4 @@
-"""Apache Kafka: connections, topics, producers of single events, and readers of what is on the log.
+"""Apache Kafka: connections, topics, producers of what no task says, and readers of what is on the log.
 
 KafkaSetupError
 ├── NoBroker          no address is set, or nothing answers there
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,11 +28,9 @@ from aiokafka.errors import (
     for_code,
 )
 
-from feature_store.market.types import Session
-from live_services.domain.clock import watermark
-from live_services.domain.events import Event, topic_of
+from live_services.domain.events import Event, MarketGap, Watermark, topic_of
 from live_services.domain.frames import EncodedFrame
-from live_services.domain.topics import Topic, all_topics
+from live_services.domain.topics import Topic, all_topics, transactional_id
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
 
@@ -44,9 +42,15 @@ _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 # A dead letter holds the bytes of any record in base64, a third longer, and must never be what cannot be sent.
 _MAX_LETTER_BYTES: Final = 2 * _MAX_FRAME_BYTES
 _REPLICATION: Final = 3
+_KEPT: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+"""Records stay until a person removes them: a restart, a replay and `explain` read what was said weeks ago. Never
+compacted: records have no keys, and each one counts."""
 _READ_TIMEOUT_MS: Final = 500
 _CREATE_SECONDS: Final = 30.0
 _CREATE_POLL_SECONDS: Final = 0.05
+_STOP_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 60.0
+"""Longer than a broker takes to restart; a feed that waits longer is better ended and started again."""
 
 
 class KafkaSetupError(Exception):
@@ -107,6 +111,12 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
 # --- topics -------------------------------------------------------------------------------------------------------
 
 
+def topic_configs(name: str) -> dict[str, str]:
+    """Give the configuration with which a topic of the platform is created."""
+    largest = _MAX_LETTER_BYTES if name.endswith(".dlq") else _MAX_FRAME_BYTES
+    return {**_KEPT, "max.message.bytes": str(largest)}
+
+
 async def create_topics(settings: Settings, topics: Iterable[Topic] | None = None) -> tuple[str, ...]:
     """Create the topics that are missing, and their dead-letter topics; give the names of those created.
 
@@ -145,12 +155,8 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
 async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replication: int) -> None:
     if not missing:
         return
-
-    def topic(name: str, partitions: int) -> NewTopic:
-        largest = _MAX_LETTER_BYTES if name.endswith(".dlq") else _MAX_FRAME_BYTES
-        return NewTopic(name, partitions, replication, topic_configs={"max.message.bytes": str(largest)})
-
-    response = await admin.create_topics([topic(name, count) for name, count in missing.items()])
+    topics = [NewTopic(name, count, replication, topic_configs=topic_configs(name)) for name, count in missing.items()]
+    response = await admin.create_topics(topics)
     for name, code, *message in response.topic_errors:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
@@ -201,13 +207,16 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 def headers_of(event: Event) -> list[tuple[str, bytes]]:
-    """Give the Kafka headers of an event."""
-    return [
+    """Give the Kafka headers of an event; a watermark names the universe of its session, as frames do."""
+    headers = [
         ("event_type", event.event_type.encode()),
         ("broker", event.broker.encode()),
         ("schema_version", str(event.schema_version).encode()),
         ("event_time_ns", str(event.event_time_ns).encode()),
     ]
+    if isinstance(event, Watermark):
+        headers.append(("universe_digest", event.universe_digest.encode()))
+    return headers
 
 
 def value_of(event: Event) -> bytes:
@@ -265,16 +274,12 @@ async def commit_together(
 
 
 class EventProducer:
-    """Idempotent producer for what is not a service of the runtime: the feed, announcements, tools.
-
-    It takes events, watermarks and encoded frames only, so nothing without a type and a broker gets on a topic.
-    """
+    """Idempotent producer of announcements and tools: events only, so nothing without a type and a broker goes out."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._producer = AIOKafkaProducer(
             **connection(kafka), enable_idempotence=True, acks="all", max_request_size=_MAX_FRAME_BYTES
         )
-        self._unacknowledged: list[asyncio.Future[Any]] = []
 
     async def __aenter__(self) -> Self:
         try:
@@ -287,41 +292,74 @@ class EventProducer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                await self.flush()
-        finally:
-            await self._producer.stop()
+        await self._producer.stop()
 
     async def produce(self, event: Event, partition: int = 0) -> None:
-        """Send an event to the one topic it belongs to and wait until the brokers have it."""
-        await self._send(topic_of(event), partition, value_of(event), headers_of(event))
-        await self.flush()
-
-    async def produce_watermark(self, topic: Topic, partition: int, session: Session, watermark_ns: int) -> None:
-        """Send a watermark behind what was sent before; :meth:`flush` waits for it."""
-        event = watermark(topic, partition, session, watermark_ns)
-        await self._send(topic, partition, value_of(event), headers_of(event))
-
-    async def produce_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
-        """Send a frame behind what was sent before; :meth:`flush` waits for it."""
-        await self._send(topic, partition, frame.value, frame.headers)
-
-    async def flush(self) -> None:
-        """Wait until the brokers have everything that was sent.
+        """Send an event to the one topic it belongs to and wait until the brokers have it.
 
         Raises
         ------
         aiokafka.errors.KafkaError
-            If a record could not be delivered.
+            If it could not be delivered.
         """
-        sent, self._unacknowledged = self._unacknowledged, []
-        await asyncio.gather(*sent)
+        topic = topic_of(event).name
+        await self._producer.send_and_wait(topic, value_of(event), partition=partition, headers=headers_of(event))
 
-    async def _send(self, topic: Topic, partition: int, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
-        sent = await self._producer.send(topic.name, value=value, partition=partition, headers=list(headers))
-        self._unacknowledged = [f for f in self._unacknowledged if not f.done() or f.exception() is not None]
-        self._unacknowledged.append(sent)
+
+class FeedProducer:
+    """The one writer of the market: an async context manager that fences every other feed when it is entered.
+
+    What was said since the last :meth:`flush` goes out in one transaction, so it stands on all partitions or on none.
+    """
+
+    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
+        identity = transactional_id("market_feed", "shared", 0)
+        self._producer = transactional_producer(kafka, identity, transaction_timeout_ms)
+        self._said: list[tuple[str, int, bytes, list[tuple[str, bytes]]]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._producer.start()
+        except KafkaConnectionError:
+            await self._producer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(TimeoutError):  # brokers that do not answer must not hold a process that ends
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._producer.stop()
+
+    def say(self, event: Event) -> None:
+        """Say an event on the one topic it belongs to."""
+        self._said.append((topic_of(event).name, 0, value_of(event), headers_of(event)))
+
+    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
+        """Say how far a partition of the market is, or what of it was missed."""
+        self._said.append((topic.name, partition, value_of(event), headers_of(event)))
+
+    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
+        """Say a frame of the market."""
+        self._said.append((topic.name, partition, frame.value, frame.headers))
+
+    async def flush(self) -> None:
+        """Wait until the brokers have everything that was said, in one transaction.
+
+        Raises
+        ------
+        ProducerFenced, InvalidProducerEpoch
+            If another feed was started after this one.
+        aiokafka.errors.KafkaError
+            If it could not be delivered.
+        TimeoutError
+            If the brokers do not answer.
+        """
+        said, self._said = self._said, []
+        if said:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await commit_together(self._producer, said, {}, "")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -336,7 +374,8 @@ async def committed_offsets(
     return {tp: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
 
 
-def _reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
+def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
+    """Build (not start) a consumer without a group that sees committed records only."""
     return AIOKafkaConsumer(
         **connection(kafka),
         isolation_level="read_committed",
@@ -347,27 +386,38 @@ def _reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
     )
 
 
-async def read_topic(kafka: KafkaSettings, topic: str, partition: int | None = None) -> AsyncIterator[StoredRecord]:
+async def read_topic(
+    kafka: KafkaSettings, topic: str, partition: int | None = None, *, first_offset: int = 0
+) -> AsyncIterator[StoredRecord]:
     """Give a topic's committed records from its beginning to the end it has now, each partition in order.
+
+    Parameters
+    ----------
+    partition
+        Default: all of them.
+    first_offset
+        Where to begin in each partition.
 
     Raises
     ------
     KafkaSetupError
         If the topic does not exist.
     """
-    ours = await _partitions(kafka, [topic], partition)
-    consumer = _reader(kafka)
+    ours = await topic_partitions(kafka, [topic], partition)
+    consumer = read_committed(kafka)
     await consumer.start()
     try:
         ends = await consumer.end_offsets(ours)
         consumer.assign(ours)
-        await consumer.seek_to_beginning(*ours)
+        begins = await consumer.beginning_offsets(ours)
+        for tp in ours:
+            consumer.seek(tp, max(begins[tp], first_offset))
         while behind := [tp for tp in ours if await consumer.position(tp) < ends[tp]]:
             fetched = await consumer.getmany(*behind, timeout_ms=_READ_TIMEOUT_MS)
             for records in fetched.values():
                 for record in records:
                     if record.offset < ends[TopicPartition(record.topic, record.partition)]:
-                        yield _stored(record)
+                        yield stored_record(record)
     finally:
         await consumer.stop()
 
@@ -382,8 +432,8 @@ async def follow(
     KafkaSetupError
         If a topic does not exist.
     """
-    ours = await _partitions(kafka, topics)
-    consumer = _reader(kafka)
+    ours = await topic_partitions(kafka, topics)
+    consumer = read_committed(kafka)
     await consumer.start()
     try:
         consumer.assign(ours)
@@ -392,14 +442,21 @@ async def follow(
             fetched = await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)
             for records in fetched.values():
                 for record in records:
-                    yield _stored(record)
+                    yield stored_record(record)
     finally:
         await consumer.stop()
 
 
-async def _partitions(
+async def topic_partitions(
     kafka: KafkaSettings, topics: Sequence[str], partition: int | None = None
 ) -> tuple[TopicPartition, ...]:
+    """Give the partitions that topics have on this Kafka, by default all of them.
+
+    Raises
+    ------
+    KafkaSetupError
+        If a topic does not exist.
+    """
     async with _admin(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:
@@ -407,7 +464,8 @@ async def _partitions(
     return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 
-def _stored(record: Any) -> StoredRecord:
+def stored_record(record: Any) -> StoredRecord:
+    """Give what a consumer fetched as a value of our own."""
     return StoredRecord(
         record.topic,
         record.partition,

@@ -1,22 +1,27 @@
-"""Explain an order: from its fill back to the model, the data that trained it and the code that decided.
+"""Explain an order or a proposal: why it came to be, how it ended, and what it stands on.
+
+From an exit to the order that opened its position and to what the trade came to; from there to the proposal, the model,
+the data that trained it and the code that decided.
 
 ExplainError
-├── UnknownOrder   no such order on the log
-└── BrokenChain    a link is missing; ``link`` names it
+├── UnknownId     nothing on the log has this id
+└── BrokenChain   a link is missing; ``link`` names it
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
-from rich.markup import escape
-from rich.tree import Tree
 
-from feature_store.market.types import MINUTE_NS, ist_text
+from live_services.cli.log_view import LogBackwards, all_of, events_backwards, log_backwards, newest
 from live_services.composition import build_registry
+from live_services.domain.account.trades import Trade, round_trips
+from live_services.domain.basis import Outcome, RiskVerdict
 from live_services.domain.events import (
     Event,
     OrderCancelled,
@@ -24,37 +29,33 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     SignalGenerated,
+    SignalRejected,
     SignalValidated,
     StrategyModelAssigned,
-    Watermark,
-    event_or_none,
 )
-from live_services.domain.topics import Topic, broker_topics
+from live_services.domain.topics import STRATEGIES_CONTROL, BrokerTopics, broker_topics
 from live_services.failures import CommandFailed
-from live_services.home import require_layout
 from live_services.settings import Settings
 from models_registry.refusals import ModelRefusedError
 from models_registry.registry import RegistryUnavailable
 from models_registry.sidecar import Sidecar
 from models_registry.specification import Broker
 
-EventLog = Callable[[Topic], Iterable[Event]]
-"""Gives the events of a topic in the order of the log."""
 SidecarSource = Callable[[str, str], Sidecar]
 """``(model name, version)`` → its sidecar; raises as `models_registry.registry.Registry.sidecar`."""
 
 _SHORTEST_PREFIX: Final = 6
 _EXAMPLES: Final = 3
-
-_Found = TypeVar("_Found", bound=Event)
+# A proposal is written before its order, but maybe by the clock of another machine.
+_CLOCKS_APART_MS: Final = 60_000
 
 
 class ExplainError(CommandFailed):
-    """An order that cannot be explained; the message says what to try."""
+    """Something that cannot be explained; the message says what to try."""
 
 
-class UnknownOrder(ExplainError):
-    """No order with this id."""
+class UnknownId(ExplainError):
+    """No order and no signal with this id."""
 
 
 class BrokenChain(ExplainError):
@@ -65,102 +66,237 @@ class BrokenChain(ExplainError):
         self.link = link
 
 
-class Explanation(BaseModel):
-    """Everything an order stands on, newest link first."""
+class OrderStory(BaseModel):
+    """An order, and what became of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    outcome: OrderFilled | OrderRejected | OrderCancelled | None
-    """How it ended; None while it is pending."""
     order: OrderSubmitted
-    validated: SignalValidated
+    outcomes: tuple[Outcome, ...]
+    """In order of time; none while it waits or rests."""
+
+
+class Explanation(BaseModel):
+    """What an order or a proposal stands on, newest link first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    order: OrderSubmitted | None
+    """What was asked for, or the entry of the proposal that was; None where no order came of it."""
+    outcomes: tuple[Outcome, ...]
+    """What became of the order."""
+    verdict: SignalValidated | SignalRejected | None
+    """Risk's word that the order stands on: of an exit, why it was raised. None: risk has not judged yet."""
     signal: SignalGenerated
-    """With score, feature row, bar, and the offsets of the market frames of that bar."""
-    opened: SignalGenerated | None
-    """If the signal closes a position: the one that opened it, unless retention has dropped it."""
+    """The proposal at the head: score, feature row, bar, and the offsets of the market frames of that bar."""
+    orders: tuple[OrderStory, ...]
+    """Every order of the proposal, in order of time."""
+    trade: Trade | None
+    """What it came to, once the entry has filled."""
     assigned: StrategyModelAssigned | None
     """The control record that let the strategy run this model."""
     sidecar: Sidecar
 
     @property
     def stages_agree(self) -> bool:
-        """Whether one configuration and one commit made signal, verdict and order."""
-        stages = (self.signal.basis, self.validated.basis, self.order.basis)
+        """Whether one configuration and one commit made proposal, verdict and order."""
+        stages = [event.basis for event in (self.signal, self.verdict, self.order) if event is not None]
         return len({(basis.config_digest, basis.git_commit) for basis in stages}) == 1
 
+    @property
+    def opening(self) -> OrderStory | None:
+        """Give the order that opened the position."""
+        return next((story for story in self.orders if story.order.intent == "open"), None)
 
-async def explain_from_log(settings: Settings, broker: Broker, order_id: str | None) -> Explanation:
-    """Explain an order by what is on Kafka and in the model registry, by default the one filled last.
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an id stands for."""
+
+    signal_id: str
+    order_id: str | None = None
+    verdict: RiskVerdict | None = None
+    written_ms: int | None = None
+    """When something that answers the proposal was written."""
+
+
+async def explain_from_log(settings: Settings, broker: Broker, asked: str | None) -> Explanation:
+    """Explain by what is on Kafka and in the model registry, by default the order filled last.
 
     Raises
     ------
     CommandFailed
-        No order was filled yet, or another version wrote what is in the home.
+        No order was filled yet, no Kafka is known, or another version wrote what is in the home.
     ExplainError
-        There is no such order, or a link of its chain is gone.
+        There is no such id, or a link of its chain is gone.
     """
-    require_layout(settings.alpha_panda_home)
-    topics = broker_topics(broker)
-    needed = (
-        topics.orders_submitted,
-        topics.orders_filled,
-        topics.orders_rejected,
-        topics.orders_cancelled,
-        topics.signals_validated,
-        topics.signals_raw,
-        topics.control,
-    )
-    log = {topic.name: await _read_events(settings, topic) for topic in needed}
-    if order_id is None:
-        filled = [e for e in log[topics.orders_filled.name] if isinstance(e, OrderFilled)]
-        if not filled:
-            raise CommandFailed(f"no order was filled on {topics.orders_filled.name} yet: let a session run first")
-        order_id = max(filled, key=lambda e: e.event_time_ns).order_id
-    registry = build_registry(settings)
-    return await asyncio.to_thread(explain_order, order_id, lambda topic: log[topic.name], registry.sidecar, broker)
+    log = log_backwards(settings)
+    if asked is None:
+        topic = broker_topics(broker).orders_filled
+        filled = await newest(log, topic, OrderFilled)
+        if filled is None:
+            raise CommandFailed(f"no order was filled on {topic.name} yet: let a session run first")
+        asked = filled.order_id
+    return await explain(asked, log, build_registry(settings).sidecar, broker)
 
 
-async def _read_events(settings: Settings, topic: Topic) -> Sequence[Event]:
-    """Read a topic's committed events, without its watermarks; what is no event is left to the dead letters."""
-    from live_services.adapters.kafka import read_topic
-
-    events = [event_or_none(record.value) async for record in read_topic(settings.kafka, topic.name)]
-    return [event for event in events if event is not None and not isinstance(event, Watermark)]
-
-
-def explain_order(order_id: str, log: EventLog, sidecars: SidecarSource, broker: Broker = "paper") -> Explanation:
-    """Follow an order back through the log.
+async def explain(asked: str, log: LogBackwards, sidecars: SidecarSource, broker: Broker = "paper") -> Explanation:
+    """Follow an order or a proposal back through the log.
 
     Parameters
     ----------
-    order_id
-        The id of the order, or its first characters (at least six) if no other order begins with them.
+    asked
+        The id of an order, of a proposal, or of an event about one of them; or its first characters (at least six) if
+        no other id begins with them.
     log
-        Reads a topic's events.
+        Reads a topic backwards; of the large ones only as much as is needed.
     sidecars
         Reads a model version's sidecar.
 
     Raises
     ------
-    UnknownOrder
-        If no order, or more than one, has that id.
+    UnknownId
+        If nothing, or more than one thing, has that id.
     BrokenChain
         If something it stands on is missing.
     """
     topics = broker_topics(broker)
-    order = _find_order(order_id, log, topics.orders_submitted)
-    validated = _only(
-        log(topics.signals_validated),
-        SignalValidated,
-        lambda event: event.signal_id == order.signal_id,
-        _gone("validated signal", topics.signals_validated, order.signal_id),
+    found = await _find(asked, log, topics)
+    stories = await _stories(log, topics, found.signal_id)
+    story = _story_of(found, stories)
+    signal = await _proposal(log, topics, found)
+    verdict = found.verdict
+    if story is not None:
+        verdict = await _verdict(log, topics, story.order)
+    return Explanation(
+        order=story.order if story is not None else None,
+        outcomes=story.outcomes if story is not None else (),
+        verdict=verdict,
+        signal=signal,
+        orders=stories,
+        trade=_trade(stories),
+        assigned=await _assigned(log, signal),
+        sidecar=await asyncio.to_thread(_sidecar, sidecars, signal),
     )
-    signal = _only(
-        log(topics.signals_raw),
-        SignalGenerated,
-        lambda event: event.event_id == order.signal_id,
-        _gone("raw signal", topics.signals_raw, order.signal_id),
+
+
+# --- what an id stands for --------------------------------------------------------------------------------------------
+
+
+async def _find(asked: str, log: LogBackwards, topics: BrokerTopics) -> _Found:
+    """Look for an id where it is cheapest first; proposals and refusals are many, and come last."""
+    looked = (
+        (topics.orders_submitted, OrderSubmitted, ("order_id", "event_id", "causation_id", "signal_id")),
+        (topics.orders_filled, OrderFilled, ("event_id",)),
+        (topics.orders_rejected, OrderRejected, ("event_id",)),
+        (topics.orders_cancelled, OrderCancelled, ("event_id",)),
+        (topics.signals_validated, SignalValidated, ("event_id", "signal_id")),
+        (topics.signals_rejected, SignalRejected, ("event_id", "signal_id")),
+        (topics.signals_raw, SignalGenerated, ("event_id",)),
     )
+    for topic, kind, names in looked if len(asked) >= _SHORTEST_PREFIX else ():
+        matches: dict[str, _Found] = {}
+        async with aclosing(events_backwards(log, topic, kind, containing=f'"{asked}')) as events:
+            async for event, record in events:
+                for name in names:
+                    if (value := str(getattr(event, name))).startswith(asked):
+                        matches[value] = _stands_for(event, name, record.timestamp_ms)
+                if asked in matches and kind in (SignalRejected, SignalGenerated):
+                    break  # whole, so there is no other; and there may be many more records
+        if asked in matches or len(matches) == 1:
+            return matches.get(asked) or next(iter(matches.values()))
+        if matches:
+            ids = ", ".join(sorted(matches))
+            raise UnknownId(f"{len(matches)} ids on {topic.name} begin with {asked!r}; give more of it: {ids}")
+    raise await _unknown(asked, log, topics)
+
+
+def _stands_for(event: Event, name: str, written_ms: int) -> _Found:
+    if isinstance(event, SignalGenerated):
+        return _Found(event.event_id, written_ms=written_ms)
+    if isinstance(event, SignalRejected | SignalValidated):
+        return _Found(event.signal_id, verdict=event, written_ms=written_ms)
+    assert isinstance(event, OrderSubmitted | OrderFilled | OrderRejected | OrderCancelled)  # noqa: S101 - of `_find`
+    return _Found(event.signal_id, None if name == "signal_id" else event.order_id, written_ms=written_ms)
+
+
+async def _unknown(asked: str, log: LogBackwards, topics: BrokerTopics) -> UnknownId:
+    if len(asked) < _SHORTEST_PREFIX:
+        return UnknownId(f"{asked!r} is too short: give at least the first {_SHORTEST_PREFIX} characters of an id")
+    newest_ids: list[str] = []
+    async with aclosing(events_backwards(log, topics.orders_submitted, OrderSubmitted)) as events:
+        async for event, _ in events:
+            newest_ids.append(event.order_id)
+            if len(newest_ids) == _EXAMPLES:
+                break
+    there = f"The newest orders are {', '.join(newest_ids)}" if newest_ids else "There are no orders yet"
+    return UnknownId(f"no order and no signal of this account has an id that begins with {asked!r}. {there}")
+
+
+# --- the links --------------------------------------------------------------------------------------------------------
+
+
+async def _stories(log: LogBackwards, topics: BrokerTopics, signal_id: str) -> tuple[OrderStory, ...]:
+    orders = await all_of(log, topics.orders_submitted, OrderSubmitted, containing=signal_id)
+    if not orders:
+        return ()
+    ends: list[Outcome] = [
+        *await all_of(log, topics.orders_filled, OrderFilled, containing=signal_id),
+        *await all_of(log, topics.orders_rejected, OrderRejected, containing=signal_id),
+        *await all_of(log, topics.orders_cancelled, OrderCancelled, containing=signal_id),
+    ]
+    ends.sort(key=lambda event: event.event_time_ns)
+    return tuple(
+        OrderStory(order=order, outcomes=tuple(end for end in ends if end.order_id == order.order_id))
+        for order in orders
+    )
+
+
+def _story_of(found: _Found, stories: Sequence[OrderStory]) -> OrderStory | None:
+    """Give the order that was asked for; for a proposal, its entry."""
+    for story in stories:
+        if found.order_id == story.order.order_id or (found.order_id is None and story.order.intent == "open"):
+            return story
+    if found.order_id is not None:
+        raise BrokenChain("order", f"order {found.order_id} is not on the log any more; its retention has dropped it")
+    return None
+
+
+async def _proposal(log: LogBackwards, topics: BrokerTopics, found: _Found) -> SignalGenerated:
+    wanted, topic = found.signal_id, topics.signals_raw
+    before_ms = None if found.written_ms is None else found.written_ms + _CLOCKS_APART_MS
+    # Of several partitions each has an order of its own; an id is on one of them.
+    signal = await newest(
+        log, topic, SignalGenerated, lambda event: event.event_id == wanted, containing=wanted, before_ms=before_ms
+    )
+    if signal is None:
+        raise BrokenChain("proposal", f"signal {wanted} is not on {topic.name}; its retention may have dropped it")
+    return signal
+
+
+async def _verdict(log: LogBackwards, topics: BrokerTopics, order: OrderSubmitted) -> SignalValidated:
+    wanted, topic = order.causation_id, topics.signals_validated
+    verdict = await newest(log, topic, SignalValidated, lambda event: event.event_id == wanted, containing=wanted)
+    if verdict is None:
+        raise BrokenChain("validated signal", f"{wanted} is not on {topic.name}; its retention may have dropped it")
+    return verdict
+
+
+def _trade(stories: Sequence[OrderStory]) -> Trade | None:
+    fills = [end for story in stories for end in story.outcomes if isinstance(end, OrderFilled)]
+    fills.sort(key=lambda fill: fill.event_time_ns)
+    return round_trips(fills)[0] if fills and fills[0].intent == "open" else None
+
+
+async def _assigned(log: LogBackwards, signal: SignalGenerated) -> StrategyModelAssigned | None:
+    """Give the newest record before the proposal that let its strategy run its version on its rung."""
+    who = (signal.strategy, signal.rung, signal.model_version)
+    said = await all_of(log, STRATEGIES_CONTROL, StrategyModelAssigned, containing=f'"{signal.strategy}"')
+    mine = [event for event in said if (event.strategy, event.rung, event.model_version) == who]
+    return next((event for event in reversed(mine) if event.event_time_ns < signal.event_time_ns), None)
+
+
+def _sidecar(sidecars: SidecarSource, signal: SignalGenerated) -> Sidecar:
     try:
         sidecar = sidecars(signal.model_name, signal.model_version)
     except (ModelRefusedError, RegistryUnavailable, LookupError, OSError) as cause:
@@ -175,151 +311,4 @@ def explain_order(order_id: str, log: EventLog, sidecars: SidecarSource, broker:
             f"{signal.model_name} version {signal.model_version} has feature schema {sidecar.feature_schema_hash[:16]}…"
             f", the signal was made with {signal.feature_schema_hash[:16]}…: this is another registry",
         )
-    return Explanation(
-        outcome=_outcome(order, log, broker),
-        order=order,
-        validated=validated,
-        signal=signal,
-        opened=_opened(signal, log(topics.signals_raw)),
-        assigned=_assigned(signal, log(topics.control)),
-        sidecar=sidecar,
-    )
-
-
-def _find_order(order_id: str, log: EventLog, topic: Topic) -> OrderSubmitted:
-    orders = {event.order_id: event for event in log(topic) if isinstance(event, OrderSubmitted)}
-    if order_id in orders:
-        return orders[order_id]
-    matches = [key for key in orders if key.startswith(order_id)] if len(order_id) >= _SHORTEST_PREFIX else []
-    if len(matches) == 1:
-        return orders[matches[0]]
-    if matches:
-        raise UnknownOrder(f"{len(matches)} orders begin with {order_id!r}; give more of the id: {', '.join(matches)}")
-    if not orders:
-        raise UnknownOrder(f"no order {order_id!r}: {topic.name} holds no orders yet. Let a session run first")
-    short = f"; give at least {_SHORTEST_PREFIX} characters" if len(order_id) < _SHORTEST_PREFIX else ""
-    newest = ", ".join(list(orders)[-_EXAMPLES:])
-    raise UnknownOrder(f"no order {order_id!r} among {len(orders)} on {topic.name}. The newest are {newest}{short}")
-
-
-def _gone(link: str, topic: Topic, signal_id: str) -> BrokenChain:
-    return BrokenChain(link, f"signal {signal_id} is not on {topic.name}; its retention may have dropped it")
-
-
-def _only(events: Iterable[Event], kind: type[_Found], fits: Callable[[_Found], bool], missing: ExplainError) -> _Found:
-    for event in events:
-        if isinstance(event, kind) and fits(event):
-            return event
-    raise missing
-
-
-def _outcome(
-    order: OrderSubmitted, log: EventLog, broker: Broker
-) -> OrderFilled | OrderRejected | OrderCancelled | None:
-    topics = broker_topics(broker)
-    for topic in (topics.orders_filled, topics.orders_rejected, topics.orders_cancelled):
-        for event in log(topic):
-            if isinstance(event, OrderFilled | OrderRejected | OrderCancelled) and event.order_id == order.order_id:
-                return event
-    return None
-
-
-def _opened(closing: SignalGenerated, raw: Iterable[Event]) -> SignalGenerated | None:
-    if closing.intent != "close":
-        return None
-    who = (closing.strategy, closing.instrument_token)
-    opens = (
-        event
-        for event in raw
-        if isinstance(event, SignalGenerated)
-        and event.intent == "open"
-        and (event.strategy, event.instrument_token) == who
-        and event.event_time_ns < closing.event_time_ns
-    )
-    return max(opens, key=lambda event: event.event_time_ns, default=None)
-
-
-def _assigned(signal: SignalGenerated, control: Iterable[Event]) -> StrategyModelAssigned | None:
-    found = None
-    for event in control:
-        if (
-            isinstance(event, StrategyModelAssigned)
-            and (event.strategy, event.model_version) == (signal.strategy, signal.model_version)
-            and event.event_time_ns < signal.event_time_ns
-            and (found is None or event.event_time_ns >= found.event_time_ns)
-        ):
-            found = event
-    return found
-
-
-def render(explanation: Explanation) -> Tree:
-    """Draw an explanation as a tree for the terminal."""
-    order, signal = explanation.order, explanation.signal
-    root = Tree(f"[bold]order {order.order_id}[/]  {order.side} {order.quantity} {order.symbol}  ({order.intent})")
-    root.add(_outcome_line(explanation))
-    verdict = root.add(
-        f"risk accepted {explanation.validated.quantity} of {signal.quantity} at {ist_text(signal.event_time_ns)}"
-    )
-    verdict.add(f"rules asked: {', '.join(explanation.validated.rules)}")
-    decision = verdict.add(f"signal {signal.event_id}: {signal.strategy} {_why(explanation)}")
-    _add_data(decision, signal)
-    _add_model(decision, explanation)
-    code = root.add(f"code: commit {signal.basis.git_commit or 'unknown'}")
-    code.add(f"configuration {signal.basis.config_digest[:16] or 'unknown'}")
-    if not explanation.stages_agree:
-        code.add("[yellow]risk or execution ran another commit or configuration than the strategy[/]")
-    return root
-
-
-def _why(explanation: Explanation) -> str:
-    signal, opened = explanation.signal, explanation.opened
-    if signal.intent == "open":
-        return f"scored {signal.score:.6f} against {signal.threshold:.6f}"
-    if opened is None:  # the threshold is that of the opening all the same
-        return f"closed by time; what opened it is not on the log any more (its threshold was {signal.threshold:.6f})"
-    minutes = explanation.sidecar.label_horizon_bars * (signal.bar.end_ns - signal.bar.start_ns) // MINUTE_NS
-    on_time = signal.event_time_ns - opened.event_time_ns >= minutes * MINUTE_NS
-    when = f"its horizon of {minutes} minutes" if on_time else "the last exit before the session's close"
-    return f"closed at {when}; opened at {opened.score:.6f} against {opened.threshold:.6f}"
-
-
-def _outcome_line(explanation: Explanation) -> str:
-    outcome = explanation.outcome
-    if outcome is None:
-        return "pending"
-    if isinstance(outcome, OrderFilled):
-        return (
-            f"filled {outcome.quantity} at ₹{outcome.price:,.2f}, {ist_text(outcome.event_time_ns)} "
-            f"({outcome.fill_model}), costs ₹{outcome.costs_inr:,.2f}"
-        )
-    return f"{outcome.event_type.removeprefix('order.')}: {escape(outcome.reason)}"
-
-
-def _add_data(decision: Tree, signal: SignalGenerated) -> None:
-    row = decision.add(f"feature row (schema {signal.feature_schema_hash[:16]}…)")
-    for name, value in signal.features.items():
-        row.add(f"{name} = {value:.9g}" if value is not None else f"{name} has no value")
-    bar = signal.bar
-    data = decision.add(f"bar {ist_text(bar.start_ns)} → {ist_text(bar.end_ns)}")
-    data.add(f"open {bar.open} high {bar.high} low {bar.low} close {bar.close} volume {bar.volume}")
-    data.add(f"made of {bar.tick_count} ticks")
-    for partition, (first, last) in signal.basis.input_positions.items():
-        data.add(f"{partition} offsets {first} to {last}")
-
-
-def _add_model(decision: Tree, explanation: Explanation) -> None:
-    signal, sidecar, assigned = explanation.signal, explanation.sidecar, explanation.assigned
-    model = decision.add(f"model {signal.model_name} version {signal.model_version} ({sidecar.algorithm})")
-    if assigned is not None:
-        model.add(f"running since {ist_text(assigned.event_time_ns)}: {escape(assigned.reason)}")
-    trained = model.add(f"trained {ist_text(sidecar.created_at_ns)} by {escape(sidecar.created_by)}")
-    trained.add(
-        f"data: {escape(sidecar.market)}, {sidecar.training_rows} rows, digest {sidecar.training_data_digest[:16]}…"
-    )
-    trained.add(f"period {ist_text(sidecar.training_start_ns)} → {ist_text(sidecar.training_end_ns)}")
-    trained.add(
-        f"label {sidecar.label}, {len(sidecar.folds)} folds, gate {'passed' if sidecar.gate.passed else 'FAILED'}"
-    )
-    trained.add(f"code: commit {sidecar.git_commit}")
-    if sidecar.run_url:
-        trained.add(f"run {sidecar.run_url}")
+    return sidecar

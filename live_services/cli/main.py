@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,7 +125,8 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show the processes, the health of every task, and the portfolio.
+    """Show the processes, the health of every task, what each strategy runs, and each account: cash, equity, open
+    positions, profit or loss by strategy and version, and what risk said in the session.
 
     Example: `alpha-panda status`
     """
@@ -140,7 +142,7 @@ def run(
 ) -> None:
     """Run one service in the foreground; `up` runs them all.
 
-    Example: `alpha-panda run risk_manager --broker paper`
+    Example: `alpha-panda run account --broker paper`
     """
     from live_services import process
 
@@ -149,24 +151,64 @@ def run(
 
 @app.command()
 def explain(
-    order_id: Annotated[
+    id_: Annotated[
         str | None,
-        typer.Argument(help="Order id, or its first six characters or more; default: the last order filled."),
+        typer.Argument(
+            metavar="[ID]",
+            help="Of an order, a signal or an event about one, or its first six characters or more; default: the last "
+            "order filled.",
+        ),
     ] = None,
     broker: BrokerOption = "paper",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Trace an order back: signal, risk, model, features, bar, input offsets, training data, commit.
+    """Trace an order or a signal back: how it ended and why, what the trade came to, what risk said, signal, model,
+    features, bar, input offsets, training data, commit.
+
+    Of an exit it names the reason and the order that opened the position; of a rejected signal the rule, its limit and
+    what it saw.
 
     Example: `alpha-panda explain 517ce0ab --json`
     """
-    from live_services.cli.explain import explain_from_log, render
+    from live_services.cli.explain import explain_from_log
+    from live_services.cli.explanation_tree import render
 
-    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), order_id))
+    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), id_))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
         out.print(render(explanation))
+
+
+@app.command()
+def trades(
+    strategy: Annotated[str | None, typer.Option("--strategy", help="Only those of this strategy.")] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Only those that began or ended on this day."),
+    ] = None,
+    broker: BrokerOption = "paper",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, one object per trade and line.")] = False,
+) -> None:
+    """Show every round trip of an account: entry, exit and its reason, holding time, charges, profit or loss.
+
+    Of all sessions on the log. What is open is valued at its mark. Times are IST, gross is before charges, net after.
+
+    Example: `alpha-panda trades --strategy momentum --date 2026-02-16`
+
+    Example: `alpha-panda trades --json`
+    """
+    from live_services.cli.log_view import log_backwards
+    from live_services.cli.trades import read_trades, render, trade_record, wide_enough
+
+    settings, day = read_settings(), None if date is None else date.date()
+    log = log_backwards(settings)
+    found = asyncio.run(read_trades(log, _broker(broker), settings.strategies, strategy=strategy, date=day))
+    if as_json:
+        for trade in found.trades:
+            _tell(json.dumps(trade_record(trade)))
+    else:
+        wide_enough(out).print(render(found), soft_wrap=False)
 
 
 @topics_app.command("tail")

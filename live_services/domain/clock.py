@@ -1,12 +1,12 @@
-"""Watermarks and sessions as they travel: the feed's clock, forwarded from stage to stage."""
+"""Watermarks, sessions and gaps as they travel: the feed's clock, forwarded from stage to stage."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Final
 
-from feature_store.market.types import DAY_NS, SECOND_NS, Session, day_of_date, ist_day
-from live_services.domain.events import SessionOpened, Watermark, event_id
+from feature_store.market.types import DAY_NS, SECOND_NS, Session, Universe, day_of_date, ist_day
+from live_services.domain.events import MarketGap, SessionOpened, Watermark, self_caused
 from live_services.domain.topics import Topic
 
 # An instant in the year 2116: sums of times and durations stay in 64 bits.
@@ -21,19 +21,35 @@ def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int,
     universe_digest
         Of the session's universe, as it was told on ``market.sessions``.
     """
-    identity = event_id("watermark", topic.name, partition, watermark_ns)
     return Watermark(
+        **self_caused("watermark", topic.name, partition, watermark_ns),
         event_type="watermark",
         broker=topic.scope,
-        event_id=identity,
-        correlation_id=identity,
-        causation_id=identity,
         event_time_ns=watermark_ns,
         session_date=session.date.isoformat(),
         session_open_ns=session.open_ns,
         session_close_ns=session.close_ns,
         universe_digest=universe_digest,
     )
+
+
+def session_opened(session: Session, universe: Universe) -> SessionOpened:
+    """Say a session: its hours and its instruments."""
+    return SessionOpened(
+        **self_caused("session", session.date.isoformat(), universe.digest),
+        event_time_ns=session.open_ns,
+        session_date=session.date.isoformat(),
+        session_open_ns=session.open_ns,
+        session_close_ns=session.close_ns,
+        universe_digest=universe.digest,
+        instruments=universe.instruments,
+    )
+
+
+def market_gap(topic: Topic, partition: int, begin_ns: int, until_ns: int, reason: str) -> MarketGap:
+    """Say that the feed missed everything in ``[begin_ns, until_ns)`` of a partition."""
+    identity = self_caused("gap", topic.name, partition, begin_ns, until_ns)
+    return MarketGap(**identity, event_time_ns=begin_ns, until_ns=until_ns, reason=reason)
 
 
 def read_session(date: str, open_ns: int, close_ns: int) -> Session:

@@ -433,10 +433,10 @@ class StrategyHistoryUsed(Event):
     digest: str
     """SHA-256 over these bars (by instrument token) and the corporate actions."""
     today_until_ns: int
-    """End of the last stored bar of the session itself that was stepped (a start in its middle); 0 without any."""
+    """End of the last stored bar of the session itself that stood in for one that a gap of the market took; else 0."""
     today_digest: str
     broken: bool
-    """The session was joined in its middle without its bars before that: features begin anew, WARMING."""
+    """No stored bar told what lay in a gap of the market: features began anew behind it, WARMING."""
 
 
 class SkewDifference(_Frozen):

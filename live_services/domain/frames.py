@@ -147,17 +147,8 @@ def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: 
 
 
 def universe_digest_of(headers: Headers) -> str:
-    """Give the digest of the universe that a frame's writer named instruments by.
-
-    Raises
-    ------
-    BadFrame
-        If no header says it.
-    """
-    digest = dict(headers).get("universe_digest", b"").decode(errors="replace")
-    if not digest:
-        raise BadFrame("header universe_digest is missing: nobody can say what its tokens are")
-    return digest
+    """Give the digest of the universe that a record of the market names in its headers; empty if it names none."""
+    return dict(headers).get("universe_digest", b"").decode(errors="replace")
 
 
 def session_of_frame(headers: Headers) -> tuple[Session, int]:
@@ -210,6 +201,8 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
     session, watermark_ns = session_of_frame(headers)
     number = _integer({"frame_number": fields.get("frame_number", b"").decode(errors="replace")}, "frame_number")
     digest = universe_digest_of(headers)
+    if not digest:
+        raise BadFrame("header universe_digest is missing: nobody can say what its tokens are")
     if event_type == TICK_FRAME:
         rows = _Rows(_columns(value, (_TICK_COLUMNS, _QUOTED_TICK_COLUMNS)))
         table: Ticks | Bars = _ticks(rows, universe, session)

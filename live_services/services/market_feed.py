@@ -1,45 +1,52 @@
-"""Market feed: replays a recorded session onto the market topic, frame by frame. It is the only clock behind it.
+"""Market feed: plays stored sessions onto the market topic, one after another. It is the only clock behind it.
 
-Not a `Service`: it has no inputs. It goes on after a restart where the log ends.
+Not a `Service`: it has no inputs. A session is told once on ``market.sessions``, begins with an empty watermark at its
+open on every partition, and ends with the watermark one second after its close. After a restart the feed goes on where
+the log ends; a second feed fences the first.
 
     FeedError
     ├── NothingToReplay   the store has no such session
-    └── LogIsAhead        the log already holds a later session
+    ├── LogIsAhead        the log already holds a later session
+    ├── JoinsTooLate      the feed is to join its session when that is over
+    └── FeedTakenOver     another feed writes to this Kafka
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
-from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
-from feature_store.offline.store import OfflineStore
-from live_services.adapters.kafka import EventProducer, connection
-from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, encode_bar_frame, encode_tick_frame
+from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
+from live_services.adapters.kafka import FeedProducer
+from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.stored_market import Replay, StoredMarket
+from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
+from live_services.domain.events import Event, MarketGap, SessionOpened, Watermark
+from live_services.domain.frames import EncodedFrame, encode_bar_frame, encode_tick_frame
 from live_services.domain.log import event_times
 from live_services.domain.replay import Cut, cuts_of_session
 from live_services.domain.topics import Topic, market_topic
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import MarketSettings, Settings
 
 _log = structlog.get_logger(__name__)
 
-_MAX_IN_FLIGHT: Final = 256  # records sent and not yet acknowledged; more only fills memory
-_LAST_RECORD_SECONDS: Final = 10.0
-_LAST_RECORDS: Final = 64  # looked at for a watermark; garbage behind it must not end the feed
+_MAX_UNFLUSHED: Final = 256  # records said in one transaction; more only fills memory
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
+_LOOK_AGAIN_SECONDS: Final = 2.0  # for the next stored session
+_NOTHING: Final[Reached] = (-1, -1)
 
 
 class FeedError(Exception):
-    """The feed cannot replay; the message says what to do."""
+    """The feed cannot go on; the message says what to do."""
 
 
 class NothingToReplay(FeedError):
@@ -50,18 +57,17 @@ class LogIsAhead(FeedError):
     """The market topic already holds a later session; event time does not run backwards."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """One recorded session."""
+class JoinsTooLate(FeedError):
+    """The feed is to join its session at a time when that is over."""
 
-    session: Session
-    universe: Universe
-    market: Ticks | Bars
+
+class FeedTakenOver(FeedError):
+    """Another feed has begun to write to this Kafka."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """How far a replay is."""
+    """How far the replay of a session is."""
 
     session: Session
     watermark_ns: int
@@ -70,219 +76,295 @@ class FeedProgress:
     finished: bool
 
 
-class FramePort(Protocol):
-    """What the feed needs of a producer; `live_services.adapters.kafka.EventProducer` has it."""
+class FeedPort(Protocol):
+    """Where the feed speaks; `live_services.adapters.kafka.FeedProducer` has it."""
 
-    async def produce_watermark(self, topic: Topic, partition: int, session: Session, watermark_ns: int) -> None:
-        """Send a watermark behind what was sent before."""
+    def say(self, event: Event) -> None:
+        """Say an event on the one topic it belongs to."""
         ...
 
-    async def produce_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
-        """Send a frame behind what was sent before."""
+    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
+        """Say how far a partition of the market is, or what of it was missed."""
+        ...
+
+    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
+        """Say a frame of the market."""
         ...
 
     async def flush(self) -> None:
-        """Wait until everything sent has arrived."""
+        """Wait until everything that was said is on the log, in that order in each partition."""
         ...
 
 
-def load_replay(settings: Settings) -> Replay:
-    """Read the session to replay from the offline store.
+class SessionSource(Protocol):
+    """Where sessions come from; `live_services.adapters.stored_market.StoredMarket` has it."""
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Give the sessions that can be played now, in order."""
+        ...
+
+    def load(self, session: Session, told: Universe | None) -> Replay:
+        """Read one of them, with the universe that it was told with if it was."""
+        ...
+
+
+Progress = Callable[[FeedProgress], None]
+
+
+def chosen_sessions(stored: tuple[Session, ...], market: MarketSettings) -> tuple[Session, ...]:
+    """Give the sessions of the range ``market.replay_session`` to ``replay_through``, by default the last one stored.
 
     Raises
     ------
     NothingToReplay
-        If the store has no ticks (or bars) of that session; lists what it has.
+        If none of them is stored, and the feed is not to wait for one (``market.follow``).
     """
-    store = OfflineStore(settings.store_root)
-    kind = settings.market.feed
-    sessions = {session.date.isoformat(): session for session in store.sessions(kind)}
-    wanted = settings.market.replay_session or max(sessions, default="")
-    if wanted not in sessions:
-        there = f"it has {', '.join(sorted(sessions))}" if sessions else f"it has no {kind}"
+    first = market.replay_session or (stored[-1].date.isoformat() if stored else "")
+    through = market.replay_through or first
+    chosen = tuple(one for one in stored if first <= one.date.isoformat() <= through)
+    if not chosen and not market.follow:
+        wanted = f"session {first or '(any)'}" if through == first else f"sessions {first} to {through}"
+        there = f"it has {', '.join(str(one.date) for one in stored)}" if stored else f"it has no {market.feed}"
         raise NothingToReplay(
-            f"the store {settings.store_root} has no {kind} of session {wanted or '(any)'}; {there}. Load market data "
-            "first, or set market.replay_session to one of these"
+            f"the store has no {market.feed} of {wanted}; {there}. Load market data first, or set "
+            "market.replay_session to one of these"
         )
-    session = sessions[wanted]
-    market = store.read_ticks(session) if kind == "ticks" else store.read_bars([session])
-    return Replay(session, store.universe(), market)
+    return chosen
 
 
-async def replay_session(
-    replay: Replay,
-    settings: Settings,
-    producer: FramePort,
-    *,
-    reached: Mapping[int, tuple[int, int]],
-    stop: asyncio.Event,
-    progress: Callable[[FeedProgress], None] | None = None,
-) -> bool:
-    """Send a session, at ``market.speed`` or as fast as the brokers take it.
-
-    Parameters
-    ----------
-    reached
-        By partition: the open and the watermark (nanoseconds) that the log ends with; only what is later is sent.
-    stop
-        Ends the replay after the current frame.
-    progress
-        Called after every frame.
-
-    Returns
-    -------
-    bool
-        Whether the session's end was sent.
-
-    Raises
-    ------
-    LogIsAhead
-        If the log already holds a later session.
-    """
-    session, speed = replay.session, settings.market.speed
-    done_until = _done_until(session, reached, settings.kafka.market_partitions)
-    started, sent, in_flight, yielded = time.monotonic(), 0, 0, time.monotonic()
-    first_ns: int | None = None
-    for cut in _cuts(replay, settings):
-        due = [p for p, until in enumerate(done_until) if cut.watermark_ns > until]
-        sent += cut.rows
-        if not due:
-            continue
-        first_ns = cut.watermark_ns if first_ns is None else first_ns
-        if speed > 0:
-            await _wait_until(started + (cut.watermark_ns - first_ns) / 1e9 / speed, stop)
-        if stop.is_set():
-            break
-        for partition in due:
-            await _send(producer, replay, partition, cut, done_until[partition])
-        in_flight += len(due)
-        if speed > 0 or in_flight >= _MAX_IN_FLIGHT:
-            await producer.flush()
-            in_flight = 0
-        if time.monotonic() - yielded > _YIELD_SECONDS:
-            await asyncio.sleep(0)
-            yielded = time.monotonic()
-        if progress is not None:
-            finished = cut.watermark_ns == session_end_ns(session)
-            progress(FeedProgress(session, cut.watermark_ns, sent, len(replay.market), finished))
-    await producer.flush()
-    return not stop.is_set()
+def replayed_sessions(settings: Settings) -> tuple[Session, ...]:
+    """Give the stored sessions that the feed is to play, in order; raises as `chosen_sessions`."""
+    return chosen_sessions(StoredMarket(settings).sessions(), settings.market)
 
 
 async def run_market_feed(
-    settings: Settings,
-    stop: asyncio.Event,
-    progress: Callable[[FeedProgress], None] | None = None,
-    replay: Replay | None = None,
+    settings: Settings, stop: asyncio.Event, progress: Progress | None = None, source: SessionSource | None = None
 ) -> bool:
-    """Replay the configured session onto Kafka, from where the log ends; give whether its end was sent.
+    """Play the configured sessions onto Kafka, from where the log ends; give whether the end of the last was said.
+
+    Parameters
+    ----------
+    source
+        Default: the offline store.
 
     Raises
     ------
     FeedError
-        If there is nothing to replay or the log is ahead.
+        If there is nothing to replay, the log is ahead, or another feed took over.
     """
-    if replay is None:
-        replay = await asyncio.to_thread(load_replay, settings)
-    topic = market_topic(settings.market.feed)
-    reached = await last_watermarks(settings.kafka, topic)
-    _log.info("replay_starts", session=str(replay.session.date), rows=len(replay.market), speed=settings.market.speed)
-    async with EventProducer(settings.kafka) as producer:
-        ended = await replay_session(replay, settings, producer, reached=reached, stop=stop, progress=progress)
-    _log.info("replay_ends", session=str(replay.session.date), complete=ended)
-    return ended
-
-
-async def last_watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:
-    """Read what each partition of a market topic ends with: session open and watermark; empty partitions are absent.
-
-    Raises
-    ------
-    FeedError
-        If Kafka does not give the records, or none of the last ones is a feed's.
-    """
-    consumer = AIOKafkaConsumer(**connection(kafka), enable_auto_commit=False)
-    await consumer.start()
+    sessions, topic = MarketSessions(settings.kafka), market_topic(settings.market.feed)
     try:
-        partitions = [TopicPartition(topic.name, p) for p in range(topic.partitions(kafka.market_partitions))]
-        consumer.assign(partitions)
-        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        found = {}
-        for partition in partitions:
-            if ends[partition] > begins[partition]:
-                first = max(begins[partition], ends[partition] - _LAST_RECORDS)
-                records = await _records(consumer, partition, first, ends[partition])
-                found[partition.partition] = _last_watermark(partition, records)
-        return found
-    finally:
-        await consumer.stop()
+        # Entering it fences whoever wrote before, so what is read afterwards is where the log ends.
+        async with FeedProducer(settings.kafka, settings.runtime.transaction_timeout_ms) as producer:
+            await sessions.refresh()
+            reached = await last_watermarks(settings.kafka, topic, sessions.universe)
+            feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached)
+            return await feed.run(stop, progress)
+    except (ProducerFenced, InvalidProducerEpoch) as cause:
+        raise FeedTakenOver(
+            "another market feed has begun to write to this Kafka (or a transaction took longer than "
+            "runtime.transaction_timeout_ms); one Kafka has one feed: stop one of them, or give it another Kafka"
+        ) from cause
 
 
-async def _records(consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int) -> list[Any]:
-    consumer.seek(partition, first)
-    records: list[Any] = []
-    deadline = time.monotonic() + _LAST_RECORD_SECONDS
-    while time.monotonic() < deadline:
-        records += (await consumer.getmany(partition, timeout_ms=500)).get(partition, ())
-        if records and records[-1].offset >= end - 1:  # a feed at work sends more meanwhile
-            return records
-    raise FeedError(
-        f"Kafka did not give offset {end - 1} of {partition.topic}[{partition.partition}] in time; try again"
-    )
+class Feed:
+    """One life of the feed.
 
+    Parameters
+    ----------
+    source
+        Where the sessions come from; each is loaded when it is due and dropped after it.
+    settings
+    log
+        Where it speaks; nobody else does.
+    opened
+        By its open: what was told of each session.
+    reached
+        By partition: the open of the session and the watermark that the log ends with; absent for an empty one.
+    """
 
-def _last_watermark(partition: TopicPartition, records: Sequence[Any]) -> tuple[int, int]:
-    """Session open and watermark of the last record that is a feed's; the stages bury the others in the DLQ."""
-    for record in reversed(records):
-        headers = dict(record.headers)
-        try:
-            if headers.get("event_type", b"").decode() in FRAME_TOPICS:
-                return int(headers["session_open_ns"]), int(headers["watermark_ns"])
-            event = decode_event(record.value)
-        except (ValueError, KeyError):
-            continue
-        if isinstance(event, Watermark):
-            return event.session_open_ns, event.event_time_ns
-    raise FeedError(
-        f"none of the last {len(records)} records of {partition.topic}[{partition.partition}] is a feed's: only a feed "
-        "may write there. Start with an empty Kafka, or remove what does not belong"
-    )
+    def __init__(
+        self,
+        source: SessionSource,
+        settings: Settings,
+        log: FeedPort,
+        opened: Mapping[int, SessionOpened],
+        reached: Mapping[int, Reached],
+    ) -> None:
+        self._source = source
+        self._market: Final = settings.market
+        self._topic: Final = market_topic(settings.market.feed)
+        self._log = log
+        self._opened = dict(opened)
+        self._reached = [reached.get(p, _NOTHING) for p in range(settings.kafka.market_partitions)]
 
+    async def run(self, stop: asyncio.Event, progress: Progress | None = None) -> bool:
+        """Play the range, and what comes after it if the feed is to follow; False if ``stop`` came first."""
+        stored = await asyncio.to_thread(self._source.sessions)
+        goes_on = self._market.follow and not self._market.replay_session and max(self._reached) > _NOTHING
+        chosen = () if goes_on else chosen_sessions(stored, self._market)
+        joined = chosen[0] if chosen and self._market.join_at else None
+        for session in self._to_play(stored, chosen):
+            join_ns = self._join_ns(session) if session == joined else 0
+            if not await self._play(session, join_ns, stop, progress):
+                return False
+        while self._market.follow and not stop.is_set():
+            upcoming = await self._next_stored()
+            if upcoming is None:
+                await _sleep(_LOOK_AGAIN_SECONDS, stop)
+            elif not await self._play(upcoming, 0, stop, progress):
+                return False
+        return not stop.is_set()
 
-def _done_until(session: Session, reached: Mapping[int, tuple[int, int]], partitions: int) -> list[int]:
-    for partition, (open_ns, _) in reached.items():
-        if open_ns > session.open_ns:
+    # --- which sessions -------------------------------------------------------------------------------------------
+
+    def _is_whole(self, session: Session) -> bool:
+        """Whether nothing of a session can be added to the log: its end is there, or a later session."""
+        return all(reached >= (session.open_ns, session_end_ns(session)) for reached in self._reached)
+
+    def _to_play(self, stored: tuple[Session, ...], chosen: tuple[Session, ...]) -> tuple[Session, ...]:
+        """Leave out what the log already holds or is past, and begin with the session in whose middle it ends."""
+        begun_ns = max(self._reached)[0]
+        left = tuple(one for one in chosen if not self._is_whole(one))
+        past = [one for one in chosen if self._is_whole(one) and one.open_ns not in self._opened]
+        if past and not left and not self._market.follow:
             raise LogIsAhead(
-                f"partition {partition} of the market topic already holds the session of {ist_text(open_ns)}, later "
-                f"than {session.date}. Event time does not run backwards: replay a later session, or start with an "
-                "empty Kafka"
+                f"the market topic already holds the session of {ist_text(begun_ns)}, later than {past[0].date}. Event "
+                "time does not run backwards: replay a later session, or start with an empty Kafka"
             )
-    return [reached[p][1] if p in reached and reached[p][0] == session.open_ns else -1 for p in range(partitions)]
+        if past:
+            _log.warning("sessions_left_out", sessions=[str(one.date) for one in past], reason="the log is later")
+        if not left and not self._market.follow:
+            return ()
+        begun = tuple(one for one in stored if one.open_ns == begun_ns and one not in left and not self._is_whole(one))
+        return (*begun, *left)
+
+    async def _next_stored(self) -> Session | None:
+        """Give the earliest stored session later than all that the log holds, from the first of the range on."""
+        begun_ns = max(self._reached)[0]
+        for session in await asyncio.to_thread(self._source.sessions):
+            if session.open_ns > begun_ns and session.date.isoformat() >= self._market.replay_session:
+                return session
+        return None
+
+    def _join_ns(self, session: Session) -> int:
+        join_ns = ist_ns(session.date, dt.time.fromisoformat(self._market.join_at))
+        if join_ns >= session.close_ns:
+            raise JoinsTooLate(
+                f"market.join_at is {self._market.join_at}, but the session of {session.date} closes at "
+                f"{ist_text(session.close_ns)}: set it to a time before that, or leave it out"
+            )
+        return join_ns
+
+    # --- one session ----------------------------------------------------------------------------------------------
+
+    async def _play(self, session: Session, join_ns: int, stop: asyncio.Event, progress: Progress | None) -> bool:
+        told = self._opened.get(session.open_ns)
+        if told is not None:
+            session = session_of(told)
+        universe = None if told is None else Universe.model_construct(instruments=told.instruments)
+        replay = await asyncio.to_thread(self._source.load, session, universe)
+        _log.info("session_begins", session=str(session.date), rows=len(replay.market), speed=self._market.speed)
+        if told is None:
+            opening = session_opened(session, replay.universe)
+            self._log.say(opening)
+            await self._log.flush()
+            self._opened[session.open_ns] = opening
+        self._join(replay, join_ns)
+        ended = await self._say_cuts(replay, stop, progress)
+        _log.info("session_ends", session=str(session.date), complete=ended)
+        return ended
+
+    def _join(self, replay: Replay, join_ns: int) -> None:
+        """Say what a feed that starts so late has missed; what it says of a partition stands there whole or not."""
+        session = replay.session
+        for partition, (open_ns, reached_ns) in enumerate(self._reached):
+            begin_ns = reached_ns if open_ns == session.open_ns else session.open_ns
+            if open_ns > session.open_ns or begin_ns >= join_ns:
+                continue
+            if open_ns < session.open_ns:
+                self._mark(replay, partition, session.open_ns)
+            gap = market_gap(self._topic, partition, begin_ns, join_ns, f"the feed joined at {ist_text(join_ns)}")
+            self._log.say_on(self._topic, partition, gap)
+            self._mark(replay, partition, join_ns)
+
+    async def _say_cuts(self, replay: Replay, stop: asyncio.Event, progress: Progress | None) -> bool:
+        """Say what each partition lacks of a session, at ``market.speed`` or as fast as the brokers take it."""
+        session, pace, yielded = replay.session, _Pace(self._market.speed), time.monotonic()
+        sent = unflushed = 0
+        for cut in self._cuts(replay):
+            due = [p for p, reached in enumerate(self._reached) if (session.open_ns, cut.watermark_ns) > reached]
+            sent += cut.rows
+            if not due:
+                continue
+            if (early := pace.early_by(cut.watermark_ns)) > 0:
+                await self._log.flush()
+                unflushed = 0
+                await _sleep(early, stop)
+            if stop.is_set():
+                break
+            for partition in due:
+                self._say_cut(replay, partition, cut)
+            unflushed += len(due)
+            if unflushed >= _MAX_UNFLUSHED:
+                await self._log.flush()
+                unflushed = 0
+            if time.monotonic() - yielded > _YIELD_SECONDS:
+                await asyncio.sleep(0)
+                yielded = time.monotonic()
+            if progress is not None:
+                finished = cut.watermark_ns == session_end_ns(session)
+                progress(FeedProgress(session, cut.watermark_ns, sent, len(replay.market), finished))
+        await self._log.flush()
+        return not stop.is_set()
+
+    def _cuts(self, replay: Replay) -> Iterator[Cut]:
+        paced = self._market.speed > 0
+        return cuts_of_session(
+            replay.market,
+            replay.session,
+            replay.universe,
+            len(self._reached),
+            frame_ms=self._market.frame_ms,
+            paced=paced,
+        )
+
+    def _say_cut(self, replay: Replay, partition: int, cut: Cut) -> None:
+        part, (open_ns, reached_ns) = cut.parts[partition], self._reached[partition]
+        if len(part) and open_ns == replay.session.open_ns and int(event_times(part)[0]) < reached_ns:
+            part = part[event_times(part) >= reached_ns]  # frames were shorter before a restart, or the feed joins late
+        if not len(part):
+            self._mark(replay, partition, cut.watermark_ns)
+            return
+        place = (replay.universe, cut.number, cut.watermark_ns, replay.session)
+        frame = encode_tick_frame(part, *place) if isinstance(part, Ticks) else encode_bar_frame(part, *place)
+        self._log.say_frame(self._topic, partition, frame)
+        self._reached[partition] = (replay.session.open_ns, cut.watermark_ns)
+
+    def _mark(self, replay: Replay, partition: int, watermark_ns: int) -> None:
+        event = watermark(self._topic, partition, replay.session, watermark_ns, replay.universe.digest)
+        self._log.say_on(self._topic, partition, event)
+        self._reached[partition] = (replay.session.open_ns, watermark_ns)
 
 
-def _cuts(replay: Replay, settings: Settings) -> Iterator[Cut]:
-    return cuts_of_session(
-        replay.market,
-        replay.session,
-        replay.universe,
-        settings.kafka.market_partitions,
-        frame_ms=settings.market.frame_ms,
-        paced=settings.market.speed > 0,
-    )
+class _Pace:
+    """Event time against the clock on the wall, from the first cut that is said."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._begun: tuple[int, float] | None = None
+
+    def early_by(self, watermark_ns: int) -> float:
+        """Seconds until a cut is due; 0 at full speed, or when it is late."""
+        if self._speed == 0:
+            return 0.0
+        if self._begun is None:
+            self._begun = (watermark_ns, time.monotonic())
+        first_ns, begun = self._begun
+        return max(0.0, begun + (watermark_ns - first_ns) / 1e9 / self._speed - time.monotonic())
 
 
-async def _send(producer: FramePort, replay: Replay, partition: int, cut: Cut, done_until_ns: int) -> None:
-    topic, part = market_topic("ticks" if isinstance(replay.market, Ticks) else "bars"), cut.parts[partition]
-    if len(part) and int(event_times(part)[0]) < done_until_ns:  # frames were shorter before a restart
-        part = part[event_times(part) >= done_until_ns]
-    if not len(part):
-        await producer.produce_watermark(topic, partition, replay.session, cut.watermark_ns)
-    else:
-        arguments = (replay.universe, cut.number, cut.watermark_ns, replay.session)
-        frame = encode_tick_frame(part, *arguments) if isinstance(part, Ticks) else encode_bar_frame(part, *arguments)
-        await producer.produce_frame(topic, partition, frame)
-
-
-async def _wait_until(wall: float, stop: asyncio.Event) -> None:
-    while not stop.is_set() and (left := wall - time.monotonic()) > 0:
+async def _sleep(seconds: float, stop: asyncio.Event) -> None:
+    until = time.monotonic() + seconds
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
         await asyncio.sleep(min(left, _SLEEP_SECONDS))

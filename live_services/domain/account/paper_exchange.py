@@ -36,8 +36,10 @@ SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
 NEVER_NS: Final = 2**63 - 1
 
-_Hit = tuple[int, int, str, int, float]
-"""Row, number of the order, its id, which of a bracket's prices was touched (0: a market order), and the price."""
+_Hit = tuple[int, int, str, int, int, float]
+"""Time, number of the order, its id, the row, which of a bracket's prices was touched (0: a market order), the price.
+
+At one instant orders fill as they were submitted: in which order the rows came depends on partitions."""
 
 
 class PaperExchange:
@@ -130,16 +132,16 @@ class PaperExchange:
             self._hits.clear()
         self._scan(row)
         self._drop_dead_hits()
-        return self._hits[0][0] if self._hits else len(market)
+        return self._hits[0][3] if self._hits else len(market)
 
     def on_market(self, part: MarketSlice) -> Iterator[Outcome]:
         """Fill what the market up to the end of this part fills; `first_answer` looked at it before."""
         if self._market is None or not self._live:
             return
-        until_ns, times = int(part.times_ns[-1]), self._market.times_ns
+        until_ns = int(part.times_ns[-1])
         basis = self._stamp.basis([part.position])
-        while self._hits and times[self._hits[0][0]] <= until_ns:
-            row, _, order_id, touched, price = heapq.heappop(self._hits)
+        while self._hits and self._hits[0][0] <= until_ns:
+            _, _, order_id, row, touched, price = heapq.heappop(self._hits)
             if order_id in self._live:
                 yield from self._settle(order_id, row, touched, price, basis)
                 self._scan(row)
@@ -164,9 +166,9 @@ class PaperExchange:
         after_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
         rows = first_rows(market, len(self._universe), instrument, after_ns)
         prices = market.last_price if isinstance(market, Ticks) else market.open
-        for (number, order), at in zip(found, rows.tolist(), strict=True):
+        for one, at in zip(found, rows.tolist(), strict=True):
             if at >= 0:
-                heapq.heappush(self._hits, (row + at, number, order.submitted.order_id, 0, float(prices[at])))
+                self._hit(one, row + at, 0, float(prices[at]))
 
     def _scan_brackets(self, found: list[tuple[int, Order]], row: int) -> None:
         assert self._market is not None  # noqa: S101 - of `first_answer`
@@ -182,10 +184,15 @@ class PaperExchange:
             from_row=np.searchsorted(times, submitted_ns, side=side).astype(np.int64),
         )
         touches = first_touches(market, len(self._universe), watches)
-        for k, (number, order) in enumerate(found):
+        for k, one in enumerate(found):
             if (at := int(touches.row[k])) >= 0:
-                hit = (row + at, number, order.submitted.order_id, int(touches.outcome[k]), float(touches.price[k]))
-                heapq.heappush(self._hits, hit)
+                self._hit(one, row + at, int(touches.outcome[k]), float(touches.price[k]))
+
+    def _hit(self, one: tuple[int, Order], row: int, touched: int, price: float) -> None:
+        assert self._market is not None  # noqa: S101 - of `first_answer`
+        number, order = one
+        time_ns = int(self._market.times_ns[row])
+        heapq.heappush(self._hits, (time_ns, number, order.submitted.order_id, row, touched, price))
 
     def _instruments(self, found: list[tuple[int, Order]]) -> np.ndarray[Any, np.dtype[np.int32]]:
         index_of = self._universe.index_of_token

@@ -83,7 +83,7 @@ class FixedModels(ModelLoader):
     """A loader whose aliases the test moves."""
 
     def __init__(self, of: Sequence[Day]) -> None:
-        super().__init__(None, None, STRATEGIES, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
+        super().__init__(None, None, STRATEGIES, brokers=BROKERS, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
         self.candidates = {
             (s.name, rung): Candidate(MODELS["1"], "at first") for s in STRATEGIES for rung in ("champion", "live")
         }
@@ -122,7 +122,7 @@ def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills
     config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind), kafka={"market_partitions": partitions})
 
     def runner() -> Chain:
-        return Chain("strategy_runner", (StrategyRunner(config, BROKERS, loader, Stamp(), history=loader),))
+        return Chain("strategy_runner", (StrategyRunner(config, loader, Stamp(), brokers=BROKERS, history=loader),))
 
     def account(broker: Broker) -> Chain:
         return account_chain(broker, market_topic(kind), ACCOUNT, Stamp())

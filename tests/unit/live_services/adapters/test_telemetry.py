@@ -20,7 +20,9 @@ TASK = TaskId("risk_manager", "paper", 0)
 
 
 def health() -> TaskHealth:
-    return TaskHealth(TASK, 5_000_000_000, "2026-01-05", True, 12, {"signal.validated": 3}, 1, 7, "market.ticks[0]", 42)
+    return TaskHealth(
+        TASK, 5_000_000_000, "2026-01-05", True, 12, {"signal.validated": 3}, 1, 0, 7, "market.ticks[0]", 42
+    )
 
 
 def test_metrics_are_served_on_loopback() -> None:

@@ -1,29 +1,32 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
+import json
 
 import pytest
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 from rich.console import Console
 
-from live_services.cli.explain import BrokenChain, Explanation, UnknownOrder, explain_order, render
-from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, OrderFilled, OrderSubmitted, topic_of
-from live_services.domain.topics import Topic
+from live_services.cli.explain import BrokenChain, Explanation, UnknownId, explain
+from live_services.cli.explanation_tree import render
+from live_services.domain.events import (
+    Event,
+    OrderFilled,
+    OrderSubmitted,
+    SignalGenerated,
+    SignalRejected,
+    StrategyModelAssigned,
+    self_caused,
+)
+from live_services.domain.money import paise_text
 from models_registry.refs import GateResult
 from models_registry.sidecar import Sidecar
-from models_registry.specification import StrategySpec
-from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
+from tests.account_log import MODEL, Backwards, log_of, two_sessions
+from tests.live_world import OPEN, SESSION
 
-MODEL = loaded_model()
-EVENTS = run_session(
-    random_walk(3, minutes=25, per_minute=20, seed=4),
-    SESSION,
-    assignments_at_open(SESSION, {"momentum": MODEL}),
-    EngineConfig(UNIVERSE, (StrategySpec(name="momentum"),), stamp=Stamp("digest", "c0ffee")),
-)
+EVENTS = two_sessions()
 ORDER = next(event for event in EVENTS if isinstance(event, OrderSubmitted))
+FILLS = [event for event in EVENTS if isinstance(event, OrderFilled)]
+PASSED_OVER = next(event for event in EVENTS if isinstance(event, SignalRejected))
 
 
 def sidecar(name: str, version: str, **changes: object) -> Sidecar:
@@ -57,15 +60,16 @@ def sidecar(name: str, version: str, **changes: object) -> Sidecar:
     return Sidecar.model_validate(fields | changes)
 
 
-class Log:
-    def __init__(self, events: tuple[Event, ...] = EVENTS, without: str = "") -> None:
-        self.topics: dict[str, list[Event]] = defaultdict(list)
-        for event in events:
-            if event.event_type != without:
-                self.topics[topic_of(event).name].append(event)
+def without(event_type: str) -> list[Event]:
+    return [event for event in EVENTS if event.event_type != event_type]
 
-    def __call__(self, topic: Topic) -> list[Event]:
-        return self.topics[topic.name]
+
+def exit_fill(reason: str) -> OrderFilled:
+    return next(fill for fill in FILLS if fill.reason == reason)
+
+
+async def explained(asked: str, events: list[Event] | tuple[Event, ...] = EVENTS) -> Explanation:
+    return await explain(asked, log_of(events), sidecar)
 
 
 def drawn(explanation: Explanation) -> str:
@@ -74,63 +78,145 @@ def drawn(explanation: Explanation) -> str:
     return out.getvalue()
 
 
-def test_an_order_is_followed_back_to_its_signal_model_and_training_data() -> None:
-    found = explain_order(ORDER.order_id, Log(), sidecar)
+async def test_an_order_is_followed_back_to_its_signal_model_and_training_data() -> None:
+    found = await explained(ORDER.order_id)
     assert found.order == ORDER
-    assert found.signal.event_id == found.validated.signal_id == ORDER.signal_id
-    assert isinstance(found.outcome, OrderFilled)
+    assert found.verdict is not None
+    assert found.verdict.event_id == ORDER.causation_id
+    assert found.signal.event_id == ORDER.signal_id
+    assert [type(outcome) for outcome in found.outcomes] == [OrderFilled]
     assert found.sidecar.training_rows == 1234
     assert found.stages_agree
+    assert json.loads(found.model_dump_json())["order"]["order_id"] == ORDER.order_id
 
 
-def test_the_first_characters_of_an_id_are_enough() -> None:
-    assert explain_order(ORDER.order_id[:13], Log(), sidecar).order == ORDER
+async def test_the_first_six_characters_of_any_id_are_enough() -> None:
+    fill = next(fill for fill in FILLS if fill.order_id == ORDER.order_id)
+    for same in (ORDER.order_id, ORDER.event_id, ORDER.causation_id, ORDER.signal_id, fill.event_id):
+        assert (await explained(same[:6])).order == ORDER
+        assert (await explained(same)).order == ORDER
+    for same in (PASSED_OVER.signal_id, PASSED_OVER.event_id):
+        assert (await explained(same[:6])).verdict == PASSED_OVER
 
 
-def test_the_tree_shows_every_link() -> None:
-    text = drawn(explain_order(ORDER.order_id, Log(), sidecar))
-    links = (ORDER.order_id, "filled", "no_pyramiding", "momentum =", "ticks", "version 1", "feedface", "1234 rows")
+async def test_the_tree_shows_every_link() -> None:
+    text = drawn(await explained(ORDER.order_id))
+    links = (ORDER.order_id, "filled", "already_open", "momentum =", "ticks", "version 1", "feedface", "1234 rows")
     for shown in (*links, "http://dagster/runs/42", "0123abc", "c0ffee", "IST"):
         assert shown in text
 
 
-def test_a_closing_order_says_that_time_closed_it_and_what_had_opened_it() -> None:
-    closing = next(e for e in EVENTS if isinstance(e, OrderSubmitted) and e.intent == "close")
-    found = explain_order(closing.order_id, Log(), sidecar)
-    assert found.opened is not None
-    assert (found.opened.intent, found.opened.symbol) == ("open", closing.symbol)
-    opened = f"opened at {found.opened.score:.6f} against {found.opened.threshold:.6f}"
-    assert f"momentum closed at its horizon of 10 minutes; {opened}" in drawn(found)
-    cut_short = found.model_copy(update={"sidecar": sidecar("momentum", "1", label_horizon_bars=30)})
-    assert f"closed at the last exit before the session's close; {opened}" in drawn(cut_short)
-    assert "closed by time; what opened it is not on the log" in drawn(found.model_copy(update={"opened": None}))
+@pytest.mark.parametrize("reason", ["stop", "target", "time", "carried"])
+async def test_an_exit_names_its_reason_the_order_that_opened_and_what_the_trade_came_to(reason: str) -> None:
+    closing = exit_fill(reason)
+    found = await explained(closing.order_id)
+    assert found.order is not None
+    assert (found.order.order_id, found.order.intent) == (closing.order_id, "close")
+    opening = next(fill for fill in FILLS if fill.signal_id == closing.signal_id and fill.intent == "open")
+    trade = found.trade
+    assert trade is not None
+    assert (trade.opening_order_id, trade.exit_reason) == (opening.order_id, reason)
+    assert trade.charges_inr_e4 == opening.charges_inr_e4 + closing.charges_inr_e4
+    text = drawn(found)
+    assert f"opened by order {opening.order_id}" in text
+    assert f"filled {opening.quantity:,} at {paise_text(opening.price_inr_e4)}" in text
+    assert f"ended by {reason}, held " in text
+    assert f"net {paise_text(trade.net_pnl_inr_e4)}" in text
 
 
-def test_an_order_without_an_end_is_pending() -> None:
-    found = explain_order(ORDER.order_id, Log(without="order.filled"), sidecar)
-    assert found.outcome is None
+async def test_a_proposal_that_was_passed_over_names_the_rule_its_limit_and_what_it_saw() -> None:
+    found = await explained(PASSED_OVER.signal_id)
+    assert (found.order, found.trade, found.verdict) == (None, None, PASSED_OVER)
+    text = drawn(found)
+    assert "passed over by the rule already_open" in text
+    assert f"limit: {PASSED_OVER.limit}" in text
+    assert f"it saw: {PASSED_OVER.observed}" in text
+    over = [PASSED_OVER.model_copy(update={"rule": "gross_notional"}), *without("signal.rejected")]
+    assert "rejected by the rule gross_notional" in drawn(await explained(PASSED_OVER.signal_id, over))
 
 
-def test_an_unknown_order_names_orders_that_there_are() -> None:
-    with pytest.raises(UnknownOrder, match="The newest are"):
-        explain_order("nope", Log(), sidecar)
-    with pytest.raises(UnknownOrder, match="no orders yet"):
-        explain_order("nope", Log(()), sidecar)
+async def test_a_proposal_gives_its_entry_and_names_all_its_orders() -> None:
+    stopped = exit_fill("stop")
+    found = await explained(stopped.signal_id)
+    assert found.order is not None
+    assert found.order.intent == "open"
+    assert [story.order.reason for story in found.orders] == ["entry", "bracket"]
+    text = drawn(found)
+    assert "all orders of this proposal" in text
+    assert "by its stop" in text
+
+
+async def test_a_proposal_that_nobody_has_judged_says_so() -> None:
+    raw = [event for event in EVENTS if isinstance(event, SignalGenerated)]
+    found = await explained(raw[0].event_id, raw)
+    assert (found.order, found.verdict) == (None, None)
+    assert "risk has not judged it" in drawn(found)
+
+
+async def test_an_order_without_an_end_is_pending_and_a_trade_without_one_still_open() -> None:
+    assert (await explained(ORDER.order_id, without("order.filled"))).outcomes == ()
+    assert "pending" in drawn(await explained(ORDER.order_id, without("order.filled")))
+    opened = [fill for fill in FILLS if fill.intent == "open"]
+    assert "still open" in drawn(await explained(ORDER.order_id, [*without("order.filled"), *opened]))
+
+
+async def test_the_record_that_let_its_strategy_run_the_version_is_found() -> None:
+    def assigned(version: str, time_ns: int, rung: str = "champion") -> StrategyModelAssigned:
+        return StrategyModelAssigned(
+            **self_caused("assigned", version, time_ns, rung),
+            event_time_ns=time_ns,
+            strategy=ORDER.strategy,
+            rung=rung,
+            model_name="momentum",
+            model_version=version,
+            feature_schema_hash="hash",
+            reason="promoted",
+        )
+
+    mine = assigned("1", OPEN + 1)
+    others = (assigned("1", OPEN), assigned("2", OPEN + 2), assigned("1", OPEN + 3, "live"), assigned("1", 2**62))
+    assert (await explained(ORDER.order_id, [*EVENTS, mine, *others])).assigned == mine
+
+
+async def test_proposals_are_many_and_are_read_no_further_back_than_the_one_that_is_asked_for() -> None:
+    log = Backwards(EVENTS)
+    last = [event for event in EVENTS if isinstance(event, OrderSubmitted) and event.intent == "open"][-1]
+    await explain(last.order_id, log, sidecar)
+    proposals = [event for event in EVENTS if isinstance(event, SignalGenerated)]
+    assert log.read["paper.signals.raw"] <= 10 < len(proposals)
+    assert "paper.signals.rejected" not in log.read
+    assert "paper.pnl.snapshots" not in log.read
+
+
+async def test_an_id_that_nothing_has_names_orders_that_there_are() -> None:
+    with pytest.raises(UnknownId, match=r"begins with 'unheard'\. The newest orders are"):
+        await explained("unheard")
+    with pytest.raises(UnknownId, match="There are no orders yet"):
+        await explained("unheard", [])
+    with pytest.raises(UnknownId, match="give at least the first 6 characters"):
+        await explained(ORDER.order_id[:5])
+
+
+async def test_a_beginning_that_several_ids_have_asks_for_more_of_it() -> None:
+    other = ORDER.model_copy(update={"order_id": ORDER.order_id[:8] + "-other"})
+    with pytest.raises(UnknownId, match=f"2 ids on paper.orders.submitted begin with '{ORDER.order_id[:6]}'"):
+        await explained(ORDER.order_id[:6], [*EVENTS, other])
+    assert (await explained(ORDER.order_id, [*EVENTS, other])).order == ORDER
 
 
 @pytest.mark.parametrize(
-    ("without", "link"), [("signal.validated", "validated signal"), ("signal.generated", "raw signal")]
+    ("missing", "link"), [("signal.validated", "validated signal"), ("signal.generated", "proposal")]
 )
-def test_a_broken_chain_names_the_missing_link(without: str, link: str) -> None:
+async def test_a_broken_chain_names_the_missing_link(missing: str, link: str) -> None:
     with pytest.raises(BrokenChain) as caught:
-        explain_order(ORDER.order_id, Log(without=without), sidecar)
+        await explained(ORDER.order_id, without(missing))
     assert caught.value.link == link
 
 
-def test_a_sidecar_that_is_gone_or_of_another_registry_is_a_broken_chain() -> None:
+async def test_a_sidecar_that_is_gone_or_of_another_registry_is_a_broken_chain() -> None:
     def gone(name: str, version: str) -> Sidecar:
         raise LookupError("no such version")
 
     for source in (gone, lambda name, version: sidecar(name, version, feature_schema_hash="other")):
         with pytest.raises(BrokenChain, match="sidecar"):
-            explain_order(ORDER.order_id, Log(), source)
+            await explain(ORDER.order_id, log_of(EVENTS), source)

@@ -34,7 +34,8 @@ def _fails(*arguments: str) -> str:
 def test_help_of_every_command_explains_itself():
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("demo", "up", "down", "status", "run", "topics", "config", "models", "explain", "features"):
+    commands = ("demo", "up", "down", "status", "run", "topics", "config", "models", "trades", "explain", "features")
+    for command in commands:
         assert command in result.output
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
 
@@ -75,13 +76,9 @@ def test_a_settings_file_that_is_not_toml_says_so(tmp_path):
     assert "is not TOML" in _fails("config", "show")
 
 
-def test_zerodha_has_no_trading_service_yet():
-    assert "zerodha has no trading service yet" in _fails("run", "risk_manager", "--broker", "zerodha")
-
-
 def test_a_disabled_broker_names_the_setting_that_disables_it(monkeypatch):
     monkeypatch.setenv("TRADING__PAPER__ENABLED", "false")
-    assert "TRADING__PAPER__ENABLED is false" in _fails("run", "risk_manager")
+    assert "TRADING__PAPER__ENABLED is false" in _fails("run", "account")
 
 
 def test_an_unknown_service_names_those_there_are():
@@ -89,7 +86,13 @@ def test_an_unknown_service_names_those_there_are():
 
 
 def test_an_unknown_topic_names_those_there_are(monkeypatch):
-    assert "paper.signals.raw" in _fails("topics", "tail", "signals")
+    assert "paper.signals.raw" in _fails("topics", "tail", "signals.raw")
+
+
+def test_trades_and_explain_without_a_kafka_say_how_to_get_one():
+    for command in ("trades", "explain"):
+        assert "no Kafka is known: start one with" in " ".join(_fails(command).split())
+    assert runner.invoke(app, ["trades", "--date", "yesterday"]).exit_code == 2
 
 
 def test_down_and_status_without_a_stack_say_how_to_start_one():
@@ -132,15 +135,14 @@ def test_brokers_that_are_left_out_say_why_in_one_line():
     plan = desk(load_settings())
     assert [program_name(*process) for process in plan.processes] == [
         "market_feed",
-        "paper.strategy_runner",
-        "paper.risk_manager",
-        "paper.paper_trading",
-        "paper.portfolio_manager",
-        "paper.skew_monitor",
+        "strategy_runner",
+        "skew_monitor",
+        "paper.account",
     ]
     assert plan.skipped == ("zerodha is skipped: it is not in ACTIVE_BROKERS (paper)",)
     both = desk(load_settings(active_brokers=("paper", "zerodha"), trading={"zerodha": {"enabled": True}}))
-    assert "no trading service yet" in both.skipped[0]
+    assert "zerodha.account" in [program_name(*process) for process in both.processes]
+    assert both.skipped[0].startswith("zerodha_trading is skipped: no gateway to the broker is enabled")
 
 
 @pytest.fixture

@@ -1,29 +1,47 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import structlog
 
 from feature_store.features.schema import feature_schema
+from feature_store.market.types import Bars, Instrument, Session, Universe
+from live_services.adapters.model_files import ModelFiles
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, ModelLoaded, ModelRefused, StrategyHistoryUsed, StrategyModelAssigned
-from live_services.domain.log import EventRecord, LogPosition, TaskId
-from live_services.domain.strategy.desk import LoadedModel
+from live_services.domain.events import (
+    Event,
+    ModelLoaded,
+    ModelRefused,
+    SignalGenerated,
+    SignalShadowed,
+    StrategyHistoryUsed,
+    StrategyModelAssigned,
+    topic_of,
+)
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
+from live_services.domain.strategy.desk import LoadedModel, StrategyKey
+from live_services.domain.topics import SIGNALS_SHADOW, STRATEGIES_CONTROL, broker_topics
+from live_services.runtime.service import Opening
 from live_services.services import model_loading
 from live_services.services.model_loading import ModelLoader, ModelUnavailable, prove
 from live_services.services.strategy_runner import StrategyRunner, StrategyState
-from live_services.settings import Settings
+from live_services.settings import MarketSettings, Settings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, pack
-from models_registry.refs import FeatureColumn, GateResult, ModelRef
+from models_registry.refs import Alias, FeatureColumn, GateResult
 from models_registry.registry import RegistryUnavailable
-from models_registry.sidecar import Sidecar
-from models_registry.specification import StrategySpec
-from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model
+from models_registry.sidecar import Sidecar, sidecar_bytes
+from models_registry.specification import Broker, StrategySpec
+from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, bars, loaded_model
 
-TASK = TaskId("strategy_runner", "paper", 0)
+TASK = TaskId("strategy_runner", "shared", 0)
+AT = LogPosition("market.bars", 0, 0)
+NEXT = Session.regular(SESSION.date + dt.timedelta(days=1))
+CHAMPION: StrategyKey = ("momentum", "champion")
 MOMENTUM = {
     "feature_schema_hash": StrategySpec(name="momentum").feature_schema().hash,
     "label_identity": StrategySpec(name="momentum").label().identity(),
@@ -32,28 +50,34 @@ MOMENTUM = {
 
 
 class Registry:
-    """An alias, versions that are good or not, and a switch that cuts it off."""
+    """Aliases, versions that are good or not, and a switch that cuts it off."""
 
     def __init__(self) -> None:
         self.alias: str | None = "1"
+        """What every model's champion is, unless it has aliases of its own."""
+        self.aliases_of: dict[str, dict[Alias, str]] = {}
         self.bad: dict[str, str] = {}
         self.gate: dict[str, str] = {}
         self.down = False
         self.trained_to: dict[str, int] = {}
+        self.asked: list[str] = []
         self.fetched: list[str] = []
         self.sidecars: dict[str, Sidecar] = {}
-        self.aliases: dict[str, str | None] = {}
 
-    def resolve(self, ref: ModelRef) -> str | None:
+    def aliases(self, name: str) -> dict[Alias, str]:
+        self.asked.append(name)
         if self.down:
             raise RegistryUnavailable("connection refused")
-        return self.aliases.get(ref.name, self.alias)
+        return self.aliases_of.get(name, {} if self.alias is None else {"champion": self.alias})
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, Mapping[str, bytes]]:
+        if self.down:
+            raise RegistryUnavailable("connection refused")
         self.fetched.append(version)
         if version in self.bad:
             raise ModelRefusedError(self.bad[version])
-        return self.sidecars.get(version, sidecar(**MOMENTUM)), {"version": version.encode()}
+        files = dict.fromkeys(("model.skops", "flat.npz", "golden.npz"), version.encode())
+        return self.sidecars.get(version, sidecar(**MOMENTUM)), files
 
     def may_run(self, name: str, version: str, rung: str) -> str | None:
         return self.gate.get(version)
@@ -76,28 +100,58 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 class World:
     """A runner with one open session, and what it said."""
 
-    def __init__(self, registry: Registry) -> None:
-        strategies = (StrategySpec(name="momentum"),)
-        self.loader = ModelLoader(registry, registry.may_run, strategies, bar_minutes=1, poll_seconds=60)
-        self.runner = StrategyRunner(Settings(strategies=strategies), UNIVERSE, self.loader, Stamp())
-        self.state: StrategyState = self.runner.open_session(SESSION, TASK)
+    def __init__(
+        self,
+        registry: Registry,
+        *strategies: StrategySpec,
+        brokers: Sequence[Broker] = ("paper",),
+        kept: ModelFiles | None = None,
+    ) -> None:
+        strategies = strategies or (StrategySpec(name="momentum"),)
+        self.loader = ModelLoader(
+            registry, registry.may_run, strategies, brokers=brokers, bar_minutes=1, poll_seconds=60, kept=kept
+        )
+        settings = Settings(strategies=strategies, market=MarketSettings(feed="bars"))
+        self.runner = StrategyRunner(settings, self.loader, Stamp(), brokers=brokers)
+        self.state: StrategyState = self.runner.open_session(Opening(SESSION, UNIVERSE, TASK))
+
+    def next_session(self, session: Session = NEXT, universe: Universe = UNIVERSE) -> None:
+        """Open the session after the one at hand, as a process does that lives through the night."""
+        self.state = self.runner.open_session(Opening(session, universe, TASK, self.state))
 
     async def say(self, now_ns: int = OPEN) -> list[Event]:
         await self.loader.refresh()
         said: list[Event] = []
         for event in self.runner.commands(self.state, now_ns):
-            if isinstance(event, StrategyHistoryUsed):
-                self.runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), self.state, now_ns)
-                continue
-            said.append(event)
-            if isinstance(event, StrategyModelAssigned):
-                said += self.runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), self.state, now_ns)
+            if not isinstance(event, StrategyHistoryUsed):
+                said.append(event)
+            said += self.follow(event)
         return said
+
+    def follow(self, event: Event) -> list[Event]:
+        """Take back what stands on the control topic."""
+        if not isinstance(event, StrategyHistoryUsed | StrategyModelAssigned):
+            return []
+        record = EventRecord(event, LogPosition(STRATEGIES_CONTROL.name, 0, -1))
+        return list(self.runner.handle(record, self.state, event.event_time_ns))
+
+    async def restart(self, control: Sequence[Event]) -> None:
+        """Do what a process does that comes up in the middle of a session: prepare, then follow its control records."""
+        await self.runner.prepare(TASK, control)
+        for event in control:
+            self.follow(event)
+
+    def trade(self, market: Bars) -> list[Event]:
+        self.runner.handle(MarketSlice(market, AT), self.state, int(market.end_ns[-1]))
+        return list(self.runner.advance(self.state, int(market.end_ns[-1]) + 1))
 
     @property
     def running(self) -> str | None:
-        current = self.state.desk.assigned("momentum")
-        return current.model.identity.model_version if current is not None and current.model is not None else None
+        return self.runs(CHAMPION)
+
+    def runs(self, key: StrategyKey) -> str | None:
+        model = self.state.running(key)
+        return model.identity.model_version if model is not None else None
 
 
 async def test_a_session_starts_with_the_version_its_alias_names(registry: Registry) -> None:
@@ -106,7 +160,7 @@ async def test_a_session_starts_with_the_version_its_alias_names(registry: Regis
     assert isinstance(assigned, StrategyModelAssigned)
     assert isinstance(loaded, ModelLoaded)
     assert (assigned.model_version, assigned.event_time_ns) == ("1", OPEN)
-    assert (loaded.causation_id, loaded.alias, loaded.task) == (assigned.event_id, "champion", str(TASK))
+    assert (loaded.causation_id, loaded.rung, loaded.task) == (assigned.event_id, "champion", str(TASK))
     assert await world.say(OPEN + MINUTE) == []
 
 
@@ -189,9 +243,7 @@ async def test_what_the_log_assigned_is_followed_although_it_was_trained_on_the_
     control = [event for event in await before.say() if isinstance(event, StrategyModelAssigned)]
     registry.trained_to["1"] = OPEN + 1
     after = World(registry)
-    await after.runner.prepare(TASK, control)
-    for event in control:
-        after.runner.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), after.state, OPEN)
+    await after.restart(control)
     assert await after.say(OPEN + MINUTE) == []
     assert after.running == "1"
     await after.loader.stop()
@@ -223,9 +275,7 @@ async def test_after_a_restart_what_the_log_says_runs_on_although_its_alias_is_r
     control = [event for event in await before.say() if isinstance(event, StrategyModelAssigned)]
     registry.alias, registry.gate = "2", {"2": "the gate failed"}
     after = World(registry)
-    await after.runner.prepare(TASK, control)
-    for event in control:
-        after.runner.handle(EventRecord(event, LogPosition("paper.control", 0, 0)), after.state, OPEN)
+    await after.restart(control)
     assert [type(event) for event in await after.say(OPEN + MINUTE)] == [ModelRefused]
     assert after.running == "1"
     await after.loader.stop()
@@ -299,18 +349,8 @@ def sidecar(**changes: object) -> Sidecar:
 FADE = StrategySpec(name="fade", features=("rsi", "momentum"), holding_bars=5)
 
 
-class TwoStrategies(World):
-    """A runner of two strategies, each with a model of its own."""
-
-    def __init__(self, registry: Registry) -> None:
-        strategies = (StrategySpec(name="momentum"), FADE)
-        self.loader = ModelLoader(registry, registry.may_run, strategies, bar_minutes=1, poll_seconds=60)
-        self.runner = StrategyRunner(Settings(strategies=strategies), UNIVERSE, self.loader, Stamp())
-        self.state: StrategyState = self.runner.open_session(SESSION, TASK)
-
-    def runs(self, strategy: str) -> str | None:
-        current = self.state.desk.assigned(strategy)
-        return current.model.identity.model_version if current is not None and current.model is not None else None
+MOMENTUM_AND_FADE = (StrategySpec(name="momentum"), FADE)
+FADES: StrategyKey = ("fade", "champion")
 
 
 def of_fade(**changes: object) -> Sidecar:
@@ -321,20 +361,20 @@ def of_fade(**changes: object) -> Sidecar:
 
 
 async def test_two_strategies_run_versions_of_their_own(registry: Registry) -> None:
-    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.aliases_of = {"momentum": {"champion": "1"}, "fade": {"champion": "7"}}
     registry.sidecars["7"] = of_fade()
-    world = TwoStrategies(registry)
+    world = World(registry, *MOMENTUM_AND_FADE)
     said = [event for event in await world.say() if isinstance(event, ModelLoaded)]
     assert [(event.strategy, event.model_name, event.model_version) for event in said] == [
         ("momentum", "momentum", "1"),
         ("fade", "fade", "7"),
     ]
-    assert (world.runs("momentum"), world.runs("fade")) == ("1", "7")
+    assert (world.running, world.runs(FADES)) == ("1", "7")
 
 
 async def test_a_missing_model_disables_its_own_strategy_only(registry: Registry) -> None:
-    registry.aliases = {"momentum": "1", "fade": None}
-    world = TwoStrategies(registry)
+    registry.aliases_of = {"fade": {}}
+    world = World(registry, *MOMENTUM_AND_FADE)
     said = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
     assert [(event.strategy, event.model_version) for event in said] == [("momentum", "1"), ("fade", None)]
     assert "fade@champion names no version" in said[1].reason
@@ -351,25 +391,248 @@ async def test_a_missing_model_disables_its_own_strategy_only(registry: Registry
 async def test_a_version_that_is_not_what_a_strategy_trades_is_refused_for_it_alone(
     registry: Registry, changes: dict[str, object], said: str
 ) -> None:
-    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.aliases_of = {"momentum": {"champion": "1"}, "fade": {"champion": "7"}}
     registry.sidecars["7"] = of_fade(**changes)
-    world = TwoStrategies(registry)
+    world = World(registry, *MOMENTUM_AND_FADE)
     events = await world.say()
     (refused,) = [event for event in events if isinstance(event, ModelRefused)]
     assert (refused.strategy, refused.model_version) == ("fade", "7")
     assert said in refused.reason
     assert "launch train_fade" in refused.reason
-    assert (world.runs("momentum"), world.runs("fade")) == ("1", None)
+    assert (world.running, world.runs(FADES)) == ("1", None)
 
 
 async def test_a_version_of_before_label_identities_runs_and_the_log_says_what_was_compared(registry: Registry) -> None:
-    registry.aliases = {"momentum": "1", "fade": "7"}
+    registry.aliases_of = {"momentum": {"champion": "1"}, "fade": {"champion": "7"}}
     registry.sidecars["7"] = of_fade(label_identity={}, label_horizon_bars=5, schema_version=1)
-    world = TwoStrategies(registry)
+    world = World(registry, *MOMENTUM_AND_FADE)
     with structlog.testing.capture_logs() as logs:
         await world.say()
-    assert world.runs("fade") == "7"
+    assert world.runs(FADES) == "7"
     assert [line["strategy"] for line in logs if line["event"] == "model_of_an_older_sidecar"] == ["fade"]
+
+
+# --- rungs and brokers ------------------------------------------------------------------------------------------------
+
+BOTH: tuple[Broker, ...] = ("paper", "zerodha")
+RISING = bars(*((i, k, 100.0 + k, 101.0 + k) for i in range(3) for k in range(30)))
+
+
+def on_both(**changes: object) -> StrategySpec:
+    return StrategySpec.model_validate({"name": "momentum", "brokers": BOTH} | changes)
+
+
+async def test_each_strategy_is_asked_on_the_rung_of_every_broker_it_names_that_runs(registry: Registry) -> None:
+    registry.aliases_of = {"momentum": {"champion": "1", "live": "2"}}
+    world = World(registry, on_both(), StrategySpec(name="other", model="momentum"), brokers=BOTH)
+    said = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
+    assert [(event.strategy, event.rung, event.model_version) for event in said] == [
+        ("momentum", "champion", "1"),
+        ("momentum", "live", "2"),
+        ("other", "champion", "1"),
+    ]
+    assert len({event.event_id for event in said}) == 3
+    assert {topic_of(event) for event in said} == {STRATEGIES_CONTROL}
+
+
+async def test_a_broker_that_does_not_run_is_asked_nothing(registry: Registry) -> None:
+    world = World(registry, on_both(brokers=("zerodha",)))
+    assert await world.say() == []
+    assert broker_topics("zerodha").signals_raw not in world.runner.outputs
+
+
+async def test_what_the_runner_may_say_are_the_signals_of_every_broker_and_the_shadow(registry: Registry) -> None:
+    said = World(registry, on_both(), brokers=BOTH).runner.outputs
+    assert {broker_topics(broker).signals_raw for broker in BOTH} | {SIGNALS_SHADOW} <= set(said)
+
+
+async def test_every_broker_hears_the_version_of_its_rung_and_the_challenger_speaks_to_none(registry: Registry) -> None:
+    registry.aliases_of = {"momentum": {"champion": "1", "live": "2", "challenger": "3"}}
+    world = World(registry, on_both(), brokers=BOTH)
+    await world.say()
+    said = world.trade(RISING)
+    heard = {(e.broker, e.rung, e.model_version) for e in said if isinstance(e, SignalGenerated)}
+    assert heard == {("paper", "champion", "1"), ("zerodha", "live", "2")}
+    shadows = [e for e in said if isinstance(e, SignalShadowed)]
+    assert {(e.broker, e.model_version) for e in shadows} == {("shared", "3")}
+    by_broker = [[e for e in said if isinstance(e, SignalGenerated) and e.broker == broker] for broker in BOTH]
+    assert len(by_broker[0]) == len(by_broker[1]) == len(shadows) > 30
+    assert len({event.event_id for event in said}) == len(said)
+
+
+async def test_without_a_challenger_nothing_is_assigned_and_nothing_is_said_of_it(registry: Registry) -> None:
+    with structlog.testing.capture_logs() as logs:
+        said = await World(registry).say()
+    assert {event.rung for event in said if isinstance(event, StrategyModelAssigned | ModelLoaded)} == {"champion"}
+    assert logs == []
+
+
+async def test_a_challenger_comes_and_goes_without_touching_the_champion(registry: Registry) -> None:
+    world = World(registry)
+    await world.say()
+    registry.aliases_of = {"momentum": {"champion": "1", "challenger": "2"}}
+    assert [type(event) for event in await world.say(OPEN + MINUTE)] == [StrategyModelAssigned, ModelLoaded]
+    assert (world.running, world.runs(("momentum", "challenger"))) == ("1", "2")
+    registry.aliases_of = {"momentum": {"champion": "1"}}
+    with structlog.testing.capture_logs() as logs:
+        (gone,) = await world.say(OPEN + 2 * MINUTE)
+    assert isinstance(gone, StrategyModelAssigned)
+    assert (gone.rung, gone.model_version, world.running, logs) == ("challenger", None, "1", [])
+
+
+async def test_a_refusal_on_one_rung_is_of_that_rung_alone(registry: Registry) -> None:
+    registry.aliases_of = {"momentum": {"champion": "1", "live": "2"}}
+    registry.gate["2"] = "nobody signed"
+    world = World(registry, on_both(), brokers=BOTH)
+    (refused,) = [event for event in await world.say() if isinstance(event, ModelRefused)]
+    assert (refused.rung, refused.reason) == ("live", "nobody signed")
+    assert (world.running, world.runs(("momentum", "live"))) == ("1", None)
+
+
+async def test_each_model_is_asked_once_a_look_whatever_its_strategies_and_rungs(registry: Registry) -> None:
+    world = World(registry, on_both(), StrategySpec(name="other", model="momentum"), FADE, brokers=BOTH)
+    await world.loader.refresh()
+    assert registry.asked == ["momentum", "fade"]
+
+
+# --- many days --------------------------------------------------------------------------------------------------------
+
+
+async def after_the_night(registry: Registry, *, restarted: bool, night: str, kept: ModelFiles) -> World:
+    """Give a world in its second session, lived through or begun anew in the evening."""
+    world = World(registry, kept=kept)
+    control = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
+    if night == "the registry is away":
+        registry.down = True
+    elif night == "another version is refused":
+        registry.alias, registry.gate["2"] = "2", "the gate failed"
+    else:
+        registry.alias, registry.bad["2"] = "2", "its files were changed"
+    await world.loader.refresh()
+    if restarted:
+        world = World(registry, kept=kept)
+        await world.restart(control)
+    world.next_session()
+    return world
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    "night", ["the registry is away", "another version is refused", "another version cannot be loaded"]
+)
+async def test_what_ran_goes_on_in_the_next_session_whoever_was_restarted_overnight(
+    registry: Registry, night: str, restarted: bool, tmp_path: Path
+) -> None:
+    world = await after_the_night(registry, restarted=restarted, night=night, kept=ModelFiles(tmp_path))
+    said = await world.say(NEXT.open_ns)
+    assigned = said[0]
+    assert isinstance(assigned, StrategyModelAssigned)
+    assert (assigned.model_version, world.running) == ("1", "1")
+    assert "version 1 ran at the end of the session before and is carried over" in assigned.reason
+    assert [event for event in said if isinstance(event, ModelRefused)] or registry.down
+    assert await world.say(NEXT.open_ns + MINUTE) == []
+    await world.loader.stop()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_night_in_which_the_alias_moved_begins_with_the_new_version(
+    registry: Registry, restarted: bool, tmp_path: Path
+) -> None:
+    world = await after_the_night(
+        registry, restarted=restarted, night="the registry is away", kept=ModelFiles(tmp_path)
+    )
+    registry.down, registry.alias = False, "2"
+    await world.say(NEXT.open_ns)
+    assert world.running == "2"
+    await world.loader.stop()
+
+
+async def test_what_was_disabled_is_carried_over_as_nothing(registry: Registry) -> None:
+    world = World(registry)
+    await world.say()
+    registry.alias = None
+    await world.say(OPEN + MINUTE)
+    registry.down = True
+    world.next_session()
+    (assigned,) = await world.say(NEXT.open_ns)
+    assert isinstance(assigned, StrategyModelAssigned)
+    assert (assigned.model_version, "connection refused" in assigned.reason) == (None, True)
+
+
+async def test_a_challenger_is_carried_over_too(registry: Registry) -> None:
+    registry.aliases_of = {"momentum": {"champion": "1", "challenger": "2"}}
+    world = World(registry)
+    await world.say()
+    registry.down = True
+    world.next_session()
+    await world.say(NEXT.open_ns)
+    assert (world.running, world.runs(("momentum", "challenger"))) == ("1", "2")
+
+
+async def test_a_version_that_knows_the_session_is_not_carried_into_it(registry: Registry) -> None:
+    before = World(registry)
+    control = [event for event in await before.say() if isinstance(event, StrategyModelAssigned)]
+    registry.trained_to["1"] = NEXT.open_ns + 1  # it ran all the same, and the log is followed
+    world = World(registry)
+    await world.restart(control)
+    registry.down = True
+    world.next_session()
+    (assigned,) = await world.say(NEXT.open_ns)
+    assert isinstance(assigned, StrategyModelAssigned)
+    assert assigned.model_version is None
+    assert "version 1 ran at the end of the session before, but it was trained on data up to" in assigned.reason
+    await world.loader.stop()
+
+
+async def test_a_restart_needs_no_registry_for_versions_that_ran_here(registry: Registry, tmp_path: Path) -> None:
+    kept = ModelFiles(tmp_path)
+    control = [e for e in await World(registry, kept=kept).say() if isinstance(e, StrategyModelAssigned)]
+    registry.down = True
+    world = World(registry, kept=kept)
+    await world.restart(control)
+    assert await world.say(OPEN + MINUTE) == []
+    assert (world.running, registry.fetched) == ("1", ["1"])
+    await world.loader.stop()
+
+
+async def test_kept_files_that_are_not_those_of_the_log_are_passed_over(registry: Registry, tmp_path: Path) -> None:
+    kept = ModelFiles(tmp_path)
+    control = [e for e in await World(registry, kept=kept).say() if isinstance(e, StrategyModelAssigned)]
+    other = sidecar_bytes(sidecar(**MOMENTUM | {"buy_threshold": 0.1}))
+    kept.keep("momentum", "1", other, registry.fetch("momentum", "1")[1])
+    registry.down = True
+    with pytest.raises(ModelUnavailable, match="connection refused"):
+        await World(registry, kept=kept).restart(control)
+
+
+async def test_a_universe_that_changes_overnight_changes_what_is_traded_and_nothing_else(registry: Registry) -> None:
+    listed = Instrument(instrument_token=99, symbol="NEW")
+    tomorrow = Universe(instruments=(listed, *reversed(UNIVERSE.instruments)))
+    world = World(registry)
+    await world.say()
+    first = world.trade(RISING)
+    world.next_session(universe=tomorrow)
+    await world.say(NEXT.open_ns)
+    day = NEXT.open_ns - OPEN
+    index = np.array([tomorrow.index_of_symbol[i.symbol] for i in UNIVERSE.instruments], dtype=np.int32)
+    moved = replace(
+        RISING, instrument=index[RISING.instrument], start_ns=RISING.start_ns + day, end_ns=RISING.end_ns + day
+    )
+    new = moved[moved.instrument == index[0]]
+    new = replace(new, instrument=np.zeros(len(new), dtype=np.int32))
+    both = Bars.concatenate([moved, new])
+    second = world.trade(both[np.lexsort((both.instrument, both.end_ns))])
+    assert {signal.symbol for signal in second if isinstance(signal, SignalGenerated)} == {"AAA", "BBB", "CCC", "NEW"}
+
+    def of(said: Sequence[Event], symbol: str) -> list[tuple[int, int, float]]:
+        mine = [event for event in said if isinstance(event, SignalGenerated) and event.symbol == symbol]
+        return [(signal.instrument_token, signal.quantity, signal.score) for signal in mine]
+
+    assert all(of(first, symbol) == of(second, symbol) for symbol in ("AAA", "BBB", "CCC"))
+    assert len(of(first, "AAA")) > 10
+
+
+# --- proving ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_of_unknown_features_or_other_bars_is_refused_with_what_to_do() -> None:

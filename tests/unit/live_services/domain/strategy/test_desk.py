@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from feature_store.features.engine import feature_table
@@ -7,7 +9,7 @@ from feature_store.market.types import Bars
 from live_services.domain.basis import Stamp
 from live_services.domain.events import SignalGenerated
 from live_services.domain.log import LogPosition
-from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk
+from live_services.domain.strategy.desk import Assignment, LoadedModel, Proposal, StrategyDesk
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, ticks
 
@@ -31,36 +33,43 @@ def closes(prices: dict[int, list[float]], first: int = 0) -> Bars:
 
 def run(on: StrategyDesk, table: Bars, until: int = 375) -> list[SignalGenerated]:
     on.on_bars(table)
-    return on.advance(OPEN + until * MINUTE + 1)
+    return heard(on.advance(OPEN + until * MINUTE + 1))
+
+
+def heard(proposals: Sequence[Proposal]) -> list[SignalGenerated]:
+    return [proposal for proposal in proposals if isinstance(proposal, SignalGenerated)]
 
 
 def minute(signal: SignalGenerated) -> float:
     return (signal.event_time_ns - OPEN) / MINUTE
 
 
-def test_it_opens_at_the_first_warm_bar_beyond_the_threshold_and_closes_after_the_holding_bars() -> None:
+def test_it_proposes_at_every_warm_bar_beyond_the_threshold_whatever_it_proposed_before() -> None:
     on = desk()
     assign(on, loaded_model())
     signals = run(on, closes({0: RISING[:20]}), until=20)
-    assert [(minute(s), s.intent, s.side) for s in signals] == [
-        (11, "open", "BUY"),
-        (16, "close", "SELL"),
-        (17, "open", "BUY"),
-    ]
+    assert [(minute(s), s.intent, s.side) for s in signals] == [(k, "open", "BUY") for k in range(11, 21)]
     opened = signals[0]
     assert opened.quantity == 1_000 // 110
     assert opened.bar.end_ns == opened.event_time_ns
     assert opened.reference_price == opened.bar.close == 110.0
     assert opened.features == {"momentum": opened.score}
     assert opened.basis.config_digest == "digest"
-    assert signals[1].quantity == opened.quantity
 
 
-def test_a_falling_price_opens_short_and_closes_with_a_buy() -> None:
+def test_a_falling_price_is_proposed_short() -> None:
     on = desk()
     assign(on, loaded_model())
     signals = run(on, closes({0: RISING[30::-1]}), until=16)
-    assert [(s.intent, s.side) for s in signals] == [("open", "SELL"), ("close", "BUY")]
+    assert {s.side for s in signals} == {"SELL"}
+
+
+def test_a_proposal_says_how_its_position_is_to_end() -> None:
+    on = desk(stop_bps=50, target_bps=100)
+    assign(on, loaded_model())
+    signal = run(on, closes({0: RISING[:11]}))[0]
+    assert signal.exit.expiry_ns == signal.event_time_ns + 5 * MINUTE
+    assert (signal.exit.stop_distance_inr_e4, signal.exit.target_distance_inr_e4) == (5_500, 11_000)  # of 110 rupees
 
 
 def test_a_share_dearer_than_the_notional_is_still_one_share() -> None:
@@ -75,59 +84,51 @@ def test_an_untradable_instrument_is_never_signalled() -> None:
     assert run(on, closes({3: RISING[:30]})) == []
 
 
-def test_nothing_opens_from_the_last_entry_on() -> None:
+def test_nothing_is_proposed_from_the_last_entry_on() -> None:
     on = desk(last_entry_minutes_before_close=20)
     assign(on, loaded_model())
-    signals = run(on, closes({0: [100.0] * 352 + RISING[:23], 1: [100.0] * 353 + RISING[:22]}))
-    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 354), ("AAA", "close", 359)]
+    signals = run(on, closes({0: [100.0] * 350 + RISING[:25]}))
+    assert [minute(s) for s in signals] == [352, 353, 354]
 
 
-def test_nothing_opens_whose_holding_would_end_after_the_last_exit() -> None:
+def test_nothing_is_proposed_whose_holding_would_end_after_the_last_exit() -> None:
     on = desk(holding_bars=354, exit_minutes_before_close=10)
     assign(on, loaded_model())
     signals = run(on, closes({0: RISING, 1: [100.0] * 11 + RISING[:364]}))
-    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 365)]
+    assert [(s.symbol, minute(s), s.exit.expiry_ns) for s in signals] == [("AAA", 11, OPEN + 365 * MINUTE)]
 
 
-def test_an_instrument_without_a_bar_at_the_exit_closes_on_its_newest_bar() -> None:
-    on = desk(holding_bars=354)
-    assign(on, loaded_model())
-    signals = run(on, Bars.concatenate([closes({0: RISING[:12]}), closes({1: [100.0] * 360}, first=12)]))
-    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 365)]
-    assert signals[1].bar.end_ns == OPEN + 12 * MINUTE
-
-
-def test_a_position_is_held_for_time_and_not_for_its_instruments_own_bars() -> None:
-    on = desk()
-    assign(on, loaded_model())
-    thin = closes({0: RISING[:11]})
-    signals = run(on, Bars.concatenate([thin, closes({1: [100.0] * 20}, first=11)]))
-    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 16)]
-
-
-def test_it_closes_at_the_first_decision_at_or_after_the_horizon() -> None:
-    on = desk()
-    assign(on, loaded_model())
-    signals = run(on, Bars.concatenate([closes({0: RISING[:13]}), closes({0: RISING[19:20], 1: [100.0]}, first=19)]))
-    assert [(s.symbol, s.intent, minute(s)) for s in signals] == [("AAA", "open", 11), ("AAA", "close", 20)]
-
-
-def test_at_one_time_closes_come_first_and_each_kind_by_instrument() -> None:
+def test_at_one_time_proposals_come_by_instrument_and_times_ascend() -> None:
     on = desk()
     assign(on, loaded_model())
     signals = run(on, closes({0: [99.0] * 15 + RISING[:40], 2: RISING[:40], 1: RISING[:40]}))
-    at_16 = [(s.intent, s.symbol) for s in signals if minute(s) == 16]
-    assert at_16 == [("close", "BBB"), ("close", "CCC"), ("open", "AAA")]
-    order = [(s.event_time_ns, s.intent == "open", s.symbol) for s in signals]
+    order = [(s.event_time_ns, s.instrument_token) for s in signals]
     assert order == sorted(order)
+    assert [s.symbol for s in signals if minute(s) == 16] == ["AAA", "BBB", "CCC"]
 
 
-def test_without_a_model_nothing_opens_but_what_is_open_closes_with_the_model_that_opened_it() -> None:
+def test_without_a_model_nothing_is_proposed() -> None:
     on = desk()
     assign(on, loaded_model("7"))
     assign(on, None, OPEN + 12 * MINUTE)
     signals = run(on, closes({0: RISING[:40]}))
-    assert [(minute(s), s.intent, s.model_version) for s in signals] == [(11, "open", "7"), (16, "close", "7")]
+    assert [(minute(s), s.model_version) for s in signals] == [(11, "7"), (12, "7")]
+
+
+def test_ids_are_of_broker_strategy_rung_instrument_and_time_and_of_no_version() -> None:
+    def ids(version: str, **changes: object) -> list[str]:
+        on = desk(**changes)
+        assign(on, loaded_model(version))
+        return [signal.event_id for signal in run(on, closes({0: RISING[:20], 1: RISING[:20]}), until=20)]
+
+    assert ids("1") == ids("2")
+    assert len(set(ids("1"))) == 20
+    spec = StrategySpec(name="momentum", brokers=("paper", "zerodha"))
+    on = StrategyDesk(UNIVERSE, SESSION, (spec,), bar_minutes=1, brokers=("paper", "zerodha"))
+    for rung in ("champion", "live"):
+        on.assign(Assignment(OPEN, "momentum", loaded_model(), rung))  # type: ignore[arg-type]
+    both = run(on, closes({0: RISING[:20]}), until=20)
+    assert len({signal.event_id for signal in both}) == len(both) == 20
 
 
 def test_an_assignment_holds_for_decisions_strictly_later_than_its_time() -> None:
@@ -168,8 +169,8 @@ def test_a_signal_names_the_frames_that_overlap_its_bar() -> None:
     signals = []
     for k in range(12 * 2):
         part = ticks((0, k * 30 + 1, 100.0 + k))
-        signals += on.on_ticks(part, LogPosition("market.ticks", 0, 500 + k))
-        signals += on.advance(OPEN + (k + 1) * 30 * SECOND)
+        signals += heard(on.on_ticks(part, LogPosition("market.ticks", 0, 500 + k)))
+        signals += heard(on.advance(OPEN + (k + 1) * 30 * SECOND))
     assert minute(signals[0]) == 11
     assert signals[0].basis.input_positions == {"market.ticks[0]": (520, 521)}
 
@@ -178,13 +179,14 @@ def test_ticks_decide_the_same_whatever_their_batches_and_whichever_watermark_cl
     walk = random_walk(3, minutes=40, per_minute=20, seed=3)
 
     def decided(step: int) -> list[SignalGenerated]:
-        on, signals = desk(), []
+        on = desk()
+        signals: list[SignalGenerated] = []
         assign(on, loaded_model())
         for first in range(0, len(walk), step):
             part = walk[slice(first, first + step)]
-            signals += on.on_ticks(part)
-            signals += on.advance(int(part.event_time_ns[-1]))
-        return signals + on.advance(SESSION.close_ns)
+            signals += heard(on.on_ticks(part))
+            signals += heard(on.advance(int(part.event_time_ns[-1])))
+        return signals + heard(on.advance(SESSION.close_ns))
 
     whole = decided(len(walk))
     assert len(whole) > 10

@@ -1,0 +1,90 @@
+"""What the feed has told of its sessions: the topic ``market.sessions``, read once and then from where it ended."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from feature_store.market.types import Instrument, Universe
+from live_services.adapters.kafka import StoredRecord, read_topic
+from live_services.domain.clock import session_of
+from live_services.domain.events import SessionOpened, decode_event
+from live_services.domain.topics import MARKET_SESSIONS
+from live_services.settings import KafkaSettings
+
+_log = structlog.get_logger(__name__)
+
+_UNIVERSES: Final = 4
+"""Universes with their arrays; a process that lives for weeks needs those of the session before and of this one."""
+
+
+class MarketSessions:
+    """The sessions that were told, and what their universes are.
+
+    Instruments that are the same in several sessions are held once, so a session more costs next to nothing.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._next_offset = 0
+        self._instruments: dict[int, Instrument] = {}
+        self._lists: dict[str, tuple[Instrument, ...]] = {}
+        self._universes: dict[str, Universe] = {}
+        self.opened: Final[dict[int, SessionOpened]] = {}
+        """What was told of each session, by its open; the first word stands."""
+
+    async def refresh(self) -> None:
+        """Read what was told since the last call.
+
+        Raises
+        ------
+        live_services.adapters.kafka.KafkaSetupError
+            If the topic does not exist.
+        """
+        async for record in read_topic(self._kafka, MARKET_SESSIONS.name, first_offset=self._next_offset):
+            self.take(record)
+
+    def take(self, record: StoredRecord) -> None:
+        """Take one record of the topic; one that tells no session is logged and left out."""
+        self._next_offset = record.offset + 1
+        try:
+            event = decode_event(record.value)
+            if not isinstance(event, SessionOpened):
+                raise ValueError(f"{event.event_type} does not belong here")  # noqa: TRY004 - a record, not our code
+            session_of(event)
+            told = self._told_by(event)
+        except ValueError as failure:  # a ValidationError is one
+            reason = f"{failure.error_count()} fields are wrong" if isinstance(failure, ValidationError) else failure
+            _log.warning("not_a_session", topic=record.topic, offset=record.offset, failure=str(reason))
+            return
+        before = self.opened.setdefault(event.session_open_ns, event.model_copy(update={"instruments": told}))
+        if before.universe_digest != event.universe_digest:
+            _log.warning("session_told_twice", session=event.session_date, offset=record.offset)
+
+    def universe(self, digest: str) -> Universe | None:
+        """Give the universe with this digest, or None if no session was told with it."""
+        universe = self._universes.get(digest)
+        if universe is None and digest in self._lists:
+            universe = Universe.model_construct(instruments=self._lists[digest])
+            self._universes[digest] = universe
+            while len(self._universes) > _UNIVERSES:
+                del self._universes[next(iter(self._universes))]
+        return universe
+
+    def newest(self) -> SessionOpened | None:
+        """Give the latest session that was told, or None."""
+        return self.opened[max(self.opened)] if self.opened else None
+
+    def _told_by(self, event: SessionOpened) -> tuple[Instrument, ...]:
+        digest = event.universe_digest
+        if digest in self._lists:
+            return self._lists[digest]
+        if Universe(instruments=event.instruments).digest != digest:
+            raise ValueError(f"its instruments do not have the digest {digest[:12]} that it names")
+        held = self._instruments
+        alike = [(one, held.setdefault(one.instrument_token, one)) for one in event.instruments]
+        told = tuple(known if known == one else one for one, known in alike)
+        self._lists[digest] = told
+        return told

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from feature_store.market.types import Universe
+from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.sessions import MarketSessions
+from live_services.domain.clock import session_opened, watermark
+from live_services.domain.events import Event
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
+from live_services.settings import KafkaSettings
+from tests.stored_sessions import day_of_ticks, universe_of_day
+
+DAYS = tuple(day_of_ticks(day, minutes=1) for day in range(3))
+OPENINGS = tuple(session_opened(day.session, day.universe) for day in DAYS)
+
+
+def record(event: Event | bytes, offset: int) -> StoredRecord:
+    value, headers = (event, []) if isinstance(event, bytes) else (value_of(event), headers_of(event))
+    return StoredRecord(MARKET_SESSIONS.name, 0, offset, 0, None, value, tuple(headers))
+
+
+def sessions(*events: Event | bytes) -> MarketSessions:
+    found = MarketSessions(KafkaSettings())
+    for offset, event in enumerate(events):
+        found.take(record(event, offset))
+    return found
+
+
+def test_a_digest_gives_the_universe_that_a_session_was_told_with() -> None:
+    found = sessions(*OPENINGS)
+    for day in range(3):
+        assert found.universe(universe_of_day(day).digest) == universe_of_day(day)
+    assert found.universe("unheard of") is None
+    assert list(found.opened) == [day.session.open_ns for day in DAYS]
+
+
+def test_the_newest_session_is_the_latest_whatever_was_read_last() -> None:
+    assert sessions().newest() is None
+    assert sessions(OPENINGS[2], OPENINGS[0]).newest() == OPENINGS[2]
+
+
+def test_the_first_word_on_a_session_stands() -> None:
+    other = session_opened(DAYS[0].session, universe_of_day(1))
+    assert sessions(OPENINGS[0], other).opened[DAYS[0].session.open_ns] == OPENINGS[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"garbage",
+        b"{}",
+        watermark(MARKET_TICKS, 0, DAYS[0].session, DAYS[0].session.open_ns, "d"),
+        OPENINGS[0].model_copy(update={"universe_digest": "another"}),
+        OPENINGS[0].model_copy(update={"session_close_ns": 2**62}),
+        OPENINGS[0].model_copy(update={"session_date": "2026-02-05"}),
+    ],
+    ids=["bytes", "json", "watermark", "digest", "hours", "date"],
+)
+def test_a_record_that_tells_no_session_is_left_out(wrong: Event | bytes) -> None:
+    found = sessions(wrong, OPENINGS[1])
+    assert list(found.opened) == [DAYS[1].session.open_ns]
+    assert found.universe("another") is None
+
+
+def test_sessions_of_the_same_instruments_hold_them_once() -> None:
+    found = sessions(*OPENINGS)
+    first, second, third = (found.opened[day.session.open_ns].instruments for day in DAYS)
+    assert third is second, "the same universe"
+    known = {i.instrument_token: i for i in first}
+    assert all(known.get(i.instrument_token, i) is i for i in second), "one listing more"
+
+
+def test_only_the_universes_of_a_few_sessions_keep_their_arrays() -> None:
+    universes = [Universe.from_symbols([f"S{k}", "ALL"]) for k in range(20)]
+    found = sessions(*(session_opened(DAYS[0].session, universe) for universe in universes))
+    for universe in [*universes, *universes]:
+        assert found.universe(universe.digest) == universe
+    assert len(found._universes) <= 4
