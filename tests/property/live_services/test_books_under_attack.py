@@ -125,7 +125,10 @@ def lived(proposals: Sequence[SignalGenerated], on_bars: bool, cuts: Sequence[in
         mine = [one for one in proposals if session.open_ns <= one.event_time_ns < session.close_ns]
         times = event_times(table)
         due = {one.event_time_ns: int(np.searchsorted(times, one.event_time_ns, side="right")) for one in mine}
-        edges = sorted({0, len(table), *due.values(), *(min(cut, len(table)) for cut in cuts)})
+        inside = [
+            times[cut] for cut in cuts if cut < len(table)
+        ]  # an instant is never cut: the merge releases it whole
+        edges = sorted({0, len(table), *due.values(), *np.searchsorted(times, inside).tolist()})
         said: set[int] = set()
         for first, end in [*itertools.pairwise(edges), (len(table), len(table))]:
             for at_ns in sorted(set(due) - said):
