@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -24,8 +24,6 @@ from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
 from models_registry.specification import Broker, StrategySpec
 
-TABLE_WIDTH: Final = 100
-"""Columns that the tables need to show every word in full."""
 _REASONS: Final = ("target", "stop", "time", "square_off", "carried")
 
 
@@ -153,11 +151,11 @@ def trade_record(trade: Trade) -> dict[str, Any]:
 
 
 def render(found: TradeList) -> RenderableType:
-    """Lay trades out for `TABLE_WIDTH` columns: a table for each day, then totals and notes."""
+    """Lay trades out for 100 columns: a table for each day, then totals and notes."""
     if not found.trades:
         topic = broker_topics(found.broker).orders_filled.name
         if found.about:
-            return Text(f"the {found.broker} account has no trade {found.about} on {topic}")
+            return Text(f"{topic} holds no trade {found.about}")
         return Text(f"the {found.broker} account has traded nothing yet: {topic} holds no fill")
     parts: list[RenderableType] = []
     for day, trades in itertools.groupby(found.trades, _ended):
@@ -252,13 +250,6 @@ def _sums(trades: Sequence[Trade]) -> list[str]:
         paise_text(sum(trade.gross_pnl_inr_e4 for trade in trades)),
         paise_text(sum(trade.net_pnl_inr_e4 for trade in trades)),
     ]
-
-
-def wide_enough(console: Console) -> Console:
-    """Give a console on which the tables fit: a file or a pipe has no width of its own."""
-    if console.is_terminal or console.width >= TABLE_WIDTH:
-        return console
-    return Console(highlight=False, width=TABLE_WIDTH)
 
 
 def rupees_text(amount_inr: float) -> str:
