@@ -30,6 +30,9 @@ from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord, connection, read_topic
+from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, Watermark, decode_event
 from live_services.domain.frames import decode_frame
@@ -45,7 +48,6 @@ from live_services.domain.topics import (
 )
 from live_services.machine.stack import Stack, create_topics, environment
 from live_services.machine.supervision import SERVICES
-from live_services.services.market_feed import Replay, last_watermarks, load_replay
 from live_services.settings import Settings, load_settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence
 from models_registry.gates.limits import GateLimits
@@ -243,7 +245,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         """Committed watermark of a topic: that of the partition furthest behind."""
         partitions = range(topic.partitions(self.settings.kafka.market_partitions))
         if topic == MARKET_TICKS:  # too long to be read again and again
-            ends = asyncio.run(last_watermarks(self.settings.kafka, topic))
+            ends = asyncio.run(_reached(self.settings))
             return min(ends[p][1] if p in ends else 0 for p in partitions)
         reached = dict.fromkeys(partitions, 0)
         for record in self.records(topic):
@@ -254,7 +256,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
 
     def assert_market_is_whole(self) -> None:
         """Compare the market topic with the stored session."""
-        assert_market_is_whole(self.records(MARKET_TICKS), load_replay(self.settings))
+        assert_market_is_whole(self.records(MARKET_TICKS), StoredMarket(self.settings).load(self.session))
 
     def log(self) -> Log:
         """Give everything the services said, once all transactions are settled."""
@@ -318,6 +320,12 @@ def assert_market_is_whole(records: list[StoredRecord], replayed: Replay) -> Non
             np.testing.assert_array_equal(
                 np.concatenate([getattr(table, column) for table in tables]), getattr(expected, column)
             )
+
+
+async def _reached(settings: Settings) -> dict[int, Reached]:
+    sessions = MarketSessions(settings.kafka)
+    await sessions.refresh()
+    return await last_watermarks(settings.kafka, MARKET_TICKS, sessions.universe)
 
 
 async def _read(settings: Settings, topic: Topic) -> list[StoredRecord]:

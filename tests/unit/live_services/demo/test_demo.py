@@ -119,6 +119,6 @@ def test_it_trains_through_the_session_before_the_one_that_it_replays(tmp_path, 
     for chosen in (None, 12):
         file.write_text(configuration_toml(DemoOptions(home=tmp_path, sessions=chosen)))
         settings = load_settings()
-        made = synthetic_market(**settings.market.synthetic.model_dump(exclude={"tick_sessions"}) | {"instruments": 2})
+        made = synthetic_market(**settings.market.synthetic.model_dump() | {"instruments": 2})
         assert settings.market.train_through == made.sessions[-1].date.isoformat()
         assert made.tick_sessions[0].date > made.sessions[-1].date
