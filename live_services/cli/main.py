@@ -207,6 +207,8 @@ def trades(
     if as_json:
         for trade in found.trades:
             _tell(json.dumps(trade_record(trade)))
+        if found.disagreement:
+            err.print(found.disagreement, markup=False, soft_wrap=True)
     else:
         wide_enough(out).print(render(found))
 

@@ -40,6 +40,8 @@ class TradeList:
     """Days of fills for which no schedule of charges is verified, each with the schedule that was used."""
     about: str = ""
     """What was asked for, in words; empty for everything."""
+    disagreement: str = ""
+    """How the fills on the log differ from the account's books; empty if they do not."""
 
     @property
     def ended(self) -> tuple[Trade, ...]:
@@ -69,7 +71,8 @@ async def read_trades(
     CommandFailed
         If neither the settings nor the log know the strategy.
     """
-    events, snapshot = await account_history(log, broker)
+    history = await account_history(log, broker)
+    events, snapshot = history.events, history.snapshot
     trades = round_trips([*events, snapshot] if snapshot is not None else events)
     if strategy is not None:
         known = {spec.name for spec in strategies} | {trade.strategy for trade in trades}
@@ -91,6 +94,7 @@ async def read_trades(
         snapshot.event_time_ns if snapshot is not None else 0,
         tuple(sorted(not_verified)),
         " ".join(words),
+        history.disagreement,
     )
 
 
@@ -168,6 +172,8 @@ def render(found: TradeList) -> RenderableType:
         Text(f"note: no schedule of charges is verified for {day}; that of {schedule} was used", style="yellow")
         for day, schedule in found.not_verified
     ]
+    if found.disagreement:
+        parts.append(Text(found.disagreement, style="bold red"))
     return Group(*parts)
 
 

@@ -111,6 +111,20 @@ async def test_what_retention_has_dropped_takes_only_its_own_trades_along() -> N
     assert not opened & {trade.signal_id for trade in found.trades}
 
 
+async def test_fills_that_do_not_add_up_to_the_books_are_an_alarm_and_those_that_retention_dropped_a_note() -> None:
+    assert (await read_trades(log_of(EVENTS), "paper", STRATEGIES)).disagreement == ""
+    foreign = FILLS[-1].model_copy(update={"event_id": "foreign", "order_id": "foreign", "intent": "open"})
+    shown = drawn(await read_trades(log_of([*EVENTS, foreign]), "paper", STRATEGIES))
+    assert f"ALARM: paper.orders.filled holds {len(FILLS) + 1} fills with charges of" in shown
+    assert f"the account's books {len(FILLS)} with" in " ".join(shown.split())
+    kept = [event for event in EVENTS if event not in FILLS[:40]]
+    found = await read_trades(log_of(kept), "paper", STRATEGIES)
+    assert found.disagreement == (
+        f"paper.orders.filled holds {len(FILLS) - 40} of the account's {len(FILLS)} fills: retention has dropped "
+        "earlier ones"
+    )
+
+
 def test_how_long_something_was_held_is_said_in_two_units() -> None:
     second = 1_000_000_000
     assert held_text(0) == "0 s"
