@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -265,7 +266,7 @@ def _clock(health: Health) -> str:
 def table(tally: Tally, health: Health) -> Table:
     """Lay the numbers out for a terminal."""
     t = tally.totals()
-    view = Table(title=f"Replay, portfolio at {_clock(health)}", title_justify="left")
+    view = Table(title=f"Replay, portfolio at {_clock(health)}", title_justify="left", box=box.SIMPLE_HEAD)
     shown = (tally.feed, "signals", "already_open", "signals_rejected", "orders", "fills", "trades")
     for name in (*shown, "net (INR)", "lag"):
         view.add_column(name.removeprefix("signals_").replace("_", " "), justify="right")

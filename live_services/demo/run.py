@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
+from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
 from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
@@ -430,9 +431,10 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         "strategies": tally.of_strategies([strategy.name for strategy in settings.strategies]),
     }
     demo.tell("the portfolio has passed the last session's end")
-    demo.console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    console = wide_enough(demo.console)
+    console.print(table(tally, await asyncio.to_thread(read_health, settings)))
     for position in tally.left_open:
-        demo.console.print(
+        console.print(
             f"[bold red]ALARM:[/] {position.quantity:+,} {position.symbol} of {position.strategy} is open after the "
             "close; it is carried into the next session and closed at its open"
         )
@@ -441,7 +443,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         demo.summary["explanation"] = None
         return
     explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
-    demo.console.print(render(explanation))
+    console.print(render(explanation))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 
 
