@@ -130,8 +130,8 @@ name = "{MODEL}"
 name = "bracketed"
 model = "{MODEL}"
 priority = 1
-stop_bps = 12
-target_bps = 15
+stop_bps = 25
+target_bps = 30
 """
         )
 
