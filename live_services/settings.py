@@ -242,7 +242,8 @@ class SkewSettings(_Section):
 class RuntimeSettings(_Section):
     """The one runtime loop."""
 
-    watermark_interval_ms: int = Field(default=100, ge=1)
+    watermark_interval_ms: int = Field(default=1000, ge=1)
+    """Between watermarks that no task waits for: each is a transaction, and what is said meanwhile waits for it."""
     commit_interval_ms: int = Field(default=25, ge=1)
     offsets_interval_ms: int = Field(default=1000, ge=1)
     transaction_timeout_ms: int = Field(default=10_000, ge=1000)

@@ -118,7 +118,7 @@ class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class _Running:
-    """A task with its producer and the times of its last commits (monotonic seconds)."""
+    """A task with its producer and the times at which its last commits began (monotonic seconds)."""
 
     run: TaskRun
     producer: AIOKafkaProducer
@@ -346,6 +346,7 @@ class _Runtime:
         if not outputs and positions == running.positions:
             return
         running.inner.expect(outputs)
+        running.committed_at = running.forwarded_at = time.monotonic()
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 await self._commit(running.producer, outputs, positions)
@@ -361,7 +362,6 @@ class _Runtime:
                 f"{run.task}: another process runs this task now (transactional id taken over); this one ends"
             ) from cause
         running.positions = positions
-        running.committed_at = running.forwarded_at = time.monotonic()
         self._telemetry.committed([o.event for o in outputs if o.event.event_type != "watermark"])
 
     async def _commit(
@@ -497,6 +497,3 @@ async def _within(seconds: float, awaited: Any) -> None:
             await awaited
     except TimeoutError:
         _log.warning("gave_up_waiting", seconds=seconds)
-
-
-__all__ = ["decode_position", "encode_position", "run_chain", "stop_on_signals"]
