@@ -70,6 +70,8 @@ from models_registry.version import build_sidecar
 from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
+STRATEGIES = ("momentum", "bracketed")
+"""Both ask the one model."""
 PAPER = broker_topics("paper")
 FEED, RUNNER, ACCOUNT, MONITOR = "market_feed", "strategy_runner", "paper.account", "skew_monitor"
 """The programs, by the supervisor's names."""
@@ -124,10 +126,11 @@ enabled = true
 risk.max_open_positions = 3 # so that there is something to reject
 
 [[strategies]]
-name = "{MODEL}"
+name = "{STRATEGIES[0]}"
+model = "{MODEL}"
 
 [[strategies]]
-name = "bracketed"
+name = "{STRATEGIES[1]}"
 model = "{MODEL}"
 priority = 1
 stop_bps = 25
