@@ -23,7 +23,7 @@ from models_registry.refusals import GateNotPassed, TamperedModel
 from models_registry.registry import Registry
 from tests.trading_desk import MODEL, PAPER, RUNNER, STRATEGIES, Desk, OpenDesk, events
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ASKED = 2 * len(STRATEGIES)
 """Who asks the model: each strategy in each of two tasks."""

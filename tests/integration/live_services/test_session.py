@@ -21,7 +21,7 @@ from tests.trading_desk import (
     last_snapshot,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 MONITORED = consumer_group("skew_monitor", "shared")
 
