@@ -181,7 +181,7 @@ class MarketSettings(_Section):
     """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
     last session of a generated market, else the last day there is."""
     frame_ms: int = Field(default=1000, ge=10, le=600_000)
-    """Event time in one frame of ticks."""
+    """Event time in one frame of ticks; at ``speed`` 0 it is ten seconds at least, and what is said is the same."""
     corporate_actions: Path | None = None
     """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
     membership: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,17 +12,16 @@ import numpy as np
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, Session, Ticks, Universe
-from feature_store.offline.store import OfflineStore
 from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.adapters.history import StoredHistory
 from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, event_or_none
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame
-from live_services.domain.strategy.history import SessionBars
+from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.strategy.history import SessionBars, used_of
 from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
     bars_of_market,
-    compare,
+    compare_session,
     row_of_signal,
     rows_of_block,
 )
@@ -70,37 +69,49 @@ async def check_skew(settings: Settings, broker: Broker = "paper") -> SkewReport
         If the offline store does not have what the features stood on.
     """
     from live_services.adapters.kafka import read_topic
+    from live_services.adapters.sessions import MarketSessions
 
     if not settings.kafka.bootstrap_servers:
         raise CommandFailed(f"no Kafka is known: start one with {to_type('up')}, or set KAFKA__BOOTSTRAP_SERVERS")
-    universe = await asyncio.to_thread(OfflineStore(settings.store_root).universe)
     topic, raw = market_topic(settings.market.feed), broker_topics(broker).signals_raw
+    sessions = MarketSessions(settings.kafka)
+    await sessions.refresh()
     records = [record async for record in read_topic(settings.kafka, topic.name)]
-    session, market = session_on_log(records, universe)
+    session, universe, market = session_on_log(records, sessions.universe)
     signals = [event_or_none(record.value) async for record in read_topic(settings.kafka, raw.name)]
-    control = [event_or_none(record.value) async for record in read_topic(settings.kafka, STRATEGIES_CONTROL.name)]
-    used = (e for e in control if isinstance(e, StrategyHistoryUsed) and _of(e.session_date, session))
+    used: dict[int, StrategyHistoryUsed] = {}
+    async for record in read_topic(settings.kafka, STRATEGIES_CONTROL.name):
+        event = event_or_none(record.value)
+        if isinstance(event, StrategyHistoryUsed) and event.session_date == session.date.isoformat():
+            used[record.partition] = event
     rows = [
         row_of_signal(signal, universe)
         for signal in signals
         if isinstance(signal, SignalGenerated) and session.open_ns <= signal.event_time_ns <= session.close_ns
     ]
     online, notes = await asyncio.to_thread(_online_rows, settings, universe, session)
-    report = await asyncio.to_thread(
-        compared, settings, universe, session, market, [*rows, *online], used=next(used, None)
-    )
+    report = await asyncio.to_thread(compared, settings, universe, session, market, [*rows, *online], used=used)
     return report + SkewReport(notes=notes)
 
 
-def session_on_log(records: Sequence[StoredRecord], universe: Universe) -> tuple[Session, Market]:
-    """Give the newest session of a market topic and what was recorded of it; unreadable frames are left out, as live.
+def session_on_log(
+    records: Sequence[StoredRecord], universes: Callable[[str], Universe | None]
+) -> tuple[Session, Universe, Market]:
+    """Give the newest session of a market topic and what was recorded of it; what is unreadable is left out, as live.
+
+    Parameters
+    ----------
+    records : sequence of StoredRecord
+        Of all partitions, each in order.
+    universes : callable
+        Gives the universe of a digest, as ``market.sessions`` told it.
 
     Raises
     ------
     CommandFailed
         If there is no session.
     """
-    newest: Session | None = None
+    newest: tuple[Session, Universe] | None = None
     market: Market = defaultdict(Recorded)
     reached: dict[int, int] = defaultdict(int)
     gaps: list[tuple[int, MarketGap]] = []
@@ -110,24 +121,28 @@ def session_on_log(records: Sequence[StoredRecord], universe: Universe) -> tuple
                 gaps.append((record.partition, event))
             continue
         try:
-            frame = decode_frame(record.value, record.headers, universe)
+            universe = universes(universe_digest_of(record.headers))
+            frame = None if universe is None else decode_frame(record.value, record.headers, universe)
         except BadFrame:
             continue
-        if newest is None or frame.session.open_ns > newest.open_ns:
-            newest = frame.session
+        if universe is None or frame is None:
+            continue
+        if newest is None or frame.session.open_ns > newest[0].open_ns:
+            newest = frame.session, universe
             market.clear()
             reached.clear()
-        if frame.session != newest or not len(frame.table):
+        if frame.session != newest[0] or not len(frame.table):
             continue
         if int(frame.times_ns[0]) >= reached[record.partition]:  # else sent again, or late: left out live too
             market[record.partition].market.append(frame.table)
         reached[record.partition] = max(reached[record.partition], frame.watermark_ns)
     if newest is None:
         raise CommandFailed("the market topic holds no session yet: let a session run first")
+    session, universe = newest
     for partition, gap in gaps:
-        if newest.open_ns <= gap.event_time_ns < newest.close_ns:
+        if session.open_ns <= gap.event_time_ns < session.close_ns:
             market[partition].gaps.append(gap)
-    return newest, market
+    return session, universe, market
 
 
 def compared(
@@ -137,26 +152,29 @@ def compared(
     market: Market,
     rows: Sequence[LiveRow],
     *,
-    used: StrategyHistoryUsed | None,
+    used: Mapping[int, StrategyHistoryUsed],
 ) -> SkewReport:
     """Compare partition by partition: each has gaps of its own."""
     clock, partitions = BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions
-    history = StoredHistory(settings).of(session, universe, None if used is None else used.sessions)
+    logged = next(iter(used.values()), None)
+    history = StoredHistory(settings).of(session, universe, None if logged is None else logged.sessions)
     whose = universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions).tolist()
     report = SkewReport()
-    if used is not None and used.digest != history.digest:
+    if logged is not None and logged.digest != history.digest:
+        first = logged.sessions[0] if logged.sessions else "no session"
         report += SkewReport(
             notes=(
-                f"the stored bars of {used.sessions[0] if used.sessions else 'no session'} to {session.date}, or the "
-                "corporate actions, are not those that the session began with: differences may come from that alone",
+                f"the stored bars of {first} to {session.date}, or the corporate actions, are not those that the "
+                "session began with: differences may come from that alone",
             )
         )
     for partition, recorded in market.items():
         mine = [row for row in rows if whose[row.instrument] == partition]
-        part, of_bars = history.part_of(partition, partitions), settings.market.feed == "bars"
+        whole = history.as_it_was(used_of(used[partition])) if partition in used else history
+        part, of_bars = whole.part_of(partition, partitions), settings.market.feed == "bars"
         stood_on = SessionBars(part, session, clock.size, of_bars=of_bars)
-        bars = stood_on.take_session(bars_of_market(recorded.market, session, universe, clock), recorded.gaps)
-        report += compare(mine, bars, universe, clock, history.actions)
+        stretches = stood_on.take_session(bars_of_market(recorded.market, session, universe, clock), recorded.gaps)
+        report += compare_session(mine, stretches, universe, clock, history.actions)
     return report
 
 
@@ -178,7 +196,3 @@ def _online_rows(settings: Settings, universe: Universe, session: Session) -> tu
     finally:
         store.close()
     return [row for row in rows if session.open_ns < row.bar_end_ns <= session.close_ns], ()
-
-
-def _of(date: str, session: Session) -> bool:
-    return date == session.date.isoformat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from live_services.domain.events import (
@@ -39,6 +40,9 @@ _HANDED_ON: Final = (
 )
 
 
+_handed_on: Final = attrgetter(*_HANDED_ON)
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What every output of a process is stamped with: which configuration and which code made it."""
@@ -59,4 +63,6 @@ class Stamp:
 
 def handed_on(event: Answerable) -> dict[str, Any]:
     """Give the fields that an answer takes over unchanged, with ``causation_id`` naming the event answered."""
-    return {name: getattr(event, name) for name in _HANDED_ON} | {"causation_id": event.event_id}
+    fields = dict(zip(_HANDED_ON, _handed_on(event), strict=True))
+    fields["causation_id"] = event.event_id
+    return fields

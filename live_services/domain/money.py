@@ -40,6 +40,10 @@ def inr_e4(rupees: float | Decimal) -> int:
     ValueError
         If it is NaN, infinite, or larger than `LARGEST_INR` either way.
     """
+    if isinstance(rupees, float) and abs(rupees) < LARGEST_INR:
+        nearest = round(rupees * RUPEE)
+        if nearest / RUPEE == rupees:  # the float of this decimal: it is the one that was meant
+            return nearest
     exact = rupees if isinstance(rupees, Decimal) else Decimal(float.__repr__(float(rupees)))
     if not exact.is_finite() or exact.copy_abs() > LARGEST_INR:
         raise ValueError(f"{rupees} is no amount of rupees; one is finite and at most {LARGEST_INR:,}")

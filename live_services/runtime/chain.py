@@ -92,6 +92,8 @@ class Chain:
         }
         self._topics: dict[str, Topic] = {one.topic.name: one.topic for one in reads}
         self._declared = [frozenset(service.outputs) for service in services]
+        self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
+        """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
         """What becomes of an event that a service fails on; None: the failure is raised."""
 
@@ -138,11 +140,11 @@ class Chain:
             yield from self._market(record, state)
             return
         yield from self.fire_before(state, now_ns)
-        yield from self._deliver(record, _place(record), state, now_ns)
+        yield from self._deliver(record, self._readers.get(_place(record), ()), state, now_ns)
 
     def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
         """Deliver a control record of this task's own."""
-        yield from self._deliver(record, _place(record), state, record.event.event_time_ns)
+        yield from self._deliver(record, self._readers.get(_place(record), ()), state, record.event.event_time_ns)
 
     def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Fire every timer before the watermark, then tell the services of it."""
@@ -182,13 +184,13 @@ class Chain:
 
     # --- edges ----------------------------------------------------------------------------------------------------
 
-    def _deliver(self, record: EventRecord, topic: str, state: ChainState, now_ns: int) -> Iterator[Event]:
-        for k in self._readers.get(topic, ()):
+    def _deliver(
+        self, record: EventRecord, readers: tuple[int, ...], state: ChainState, now_ns: int
+    ) -> Iterator[Event]:
+        for k in readers:
             service = self.services[k]
             try:
-                handled = iter(service.handle(record, state.of[k], now_ns))
-                while (event := next(handled, None)) is not None:
-                    yield from self._spread(k, (event,), state, record.position)
+                yield from self._spread(k, service.handle(record, state.of[k], now_ns), state, record.position)
             except (UndeclaredOutput, WrongTopic):
                 raise
             except Exception as failure:
@@ -199,17 +201,25 @@ class Chain:
     def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition) -> Iterator[Event]:
         """Give a service's outputs, each followed by what the chain makes of it."""
         for event in events:
-            topic = topic_of(event)
-            if topic not in self._declared[k]:
-                raise UndeclaredOutput(
-                    f"{self.services[k].name}: {event.event_type} goes to {topic.name}, which is no output of it"
-                )
-            inner = topic.name in self.inner
-            if inner:
-                check_place(event, self._topics[topic.name])
+            kind = (k, type(event), event.broker)
+            readers = self._inside.get(kind)
+            if readers is None:
+                readers = self._inside[kind] = self._readers_inside(k, event)
             yield event
-            if inner:
-                yield from self._deliver(EventRecord(event, position), topic.name, state, event.event_time_ns)
+            if readers:
+                yield from self._deliver(EventRecord(event, position), readers, state, event.event_time_ns)
+
+    def _readers_inside(self, k: int, event: Event) -> tuple[int, ...]:
+        """Check that a service may say an event; give the services of the chain that read it."""
+        topic = topic_of(event)
+        if topic not in self._declared[k]:
+            raise UndeclaredOutput(
+                f"{self.services[k].name}: {event.event_type} goes to {topic.name}, which is no output of it"
+            )
+        if topic.name not in self.inner:
+            return ()
+        check_place(event, self._topics[topic.name])
+        return self._readers[topic.name]
 
 
 def _place(record: EventRecord) -> str:

@@ -25,7 +25,7 @@ from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
     bars_of_market,
-    compare,
+    compare_session,
     describe,
     row_of_signal,
     sampled,
@@ -124,12 +124,13 @@ class SkewMonitor(Service[SkewState]):
             return
         market = bars_of_market(state.market, state.session, state.universe, self._clock)
         stood_on = SessionBars(state.history, state.session, self._clock.size, of_bars=self._of_bars)
-        bars = stood_on.take_session(market, state.gaps)
+        stretches = stood_on.take_session(market, state.gaps)
         for minute_ns in minutes:
             due = [key for key, at_ns in state.waiting.items() if at_ns == minute_ns]
             for key in due:
                 del state.waiting[key]
-            report = compare([row for _, row in due], bars, state.universe, self._clock, state.history.actions)
+            rows = [row for _, row in due]
+            report = compare_session(rows, stretches, state.universe, self._clock, state.history.actions)
             for difference in report.differences:
                 _log.error(
                     "feature_skew",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Final, Protocol
 
 import structlog
@@ -31,7 +31,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
 from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey, asked
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory
+from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.topics import (
     MODELS_LOADED,
     MODELS_REFUSED,
@@ -196,10 +196,7 @@ class StrategyRunner(Service[StrategyState]):
         session, universe = opening.session, opening.universe
         logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
         if logged is not None:
-            history = self._history.of(session, universe, logged.sessions)
-            if logged.broken:  # bars of the day that were stored since then were not there
-                history = replace(history, today=history.today[history.today.end_ns <= logged.today_until_ns])
-            return history
+            return self._history.of(session, universe, logged.sessions).as_it_was(used_of(logged))
         wanted = (candidate.model for candidate in self._loader.candidates.values())
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
@@ -396,7 +393,7 @@ def _history_used(state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
 
 def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> None:
     here = state.desk.history_used
-    logged = HistoryUsed(**{f.name: getattr(event, f.name) for f in fields(HistoryUsed)})
+    logged = used_of(event)
     if here != logged:
         days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
         what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"

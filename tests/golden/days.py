@@ -1,7 +1,7 @@
 """What the demo market and a real day come to, as files: a step that changes them says why in its commit.
 
     python -m tests.golden.days            write the demo market's signals, orders, fills and snapshots
-    python -m tests.golden.days DATA       write the real day's too; DATA holds the NSE files
+    python -m tests.golden.days DATA       write the real day's too, without and with stops; DATA holds the NSE files
 
 Each is the road of the demo without its servers: the market comes in, a model is trained on the sessions before the
 replayed one, and the engine replays that one's ticks. What is live equals the engine event for event, by a test of its
@@ -18,20 +18,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
-
 from dagster_project.desk import Desk
 from feature_store.market.types import ist_text
 from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from live_services.adapters.history import StoredHistory
+from live_services.backtest.engine import MarketDay, assignments_at_open, run_session
+from live_services.composition import engine_config
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot, SignalGenerated
+from live_services.domain.money import RUPEE
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.settings import MarketSettings, Settings
 from models_registry.flat import load_flat
 from models_registry.packing import pack
 from models_registry.refs import ModelIdentity
+from models_registry.specification import StrategySpec
 from models_registry.training import train
 from tests.models_registry_frames import FIT
 
@@ -52,12 +54,17 @@ def demo_market(home: Path) -> Tables:
     return tables(Settings(alpha_panda_home=home))
 
 
-def real_day(home: Path, data: Path) -> Tables:
+def real_day(home: Path, data: Path, *more: StrategySpec) -> Tables:
     """Give what the last day of the real ticks comes to, the model trained on the real minutes before it."""
     market = MarketSettings(
         source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
     )
-    return tables(Settings(alpha_panda_home=home, market=market))
+    return tables(Settings(alpha_panda_home=home, market=market, strategies=(StrategySpec(name="momentum"), *more)))
+
+
+def real_day_with_stops(home: Path, data: Path) -> Tables:
+    """Give the same day with a second strategy on the same model, whose positions have a stop and a target."""
+    return real_day(home, data, StrategySpec(name="guarded", model="momentum", stop_bps=20.0, target_bps=30.0))
 
 
 def tables(settings: Settings) -> Tables:
@@ -69,7 +76,7 @@ def tables(settings: Settings) -> Tables:
     for _ in store_bars(store, desk.incoming_sessions(), desk.clock):
         pass
     days = desk.training_sessions()
-    (strategy,) = settings.strategies
+    strategy = settings.strategies[0]
     features, label = strategy.feature_schema(), strategy.label()
     frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
     session = desk.replayed_session()
@@ -80,13 +87,14 @@ def tables(settings: Settings) -> Tables:
     model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))
     loaded = LoadedModel(identity, frame.schema, model, trained.buy_threshold, trained.sell_threshold)
     universe = store.universe()
-    events = run_session(
-        store.read_ticks(session),
+    day = MarketDay(
         session,
-        assignments_at_open(session, {strategy.name: loaded}),
-        EngineConfig.of(settings, universe),
-        history=StoredHistory(settings, universe).of(session),
+        universe,
+        store.read_ticks(session),
+        assignments_at_open(session, {one.name: loaded for one in settings.strategies}),
+        StoredHistory(settings).of(session, universe),
     )
+    events = run_session(day, engine_config(settings))
     return {
         "signals": _signals(_of(SignalGenerated, events)),
         "orders": _orders(_of(OrderSubmitted, events)),
@@ -100,13 +108,12 @@ def _of(kind: type[Kind], events: Iterable[Event]) -> list[Kind]:
 
 
 def _signals(found: list[SignalGenerated]) -> str:
-    header = ("decided", "strategy", "symbol", "intent", "side", "quantity", "score", "threshold")
+    header = ("decided", "strategy", "symbol", "side", "quantity", "score", "threshold")
     rows = (
         (
             ist_text(e.event_time_ns),
             e.strategy,
             e.symbol,
-            e.intent,
             e.side,
             e.quantity,
             f"{e.score:.12f}",
@@ -118,24 +125,23 @@ def _signals(found: list[SignalGenerated]) -> str:
 
 
 def _orders(found: list[OrderSubmitted]) -> str:
-    header = ("submitted", "strategy", "symbol", "intent", "side", "quantity")
-    return _table(
-        header, ((ist_text(e.event_time_ns), e.strategy, e.symbol, e.intent, e.side, e.quantity) for e in found)
+    header = ("submitted", "strategy", "symbol", "intent", "reason", "side", "quantity", "stop", "target")
+    rows = (
+        (
+            *(ist_text(e.event_time_ns), e.strategy, e.symbol, e.intent, e.reason, e.side, e.quantity),
+            *("" if price is None else _inr(price) for price in (e.stop_price_inr_e4, e.target_price_inr_e4)),
+        )
+        for e in found
     )
+    return _table(header, rows)
 
 
 def _fills(found: list[OrderFilled]) -> str:
-    header = ("priced", "strategy", "symbol", "intent", "side", "quantity", "price", "costs")
+    header = ("priced", "strategy", "symbol", "intent", "reason", "side", "quantity", "price", "charges")
     rows = (
         (
-            ist_text(e.price_time_ns),
-            e.strategy,
-            e.symbol,
-            e.intent,
-            e.side,
-            e.quantity,
-            f"{e.price:.4f}",
-            f"{e.costs_inr:.4f}",
+            *(ist_text(e.price_time_ns), e.strategy, e.symbol, e.intent, e.reason, e.side, e.quantity),
+            *(_inr(e.price_inr_e4), _inr(e.charges_inr_e4)),
         )
         for e in found
     )
@@ -143,17 +149,22 @@ def _fills(found: list[OrderFilled]) -> str:
 
 
 def _snapshots(found: list[PnlSnapshot]) -> str:
-    header = ("at", "open", "fills", "realized", "unrealized", "costs", "net")
+    header = ("at", "open", "fills", "cash", "realized", "charges", "unrealized", "equity")
     rows = (
         (
             ist_text(e.event_time_ns),
             sum(p.quantity != 0 for p in e.positions),
             e.fills,
-            *tuple(f"{v:.2f}" for v in (e.realized_pnl_inr, e.unrealized_pnl_inr, e.costs_inr, e.net_pnl_inr)),
+            *(_inr(amount) for amount in (e.cash_inr_e4, e.realized_inr_e4, e.charges_inr_e4)),
+            *(f"{amount:.2f}" for amount in (e.unrealized_inr, e.equity_inr)),
         )
         for e in found
     )
     return _table(header, rows)
+
+
+def _inr(amount_inr_e4: int) -> str:
+    return f"{amount_inr_e4 / RUPEE:.4f}"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -173,6 +184,6 @@ def _write(name: str, found: Tables) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         _write("demo_market", demo_market(Path(folder)))
-    if len(sys.argv) > 1:
+    for one in (real_day, real_day_with_stops) if len(sys.argv) > 1 else ():
         with tempfile.TemporaryDirectory() as folder:
-            _write("real_day", real_day(Path(folder), Path(sys.argv[1])))
+            _write(one.__name__, one(Path(folder), Path(sys.argv[1])))

@@ -125,7 +125,9 @@ class Books:
         self._gross: NDArray[np.int64] = np.zeros(len(universe), dtype=np.int64)
         self._reference: NDArray[np.float64] = np.zeros(len(universe))
         self._taken: set[PositionKey] = set()
-        """With an entry under way of which nothing has filled."""
+        """Held, or with an entry under way."""
+        self._opening: set[PositionKey] = set()
+        """With an entry under way, a part of which may have filled."""
         self._closing: set[PositionKey] = set()
         self._outside_inr_e4 = 0
         """Value of carried positions whose instruments are not in the universe."""
@@ -136,11 +138,11 @@ class Books:
     @property
     def open_positions(self) -> int:
         """Positions that are open, or will be once the orders under way have filled."""
-        return len(self.positions) + len(self._taken)
+        return len(self._taken)
 
     def is_taken(self, key: PositionKey) -> bool:
         """Whether a strategy holds an instrument or has an order under way there."""
-        return key in self.positions or key in self._taken
+        return key in self._taken
 
     def is_closing(self, key: PositionKey) -> bool:
         """Whether an exit at the market is under way."""
@@ -207,6 +209,7 @@ class Books:
         self.orders[event.order_id] = Order(event, event.quantity)
         if event.intent == "open":
             self._taken.add(key)
+            self._opening.add(key)
             self._reference[index] = event.reference_price
             self._add_gross(index, event.quantity)
         elif event.reason != "bracket":
@@ -244,10 +247,17 @@ class Books:
             if event.intent == "open":
                 self._add_gross(self._index(event.instrument_token, event.symbol), -left)
         if order.is_over:
-            del self.orders[event.order_id]
-            taken = self._taken if event.intent == "open" else self._closing
-            if order.submitted.reason != "bracket":
-                taken.discard((event.strategy, event.instrument_token))
+            self._end(order.submitted)
+
+    def _end(self, submitted: OrderSubmitted) -> None:
+        key = (submitted.strategy, submitted.instrument_token)
+        del self.orders[submitted.order_id]
+        if submitted.intent == "open":
+            self._opening.discard(key)
+            if key not in self.positions:
+                self._taken.discard(key)
+        elif submitted.reason != "bracket":
+            self._closing.discard(key)
 
     def _fill(self, fill: OrderFilled, submitted: OrderSubmitted) -> None:
         key = (fill.strategy, fill.instrument_token)
@@ -255,7 +265,6 @@ class Books:
         change = signed(fill.side, fill.quantity)
         if fill.intent == "open":
             after, realized, ended = _opened(held, fill, submitted, change), 0, False
-            self._taken.discard(key)
         else:
             if held is None or held.quantity * change >= 0 or abs(change) > abs(held.quantity):
                 raise BookError(
@@ -268,6 +277,8 @@ class Books:
         if ended:
             del self.positions[key]
             self.closed.append(after)
+            if key not in self._opening:
+                self._taken.discard(key)
         else:
             self.positions[key] = after
         self.cash_inr_e4 -= change * fill.price_inr_e4 + fill.charges_inr_e4
@@ -309,6 +320,7 @@ class Books:
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}
+        self._taken = set(self.positions)
         self._totals = {
             (t.strategy, t.model_name, t.model_version): _Total(t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades)
             for t in event.strategies

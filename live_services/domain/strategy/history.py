@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Universe
-from live_services.domain.events import MarketGap
+from live_services.domain.events import MarketGap, StrategyHistoryUsed
 from live_services.domain.partitions import owned
 
 
@@ -75,6 +75,12 @@ class SessionHistory:
         """Ends of the session's own stored bars; a part has those of the whole."""
         return frozenset(np.unique(self.today.end_ns).tolist())
 
+    def as_it_was(self, used: HistoryUsed) -> SessionHistory:
+        """Give what a logged run stood on: bars of the session that were stored after a gap found none are left out."""
+        if not used.broken:
+            return self
+        return replace(self, today=self.today[self.today.end_ns <= used.today_until_ns])
+
     def part_of(self, partition: int, partitions: int) -> SessionHistory:
         """Give what a partition's desk steps: its own instruments and the market's index."""
         if partitions == 1:
@@ -107,6 +113,21 @@ class HistoryUsed:
     """Nothing told what lay in a gap of the market: features began anew behind it, WARMING."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """A part of a session over which features go on."""
+
+    after_ns: int
+    """Rows of bars that end later stand on it."""
+    bars: list[Bars]
+    """In order of time; the first stretch begins with the history before the session."""
+
+
+def used_of(event: StrategyHistoryUsed) -> HistoryUsed:
+    """Give what a record of the log says that features stand on."""
+    return HistoryUsed(**{f.name: getattr(event, f.name) for f in fields(HistoryUsed)})
+
+
 class SessionBars:
     """The bars that a partition's features stand on, in order: history, what counts of the market, and stand-ins.
 
@@ -124,7 +145,7 @@ class SessionBars:
     def __init__(self, history: SessionHistory, session: Session, bar_ns: int, *, of_bars: bool = False) -> None:
         self.used = HistoryUsed(history.sessions, history.digest)
         self.parts: list[Bars] = [history.before] if len(history.before) else []
-        """Tables in order of time; emptied when features begin anew."""
+        """Tables in order of time; another, empty list when features begin anew."""
         self._history: Final = history
         self._session: Final = session
         self._bar_ns: Final = bar_ns
@@ -173,7 +194,7 @@ class SessionBars:
         if begin_ns >= until_ns:
             return no_bars()  # a second gap in a bar that was replaced
         if until_ns not in self._history.today_ends or self._unknown.any():
-            self.parts.clear()
+            self.parts = []
             self._excess[:], self._unknown[:] = 0, not self._of_bars
             self.used = replace(self.used, broken=True)
             return None
@@ -187,8 +208,8 @@ class SessionBars:
         self.used = replace(self.used, today_until_ns=until_ns, today_digest=digest)
         return found
 
-    def take_session(self, market: Bars, gaps: Iterable[MarketGap]) -> list[Bars]:
-        """Take a whole session in one step, as who computes it again has it; give what features stand on.
+    def take_session(self, market: Bars, gaps: Iterable[MarketGap]) -> list[Stretch]:
+        """Take a whole session in one step, as who computes it again has it.
 
         Parameters
         ----------
@@ -196,14 +217,21 @@ class SessionBars:
             All that was built from the market, or came from it, in order of ``(end_ns, instrument)``.
         gaps : iterable of MarketGap
             In order of time.
+
+        Returns
+        -------
+        list of Stretch
+            One, and one more for each time that features begin anew.
         """
+        stretches = [Stretch(0, self.parts)]
         for gap in gaps:
             over = market.end_ns < gap.event_time_ns + (not self._of_bars)  # of ticks: it may end as the gap begins
             self.take(market[over])
-            self.gap(gap)
             market = market[~over]
+            if self.gap(gap) is None:
+                stretches.append(Stretch(gap.event_time_ns, self.parts))
         self.take(market)
-        return self.parts
+        return stretches
 
     def _hole_of(self, gap: MarketGap) -> tuple[int, int] | None:
         """Give the times between which bars end that do not count, the first one excluded; None if there are none."""

@@ -6,6 +6,7 @@ means every bit of every feature; a difference names feature, instrument, time a
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections import defaultdict
@@ -24,7 +25,7 @@ from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.events import SignalGenerated, SkewDifference
-from live_services.domain.strategy.history import no_bars
+from live_services.domain.strategy.history import Stretch, no_bars
 
 _KEPT: Final = 20  # differences that are listed; all are counted
 NO_BAR: Final = "(bar)"
@@ -153,6 +154,24 @@ def compare(
             report += SkewReport(rows_unverified=len(mine), notes=(note,))
             continue
         report += _compare(mine, Bars.concatenate([no_bars(), *bars]), schema, universe, actions)
+    return report
+
+
+def compare_session(
+    rows: Iterable[LiveRow],
+    stretches: Sequence[Stretch],
+    universe: Universe,
+    clock: BarClock,
+    actions: CorporateActions | None = None,
+) -> SkewReport:
+    """Compute a session's rows again, each from the stretch that it stood on; see `compare`."""
+    of_stretch: list[list[LiveRow]] = [[] for _ in stretches]
+    begins = [stretch.after_ns for stretch in stretches]
+    for row in rows:
+        of_stretch[bisect.bisect_left(begins, row.bar_end_ns) - 1].append(row)
+    report = SkewReport()
+    for mine, stretch in zip(of_stretch, stretches, strict=True):
+        report += compare(mine, stretch.bars, universe, clock, actions)
     return report
 
 

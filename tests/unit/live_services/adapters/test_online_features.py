@@ -15,8 +15,9 @@ from live_services.adapters import online_features
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event
-from live_services.domain.log import LogPosition, TaskId, TickSlice
+from live_services.domain.log import LogPosition, MarketSlice, TaskId
 from live_services.domain.strategy.desk import Assignment
+from live_services.runtime.service import Opening
 from live_services.services.strategy_runner import RowSink, StrategyRunner
 from live_services.settings import RedisSettings, Settings
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model, random_walk
@@ -53,15 +54,15 @@ def settings_of(url: str) -> Settings:
 
 def trade(rows: RowSink | None) -> list[Event]:
     """Run a session without ever giving the event loop a turn."""
-    runner = StrategyRunner(Settings(), UNIVERSE, None, Stamp(), rows=rows)  # type: ignore[arg-type]
-    state = runner.open_session(SESSION, TaskId("strategy_runner", "paper", 0))
+    runner = StrategyRunner(Settings(), None, Stamp(), rows=rows)  # type: ignore[arg-type]
+    state = runner.open_session(Opening(SESSION, UNIVERSE, TaskId("strategy_runner", "shared", 0)))
     state.desk.assign(Assignment(OPEN, "momentum", loaded_model()))
     said: list[Event] = []
     for minute in range(40):
         part = WALK[
             (WALK.event_time_ns >= OPEN + minute * MINUTE) & (WALK.event_time_ns < OPEN + (minute + 1) * MINUTE)
         ]
-        said += runner.handle(TickSlice(part, AT), state, int(part.event_time_ns[-1]))
+        said += runner.handle(MarketSlice(part, AT), state, int(part.event_time_ns[-1]))
         said += runner.advance(state, OPEN + (minute + 1) * MINUTE)
     return said
 
@@ -79,7 +80,7 @@ async def test_a_redis_that_hangs_or_is_away_costs_rows_that_are_counted_and_not
     assert len(expected) > 10
     async with stalled_server() as url:
         where = "redis://127.0.0.1:1/0" if away else url
-        async with OnlinePublisher(settings_of(where), "paper", lambda o: counts.update([o])) as rows:
+        async with OnlinePublisher(settings_of(where), lambda o: counts.update([o])) as rows:
             assert trade(rows) == expected
             assert counts["replaced"] == 39  # of 40 decisions; one block waits
             await until(counts, "failed")
@@ -102,7 +103,7 @@ async def test_a_block_that_failed_gives_way_to_a_newer_one_and_never_to_an_olde
     trade(sink)
     async with (
         stalled_server() as url,
-        OnlinePublisher(settings_of(url), "paper", lambda o: counts.update([o])) as rows,
+        OnlinePublisher(settings_of(url), lambda o: counts.update([o])) as rows,
     ):
         rows.offer(schema, sink.block)
         await until(counts, "failed")
@@ -117,6 +118,6 @@ async def test_a_block_that_failed_gives_way_to_a_newer_one_and_never_to_an_olde
 
 async def test_without_a_redis_rows_are_offered_to_nobody() -> None:
     counts: Counter[str] = Counter()
-    async with OnlinePublisher(Settings(), "paper", lambda o: counts.update([o])) as rows:
+    async with OnlinePublisher(Settings(), lambda o: counts.update([o])) as rows:
         trade(rows)
     assert not counts

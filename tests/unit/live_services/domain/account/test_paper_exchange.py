@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import OrderCancelled, OrderFilled, OrderSubmitted, SignalValidated, event_id
+from live_services.domain.log import event_times
 from tests.account_world import Account
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, bars, ranges, signal, ticks
 
@@ -179,7 +181,10 @@ def test_how_the_market_is_sliced_changes_nothing(size: int) -> None:
 
 
 def parts(table: Ticks | Bars, size: int) -> list[Ticks | Bars]:
-    return [table[first : first + size] for first in range(0, len(table), size)]
+    """Cut a table after some of its rows, but never inside an instant: what it releases, the merge releases whole."""
+    times = event_times(table)
+    edges = sorted({int(np.searchsorted(times, times[k], side="right")) for k in range(size - 1, len(table), size)})
+    return [table[first:end] for first, end in itertools.pairwise([0, *edges, len(table)]) if end > first]
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.demo.replay_view import Tally
+from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
@@ -21,18 +22,12 @@ from live_services.domain.partitions import own_rows, part_of
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, StrategyDesk
 from live_services.domain.topics import market_topic
+from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Input
 from live_services.runtime.task import Received, TaskRun
-from live_services.services.portfolio_manager import PortfolioManager
+from live_services.services.account import account_chain
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import (
-    KafkaSettings,
-    MarketSettings,
-    RiskSettings,
-    Settings,
-    TradingSettings,
-)
+from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, loaded_model, past_sessions, random_walk
 
@@ -44,7 +39,7 @@ INDEX = UNIVERSE.market_index
 TICKS = random_walk(len(UNIVERSE), minutes=30, per_minute=15, seed=21)
 MODEL = loaded_model(names=["relative_strength", "momentum"], buy=5e-3, sell=-5e-3)
 HISTORY = past_sessions(UNIVERSE, 4, minutes=80)
-TRADING = TradingSettings(enabled=True, pnl_interval_seconds=20, risk=RiskSettings(max_open_positions=3))
+ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=3))
 
 
 def minute_bars() -> Bars:
@@ -60,7 +55,7 @@ def records(market: Ticks | Bars, partitions: int, session: Session = SESSION) -
     for cut in cuts_of_session(market, session, UNIVERSE, partitions, frame_ms=7000, paced=False):
         for partition, part in enumerate(cut.parts):
             if not len(part):
-                event = watermark(topic, partition, session, cut.watermark_ns)
+                event = watermark(topic, partition, session, cut.watermark_ns, UNIVERSE.digest)
                 value, headers = value_of(event), headers_of(event)
             elif isinstance(part, Ticks):
                 value, headers = encode_tick_frame(part, UNIVERSE, cut.number, cut.watermark_ns, session)
@@ -102,22 +97,23 @@ def test_one_partition_is_the_market_itself() -> None:
 def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
     cuts = list(cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=1000, paced=False))
     assert sum(cut.rows for cut in cuts) == len(TICKS)
-    tally = Tally(UNIVERSE, BarClock.minutes(1), partitions)
-    for record in records(TICKS, partitions):
-        tally.add(stored(record))
-    assert tally.ticks == len(TICKS)
-    assert tally.bars == len(minute_bars())
-    of_bars = Tally(UNIVERSE, BarClock.minutes(1), partitions)
-    for record in records(minute_bars(), partitions):
-        of_bars.add(stored(record))
-    assert of_bars.bars == len(minute_bars())
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_the_view_of_a_replay_counts_the_index_in_each_partition_in_which_it_travels(partitions: int) -> None:
+    for feed, market in (("ticks", TICKS), ("bars", minute_bars())):
+        tally = Tally("ticks" if feed == "ticks" else "bars")
+        for record in records(market, partitions):
+            tally.add(stored(record))
+        index = int((market.instrument == INDEX).sum())
+        assert tally.rows == len(market) + (partitions - 1) * index
 
 
 def signals_of(market: Ticks | Bars, partitions: int) -> list[dict[str, object]]:
-    config = EngineConfig(
-        UNIVERSE, (StrategySpec(name="momentum", holding_bars=3),), TRADING, market_partitions=partitions
-    )
-    events = run_session(market, SESSION, assignments_at_open(SESSION, {"momentum": MODEL}), config, history=HISTORY)
+    strategies = (StrategySpec(name="momentum", holding_bars=3),)
+    config = EngineConfig(strategies, {"paper": ACCOUNT}, market_partitions=partitions)
+    models = assignments_at_open(SESSION, {"momentum": MODEL})
+    events = run_session(MarketDay(SESSION, UNIVERSE, market, models, HISTORY), config)
     facts = [event.model_dump(exclude={"basis"}) for event in events if event.event_type == "signal.generated"]
     return sorted(facts, key=lambda fact: (fact["event_time_ns"], str(fact["event_id"])))  # type: ignore[arg-type,return-value]
 
@@ -131,41 +127,43 @@ def test_any_number_of_partitions_gives_the_signals_of_one(partitions: int, on_t
     assert signals_of(market, partitions) == one
 
 
-def task_of(service, partition: int, partitions: int) -> TaskRun:  # type: ignore[no-untyped-def,type-arg]
-    mine = range(partitions) if service.single_task else [partition]
-    merged: list[tuple[int, Input]] = [(r, i) for r, i in enumerate(service.inputs) if "market" in i.topic.name]
-    sources = [Source(i.topic.name, p, rank, i.role) for rank, i in merged for p in mine]
-    task = TaskId(service.name, "paper", partition)
+def task_of(chain: Chain, partition: int, partitions: int) -> TaskRun:
+    mine = range(partitions) if chain.single_task else [partition]
+    market = [(rank, one) for rank, one in enumerate(chain.inputs) if one.topic.name.startswith("market.")]
+    sources = [Source(one.topic.name, p, rank) for rank, one in market for p in mine]
     starts = {(s.topic, s.partition): 0 for s in sources}
-    return TaskRun(service, task, sources, UNIVERSE, starts=starts, market_partitions=partitions)
+    task, universes = TaskId(chain.name, chain.scope, partition), {UNIVERSE.digest: UNIVERSE}
+    return TaskRun(chain, task, sources, universes.get, starts=starts, market_partitions=partitions)
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["ticks", "bars"])
-def test_every_stage_handles_the_index_once(partitions: int, kind: str) -> None:
+def test_a_runner_and_an_account_count_the_index_once(partitions: int, kind: str) -> None:
     market = TICKS if kind == "ticks" else minute_bars()
-    topic = market_topic(kind)  # type: ignore[arg-type]
     config = Settings(market=MarketSettings(feed=kind), kafka=KafkaSettings(market_partitions=partitions))  # type: ignore[arg-type]
 
     class Silent(StrategyRunner):
         def commands(self, state, now_ns):  # type: ignore[no-untyped-def]
-            return ()
+            return iter(())
 
-    runner = Silent(config, UNIVERSE, None, Stamp())  # type: ignore[arg-type]
-    runners = [task_of(runner, p, partitions) for p in range(partitions)]
-    portfolio = task_of(PortfolioManager(UNIVERSE, topic, 60), 0, partitions)
+    def runner() -> Chain:
+        return Chain("strategy_runner", (Silent(config, None, Stamp()),))  # type: ignore[arg-type]
+
+    runners = [task_of(runner(), p, partitions) for p in range(partitions)]
+    chain = account_chain("paper", market_topic(kind), ACCOUNT, Stamp())  # type: ignore[arg-type]
+    account = task_of(chain, 0, partitions)
     for record in records(market, partitions):
-        for run in (runners[record.partition], portfolio):
+        for run in (runners[record.partition], account):
             run.receive(record)
-    for run in (*runners, portfolio):
+    for run in (*runners, account):
         run.step()
     assert sum(run.records_handled for run in runners) == len(market)
-    assert portfolio.records_handled == len(market)
+    assert account.records_handled - sum(account.outputs.values()) <= len(market) <= account.records_handled
 
 
 def test_nothing_is_opened_on_context_even_if_it_may_be_traded() -> None:
     tradable = Universe(instruments=tuple(i.model_copy(update={"tradable": True}) for i in UNIVERSE.instruments))
-    owner = 300 % 2
+    owner = int(UNIVERSE.partition_of(np.array([INDEX], dtype=np.int32), 2)[0])
     for partition in range(2):
         settings = (StrategySpec(name="momentum", holding_bars=3),)
         desk = StrategyDesk(tradable, SESSION, settings, bar_minutes=1, partition=partition, partitions=2)

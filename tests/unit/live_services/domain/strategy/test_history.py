@@ -269,8 +269,9 @@ def test_a_session_in_one_step_stands_on_the_bars_of_one_that_was_lived_through(
         taken |= (TICKS.event_time_ns >= one.event_time_ns) & (TICKS.event_time_ns < one.until_ns)
     again = SessionBars(history, SESSION, MINUTE)
     built = bars_of_session(TICKS[~taken], SESSION, len(UNIVERSE), BarClock.minutes(1))
-    parts = again.take_session(built, records)
-    assert Bars.concatenate(parts).digest() == Bars.concatenate(on._bars.parts).digest()
+    stretches = again.take_session(built, records)
+    assert [stretch.after_ns for stretch in stretches[1:]] == [g.event_time_ns for g in records if not stored]
+    assert Bars.concatenate(stretches[-1].bars).digest() == Bars.concatenate(on._bars.parts).digest()
     assert again.used == on.history_used
 
 

@@ -19,12 +19,18 @@ from live_services.adapters import telemetry
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import StoredRecord
 from live_services.cli.skew_check import compared, session_on_log
-from live_services.domain.events import FeatureSkewMeasured, SignalGenerated, StrategyHistoryUsed
+from live_services.domain.events import (
+    FeatureSkewMeasured,
+    MarketGap,
+    SignalGenerated,
+    StrategyHistoryUsed,
+    self_caused,
+)
 from live_services.domain.frames import encode_tick_frame
-from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import cuts_of_session
-from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.strategy.desk import Assignment, Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.skew import (
     NO_BAR,
@@ -37,10 +43,11 @@ from live_services.domain.strategy.skew import (
 )
 from live_services.domain.topics import MARKET_TICKS
 from live_services.failures import CommandFailed
+from live_services.runtime.service import Opening
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.settings import KafkaSettings, Settings, SkewSettings
 from models_registry.specification import StrategySpec
-from tests.live_world import MINUTE, OPEN, SESSION, loaded_model, past_sessions, random_walk
+from tests.live_world import MINUTE, OPEN, SECOND, SESSION, loaded_model, past_sessions, random_walk
 
 UNIVERSE = Universe.ordered(
     [Instrument(instrument_token=300, symbol="SYN INDEX", tradable=False)]
@@ -55,7 +62,9 @@ AT = LogPosition("market.ticks", 0, 0)
 
 
 class Source:
-    def of(self, session: Session, sessions: Sequence[str] | None = None, needed: int = 0) -> SessionHistory:
+    def of(
+        self, session: Session, universe: Universe, sessions: Sequence[str] | None = None, needed: int = 0
+    ) -> SessionHistory:
         return HISTORY
 
 
@@ -65,11 +74,13 @@ def trade(partition: int = 0, partitions: int = 1) -> tuple[list[SignalGenerated
         UNIVERSE, SESSION, settings, bar_minutes=1, partition=partition, partitions=partitions, history=HISTORY
     )
     desk.assign(Assignment(OPEN, "momentum", MODEL))
-    part, signals = part_of(TICKS, UNIVERSE, partition, partitions), []
+    part = part_of(TICKS, UNIVERSE, partition, partitions)
     assert isinstance(part, Ticks)
+    said: list[Proposal] = []
     for first in range(0, len(part), 37):
-        signals += desk.on_ticks(part[first : first + 37])
-    return signals + desk.advance(OPEN + 40 * MINUTE), desk
+        said += desk.on_ticks(part[first : first + 37])
+    said += desk.advance(OPEN + 40 * MINUTE)
+    return [signal for signal in said if isinstance(signal, SignalGenerated)], desk
 
 
 SIGNALS, DESK = trade()
@@ -150,15 +161,15 @@ def test_the_sample_is_the_same_at_every_restart_and_others_on_other_days() -> N
 
 def monitored(signals: Sequence[SignalGenerated], frame_ms: int, partition: int = 0, partitions: int = 1):  # type: ignore[no-untyped-def]
     settings = Settings(skew=SkewSettings(instruments=len(UNIVERSE)), kafka=KafkaSettings(market_partitions=partitions))
-    monitor = SkewMonitor(settings, UNIVERSE, Source())
-    state = monitor.open_session(SESSION, TaskId("skew_monitor", "paper", partition))
+    monitor = SkewMonitor(settings, Source())
+    state = monitor.open_session(Opening(SESSION, UNIVERSE, TaskId("skew_monitor", "shared", partition)))
     said: list[FeatureSkewMeasured] = []
     waiting = list(signals)
     for cut in cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=frame_ms, paced=False):
         part = cut.parts[partition]
         assert isinstance(part, Ticks)
         if len(part):
-            monitor.handle(TickSlice(part, AT), state, cut.watermark_ns)
+            monitor.handle(MarketSlice(part, AT), state, cut.watermark_ns)
         while waiting and waiting[0].event_time_ns < cut.watermark_ns:
             monitor.handle(EventRecord(waiting.pop(0), AT), state, cut.watermark_ns)
         said += monitor.advance(state, cut.watermark_ns)  # type: ignore[arg-type]
@@ -197,8 +208,56 @@ def test_the_monitor_raises_the_metric_and_an_event_for_one_flipped_bit(monkeypa
     metrics.committed(said)
     metrics.close()
     for result, rows in (("different", 1), ("equal", len(signals) - 1)):
-        labels = {"broker": "paper", "result": result}
+        labels = {"broker": "shared", "result": result}
         assert registries[0].get_sample_value("alpha_panda_feature_skew_rows_total", labels) == rows
+
+
+def test_a_row_that_went_to_two_brokers_is_compared_once() -> None:
+    live = [signal.model_copy(update={"broker": "zerodha", "rung": "live"}) for signal in SIGNALS]
+    both = sorted([*SIGNALS, *live], key=lambda signal: signal.event_time_ns)
+    assert monitored(both, 1000) == monitored(SIGNALS, 1000)
+    broken = [*both]
+    at = next(k for k, signal in enumerate(both) if signal == live[11])
+    broken[at] = flipped(live[11], "rsi")  # of two copies that differ both are looked at
+    report = monitored(broken, 1000)
+    assert sum(event.rows_different for event in report) == 1
+    assert sum(event.rows_equal for event in report) == len(SIGNALS)
+
+
+def test_the_monitor_hears_every_broker_that_runs() -> None:
+    monitor = SkewMonitor(Settings(), Source(), brokers=("paper", "zerodha"))
+    assert [one.topic.name for one in monitor.inputs] == ["market.ticks", "paper.signals.raw", "zerodha.signals.raw"]
+    assert monitor.scope == "shared"
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_rows_behind_a_gap_are_computed_again_as_they_were(filled: bool) -> None:
+    told = MarketGap(
+        **self_caused("gap"), event_time_ns=OPEN + 370 * SECOND, until_ns=OPEN + 555 * SECOND, reason="away"
+    )
+    stored = bars_of_market([TICKS], SESSION, UNIVERSE, CLOCK) if filled else None
+    history = replace(HISTORY, today=stored)
+    before, behind = TICKS[TICKS.event_time_ns < told.event_time_ns], TICKS[TICKS.event_time_ns >= told.until_ns]
+    names = NAMES if filled else ["momentum", "relative_volume"]
+    spec = (StrategySpec(name="momentum", holding_bars=2),)
+    desk = StrategyDesk(UNIVERSE, SESSION, spec, bar_minutes=1, history=history)
+    desk.assign(Assignment(OPEN, "momentum", loaded_model(names=names, buy=-1e9, sell=-2e9)))
+    said = [*desk.on_ticks(before), *desk.on_gap(told), *desk.on_ticks(behind), *desk.advance(OPEN + 40 * MINUTE)]
+
+    class Stored(Source):
+        def of(self, *_: object, **__: object) -> SessionHistory:
+            return history
+
+    monitor = SkewMonitor(Settings(skew=SkewSettings(instruments=len(UNIVERSE))), Stored())
+    state = monitor.open_session(Opening(SESSION, UNIVERSE, TaskId("skew_monitor", "shared", 0)))
+    for item in (MarketSlice(before, AT), EventRecord(told, AT), MarketSlice(behind, AT)):
+        monitor.handle(item, state, OPEN)
+    for proposal in said:
+        monitor.handle(EventRecord(proposal, AT), state, OPEN)
+    measured = [event for event in monitor.advance(state, SESSION.close_ns) if isinstance(event, FeatureSkewMeasured)]
+    assert sum(event.rows_equal for event in measured) == len(said) > 50
+    assert sum(event.rows_different for event in measured) == 0
+    assert max(event.event_time_ns for event in measured) == OPEN + 40 * MINUTE
 
 
 # --- one look at the log ----------------------------------------------------------------------------------------------
@@ -217,13 +276,16 @@ def frames(session: Session = SESSION, frame_ms: int = 60_000) -> list[StoredRec
 
 def test_the_log_gives_its_newest_session_by_partition_without_what_was_sent_twice() -> None:
     once = frames()
-    session, market = session_on_log([*once[:6], once[4], once[5], *once[6:]], UNIVERSE)
-    assert session == SESSION
+    universes = {UNIVERSE.digest: UNIVERSE}
+    session, universe, market = session_on_log([*once[:6], once[4], once[5], *once[6:]], universes.get)
+    assert (session, universe) == (SESSION, UNIVERSE)
     for partition in range(2):
-        whole = Ticks.concatenate(market[partition])  # type: ignore[arg-type]
+        whole = Ticks.concatenate(market[partition].market)  # type: ignore[arg-type]
         assert whole.digest() == part_of(TICKS, UNIVERSE, partition, 2).digest()
     with pytest.raises(CommandFailed, match="let a session run first"):
-        session_on_log([], UNIVERSE)
+        session_on_log([], universes.get)
+    with pytest.raises(CommandFailed, match="let a session run first"):
+        session_on_log(once, {}.get)  # frames of a universe that nobody told
 
 
 def test_a_history_that_was_changed_since_the_session_began_is_noted(tmp_path: Path) -> None:
@@ -233,9 +295,8 @@ def test_a_history_that_was_changed_since_the_session_began_is_noted(tmp_path: P
     for session, bars in zip(market.sessions, market.bars, strict=True):
         store.write_bars(session, market.universe, bars, market.name)
     today, universe = market.sessions[-1], store.universe()
-    history = StoredHistory(settings, universe).of(today)
+    history = StoredHistory(settings).of(today, universe)
     used = StrategyHistoryUsed(
-        broker="paper",
         event_id="e",
         correlation_id="e",
         causation_id="e",
@@ -247,9 +308,9 @@ def test_a_history_that_was_changed_since_the_session_began_is_noted(tmp_path: P
         today_digest="",
         broken=False,
     )
-    assert compared(settings, universe, today, {}, [], used=used).notes == ()
+    assert compared(settings, universe, today, {}, [], used={0: used}).notes == ()
     higher = replace(market.bars[0], close=market.bars[0].high.copy())
     store.write_bars(market.sessions[0], market.universe, higher, market.name)
-    (note,) = compared(settings, universe, today, {}, [], used=used).notes
+    (note,) = compared(settings, universe, today, {}, [], used={0: used}).notes
     assert f"{market.sessions[0].date} to {today.date}" in note
     assert "not those that the session began with" in note

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live_services.domain.events import event_id, topic_of
+from live_services.domain.topics import broker_topics
+from tests.live_world import signal
+
+NAMESPACE = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
+
+
+@given(st.lists(st.text() | st.integers(), min_size=1))
+def test_an_id_is_the_name_based_uuid_of_its_parts(parts: list[str | int]) -> None:
+    named = "|".join(str(part) for part in parts)
+    try:
+        named.encode()
+    except UnicodeEncodeError:
+        return
+    assert event_id(*parts) == str(uuid.uuid5(NAMESPACE, named))
+
+
+def test_an_event_goes_to_its_brokers_topic_and_one_of_nobody_to_none() -> None:
+    assert topic_of(signal()) == broker_topics("paper").signals_raw
+    assert topic_of(signal().model_copy(update={"broker": "zerodha"})) == broker_topics("zerodha").signals_raw
+    with pytest.raises(KeyError, match="has no topic of its own"):
+        topic_of(signal().model_copy(update={"broker": "shared"}))
