@@ -66,6 +66,7 @@ _log = structlog.get_logger(__name__)
 # Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
 _MAX_PENDING_ROWS: Final = 200_000
 _MAX_PENDING_RECORDS: Final = 5_000
+_STEP_RECORDS: Final = 50  # handled before the heartbeat has its turn: a successor has a whole session to run again
 _IDLE_POLL_MS: Final = 50
 # getmany does not return while a rebalance is under way; the loop must still see `stop`.
 _FETCH_SECONDS: Final = 1.0
@@ -131,12 +132,7 @@ class _Running:
 
 class _Runtime:
     def __init__(
-        self,
-        chain: Chain,
-        settings: Settings,
-        sessions: MarketSessions,
-        telemetry: Telemetry,
-        stop: asyncio.Event,
+        self, chain: Chain, settings: Settings, sessions: MarketSessions, telemetry: Telemetry, stop: asyncio.Event
     ) -> None:
         self._chain = chain
         self._settings = settings
@@ -187,9 +183,12 @@ class _Runtime:
             return
         for partition, records in fetched.items():
             owner = self._owners[partition]
-            for received in map(_received, records):
-                await self._learn_universe(received)
-                owner.run.receive(received)
+            for first in range(0, len(records), _STEP_RECORDS):
+                for received in map(_received, records[first : first + _STEP_RECORDS]):
+                    await self._learn_universe(received)
+                    owner.run.receive(received)
+                owner.run.step()
+                await asyncio.sleep(0)
         for running in self._tasks.values():
             running.run.step()
         await self._flush_all(force=False)
@@ -497,6 +496,3 @@ async def _within(seconds: float, awaited: Any) -> None:
             await awaited
     except TimeoutError:
         _log.warning("gave_up_waiting", seconds=seconds)
-
-
-__all__ = ["decode_position", "encode_position", "run_chain", "stop_on_signals"]

@@ -23,8 +23,6 @@ from tests.trading_desk import (
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-MONITORED = consumer_group("skew_monitor", "shared")
-
 
 def assert_said_the_same(log: Log, reference: Log) -> None:
     said, expected = facts(log), facts(reference)
@@ -78,7 +76,7 @@ def kill_at_work(desk: Desk, program: str) -> None:
 def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_desk: OpenDesk, reference: Log) -> None:
     desk = open_desk.desk
     first, second = desk.sessions
-    with desk.trading(sessions=2, speed=300):
+    with desk.trading(sessions=2, speed=100):
         desk.until(lambda: len(desk.events(PAPER.orders_filled)) >= 3)
         for program in (RUNNER, ACCOUNT, MONITOR):
             kill_at_work(desk, program)
@@ -96,7 +94,7 @@ def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_des
         desk.until(lambda: all(desk.is_back(program, pid) for program, pid in killed.items()))
         desk.configure(sessions=2, speed=300)
         desk.start(FEED)
-        desk.until(lambda: desk.committed_ns(MONITORED) > second.open_ns)
+        desk.until(lambda: desk.watermark_ns(MARKET_TICKS) > second.open_ns)
         desk.configure(sessions=2)
         desk.kill(FEED)
         desk.wait_for_end(second)
