@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -61,6 +61,30 @@ def event_id(*identity: str | int) -> str:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @classmethod
+    def trusted(cls, fields: dict[str, Any]) -> Self:
+        """Make one of values that this code computed from checked ones; whatever comes from outside is validated.
+
+        It does what pydantic's ``model_construct`` does for a model without aliases, in a tenth of the time: accounts
+        say thousands of events. Nothing is checked here; tests validate what accounts and desks say.
+        """
+        template, names = _shape_of(cls)
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", fields if len(fields) == len(template) else template | fields)
+        object.__setattr__(made, "__pydantic_fields_set__", names)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
+
+
+@cache
+def _shape_of(kind: type[_Frozen]) -> tuple[dict[str, Any], set[str]]:
+    """Give a model's fields in order, each with its default, and their names."""
+    fields = kind.model_fields
+    return {n: None if f.is_required() else f.get_default(call_default_factory=True) for n, f in fields.items()}, {
+        *fields
+    }
 
 
 class Event(_Frozen):

@@ -154,20 +154,24 @@ def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
     for rule in OPEN_RULES:
         rejection = rule(proposal, context)
         if rejection is not None:
-            return SignalRejected(
-                **common,
-                event_id=event_id("rejected", proposal.event_id),
-                rule=rejection.rule,
-                limit=rejection.limit,
-                observed=rejection.observed,
+            return SignalRejected.trusted(
+                {
+                    **common,
+                    "event_id": event_id("rejected", proposal.event_id),
+                    "rule": rejection.rule,
+                    "limit": rejection.limit,
+                    "observed": rejection.observed,
+                }
             )
-    return SignalValidated(
-        **common,
-        event_id=event_id("validated", proposal.event_id),
-        reason="entry",
-        reference_price=proposal.reference_price,
-        exit=proposal.exit,
-        rules=_RULE_NAMES,
+    return SignalValidated.trusted(
+        {
+            **common,
+            "event_id": event_id("validated", proposal.event_id),
+            "reason": "entry",
+            "reference_price": proposal.reference_price,
+            "exit": proposal.exit,
+            "rules": _RULE_NAMES,
+        }
     )
 
 
@@ -301,27 +305,29 @@ class RiskState:
         basis: Basis,
         **prices: int | None,
     ) -> SignalValidated:
-        return SignalValidated(
-            broker=self.broker,
-            event_id=event_id("exit", position.opening_fill_id, at_ns, reason),
-            correlation_id=position.signal_id,
-            causation_id=position.opening_fill_id,
-            event_time_ns=at_ns,
-            basis=basis,
-            model_name=position.model_name,
-            model_version=position.model_version,
-            feature_schema_hash=position.feature_schema_hash,
-            strategy=position.strategy,
-            rung=position.rung,
-            instrument_token=position.instrument_token,
-            symbol=position.symbol,
-            product=position.product,
-            side="SELL" if position.quantity > 0 else "BUY",
-            intent="close",
-            quantity=quantity,
-            signal_id=position.signal_id,
-            reason=reason,
-            reference_price=abs(position.cost_inr_e4 / position.quantity) / RUPEE,
-            rules=CLOSE_RULES,
-            **prices,
+        return SignalValidated.trusted(
+            {
+                "broker": self.broker,
+                "event_id": event_id("exit", position.opening_fill_id, at_ns, reason),
+                "correlation_id": position.signal_id,
+                "causation_id": position.opening_fill_id,
+                "event_time_ns": at_ns,
+                "basis": basis,
+                "model_name": position.model_name,
+                "model_version": position.model_version,
+                "feature_schema_hash": position.feature_schema_hash,
+                "strategy": position.strategy,
+                "rung": position.rung,
+                "instrument_token": position.instrument_token,
+                "symbol": position.symbol,
+                "product": position.product,
+                "side": "SELL" if position.quantity > 0 else "BUY",
+                "intent": "close",
+                "quantity": quantity,
+                "signal_id": position.signal_id,
+                "reason": reason,
+                "reference_price": abs(position.cost_inr_e4 / position.quantity) / RUPEE,
+                "rules": CLOSE_RULES,
+                **prices,
+            }
         )

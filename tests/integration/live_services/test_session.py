@@ -12,6 +12,7 @@ from tests.trading_desk import (
     MONITOR,
     PAPER,
     RUNNER,
+    STRATEGIES,
     Desk,
     Log,
     OpenDesk,
@@ -20,7 +21,7 @@ from tests.trading_desk import (
     last_snapshot,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 MONITORED = consumer_group("skew_monitor", "shared")
 
@@ -48,7 +49,7 @@ def test_the_reference_is_two_sessions_of_two_strategies_on_one_account(referenc
 
     first, second = (e for e in said[PAPER.control.name] if isinstance(e, AccountOpened))
     fills = [e for e in said[PAPER.orders_filled.name] if isinstance(e, OrderFilled)]
-    for strategy in ("momentum", "bracketed"):
+    for strategy in STRATEGIES:
         assert len([f for f in fills if f.strategy == strategy and f.event_time_ns < second.event_time_ns]) > 10
         assert len([f for f in fills if f.strategy == strategy and f.event_time_ns > second.event_time_ns]) > 10
     assert {"stop", "target", "time"} <= {f.reason for f in fills if f.strategy == "bracketed"}
