@@ -89,6 +89,7 @@ class Account:
 
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
+            assert type(event).model_validate_json(event.model_dump_json()) == event
             self.events.append(event)
             if isinstance(event, PnlSnapshot):
                 assert_identity(event)

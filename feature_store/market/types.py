@@ -250,8 +250,9 @@ class _Columns:
         return len(self.instrument)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
-        columns = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
-        return type(self)(*(None if column is None else column[rows] for column in columns))
+        part = object.__new__(type(self))  # a part of a table is one: there is nothing to fill in
+        vars(part).update({name: None if column is None else column[rows] for name, column in vars(self).items()})
+        return part
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

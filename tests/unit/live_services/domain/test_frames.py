@@ -113,7 +113,7 @@ def test_instruments_are_found_by_token_in_a_universe_of_another_order() -> None
         ("last_price", np.array([1.0, 1.0, -3.0]), 2),
         ("last_price", np.array([np.inf, 1.0, 1.0]), 0),
         ("last_price", np.array([1.0, 1e308, 1.0]), 1),
-        ("last_price", np.array([1.0, 1.0, 1.1e8]), 2),
+        ("last_price", np.array([1.0, 1.0, 1.1e6]), 2),
         ("last_price", np.array([1.0, 1e-5, 1.0]), 1),
         ("day_volume", np.array([1, -1, 0]), 1),
         ("day_volume", np.array([1, 1, 2**62]), 2),

@@ -83,9 +83,9 @@ def test_an_open_position_is_worth_its_mark(side: str, sign: int) -> None:
     opened(kept, side=side)
     (position,) = kept.positions.values()
     assert (position.quantity, position.cost_inr_e4) == (sign * 10, sign * 1000 * RUPEE)
-    assert kept.unrealized_inr(position) == 0.0  # at its cost, before the first price
+    assert kept.mark(position) == 100.0  # at its cost, before the first price
     marked(kept, 0, 103.0)
-    assert kept.unrealized_inr(position) == sign * 30.0
+    assert kept.mark(position) == 103.0
     assert kept.equity_inr() == pytest.approx(1_000_000 + sign * 30.0 - 1.2345)
 
 
@@ -298,7 +298,7 @@ def test_a_record_carries_cash_positions_marks_and_totals_into_the_next_session(
     assert tomorrow.gross_notional_inr_e4() == 1040 * RUPEE
     ((key, position),) = tomorrow.positions.items()
     assert tomorrow.is_taken(key)
-    assert tomorrow.unrealized_inr(position) == 40.0
+    assert tomorrow.mark(position) == 104.0
 
 
 def test_a_carried_position_of_an_instrument_that_is_gone_stays_and_counts_at_the_mark_it_came_with() -> None:
