@@ -151,7 +151,7 @@ class Desk:
         market = self.settings.market
         if market.source == "files":
             return read_market(market.bars_file, market.ticks_file, dates, self._known() if dates is not None else None)
-        arrival = generated_arrival(synthetic_market(**market.synthetic.model_dump(exclude={"tick_sessions"})))
+        arrival = generated_arrival(synthetic_market(**market.synthetic.model_dump()))
         return arrival if dates is None else arrival.of_dates(frozenset(dates))
 
     def _known(self) -> Universe | None:

@@ -278,8 +278,8 @@ def engine_config(settings: Settings) -> EngineConfig:
     )
 
 
-def replay_session(settings: Settings) -> Session:
-    """Give the last session that the feed replays.
+def replay_sessions(settings: Settings) -> tuple[Session, ...]:
+    """Give the stored sessions that the feed replays, in order.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def replay_session(settings: Settings) -> Session:
     """
     from live_services.services.market_feed import replayed_sessions
 
-    return replayed_sessions(settings)[-1]
+    return replayed_sessions(settings)
 
 
 def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[PromotionRecord], None]:

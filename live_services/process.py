@@ -17,10 +17,11 @@ from live_services.composition import (
     read_settings,
     runnable,
 )
-from live_services.domain.topics import BROKERS, Broker
+from live_services.domain.topics import BROKERS
 from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

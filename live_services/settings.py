@@ -181,7 +181,7 @@ class MarketSettings(_Section):
     """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
     last session of a generated market, else the last day there is."""
     frame_ms: int = Field(default=1000, ge=10, le=600_000)
-    """Event time in one frame of ticks."""
+    """Event time in one frame of ticks; at ``speed`` 0 it is ten seconds at least, and what is said is the same."""
     corporate_actions: Path | None = None
     """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
     membership: Path | None = None
@@ -281,6 +281,21 @@ class Settings(BaseSettings):
     def _of_one_desk(cls, value: tuple[StrategySpec, ...], info: ValidationInfo) -> tuple[StrategySpec, ...]:
         market = info.data.get("market")  # absent where it is wrong itself
         return value if market is None else of_one_desk(value, market.bar_minutes)
+
+    @model_validator(mode="after")
+    def _squared_off_behind_the_last_exit(self) -> Self:
+        """Refuse a square-off that would end positions earlier than the label they were opened by."""
+        for strategy in self.strategies:
+            for broker in strategy.brokers if strategy.product == "MIS" else ():
+                minutes = getattr(self.trading, broker).square_off_minutes_before_close
+                if minutes > max(strategy.exit_minutes_before_close, strategy.bar_minutes):
+                    raise ValueError(
+                        f"strategy {strategy.name!r} may hold until {strategy.exit_minutes_before_close} minutes "
+                        f"before the close, and the {broker} account squares off {minutes} minutes before it: a "
+                        "trade would end earlier than its label. Raise exit_minutes_before_close, or lower "
+                        f"trading.{broker}.square_off_minutes_before_close"
+                    )
+        return self
 
     @classmethod
     def settings_customise_sources(

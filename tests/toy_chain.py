@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Instrument, Session, Ticks, Universe
+from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import NoTelemetry, configure_logging
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import (
@@ -34,6 +35,7 @@ from live_services.domain.log import EventRecord, MarketSlice, Record, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, STRATEGIES_CONTROL, Topic, broker_topics
 from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog
+from live_services.runtime.loop import run_chain, stop_on_signals
 from live_services.runtime.service import Input, Opening, Service
 from live_services.settings import KafkaSettings, Settings
 
@@ -308,10 +310,6 @@ def toy_settings(bootstrap_servers: str, home: Path = Path("unused")) -> Setting
 
 
 async def run_chains(bootstrap_servers: str) -> None:
-    from live_services.adapters.sessions import MarketSessions
-
-    from live_services.runtime.loop import run_chain, stop_on_signals
-
     stop, settings = stop_on_signals(), toy_settings(bootstrap_servers)
     async with asyncio.TaskGroup() as group:
         for chain in (toy_strategy(), toy_account()):

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +31,18 @@ from feature_store.market.types import Session, Ticks
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters.kafka import StoredRecord, connection, read_topic
+from live_services.adapters.kafka import StoredRecord, committed_offsets, connection, read_topic
+from live_services.adapters.market_log import last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.stored_market import Replay, StoredMarket
+from live_services.composition import processes
 from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Event, Watermark, decode_event
-from live_services.domain.frames import decode_frame
+from live_services.domain.events import Event, PnlSnapshot, Watermark, decode_event
+from live_services.domain.frames import decode_frame, universe_digest_of
 from live_services.domain.partitions import part_of
 from live_services.domain.topics import (
+    FEATURES_SKEW,
+    MARKET_SESSIONS,
     MARKET_TICKS,
     MODELS_LOADED,
     MODELS_REFUSED,
@@ -42,10 +50,11 @@ from live_services.domain.topics import (
     STRATEGIES_CONTROL,
     Topic,
     broker_topics,
+    consumer_group,
 )
 from live_services.machine.stack import Stack, create_topics, environment
 from live_services.machine.supervision import SERVICES
-from live_services.services.market_feed import Replay, last_watermarks, load_replay
+from live_services.runtime.loop import decode_position
 from live_services.settings import Settings, load_settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence
 from models_registry.gates.limits import GateLimits
@@ -61,14 +70,18 @@ from models_registry.version import build_sidecar
 from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
+STRATEGIES = ("momentum", "bracketed")
+"""Both ask the one model."""
 PAPER = broker_topics("paper")
-TRADED = (*PAPER, STRATEGIES_CONTROL, SIGNALS_SHADOW, MODELS_LOADED, MODELS_REFUSED)
-"""Everything the services that trade say; the skew monitor looks on, at its own pace."""
+FEED, RUNNER, ACCOUNT, MONITOR = "market_feed", "strategy_runner", "paper.account", "skew_monitor"
+"""The programs, by the supervisor's names."""
+SAID = (MARKET_SESSIONS, STRATEGIES_CONTROL, SIGNALS_SHADOW, FEATURES_SKEW, MODELS_LOADED, MODELS_REFUSED, *PAPER)
+"""Every topic but the market's own: what the services say."""
 
 Log = dict[str, list[StoredRecord]]
 """Committed records by topic, each partition in order."""
 
-_MARKET = {"instruments": 6, "sessions": 8, "edge_bps": 12.0, "seed": 11}
+_MARKET = {"instruments": 6, "sessions": 8, "edge_bps": 12.0, "seed": 11, "tick_sessions": 2}
 
 
 @dataclass(frozen=True)
@@ -91,17 +104,37 @@ class Desk:
 
     # --- settings -------------------------------------------------------------------------------------------------
 
-    def configure(self, *, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0) -> None:
-        """Write the settings that a service reads when it starts."""
+    def configure(
+        self, *, sessions: int = 1, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0
+    ) -> None:
+        """Write the settings that a service reads when it starts: two strategies that ask one model, on one account."""
+        played = [str(session.date) for session in self.sessions[:sessions]]
+        played_range = f'replay_session = "{played[0]}"\nreplay_through = "{played[-1]}"' if played else ""
         self.configuration.write_text(
             f"""\
 dagster.url = "http://127.0.0.1:9" # none is needed, and none is started
 kafka.market_partitions = 2
-market.speed = {speed}
-market.frame_ms = {frame_ms}
 mlflow.poll_seconds = {poll_seconds}
-trading.paper.enabled = true
-trading.paper.risk.max_open_positions = 2 # so that there is something to reject
+
+[market]
+speed = {speed}
+frame_ms = {frame_ms}
+{played_range}
+
+[trading.paper]
+enabled = true
+risk.max_open_positions = 3 # so that there is something to reject
+
+[[strategies]]
+name = "{STRATEGIES[0]}"
+model = "{MODEL}"
+
+[[strategies]]
+name = "{STRATEGIES[1]}"
+model = "{MODEL}"
+priority = 1
+stop_bps = 25
+target_bps = 30
 """
         )
 
@@ -126,7 +159,8 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         store.write_universe(made.universe, made.name)
         for session, bars in zip(made.sessions, made.bars, strict=True):
             store.write_bars(session, made.universe, bars, made.name)
-        store.write_ticks(made.tick_sessions[0], made.universe, made.ticks[0], made.name)
+        for session, ticks in zip(made.tick_sessions, made.ticks, strict=True):
+            store.write_ticks(session, made.universe, ticks, made.name)
         first, last = made.sessions[0].date, made.sessions[-1].date
         frame = training_frame(
             store, None, first, last, features=feature_schema(MOMENTUM_FEATURES, 1), label=ForwardReturn(10)
@@ -195,14 +229,21 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
     # --- a traded session -----------------------------------------------------------------------------------------
 
     @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The two sessions that can be played."""
+        return OfflineStore(self.settings.store_root).sessions("ticks") if self.configuration.exists() else ()
+
+    @property
     def session(self) -> Session:
-        (session,) = OfflineStore(self.settings.store_root).sessions("ticks")
-        return session
+        """The first of them."""
+        return self.sessions[0]
 
     @contextmanager
-    def trading(self, *, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0) -> Iterator[None]:
+    def trading(
+        self, *, sessions: int = 1, speed: float = 0.0, frame_ms: int = 1000, poll_seconds: float = 5.0
+    ) -> Iterator[None]:
         """Run all services on an empty log for as long as the block lasts."""
-        self.configure(speed=speed, frame_ms=frame_ms, poll_seconds=poll_seconds)
+        self.configure(sessions=sessions, speed=speed, frame_ms=frame_ms, poll_seconds=poll_seconds)
         asyncio.run(_empty_log(self.settings))
         with redis.Redis.from_url(self.settings.redis.url.get_secret_value()) as client:
             client.flushdb()
@@ -212,16 +253,28 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         finally:
             self.stack.supervisor.stop_group(SERVICES)
 
-    def traded(self, *, speed: float = 0.0, frame_ms: int = 1000) -> Log:
-        """Trade the session to its end and give what was said."""
-        with self.trading(speed=speed, frame_ms=frame_ms):
-            self.wait_for_close()
+    def traded(self, *, sessions: int = 2, speed: float = 0.0, frame_ms: int = 1000) -> Log:
+        """Trade sessions to the end of the last and give what was said."""
+        with self.trading(sessions=sessions, speed=speed, frame_ms=frame_ms):
+            self.wait_for_end(self.sessions[sessions - 1])
             return self.log()
 
-    def wait_for_close(self, seconds: float = 120) -> None:
-        """Wait until the portfolio has passed the session's end."""
-        end_ns = session_end_ns(self.session)
-        self.until(lambda: self.watermark_ns(PAPER.pnl_snapshots) >= end_ns, seconds)
+    def wait_for_end(self, session: Session, seconds: float = 240) -> None:
+        """Wait until every chain has committed the end of a session."""
+        end_ns = session_end_ns(session)
+        self.until(lambda: all(self.committed_ns(group) >= end_ns for group in self.groups), seconds)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The consumer groups of the desk's chains."""
+        return tuple(consumer_group(entry.name, scope) for entry, scope in processes(self.settings) if entry.is_chain)
+
+    def committed_ns(self, group: str) -> int:
+        """Give the event time up to which a group has committed its work, on the partition furthest behind."""
+        partitions = [TopicPartition(MARKET_TICKS.name, p) for p in range(self.settings.kafka.market_partitions)]
+        found = asyncio.run(committed_offsets(self.settings.kafka, group, partitions))
+        reached = [decode_position(group, tp, *position).watermark_ns for tp, position in found.items()]
+        return min(reached) if len(reached) == len(partitions) else -1
 
     def until(self, condition: Callable[[], bool], seconds: float = 90) -> None:
         """Wait for a condition; fail at once when a service has given up."""
@@ -243,7 +296,7 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         """Committed watermark of a topic: that of the partition furthest behind."""
         partitions = range(topic.partitions(self.settings.kafka.market_partitions))
         if topic == MARKET_TICKS:  # too long to be read again and again
-            ends = asyncio.run(last_watermarks(self.settings.kafka, topic))
+            ends = asyncio.run(_market_ends(self.settings))
             return min(ends[p][1] if p in ends else 0 for p in partitions)
         reached = dict.fromkeys(partitions, 0)
         for record in self.records(topic):
@@ -253,14 +306,15 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
         return min(reached.values())
 
     def assert_market_is_whole(self) -> None:
-        """Compare the market topic with the stored session."""
-        assert_market_is_whole(self.records(MARKET_TICKS), load_replay(self.settings))
+        """Compare the market topic with the stored sessions."""
+        market = StoredMarket(self.settings)
+        assert_market_is_whole(self.records(MARKET_TICKS), [market.load(session) for session in self.sessions])
 
     def log(self) -> Log:
         """Give everything the services said, once all transactions are settled."""
         asyncio.run(_until_settled(self.settings))
-        return {topic.name: self.records(topic) for topic in TRADED} | {
-            topic.dlq: asyncio.run(_read_named(self.settings, topic.dlq)) for topic in (MARKET_TICKS, *PAPER)
+        return {topic.name: self.records(topic) for topic in SAID} | {
+            topic.dlq: asyncio.run(_read_named(self.settings, topic.dlq)) for topic in (MARKET_TICKS, *SAID)
         }
 
     # --- processes ------------------------------------------------------------------------------------------------
@@ -278,6 +332,24 @@ trading.paper.risk.max_open_positions = 2 # so that there is something to reject
     def is_back(self, program: str, after: int) -> bool:
         return self.pid_of(program) not in (0, after)
 
+    def start(self, program: str) -> None:
+        """Start a process that has done what it had to do."""
+        self.stack.supervisor.start_program(SERVICES, program)
+
+    def members(self, process: str) -> int:
+        """Count the members of a shared process' group that own something of the market."""
+        return asyncio.run(_owners(self.settings, consumer_group(process, "shared")))
+
+    @contextmanager
+    def another(self, process: str) -> Iterator[None]:
+        """Run one more member of a process' group beside the supervised one; it leaves as a stopped process does."""
+        member = subprocess.Popen([sys.executable, "-m", "live_services.process", process])
+        try:
+            yield
+        finally:
+            member.terminate()
+            assert member.wait(30) == 0
+
 
 def events(records: list[StoredRecord]) -> list[Event]:
     """Decode what is no watermark."""
@@ -285,39 +357,67 @@ def events(records: list[StoredRecord]) -> list[Event]:
     return [event for event in decoded if not isinstance(event, Watermark)]
 
 
-def facts(log: Log) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """What was said, by topic and partition and in order: every field but the basis."""
-    said: dict[str, dict[int, list[dict[str, Any]]]] = {}
+def facts(log: Log) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What was said, by topic and by who said it and in order: every field but the basis."""
+    said: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for topic, records in log.items():
-        partitions = said.setdefault(topic, {})
+        speakers = said.setdefault(topic, {})
         for record in records:
             for event in events([record]):
                 fields = json.loads(event.model_dump_json(exclude={"basis"}))
-                partitions.setdefault(record.partition, []).append(fields)
+                # Where several tasks speak on one partition, whose word comes first is chance.
+                speakers.setdefault(fields.get("task", str(record.partition)), []).append(fields)
     return said
 
 
-def assert_market_is_whole(records: list[StoredRecord], replayed: Replay) -> None:
-    """Every tick of the session once, and watermarks that only rise, on every partition of a market topic."""
-    universe, ticks = replayed.universe, replayed.market
-    assert isinstance(ticks, Ticks)
+def last_snapshot(log: Log) -> PnlSnapshot:
+    """Give what the account comes to in the end."""
+    return [event for event in events(log[PAPER.pnl_snapshots.name]) if isinstance(event, PnlSnapshot)][-1]
+
+
+def assert_market_is_whole(records: Sequence[StoredRecord], replayed: Sequence[Replay]) -> None:
+    """Every tick of the sessions once, and watermarks that only rise, on every partition of a market topic."""
     partitions = sorted({record.partition for record in records})
+    universes = {replay.universe.digest: replay.universe for replay in replayed}
     for partition in partitions:
-        watermarks, tables = [], []
+        watermarks: list[int] = []
+        tables: dict[int, list[Ticks]] = {replay.session.open_ns: [] for replay in replayed}
         for record in (r for r in records if r.partition == partition):
             if dict(record.headers)["event_type"] == b"watermark":
                 watermarks.append(decode_event(record.value).event_time_ns)
                 continue
-            frame = decode_frame(record.value, record.headers, universe)
+            frame = decode_frame(record.value, record.headers, universes[universe_digest_of(record.headers)])
+            assert isinstance(frame.table, Ticks)
             watermarks.append(frame.watermark_ns)
-            tables.append(frame.table)
+            tables[frame.session.open_ns].append(frame.table)
         assert watermarks == sorted(set(watermarks))
-        assert watermarks[-1] == session_end_ns(replayed.session)
-        expected = part_of(ticks, universe, partition, len(partitions))
-        for column in ("instrument", "event_time_ns", "last_price", "day_volume"):
-            np.testing.assert_array_equal(
-                np.concatenate([getattr(table, column) for table in tables]), getattr(expected, column)
-            )
+        assert {session_end_ns(replay.session) for replay in replayed} <= set(watermarks)
+        assert watermarks[-1] == session_end_ns(replayed[-1].session)
+        for replay in replayed:
+            assert isinstance(replay.market, Ticks)
+            expected = part_of(replay.market, replay.universe, partition, len(partitions))
+            for column in ("instrument", "event_time_ns", "last_price", "day_volume"):
+                np.testing.assert_array_equal(
+                    np.concatenate([getattr(table, column) for table in tables[replay.session.open_ns]]),
+                    getattr(expected, column),
+                )
+
+
+async def _market_ends(settings: Settings) -> Mapping[int, tuple[int, int]]:
+    told = MarketSessions(settings.kafka)
+    await told.refresh()
+    return await last_watermarks(settings.kafka, MARKET_TICKS, told.universe)
+
+
+async def _owners(settings: Settings, group: str) -> int:
+    admin = AIOKafkaAdminClient(**connection(settings.kafka))
+    await admin.start()
+    try:
+        (described,) = await admin.describe_consumer_groups([group])
+        (_, _, state, _, _, members, *_) = described.groups[0]
+    finally:
+        await admin.close()
+    return len(members) if state == "Stable" else 0
 
 
 async def _read(settings: Settings, topic: Topic) -> list[StoredRecord]:
@@ -345,7 +445,7 @@ async def _empty_log(settings: Settings) -> None:
 async def _until_settled(settings: Settings) -> None:
     """Wait for the markers of the last transactions: they are written after a commit has returned."""
     partitions = [
-        TopicPartition(t.name, p) for t in TRADED for p in range(t.partitions(settings.kafka.market_partitions))
+        TopicPartition(t.name, p) for t in SAID for p in range(t.partitions(settings.kafka.market_partitions))
     ]
     async with (
         asyncio.timeout(30),
@@ -358,7 +458,7 @@ async def _until_settled(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class OpenDesk:
-    """A desk whose servers run and whose versions are registered, and a session it traded."""
+    """A desk whose servers run and whose versions are registered."""
 
     desk: Desk
     versions: Versions
@@ -393,7 +493,7 @@ def open_desk(standing_desk: OpenDesk) -> Iterator[OpenDesk]:
 
 @pytest.fixture(scope="session")
 def reference(standing_desk: OpenDesk) -> Mapping[str, list[StoredRecord]]:
-    """The log of one session, fed as fast as it goes in frames of a second, in which nothing died."""
+    """The log of two sessions, fed as fast as it goes in frames of a second, in which nothing died."""
     with environment(_names_of(standing_desk.desk.home)):
         return standing_desk.desk.traded()
 

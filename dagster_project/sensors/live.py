@@ -117,7 +117,6 @@ def _observation(event: ModelLoaded | ModelRefused, record: "StoredRecord", mark
         "version": event.model_version,
         "trained_on": market,
         "strategy": event.strategy,
-        "broker": event.broker,
         "task": event.task,
         "event_time": ist_text(event.event_time_ns),
         "record": f"{record.topic}[{record.partition}]@{record.offset}",

@@ -19,10 +19,13 @@ from typing import Any, Final, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
     IllegalOperation,
     InvalidProducerEpoch,
     KafkaConnectionError,
     KafkaError,
+    NotCoordinatorForGroupError,
     ProducerFenced,
     TopicAlreadyExistsError,
     for_code,
@@ -47,7 +50,9 @@ _KEPT: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.byt
 compacted: records have no keys, and each one counts."""
 _READ_TIMEOUT_MS: Final = 500
 _CREATE_SECONDS: Final = 30.0
-_CREATE_POLL_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
+_COORDINATOR_SECONDS: Final = 30.0
+_NO_COORDINATOR_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 _STOP_SECONDS: Final = 5.0
 _FLUSH_SECONDS: Final = 60.0
 """Longer than a broker takes to restart; a feed that waits longer is better ended and started again."""
@@ -171,7 +176,7 @@ async def _until_known(admin: AIOKafkaAdminClient, created: Mapping[str, int]) -
             while missing:
                 known = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(None)}
                 if missing := [name for name, count in created.items() if known.get(name) != count]:
-                    await asyncio.sleep(_CREATE_POLL_SECONDS)
+                    await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError as cause:
         raise TopicNotCreated(
             f"after {_CREATE_SECONDS:.0f} s Kafka still does not show {', '.join(missing)}"
@@ -368,10 +373,28 @@ class FeedProducer:
 async def committed_offsets(
     kafka: KafkaSettings, group: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, str]]:
-    """Give the committed offset and its metadata of those partitions that have one."""
-    async with _admin(kafka) as admin:
-        found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-    return {tp: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
+    """Give the committed offset and its metadata of those partitions that have one.
+
+    Waits while no broker can answer for the group: Kafka is new, or a broker has just restarted.
+
+    Raises
+    ------
+    KafkaSetupError
+        If none can after half a minute.
+    """
+    try:
+        async with _admin(kafka) as admin, asyncio.timeout(_COORDINATOR_SECONDS):
+            while True:
+                with suppress(*_NO_COORDINATOR_YET):
+                    found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+                    # A broker that is still loading names no partition; of one without a commit it says -1.
+                    if len(found) == len(partitions):
+                        return {tp: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as cause:
+        raise KafkaSetupError(
+            f"after {_COORDINATOR_SECONDS:.0f} s no broker answers for the group {group}: see the brokers' logs"
+        ) from cause
 
 
 def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
@@ -473,5 +496,5 @@ def stored_record(record: Any) -> StoredRecord:
         record.timestamp,
         record.key,
         record.value or b"",
-        tuple(record.headers),
+        tuple((name, value or b"") for name, value in record.headers),  # Kafka allows null for a value
     )

@@ -11,8 +11,8 @@ import structlog
 
 from live_services.next_steps import of_home
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
-from models_registry.refs import ModelRef
-from models_registry.specification import StrategySpec, by_model
+from models_registry.refs import Alias, ModelRef
+from models_registry.specification import RUNG_OF_BROKER, StrategySpec, by_model
 
 if TYPE_CHECKING:
     from models_registry.registry import VersionInfo
@@ -26,10 +26,15 @@ Question = Callable[[Settings], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Lacking:
-    """A strategy behind whose alias no version stands."""
+    """A strategy on a rung behind whose alias no version stands."""
 
     strategy: StrategySpec
+    rung: Alias
     to_come: bool
+
+    @property
+    def ref(self) -> ModelRef:
+        return self.strategy.ref(self.rung)
 
 
 def has_market(settings: Settings) -> bool:
@@ -42,13 +47,25 @@ def has_market(settings: Settings) -> bool:
 def can_trade(settings: Settings) -> bool:
     """Whether some strategy has a version behind its alias and no other's is still to come; also without a registry.
 
-    A version is still to come while a strategy's model has none at all, and for the seconds in which the newest has
-    passed its gate and Dagster has not promoted it. A strategy whose newest version was refused holds nobody up.
+    Asked are the rungs of the brokers that run: an account of paper trades the champion, one of real money what a
+    person let live. Nobody waits for a challenger. A version is still to come while a strategy's model has none at all,
+    and for the seconds in which the newest has passed its gate and Dagster has not promoted it. A strategy whose newest
+    version was refused, or that no person let live, holds nobody up.
     """
     without = _without_model(settings)
     if without is None or any(lacking.to_come for lacking in without):
         return False
-    return len(without) < len(settings.strategies)
+    return len(without) < len(_traded(settings))
+
+
+def _traded(settings: Settings) -> tuple[tuple[StrategySpec, Alias], ...]:
+    """Give each strategy once for every rung that an account which runs trades it on."""
+    running = [broker for broker in settings.active_brokers if getattr(settings.trading, broker).enabled]
+    return tuple(
+        (strategy, rung)
+        for strategy in settings.strategies
+        for rung in dict.fromkeys(RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in running)
+    )
 
 
 def missing(settings: Settings) -> str | None:
@@ -64,30 +81,41 @@ def missing(settings: Settings) -> str | None:
             f"no market data yet: launch {_jobs(settings.strategies)} at {dagster}, which brings the market in and "
             "trains; the services wait for the data, and the replay for a model"
         )
+    if not _traded(settings):
+        return (
+            "no strategy trades on an account that runs: name one of its brokers in ACTIVE_BROKERS and enable it "
+            "(TRADING__<BROKER>__ENABLED), or name a running one in the strategy's brokers"
+        )
     found = _without_model(settings)
-    without = tuple(_Lacking(strategy, to_come=True) for strategy in settings.strategies) if found is None else found
+    unknown = (_Lacking(strategy, rung, to_come=True) for strategy, rung in _traded(settings))
+    without = tuple(unknown) if found is None else found
     if not without:
         return None
-    aliases = ", ".join(sorted({str(lacking.strategy.ref("champion")) for lacking in without}))
+    aliases = ", ".join(sorted({str(lacking.ref) for lacking in without}))
     again = of_home(settings.alpha_panda_home)
     leave_out = f", or take what is not to trade out of [[strategies]] (then `{again} down` and `{again} up`)"
     return (
         f"no version stands behind {aliases} yet, so nothing is traded by {_names(without)}"
         f"{_who_waits(settings, without)}: launch {_jobs([lacking.strategy for lacking in without])} at {dagster}, or "
-        f"promote one with `{again} models promote NAME VERSION`"
+        f"promote one with `{again} models promote NAME VERSION{_rungs(without)}`"
         f"{leave_out if len(settings.strategies) > 1 else ''}"
     )
 
 
+def _rungs(without: Sequence[_Lacking]) -> str:
+    """Name the rung to promote to where it is not the one that is promoted to by default."""
+    return " --alias live" if all(lacking.rung == "live" for lacking in without) else ""
+
+
 def _who_waits(settings: Settings, without: Sequence[_Lacking]) -> str:
-    if len(without) == len(settings.strategies):
+    if len(without) == len(_traded(settings)):
         return " and the replay waits"
     to_come = [lacking for lacking in without if lacking.to_come]
     return f" and the replay waits for {_names(to_come)}" if to_come else ""
 
 
 def _names(without: Sequence[_Lacking]) -> str:
-    return ", ".join(lacking.strategy.name for lacking in without)
+    return ", ".join(dict.fromkeys(lacking.strategy.name for lacking in without))
 
 
 def _changed_since_start(settings: Settings) -> str | None:
@@ -102,7 +130,7 @@ def _changed_since_start(settings: Settings) -> str | None:
 
 
 def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
-    """Give the strategies behind whose alias no version stands; None if the registry does not answer."""
+    """Give the strategies, each on its rungs, behind whose alias no version stands; None without an answer."""
     from models_registry.registry import Registry, RegistryUnavailable
 
     if not settings.mlflow.tracking_uri:
@@ -110,9 +138,9 @@ def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
     registry = Registry(settings.mlflow.tracking_uri)
     try:
         return tuple(
-            _Lacking(strategy, _is_to_come(strategy.ref("champion"), registry.versions(strategy.model_name)))
-            for strategy in settings.strategies
-            if registry.resolve(strategy.ref("champion")) is None
+            _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry.versions(strategy.model_name)))
+            for strategy, rung in _traded(settings)
+            if registry.resolve(strategy.ref(rung)) is None
         )
     except RegistryUnavailable:
         return None

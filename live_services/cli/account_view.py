@@ -189,10 +189,15 @@ def _clock(time_ns: int, day: dt.date) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == day else f"{moment:%m-%d %H:%M:%S}"
 
 
+def _version(total: StrategyTotals) -> str:
+    version = f"v{total.model_version}"
+    return version if total.model_name == total.strategy else f"{total.model_name} {version}"
+
+
 def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) -> Table:
     table = Table(
         Column("strategy", overflow="fold"),
-        Column("model, version", overflow="fold"),
+        Column("version", overflow="fold"),
         *(
             Column(name, justify="right", no_wrap=True)
             for name in ("trades", "open", "realised", "charges", "unrealised", "net")
@@ -206,7 +211,9 @@ def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) 
         unrealized = sum(position.unrealized_inr for position in mine)
         table.add_row(
             total.strategy,
-            f"{total.model_name} v{total.model_version}",
+            f"v{total.model_version}"
+            if total.model_name == total.strategy
+            else f"{total.model_name} v{total.model_version}",
             f"{total.trades:,}",
             f"{len(mine):,}",
             paise_text(total.realized_inr_e4),

@@ -1,7 +1,10 @@
-"""Failures as one clear message and an exit code: 0 done, 1 it failed, 2 wrong command line."""
+"""What commands print to; and failures as one clear message and an exit code: 0 done, 1 it failed, 2 wrong command
+line.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
@@ -15,8 +18,16 @@ from live_services.messages import expected_failures, message_of
 
 _FEW: Final = 8
 _SUGGESTIONS: Final = 3
+_TABLE_WIDTH: Final = 100
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def wide_enough(console: Console) -> Console:
+    """Give a console on which a table of 100 columns cuts no word: a file or a pipe has no width of its own."""
+    if console.is_terminal or "COLUMNS" in os.environ or console.width >= _TABLE_WIDTH:
+        return console
+    return Console(file=console.file, highlight=False, width=_TABLE_WIDTH)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, event_or_none
+from live_services.domain.money import paise_text
 from live_services.domain.topics import Topic, broker_topics
 from live_services.failures import CommandFailed
 from live_services.home import require_layout
@@ -98,31 +100,54 @@ async def all_of(log: LogBackwards, topic: Topic, kind: type[_Found], containing
     return sorted(found, key=lambda event: event.event_time_ns)
 
 
-async def account_history(log: LogBackwards, broker: Broker) -> tuple[list[Event], PnlSnapshot | None]:
-    """Give what an account's trades are made of, and its newest snapshot.
+@dataclass(frozen=True, slots=True)
+class AccountHistory:
+    """What an account's trades are made of."""
 
-    Returns
-    -------
-    list of Event
-        Fills and what sessions were opened with, in order of event time, from the first session of which the log still
-        has fills; an exit whose entry was dropped with its retention is left out.
-    PnlSnapshot or None
-    """
+    events: tuple[Event, ...]
+    """Fills and what sessions were opened with, in order of event time, from the first session of which the log still
+    has fills; an exit whose entry was dropped with its retention is left out."""
+    snapshot: PnlSnapshot | None
+    """The newest one."""
+    disagreement: str = ""
+    """How the fills on the log differ from the account's books; empty if they do not."""
+
+
+async def account_history(log: LogBackwards, broker: Broker) -> AccountHistory:
+    """Read an account's fills, what its sessions were opened with, and its newest snapshot."""
     topics = broker_topics(broker)
     fills = await all_of(log, topics.orders_filled, OrderFilled)
     snapshot = await newest(log, topics.pnl_snapshots, PnlSnapshot)
     if not fills:
-        return [], snapshot
+        return AccountHistory((), snapshot)
     opened = await all_of(log, topics.control, AccountOpened)
     first = [event for event in opened if event.event_time_ns <= fills[0].event_time_ns][-1:]
     events = sorted(
         [*first, *(e for e in opened if e.event_time_ns > fills[0].event_time_ns), *fills],
         key=lambda event: event.event_time_ns,  # stable: a session is opened before its first fill
     )
-    return list(_whole_trades(events)), snapshot
+    return AccountHistory(tuple(_whole_trades(events)), snapshot, _disagreement(fills, snapshot))
 
 
-def _whole_trades(events: list[Event]) -> list[Event]:
+def _disagreement(fills: Sequence[OrderFilled], snapshot: PnlSnapshot | None) -> str:
+    """Hold the fills against the books: a snapshot has every fill with an earlier event time in it, and no other."""
+    if snapshot is None:
+        return ""
+    told = [fill for fill in fills if fill.event_time_ns < snapshot.event_time_ns]
+    booked, charges = sum(total.fills for total in snapshot.strategies), sum(fill.charges_inr_e4 for fill in told)
+    if len(told) == booked and charges == snapshot.charges_inr_e4:
+        return ""
+    topic = broker_topics(snapshot.broker).orders_filled.name
+    if len(told) < booked:
+        return f"{topic} holds {len(told):,} of the account's {booked:,} fills: retention has dropped earlier ones"
+    return (
+        f"ALARM: {topic} holds {len(told):,} fills with charges of {paise_text(charges)}, and the account's books "
+        f"{booked:,} with {paise_text(snapshot.charges_inr_e4)}: somebody else wrote there; "
+        f"{to_type('status')} says how many records are foreign"
+    )
+
+
+def _whole_trades(events: Sequence[Event]) -> list[Event]:
     """Leave out closing fills of what nothing on the log opened."""
     begun: set[tuple[str, int]] = set()
     whole: list[Event] = []

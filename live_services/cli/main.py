@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
-from live_services.cli.errors import ClearGroup, err, out
+from live_services.cli.errors import ClearGroup, err, out, wide_enough
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home, to_type
@@ -132,7 +132,7 @@ def status() -> None:
     """
     from live_services.cli.status import print_status
 
-    print_status(read_settings(), out)
+    print_status(read_settings(), wide_enough(out))
 
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
@@ -177,7 +177,7 @@ def explain(
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        out.print(render(explanation))
+        wide_enough(out).print(render(explanation))
 
 
 @app.command()
@@ -199,7 +199,7 @@ def trades(
     Example: `alpha-panda trades --json`
     """
     from live_services.cli.log_view import log_backwards
-    from live_services.cli.trades import read_trades, render, trade_record, wide_enough
+    from live_services.cli.trades import read_trades, render, trade_record
 
     settings, day = read_settings(), None if date is None else date.date()
     log = log_backwards(settings)
@@ -207,8 +207,10 @@ def trades(
     if as_json:
         for trade in found.trades:
             _tell(json.dumps(trade_record(trade)))
+        if found.disagreement:
+            err.print(found.disagreement, markup=False, soft_wrap=True)
     else:
-        wide_enough(out).print(render(found), soft_wrap=False)
+        wide_enough(out).print(render(found))
 
 
 @topics_app.command("tail")
@@ -219,6 +221,8 @@ def topics_tail(
     watermarks: Annotated[bool, typer.Option("--watermarks", help="Show watermarks too.")] = False,
 ) -> None:
     """Print committed records as they come, one JSON line each; frames are summed up. Ctrl-C ends it.
+
+    Amounts are in rupees here; on the topic they are exact, integers of 1/10,000 rupee in fields ending in `_inr_e4`.
 
     Example: `alpha-panda topics tail paper.orders.filled --from-beginning -n 10`
     """
@@ -234,17 +238,20 @@ def topics_tail(
 
 @topics_app.command("list")
 def topics_list() -> None:
-    """List every topic, its scope and its partitions.
+    """List every topic, its scope, its partitions, and whether its producer forwards watermarks on it.
 
     Example: `alpha-panda topics list`
     """
     from live_services.domain.topics import all_topics
 
-    table = Table("topic", "scope", "partitions", "dead letters")
+    table = Table(
+        Column("topic", overflow="fold"), "scope", "partitions", "watermarks", Column("dead letters", overflow="fold")
+    )
     partitions = read_settings().kafka.market_partitions
     for topic in all_topics():
-        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), topic.dlq)
-    out.print(table)
+        told = "yes" if topic.watermarked else ""
+        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), told, topic.dlq)
+    wide_enough(out).print(table)
 
 
 @config_app.command("show")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -117,7 +118,7 @@ def print_status(settings: Settings, console: Console) -> None:
     for reason in stack.desk.skipped:
         console.print(reason, markup=False)
     urls = (without_credentials(settings.mlflow.tracking_uri), settings.dagster.url, settings.kafka.bootstrap_servers)
-    console.print("MLflow {} · Dagster {} · Kafka {}".format(*urls), markup=False)
+    console.print("MLflow {} · Dagster {} · Kafka {}".format(*urls), markup=False, soft_wrap=True)
     lacking = missing(settings)
     if lacking is not None:
         console.print(lacking, markup=False, soft_wrap=True)
@@ -156,12 +157,19 @@ def tasks_table(health: Health) -> Table:
 
     It says where each stands, which of its instruments are WARMING, and what it waits for.
     """
-    headers = ("watermark", "handled", "lag", "dead letters", "features", "waits for")
-    table = Table(Column("task", no_wrap=True), *(Column(header, overflow="fold") for header in headers))
+    table = Table(
+        *(Column(header, no_wrap=True) for header in ("task", "watermark (IST)")),
+        *(Column(header, justify="right", no_wrap=True) for header in ("handled", "lag", "dead\nletters")),
+        *(Column(header, overflow="fold") for header in ("features", "waits for")),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+    )
     for task in sorted(health.tasks, key=lambda t: _PLACES.get((t["broker"], t["service"]), len(_PLACES))):
         table.add_row(
             task["task"],
-            ist_text(int(task["watermark_ns"])) if task["watermark_ns"] > 0 else "none yet",
+            ist_text(int(task["watermark_ns"])).removesuffix(" IST") if task["watermark_ns"] > 0 else "none yet",
             f"{task['records_handled']:,}",
             f"{task['lag_records']:,}",
             str(task["dead_letters"]),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli.errors import did_you_mean
 from live_services.domain.frames import FRAME_TOPICS
+from live_services.domain.money import RUPEE
 from live_services.domain.topics import all_topics
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from live_services.adapters.kafka import StoredRecord
+
+_SESSION_OPENED: Final = "market.session_opened"
 
 
 async def tail(
@@ -48,19 +49,15 @@ async def tail(
 
 
 def line_of(record: StoredRecord) -> str:
-    """Write one record as a JSON line with its place on the log."""
+    """Write one record as a JSON line with its place on the log.
+
+    A frame is what its headers say; exact amounts stand in rupees, and a session's instruments are counted.
+    """
     headers = {key: value.decode(errors="replace") for key, value in record.headers}
     place = f"{record.topic}[{record.partition}]@{record.offset}"
     if headers.get("event_type") in FRAME_TOPICS:
-        return json.dumps({"at": place, **headers, "rows": _rows(record.value), "bytes": len(record.value)})
+        return json.dumps({"at": place, **headers, "bytes": len(record.value)})
     return json.dumps({"at": place, **_document(record.value)})
-
-
-def _rows(body: bytes) -> int | None:
-    try:
-        return int(pa.ipc.open_stream(body).read_next_batch().num_rows)
-    except (pa.ArrowInvalid, StopIteration):
-        return None
 
 
 def _document(value: bytes) -> dict[str, Any]:
@@ -68,4 +65,27 @@ def _document(value: bytes) -> dict[str, Any]:
         document = json.loads(value)
     except ValueError:
         return {"undecodable_bytes": value[:200].hex()}
-    return document if isinstance(document, dict) else {"value": document}
+    if not isinstance(document, dict):
+        return {"value": document}
+    if document.get("event_type") == _SESSION_OPENED and isinstance(document.get("instruments"), list):
+        document["instruments"] = len(document["instruments"])
+    shown: dict[str, Any] = _in_rupees(document)
+    return shown
+
+
+def _in_rupees(value: Any) -> Any:
+    """Give integers of 1/10,000 rupee, whose fields end in ``_inr_e4``, as rupees under a name that ends in ``_inr``.
+
+    A float prints every amount below a hundred thousand million rupees in full.
+    """
+    if isinstance(value, list):
+        return [_in_rupees(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return dict(_field(name, content) for name, content in value.items())
+
+
+def _field(name: str, content: Any) -> tuple[str, Any]:
+    if name.endswith("_inr_e4") and (content is None or isinstance(content, int)):
+        return name.removesuffix("_e4"), None if content is None else content / RUPEE
+    return name, _in_rupees(content)

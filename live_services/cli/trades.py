@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -24,8 +24,6 @@ from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
 from models_registry.specification import Broker, StrategySpec
 
-TABLE_WIDTH: Final = 100
-"""Columns that the tables need to show every word in full."""
 _REASONS: Final = ("target", "stop", "time", "square_off", "carried")
 
 
@@ -42,6 +40,8 @@ class TradeList:
     """Days of fills for which no schedule of charges is verified, each with the schedule that was used."""
     about: str = ""
     """What was asked for, in words; empty for everything."""
+    disagreement: str = ""
+    """How the fills on the log differ from the account's books; empty if they do not."""
 
     @property
     def ended(self) -> tuple[Trade, ...]:
@@ -71,7 +71,8 @@ async def read_trades(
     CommandFailed
         If neither the settings nor the log know the strategy.
     """
-    events, snapshot = await account_history(log, broker)
+    history = await account_history(log, broker)
+    events, snapshot = history.events, history.snapshot
     trades = round_trips([*events, snapshot] if snapshot is not None else events)
     if strategy is not None:
         known = {spec.name for spec in strategies} | {trade.strategy for trade in trades}
@@ -93,6 +94,7 @@ async def read_trades(
         snapshot.event_time_ns if snapshot is not None else 0,
         tuple(sorted(not_verified)),
         " ".join(words),
+        history.disagreement,
     )
 
 
@@ -153,11 +155,11 @@ def trade_record(trade: Trade) -> dict[str, Any]:
 
 
 def render(found: TradeList) -> RenderableType:
-    """Lay trades out for `TABLE_WIDTH` columns: a table for each day, then totals and notes."""
+    """Lay trades out for 100 columns: a table for each day, then totals and notes."""
     if not found.trades:
         topic = broker_topics(found.broker).orders_filled.name
         if found.about:
-            return Text(f"the {found.broker} account has no trade {found.about} on {topic}")
+            return Text(f"{topic} holds no trade {found.about}")
         return Text(f"the {found.broker} account has traded nothing yet: {topic} holds no fill")
     parts: list[RenderableType] = []
     for day, trades in itertools.groupby(found.trades, _ended):
@@ -170,6 +172,8 @@ def render(found: TradeList) -> RenderableType:
         Text(f"note: no schedule of charges is verified for {day}; that of {schedule} was used", style="yellow")
         for day, schedule in found.not_verified
     ]
+    if found.disagreement:
+        parts.append(Text(found.disagreement, style="bold red"))
     return Group(*parts)
 
 
@@ -252,13 +256,6 @@ def _sums(trades: Sequence[Trade]) -> list[str]:
         paise_text(sum(trade.gross_pnl_inr_e4 for trade in trades)),
         paise_text(sum(trade.net_pnl_inr_e4 for trade in trades)),
     ]
-
-
-def wide_enough(console: Console) -> Console:
-    """Give a console on which the tables fit: a file or a pipe has no width of its own."""
-    if console.is_terminal or console.width >= TABLE_WIDTH:
-        return console
-    return Console(highlight=False, width=TABLE_WIDTH)
 
 
 def rupees_text(amount_inr: float) -> str:

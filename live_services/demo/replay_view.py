@@ -1,4 +1,4 @@
-"""Watch a session go through the services: counts off the topics, lag and watermarks off Redis, as a live table."""
+"""Watch sessions go through the services: counts off the topics, lag and watermarks off Redis, as a live table."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from feature_store.bars.builder import BarBuilder
-from feature_store.market.clocks import BarClock
-from feature_store.market.types import SECOND_NS, Session, Ticks, Universe, ist_text
+from feature_store.market.types import SECOND_NS, Session, ist_text
 from live_services.cli.status import Health, read_health
+from live_services.domain.account.risk import ALREADY_OPEN
+from live_services.domain.clock import session_end_ns
 from live_services.domain.events import (
     OrderFilled,
     OrderSubmitted,
     PnlSnapshot,
+    PositionMark,
     SignalGenerated,
     SignalRejected,
     decode_event,
 )
-from live_services.domain.frames import FRAME_TOPICS, decode_frame
-from live_services.domain.partitions import own_rows
-from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, broker_topics
+from live_services.domain.frames import FRAME_TOPICS, rows_of
+from live_services.domain.money import RUPEE
+from live_services.domain.topics import broker_topics, market_topic
 from live_services.failures import CommandFailed
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import SERVICES
@@ -44,100 +46,127 @@ _LINE_SECONDS: Final = 5.0
 _QUIET_SECONDS: Final = 1.5
 """So long without a record after the end means that everything was counted."""
 _STALL_SECONDS: Final = 120.0
-
-
-_OF_A_STRATEGY: Final = {
-    "signal.generated": "signals",
-    "signal.rejected": "signals_rejected",
-    "order.submitted": "orders",
-    "order.filled": "fills",
-}
-_DECODED: Final = ("pnl.snapshot", *_OF_A_STRATEGY)
+_OF_A_STRATEGY: Final = ("signals", "already_open", "signals_rejected", "entries", "fills", "trades")
 
 
 @dataclass
 class Tally:
-    """What was seen on the topics so far."""
+    """What was seen on the topics so far; of frames only what their headers say."""
 
-    universe: Universe
-    clock: BarClock
-    market_partitions: int = 1
-    ticks: int = 0
-    bars: int = 0
+    feed: Literal["ticks", "bars"]
+    rows: int = 0
+    """Of the market; an index that travels in every market partition counts in each."""
+    sessions: set[str] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
-    portfolio: PnlSnapshot | None = None
+    exits: Counter[str] = field(default_factory=Counter)
+    """Fills that ended a trade, by reason."""
+    rejections: Counter[str] = field(default_factory=Counter)
+    """By rule, without what was passed over as already open."""
     last_filled: OrderFilled | None = None
-    """The last opening order that filled (the model's own decision), else the last of any."""
+    """The last opening order that filled (the model's own decision)."""
     records: int = 0
-    _builders: dict[int, BarBuilder] = field(default_factory=dict)
+    _newest: bytes = b""
+    """The newest snapshot as it stands on the log."""
     _of_strategies: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Events by strategy and type."""
+    """Counts by strategy and what is counted."""
 
     def add(self, record: StoredRecord) -> None:
-        """Count one record; bars are counted by the one builder, from the ticks."""
+        """Count one record."""
         self.records += 1
         headers = dict(record.headers)
         event_type = headers.get("event_type", b"").decode()
         if event_type in FRAME_TOPICS:
-            self._add_frame(record)
+            self.rows += rows_of(record.headers)
+            self.sessions.add(headers.get("session_date", b"").decode())
             return
         self.events[event_type] += 1
-        if event_type == "watermark" and record.topic == MARKET_TICKS.name and record.partition in self._builders:
-            self.bars += len(self._builders[record.partition].advance(decode_event(record.value).event_time_ns))
-        if event_type in _DECODED:
-            event = decode_event(record.value)
-            if isinstance(event, SignalGenerated | SignalRejected | OrderSubmitted | OrderFilled):
-                self._of_strategies[event.strategy, event_type] += 1
-            if isinstance(event, PnlSnapshot):
-                self.portfolio = event
-            elif isinstance(event, OrderFilled) and (event.intent == "open" or self.last_filled is None):
-                self.last_filled = event
+        if event_type == "pnl.snapshot":
+            self._newest = record.value
+        elif event_type in {"signal.generated", "signal.rejected", "order.submitted", "order.filled"}:
+            self._add_event(record.value)
 
-    def _add_frame(self, record: StoredRecord) -> None:
-        frame = decode_frame(record.value, record.headers, self.universe)
-        own = own_rows(frame.table, self.universe, record.partition, self.market_partitions)
-        if not isinstance(own, Ticks):
-            self.bars += len(own)
-            return
-        builder = self._builders.setdefault(record.partition, BarBuilder(len(self.universe), self.clock))
-        self.ticks += len(own)
-        self.bars += len(builder.step(own, frame.session))
-        self.bars += len(builder.advance(frame.watermark_ns))
+    def _add_event(self, value: bytes) -> None:
+        event = decode_event(value)
+        match event:
+            case SignalGenerated():
+                self._of_strategies[event.strategy, "signals"] += 1
+            case SignalRejected(rule=rule) if rule == ALREADY_OPEN:
+                self._of_strategies[event.strategy, "already_open"] += 1
+            case SignalRejected():
+                self._of_strategies[event.strategy, "signals_rejected"] += 1
+                self.rejections[event.rule] += 1
+            case OrderSubmitted(intent="open"):
+                self._of_strategies[event.strategy, "entries"] += 1
+            case OrderFilled():
+                self._add_fill(event)
+
+    def _add_fill(self, fill: OrderFilled) -> None:
+        self._of_strategies[fill.strategy, "fills"] += 1
+        if fill.intent == "open":
+            self.last_filled = fill
+        elif fill.remaining_quantity == 0:
+            self.exits[fill.reason] += 1
+            self._of_strategies[fill.strategy, "trades"] += 1
+
+    @property
+    def portfolio(self) -> PnlSnapshot | None:
+        """The account's newest snapshot."""
+        return PnlSnapshot.model_validate_json(self._newest) if self._newest else None
+
+    @property
+    def left_open(self) -> tuple[PositionMark, ...]:
+        """What the newest snapshot holds."""
+        snapshot = self.portfolio
+        return tuple(position for position in snapshot.positions if position.quantity) if snapshot else ()
 
     def totals(self) -> dict[str, int | float]:
         """Give the numbers of the summary; rupees as ``_inr``."""
-        snapshot = self.portfolio
+        snapshot, counted = self.portfolio, Counter[str]()
+        for (_, what), count in self._of_strategies.items():
+            counted[what] += count
         return {
-            "ticks": self.ticks,
-            "bars": self.bars,
-            "signals": self.events["signal.generated"],
-            "signals_rejected": self.events["signal.rejected"],
+            self.feed: self.rows,
+            "sessions": len(self.sessions),
+            "signals": counted["signals"],
+            "already_open": counted["already_open"],
+            "signals_rejected": counted["signals_rejected"],
+            "entries": counted["entries"],
             "orders": self.events["order.submitted"],
             "orders_cancelled": self.events["order.cancelled"],
-            "fills": self.events["order.filled"],
-            "realized_pnl_inr": round(snapshot.realized_pnl_inr, 2) if snapshot else 0.0,
-            "unrealized_pnl_inr": round(snapshot.unrealized_pnl_inr, 2) if snapshot else 0.0,
-            "costs_inr": round(snapshot.costs_inr, 2) if snapshot else 0.0,
-            "net_pnl_inr": round(snapshot.net_pnl_inr, 2) if snapshot else 0.0,
+            "fills": counted["fills"],
+            "trades": counted["trades"],
+            "positions_left_open": len(self.left_open),
+            "realized_inr": round(snapshot.realized_inr_e4 / RUPEE, 2) if snapshot else 0.0,
+            "charges_inr": round(snapshot.charges_inr_e4 / RUPEE, 2) if snapshot else 0.0,
+            "unrealized_inr": round(snapshot.unrealized_inr, 2) if snapshot else 0.0,
+            "net_inr": round(snapshot.equity_inr - snapshot.starting_cash_inr_e4 / RUPEE, 2) if snapshot else 0.0,
+            "net_of_the_last_session_inr": round(snapshot.net_today_inr, 2) if snapshot else 0.0,
         }
 
     def of_strategies(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Count each strategy's signals and what became of them."""
-        return {
-            name: {what: self._of_strategies[name, event_type] for event_type, what in _OF_A_STRATEGY.items()}
-            for name in names
-        }
+        return {name: {what: self._of_strategies[name, what] for what in _OF_A_STRATEGY} for name in names}
 
 
-def watched_topics(broker: Broker) -> list[str]:
-    """Give the topics that the table counts."""
-    return [t.name for t in (MARKET_TICKS, MARKET_BARS, *broker_topics(broker)) if not t.name.endswith(".control")]
+def watched_topics(broker: Broker, feed: Literal["ticks", "bars"]) -> list[str]:
+    """Give the topics that are counted."""
+    topics = broker_topics(broker)
+    counted = (
+        market_topic(feed),
+        topics.signals_raw,
+        topics.signals_rejected,
+        topics.orders_submitted,
+        topics.orders_filled,
+        topics.orders_cancelled,
+        topics.pnl_snapshots,
+    )
+    return [topic.name for topic in counted]
 
 
 async def watch(
-    settings: Settings, stack: Stack, tally: Tally, session: Session, console: Console, *, budget_seconds: float
+    settings: Settings, stack: Stack, tally: Tally, last: Session, console: Console, *, budget_seconds: float
 ) -> None:
-    """Show the replay until the portfolio's watermark has passed the session's close.
+    """Show the replay until the portfolio has passed the end of the last session.
 
     Raises
     ------
@@ -149,7 +178,7 @@ async def watch(
     reader = asyncio.create_task(_count(settings, tally))
     try:
         with _view(console) as show:
-            await _until_closed(settings, stack, session, tally, show, budget_seconds=budget_seconds)
+            await _until_closed(settings, stack, last, tally, show, budget_seconds=budget_seconds)
         await _until_quiet(tally)
     finally:
         reader.cancel()
@@ -177,14 +206,14 @@ def _view(console: Console) -> Iterator[Callable[[Tally, Health], None]]:
 async def _count(settings: Settings, tally: Tally) -> None:
     from live_services.adapters.kafka import follow
 
-    async for record in follow(settings.kafka, watched_topics("paper"), from_beginning=True):
+    async for record in follow(settings.kafka, watched_topics("paper", tally.feed), from_beginning=True):
         tally.add(record)
 
 
 async def _until_closed(
     settings: Settings,
     stack: Stack,
-    session: Session,
+    last: Session,
     tally: Tally,
     show: Callable[[Tally, Health], None],
     *,
@@ -197,12 +226,12 @@ async def _until_closed(
         await asyncio.to_thread(stack.supervisor.require_alive, SERVICES)
         now = time.monotonic()
         show(tally, health)
-        if reached_ns(health) >= session.close_ns:
+        if reached_ns(health) >= session_end_ns(last):
             return
         if tally.records != seen:
             seen, moved = tally.records, now
         if now - started > budget_seconds or now - moved > _STALL_SECONDS:
-            raise CommandFailed(f"the replay did not reach the session's close in time; {_stalled(health)}")
+            raise CommandFailed(f"the replay did not reach the end of {last.date} in time; {_stalled(health)}")
         await asyncio.sleep(_REFRESH_SECONDS)
 
 
@@ -237,14 +266,11 @@ def _clock(health: Health) -> str:
 def table(tally: Tally, health: Health) -> Table:
     """Lay the numbers out for a terminal."""
     t = tally.totals()
-    view = Table(title=f"Replay, portfolio at {_clock(health)}", title_justify="left")
-    for name in ("ticks", "bars", "signals", "rejected", "orders", "fills", "net PnL (INR)", "lag (records)"):
-        view.add_column(name, justify="right")
-    view.add_row(
-        *(f"{t[k]:,}" for k in ("ticks", "bars", "signals", "signals_rejected", "orders", "fills")),
-        f"{t['net_pnl_inr']:,.2f}",
-        f"{lag_records(health):,}",
-    )
+    view = Table(title=f"Replay, portfolio at {_clock(health)}", title_justify="left", box=box.SIMPLE_HEAD)
+    shown = (tally.feed, "signals", "already_open", "signals_rejected", "orders", "fills", "trades")
+    for name in (*shown, "net (INR)", "lag"):
+        view.add_column(name.removeprefix("signals_").replace("_", " "), justify="right")
+    view.add_row(*(f"{t[name]:,}" for name in shown), f"{t['net_inr']:,.2f}", f"{lag_records(health):,}")
     return view
 
 
@@ -252,6 +278,6 @@ def line(tally: Tally, health: Health) -> str:
     """Put the numbers on one line, for a log."""
     t = tally.totals()
     return (
-        f"  replay at {_clock(health)}: {t['ticks']:,} ticks, {t['bars']:,} bars, {t['signals']} signals, "
-        f"{t['orders']} orders, {t['fills']} fills, net {t['net_pnl_inr']:,.2f} INR, lag {lag_records(health)}"
+        f"  replay at {_clock(health)}: {tally.rows:,} {tally.feed}, {t['signals']} signals, {t['orders']} orders, "
+        f"{t['fills']} fills, {t['trades']} trades, net {t['net_inr']:,.2f} INR, lag {lag_records(health)}"
     )

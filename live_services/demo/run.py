@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
+from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
 from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
@@ -346,7 +347,7 @@ class _EarlyServices:
         early = [process for process in self._stack.desk.processes if not process[0].needs_model]
         for process in early:
             self._stack.supervisor.start_program(SERVICES, program_name(*process))
-        hosted = ", ".join(name.replace("_", " ") for entry, _ in early for name in entry.hosts)
+        hosted = ", ".join(name.replace("_", " ") for entry, scope in early for name in entry.hosts(scope))
         self._demo.tell(f"what needs no model starts while it trains: {hosted}")
         self._started = True
 
@@ -409,48 +410,63 @@ def _by_person(demo: Demo, settings: Settings, registry: Registry, version: Vers
 
 
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
-    from feature_store.market.clocks import BarClock
-    from feature_store.offline.store import OfflineStore
-    from live_services.cli.explain import explain_from_log, render
+    from live_services.cli.explain import explain_from_log
+    from live_services.cli.explanation_tree import render
     from live_services.cli.status import read_health
-    from live_services.composition import replay_session
+    from live_services.composition import replay_sessions
     from live_services.demo.replay_view import Tally, table, watch
 
-    store = OfflineStore(settings.store_root)
-    session = await asyncio.to_thread(replay_session, settings)
+    sessions, feed = await asyncio.to_thread(replay_sessions, settings), settings.market.feed
     stack.start_services()
-    fills = "the next bar's open" if settings.market.feed == "bars" else "the next tick"
-    demo.tell(f"replaying {settings.market.feed} of {session.date} through Kafka; orders fill at {fills}")
-    tally = Tally(store.universe(), BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions)
-    await watch(settings, stack, tally, session, demo.console, budget_seconds=_replay_budget(settings, session))
-    totals = tally.totals()
+    fills = "the next bar's open" if feed == "bars" else "the next tick"
+    demo.tell(f"replaying {feed} of {_dates(sessions)} through Kafka; orders fill at {fills}")
+    tally = Tally(feed)
+    await watch(settings, stack, tally, sessions[-1], demo.console, budget_seconds=_replay_budget(settings, sessions))
     demo.summary |= {
-        "session": str(session.date),
-        "feed": settings.market.feed,
-        "totals": totals,
+        "sessions": [str(session.date) for session in sessions],
+        "feed": feed,
+        "totals": tally.totals(),
+        "exits_by_reason": dict(tally.exits.most_common()),
+        "rejections_by_rule": dict(tally.rejections.most_common()),
         "strategies": tally.of_strategies([strategy.name for strategy in settings.strategies]),
     }
-    demo.tell("the portfolio has passed the session's close")
-    demo.console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    demo.tell("the portfolio has passed the last session's end")
+    console = wide_enough(demo.console)
+    console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    for position in tally.left_open:
+        console.print(
+            f"[bold red]ALARM:[/] {position.quantity:+,} {position.symbol} of {position.strategy} is open after the "
+            "close; it is carried into the next session and closed at its open"
+        )
     if tally.last_filled is None:
-        demo.tell("no order was filled in this session, so there is none to explain")
+        demo.tell("no order was filled, so there is none to explain")
         demo.summary["explanation"] = None
         return
     explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
-    demo.console.print(render(explanation))
+    console.print(render(explanation))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 
 
-def _replay_budget(settings: Settings, session: Session) -> float:
+def _dates(sessions: Sequence[Session]) -> str:
+    first, last = sessions[0].date, sessions[-1].date
+    return str(first) if len(sessions) == 1 else f"{len(sessions)} sessions, {first} to {last},"
+
+
+def _replay_budget(settings: Settings, sessions: Sequence[Session]) -> float:
+    budget = _REPLAY_SECONDS * len(sessions)
     if settings.market.speed == 0:
-        return _REPLAY_SECONDS
-    return _REPLAY_SECONDS + (session.close_ns - session.open_ns) / 1e9 / settings.market.speed
+        return budget
+    return budget + sum(session.close_ns - session.open_ns for session in sessions) / 1e9 / settings.market.speed
 
 
 def _finish(demo: Demo) -> None:
     demo.summary["seconds"] = round(time.monotonic() - demo.started, 1)
     for name, value in demo.summary.get("totals", {}).items():
-        demo.console.print(f"  {name:20} {value:>16,}", markup=False)
+        demo.console.print(f"  {name:28} {value:>16,}", markup=False)
+    for what in ("exits_by_reason", "rejections_by_rule"):
+        if counts := demo.summary.get(what):
+            said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            demo.console.print(f"  {what.replace('_', ' ')}: {said}", markup=False)
     strategies = demo.summary.get("strategies", {})
     if len(strategies) > 1:
         for name, counts in strategies.items():

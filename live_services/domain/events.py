@@ -40,6 +40,11 @@ Reason = Literal["entry", "bracket"] | ExitReason
 """Why an order is there: an entry, the pair of stop and target that rests behind it, or an exit at the market."""
 FillModel = Literal["next_tick", "next_bar_open", "touched_on_tick", "touched_on_bar"]
 
+LAST_NS: Final = 2**62
+"""An instant in the year 2116, later than any event: sums of times and durations stay in 64 bits."""
+MOST_PROPOSED: Final = 10**15
+"""Shares; more is no quantity. What a limit refuses can still be added to, and written."""
+
 _NAMESPACE: Final = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
 _NAMED: Final = hashlib.sha1(_NAMESPACE.bytes, usedforsecurity=False)
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
@@ -140,7 +145,7 @@ class BarValues(_Frozen):
 class ExitTerms(_Frozen):
     """How a position is to end, as its strategy proposed it; distances from the opening fill's price."""
 
-    expiry_ns: int
+    expiry_ns: int = Field(ge=0, le=LAST_NS)
     """From here on it is closed at the market: decision + horizon, in session time."""
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
@@ -154,7 +159,7 @@ class _OnInstrument(ModelStamped):
     product: Product = "MIS"
     side: Side
     intent: Intent
-    quantity: int = Field(gt=0)
+    quantity: int = Field(gt=0, le=MOST_PROPOSED)
 
 
 class SignalGenerated(_OnInstrument):
@@ -430,7 +435,7 @@ class MarketGap(Event):
 
     event_type: Literal["market.gap"] = "market.gap"
     broker: Literal["shared"] = "shared"
-    until_ns: int
+    until_ns: int = Field(le=LAST_NS)
     reason: str
 
 

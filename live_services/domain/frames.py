@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.clock import read_session, session_end_ns
+from live_services.domain.money import HIGHEST_PRICE_INR
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 
 TICK_FRAME: Final = "market.ticks.frame"
@@ -62,10 +63,8 @@ _BAR_COLUMNS: Final = pa.schema(
     ]
 )
 _NUMBERS: Final = ("watermark_ns", "session_open_ns", "session_close_ns")
-# Below it a price is no exact money; above it the notional of an order would leave 64 bits.
-_LOWEST_PRICE_INR: Final = 1e-4
-_HIGHEST_PRICE_INR: Final = 1e8
-_PRICE: Final = "a price between 0.0001 and 100,000,000 rupees"
+_LOWEST_PRICE_INR: Final = 1e-4  # below it a price is no exact money
+_PRICE: Final = f"a price between 0.0001 and {HIGHEST_PRICE_INR:,} rupees"
 # Sums of a session's volumes must stay in 64 bits.
 _MOST_SHARES: Final = 10**15
 _SHARES: Final = "between 0 and 1,000,000,000,000,000"
@@ -134,7 +133,7 @@ def encode_tick_frame(
     """
     schema = _QUOTED_TICK_COLUMNS if ticks.has_depth else _TICK_COLUMNS
     columns = [universe.tokens[ticks.instrument], *(getattr(ticks, name) for name in schema.names[1:])]
-    return EncodedFrame(_body(columns, schema), _headers(TICK_FRAME, number, watermark_ns, session, universe))
+    return EncodedFrame(_body(columns, schema), _headers(ticks, number, watermark_ns, session, universe))
 
 
 def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: int, session: Session) -> EncodedFrame:
@@ -143,12 +142,18 @@ def encode_bar_frame(bars: Bars, universe: Universe, number: int, watermark_ns: 
         universe.tokens[bars.instrument],
         *(getattr(bars, name) for name in _BAR_COLUMNS.names[1:]),
     ]
-    return EncodedFrame(_body(columns, _BAR_COLUMNS), _headers(BAR_FRAME, number, watermark_ns, session, universe))
+    return EncodedFrame(_body(columns, _BAR_COLUMNS), _headers(bars, number, watermark_ns, session, universe))
 
 
 def universe_digest_of(headers: Headers) -> str:
     """Give the digest of the universe that a record of the market names in its headers; empty if it names none."""
     return dict(headers).get("universe_digest", b"").decode(errors="replace")
+
+
+def rows_of(headers: Headers) -> int:
+    """Give the number of rows that a frame's writer put in it, refused ones too; 0 if no header says it."""
+    said = dict(headers).get("rows", b"").decode(errors="replace")
+    return int(said) if said.isdecimal() else 0
 
 
 def session_of_frame(headers: Headers) -> tuple[Session, int]:
@@ -226,13 +231,14 @@ def _body(columns: list[NDArray[Any]], schema: Any) -> bytes:
 
 
 def _headers(
-    event_type: str, number: int, watermark_ns: int, session: Session, universe: Universe
+    market: Ticks | Bars, number: int, watermark_ns: int, session: Session, universe: Universe
 ) -> list[tuple[str, bytes]]:
     text = {
-        "event_type": event_type,
+        "event_type": TICK_FRAME if isinstance(market, Ticks) else BAR_FRAME,
         "broker": "shared",
         "schema_version": str(SCHEMA_VERSION),
         "frame_number": str(number),
+        "rows": str(len(market)),
         "watermark_ns": str(watermark_ns),
         "session_date": session.date.isoformat(),
         "session_open_ns": str(session.open_ns),
@@ -304,7 +310,7 @@ class _Rows:
 
 
 def _is_price(price: NDArray[np.float64]) -> NDArray[np.bool_]:
-    good: NDArray[np.bool_] = (price >= _LOWEST_PRICE_INR) & (price <= _HIGHEST_PRICE_INR)  # NaN is neither
+    good: NDArray[np.bool_] = (price >= _LOWEST_PRICE_INR) & (price <= HIGHEST_PRICE_INR)  # NaN is neither
     return good
 
 

@@ -95,7 +95,7 @@ class Chain:
         self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
         """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
-        """What becomes of an event that a service fails on; None: the failure is raised."""
+        """What becomes of an event that a service fails on; None: the failure is raised, as of every control record."""
 
     # --- a session ------------------------------------------------------------------------------------------------
 
@@ -143,8 +143,10 @@ class Chain:
         yield from self._deliver(record, self._readers.get(_place(record), ()), state, now_ns)
 
     def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
-        """Deliver a control record of this task's own."""
-        yield from self._deliver(record, self._readers.get(_place(record), ()), state, record.event.event_time_ns)
+        """Deliver a control record of this task's own; a failure is raised, because without it nothing is as it was."""
+        for k in self._readers.get(_place(record), ()):
+            handled = self.services[k].handle(record, state.of[k], record.event.event_time_ns)
+            yield from self._spread(k, handled, state, record.position)
 
     def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Fire every timer before the watermark, then tell the services of it."""

@@ -40,7 +40,6 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import TaskHealth, Telemetry
-from live_services.domain.events import decode_event
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
@@ -49,6 +48,7 @@ from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.service import Service, WarmsUp
 from live_services.runtime.task import (
+    TASK_HEADER,
     Committed,
     CommitTimedOut,
     Output,
@@ -58,6 +58,7 @@ from live_services.runtime.task import (
     TaskRun,
     TopicPartitionKey,
     WrongShape,
+    control_of,
 )
 from live_services.settings import Settings
 
@@ -75,7 +76,6 @@ _HEARTBEAT_MS: Final = 1_500
 _REPORT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 _START_SECONDS: Final = 60.0
-_TASK_HEADER: Final = "task"
 
 
 async def run_chain(
@@ -300,12 +300,13 @@ class _Runtime:
             return Resume(BEGINNING_NS, newest_session.session_open_ns if newest_session else BEGINNING_NS)
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
         control = [
-            decode_event(record.value)
+            control_of(task, topic, record.headers, record.value)
             for topic in self._controls
             async for record in read_topic(self._settings.kafka, topic.name, self._partition(task, topic))
-            if dict(record.headers).get(_TASK_HEADER) == str(task).encode()
         ]
-        ours = (e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns)
+        ours = (
+            e for e in control if e is not None and newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns
+        )
         return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours))
 
     def _partition(self, task: TaskId, topic: Topic) -> int:
@@ -452,7 +453,7 @@ def _received(record: Any) -> Received:
 def _headers(output: Output) -> list[tuple[str, bytes]]:
     headers = headers_of(output.event)
     if output.control_of is not None:
-        headers.append((_TASK_HEADER, str(output.control_of).encode()))
+        headers.append((TASK_HEADER, str(output.control_of).encode()))
     return headers
 
 

@@ -42,6 +42,7 @@ _MAX_UNFLUSHED: Final = 256  # records said in one transaction; more only fills 
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 _LOOK_AGAIN_SECONDS: Final = 2.0  # for the next stored session
+_UNPACED_FRAME_MS: Final = 10_000  # nobody waits for a frame of event time; a record a second is mostly overhead
 _NOTHING: Final[Reached] = (-1, -1)
 
 
@@ -320,12 +321,13 @@ class Feed:
 
     def _cuts(self, replay: Replay) -> Iterator[Cut]:
         paced = self._market.speed > 0
+        frame_ms = self._market.frame_ms if paced else max(self._market.frame_ms, _UNPACED_FRAME_MS)
         return cuts_of_session(
             replay.market,
             replay.session,
             replay.universe,
             len(self._reached),
-            frame_ms=self._market.frame_ms,
+            frame_ms=frame_ms,
             paced=paced,
         )
 

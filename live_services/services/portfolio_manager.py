@@ -146,7 +146,7 @@ class PortfolioManager(Service[PortfolioState]):
 
     def _say_left_open(self, state: PortfolioState) -> None:
         for position in state.books.positions.values():
-            if position.product == "MIS":
+            if position.product == "MIS" or position.exit.expiry_ns <= state.session.close_ns:
                 _log.error(
                     "position_left_open",
                     broker=self._broker,

@@ -12,6 +12,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
+from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
 from live_services.composition import SERVICES
 from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
@@ -46,6 +47,7 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
+    SHARED_TOPICS,
     Topic,
     all_topics,
     broker_topics,
@@ -99,7 +101,7 @@ def callers(node: ast.AST, inside: str, names: tuple[str, ...]) -> Iterator[str]
 
 def test_records_are_sent_in_two_functions_of_the_kafka_adapter_only() -> None:
     senders = {(path, name) for path, name in places("send", "send_and_wait", "send_batch")}
-    assert senders == {(KAFKA_ADAPTER, "commit_together"), (KAFKA_ADAPTER, "_send")}
+    assert senders == {(KAFKA_ADAPTER, "commit_together"), (KAFKA_ADAPTER, "produce")}
 
 
 def test_producers_are_made_by_the_kafka_adapter_only() -> None:
@@ -113,21 +115,58 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
             assert not {m.split(".")[0] for m in modules} & other, path
 
 
-def test_transactions_are_committed_by_the_runtime_only_and_carry_events_only() -> None:
-    assert {path for path, _ in places("commit_together", "transactional_producer")} == {RUNTIME}
+def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_things_only() -> None:
+    places_of = places("commit_together", "transactional_producer")
+    assert {(path, name) for path, name in places_of if path != RUNTIME} == {
+        (KAFKA_ADAPTER, "flush"),
+        (KAFKA_ADAPTER, "__init__"),
+    }
     (commit,) = calls(parsed(RUNTIME), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
     assert "records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]" in RUNTIME.read_text()
 
 
-def test_the_event_producer_takes_typed_things_only() -> None:
-    from live_services.adapters.kafka import EventProducer
+@pytest.mark.parametrize(
+    ("producer", "offered"),
+    [
+        (EventProducer, {"produce": ["Event", "int"]}),
+        (
+            FeedProducer,
+            {
+                "say": ["Event"],
+                "say_on": ["Topic", "int", "Watermark | MarketGap"],
+                "say_frame": ["Topic", "int", "EncodedFrame"],
+                "flush": [],
+            },
+        ),
+    ],
+)
+def test_a_producer_takes_typed_things_only(producer: type[object], offered: dict[str, list[str]]) -> None:
+    found = {
+        name: [p.annotation for p in list(inspect.signature(function).parameters.values())[1:]]
+        for name, function in inspect.getmembers(producer, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert found == offered
 
-    offered = {name for name, _ in inspect.getmembers(EventProducer, inspect.isfunction) if not name.startswith("_")}
-    assert offered == {"produce", "produce_watermark", "produce_frame", "flush"}
-    assert list(inspect.signature(EventProducer.produce).parameters) == ["self", "event", "partition"]
-    assert inspect.signature(EventProducer.produce).parameters["event"].annotation == "Event"
-    assert inspect.signature(EventProducer.produce_frame).parameters["frame"].annotation == "EncodedFrame"
+
+def test_the_market_and_its_sessions_are_written_by_the_feed_only() -> None:
+    assert {path.name for path, _ in places("FeedProducer")} == {"market_feed.py"}
+    shared = [t for t in SHARED_TOPICS if t.name.startswith("market.")]
+    assert {t.name for t in shared} == {"market.sessions", *(t.name for t in FRAME_TOPICS.values())}
+
+
+# --- topics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", all_topics(), ids=lambda topic: topic.name)
+def test_a_topic_and_its_dead_letters_keep_every_record(topic: Topic) -> None:
+    for name in (topic.name, topic.dlq):
+        config = topic_configs(name)
+        assert config["cleanup.policy"] == "delete", "records have no keys to be compacted by"
+        assert (config["retention.ms"], config["retention.bytes"]) == ("-1", "-1")
+    frame, letter = (int(topic_configs(name)["max.message.bytes"]) for name in (topic.name, topic.dlq))
+    assert letter > frame * 4 / 3, "a letter holds a record in base64"
 
 
 # --- events -------------------------------------------------------------------------------------------------------
@@ -230,6 +269,11 @@ def test_every_topic_has_events_or_frames_for_it() -> None:
 def test_a_watermark_has_no_topic_of_its_own() -> None:
     with pytest.raises(KeyError):
         topic_of(watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
+
+
+def test_a_watermark_names_the_universe_of_its_session_where_a_reader_finds_it_without_reading() -> None:
+    event = watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns, UNIVERSE.digest)
+    assert dict(headers_of(event))["universe_digest"].decode() == UNIVERSE.digest
 
 
 # --- worlds -------------------------------------------------------------------------------------------------------

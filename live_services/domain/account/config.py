@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from live_services.domain.money import MOST_SHARES
+
 
 class RiskLimits(BaseModel):
     """Limits of one broker's account; what is under way counts as if it were filled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_quantity_per_instrument: int = Field(default=10_000, ge=1)
+    max_quantity_per_instrument: int = Field(default=10_000, ge=1, le=MOST_SHARES)
     """Shares of all strategies together, without netting."""
     max_notional_per_instrument_inr: float = Field(default=250_000.0, gt=0)
     max_gross_notional_inr: float = Field(default=1_000_000.0, gt=0)

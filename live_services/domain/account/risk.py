@@ -182,14 +182,25 @@ class RiskState:
     context: RiskContext
     broker: Broker
     stamp: Stamp
-    _proposals: list[tuple[tuple[int, int, str, int, str], SignalGenerated]] = field(default_factory=list)
-    """Heap, in the order in which they are judged."""
+    _proposals: list[tuple[int, int, str, int, str]] = field(default_factory=list)
+    """Heap, in the order in which they are judged: time, priority, strategy, instrument, id."""
+    _proposed: dict[str, SignalGenerated] = field(default_factory=dict)
+    """What waits to be judged, by id."""
     _exits: list[tuple[int, PositionKey, str, Reason]] = field(default_factory=list)
     """Heap of (due, position, its opening order, exit or bracket)."""
     _epoch: int = 0
 
     def propose(self, proposal: SignalGenerated) -> None:
-        """Take a proposal; it is judged once everything of its instant is here."""
+        """Take a proposal; it is judged once everything of its instant is here.
+
+        Raises
+        ------
+        ValueError
+            If one of this id waits already: a proposal has one verdict.
+        """
+        if proposal.event_id in self._proposed:
+            raise ValueError(f"proposal {proposal.event_id} was made twice; the first one stands")
+        self._proposed[proposal.event_id] = proposal
         order = (
             proposal.event_time_ns,
             proposal.priority,
@@ -197,7 +208,7 @@ class RiskState:
             proposal.instrument_token,
             proposal.event_id,
         )
-        heapq.heappush(self._proposals, (order, proposal))
+        heapq.heappush(self._proposals, order)
 
     def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
         """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
@@ -212,14 +223,14 @@ class RiskState:
         if self._epoch != self.context.books.epoch:
             self._enter_carried()
         due_ns = self._exits[0][0] if self._exits else NEVER_NS
-        return min(due_ns, self._proposals[0][0][0]) if self._proposals else due_ns
+        return min(due_ns, self._proposals[0][0]) if self._proposals else due_ns
 
     def fire(self, at_ns: int) -> Iterator[RiskVerdict]:
         """First the exits, then the proposals by stated priority, one at a time."""
         while self._exits and self._exits[0][0] <= at_ns:
             yield from self._exit(*heapq.heappop(self._exits), at_ns)
-        while self._proposals and self._proposals[0][0][0] <= at_ns:
-            yield judge(heapq.heappop(self._proposals)[1], self.context)
+        while self._proposals and self._proposals[0][0] <= at_ns:
+            yield judge(self._proposed.pop(heapq.heappop(self._proposals)[-1]), self.context)
 
     # --- exits ----------------------------------------------------------------------------------------------------
 

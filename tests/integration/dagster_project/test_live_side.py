@@ -31,14 +31,13 @@ RECORD = PromotionRecord(
     feature_schema_hash="f" * 64,
 )
 _SAID = {
-    "broker": "paper",
     "correlation_id": "c",
     "causation_id": "c",
     "strategy": "momentum",
     "model_name": "momentum",
     "model_version": "2",
-    "alias": "champion",
-    "task": "paper.strategy_runner[0]",
+    "rung": "champion",
+    "task": "shared.strategy_runner[0]",
 }
 LOADED = ModelLoaded(event_id="l", event_time_ns=2_000, feature_schema_hash="f" * 64, artifact_sha256="a" * 64, **_SAID)
 REFUSED = ModelRefused(event_id="r", event_time_ns=3_000, reason="tampered", running_version="1", **_SAID)

@@ -8,17 +8,17 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from feature_store.market.types import SECOND_NS
+from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.kafka import (
-    EventProducer,
+    FeedProducer,
     KafkaSetupError,
     StoredRecord,
     TopicMismatch,
@@ -26,33 +26,43 @@ from live_services.adapters.kafka import (
     create_topics,
     headers_of,
     read_topic,
+    topic_partitions,
+    transactional_producer,
     value_of,
 )
-from live_services.adapters.telemetry import NoTelemetry
-from live_services.domain.clock import session_end_ns
-from live_services.domain.events import DeadLetter, SignalValidated, decode_event
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.telemetry import NoTelemetry, TaskHealth, Telemetry
+from live_services.domain.clock import session_end_ns, watermark
+from live_services.domain.events import DeadLetter, Event, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame
-from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime.loop import run_service
+from live_services.domain.log import NOWHERE, EventRecord
+from live_services.domain.partitions import part_of
+from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, Topic, transactional_id
+from live_services.runtime.chain import Chain
+from live_services.runtime.loop import run_chain
 from live_services.runtime.task import TaskFenced
 from live_services.settings import KafkaSettings
 from tests.toy_chain import (
+    NEXT_SESSION,
     PAPER,
     SESSION,
     UNIVERSE,
-    ToyPortfolio,
+    PortfolioState,
+    RiskState,
     ToyRisk,
-    ToyStrategy,
     frames_of,
+    session_opened,
+    toy_account,
     toy_settings,
     toy_signal,
+    toy_strategy,
     toy_ticks,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 ROOT = Path(__file__).parents[3]
 SIGNALS = 60 * 20 // 7
-COMPARED = (PAPER.signals_raw.name, PAPER.signals_validated.name, PAPER.pnl_snapshots.name, PAPER.control.name)
+COMPARED = (PAPER.signals_raw.name, PAPER.signals_validated.name, PAPER.pnl_snapshots.name, STRATEGIES_CONTROL.name)
 
 
 @pytest.fixture
@@ -63,28 +73,33 @@ async def kafka(kafka_servers: str) -> AsyncIterator[KafkaSettings]:
     yield settings.kafka
 
 
-async def feed(kafka: KafkaSettings, frame_ns: int, pace: float = 0.0, partitions: int = 1) -> None:
-    async with asyncio.TaskGroup() as group:
+async def feed(
+    kafka: KafkaSettings, frame_ns: int, pace: float = 0.0, partitions: int = 1, session: Session = SESSION
+) -> None:
+    """Play a session as the feed does: told before anything of it, then cut by cut on every partition."""
+    async with FeedProducer(kafka, 10_000) as producer:
+        producer.say(session_opened(session))
         for partition in range(partitions):
-            group.create_task(feed_partition(kafka, frame_ns, pace, partition, partitions))
-
-
-async def feed_partition(kafka: KafkaSettings, frame_ns: int, pace: float, partition: int, partitions: int) -> None:
-    async with EventProducer(kafka) as producer:
-        await producer.produce_watermark(MARKET_TICKS, partition, SESSION, SESSION.open_ns)
-        for number, (everything, cut) in enumerate(frames_of(toy_ticks(), frame_ns)):
-            ticks = everything[UNIVERSE.partition_of(everything.instrument, partitions) == partition]
-            frame = encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION)
-            await producer.produce_frame(MARKET_TICKS, partition, frame)
+            mark(producer, session.open_ns, partition, session)
+        for number, (ticks, cut) in enumerate(frames_of(toy_ticks(session), frame_ns, session)):
+            for partition in range(partitions):
+                part = part_of(ticks, UNIVERSE, partition, partitions)
+                producer.say_frame(MARKET_TICKS, partition, encode_tick_frame(part, UNIVERSE, number, cut, session))
             if pace:
                 await producer.flush()
                 await asyncio.sleep(pace)
-        await producer.produce_watermark(MARKET_TICKS, partition, SESSION, session_end_ns(SESSION))
+        for partition in range(partitions):
+            mark(producer, session_end_ns(session), partition, session)
+        await producer.flush()
+
+
+def mark(producer: FeedProducer, at_ns: int, partition: int = 0, session: Session = SESSION) -> None:
+    producer.say_on(MARKET_TICKS, partition, watermark(MARKET_TICKS, partition, session, at_ns, UNIVERSE.digest))
 
 
 async def until_settled(kafka: KafkaSettings, *topics: str) -> None:
     """Wait for the markers of the last transactions: they are written after a commit has returned."""
-    partitions = [TopicPartition(topic, 0) for topic in topics]
+    partitions = await topic_partitions(kafka, topics)
     async with (
         asyncio.timeout(30),
         AIOKafkaConsumer(**connection(kafka), isolation_level="read_committed") as committed,
@@ -108,23 +123,42 @@ async def letters(kafka: KafkaSettings, topic: str) -> list[DeadLetter]:
     return [letter for letter in found if isinstance(letter, DeadLetter)]
 
 
-async def ended(kafka: KafkaSettings, topic: str) -> bool:
-    times = [decode_event(r.value).event_time_ns async for r in read_topic(kafka, topic) if is_watermark(r)]
-    return bool(times) and times[-1] >= session_end_ns(SESSION)
+async def ended(kafka: KafkaSettings, session: Session) -> bool:
+    said = read_topic(kafka, PAPER.pnl_snapshots.name)
+    times = [decode_event(r.value).event_time_ns async for r in said if is_watermark(r)]
+    return bool(times) and times[-1] >= session_end_ns(session)
 
 
-async def until_ended(kafka: KafkaSettings, topic: str, seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not await ended(kafka, topic):
+async def until_ended(kafka: KafkaSettings, session: Session = SESSION) -> None:
+    """Wait until the account has passed a session's end."""
+    async with asyncio.timeout(60):
+        while not await ended(kafka, session):
             await asyncio.sleep(0.2)
 
 
+async def until_validated(kafka: KafkaSettings) -> None:
+    """Wait until the first signal is through."""
+    async with asyncio.timeout(30):
+        while not await events(kafka, PAPER.signals_validated.name):
+            await asyncio.sleep(0.05)
+
+
+def start(
+    kafka: KafkaSettings, chain: Chain, stop: asyncio.Event, telemetry: Telemetry | None = None
+) -> Coroutine[None, None, None]:
+    """Give the run of a chain, as its process does it."""
+    settings = toy_settings(kafka.bootstrap_servers).model_copy(update={"kafka": kafka})
+    return run_chain(chain, settings, MarketSessions(kafka), telemetry or NoTelemetry(), stop)
+
+
 @contextlib.asynccontextmanager
-async def running(kafka: KafkaSettings, *services: Any) -> AsyncIterator[asyncio.Event]:
-    stop, settings = asyncio.Event(), toy_settings(kafka.bootstrap_servers)
+async def running(
+    kafka: KafkaSettings, *chains: Chain, telemetry: Telemetry | None = None
+) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        for service in services:
-            group.create_task(run_service(service, settings, UNIVERSE, NoTelemetry(), stop))
+        for chain in chains:
+            group.create_task(start(kafka, chain, stop, telemetry))
         try:
             yield stop
         finally:
@@ -137,9 +171,9 @@ async def all_outputs(kafka: KafkaSettings) -> dict[str, list[bytes]]:
 
 
 async def chain_on(kafka: KafkaSettings, frame_ns: int) -> dict[str, list[bytes]]:
-    async with running(kafka, ToyStrategy(), ToyRisk(), ToyPortfolio()):
+    async with running(kafka, toy_strategy(), toy_account()):
         await feed(kafka, frame_ns)
-        await until_ended(kafka, PAPER.pnl_snapshots.name)
+        await until_ended(kafka)
     return await all_outputs(kafka)
 
 
@@ -179,7 +213,7 @@ async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(
     before = len(await events(kafka, PAPER.signals_validated.name))
     child = await start_child(kafka)
     try:
-        await until_ended(kafka, PAPER.pnl_snapshots.name)
+        await until_ended(kafka)
     finally:
         child.terminate()
         exit_code = await asyncio.wait_for(child.wait(), 20)
@@ -205,45 +239,39 @@ async def test_a_stopped_process_commits_its_batch_and_a_successor_goes_on(kafka
     await recreate(kafka)
     feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.1))
     child = await start_child(kafka)
-    async with asyncio.timeout(30):
-        while not await events(kafka, PAPER.signals_validated.name):
-            await asyncio.sleep(0.05)
+    await until_validated(kafka)
     child.terminate()
     assert await asyncio.wait_for(child.wait(), 20) == 0
     assert len(await events(kafka, PAPER.signals_validated.name)) < SIGNALS
-    async with running(kafka, ToyStrategy(), ToyRisk(), ToyPortfolio()):
+    async with running(kafka, toy_strategy(), toy_account()):
         await feeding
-        await until_ended(kafka, PAPER.pnl_snapshots.name)
+        await until_ended(kafka)
     assert await all_outputs(kafka) == expected
 
 
 async def test_two_market_partitions_are_two_tasks_that_move_between_members(kafka: KafkaSettings) -> None:
-    two = toy_settings(kafka.bootstrap_servers).model_copy(
-        update={"kafka": kafka.model_copy(update={"market_partitions": 2})}
-    )
+    two = kafka.model_copy(update={"market_partitions": 2})
     logs = []
     for frame_ns in (SECOND_NS, 430_000_000):
         await recreate(kafka, partitions=2)
-        stop, stop_first = asyncio.Event(), asyncio.Event()
-        feeding = asyncio.create_task(feed(two.kafka, frame_ns, pace=0.03, partitions=2))
+        stop, stop_first, stop_joiner = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        feeding = asyncio.create_task(feed(kafka, frame_ns, pace=0.15, partitions=2))
         async with asyncio.TaskGroup() as group:
-            for service, ends in (
-                (ToyStrategy(), stop_first),
-                (ToyStrategy(), stop),
-                (ToyRisk(), stop),
-                (ToyPortfolio(), stop),
-            ):
-                group.create_task(run_service(service, two, UNIVERSE, NoTelemetry(), ends))
-            async with asyncio.timeout(30):
-                while not await events(kafka, PAPER.signals_validated.name):
-                    await asyncio.sleep(0.1)
+            first = group.create_task(start(two, toy_strategy(), stop_first))
+            group.create_task(start(two, toy_account(), stop))
+            await until_validated(kafka)
+            group.create_task(start(two, toy_strategy(), stop_joiner))
+            await asyncio.sleep(3)
             stop_first.set()
+            await first
+            assert not feeding.done(), "the market was over before the members had changed"
             await feeding
-            await until_ended(kafka, PAPER.pnl_snapshots.name)
+            await until_ended(kafka)
             stop.set()
+            stop_joiner.set()
         logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
     assert logs[0] == logs[1]
-    assert len(logs[0][PAPER.control.name]) == 2
+    assert len(logs[0][STRATEGIES_CONTROL.name]) == 2
 
 
 async def send_raw(kafka: KafkaSettings, topic: str, value: bytes, headers: Any = ()) -> None:
@@ -260,16 +288,15 @@ async def test_garbage_and_foreign_records_go_to_the_dlq_and_the_next_is_handled
     good = toy_signal(0, SESSION.open_ns + SECOND_NS, 1.0, 100.0)
     foreign = good.model_copy(update={"broker": "zerodha", "event_id": "foreign"})
     poisoned = toy_signal(1, SESSION.open_ns + SECOND_NS, -1.0, 100.0)
-    wrong_type = toy_validated(good.event_id)
-    async with running(kafka, ToyRisk(), ToyPortfolio()):
-        async with EventProducer(kafka) as producer:
-            await producer.produce_watermark(raw, 0, SESSION, SESSION.open_ns)
+    wrong_type = toy_validated(good)
+    await tell(kafka, SESSION)
+    async with running(kafka, toy_account()):
+        await send(kafka, raw, watermark(raw, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
         await send_raw(kafka, raw.name, b"\x00garbage", [("event_type", b"signal.generated")])
         for event in (foreign, wrong_type, poisoned, good):
-            await send_raw(kafka, raw.name, value_of(event), headers_of(event))
-        async with EventProducer(kafka) as producer:
-            await producer.produce_watermark(raw, 0, SESSION, session_end_ns(SESSION))
-        await until_ended(kafka, PAPER.pnl_snapshots.name)
+            await send(kafka, raw, event)
+        await send(kafka, raw, watermark(raw, 0, SESSION, session_end_ns(SESSION), UNIVERSE.digest))
+        await until_ended(kafka)
     dead = await letters(kafka, raw.dlq)
     assert [letter.offset for letter in dead] == [1, 2, 3, 4]
     assert dead[0].value_base64 == "AGdhcmJhZ2U="
@@ -280,47 +307,50 @@ async def test_garbage_and_foreign_records_go_to_the_dlq_and_the_next_is_handled
     assert [e.causation_id for e in handled] == [good.event_id]
 
 
-def toy_validated(signal_id: str) -> SignalValidated:
-    signal = toy_signal(0, SESSION.open_ns + SECOND_NS, 1.0, 100.0)
-    fields = signal.model_dump(exclude={"event_type", "score", "threshold", "bar", "features", "event_id"})
-    return SignalValidated(**fields, event_id="validated", signal_id=signal_id, rules=())
+async def tell(kafka: KafkaSettings, session: Session) -> None:
+    """Tell a session and nothing of it."""
+    async with FeedProducer(kafka, 10_000) as producer:
+        producer.say(session_opened(session))
+        await producer.flush()
+
+
+async def send(kafka: KafkaSettings, topic: Topic, event: Event) -> None:
+    await send_raw(kafka, topic.name, value_of(event), headers_of(event))
+
+
+def toy_validated(signal: SignalGenerated) -> Event:
+    """Validate a signal that no strategy gave."""
+    state = RiskState(PortfolioState(SESSION))
+    (validated,) = ToyRisk().handle(EventRecord(signal, NOWHERE), state, signal.event_time_ns)
+    return validated
 
 
 async def test_a_second_member_stands_by_and_takes_over_when_the_first_leaves(kafka: KafkaSettings) -> None:
     stop_first, stop_second = asyncio.Event(), asyncio.Event()
-    settings = toy_settings(kafka.bootstrap_servers)
-    first = asyncio.create_task(run_service(ToyRisk(), settings, UNIVERSE, NoTelemetry(), stop_first))
-    second = asyncio.create_task(run_service(ToyRisk(), settings, UNIVERSE, NoTelemetry(), stop_second))
-    async with running(kafka, ToyStrategy(), ToyPortfolio()):
+    first = asyncio.create_task(start(kafka, toy_account(), stop_first))
+    second = asyncio.create_task(start(kafka, toy_account(), stop_second))
+    async with running(kafka, toy_strategy()):
         feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.05))
-        async with asyncio.timeout(30):
-            while not await events(kafka, PAPER.signals_validated.name):
-                await asyncio.sleep(0.1)
+        await until_validated(kafka)
         stop_first.set()
         await first
         await feeding
-        await until_ended(kafka, PAPER.pnl_snapshots.name)
+        await until_ended(kafka)
         stop_second.set()
         await second
     assert len(await events(kafka, PAPER.signals_validated.name)) == SIGNALS
 
 
 async def test_a_task_that_was_taken_over_ends_its_process_with_a_clear_message(kafka: KafkaSettings) -> None:
-    from live_services.adapters.kafka import transactional_producer
-    from live_services.domain.topics import transactional_id
-
-    settings, stop = toy_settings(kafka.bootstrap_servers), asyncio.Event()
-    service = asyncio.create_task(run_service(ToyStrategy(), settings, UNIVERSE, NoTelemetry(), stop))
-    async with EventProducer(kafka) as producer:
-        await producer.produce_watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns)
+    service = asyncio.create_task(start(kafka, toy_strategy(), asyncio.Event()))
+    await send_market(kafka, SESSION.open_ns)
     async with asyncio.timeout(30):
-        while not await events(kafka, PAPER.control.name):
+        while not await events(kafka, STRATEGIES_CONTROL.name):
             await asyncio.sleep(0.1)
-    usurper = transactional_producer(kafka, transactional_id("toy_strategy", "paper", 0), 10_000)
+    usurper = transactional_producer(kafka, transactional_id("toy_strategy", "shared", 0), 10_000)
     await usurper.start()
     try:
-        async with EventProducer(kafka) as producer:
-            await producer.produce_watermark(MARKET_TICKS, 0, SESSION, SESSION.open_ns + SECOND_NS)
+        await send_market(kafka, SESSION.open_ns + SECOND_NS)
         with pytest.raises(TaskFenced, match="another process runs this task"):
             await asyncio.wait_for(service, 20)
     finally:
@@ -329,6 +359,61 @@ async def test_a_task_that_was_taken_over_ends_its_process_with_a_clear_message(
     # of an import, breaks the parser of Python 3.11; so it is collected here.
     del service
     gc.collect()
+
+
+async def send_market(kafka: KafkaSettings, watermark_ns: int) -> None:
+    async with FeedProducer(kafka, 10_000) as producer:
+        producer.say(session_opened(SESSION))
+        mark(producer, watermark_ns)
+        await producer.flush()
+
+
+async def test_a_new_group_begins_with_the_session_under_way(kafka: KafkaSettings) -> None:
+    """Days that Kafka retains are not issued as orders when a group is new."""
+    await feed(kafka, SECOND_NS, session=SESSION)
+    await tell(kafka, NEXT_SESSION)
+    async with running(kafka, toy_strategy(), toy_account()):
+        await feed(kafka, SECOND_NS, session=NEXT_SESSION)
+        await until_ended(kafka, NEXT_SESSION)
+    for topic, values in (await all_outputs(kafka)).items():
+        times = [decode_event(value).event_time_ns for value in values]
+        assert times, topic
+        assert min(times) >= NEXT_SESSION.open_ns, topic
+    assert len(await events(kafka, PAPER.signals_validated.name)) == SIGNALS
+
+
+class Kept(NoTelemetry):
+    """Keeps what the runtime reports."""
+
+    def __init__(self) -> None:
+        self.health: list[TaskHealth] = []
+
+    def report(self, health: TaskHealth) -> None:
+        self.health.append(health)
+
+    def foreign_records(self, service: str) -> int:
+        return max((h.foreign_records for h in self.health if h.task.service == service), default=0)
+
+
+async def test_a_foreign_record_on_an_inner_topic_is_alarmed_and_trades_nothing(kafka: KafkaSettings) -> None:
+    expected = await chain_on(kafka, SECOND_NS)
+    await recreate(kafka)
+    kept = Kept()
+    async with running(kafka, toy_strategy(), toy_account(), telemetry=kept):
+        feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.05))
+        await until_validated(kafka)
+        intruder = toy_validated(toy_signal(0, SESSION.open_ns + SECOND_NS, 1.0, 100.0))
+        await send(kafka, PAPER.signals_validated, intruder)
+        await feeding
+        await until_ended(kafka)
+        async with asyncio.timeout(20):
+            while not kept.foreign_records("toy_risk"):
+                await asyncio.sleep(0.1)
+    assert kept.foreign_records("toy_risk") == 1
+    assert kept.foreign_records("toy_portfolio") == 0
+    said = await all_outputs(kafka)
+    said[PAPER.signals_validated.name].remove(value_of(intruder))
+    assert said == expected
 
 
 async def test_creating_topics_again_changes_nothing_and_another_partition_count_is_refused(

@@ -1,81 +1,128 @@
-"""One recorded session, traded again by real processes: faster, in other frames, and with processes dying under it."""
+"""Two recorded sessions, traded again by real processes: faster, in other frames, with processes dying and moving."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
-from live_services.adapters.kafka import StoredRecord
-from live_services.domain.events import FeatureSkewMeasured
-from live_services.domain.topics import MARKET_TICKS
-from tests.trading_desk import PAPER, Log, OpenDesk, events, facts
+from live_services.domain.events import AccountOpened, FeatureSkewMeasured, OrderFilled
+from live_services.domain.topics import FEATURES_SKEW, MARKET_TICKS, STRATEGIES_CONTROL, consumer_group
+from tests.trading_desk import (
+    ACCOUNT,
+    FEED,
+    MONITOR,
+    PAPER,
+    RUNNER,
+    STRATEGIES,
+    Desk,
+    Log,
+    OpenDesk,
+    events,
+    facts,
+    last_snapshot,
+)
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-TRADING = tuple(topic for topic in PAPER if topic != PAPER.feature_skew)
-FEED, RUNNER, RISK = "market_feed", "paper.strategy_runner", "paper.risk_manager"
-TRADER, PORTFOLIO = "paper.paper_trading", "paper.portfolio_manager"
+MONITORED = consumer_group("skew_monitor", "shared")
 
 
-def assert_said_the_same(log: Mapping[str, list[StoredRecord]], reference: Mapping[str, list[StoredRecord]]) -> None:
-    said, expected = facts(dict(log)), facts(dict(reference))
+def assert_said_the_same(log: Log, reference: Log) -> None:
+    said, expected = facts(log), facts(reference)
     assert said.keys() == expected.keys()
     for topic, partitions in expected.items():
         assert said[topic] == partitions, topic
+    assert books(log) == books(reference)
 
 
-def counts(log: Mapping[str, list[StoredRecord]]) -> dict[str, int]:
-    return {topic.name: len(events(log[topic.name])) for topic in TRADING}
+def books(log: Log) -> dict[str, object]:
+    return last_snapshot(log).model_dump(exclude={"basis"})
 
 
-def test_the_reference_session_has_signals_rejections_orders_fills_and_profit_or_loss(reference: Log) -> None:
-    said = counts(reference)
-    assert said[PAPER.signals_raw.name] > 50
-    assert said[PAPER.signals_rejected.name] > 0
-    assert said[PAPER.orders_submitted.name] == said[PAPER.signals_validated.name] > 20
-    assert said[PAPER.orders_filled.name] > 20
-    assert said[PAPER.pnl_snapshots.name] > 20
+def test_the_reference_is_two_sessions_of_two_strategies_on_one_account(reference: Log) -> None:
+    said = {topic.name: events(reference[topic.name]) for topic in PAPER}
+    assert len(said[PAPER.signals_raw.name]) > 100
+    assert len(said[PAPER.signals_rejected.name]) > 0
+    assert len(said[PAPER.orders_submitted.name]) == len(said[PAPER.signals_validated.name]) > 40
     assert {record.partition for record in reference[PAPER.signals_raw.name]} == {0, 1}
+    assert {record.partition for record in reference[STRATEGIES_CONTROL.name]} == {0, 1}
     assert all(not records for topic, records in reference.items() if topic.endswith(".dlq"))
 
+    first, second = (e for e in said[PAPER.control.name] if isinstance(e, AccountOpened))
+    fills = [e for e in said[PAPER.orders_filled.name] if isinstance(e, OrderFilled)]
+    for strategy in STRATEGIES:
+        assert len([f for f in fills if f.strategy == strategy and f.event_time_ns < second.event_time_ns]) > 10
+        assert len([f for f in fills if f.strategy == strategy and f.event_time_ns > second.event_time_ns]) > 10
+    assert {"stop", "target", "time"} <= {f.reason for f in fills if f.strategy == "bracketed"}
 
-def test_another_speed_and_other_frames_give_the_same_session(open_desk: OpenDesk, reference: Log) -> None:
+    # What the first session earned is what the second one begins with.
+    assert first.cash_inr_e4 == first.starting_cash_inr_e4 == second.starting_cash_inr_e4 != second.cash_inr_e4
+    last = last_snapshot(reference)
+    assert last.positions == ()
+    earned = last.realized_inr_e4 - last.realized_today_inr_e4 - (last.charges_inr_e4 - last.charges_today_inr_e4)
+    assert second.cash_inr_e4 == second.starting_cash_inr_e4 + earned
+
+
+def test_another_speed_and_other_frames_give_the_same_sessions(open_desk: OpenDesk, reference: Log) -> None:
     # Frames of 7 s: their ends are not those of the bars.
     assert_said_the_same(open_desk.desk.traded(speed=4000, frame_ms=7000), reference)
 
 
-def test_a_session_in_which_processes_are_killed_is_the_same_session(open_desk: OpenDesk, reference: Log) -> None:
+def kill_at_work(desk: Desk, program: str) -> None:
+    """Kill a process in the middle of the first session and wait until its successor goes on."""
+    group = consumer_group("account", "paper") if program == ACCOUNT else consumer_group(program, "shared")
+    pid, reached_ns = desk.kill(program), desk.committed_ns(group)
+    assert desk.session.open_ns < reached_ns < desk.session.close_ns, f"{program} was killed after its work"
+    desk.until(lambda: desk.is_back(program, pid) and desk.committed_ns(group) > reached_ns)
+
+
+def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_desk: OpenDesk, reference: Log) -> None:
     desk = open_desk.desk
-    close_ns = desk.session.close_ns
-    with desk.trading(speed=300, frame_ms=1000):
+    first, second = desk.sessions
+    with desk.trading(sessions=2, speed=300):
         desk.until(lambda: len(desk.events(PAPER.orders_filled)) >= 3)
+        for program in (RUNNER, ACCOUNT, MONITOR):
+            kill_at_work(desk, program)
 
-        runner = desk.kill(RUNNER)
-        decided_ns = desk.watermark_ns(PAPER.signals_raw)
-        assert decided_ns < close_ns, "the strategy runner was killed after its work"
-        desk.until(lambda: desk.watermark_ns(MARKET_TICKS) > decided_ns + 300 * 10**9)
-        desk.until(lambda: desk.is_back(RUNNER, runner) and desk.watermark_ns(PAPER.signals_raw) > decided_ns)
-        filled = len(desk.events(PAPER.orders_filled))
-        desk.until(lambda: len(desk.events(PAPER.orders_filled)) > filled)
+        # The feed goes on at another speed where its predecessor was, to the end of the session and no further.
+        desk.configure(sessions=1)
+        fed_ns = desk.watermark_ns(MARKET_TICKS)
+        assert fed_ns < first.close_ns, "the feed was killed after its work"
+        desk.kill(FEED)
+        desk.wait_for_end(first)
+        desk.until(lambda: desk.pid_of(FEED) == 0)
 
-        trader = desk.kill(TRADER)
-        traded_ns = desk.watermark_ns(PAPER.orders_filled)
-        assert decided_ns <= traded_ns < close_ns, "the paper trader was killed after its work"
-        desk.until(lambda: desk.is_back(TRADER, trader) and desk.watermark_ns(PAPER.orders_filled) > traded_ns)
-
-        desk.configure(speed=0)  # what is left comes at full speed from the feed that takes over
-        others = {program: desk.kill(program) for program in (FEED, RISK, PORTFOLIO)}
-        for topic in (MARKET_TICKS, PAPER.signals_validated, PAPER.pnl_snapshots):
-            assert desk.watermark_ns(topic) < close_ns, f"who writes {topic.name} was killed after its work"
-        desk.wait_for_close()
-        assert all(desk.pid_of(program) != pid for program, pid in others.items())
+        # Overnight: who lived through the first session does not live through the second.
+        killed = {program: desk.kill(program) for program in (RUNNER, ACCOUNT, MONITOR)}
+        desk.until(lambda: all(desk.is_back(program, pid) for program, pid in killed.items()))
+        desk.configure(sessions=2, speed=300)
+        desk.start(FEED)
+        desk.until(lambda: desk.committed_ns(MONITORED) > second.open_ns)
+        desk.configure(sessions=2)
+        desk.kill(FEED)
+        desk.wait_for_end(second)
         log = desk.log()
         desk.assert_market_is_whole()
-        measured = [event for event in desk.events(PAPER.feature_skew) if isinstance(event, FeatureSkewMeasured)]
+        measured = [event for event in desk.events(FEATURES_SKEW) if isinstance(event, FeatureSkewMeasured)]
         assert sum(event.rows_equal for event in measured) > 0
         assert sum(event.rows_different + event.rows_unverified for event in measured) == 0
     assert_said_the_same(log, reference)
-    for topic in TRADING:
+    for topic in PAPER:
         ids = [event.event_id for event in events(log[topic.name])]
         assert len(ids) == len(set(ids)), topic.name
+
+
+def test_a_second_runner_that_joins_and_leaves_changes_nothing(open_desk: OpenDesk, reference: Log) -> None:
+    desk = open_desk.desk
+    with desk.trading(sessions=2, speed=600):
+        desk.until(lambda: len(desk.events(PAPER.orders_filled)) >= 3)
+        with desk.another(RUNNER):
+            desk.until(lambda: desk.members(RUNNER) == 2)
+            shared_ns = desk.watermark_ns(PAPER.signals_raw)
+            assert shared_ns < desk.session.close_ns, "the first session was over before a second member joined"
+            desk.until(lambda: desk.watermark_ns(PAPER.signals_raw) > shared_ns + 1800 * 10**9)
+        desk.until(lambda: desk.members(RUNNER) == 1)
+        desk.configure(sessions=2)
+        desk.kill(FEED)
+        desk.wait_for_end(desk.sessions[1])
+        log = desk.log()
+    assert_said_the_same(log, reference)

@@ -2,8 +2,8 @@ from dagster_project.sensors.live import observe, unseen
 from live_services.adapters.kafka import StoredRecord
 from live_services.domain.events import ModelLoaded, ModelRefused
 
-_SHARED = {"broker": "paper", "correlation_id": "c", "causation_id": "c", "strategy": "momentum"}
-_MODEL = {"model_name": "momentum", "model_version": "3", "alias": "champion", "task": "paper.strategy_runner[0]"}
+_SHARED = {"correlation_id": "c", "causation_id": "c", "strategy": "momentum"}
+_MODEL = {"model_name": "momentum", "model_version": "3", "rung": "champion", "task": "shared.strategy_runner[0]"}
 
 
 def _loaded(time_ns):

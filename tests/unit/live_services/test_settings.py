@@ -30,6 +30,8 @@ def _elsewhere(tmp_path, monkeypatch):
             "train_through 2026-01-08 is not before replay_session 2026-01-08",
         ),
         ({"replay_session": "2026-01-08", "replay_through": "Monday"}, "write a date as YYYY-MM-DD"),
+        ({"join_at": "half past ten"}, "write a time of day as HH:MM or HH:MM:SS"),
+        ({"join_at": "24:00"}, "write a time of day as HH:MM or HH:MM:SS"),
         ({"synthetic": {"sessions": 4, "tick_sessions": 5}}, "tick_sessions 5 is more than sessions 4"),
     ],
 )
@@ -40,7 +42,7 @@ def test_sessions_that_cannot_be_played_are_refused_with_the_way_out(market: dic
 
 def test_one_session_is_replayed_once_and_has_ticks_unless_more_are_asked_for() -> None:
     market = MarketSettings()
-    assert (market.replay_session, market.replay_through, market.follow) == ("", "", False)
+    assert (market.replay_session, market.replay_through, market.follow, market.join_at) == ("", "", False, "")
     assert SyntheticSettings().tick_sessions == 1
     one = MarketSettings(replay_session="2026-01-08", replay_through="2026-01-08", train_through="2026-01-07")
     assert one.replay_through == one.replay_session

@@ -69,3 +69,12 @@ def test_a_digest_says_what_the_universe_is_whatever_its_order() -> None:
 def test_a_digest_is_the_same_in_every_process_and_release() -> None:
     universe = Universe.from_symbols(["RELIANCE", "NIFTY 50"], frozenset({"NIFTY 50"}))
     assert universe.digest == "366070aa16d8020c474bc1c8b932185a137f6b74d097a75c773fe70b95af0ff1"
+
+
+def test_tokens_are_found_whatever_their_order_and_those_that_are_not_there_are_minus_one() -> None:
+    universe = Universe.from_symbols(["ONE", "TWO", "THREE", "NIFTY 50"])
+    some = universe.tokens[[2, 0, 2, 3]]
+    assert universe.indices_of(some).tolist() == [2, 0, 2, 3]
+    assert universe.indices_of(np.array([-1, some[0], 2**62])).tolist() == [-1, 2, -1]
+    assert universe.indices_of(some[:0]).tolist() == []
+    assert Universe(instruments=()).indices_of(some).tolist() == [-1] * 4

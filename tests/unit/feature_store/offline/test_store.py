@@ -116,6 +116,20 @@ def test_the_same_rows_in_any_order_are_not_written_again(store: OfflineStore, m
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_a_session_names_its_instruments_without_being_read(tmp_path: Path, market: SyntheticMarket) -> None:
+    store = OfflineStore(tmp_path / "own")
+    session, bars = market.sessions[0], market.bars[0]
+    store.write_bars(session, market.universe, bars[bars.instrument != 1], market.name)
+    there = np.unique(bars.instrument[bars.instrument != 1])
+    assert store.instrument_tokens("bars", session).tolist() == sorted(market.universe.tokens[there].tolist())
+    with pytest.raises(UnreadableFile, match="does not exist"):
+        store.instrument_tokens("ticks", session)
+    (data,) = (store.root / "bars").glob("session=*/data-*.parquet")
+    data.write_bytes(b"damaged")
+    with pytest.raises(UnreadableFile, match="cannot be read"):
+        store.instrument_tokens("bars", session)
+
+
 def test_a_universe_that_grows_keeps_the_old_files_right(store: OfflineStore, market: SyntheticMarket) -> None:
     first = Instrument(instrument_token=1, symbol="AAA")
     grown = Universe(instruments=(first, *market.universe.instruments))

@@ -42,10 +42,12 @@ def registry(monkeypatch):
     return answers
 
 
-def settings(tmp_path, strategies, *, market=True):
+def settings(tmp_path, strategies, *, market=True, brokers=("paper",)):
     made = Settings(
         alpha_panda_home=tmp_path,
         strategies=strategies,
+        active_brokers=brokers,
+        trading={"zerodha": {"enabled": True}},
         mlflow={"tracking_uri": "http://127.0.0.1:9"},
         dagster={"url": "http://127.0.0.1:3000"},
     )
@@ -102,6 +104,46 @@ def test_a_strategy_whose_newest_version_was_refused_holds_nobody_up(tmp_path, r
     registry.behind.clear()
     registry.verdicts["momentum"] = ["failed"]
     assert not can_trade(settings(tmp_path, TWO))
+
+
+BOTH = [{"name": "momentum", "brokers": ["paper", "zerodha"]}]
+
+
+def test_each_broker_that_runs_asks_its_own_rung_and_nobody_waits_for_a_challenger(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    paper = settings(tmp_path, BOTH)
+    assert can_trade(paper)
+    assert missing(paper) is None
+    only_live = settings(tmp_path, BOTH, brokers=("zerodha",))
+    registry.verdicts["momentum"] = ["passed"]
+    assert not can_trade(only_live)
+    said = missing(only_live)
+    assert said is not None
+    assert "no version stands behind momentum@live yet, so nothing is traded by momentum and the replay waits" in said
+    assert "models promote NAME VERSION --alias live`" in said
+    registry.behind["momentum@live"] = "1"
+    assert can_trade(only_live)
+
+
+def test_a_strategy_that_no_person_let_live_does_not_hold_up_its_paper_account(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    registry.verdicts["momentum"] = ["passed"]
+    both = settings(tmp_path, BOTH, brokers=("paper", "zerodha"))
+    assert can_trade(both)
+    said = missing(both)
+    assert said is not None
+    assert "no version stands behind momentum@live yet, so nothing is traded by momentum" in said
+    assert "and the replay waits" not in said
+
+
+def test_strategies_of_brokers_that_do_not_run_are_not_waited_for_and_none_at_all_is_said(tmp_path, registry):
+    registry.behind["momentum@champion"] = "1"
+    elsewhere = {"name": "fade", "brokers": ["zerodha"]}
+    assert can_trade(settings(tmp_path, [{"name": "momentum"}, elsewhere]))
+    said = missing(settings(tmp_path, [elsewhere]))
+    assert said is not None
+    assert said.startswith("no strategy trades on an account that runs")
+    assert not can_trade(settings(tmp_path, [elsewhere]))
 
 
 def test_a_settings_file_that_was_changed_while_the_stack_runs_needs_a_restart(tmp_path, registry, monkeypatch):

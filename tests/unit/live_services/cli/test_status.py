@@ -190,7 +190,7 @@ def task(service: str, broker: str = "paper", foreign: int = 0) -> dict[str, obj
 def test_every_service_of_a_chain_has_its_row_in_the_order_in_which_a_tick_meets_them() -> None:
     services = [task("portfolio_manager"), task("paper_trading"), task("strategy_runner", "shared")]
     lines = drawn(tasks_table(Health((*services, task("risk_manager")), {}))).splitlines()
-    named = [line.split("│")[1].strip() for line in lines if "[0]" in line]
+    named = [line.split()[0] for line in lines if "[0]" in line]
     assert named == [
         "shared.strategy_runner[0]",
         "paper.risk_manager[0]",

@@ -9,7 +9,7 @@ import json
 import pytest
 from rich.console import Console
 
-from live_services.cli.trades import TABLE_WIDTH, TradeList, held_text, read_trades, render, trade_record
+from live_services.cli.trades import TradeList, held_text, read_trades, render, trade_record
 from live_services.domain.account.charge_schedules import schedule_on
 from live_services.domain.events import AccountOpened, OrderFilled, PnlSnapshot
 from live_services.failures import CommandFailed
@@ -21,7 +21,7 @@ FILLS = [event for event in EVENTS if isinstance(event, OrderFilled)]
 
 def drawn(found: TradeList) -> str:
     out = io.StringIO()
-    Console(file=out, width=TABLE_WIDTH).print(render(found))
+    Console(file=out, width=100).print(render(found))
     return out.getvalue()
 
 
@@ -49,7 +49,7 @@ async def test_a_table_says_how_each_trade_ended_and_cuts_no_word() -> None:
     for reason in ("stop", "target", "time", "carried"):
         assert f" {reason} " in shown
     assert "…" not in shown
-    assert max(len(line) for line in shown.splitlines()) <= TABLE_WIDTH
+    assert max(len(line) for line in shown.splitlines()) <= 100
     words = set(shown.split())
     assert {"momentum", "patient", "v1", "mark", "01-05"} <= words
     assert "ended by target" in shown
@@ -72,7 +72,7 @@ async def test_an_account_that_has_not_traded_says_so_in_one_sentence() -> None:
     said = drawn(await read_trades(log_of([]), "paper", STRATEGIES))
     assert said.strip() == "the paper account has traded nothing yet: paper.orders.filled holds no fill"
     found = await read_trades(log_of(EVENTS), "paper", STRATEGIES, strategy="momentum", date=dt.date(2026, 1, 9))
-    assert drawn(found).strip() == ("the paper account has no trade of momentum on 2026-01-09 on paper.orders.filled")
+    assert drawn(found).strip() == "paper.orders.filled holds no trade of momentum on 2026-01-09"
 
 
 async def test_an_unknown_strategy_names_near_ones_and_one_that_was_taken_out_is_known_by_its_trades() -> None:
@@ -109,6 +109,20 @@ async def test_what_retention_has_dropped_takes_only_its_own_trades_along() -> N
     found = await read_trades(log_of(kept), "paper", STRATEGIES)
     assert found.trades
     assert not opened & {trade.signal_id for trade in found.trades}
+
+
+async def test_fills_that_do_not_add_up_to_the_books_are_an_alarm_and_those_that_retention_dropped_a_note() -> None:
+    assert (await read_trades(log_of(EVENTS), "paper", STRATEGIES)).disagreement == ""
+    foreign = FILLS[-1].model_copy(update={"event_id": "foreign", "order_id": "foreign", "intent": "open"})
+    shown = drawn(await read_trades(log_of([*EVENTS, foreign]), "paper", STRATEGIES))
+    assert f"ALARM: paper.orders.filled holds {len(FILLS) + 1} fills with charges of" in shown
+    assert f"the account's books {len(FILLS)} with" in " ".join(shown.split())
+    kept = [event for event in EVENTS if event not in FILLS[:40]]
+    found = await read_trades(log_of(kept), "paper", STRATEGIES)
+    assert found.disagreement == (
+        f"paper.orders.filled holds {len(FILLS) - 40} of the account's {len(FILLS)} fills: retention has dropped "
+        "earlier ones"
+    )
 
 
 def test_how_long_something_was_held_is_said_in_two_units() -> None:

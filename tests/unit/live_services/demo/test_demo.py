@@ -7,15 +7,17 @@ import os
 
 import pytest
 
-from feature_store.market.clocks import BarClock
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters.kafka import StoredRecord
+from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.demo.market_files import MarketFiles
-from live_services.demo.replay_view import Tally
+from live_services.demo.replay_view import Tally, watched_topics
 from live_services.demo.run import STRATEGIES, DemoOptions, check_files, configuration_toml, own_settings_only
+from live_services.domain.events import PnlSnapshot, SignalRejected, topic_of
+from live_services.domain.frames import encode_tick_frame
 from live_services.failures import CommandFailed
 from live_services.settings import load_settings
-from tests.live_world import UNIVERSE, signal
+from tests.account_log import two_sessions
+from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, ticks
 
 
 def test_settings_in_the_environment_are_not_the_demos(monkeypatch):
@@ -68,18 +70,47 @@ def test_its_strategies_stand_in_its_settings_file_in_full_and_are_read_back(tmp
     assert "holding_bars = 10" in file.read_text()
 
 
-def test_totals_are_counted_for_each_strategy():
-    tally = Tally(UNIVERSE, BarClock.minutes(1))
-    for number, strategy in enumerate(["momentum", "fade", "fade"]):
-        event = signal(index=number, strategy=strategy)
-        headers = (("event_type", b"signal.generated"),)
-        tally.add(StoredRecord("paper.signals.raw", 0, number, 0, None, event.model_dump_json().encode(), headers))
-    nothing = {"signals_rejected": 0, "orders": 0, "fills": 0}
-    assert tally.of_strategies(["momentum", "fade", "idle"]) == {
-        "momentum": {"signals": 1} | nothing,
-        "fade": {"signals": 2} | nothing,
-        "idle": {"signals": 0} | nothing,
-    }
+def test_totals_are_those_of_the_account_and_are_counted_for_each_strategy():
+    events, tally = two_sessions(), Tally("ticks")
+    for number, event in enumerate(events):
+        tally.add(StoredRecord(topic_of(event).name, 0, number, 0, None, value_of(event), tuple(headers_of(event))))
+    newest = [event for event in events if isinstance(event, PnlSnapshot)][-1]
+    totals, of_strategies = tally.totals(), tally.of_strategies(["momentum", "patient", "idle"])
+    assert totals["signals"] == totals["entries"] + totals["already_open"] + totals["signals_rejected"]
+    assert totals["orders"] == totals["fills"] + totals["orders_cancelled"]
+    assert totals["trades"] == sum(tally.exits.values()) == sum(total.trades for total in newest.strategies)
+    assert set(tally.exits) == {"stop", "target", "time", "carried"}
+    assert totals["charges_inr"] == round(newest.charges_inr_e4 / 10_000, 2)
+    assert totals["net_of_the_last_session_inr"] == round(newest.net_today_inr, 2)
+    assert totals["positions_left_open"] == len(tally.left_open) == len(newest.positions)
+    for what in ("signals", "already_open", "entries", "fills", "trades"):
+        assert sum(counts[what] for counts in of_strategies.values()) == totals[what]
+    assert set(of_strategies["idle"].values()) == {0}
+    assert tally.last_filled is not None
+    assert tally.last_filled.intent == "open"
+
+
+def test_already_open_is_not_among_the_rejections_by_rule():
+    passed_over = next(event for event in two_sessions() if isinstance(event, SignalRejected))
+    tally = Tally("ticks")
+    for number, rule in enumerate(("already_open", "gross_notional", "gross_notional")):
+        event = passed_over.model_copy(update={"rule": rule})
+        tally.add(StoredRecord("t", 0, number, 0, None, value_of(event), tuple(headers_of(event))))
+    assert (tally.totals()["already_open"], tally.totals()["signals_rejected"]) == (1, 2)
+    assert tally.rejections == {"gross_notional": 2}
+
+
+def test_frames_are_counted_by_their_headers_alone():
+    frame = encode_tick_frame(ticks((0, 1.0, 100.0), (1, 2.0, 50.0)), UNIVERSE, 0, OPEN + 3 * SECOND, SESSION)
+    tally = Tally("ticks")
+    tally.add(StoredRecord("market.ticks", 0, 0, 0, None, b"no body at all", tuple(frame.headers)))
+    assert (tally.totals()["ticks"], tally.totals()["sessions"]) == (2, 1)
+
+
+def test_what_is_watched_is_only_what_is_counted():
+    watched = watched_topics("paper", "bars")
+    assert "market.bars" in watched
+    assert not {"market.ticks", "paper.control", "paper.gateway.events", "paper.signals.validated"} & set(watched)
 
 
 def test_it_trains_through_the_session_before_the_one_that_it_replays(tmp_path, monkeypatch):
@@ -88,6 +119,6 @@ def test_it_trains_through_the_session_before_the_one_that_it_replays(tmp_path, 
     for chosen in (None, 12):
         file.write_text(configuration_toml(DemoOptions(home=tmp_path, sessions=chosen)))
         settings = load_settings()
-        made = synthetic_market(**settings.market.synthetic.model_dump(exclude={"tick_sessions"}) | {"instruments": 2})
+        made = synthetic_market(**settings.market.synthetic.model_dump() | {"instruments": 2})
         assert settings.market.train_through == made.sessions[-1].date.isoformat()
         assert made.tick_sessions[0].date > made.sessions[-1].date

@@ -12,18 +12,18 @@ END = SESSION.close_ns + SECOND
 def test_a_watermark_tells_its_session_and_its_universe() -> None:
     event = watermark(MARKET_TICKS, 3, SESSION, OPEN + 1, "digest")
     assert (session_of(event), event.universe_digest, event.event_time_ns) == (SESSION, "digest", OPEN + 1)
-    assert event.event_id == watermark(MARKET_TICKS, 3, SESSION, OPEN + 1).event_id != event.event_type
+    assert event.event_id == watermark(MARKET_TICKS, 3, SESSION, OPEN + 1, "other").event_id
 
 
 @pytest.mark.parametrize("at_ns", [OPEN, END, END + 1, END + SECOND])
 def test_a_watermark_reaches_from_the_open_to_the_end_and_as_far_as_a_stage_may_promise(at_ns: int) -> None:
-    assert session_of(watermark(MARKET_TICKS, 0, SESSION, at_ns)) == SESSION
+    assert session_of(watermark(MARKET_TICKS, 0, SESSION, at_ns, "digest")) == SESSION
 
 
 @pytest.mark.parametrize("at_ns", [0, OPEN - 1, END + SECOND + 1, 2**62, 2**63 - 1, 2**80])
 def test_a_watermark_outside_its_session_is_refused(at_ns: int) -> None:
     with pytest.raises(ValueError, match="outside the session of 2026-01-05"):
-        session_of(watermark(MARKET_TICKS, 0, SESSION, at_ns))
+        session_of(watermark(MARKET_TICKS, 0, SESSION, at_ns, "digest"))
 
 
 @pytest.mark.parametrize(

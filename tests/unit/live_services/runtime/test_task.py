@@ -7,14 +7,14 @@ import pytest
 from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
-from live_services.domain.events import DeadLetter, Event, Watermark
+from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.merge import Source
 from live_services.runtime.service import Service
-from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun
+from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
@@ -140,3 +140,26 @@ def test_a_bad_record_is_a_dead_letter_and_those_behind_it_go_on() -> None:
     outputs = feeder.outputs()
     assert [letter.offset for letter in outputs if isinstance(letter, DeadLetter)] == [1]
     assert sum(event.event_type == "signal.generated" for event in outputs) > 10 * 20 // 8
+
+
+def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic() -> None:
+    task, control = TaskId("account", "paper", 0), PAPER.control
+    ours = [("task", b"paper.account[0]")]
+    opened_account = AccountOpened(
+        **self_caused("account_opened", "paper", "2026-01-05"),
+        broker="paper",
+        event_time_ns=OPEN_NS,
+        session_date="2026-01-05",
+        starting_cash_inr_e4=1,
+        cash_inr_e4=1,
+        equity_inr=0.0001,
+        positions=(),
+        strategies=(),
+    )
+    assert control_of(task, control, ours, value_of(opened_account)) == opened_account
+    assert control_of(task, control, [("task", b"paper.account[1]")], value_of(opened_account)) is None
+    assert control_of(task, control, [], b"garbage") is None
+    of_zerodha = opened_account.model_copy(update={"broker": "zerodha"})
+    elsewhere = watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest)
+    for value in (b"garbage", b"\xff", value_of(of_zerodha), value_of(elsewhere)):
+        assert control_of(task, control, ours, value) is None

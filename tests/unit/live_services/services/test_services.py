@@ -218,6 +218,13 @@ def test_today_begins_anew_and_the_total_goes_on() -> None:
 
 def test_what_is_left_open_and_what_cannot_be_closed_is_alarmed() -> None:
     with capture_logs() as alarms:
+        held = signal(product="CNC", expiry_ns=NEXT.close_ns)
+        Account().say(held).market(ticks((0, 61, 100.0))).close()
+    assert alarms == []
+    with capture_logs() as alarms:
+        Account().say(signal(product="CNC")).market(ticks((0, 61, 100.0))).close()
+    assert [(one["event"], one["symbol"], one["quantity"]) for one in alarms] == [("position_left_open", "AAA", 10)]
+    with capture_logs() as alarms:
         first = Account().say(signal()).market(ticks((0, 61, 100.0))).close()
     assert [(one["event"], one["symbol"], one["quantity"]) for one in alarms] == [("position_left_open", "AAA", 10)]
     with capture_logs() as alarms:

@@ -126,6 +126,15 @@ def test_a_proposal_is_judged_only_when_all_of_its_instant_are_there() -> None:
     assert len(account.of(SignalValidated)) == 1
 
 
+def test_a_proposal_that_is_made_again_otherwise_is_refused_and_leaves_one_verdict_each() -> None:
+    first = signal()
+    account = Account().say(first, signal(1))
+    for score in (0.6, 0.7, 0.8):
+        with pytest.raises(ValueError, match="was made twice; the first one stands"):
+            account.say(first.model_copy(update={"score": score}))
+    assert [verdict.symbol for verdict in account.until(61).of(SignalValidated)] == ["AAA", "BBB"]
+
+
 @pytest.mark.parametrize("side", ["BUY", "SELL"])
 def test_what_the_strategy_holds_or_has_under_way_is_already_open_on_either_side(side: str) -> None:
     account = Account().say(signal()).until(61)

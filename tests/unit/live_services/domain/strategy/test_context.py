@@ -97,15 +97,16 @@ def test_one_partition_is_the_market_itself() -> None:
 def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
     cuts = list(cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=1000, paced=False))
     assert sum(cut.rows for cut in cuts) == len(TICKS)
-    tally = Tally(UNIVERSE, BarClock.minutes(1), partitions)
-    for record in records(TICKS, partitions):
-        tally.add(stored(record))
-    assert tally.ticks == len(TICKS)
-    assert tally.bars == len(minute_bars())
-    of_bars = Tally(UNIVERSE, BarClock.minutes(1), partitions)
-    for record in records(minute_bars(), partitions):
-        of_bars.add(stored(record))
-    assert of_bars.bars == len(minute_bars())
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_the_view_of_a_replay_counts_the_index_in_each_partition_in_which_it_travels(partitions: int) -> None:
+    for feed, market in (("ticks", TICKS), ("bars", minute_bars())):
+        tally = Tally("ticks" if feed == "ticks" else "bars")
+        for record in records(market, partitions):
+            tally.add(stored(record))
+        index = int((market.instrument == INDEX).sum())
+        assert tally.rows == len(market) + (partitions - 1) * index
 
 
 def signals_of(market: Ticks | Bars, partitions: int) -> list[dict[str, object]]:

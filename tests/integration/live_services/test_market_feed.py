@@ -1,0 +1,156 @@
+"""The feed on a real Kafka: one writer, sessions one after another, and a log that keeps what was said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
+from live_services.runtime.local import MemoryLog
+from live_services.services import market_feed
+from live_services.services.market_feed import FeedProgress, FeedTakenOver, run_market_feed
+from live_services.settings import KafkaSettings, MarketSettings, Settings
+from tests.stored_sessions import GivenMarket, day_of_ticks, days_of, live
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+DAYS = tuple(day_of_ticks(day) for day in range(5))
+TIMEOUT_MS = 10_000
+Said = dict[tuple[str, int], list[tuple[bytes, list[tuple[str, bytes]]]]]
+
+
+@pytest.fixture
+async def config(kafka_servers: str) -> AsyncIterator[Settings]:
+    config = Settings(
+        kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
+        market=MarketSettings.model_validate(days_of(DAYS)),
+    )
+    await _empty(config)
+    await create_topics(config)
+    yield config
+    await _empty(config)
+
+
+async def _empty(config: Settings) -> None:
+    async with _admin(config) as admin, asyncio.timeout(30):
+        while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
+            await admin.delete_topics(names)
+            await asyncio.sleep(0.2)
+
+
+class _admin:  # noqa: N801 - the client has no context of its own
+    def __init__(self, config: Settings) -> None:
+        self.client = AIOKafkaAdminClient(**connection(config.kafka))
+
+    async def __aenter__(self) -> AIOKafkaAdminClient:
+        await self.client.start()
+        return self.client
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+
+
+async def on_kafka(config: Settings) -> Said:
+    """What was said, by topic and partition."""
+    said: Said = {}
+    for topic in (MARKET_SESSIONS, MARKET_TICKS):
+        async for record in read_topic(config.kafka, topic.name):
+            said.setdefault((topic.name, record.partition), []).append((record.value, list(record.headers)))
+    return said
+
+
+async def in_memory(config: Settings) -> Said:
+    log = MemoryLog(config.kafka.market_partitions)
+    assert await live(GivenMarket(DAYS), config, log)
+    return {key: [(r.value, list(r.headers)) for r in records] for key, records in log.partitions.items()}
+
+
+async def reached(config: Settings) -> dict[int, Reached]:
+    sessions = MarketSessions(config.kafka)
+    await sessions.refresh()
+    return await last_watermarks(config.kafka, MARKET_TICKS, sessions.universe)
+
+
+async def play(config: Settings, stop: asyncio.Event, progress: Callable[[FeedProgress], None] | None = None) -> bool:
+    return await run_market_feed(config, stop, progress, GivenMarket(DAYS))
+
+
+async def test_topics_are_created_to_keep_their_records(config: Settings) -> None:
+    names = [MARKET_TICKS.name, MARKET_TICKS.dlq, MARKET_SESSIONS.name, "paper.orders.filled"]
+    async with _admin(config) as admin:
+        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    for answer in answers:
+        for *_, name, entries in answer.resources:
+            said = {entry[0]: entry[1] for entry in entries}
+            assert (said["retention.ms"], said["cleanup.policy"]) == ("-1", "delete"), name
+
+
+async def test_five_sessions_with_stops_on_the_way_are_on_kafka_as_one_life_says_them(
+    config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market_feed, "_MAX_UNFLUSHED", 64)
+    for cuts in (1, 50, 700):
+        stop, seen = asyncio.Event(), 0
+
+        def count(_: FeedProgress, most: int = cuts, stop: asyncio.Event = stop) -> None:
+            nonlocal seen
+            seen += 1
+            if seen >= most:
+                stop.set()
+
+        assert not await play(config, stop, count)
+    assert await play(config, asyncio.Event())
+    said = await on_kafka(config)
+    assert said == await in_memory(config)
+    assert await play(config, asyncio.Event())
+    assert await on_kafka(config) == said, "a feed that starts again adds nothing"
+
+
+async def test_the_end_of_the_log_is_found_behind_records_that_are_no_feeds(config: Settings) -> None:
+    assert await play(config, asyncio.Event())
+    before = await reached(config)
+    last = DAYS[-1].session
+    assert before == dict.fromkeys(range(2), (last.open_ns, last.close_ns + 10**9))
+    async with AIOKafkaProducer(**connection(config.kafka)) as producer:
+        for number in range(500):
+            await producer.send(MARKET_TICKS.name, b"garbage %d" % number, partition=0)
+    assert await reached(config) == before
+
+
+async def test_a_second_feed_fences_the_first_and_goes_on_where_that_one_ended(config: Settings) -> None:
+    taken, second = asyncio.Event(), FeedProducer(config.kafka, TIMEOUT_MS)
+
+    async def first_feed() -> None:
+        stop = asyncio.Event()
+        slow = config.model_copy(update={"market": config.market.model_copy(update={"speed": 600.0})})
+        await play(slow, stop, lambda _: taken.set())
+
+    running = asyncio.create_task(first_feed())
+    await taken.wait()
+    async with second:
+        with pytest.raises(FeedTakenOver, match="one Kafka has one feed"):
+            await running
+    assert await play(config, asyncio.Event())
+    said = await on_kafka(config)
+    for partition in range(2):
+        marks = [dict(headers) for _, headers in said[MARKET_TICKS.name, partition]]
+        times = [int(m.get("watermark_ns", m.get("event_time_ns", b"0"))) for m in marks]
+        assert times == sorted(set(times))
+
+
+async def test_what_was_not_flushed_is_seen_by_nobody(config: Settings) -> None:
+    from live_services.domain.clock import watermark
+
+    day = DAYS[0]
+    async with FeedProducer(config.kafka, TIMEOUT_MS) as producer:
+        mark = watermark(MARKET_TICKS, 0, day.session, day.session.open_ns, day.universe.digest)
+        producer.say_on(MARKET_TICKS, 0, mark)
+    assert await on_kafka(config) == {}
