@@ -373,8 +373,9 @@ def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted,
     if held is not None:
         if held.opening_order_id != fill.order_id:
             raise BookError(f"order {fill.order_id} opens {fill.symbol} of {fill.strategy}, which is held already")
-        return held.model_copy(
-            update={
+        return Position.trusted(
+            vars(held)
+            | {
                 "quantity": held.quantity + change,
                 "cost_inr_e4": held.cost_inr_e4 + cost,
                 "charges_inr_e4": held.charges_inr_e4 + fill.charges_inr_e4,
@@ -407,8 +408,9 @@ def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted,
 
 def _closed(held: Position, fill: OrderFilled, change: int) -> Position:
     cost = share(held.cost_inr_e4, fill.quantity, abs(held.quantity))
-    return held.model_copy(
-        update={
+    return Position.trusted(
+        vars(held)
+        | {
             "quantity": held.quantity + change,
             "cost_inr_e4": held.cost_inr_e4 - cost,
             "realized_inr_e4": held.realized_inr_e4 - change * fill.price_inr_e4 - cost,

@@ -140,9 +140,9 @@ class PaperExchange:
 
     def on_market(self, part: MarketSlice) -> Iterator[Outcome]:
         """Fill what the market up to the end of this part fills; `first_answer` looked at it before."""
-        if self._market is None or not self._live:
+        until_ns = part.times_ns.item(-1)
+        if not self._live or not self._hits or self._hits[0][0] > until_ns:
             return
-        until_ns = int(part.times_ns[-1])
         basis = self._stamp.basis([part.position])
         while self._hits and self._hits[0][0] <= until_ns:
             _, _, order_id, row, touched, price = heapq.heappop(self._hits)
