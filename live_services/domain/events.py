@@ -87,6 +87,10 @@ def _shape_of(kind: type[_Frozen]) -> tuple[dict[str, Any], set[str]]:
     }
 
 
+Instant = Annotated[int, Field(ge=0, le=LAST_NS)]
+"""UTC epoch nanoseconds of what a record tells of; its own event time is held against watermarks."""
+
+
 class Event(_Frozen):
     """The envelope. ``event_type`` and ``broker`` have no default, so an event without them cannot be built."""
 
@@ -132,8 +136,8 @@ class ModelStamped(Event):
 class BarValues(_Frozen):
     """The bar a decision was made on; ``[start_ns, end_ns)``."""
 
-    start_ns: int
-    end_ns: int
+    start_ns: Instant
+    end_ns: Instant
     open: float
     high: float
     low: float
@@ -145,7 +149,7 @@ class BarValues(_Frozen):
 class ExitTerms(_Frozen):
     """How a position is to end, as its strategy proposed it; distances from the opening fill's price."""
 
-    expiry_ns: int = Field(ge=0, le=LAST_NS)
+    expiry_ns: Instant
     """From here on it is closed at the market: decision + horizon, in session time."""
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
@@ -435,7 +439,7 @@ class MarketGap(Event):
 
     event_type: Literal["market.gap"] = "market.gap"
     broker: Literal["shared"] = "shared"
-    until_ns: int = Field(le=LAST_NS)
+    until_ns: Instant
     reason: str
 
 
