@@ -211,9 +211,7 @@ def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) 
         unrealized = sum(position.unrealized_inr for position in mine)
         table.add_row(
             total.strategy,
-            f"v{total.model_version}"
-            if total.model_name == total.strategy
-            else f"{total.model_name} v{total.model_version}",
+            _version(total),
             f"{total.trades:,}",
             f"{len(mine):,}",
             paise_text(total.realized_inr_e4),
