@@ -22,7 +22,7 @@ from tests.live_world import MINUTE, UNIVERSE, loaded_model
 DAY = dt.date(2026, 1, 5)
 MUHURAT = Session(DAY, ist_ns(DAY, dt.time(18, 0)), ist_ns(DAY, dt.time(19, 30)))
 INDEX, MINUTES = 3, 90
-WIDE = AccountConfig(risk=RiskLimits(max_open_positions=100))
+WIDE = AccountConfig(square_off_minutes_before_close=1, risk=RiskLimits(max_open_positions=100))
 
 
 def thin_market(seed: int, present: float, bar_minutes: int) -> Bars:
