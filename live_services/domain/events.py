@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
@@ -406,13 +407,17 @@ class PnlSnapshot(Event):
 
 
 class AccountOpened(Event):
-    """Control: what an account enters a session with. Restart and replay begin with it, whoever restarted overnight."""
+    """Control: what an account enters a session with, and by which limits it trades until its end.
+
+    Restart and replay begin with it, whoever restarted overnight and whatever the settings say by then.
+    """
 
     TOPIC: ClassVar[Topic | str | None] = "control"
 
     event_type: Literal["account.opened"] = "account.opened"
     broker: Broker
     session_date: str
+    config: AccountConfig
     starting_cash_inr_e4: int
     cash_inr_e4: int
     equity_inr: float

@@ -325,6 +325,7 @@ class BooksMachine(RuleBasedStateMachine):
             broker="paper",
             event_time_ns=1,
             session_date="2026-01-06",
+            config=AccountConfig(),
             starting_cash_inr_e4=self.books.starting_cash_inr_e4,
             cash_inr_e4=self.books.cash_inr_e4,
             equity_inr=self.books.equity_inr(),

@@ -6,6 +6,7 @@ import pytest
 
 from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
+from live_services.domain.account.config import AccountConfig
 from live_services.domain.clock import watermark
 from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
 from live_services.domain.frames import encode_tick_frame
@@ -163,6 +164,7 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
         broker="paper",
         event_time_ns=OPEN_NS,
         session_date="2026-01-05",
+        config=AccountConfig(),
         starting_cash_inr_e4=1,
         cash_inr_e4=1,
         equity_inr=0.0001,
