@@ -15,7 +15,6 @@ from rich.text import Text
 from feature_store.market.types import IST, MINUTE_NS, SECOND_NS, date_of_day, ist_day, ist_ns, ist_text
 from live_services.cli.log_view import LogBackwards, newest, since
 from live_services.cli.trades import rupees_text
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.events import (
     PnlSnapshot,
@@ -25,6 +24,7 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyTotals,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, paise_text
 from live_services.domain.topics import MARKET_SESSIONS, broker_topics
 from live_services.settings import Settings

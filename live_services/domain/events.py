@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
-from live_services.domain.account.config import AccountConfig
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,

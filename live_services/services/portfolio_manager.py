@@ -10,7 +10,6 @@ import structlog
 
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.events import (
     AccountOpened,
@@ -22,6 +21,7 @@ from live_services.domain.events import (
     OrderSubmitted,
     self_caused,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
 from live_services.domain.topics import Scope, Topic, broker_topics

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
 
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
 from live_services.domain.events import AccountOpened, Event, OrderFilled, SignalGenerated
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
 
 from feature_store.market.types import Bars, Session, Ticks
 from live_services.domain.account.books import BookError, Books
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.account.trades import round_trips
 from live_services.domain.events import (
     AccountOpened,
@@ -39,6 +38,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
 )
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import event_times
 from live_services.domain.money import RUPEE
 from tests.account_world import Account

@@ -6,10 +6,10 @@ import pytest
 
 from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.clock import watermark
 from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput

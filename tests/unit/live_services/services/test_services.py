@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from feature_store.market.types import Session, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.events import AccountOpened, Event, MarketGap, PnlSnapshot, SignalGenerated, self_caused
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, TaskId
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 from live_services.runtime.service import Opening, Service

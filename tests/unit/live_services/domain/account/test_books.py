@@ -11,10 +11,10 @@ import pytest
 
 from feature_store.market.types import Universe
 from live_services.domain.account.books import BookError, Books
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.orders import IllegalTransition
 from live_services.domain.basis import Outcome
 from live_services.domain.events import AccountOpened, OrderCancelled, OrderFilled, OrderRejected, OrderSubmitted
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE
 from tests.live_world import UNIVERSE, ended, exit_of, filled, self_caused, submitted, token, validated
 
