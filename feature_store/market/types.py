@@ -84,7 +84,7 @@ class Instrument(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    instrument_token: int = Field(ge=0, lt=2**63)
+    instrument_token: int = Field(ge=-(2**63), lt=2**63)
     symbol: str
     tick_size_inr: float = 0.05
     tradable: bool = True
