@@ -21,9 +21,9 @@ from feature_store.features.schema import FEATURES, feature_schema
 from feature_store.market.calendar import nse_sessions
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Universe
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.events import BarValues, ExitTerms, SignalGenerated, self_caused
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import NOWHERE, EventRecord, TaskId
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory

@@ -30,7 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from live_services.domain.account.config import AccountConfig
+from live_services.domain.limits import AccountConfig
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
 

@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 IST = ZoneInfo("Asia/Kolkata")
 SECOND_NS = 1_000_000_000
@@ -84,7 +84,7 @@ class Instrument(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    instrument_token: int
+    instrument_token: int = Field(ge=-(2**63), lt=2**63)
     symbol: str
     tick_size_inr: float = 0.05
     tradable: bool = True

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, OrderFilled, PnlSnapshot, SignalGenerated
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import within_session

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
@@ -87,6 +88,10 @@ def _shape_of(kind: type[_Frozen]) -> tuple[dict[str, Any], set[str]]:
     }
 
 
+Instant = Annotated[int, Field(ge=0, le=LAST_NS)]
+"""UTC epoch nanoseconds of what a record tells of; its own event time is held against watermarks."""
+
+
 class Event(_Frozen):
     """The envelope. ``event_type`` and ``broker`` have no default, so an event without them cannot be built."""
 
@@ -132,8 +137,8 @@ class ModelStamped(Event):
 class BarValues(_Frozen):
     """The bar a decision was made on; ``[start_ns, end_ns)``."""
 
-    start_ns: int
-    end_ns: int
+    start_ns: Instant
+    end_ns: Instant
     open: float
     high: float
     low: float
@@ -145,7 +150,7 @@ class BarValues(_Frozen):
 class ExitTerms(_Frozen):
     """How a position is to end, as its strategy proposed it; distances from the opening fill's price."""
 
-    expiry_ns: int = Field(ge=0, le=LAST_NS)
+    expiry_ns: Instant
     """From here on it is closed at the market: decision + horizon, in session time."""
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
@@ -402,13 +407,17 @@ class PnlSnapshot(Event):
 
 
 class AccountOpened(Event):
-    """Control: what an account enters a session with. Restart and replay begin with it, whoever restarted overnight."""
+    """Control: what an account enters a session with, and by which limits it trades until its end.
+
+    Restart and replay begin with it, whoever restarted overnight and whatever the settings say by then.
+    """
 
     TOPIC: ClassVar[Topic | str | None] = "control"
 
     event_type: Literal["account.opened"] = "account.opened"
     broker: Broker
     session_date: str
+    config: AccountConfig
     starting_cash_inr_e4: int
     cash_inr_e4: int
     equity_inr: float
@@ -435,7 +444,7 @@ class MarketGap(Event):
 
     event_type: Literal["market.gap"] = "market.gap"
     broker: Literal["shared"] = "shared"
-    until_ns: int = Field(le=LAST_NS)
+    until_ns: Instant
     reason: str
 
 

@@ -356,8 +356,18 @@ def _bars(rows: _Rows, universe: Universe, session: Session) -> Bars:
     rows.require(np.isnan(imbalance) | (np.abs(imbalance) <= 1), "imbalance", "neither between -1 and 1 nor NaN")
     rows.require(columns["start_ns"] >= session.open_ns, "start_ns", _hours(session))
     rows.require(columns["end_ns"] <= session.close_ns, "end_ns", _hours(session))
+    rows.require(_is_first(instrument, columns["end_ns"]), "end_ns", "that of an earlier bar of its instrument")
     fields = {name: column for name, column in columns.items() if name != "instrument_token"}
     return Bars(instrument=instrument, **fields)
+
+
+def _is_first(instrument: NDArray[np.int32], end_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of each bar whether none before it is of the same instrument and end; features would take it for disorder."""
+    order = np.lexsort((instrument, end_ns))  # stable: of equal ones the first stays first
+    again = (np.diff(instrument[order]) == 0) & (np.diff(end_ns[order]) == 0)
+    first = np.ones(len(instrument), dtype=np.bool_)
+    first[order[1:][again]] = False
+    return first
 
 
 def _hours(session: Session) -> str:

@@ -231,7 +231,9 @@ class TaskRun:
     def _know(self, session: Session, digest: str) -> None:
         if self._universes(digest) is None:
             raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
-        self._universe_of.setdefault(session.open_ns, digest)
+        known = self._universe_of.setdefault(session.open_ns, digest)
+        if known != digest:
+            raise BadFrame(f"the universe {digest[:12]} is not that of the session of {session.date}, {known[:12]}")
 
     # --- run ----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import RiskVerdict, Stamp, handed_on
 from live_services.domain.events import (
     Basis,
@@ -25,6 +24,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, inr_e4, paise_text, share
 from models_registry.specification import Broker
 

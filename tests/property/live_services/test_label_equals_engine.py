@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars, Session, ist_ns
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import Event, SignalGenerated
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, UNIVERSE, loaded_model

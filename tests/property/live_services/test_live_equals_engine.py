@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from live_services.domain.strategy.history import SessionHistory

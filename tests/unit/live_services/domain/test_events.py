@@ -42,8 +42,9 @@ def test_an_event_goes_to_its_brokers_topic_and_one_of_nobody_to_none() -> None:
         ),
         (signal(), '"quantity":10', f'"quantity":{"9" * 4_300}'),
         (signal(expiry_ns=OPEN), f'"expiry_ns":{OPEN}', f'"expiry_ns":{10**30}'),
+        (signal(), f'"end_ns":{OPEN + 60 * SECOND}', f'"end_ns":{10**30}'),
     ],
-    ids=["until_ns", "quantity", "expiry_ns"],
+    ids=["until_ns", "quantity", "expiry_ns", "end_ns"],
 )
 def test_a_number_that_nobody_could_work_with_is_no_event(event: Event, said: str, absurd: str) -> None:
     value = event.model_dump_json()

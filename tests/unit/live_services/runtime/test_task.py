@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from feature_store.market.types import SECOND_NS, Session
+from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
 from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
@@ -20,13 +21,17 @@ from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, Toy
 MARKET = MARKET_TICKS
 
 
+DELISTED = UNIVERSE.instruments[0].model_copy(update={"instrument_token": 9, "symbol": "GONE"})
+YESTERDAY = Universe(instruments=(DELISTED, *UNIVERSE.instruments))
+
+
 class Feeder:
     """A strategy task and the offsets of what is pushed into it."""
 
     def __init__(self, service: Service[object] | None = None, resume: Resume | None = None) -> None:
         chain = Chain("toy_strategy", (service or ToyStrategy(),))
         sources = [Source(MARKET.name, 0, 0)]
-        known = {UNIVERSE.digest: UNIVERSE}
+        known = {one.digest: one for one in (UNIVERSE, YESTERDAY)}
         self.run = TaskRun(
             chain,
             TaskId("toy_strategy", "shared", 0),
@@ -42,10 +47,10 @@ class Feeder:
         content = value_of(event) if value is None else value
         self.run.receive(Received(MARKET.name, 0, self.offset, None, content, tuple(headers_of(event))))
 
-    def push_ticks(self, until_ns: int, number: int = 0) -> None:
+    def push_ticks(self, until_ns: int, number: int = 0, universe: Universe = UNIVERSE) -> None:
         self.offset += 1
         ticks, cut = frames_of(toy_ticks(), until_ns)[number]
-        frame = encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION)
+        frame = encode_tick_frame(ticks, universe, number, cut, SESSION)
         self.run.receive(Received(MARKET.name, 0, self.offset, None, frame.value, tuple(frame.headers)))
 
     def mark(self, after_open_ns: int, session: Session = SESSION, digest: str = UNIVERSE.digest) -> None:
@@ -108,6 +113,15 @@ def test_a_universe_that_nobody_told_is_a_dead_letter_and_no_session() -> None:
     assert feeder.run.session is None
 
 
+def test_a_frame_that_names_instruments_by_another_sessions_universe_is_a_dead_letter() -> None:
+    feeder = opened()
+    feeder.push_ticks(10 * SECOND_NS, universe=YESTERDAY)
+    feeder.mark(20 * SECOND_NS)
+    letters = [e for e in feeder.outputs() if isinstance(e, DeadLetter)]
+    assert ["is not that of the session" in letter.failure for letter in letters] == [True]
+    assert feeder.run.records_handled == 1
+
+
 class Liar(ToyStrategy):
     """Answers with an event earlier than what it promised."""
 
@@ -150,6 +164,7 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
         broker="paper",
         event_time_ns=OPEN_NS,
         session_date="2026-01-05",
+        config=AccountConfig(),
         starting_cash_inr_e4=1,
         cash_inr_e4=1,
         equity_inr=0.0001,

@@ -14,6 +14,7 @@ from live_services.domain.account.books import BookError, Books
 from live_services.domain.account.orders import IllegalTransition
 from live_services.domain.basis import Outcome
 from live_services.domain.events import AccountOpened, OrderCancelled, OrderFilled, OrderRejected, OrderSubmitted
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE
 from tests.live_world import UNIVERSE, ended, exit_of, filled, self_caused, submitted, token, validated
 
@@ -272,6 +273,7 @@ def record_of(kept: Books) -> AccountOpened:
         broker="paper",
         event_time_ns=1,
         session_date="2026-01-06",
+        config=AccountConfig(),
         starting_cash_inr_e4=kept.starting_cash_inr_e4,
         cash_inr_e4=kept.cash_inr_e4,
         equity_inr=kept.equity_inr(),

@@ -8,7 +8,6 @@ import datetime as dt
 import pytest
 
 from feature_store.market.types import Bars, Session, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN, CLOSE_RULES, OPEN_RULES
 from live_services.domain.events import (
     OrderCancelled,
@@ -19,6 +18,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
 )
+from live_services.domain.limits import AccountConfig
 from tests.account_world import Account, limits
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, signal, ticks, token
 

@@ -1,4 +1,4 @@
-"""What decides how an account trades; the settings have these as they are."""
+"""By which limits an account trades; the settings have these as they are, and a session is opened with them."""
 
 from __future__ import annotations
 
