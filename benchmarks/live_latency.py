@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from aiokafka import TopicPartition
 
-from benchmarks.live_processes import HOP_TOPICS, reached_by, settings_on
+from benchmarks.live_processes import HOP_TOPICS, reached_by, settings_on, trained_model
 from benchmarks.measuring import Figure, at_most
 from feature_store.market.types import SECOND_NS
 from live_services.adapters.groups import groups_begin
@@ -36,6 +37,7 @@ _WARM_UP_SECONDS: Final = 20.0
 _MEASURED_SECONDS: Final = 80.0
 _START_SECONDS: Final = 120.0
 _SLOWER: Final = 1.5
+_MODEL: Final = "model.pickle"
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 _PAPER: Final = broker_topics("paper")
 _EVENTS: Final = {
@@ -83,6 +85,7 @@ class Arrivals:
 def latency() -> list[Figure]:
     """Play, read, and compare."""
     with tempfile.TemporaryDirectory() as home, embedded_kafka(Path(home) / "kafka") as servers:
+        (Path(home) / _MODEL).write_bytes(pickle.dumps(trained_model()))
         arrivals = asyncio.run(_measured(settings_on(servers), Path(home)))
     return figures_of(arrivals)
 
@@ -152,7 +155,7 @@ def _processes(roles: Sequence[str], servers: str, home: Path) -> Iterator[Calla
     try:
         for role in roles:
             with (home / f"{role}.log").open("wb") as log:
-                argv = [sys.executable, "-m", "benchmarks.live_processes", role, servers]
+                argv = [sys.executable, "-m", "benchmarks.live_processes", role, servers, str(home / _MODEL)]
                 running[role] = subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **_ONE_THREAD})
 
         def check() -> None:

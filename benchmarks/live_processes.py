@@ -1,4 +1,4 @@
-"""The processes of the latency benchmark: ``python -m benchmarks.live_processes ROLE BOOTSTRAP_SERVERS``.
+"""The processes of the latency benchmark: ``python -m benchmarks.live_processes ROLE BOOTSTRAP_SERVERS MODEL``.
 
 The feed, the strategy runner and the account are the platform's own, on a generated market; the two hops are the least
 that any chain on Kafka does: read committed, say one small record, and commit it with the offsets.
@@ -7,9 +7,11 @@ that any chain on Kafka does: read committed, say one small record, and commit i
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -108,7 +110,10 @@ class BarsBefore:
 
 
 def trained_model() -> LoadedModel:
-    """Fit a hundred trees on the sessions before; thresholds by quantiles of what they say there."""
+    """Fit a hundred trees on the sessions before; thresholds by quantiles of what they say there.
+
+    Its pickle is the MODEL that the runner reads.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     made, schema = market(), STRATEGY.feature_schema()
@@ -147,8 +152,8 @@ async def _feed(settings: Settings, stop: asyncio.Event) -> None:
     await run_market_feed(settings, stop, source=GeneratedTicks())
 
 
-async def _runner(settings: Settings, stop: asyncio.Event) -> None:
-    loader = OneModel(trained_model(), settings)
+async def _runner(model: Path, settings: Settings, stop: asyncio.Event) -> None:
+    loader = OneModel(pickle.loads(model.read_bytes()), settings)
     runner = StrategyRunner(settings, loader, Stamp(), history=BarsBefore())
     await _run(Chain("strategy_runner", (runner,)), settings, stop)
 
@@ -201,18 +206,18 @@ def reached_by(record: Any) -> int:
 
 
 _REACHED: Final = "watermark_ns"
-_ROLES: Final[dict[str, Callable[[Settings, asyncio.Event], Awaitable[None]]]] = {
-    "feed": _feed,
-    "runner": _runner,
-    "account": _account,
-    "first_hop": _first_hop,
-    "second_hop": _second_hop,
-}
 
 
-async def main(role: str, bootstrap_servers: str) -> None:
+async def main(role: str, bootstrap_servers: str, model: str) -> None:
     """Run one of them until SIGTERM."""
-    await _ROLES[role](settings_on(bootstrap_servers), stop_on_signals())
+    roles: dict[str, Callable[[Settings, asyncio.Event], Awaitable[None]]] = {
+        "feed": _feed,
+        "runner": partial(_runner, Path(model)),
+        "account": _account,
+        "first_hop": _first_hop,
+        "second_hop": _second_hop,
+    }
+    await roles[role](settings_on(bootstrap_servers), stop_on_signals())
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ class ToyPortfolio(Service[PortfolioState]):
         state.due_ns = 2**63 - 1
         return (toy_snapshot(state.session, at_ns + 1, state.count),)
 
-    def promise(self, now_ns: int) -> int:
+    def promise(self, state: PortfolioState, now_ns: int) -> int:
         return now_ns + 1
 
 

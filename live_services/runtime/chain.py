@@ -128,9 +128,11 @@ class Chain:
                 return service.readiness(own)
         return None
 
-    def promise(self, now_ns: int) -> int:
+    def promise(self, state: ChainState, now_ns: int) -> int:
         """Watermark that may be forwarded on the chain's topics after ``advance(now_ns)``."""
-        return min((s.promise(now_ns) for s in self.services if any(t.watermarked for t in s.outputs)), default=now_ns)
+        services = zip(self.services, state.of, strict=True)
+        promised = (s.promise(own, now_ns) for s, own in services if any(t.watermarked for t in s.outputs))
+        return min(promised, default=now_ns)
 
     # --- records and timers ---------------------------------------------------------------------------------------
 

@@ -103,8 +103,11 @@ class Service(ABC, Generic[State]):
         """Do what the watermark ``now_ns`` makes due: no record with an earlier event time is left."""
         return ()
 
-    def promise(self, now_ns: int) -> int:
-        """Watermark to forward after ``advance(now_ns)``: later than it only if that instant is done with."""
+    def promise(self, state: State, now_ns: int) -> int:
+        """Watermark to forward after ``advance(now_ns)``: later than it only if nothing can be said until then.
+
+        The later it is, the less those downstream wait for this service, and the fewer watermarks are forwarded.
+        """
         return now_ns
 
 

@@ -268,7 +268,7 @@ class TaskRun:
             # The state of a session that ended does not see the next one's open.
             if self._state is not None and not (met and meeting.order == _OPENS):
                 self._produce(self._chain.advance(self._state, self.now_ns))
-                self._promised_ns = max(self._promised_ns, self._chain.promise(self.now_ns))
+                self._promised_ns = max(self._promised_ns, self._chain.promise(self._state, self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
         return met

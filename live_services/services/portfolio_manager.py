@@ -133,7 +133,7 @@ class PortfolioManager(Service[PortfolioState]):
             self._say_left_open(state)
         return (snapshot(state.books, self._broker, state.session, at_ns + 1),)
 
-    def promise(self, now_ns: int) -> int:
+    def promise(self, state: PortfolioState, now_ns: int) -> int:
         """A snapshot at this instant, if one was due, is out: it holds only what was before."""
         return now_ns + 1
 

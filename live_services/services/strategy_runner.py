@@ -263,9 +263,11 @@ class StrategyRunner(Service[StrategyState]):
             for schema, block in state.desk.newest_rows():
                 self._rows.offer(schema, block)
 
-    def promise(self, now_ns: int) -> int:
-        """Bars built from ticks and ending now are decided; of bars that come as bars, more may end now."""
-        return now_ns if self._on_bars else now_ns + 1
+    def promise(self, state: StrategyState, now_ns: int) -> int:
+        """Bars built from ticks and ending now are decided, and nothing is proposed before the next one ends; of bars
+        that come as bars, more may end now.
+        """
+        return now_ns if self._on_bars else state.desk.next_decision_ns(now_ns)
 
     def readiness(self, state: StrategyState) -> Readiness:
         """Say how many instruments may be traded, and which are WARMING."""

@@ -302,6 +302,16 @@ class StrategyDesk:
             self._frames.popleft()
         return signals
 
+    def next_decision_ns(self, watermark_ns: int) -> int:
+        """Give the earliest end of a built bar that ``advance(watermark_ns)`` has not decided; after the close, the
+        next instant.
+        """
+        session = self.session
+        if watermark_ns >= session.close_ns:
+            return watermark_ns + 1
+        bars_over = (watermark_ns - session.open_ns) // self._bar_ns
+        return min(session.open_ns + (bars_over + 1) * self._bar_ns, session.close_ns)
+
     def _complete_before(self, watermark_ns: int) -> Bars:
         bars = Bars.concatenate(self._waiting)
         due = bars.end_ns < watermark_ns

@@ -97,8 +97,8 @@ def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> Non
 
 
 def test_a_snapshot_is_promised_at_most_once_for_an_instant() -> None:
-    assert PortfolioManager(MARKET_TICKS, AccountConfig()).promise(OPEN) == OPEN + 1
-    assert account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp()).promise(OPEN) == OPEN + 1
+    chain = account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp())
+    assert chain.promise(chain.open_session(SESSION, UNIVERSE, TaskId("account", "paper", 0)), OPEN) == OPEN + 1
 
 
 # --- when the portfolio manager speaks ----------------------------------------------------------------------------

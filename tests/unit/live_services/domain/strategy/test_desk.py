@@ -199,3 +199,25 @@ def test_a_strategy_that_names_instruments_opens_on_those_alone() -> None:
         on = desk(instruments=named)
         assign(on, loaded_model())
         assert {signal.symbol for signal in run(on, rising, until=20)} == traded
+
+
+def test_nothing_is_proposed_before_the_next_bar_ends() -> None:
+    trading = desk()
+    assign(trading, loaded_model())
+    table, proposed = random_walk(3, minutes=40, per_minute=30, seed=4), 0
+    for cut_ns in range(OPEN, OPEN + 41 * MINUTE, 7 * SECOND):
+        trading.advance(cut_ns)
+        next_ns = trading.next_decision_ns(cut_ns)
+        inside = (table.event_time_ns >= cut_ns) & (table.event_time_ns < cut_ns + 7 * SECOND)
+        said = [*trading.on_ticks(table[inside]), *trading.advance(cut_ns + 7 * SECOND)]
+        assert cut_ns < next_ns <= min((one.event_time_ns for one in said), default=next_ns)
+        proposed += len(said)
+    assert proposed
+
+
+def test_the_last_bar_ends_at_the_close_and_nothing_is_decided_after_it() -> None:
+    trading = StrategyDesk(UNIVERSE, SESSION, [], bar_minutes=60)
+    close_ns = SESSION.close_ns
+    assert trading.next_decision_ns(OPEN) == OPEN + 60 * MINUTE
+    assert trading.next_decision_ns(close_ns - 1) == close_ns
+    assert trading.next_decision_ns(close_ns) == close_ns + 1
