@@ -28,6 +28,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
 
 from live_services.adapters.assignor import OneMemberAssignor
+from live_services.adapters.groups import begins_ns
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
     commit_together,
@@ -295,8 +296,7 @@ class _Runtime:
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
         """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""
         if not committed:
-            newest_session = self._sessions.newest()
-            return Resume(BEGINNING_NS, newest_session.session_open_ns if newest_session else BEGINNING_NS)
+            return Resume(BEGINNING_NS, await begins_ns(self._settings.kafka, self._sessions))
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
         control = [
             control_of(task, topic, record.headers, record.value)
