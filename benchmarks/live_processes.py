@@ -25,8 +25,8 @@ from live_services.adapters.kafka import MAX_POLL_RECORDS, commit_together, conn
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
 from live_services.adapters.telemetry import NoTelemetry, configure_logging
-from live_services.domain.account.config import RiskLimits
 from live_services.domain.basis import Stamp
+from live_services.domain.limits import RiskLimits
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, Topic

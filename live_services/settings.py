@@ -30,7 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from live_services.domain.account.config import AccountConfig
+from live_services.domain.limits import AccountConfig
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
 
@@ -282,6 +282,21 @@ class Settings(BaseSettings):
     def _of_one_desk(cls, value: tuple[StrategySpec, ...], info: ValidationInfo) -> tuple[StrategySpec, ...]:
         market = info.data.get("market")  # absent where it is wrong itself
         return value if market is None else of_one_desk(value, market.bar_minutes)
+
+    @model_validator(mode="after")
+    def _squared_off_behind_the_last_exit(self) -> Self:
+        """Refuse a square-off that would end positions earlier than the label they were opened by."""
+        for strategy in self.strategies:
+            for broker in strategy.brokers if strategy.product == "MIS" else ():
+                minutes = getattr(self.trading, broker).square_off_minutes_before_close
+                if minutes > max(strategy.exit_minutes_before_close, strategy.bar_minutes):
+                    raise ValueError(
+                        f"strategy {strategy.name!r} may hold until {strategy.exit_minutes_before_close} minutes "
+                        f"before the close, and the {broker} account squares off {minutes} minutes before it: a "
+                        "trade would end earlier than its label. Raise exit_minutes_before_close, or lower "
+                        f"trading.{broker}.square_off_minutes_before_close"
+                    )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.account.books import Books
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, PnlSnapshot
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS
 from live_services.runtime.chain import ChainState
@@ -89,6 +89,7 @@ class Account:
 
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
+            assert type(event).model_validate_json(event.model_dump_json()) == event
             self.events.append(event)
             if isinstance(event, PnlSnapshot):
                 assert_identity(event)

@@ -70,6 +70,8 @@ from models_registry.version import build_sidecar
 from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
+STRATEGIES = ("momentum", "bracketed")
+"""Both ask the one model."""
 PAPER = broker_topics("paper")
 FEED, RUNNER, ACCOUNT, MONITOR = "market_feed", "strategy_runner", "paper.account", "skew_monitor"
 """The programs, by the supervisor's names."""
@@ -124,10 +126,11 @@ enabled = true
 risk.max_open_positions = 3 # so that there is something to reject
 
 [[strategies]]
-name = "{MODEL}"
+name = "{STRATEGIES[0]}"
+model = "{MODEL}"
 
 [[strategies]]
-name = "bracketed"
+name = "{STRATEGIES[1]}"
 model = "{MODEL}"
 priority = 1
 stop_bps = 25
@@ -256,7 +259,7 @@ target_bps = 30
             self.wait_for_end(self.sessions[sessions - 1])
             return self.log()
 
-    def wait_for_end(self, session: Session, seconds: float = 180) -> None:
+    def wait_for_end(self, session: Session, seconds: float = 240) -> None:
         """Wait until every chain has committed the end of a session."""
         end_ns = session_end_ns(session)
         self.until(lambda: all(self.committed_ns(group) >= end_ns for group in self.groups), seconds)
@@ -354,15 +357,16 @@ def events(records: list[StoredRecord]) -> list[Event]:
     return [event for event in decoded if not isinstance(event, Watermark)]
 
 
-def facts(log: Log) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """What was said, by topic and partition and in order: every field but the basis."""
-    said: dict[str, dict[int, list[dict[str, Any]]]] = {}
+def facts(log: Log) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What was said, by topic and by who said it and in order: every field but the basis."""
+    said: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for topic, records in log.items():
-        partitions = said.setdefault(topic, {})
+        speakers = said.setdefault(topic, {})
         for record in records:
             for event in events([record]):
                 fields = json.loads(event.model_dump_json(exclude={"basis"}))
-                partitions.setdefault(record.partition, []).append(fields)
+                # Where several tasks speak on one partition, whose word comes first is chance.
+                speakers.setdefault(fields.get("task", str(record.partition)), []).append(fields)
     return said
 
 

@@ -43,7 +43,7 @@ class FeatureSchema:
     bar_clock: str
     """Canonical text of the clock, ``time:60s`` for one-minute bars."""
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Feature names in column order."""
         return tuple(spec.name for spec in self.features)

@@ -137,7 +137,8 @@ def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) ->
         outcome,
         price,
     )
-    _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    if unknown < len(market):
+        _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
     return Touches(row, outcome, price)
 
 
@@ -192,7 +193,8 @@ def first_rows(
         n_instruments,
         found,
     )
-    _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    if unknown < len(market):
+        _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
     return found
 
 

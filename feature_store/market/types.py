@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 IST = ZoneInfo("Asia/Kolkata")
 SECOND_NS = 1_000_000_000
@@ -84,7 +84,7 @@ class Instrument(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    instrument_token: int
+    instrument_token: int = Field(ge=-(2**63), lt=2**63)
     symbol: str
     tick_size_inr: float = 0.05
     tradable: bool = True
@@ -250,8 +250,9 @@ class _Columns:
         return len(self.instrument)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
-        columns = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
-        return type(self)(*(None if column is None else column[rows] for column in columns))
+        part = object.__new__(type(self))  # a part of a table is one: there is nothing to fill in
+        vars(part).update({name: None if column is None else column[rows] for name, column in vars(self).items()})
+        return part
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

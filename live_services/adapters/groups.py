@@ -1,4 +1,4 @@
-"""Whether the consumer groups of a desk are there: each commits where it begins as soon as it has its partitions."""
+"""Where a new consumer group begins, and whether those of a desk are there: each commits that as soon as it can."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import structlog
 from aiokafka import TopicPartition
 
 from live_services.adapters.kafka import committed_offsets
-from live_services.domain.topics import Topic
+from live_services.adapters.market_log import last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.domain.clock import session_end_ns, session_of
+from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 from live_services.settings import KafkaSettings
 
 _log = structlog.get_logger(__name__)
@@ -37,3 +40,19 @@ async def groups_begin(kafka: KafkaSettings, market: Topic, groups: Sequence[str
             _log.warning("groups_missing", groups=missing, consequence="they begin with the session that is under way")
             return
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def begins_ns(kafka: KafkaSettings, sessions: MarketSessions) -> int:
+    """Give the instant at which a new group begins: the open of the session that is under way.
+
+    If the newest session is over it is that session's end, and -1 if none was told yet.
+    """
+    newest = sessions.newest()
+    if newest is None:
+        return -1
+    end_ns = session_end_ns(session_of(newest))
+    for topic in (MARKET_TICKS, MARKET_BARS):
+        reached = await last_watermarks(kafka, topic, sessions.universe)
+        if reached and min(reached.values()) >= (newest.session_open_ns, end_ns):
+            return end_ns
+    return newest.session_open_ns

@@ -496,5 +496,5 @@ def stored_record(record: Any) -> StoredRecord:
         record.timestamp,
         record.key,
         record.value or b"",
-        tuple(record.headers),
+        tuple((name, value or b"") for name, value in record.headers),  # Kafka allows null for a value
     )

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, OrderFilled, PnlSnapshot, SignalGenerated
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import within_session
@@ -28,18 +28,23 @@ from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
 from models_registry.specification import Broker, StrategySpec
 
-_STAGES: Final = (
-    "account.opened",
-    "signal.generated",
-    "signal.shadowed",
-    "signal.validated",
-    "signal.rejected",
-    "order.submitted",
-    "order.filled",
-    "order.rejected",
-    "order.cancelled",
-    "pnl.snapshot",
-)
+_STAGES: Final = {
+    event_type: stage
+    for stage, event_type in enumerate(
+        (
+            "account.opened",
+            "signal.generated",
+            "signal.shadowed",
+            "signal.validated",
+            "signal.rejected",
+            "order.submitted",
+            "order.filled",
+            "order.rejected",
+            "order.cancelled",
+            "pnl.snapshot",
+        )
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class MarketDay:
     assignments: Sequence[Assignment]
     """Which model each strategy runs on which rung from when on, in order of time."""
     history: SessionHistory | None = None
-    """What features go on from; the live strategy runner logs the digest of the one it had."""
+    """What features go on from; the live strategy runner logs the digest of the one it had. None: from the engine's
+    session before, if that had the same universe, else from nothing."""
 
 
 def assignments_at_open(
@@ -93,6 +99,8 @@ class Engine:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._states: dict[Broker, ChainState] = {}
+        self._universe: Universe | None = None
+        self._desks: list[StrategyDesk] = []
 
     def run(self, day: MarketDay, frame_ns: int | None = None) -> tuple[Event, ...]:
         """Run a session from its open to one second after its close.
@@ -111,7 +119,7 @@ class Engine:
         """
         market = within_session(day.market, day.session)
         topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
-        desks = [self._desk(day, partition) for partition in range(self._config.market_partitions)]
+        desks = self._desks_of(day)
         accounts = [self._account(broker, day, topic) for broker in self._config.accounts]
         events = [event for account in accounts for event in account.open()]
         for part, watermark_ns in _frames(market, day.session, frame_ns):
@@ -120,10 +128,22 @@ class Engine:
             for account in accounts:
                 events += account.step(part, proposals, watermark_ns)
         self._states = {account.broker: account.state for account in accounts}
-        return tuple(sorted(events, key=lambda event: (event.event_time_ns, _STAGES.index(event.event_type))))
+        return tuple(sorted(events, key=lambda event: (event.event_time_ns, _STAGES[event.event_type])))
+
+    def _desks_of(self, day: MarketDay) -> list[StrategyDesk]:
+        if day.history is None and self._universe == day.universe:
+            for desk in self._desks:
+                desk.next_session(day.session)
+        else:
+            self._desks = [self._desk(day, partition) for partition in range(self._config.market_partitions)]
+            self._universe = day.universe
+        for desk in self._desks:
+            for assignment in day.assignments:
+                desk.assign(assignment)
+        return self._desks
 
     def _desk(self, day: MarketDay, partition: int) -> StrategyDesk:
-        desk = StrategyDesk(
+        return StrategyDesk(
             day.universe,
             day.session,
             self._config.strategies,
@@ -133,10 +153,8 @@ class Engine:
             partition=partition,
             partitions=self._config.market_partitions,
             history=day.history,
+            of_bars=isinstance(day.market, Bars),
         )
-        for assignment in day.assignments:
-            desk.assign(assignment)
-        return desk
 
     def _account(self, broker: Broker, day: MarketDay, topic: Topic) -> _Account:
         chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp)
@@ -173,22 +191,17 @@ class _Account:
             yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
 
     def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int) -> Iterator[Event]:
-        """Take one frame and the watermark behind it: at one instant the market first."""
-        times, done = event_times(market), 0
-        mine = [p for p in proposals if isinstance(p, SignalGenerated) and p.broker == self.broker]
-        for decision_ns, group in itertools.groupby(mine, key=lambda one: one.event_time_ns):
-            due = int(np.searchsorted(times, decision_ns, side="right"))
-            yield from self._market(market[done:due])
-            done = due
-            for proposal in group:
-                yield from self.chain.handle(EventRecord(proposal, NOWHERE), self.state, decision_ns)
-        yield from self._market(market[done:])
-        yield from self.chain.advance(self.state, watermark_ns)
+        """Take one frame and the watermark behind it.
 
-    def _market(self, rows: Ticks | Bars) -> Iterator[Event]:
-        if len(rows):
-            times = event_times(rows)
-            yield from self.chain.handle(MarketSlice(rows, self.position), self.state, int(times[-1]))
+        Its proposals come first: the account keeps each until its instant, at which the market comes before it.
+        """
+        for proposal in proposals:
+            if isinstance(proposal, SignalGenerated) and proposal.broker == self.broker:
+                yield from self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns)
+        if len(market):
+            record = MarketSlice(market, self.position)
+            yield from self.chain.handle(record, self.state, record.times_ns.item(-1))
+        yield from self.chain.advance(self.state, watermark_ns)
 
 
 def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from feature_store.market.types import Bars, Session, Universe
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import SignalGenerated, SignalRejected
+from live_services.domain.limits import AccountConfig
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from models_registry.flat import load_flat

@@ -15,7 +15,6 @@ from rich.text import Text
 from feature_store.market.types import IST, MINUTE_NS, SECOND_NS, date_of_day, ist_day, ist_ns, ist_text
 from live_services.cli.log_view import LogBackwards, newest, since
 from live_services.cli.trades import rupees_text
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.events import (
     PnlSnapshot,
@@ -25,6 +24,7 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyTotals,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, paise_text
 from live_services.domain.topics import MARKET_SESSIONS, broker_topics
 from live_services.settings import Settings
@@ -211,9 +211,7 @@ def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) 
         unrealized = sum(position.unrealized_inr for position in mine)
         table.add_row(
             total.strategy,
-            f"v{total.model_version}"
-            if total.model_name == total.strategy
-            else f"{total.model_name} v{total.model_version}",
+            _version(total),
             f"{total.trades:,}",
             f"{len(mine):,}",
             paise_text(total.realized_inr_e4),

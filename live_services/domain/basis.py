@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -52,13 +53,18 @@ class Stamp:
 
     def basis(self, positions: Iterable[LogPosition] = ()) -> Basis:
         """Give the basis of an output that stands on these records; positions of one partition become a range."""
-        ranges: dict[str, tuple[int, int]] = {}
-        for position in positions:
-            if position.topic:
-                key = f"{position.topic}[{position.partition}]"
-                first, last = ranges.get(key, (position.offset, position.offset))
-                ranges[key] = (min(first, position.offset), max(last, position.offset))
-        return Basis(input_positions=ranges, config_digest=self.config_digest, git_commit=self.git_commit)
+        return _basis(self, tuple(positions))
+
+
+@lru_cache(maxsize=256)  # of a frame there are many outputs
+def _basis(stamp: Stamp, positions: tuple[LogPosition, ...]) -> Basis:
+    ranges: dict[str, tuple[int, int]] = {}
+    for position in positions:
+        if position.topic:
+            key = f"{position.topic}[{position.partition}]"
+            first, last = ranges.get(key, (position.offset, position.offset))
+            ranges[key] = (min(first, position.offset), max(last, position.offset))
+    return Basis(input_positions=ranges, config_digest=stamp.config_digest, git_commit=stamp.git_commit)
 
 
 def handed_on(event: Answerable) -> dict[str, Any]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
 
 from feature_store.market.types import DAY_NS, SECOND_NS, Session, Universe, day_of_date, ist_day
-from live_services.domain.events import MarketGap, SessionOpened, Watermark, self_caused
+from live_services.domain.events import LAST_NS, MarketGap, SessionOpened, Watermark, self_caused
 from live_services.domain.topics import Topic
-
-# An instant in the year 2116: sums of times and durations stay in 64 bits.
-_LAST_NS: Final = 2**62
 
 
 def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str) -> Watermark:
@@ -62,7 +58,7 @@ def read_session(date: str, open_ns: int, close_ns: int) -> Session:
         no clock will reach.
     """
     session = Session(dt.date.fromisoformat(date), open_ns, close_ns)
-    if not 0 <= open_ns < close_ns <= min(open_ns + DAY_NS, _LAST_NS):
+    if not 0 <= open_ns < close_ns <= min(open_ns + DAY_NS, LAST_NS):
         raise ValueError(f"session_open_ns {open_ns} and session_close_ns {close_ns} are no session's hours")
     if ist_day(open_ns) != day_of_date(session.date):
         raise ValueError(f"session_open_ns {open_ns} is on another day than session_date {date}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feature_store.market.types import Instrument
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import (
     FEATURES_SKEW,
@@ -40,6 +41,11 @@ Reason = Literal["entry", "bracket"] | ExitReason
 """Why an order is there: an entry, the pair of stop and target that rests behind it, or an exit at the market."""
 FillModel = Literal["next_tick", "next_bar_open", "touched_on_tick", "touched_on_bar"]
 
+LAST_NS: Final = 2**62
+"""An instant in the year 2116, later than any event: sums of times and durations stay in 64 bits."""
+MOST_PROPOSED: Final = 10**15
+"""Shares; more is no quantity. What a limit refuses can still be added to, and written."""
+
 _NAMESPACE: Final = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
 _NAMED: Final = hashlib.sha1(_NAMESPACE.bytes, usedforsecurity=False)
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
@@ -56,6 +62,34 @@ def event_id(*identity: str | int) -> str:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @classmethod
+    def trusted(cls, fields: dict[str, Any]) -> Self:
+        """Make one of values that this code computed from checked ones; whatever comes from outside is validated.
+
+        It does what pydantic's ``model_construct`` does for a model without aliases, in a tenth of the time: accounts
+        say thousands of events. Nothing is checked here; tests validate what accounts and desks say.
+        """
+        template, names = _shape_of(cls)
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", fields if len(fields) == len(template) else template | fields)
+        object.__setattr__(made, "__pydantic_fields_set__", names)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
+
+
+@cache
+def _shape_of(kind: type[_Frozen]) -> tuple[dict[str, Any], set[str]]:
+    """Give a model's fields in order, each with its default, and their names."""
+    fields = kind.model_fields
+    return {n: None if f.is_required() else f.get_default(call_default_factory=True) for n, f in fields.items()}, {
+        *fields
+    }
+
+
+Instant = Annotated[int, Field(ge=0, le=LAST_NS)]
+"""UTC epoch nanoseconds of what a record tells of; its own event time is held against watermarks."""
 
 
 class Event(_Frozen):
@@ -103,8 +137,8 @@ class ModelStamped(Event):
 class BarValues(_Frozen):
     """The bar a decision was made on; ``[start_ns, end_ns)``."""
 
-    start_ns: int
-    end_ns: int
+    start_ns: Instant
+    end_ns: Instant
     open: float
     high: float
     low: float
@@ -116,7 +150,7 @@ class BarValues(_Frozen):
 class ExitTerms(_Frozen):
     """How a position is to end, as its strategy proposed it; distances from the opening fill's price."""
 
-    expiry_ns: int
+    expiry_ns: Instant
     """From here on it is closed at the market: decision + horizon, in session time."""
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
@@ -130,7 +164,7 @@ class _OnInstrument(ModelStamped):
     product: Product = "MIS"
     side: Side
     intent: Intent
-    quantity: int = Field(gt=0)
+    quantity: int = Field(gt=0, le=MOST_PROPOSED)
 
 
 class SignalGenerated(_OnInstrument):
@@ -373,13 +407,17 @@ class PnlSnapshot(Event):
 
 
 class AccountOpened(Event):
-    """Control: what an account enters a session with. Restart and replay begin with it, whoever restarted overnight."""
+    """Control: what an account enters a session with, and by which limits it trades until its end.
+
+    Restart and replay begin with it, whoever restarted overnight and whatever the settings say by then.
+    """
 
     TOPIC: ClassVar[Topic | str | None] = "control"
 
     event_type: Literal["account.opened"] = "account.opened"
     broker: Broker
     session_date: str
+    config: AccountConfig
     starting_cash_inr_e4: int
     cash_inr_e4: int
     equity_inr: float
@@ -406,7 +444,7 @@ class MarketGap(Event):
 
     event_type: Literal["market.gap"] = "market.gap"
     broker: Literal["shared"] = "shared"
-    until_ns: int
+    until_ns: Instant
     reason: str
 
 

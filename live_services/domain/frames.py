@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.clock import read_session, session_end_ns
+from live_services.domain.money import HIGHEST_PRICE_INR
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 
 TICK_FRAME: Final = "market.ticks.frame"
@@ -62,10 +63,8 @@ _BAR_COLUMNS: Final = pa.schema(
     ]
 )
 _NUMBERS: Final = ("watermark_ns", "session_open_ns", "session_close_ns")
-# Below it a price is no exact money; above it the notional of an order would leave 64 bits.
-_LOWEST_PRICE_INR: Final = 1e-4
-_HIGHEST_PRICE_INR: Final = 1e8
-_PRICE: Final = "a price between 0.0001 and 100,000,000 rupees"
+_LOWEST_PRICE_INR: Final = 1e-4  # below it a price is no exact money
+_PRICE: Final = f"a price between 0.0001 and {HIGHEST_PRICE_INR:,} rupees"
 # Sums of a session's volumes must stay in 64 bits.
 _MOST_SHARES: Final = 10**15
 _SHARES: Final = "between 0 and 1,000,000,000,000,000"
@@ -311,7 +310,7 @@ class _Rows:
 
 
 def _is_price(price: NDArray[np.float64]) -> NDArray[np.bool_]:
-    good: NDArray[np.bool_] = (price >= _LOWEST_PRICE_INR) & (price <= _HIGHEST_PRICE_INR)  # NaN is neither
+    good: NDArray[np.bool_] = (price >= _LOWEST_PRICE_INR) & (price <= HIGHEST_PRICE_INR)  # NaN is neither
     return good
 
 
@@ -357,8 +356,18 @@ def _bars(rows: _Rows, universe: Universe, session: Session) -> Bars:
     rows.require(np.isnan(imbalance) | (np.abs(imbalance) <= 1), "imbalance", "neither between -1 and 1 nor NaN")
     rows.require(columns["start_ns"] >= session.open_ns, "start_ns", _hours(session))
     rows.require(columns["end_ns"] <= session.close_ns, "end_ns", _hours(session))
+    rows.require(_is_first(instrument, columns["end_ns"]), "end_ns", "that of an earlier bar of its instrument")
     fields = {name: column for name, column in columns.items() if name != "instrument_token"}
     return Bars(instrument=instrument, **fields)
+
+
+def _is_first(instrument: NDArray[np.int32], end_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of each bar whether none before it is of the same instrument and end; features would take it for disorder."""
+    order = np.lexsort((instrument, end_ns))  # stable: of equal ones the first stays first
+    again = (np.diff(instrument[order]) == 0) & (np.diff(end_ns[order]) == 0)
+    first = np.ones(len(instrument), dtype=np.bool_)
+    first[order[1:][again]] = False
+    return first
 
 
 def _hours(session: Session) -> str:

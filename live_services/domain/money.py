@@ -15,6 +15,13 @@ RUPEE: Final = 10_000
 LARGEST_INR: Final = 10**11
 """The largest amount, in rupees. Up to it a float64 holds every 1/10,000 rupee (15 decimal digits) without doubt."""
 
+HIGHEST_PRICE_INR: Final = 10**6
+"""The highest price of a share that the platform believes, rupees: some three times the highest that India has seen."""
+
+MOST_SHARES: Final = 10**7
+"""The most shares of an instrument that an account may be allowed. At the highest price they are worth 10^13 rupees:
+sums of such positions stay in 64 bits, and the charges of one order below `LARGEST_INR`."""
+
 _STEP: Final = Decimal("0.0001")
 
 

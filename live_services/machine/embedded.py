@@ -206,6 +206,8 @@ def kafka_properties(log_directory: Path, port: int, controller_port: int) -> di
         "transaction.state.log.min.isr": 1,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
+        # a group whose offsets are gone is a new one, and a new one trades the newest session: ten years, not a week
+        "offsets.retention.minutes": 10 * 366 * 24 * 60,
         # fewer files, and a faster first group and first transaction
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.num.partitions": 4,

@@ -95,7 +95,7 @@ class Chain:
         self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
         """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
-        """What becomes of an event that a service fails on; None: the failure is raised."""
+        """What becomes of an event that a service fails on; None: the failure is raised, as of every control record."""
 
     # --- a session ------------------------------------------------------------------------------------------------
 
@@ -145,8 +145,10 @@ class Chain:
         yield from self._deliver(record, self._readers.get(_place(record), ()), state, now_ns)
 
     def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
-        """Deliver a control record of this task's own."""
-        yield from self._deliver(record, self._readers.get(_place(record), ()), state, record.event.event_time_ns)
+        """Deliver a control record of this task's own; a failure is raised, because without it nothing is as it was."""
+        for k in self._readers.get(_place(record), ()):
+            handled = self.services[k].handle(record, state.of[k], record.event.event_time_ns)
+            yield from self._spread(k, handled, state, record.position)
 
     def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Fire every timer before the watermark, then tell the services of it."""
@@ -156,29 +158,36 @@ class Chain:
 
     def fire_before(self, state: ChainState, limit_ns: int) -> Iterator[Event]:
         """Fire the timers that are due before an instant, earliest first, at one instant in the chain's order."""
-        while True:
-            due = [service.due_ns(own) for service, own in zip(self.services, state.of, strict=True)]
-            at_ns = min(due)
-            if at_ns >= limit_ns or at_ns == NEVER_NS:
-                return
-            k = due.index(at_ns)
+        k, at_ns = self._next_timer(state)
+        while at_ns < limit_ns:
             yield from self._spread(k, self.services[k].fire(state.of[k], at_ns), state, NOWHERE)
+            k, at_ns = self._next_timer(state)
+
+    def _next_timer(self, state: ChainState) -> tuple[int, int]:
+        """Give the place of the service whose timer is the next one, and its instant."""
+        place, earliest_ns = -1, NEVER_NS
+        for k, service in enumerate(self.services):
+            due_ns = service.due_ns(state.of[k])
+            if due_ns < earliest_ns:
+                place, earliest_ns = k, due_ns
+        return place, earliest_ns
 
     def _market(self, record: MarketSlice, state: ChainState) -> Iterator[Event]:
         """Deliver the market up to each instant at which something happens, so that its consequences come in time."""
-        times, row = record.times_ns, 0
+        times, row, rows = record.times_ns, 0, len(record)
         readers = self._readers[record.position.topic]
-        while row < len(times):
-            yield from self.fire_before(state, int(times[row]))
-            end = len(times)
-            due_ns = min(service.due_ns(own) for service, own in zip(self.services, state.of, strict=True))
-            if due_ns < int(times[-1]):
-                end = int(np.searchsorted(times, due_ns, side="right"))
+        last_ns = times.item(rows - 1) if rows else 0
+        while row < rows:
+            timer, due_ns = self._next_timer(state)
+            if due_ns < times.item(row):
+                yield from self._spread(timer, self.services[timer].fire(state.of[timer], due_ns), state, NOWHERE)
+                continue
+            end = rows if due_ns >= last_ns else int(np.searchsorted(times, due_ns, side="right"))
             for k in readers:
                 answer = self.services[k].first_answer(record, row, state.of[k])
                 if answer < end:
                     end = int(np.searchsorted(times, times[answer], side="right"))
-            part = record if end - row == len(times) else record[row:end]
+            part = record if end - row == rows else record[row:end]
             for k in readers:
                 handled = self.services[k].handle(part, state.of[k], int(times[end - 1]))
                 yield from self._spread(k, handled, state, record.position)

@@ -59,7 +59,9 @@ class InnerWatch:
         self._following = asyncio.create_task(self._follow(self._consumer), name="inner_watch")
 
     def expect(self, outputs: Iterable[Output]) -> None:
-        """Take note of what this task is about to commit."""
+        """Take note of what this task is about to commit; raises what ended the watch, if anything did."""
+        if self._following is not None and self._following.done():
+            self._following.result()
         self._expected.update((o.topic, o.event.event_id) for o in outputs if o.topic in self._topics)
 
     def foreign_on(self, topics: Collection[str]) -> int:

@@ -28,6 +28,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
 
 from live_services.adapters.assignor import OneMemberAssignor
+from live_services.adapters.groups import begins_ns
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
     commit_together,
@@ -40,7 +41,6 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import TaskHealth, Telemetry
-from live_services.domain.events import decode_event
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
@@ -49,6 +49,7 @@ from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.service import Service, WarmsUp
 from live_services.runtime.task import (
+    TASK_HEADER,
     Committed,
     CommitTimedOut,
     Output,
@@ -58,6 +59,7 @@ from live_services.runtime.task import (
     TaskRun,
     TopicPartitionKey,
     WrongShape,
+    control_of,
 )
 from live_services.settings import Settings
 
@@ -66,6 +68,7 @@ _log = structlog.get_logger(__name__)
 # Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
 _MAX_PENDING_ROWS: Final = 200_000
 _MAX_PENDING_RECORDS: Final = 5_000
+_STEP_RECORDS: Final = 50  # handled before the heartbeat has its turn: a successor has a whole session to run again
 _IDLE_POLL_MS: Final = 50
 # getmany does not return while a rebalance is under way; the loop must still see `stop`.
 _FETCH_SECONDS: Final = 1.0
@@ -75,7 +78,6 @@ _HEARTBEAT_MS: Final = 1_500
 _REPORT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 _START_SECONDS: Final = 60.0
-_TASK_HEADER: Final = "task"
 
 
 async def run_chain(
@@ -131,12 +133,7 @@ class _Running:
 
 class _Runtime:
     def __init__(
-        self,
-        chain: Chain,
-        settings: Settings,
-        sessions: MarketSessions,
-        telemetry: Telemetry,
-        stop: asyncio.Event,
+        self, chain: Chain, settings: Settings, sessions: MarketSessions, telemetry: Telemetry, stop: asyncio.Event
     ) -> None:
         self._chain = chain
         self._settings = settings
@@ -187,9 +184,12 @@ class _Runtime:
             return
         for partition, records in fetched.items():
             owner = self._owners[partition]
-            for received in map(_received, records):
-                await self._learn_universe(received)
-                owner.run.receive(received)
+            for first in range(0, len(records), _STEP_RECORDS):
+                for received in map(_received, records[first : first + _STEP_RECORDS]):
+                    await self._learn_universe(received)
+                    owner.run.receive(received)
+                owner.run.step()
+                await asyncio.sleep(0)
         for running in self._tasks.values():
             running.run.step()
         await self._flush_all(force=False)
@@ -296,16 +296,16 @@ class _Runtime:
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
         """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""
         if not committed:
-            newest_session = self._sessions.newest()
-            return Resume(BEGINNING_NS, newest_session.session_open_ns if newest_session else BEGINNING_NS)
+            return Resume(BEGINNING_NS, await begins_ns(self._settings.kafka, self._sessions))
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
         control = [
-            decode_event(record.value)
+            control_of(task, topic, record.headers, record.value)
             for topic in self._controls
             async for record in read_topic(self._settings.kafka, topic.name, self._partition(task, topic))
-            if dict(record.headers).get(_TASK_HEADER) == str(task).encode()
         ]
-        ours = (e for e in control if newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns)
+        ours = (
+            e for e in control if e is not None and newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns
+        )
         return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours))
 
     def _partition(self, task: TaskId, topic: Topic) -> int:
@@ -452,7 +452,7 @@ def _received(record: Any) -> Received:
 def _headers(output: Output) -> list[tuple[str, bytes]]:
     headers = headers_of(output.event)
     if output.control_of is not None:
-        headers.append((_TASK_HEADER, str(output.control_of).encode()))
+        headers.append((TASK_HEADER, str(output.control_of).encode()))
     return headers
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import session_end_ns, session_of, watermark
-from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, topic_of
+from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, event_or_none, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
 from live_services.domain.partitions import own_rows
@@ -104,6 +104,8 @@ class Committed:
     session_open_ns: int
 
 
+TASK_HEADER: Final = "task"
+"""Names the task whose control record it is."""
 _OPENS: Final = 1
 
 
@@ -229,7 +231,9 @@ class TaskRun:
     def _know(self, session: Session, digest: str) -> None:
         if self._universes(digest) is None:
             raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
-        self._universe_of.setdefault(session.open_ns, digest)
+        known = self._universe_of.setdefault(session.open_ns, digest)
+        if known != digest:
+            raise BadFrame(f"the universe {digest[:12]} is not that of the session of {session.date}, {known[:12]}")
 
     # --- run ----------------------------------------------------------------------------------------------------
 
@@ -450,6 +454,17 @@ class TaskRun:
             key_base64=None if record.key is None else base64.b64encode(record.key).decode(),
             value_base64=base64.b64encode(record.value).decode(),
         )
+
+
+def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:
+    """Read a control record of a task; None for another's, and for what no task says there."""
+    if dict(headers).get(TASK_HEADER) != str(task).encode():
+        return None
+    event = event_or_none(value)
+    if event is None or event.TOPIC is None or topic_of(event) != topic:
+        _log.error("foreign_record", task=str(task), topic=topic.name, consequence="it is passed over")
+        return None
+    return event
 
 
 _ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones

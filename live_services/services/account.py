@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
+from live_services.domain.limits import AccountConfig
 from live_services.domain.topics import Topic, broker_topics
 from live_services.runtime.chain import Chain
 from live_services.runtime.service import Service

@@ -10,7 +10,6 @@ import structlog
 
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.events import (
     AccountOpened,
@@ -22,6 +21,7 @@ from live_services.domain.events import (
     OrderSubmitted,
     self_caused,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
 from live_services.domain.topics import Scope, Topic, broker_topics
@@ -62,7 +62,8 @@ class PortfolioManager(Service[PortfolioState]):
         )
         self.outputs: tuple[Topic, ...] = (topics.pnl_snapshots,)
         self._broker: Broker = broker
-        self._config: Final = config
+        # Of a section of the settings what is the account's, which is what comes back from the log.
+        self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
         """Begin with a new account's books; what the session before left is carried over by a record."""
@@ -81,6 +82,7 @@ class PortfolioManager(Service[PortfolioState]):
             broker=self._broker,
             event_time_ns=now_ns,
             session_date=date,
+            config=self._config,
             starting_cash_inr_e4=books.starting_cash_inr_e4,
             cash_inr_e4=books.cash_inr_e4,
             equity_inr=books.equity_inr(),
@@ -111,7 +113,10 @@ class PortfolioManager(Service[PortfolioState]):
             state.clock.changed(event.event_time_ns)
         elif isinstance(event, AccountOpened):
             state.books.open_from(event)
+            state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
             state.before, state.opened = None, True
+            if event.config != self._config:
+                _log.warning("account_settings_changed", broker=self._broker, consequence="from the next session on")
             self._say_carried(state)
         elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
             raise TypeError(f"{self.name} does not take {record!r:.200}")
@@ -146,7 +151,7 @@ class PortfolioManager(Service[PortfolioState]):
 
     def _say_left_open(self, state: PortfolioState) -> None:
         for position in state.books.positions.values():
-            if position.product == "MIS":
+            if position.product == "MIS" or position.exit.expiry_ns <= state.session.close_ns:
                 _log.error(
                     "position_left_open",
                     broker=self._broker,

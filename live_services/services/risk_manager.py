@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, OrderFilled, SignalGenerated
+from live_services.domain.events import AccountOpened, Event, OrderFilled, SignalGenerated
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
@@ -24,7 +25,11 @@ class RiskManager(Service[RiskState]):
     def __init__(self, config: AccountConfig, stamp: Stamp, broker: Broker = "paper") -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
-        self.inputs: tuple[Input, ...] = (Input(topics.signals_raw), Input(topics.orders_filled))
+        self.inputs: tuple[Input, ...] = (
+            Input(topics.signals_raw),
+            Input(topics.orders_filled),
+            Input(topics.control, "control"),
+        )
         self.outputs: tuple[Topic, ...] = (topics.signals_validated, topics.signals_rejected)
         self._broker: Broker = broker
         self._config = config
@@ -36,7 +41,7 @@ class RiskManager(Service[RiskState]):
         return RiskState(context, self._broker, self._stamp)
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Take a proposal, which waits for its instant, or an opening fill, which needs an exit.
+        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or the session's limits.
 
         Raises
         ------
@@ -49,6 +54,9 @@ class RiskManager(Service[RiskState]):
             return ()
         if isinstance(event, OrderFilled):
             return state.opened(event) if event.intent == "open" else ()
+        if isinstance(event, AccountOpened):
+            state.context = replace(state.context, config=event.config)
+            return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
     def due_ns(self, state: RiskState) -> int:

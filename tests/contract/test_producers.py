@@ -14,7 +14,6 @@ from pydantic_core import PydanticUndefined
 from live_services import services
 from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
 from live_services.composition import SERVICES
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
@@ -43,6 +42,7 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import TaskId
 from live_services.domain.topics import (
     BROKERS,

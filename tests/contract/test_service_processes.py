@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.write_universe(made.universe, made.name)
     for session, bars in zip(made.sessions, made.bars, strict=True):
         store.write_bars(session, made.universe, bars, made.name)
-    store.write_ticks(made.tick_session, made.universe, made.ticks, made.name)
+    store.write_ticks(made.tick_sessions[0], made.universe, made.ticks[0], made.name)
     return home
 
 
@@ -45,7 +45,7 @@ def test_a_service_process_loads_no_cli_library_and_no_client_of_a_broker(home: 
     chosen = {"ALPHA_PANDA_HOME": str(home), "KAFKA__BOOTSTRAP_SERVERS": nobody}
     if entry.name != "market_feed":  # which waits for a registry that does not answer
         chosen |= {"MLFLOW__TRACKING_URI": f"http://{nobody}"}
-    broker = entry.brokers[:1]
+    broker = ("paper",) if entry.scope == "broker" else ()
     done = subprocess.run(
         [sys.executable, "-c", _RUN, entry.name, *broker],
         env=os.environ | chosen,

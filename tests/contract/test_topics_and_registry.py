@@ -15,7 +15,7 @@ from live_services.domain.events import (
     StrategyHistoryUsed,
     StrategyModelAssigned,
 )
-from live_services.domain.topics import MODELS_LOADED
+from live_services.domain.topics import MODELS_LOADED, STRATEGIES_CONTROL
 from tests.trading_desk import MODEL, PAPER, Log, OpenDesk, events
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -59,9 +59,11 @@ def test_a_signal_has_the_features_of_its_version_in_their_order_and_its_thresho
     for signal in signals:
         assert isinstance(signal, SignalGenerated)
         assert tuple(signal.features) == tuple(column.name for column in sidecar.feature_schema)
-    opens = [s for s in signals if isinstance(s, SignalGenerated) and s.intent == "open"]
-    assert {s.threshold for s in opens} <= {sidecar.buy_threshold, sidecar.sell_threshold}
-    assert opens
+    assert {s.threshold for s in signals if isinstance(s, SignalGenerated)} <= {
+        sidecar.buy_threshold,
+        sidecar.sell_threshold,
+    }
+    assert signals
 
 
 def test_each_stage_passes_on_the_model_of_the_signal_that_it_answers(reference: Log) -> None:
@@ -80,15 +82,16 @@ def test_the_version_that_trades_was_assigned_and_announced_with_the_digest_of_i
     open_desk: OpenDesk, reference: Log
 ) -> None:
     sidecar = open_desk.desk.registry.sidecar(MODEL, open_desk.versions.champion)
-    assigned = [e for e in events(reference[PAPER.control.name]) if not isinstance(e, StrategyHistoryUsed)]
+    desk = open_desk.desk
+    assigned = [e for e in events(reference[STRATEGIES_CONTROL.name]) if isinstance(e, StrategyModelAssigned)]
     loaded = events(reference[MODELS_LOADED.name])
-    assert len(assigned) == len(loaded) == 2, "one for each market partition"
-    for event in assigned:
-        assert isinstance(event, StrategyModelAssigned)
-        assert (event.model_version, event.event_time_ns) == (
-            open_desk.versions.champion,
-            open_desk.desk.session.open_ns,
-        )
+    strategies = [strategy.name for strategy in desk.settings.strategies]
+    assert len(assigned) == len(loaded) == 2 * len(desk.sessions) * len(strategies), "one for each market partition"
+    assert {(e.strategy, e.rung, e.model_version, e.event_time_ns) for e in assigned} == {
+        (strategy, "champion", open_desk.versions.champion, session.open_ns)
+        for strategy in strategies
+        for session in desk.sessions
+    }
     for event in loaded:
         assert isinstance(event, ModelLoaded)
         assert event.artifact_sha256 == sidecar.artifact_sha256["flat.npz"]
@@ -100,13 +103,16 @@ def test_each_partition_logged_once_and_first_the_stored_sessions_that_its_featu
 ) -> None:
     desk = open_desk.desk
     store = OfflineStore(desk.settings.store_root)
-    before = [one.date.isoformat() for one in store.sessions("bars") if one.date < desk.session.date]
-    history = StoredHistory(desk.settings, store.universe()).of(desk.session)
-    assert len(before) > len(history.sessions) >= feature_schema(MOMENTUM_FEATURES, 1).history_sessions > 0
-    for partition in range(desk.settings.kafka.market_partitions):
-        said = events([record for record in reference[PAPER.control.name] if record.partition == partition])
-        assert [type(event) for event in said] == [StrategyHistoryUsed, StrategyModelAssigned]
-        used = said[0]
-        assert isinstance(used, StrategyHistoryUsed)
-        assert list(used.sessions) == before[-len(history.sessions) :]
-        assert (used.digest, used.today_until_ns, used.broken) == (history.digest, 0, False)
+    stored = [one.date.isoformat() for one in store.sessions("bars")]
+    for session in desk.sessions:
+        before = [date for date in stored if date < session.date.isoformat()]
+        history = StoredHistory(desk.settings).of(session, store.universe())
+        assert len(before) > len(history.sessions) >= feature_schema(MOMENTUM_FEATURES, 1).history_sessions > 0
+        for partition in range(desk.settings.kafka.market_partitions):
+            records = [r for r in reference[STRATEGIES_CONTROL.name] if r.partition == partition]
+            said = [e for e in events(records) if session.open_ns <= e.event_time_ns <= session.close_ns]
+            assert [type(event) for event in said] == [StrategyHistoryUsed, *[StrategyModelAssigned] * 2]
+            used = said[0]
+            assert isinstance(used, StrategyHistoryUsed)
+            assert list(used.sessions) == before[-len(history.sessions) :]
+            assert (used.digest, used.today_until_ns, used.broken) == (history.digest, 0, False)

@@ -122,8 +122,12 @@ class Books:
         self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
         """Last price by index in the universe, rupees; NaN before the first."""
         self._totals: dict[VersionKey, _Total] = {}
-        self._gross: NDArray[np.int64] = np.zeros(len(universe), dtype=np.int64)
-        self._reference: NDArray[np.float64] = np.zeros(len(universe))
+        self._said: tuple[StrategyTotals, ...] | None = None
+        """The totals as they are said; None since they changed."""
+        self._gross: dict[int, int] = {}
+        """Shares held or under way, by index in the universe."""
+        self._reference: dict[int, float] = {}
+        """What they count at before the first price."""
         self._taken: set[PositionKey] = set()
         """Held, or with an entry under way."""
         self._opening: set[PositionKey] = set()
@@ -151,35 +155,33 @@ class Books:
     def quantity(self, instrument_token: int) -> int:
         """Shares held or under way of an instrument, of all strategies, without netting."""
         index = self.universe.index_of_token.get(instrument_token)
-        return int(self._gross[index]) if index is not None else 0
+        return self._gross.get(index, 0) if index is not None else 0
 
     def gross_notional_inr_e4(self) -> int:
         """Value of everything held or under way at its marks, without netting."""
         if self._notional is None:
-            there = np.flatnonzero(self._gross)
-            prices = np.where(np.isnan(self.marks[there]), self._reference[there], self.marks[there])
-            worth = int((self._gross[there] * np.rint(prices * RUPEE).astype(np.int64)).sum())
+            worth = sum(shares * self._price_inr_e4(index) for index, shares in self._gross.items())
             self._notional = worth + self._outside_inr_e4
         return self._notional
+
+    def _price_inr_e4(self, index: int) -> int:
+        price = self.marks.item(index)
+        return round((self._reference[index] if math.isnan(price) else price) * RUPEE)
 
     def mark(self, position: Position) -> float:
         """Give the price that a position is valued at: the last one, else the one it came with, else its cost."""
         index = self.universe.index_of_token.get(position.instrument_token)
-        price = float(self.marks[index]) if index is not None else float("nan")
-        if np.isnan(price):
+        price = self.marks.item(index) if index is not None else math.nan
+        if math.isnan(price):
             price = position.mark_price or position.cost_inr_e4 / position.quantity / RUPEE
         return price
-
-    def unrealized_inr(self, position: Position) -> float:
-        """Profit or loss of what is open, at its mark."""
-        return position.quantity * self.mark(position) - position.cost_inr_e4 / RUPEE if position.quantity else 0.0
 
     def holdings_at_cost_inr_e4(self) -> int:
         """Sum of what the open quantities cost, signed as they are."""
         return sum(position.cost_inr_e4 for position in self.positions.values())
 
     def equity_inr(self) -> float:
-        """Cash and holdings at their marks."""
+        """Cash and holdings at their marks; the same in whatever order they are held."""
         return math.fsum([self.cash_inr_e4 / RUPEE, *(p.quantity * self.mark(p) for p in self.positions.values())])
 
     # --- what they take -------------------------------------------------------------------------------------------
@@ -291,6 +293,7 @@ class Books:
         self.realized_today_inr_e4 += realized
         self.charges_today_inr_e4 += charges
         self.fills += 1
+        self._said = None
         total = self._totals.setdefault((position.strategy, position.model_name, position.model_version), _Total())
         total.realized_inr_e4 += realized
         total.charges_inr_e4 += charges
@@ -304,10 +307,11 @@ class Books:
             raise BookError(f"{symbol} (token {instrument_token}) is not in the universe of this session") from None
 
     def _add_gross(self, index: int, quantity: int) -> None:
-        self._gross[index] += quantity
+        self._gross[index] = self._gross.get(index, 0) + quantity
         if self._notional is not None:
-            price = self._reference[index] if np.isnan(self.marks[index]) else self.marks[index]
-            self._notional += quantity * int(np.rint(price * RUPEE))
+            self._notional += quantity * self._price_inr_e4(index)
+        if not self._gross[index]:
+            del self._gross[index]
 
     # --- from session to session ----------------------------------------------------------------------------------
 
@@ -325,32 +329,38 @@ class Books:
             (t.strategy, t.model_name, t.model_version): _Total(t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades)
             for t in event.strategies
         }
+        self._said = None
         self.realized_inr_e4 = sum(total.realized_inr_e4 for total in self._totals.values())
         self.charges_inr_e4 = sum(total.charges_inr_e4 for total in self._totals.values())
-        self._gross[:], self._outside_inr_e4, self._notional = 0, 0, None
+        self._gross, self._outside_inr_e4, self._notional = {}, 0, None
         for position in event.positions:
             index, price = self.universe.index_of_token.get(position.instrument_token), self.mark(position)
             if index is None:
                 self._outside_inr_e4 += abs(position.quantity) * inr_e4(price)
             else:
-                self._gross[index] += abs(position.quantity)
+                self._gross[index] = self._gross.get(index, 0) + abs(position.quantity)
                 self._reference[index] = price
         self.epoch += 1
 
     def strategy_totals(self) -> tuple[StrategyTotals, ...]:
         """Give what each strategy's version came to since the account began."""
-        return tuple(
-            StrategyTotals(
-                strategy=strategy,
-                model_name=model_name,
-                model_version=model_version,
-                realized_inr_e4=total.realized_inr_e4,
-                charges_inr_e4=total.charges_inr_e4,
-                fills=total.fills,
-                trades=total.trades,
-            )
-            for (strategy, model_name, model_version), total in sorted(self._totals.items())
-        )
+        if self._said is None:
+            self._said = tuple(_said(*key, total) for key, total in sorted(self._totals.items()))
+        return self._said
+
+
+def _said(strategy: str, model_name: str, model_version: str, total: _Total) -> StrategyTotals:
+    return StrategyTotals.trusted(
+        {
+            "strategy": strategy,
+            "model_name": model_name,
+            "model_version": model_version,
+            "realized_inr_e4": total.realized_inr_e4,
+            "charges_inr_e4": total.charges_inr_e4,
+            "fills": total.fills,
+            "trades": total.trades,
+        }
+    )
 
 
 def _terms(event: OrderSubmitted | Outcome) -> tuple[str, str, Side, Intent]:
@@ -363,8 +373,9 @@ def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted,
     if held is not None:
         if held.opening_order_id != fill.order_id:
             raise BookError(f"order {fill.order_id} opens {fill.symbol} of {fill.strategy}, which is held already")
-        return held.model_copy(
-            update={
+        return Position.trusted(
+            vars(held)
+            | {
                 "quantity": held.quantity + change,
                 "cost_inr_e4": held.cost_inr_e4 + cost,
                 "charges_inr_e4": held.charges_inr_e4 + fill.charges_inr_e4,
@@ -372,31 +383,34 @@ def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted,
         )
     if submitted.exit is None:
         raise BookError(f"order {fill.order_id} opens a position without saying how it is to end")
-    return Position(
-        strategy=fill.strategy,
-        rung=fill.rung,
-        instrument_token=fill.instrument_token,
-        symbol=fill.symbol,
-        product=fill.product,
-        quantity=change,
-        cost_inr_e4=cost,
-        realized_inr_e4=0,
-        charges_inr_e4=fill.charges_inr_e4,
-        opened_ns=fill.price_time_ns,
-        opening_order_id=fill.order_id,
-        opening_fill_id=fill.event_id,
-        signal_id=fill.signal_id,
-        model_name=fill.model_name,
-        model_version=fill.model_version,
-        feature_schema_hash=fill.feature_schema_hash,
-        exit=submitted.exit,
+    return Position.trusted(
+        {
+            "strategy": fill.strategy,
+            "rung": fill.rung,
+            "instrument_token": fill.instrument_token,
+            "symbol": fill.symbol,
+            "product": fill.product,
+            "quantity": change,
+            "cost_inr_e4": cost,
+            "realized_inr_e4": 0,
+            "charges_inr_e4": fill.charges_inr_e4,
+            "opened_ns": fill.price_time_ns,
+            "opening_order_id": fill.order_id,
+            "opening_fill_id": fill.event_id,
+            "signal_id": fill.signal_id,
+            "model_name": fill.model_name,
+            "model_version": fill.model_version,
+            "feature_schema_hash": fill.feature_schema_hash,
+            "exit": submitted.exit,
+        }
     )
 
 
 def _closed(held: Position, fill: OrderFilled, change: int) -> Position:
     cost = share(held.cost_inr_e4, fill.quantity, abs(held.quantity))
-    return held.model_copy(
-        update={
+    return Position.trusted(
+        vars(held)
+        | {
             "quantity": held.quantity + change,
             "cost_inr_e4": held.cost_inr_e4 - cost,
             "realized_inr_e4": held.realized_inr_e4 - change * fill.price_inr_e4 - cost,

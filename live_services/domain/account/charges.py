@@ -14,11 +14,12 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from live_services.domain.account.charge_schedules import ChargeSchedule, Segment, schedule_on
-from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4
+from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE, inr_e4
 from models_registry.specification import Product
 
 _SEGMENTS: Final[dict[Product, Segment]] = {"MIS": "equity_intraday", "CNC": "equity_delivery"}
 _NOTHING: Final = Decimal(0)
+_LARGEST_TURNOVER_INR: Final = MOST_SHARES * HIGHEST_PRICE_INR
 
 
 def equity_segment(product: Product) -> Segment:
@@ -109,8 +110,8 @@ class ChargeBook:
         turnover_inr_e4 = quantity * price_inr_e4
         before_inr_e4, charged = self._orders.get(order_id, (0, _NOTHING))
         order_turnover_inr_e4 = before_inr_e4 + turnover_inr_e4
-        if order_turnover_inr_e4 > LARGEST_INR * RUPEE:
-            raise ValueError(f"turnover of order {order_id} is over ₹{LARGEST_INR:,}; no order is that large")
+        if order_turnover_inr_e4 > _LARGEST_TURNOVER_INR * RUPEE:
+            raise ValueError(f"turnover of order {order_id} is over ₹{_LARGEST_TURNOVER_INR:,}; no order is that large")
         schedule, exact = schedule_on(segment, date)
         # Never a refund, where the rates fell between two fills of an order.
         brokerage = max(_brokerage(schedule, _in_rupees(order_turnover_inr_e4)) - charged, _NOTHING)

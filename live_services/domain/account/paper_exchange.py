@@ -79,30 +79,34 @@ class PaperExchange:
         if signal.intent == "close" and signal.reason != "bracket":
             yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
         order_id = event_id("order", signal.event_id)
-        submitted = OrderSubmitted(
-            **handed_on(signal),
-            event_id=event_id("submitted", order_id),
-            event_time_ns=signal.event_time_ns,
-            basis=signal.basis,
-            quantity=signal.quantity,
-            signal_id=signal.signal_id,
-            order_id=order_id,
-            reason=signal.reason,
-            reference_price=signal.reference_price,
-            exit=signal.exit,
-            stop_price_inr_e4=signal.stop_price_inr_e4,
-            target_price_inr_e4=signal.target_price_inr_e4,
+        submitted = OrderSubmitted.trusted(
+            {
+                **handed_on(signal),
+                "event_id": event_id("submitted", order_id),
+                "event_time_ns": signal.event_time_ns,
+                "basis": signal.basis,
+                "quantity": signal.quantity,
+                "signal_id": signal.signal_id,
+                "order_id": order_id,
+                "reason": signal.reason,
+                "reference_price": signal.reference_price,
+                "exit": signal.exit,
+                "stop_price_inr_e4": signal.stop_price_inr_e4,
+                "target_price_inr_e4": signal.target_price_inr_e4,
+            }
         )
         order = Order(submitted, submitted.quantity)
         yield submitted
         if not self._universe.instruments[index].tradable:
             order.reject()
-            yield OrderRejected(
-                **_of_order(submitted, submitted.basis),
-                event_id=event_id("reject", order_id),
-                event_time_ns=signal.event_time_ns,
-                quantity=signal.quantity,
-                why=f"{signal.symbol} is not tradable",
+            yield OrderRejected.trusted(
+                {
+                    **_of_order(submitted, submitted.basis),
+                    "event_id": event_id("reject", order_id),
+                    "event_time_ns": signal.event_time_ns,
+                    "quantity": signal.quantity,
+                    "why": f"{signal.symbol} is not tradable",
+                }
             )
             return
         self._live[order_id] = (self._submitted, order)
@@ -130,49 +134,51 @@ class PaperExchange:
         if market is not self._market:
             self._market, self._unscanned = market, list(self._live)
             self._hits.clear()
-        self._scan(row)
+        self._scan()
         self._drop_dead_hits()
         return self._hits[0][3] if self._hits else len(market)
 
     def on_market(self, part: MarketSlice) -> Iterator[Outcome]:
         """Fill what the market up to the end of this part fills; `first_answer` looked at it before."""
-        if self._market is None or not self._live:
+        until_ns = part.times_ns.item(-1)
+        if not self._live or not self._hits or self._hits[0][0] > until_ns:
             return
-        until_ns = int(part.times_ns[-1])
         basis = self._stamp.basis([part.position])
         while self._hits and self._hits[0][0] <= until_ns:
             _, _, order_id, row, touched, price = heapq.heappop(self._hits)
             if order_id in self._live:
                 yield from self._settle(order_id, row, touched, price, basis)
-                self._scan(row)
+                self._scan()
 
     def _drop_dead_hits(self) -> None:
         while self._hits and self._hits[0][2] not in self._live:
             heapq.heappop(self._hits)
 
-    def _scan(self, row: int) -> None:
-        """Look where the market at hand, from a row on, fills the orders that were not looked at yet."""
+    def _scan(self) -> None:
+        """Look where the market at hand fills the orders that were not looked at yet."""
+        if not self._unscanned:
+            return
         fresh = [self._live[order_id] for order_id in self._unscanned if order_id in self._live]
         self._unscanned.clear()
         for is_bracket in (False, True):
             found = [one for one in fresh if (one[1].submitted.reason == "bracket") == is_bracket]
             if found:
-                (self._scan_brackets if is_bracket else self._scan_market_orders)(found, row)
+                (self._scan_brackets if is_bracket else self._scan_market_orders)(found)
 
-    def _scan_market_orders(self, found: list[tuple[int, Order]], row: int) -> None:
+    def _scan_market_orders(self, found: list[tuple[int, Order]]) -> None:
         assert self._market is not None  # noqa: S101 - of `first_answer`
-        market = self._market.market[row:]
+        market = self._market.market
         instrument = self._instruments(found)
         after_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
         rows = first_rows(market, len(self._universe), instrument, after_ns)
         prices = market.last_price if isinstance(market, Ticks) else market.open
         for one, at in zip(found, rows.tolist(), strict=True):
             if at >= 0:
-                self._hit(one, row + at, 0, float(prices[at]))
+                self._hit(one, at, 0, float(prices[at]))
 
-    def _scan_brackets(self, found: list[tuple[int, Order]], row: int) -> None:
+    def _scan_brackets(self, found: list[tuple[int, Order]]) -> None:
         assert self._market is not None  # noqa: S101 - of `first_answer`
-        market, times = self._market.market[row:], self._market.times_ns[row:]
+        market, times = self._market.market, self._market.times_ns
         submitted_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
         # The bar whose open filled the entry counts from that open; the tick that filled it does not.
         side: Literal["left", "right"] = "right" if isinstance(market, Ticks) else "left"
@@ -186,7 +192,7 @@ class PaperExchange:
         touches = first_touches(market, len(self._universe), watches)
         for k, one in enumerate(found):
             if (at := int(touches.row[k])) >= 0:
-                self._hit(one, row + at, int(touches.outcome[k]), float(touches.price[k]))
+                self._hit(one, at, int(touches.outcome[k]), float(touches.price[k]))
 
     def _hit(self, one: tuple[int, Order], row: int, touched: int, price: float) -> None:
         assert self._market is not None  # noqa: S101 - of `first_answer`
@@ -225,18 +231,20 @@ class PaperExchange:
             date=self._session.date,
         )
         order.fill(quantity)
-        filled = OrderFilled(
-            **_of_order(submitted, basis) | {"reason": reason},
-            event_id=event_id("fill", order_id, order.fills),
-            event_time_ns=time_ns,
-            quantity=quantity,
-            price_inr_e4=price_inr_e4,
-            price_time_ns=time_ns if isinstance(market, Ticks) or touched else int(market.start_ns[row]),
-            remaining_quantity=order.remaining,
-            charges_inr_e4=charges.total_inr_e4,
-            charges_schedule=charges.schedule.isoformat(),
-            charges_exact=charges.exact,
-            fill_model=model,
+        filled = OrderFilled.trusted(
+            {
+                **_of_order(submitted, basis) | {"reason": reason},
+                "event_id": event_id("fill", order_id, order.fills),
+                "event_time_ns": time_ns,
+                "quantity": quantity,
+                "price_inr_e4": price_inr_e4,
+                "price_time_ns": time_ns if isinstance(market, Ticks) or touched else int(market.start_ns[row]),
+                "remaining_quantity": order.remaining,
+                "charges_inr_e4": charges.total_inr_e4,
+                "charges_schedule": charges.schedule.isoformat(),
+                "charges_exact": charges.exact,
+                "fill_model": model,
+            }
         )
         if order.is_over:
             self._forget(order_id)
@@ -262,12 +270,14 @@ class PaperExchange:
         left = order.remaining
         order.cancel()
         self._forget(order_id)
-        return OrderCancelled(
-            **_of_order(order.submitted, basis),
-            event_id=event_id("cancel", order_id),
-            event_time_ns=time_ns,
-            quantity=left,
-            why=why,
+        return OrderCancelled.trusted(
+            {
+                **_of_order(order.submitted, basis),
+                "event_id": event_id("cancel", order_id),
+                "event_time_ns": time_ns,
+                "quantity": left,
+                "why": why,
+            }
         )
 
     def _forget(self, order_id: str) -> None:

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import RiskVerdict, Stamp, handed_on
 from live_services.domain.events import (
     Basis,
@@ -25,6 +24,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, inr_e4, paise_text, share
 from models_registry.specification import Broker
 
@@ -154,20 +154,24 @@ def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
     for rule in OPEN_RULES:
         rejection = rule(proposal, context)
         if rejection is not None:
-            return SignalRejected(
-                **common,
-                event_id=event_id("rejected", proposal.event_id),
-                rule=rejection.rule,
-                limit=rejection.limit,
-                observed=rejection.observed,
+            return SignalRejected.trusted(
+                {
+                    **common,
+                    "event_id": event_id("rejected", proposal.event_id),
+                    "rule": rejection.rule,
+                    "limit": rejection.limit,
+                    "observed": rejection.observed,
+                }
             )
-    return SignalValidated(
-        **common,
-        event_id=event_id("validated", proposal.event_id),
-        reason="entry",
-        reference_price=proposal.reference_price,
-        exit=proposal.exit,
-        rules=_RULE_NAMES,
+    return SignalValidated.trusted(
+        {
+            **common,
+            "event_id": event_id("validated", proposal.event_id),
+            "reason": "entry",
+            "reference_price": proposal.reference_price,
+            "exit": proposal.exit,
+            "rules": _RULE_NAMES,
+        }
     )
 
 
@@ -178,14 +182,25 @@ class RiskState:
     context: RiskContext
     broker: Broker
     stamp: Stamp
-    _proposals: list[tuple[tuple[int, int, str, int, str], SignalGenerated]] = field(default_factory=list)
-    """Heap, in the order in which they are judged."""
+    _proposals: list[tuple[int, int, str, int, str]] = field(default_factory=list)
+    """Heap, in the order in which they are judged: time, priority, strategy, instrument, id."""
+    _proposed: dict[str, SignalGenerated] = field(default_factory=dict)
+    """What waits to be judged, by id."""
     _exits: list[tuple[int, PositionKey, str, Reason]] = field(default_factory=list)
     """Heap of (due, position, its opening order, exit or bracket)."""
     _epoch: int = 0
 
     def propose(self, proposal: SignalGenerated) -> None:
-        """Take a proposal; it is judged once everything of its instant is here."""
+        """Take a proposal; it is judged once everything of its instant is here.
+
+        Raises
+        ------
+        ValueError
+            If one of this id waits already: a proposal has one verdict.
+        """
+        if proposal.event_id in self._proposed:
+            raise ValueError(f"proposal {proposal.event_id} was made twice; the first one stands")
+        self._proposed[proposal.event_id] = proposal
         order = (
             proposal.event_time_ns,
             proposal.priority,
@@ -193,7 +208,7 @@ class RiskState:
             proposal.instrument_token,
             proposal.event_id,
         )
-        heapq.heappush(self._proposals, (order, proposal))
+        heapq.heappush(self._proposals, order)
 
     def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
         """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
@@ -208,14 +223,14 @@ class RiskState:
         if self._epoch != self.context.books.epoch:
             self._enter_carried()
         due_ns = self._exits[0][0] if self._exits else NEVER_NS
-        return min(due_ns, self._proposals[0][0][0]) if self._proposals else due_ns
+        return min(due_ns, self._proposals[0][0]) if self._proposals else due_ns
 
     def fire(self, at_ns: int) -> Iterator[RiskVerdict]:
         """First the exits, then the proposals by stated priority, one at a time."""
         while self._exits and self._exits[0][0] <= at_ns:
             yield from self._exit(*heapq.heappop(self._exits), at_ns)
-        while self._proposals and self._proposals[0][0][0] <= at_ns:
-            yield judge(heapq.heappop(self._proposals)[1], self.context)
+        while self._proposals and self._proposals[0][0] <= at_ns:
+            yield judge(self._proposed.pop(heapq.heappop(self._proposals)[-1]), self.context)
 
     # --- exits ----------------------------------------------------------------------------------------------------
 
@@ -290,27 +305,29 @@ class RiskState:
         basis: Basis,
         **prices: int | None,
     ) -> SignalValidated:
-        return SignalValidated(
-            broker=self.broker,
-            event_id=event_id("exit", position.opening_fill_id, at_ns, reason),
-            correlation_id=position.signal_id,
-            causation_id=position.opening_fill_id,
-            event_time_ns=at_ns,
-            basis=basis,
-            model_name=position.model_name,
-            model_version=position.model_version,
-            feature_schema_hash=position.feature_schema_hash,
-            strategy=position.strategy,
-            rung=position.rung,
-            instrument_token=position.instrument_token,
-            symbol=position.symbol,
-            product=position.product,
-            side="SELL" if position.quantity > 0 else "BUY",
-            intent="close",
-            quantity=quantity,
-            signal_id=position.signal_id,
-            reason=reason,
-            reference_price=abs(position.cost_inr_e4 / position.quantity) / RUPEE,
-            rules=CLOSE_RULES,
-            **prices,
+        return SignalValidated.trusted(
+            {
+                "broker": self.broker,
+                "event_id": event_id("exit", position.opening_fill_id, at_ns, reason),
+                "correlation_id": position.signal_id,
+                "causation_id": position.opening_fill_id,
+                "event_time_ns": at_ns,
+                "basis": basis,
+                "model_name": position.model_name,
+                "model_version": position.model_version,
+                "feature_schema_hash": position.feature_schema_hash,
+                "strategy": position.strategy,
+                "rung": position.rung,
+                "instrument_token": position.instrument_token,
+                "symbol": position.symbol,
+                "product": position.product,
+                "side": "SELL" if position.quantity > 0 else "BUY",
+                "intent": "close",
+                "quantity": quantity,
+                "signal_id": position.signal_id,
+                "reason": reason,
+                "reference_price": abs(position.cost_inr_e4 / position.quantity) / RUPEE,
+                "rules": CLOSE_RULES,
+                **prices,
+            }
         )

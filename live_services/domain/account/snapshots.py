@@ -13,6 +13,7 @@ from typing import Final
 from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import Books
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
+from live_services.domain.money import RUPEE
 from models_registry.specification import Broker
 
 NEVER_NS: Final = 2**63 - 1
@@ -62,43 +63,48 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
     positions = tuple(mark_of(books, p) for p in (*closed, *(p for _, p in sorted(books.positions.items()))))
     books.closed.clear()
-    return PnlSnapshot(
-        **self_caused("pnl", broker, second),
-        broker=broker,
-        event_time_ns=second,
-        session_date=session.date.isoformat(),
-        positions=positions,
-        strategies=books.strategy_totals(),
-        starting_cash_inr_e4=books.starting_cash_inr_e4,
-        cash_inr_e4=books.cash_inr_e4,
-        holdings_at_cost_inr_e4=books.holdings_at_cost_inr_e4(),
-        realized_inr_e4=books.realized_inr_e4,
-        charges_inr_e4=books.charges_inr_e4,
-        realized_today_inr_e4=books.realized_today_inr_e4,
-        charges_today_inr_e4=books.charges_today_inr_e4,
-        unrealized_inr=math.fsum(position.unrealized_inr for position in positions),
-        equity_inr=books.equity_inr(),
-        equity_at_open_inr=books.equity_at_open_inr,
-        fills=books.fills,
-        orders_under_way=len(books.orders),
-        charges_exact=books.charges_exact,
+    return PnlSnapshot.trusted(
+        {
+            **self_caused("pnl", broker, second),
+            "broker": broker,
+            "event_time_ns": second,
+            "session_date": session.date.isoformat(),
+            "positions": positions,
+            "strategies": books.strategy_totals(),
+            "starting_cash_inr_e4": books.starting_cash_inr_e4,
+            "cash_inr_e4": books.cash_inr_e4,
+            "holdings_at_cost_inr_e4": books.holdings_at_cost_inr_e4(),
+            "realized_inr_e4": books.realized_inr_e4,
+            "charges_inr_e4": books.charges_inr_e4,
+            "realized_today_inr_e4": books.realized_today_inr_e4,
+            "charges_today_inr_e4": books.charges_today_inr_e4,
+            "unrealized_inr": math.fsum(position.unrealized_inr for position in positions),
+            "equity_inr": books.equity_inr(),
+            "equity_at_open_inr": books.equity_at_open_inr,
+            "fills": books.fills,
+            "orders_under_way": len(books.orders),
+            "charges_exact": books.charges_exact,
+        }
     )
 
 
 def mark_of(books: Books, position: Position) -> PositionMark:
     """Give a position at its mark."""
-    return PositionMark(
-        strategy=position.strategy,
-        instrument_token=position.instrument_token,
-        symbol=position.symbol,
-        model_version=position.model_version,
-        quantity=position.quantity,
-        cost_inr_e4=position.cost_inr_e4,
-        mark_price=books.mark(position) if position.quantity else 0.0,
-        realized_inr_e4=position.realized_inr_e4,
-        unrealized_inr=books.unrealized_inr(position),
-        charges_inr_e4=position.charges_inr_e4,
-        opened_ns=position.opened_ns,
-        opening_order_id=position.opening_order_id,
-        expiry_ns=position.exit.expiry_ns,
+    quantity, price = position.quantity, books.mark(position) if position.quantity else 0.0
+    return PositionMark.trusted(
+        {
+            "strategy": position.strategy,
+            "instrument_token": position.instrument_token,
+            "symbol": position.symbol,
+            "model_version": position.model_version,
+            "quantity": quantity,
+            "cost_inr_e4": position.cost_inr_e4,
+            "mark_price": price,
+            "realized_inr_e4": position.realized_inr_e4,
+            "unrealized_inr": quantity * price - position.cost_inr_e4 / RUPEE,
+            "charges_inr_e4": position.charges_inr_e4,
+            "opened_ns": position.opened_ns,
+            "opening_order_id": position.opening_order_id,
+            "expiry_ns": position.exit.expiry_ns,
+        }
     )

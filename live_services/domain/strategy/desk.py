@@ -173,19 +173,45 @@ class StrategyDesk:
         self._asked = {(one.spec.name, one.rung): one for one in asked(strategies, brokers)}
         self._stamp = stamp or Stamp()
         self._bar_ns = bar_minutes * MINUTE_NS
-        self._builder = BarBuilder(len(universe), BarClock.minutes(bar_minutes))
+        self._clock = BarClock.minutes(bar_minutes)
+        self._builder = BarBuilder(len(universe), self._clock)
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
         mine = (history or SessionHistory(universe)).part_of(partition, partitions)
         self._actions = mine.actions
+        self._of_bars = of_bars
+        self._opens: list[int] = []
+        """Of the sessions that it went on from, the last ones."""
         self._bars = SessionBars(mine, session, self._bar_ns, of_bars=of_bars)
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[LogPosition, int, int]] = deque()
         self._named = {one.name: _named(universe, one.instruments) for one in strategies}
 
+    def next_session(self, session: Session) -> None:
+        """Go on with the next session of the same universe; nobody runs a model in it yet.
+
+        Features stand on what was stepped so far, as if it were the history of a desk that begins. A schema that is new
+        then catches up on the last sessions, as many as the schemas in use so far need.
+        """
+        kept = max((engine.schema.history_sessions for engine in self._engines.values()), default=1)
+        self._opens = [*self._opens, self.session.open_ns][-kept:]
+        from_ns = self._opens[0] if len(self._opens) == kept else 0
+        before = [bars for bars in self._bars.parts if bars.end_ns[-1] > from_ns]
+        self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
+        self._bars.parts += before
+        self.session, self.decided_ns = session, 0
+        self._builder = BarBuilder(len(self._universe), self._clock)
+        self._waiting.clear()
+        self._frames.clear()
+        for one in self._asked.values():
+            one.assignments.clear()
+
     @property
     def history_used(self) -> HistoryUsed:
-        """What the features stand on; a gap of the market changes it."""
+        """What the features stand on, for the log; a gap of the market changes it.
+
+        Sessions that this desk went on from are not in it.
+        """
         return self._bars.used
 
     # --- models -------------------------------------------------------------------------------------------------
@@ -354,56 +380,62 @@ class StrategyDesk:
         bar, close = _bar_values(bars, row), float(bars.close[row])
         values = batch.rows[model.schema.hash][0][row].tolist()
         side: Side = "BUY" if score >= model.buy_threshold else "SELL"
-        return SignalGenerated(
-            **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
-            broker=broker,
-            event_time_ns=bar.end_ns,
-            model_name=model.identity.model_name,
-            model_version=model.identity.model_version,
-            feature_schema_hash=model.identity.feature_schema_hash,
-            basis=self._stamp.basis(
-                at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
-            ),
-            strategy=spec.name,
-            rung=one.rung,
-            instrument_token=instrument.instrument_token,
-            symbol=instrument.symbol,
-            product=spec.product,
-            side=side,
-            quantity=max(int(spec.notional_per_trade_inr // close), 1),
-            priority=spec.priority,
-            exit=ExitTerms(
-                expiry_ns=bar.end_ns + one.label.horizon_ns,
-                stop_distance_inr_e4=_distance(close, spec.stop_bps),
-                target_distance_inr_e4=_distance(close, spec.target_bps),
-            ),
-            score=score,
-            threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
-            reference_price=close,
-            bar=bar,
-            features={
-                name: None if math.isnan(value) else value
-                for name, value in zip(model.schema.names, values, strict=True)
-            },
+        return SignalGenerated.trusted(
+            {
+                **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
+                "broker": broker,
+                "event_time_ns": bar.end_ns,
+                "model_name": model.identity.model_name,
+                "model_version": model.identity.model_version,
+                "feature_schema_hash": model.identity.feature_schema_hash,
+                "basis": self._stamp.basis(
+                    at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
+                ),
+                "strategy": spec.name,
+                "rung": one.rung,
+                "instrument_token": instrument.instrument_token,
+                "symbol": instrument.symbol,
+                "product": spec.product,
+                "side": side,
+                "quantity": max(int(spec.notional_per_trade_inr // close), 1),
+                "priority": spec.priority,
+                "exit": ExitTerms.trusted(
+                    {
+                        "expiry_ns": bar.end_ns + one.label.horizon_ns,
+                        "stop_distance_inr_e4": _distance(close, spec.stop_bps),
+                        "target_distance_inr_e4": _distance(close, spec.target_bps),
+                    }
+                ),
+                "score": score,
+                "threshold": model.buy_threshold if side == "BUY" else model.sell_threshold,
+                "reference_price": close,
+                "bar": bar,
+                "features": {
+                    name: None if math.isnan(value) else value
+                    for name, value in zip(model.schema.names, values, strict=True)
+                },
+            }
         )
 
     def _shadowed(self, one: _Asked, batch: _Batch, row: int, model: LoadedModel, score: float) -> SignalShadowed:
         bars = batch.bars
         instrument, decision_ns = self._universe.instruments[bars.instrument[row]], int(bars.end_ns[row])
         side: Side = "BUY" if score >= model.buy_threshold else "SELL"
-        return SignalShadowed(
-            **self_caused("shadow", one.spec.name, one.rung, instrument.instrument_token, decision_ns),
-            event_time_ns=decision_ns,
-            strategy=one.spec.name,
-            model_name=model.identity.model_name,
-            model_version=model.identity.model_version,
-            feature_schema_hash=model.identity.feature_schema_hash,
-            instrument_token=instrument.instrument_token,
-            symbol=instrument.symbol,
-            side=side,
-            score=score,
-            threshold=model.buy_threshold if side == "BUY" else model.sell_threshold,
-            reference_price=float(bars.close[row]),
+        return SignalShadowed.trusted(
+            {
+                **self_caused("shadow", one.spec.name, one.rung, instrument.instrument_token, decision_ns),
+                "event_time_ns": decision_ns,
+                "strategy": one.spec.name,
+                "model_name": model.identity.model_name,
+                "model_version": model.identity.model_version,
+                "feature_schema_hash": model.identity.feature_schema_hash,
+                "instrument_token": instrument.instrument_token,
+                "symbol": instrument.symbol,
+                "side": side,
+                "score": score,
+                "threshold": model.buy_threshold if side == "BUY" else model.sell_threshold,
+                "reference_price": float(bars.close[row]),
+            }
         )
 
     def _forget_unused_models(self, decided_ns: int) -> None:
@@ -440,13 +472,15 @@ def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _bar_values(bars: Bars, row: int) -> BarValues:
-    return BarValues(
-        start_ns=int(bars.start_ns[row]),
-        end_ns=int(bars.end_ns[row]),
-        open=float(bars.open[row]),
-        high=float(bars.high[row]),
-        low=float(bars.low[row]),
-        close=float(bars.close[row]),
-        volume=int(bars.volume[row]),
-        tick_count=int(bars.tick_count[row]),
+    return BarValues.trusted(
+        {
+            "start_ns": int(bars.start_ns[row]),
+            "end_ns": int(bars.end_ns[row]),
+            "open": float(bars.open[row]),
+            "high": float(bars.high[row]),
+            "low": float(bars.low[row]),
+            "close": float(bars.close[row]),
+            "volume": int(bars.volume[row]),
+            "tick_count": int(bars.tick_count[row]),
+        }
     )

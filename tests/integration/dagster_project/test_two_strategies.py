@@ -1,20 +1,22 @@
 """A second strategy, written by hand: its own button, its own champion, and signals beside the first one's."""
 
 import asyncio
+import collections
 import itertools
 
 import dagster as dg
 import numpy as np
 import pytest
-from live_services.domain.engine import EngineConfig, assignments_at_open, run_session
 
 from dagster_project.candidates import read_candidate
 from feature_store.market.types import MINUTE_NS
 from feature_store.offline.store import OfflineStore
 from live_services.adapters.history import StoredHistory
-from live_services.composition import build_ledger, build_registry, stamp
-from live_services.domain.events import ModelLoaded, SignalGenerated, SignalRejected, StrategyModelAssigned
-from live_services.domain.log import EventRecord, LogPosition, TaskId, TickSlice
+from live_services.backtest.engine import MarketDay, assignments_at_open, final_snapshot, run_session
+from live_services.composition import build_ledger, build_registry, engine_config, stamp
+from live_services.domain.events import ModelLoaded, PnlSnapshot, SignalGenerated, StrategyModelAssigned
+from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId
+from live_services.runtime.service import Opening
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
 from models_registry.promotion import may_run
@@ -128,28 +130,31 @@ def test_both_signal_side_by_side_each_in_the_name_of_its_own_version(desk, trai
         assert all(list(e.features) == [column.name for column in sidecar.feature_schema] for e in mine)
 
 
-def test_what_both_want_to_hold_is_rejected_for_the_second(desk, trained):
-    """The account holds an instrument for one strategy at a time, so far."""
+def test_both_hold_one_instrument_each_its_own_position(desk, trained):
     desk.look()
     settings = desk.settings
     store = OfflineStore(settings.store_root)
     (session,) = store.sessions("ticks")
+    universe = store.universe()
     models = asyncio.run(champions(settings))
-    events = run_session(
-        store.read_ticks(session),
-        session,
-        assignments_at_open(session, models),
-        EngineConfig.of(settings, store.universe()),
-        history=StoredHistory(settings, store.universe()).of(session),
-    )
-    rules = {(e.strategy, e.rule) for e in events if isinstance(e, SignalRejected)}
-    assert any(rule == "no_pyramiding" for _, rule in rules)
+    history = StoredHistory(settings).of(session, universe)
+    day = MarketDay(session, universe, store.read_ticks(session), assignments_at_open(session, models), history)
+    events = run_session(day, engine_config(settings))
+    held = [
+        collections.Counter(p.instrument_token for p in event.positions if p.quantity)
+        for event in events
+        if isinstance(event, PnlSnapshot)
+    ]
+    assert max(count for tokens in held for count in tokens.values()) == 2
+    last = final_snapshot(events)
+    assert {totals.strategy for totals in last.strategies} == {"trend", "quick"}
+    assert sum(totals.realized_inr_e4 for totals in last.strategies) == last.realized_inr_e4
 
 
 async def champions(settings):
     loader = loader_of(settings)
     await loader.refresh()
-    return {name: candidate.model for name, candidate in loader.candidates.items()}
+    return {name: candidate.model for (name, rung), candidate in loader.candidates.items() if rung == "champion"}
 
 
 def loader_of(settings):
@@ -159,19 +164,19 @@ def loader_of(settings):
 
 async def traded(settings):
     """What the strategy runner says to the session of ticks, fed by the minute."""
-    store, task = OfflineStore(settings.store_root), TaskId("strategy_runner", "paper", 0)
+    store, task = OfflineStore(settings.store_root), TaskId("strategy_runner", "shared", 0)
     (session,) = store.sessions("ticks")
     universe = store.universe()
     loader = loader_of(settings)
-    runner = StrategyRunner(settings, universe, loader, stamp(settings), history=StoredHistory(settings, universe))
+    runner = StrategyRunner(settings, loader, stamp(settings), history=StoredHistory(settings))
     await runner.prepare(task, ())
-    state, at, said = runner.open_session(session, task), LogPosition("market.ticks", 0, 0), []
+    state, said = runner.open_session(Opening(session, universe, task)), []
     for event in runner.commands(state, session.open_ns):
-        said += runner.handle(EventRecord(event, LogPosition("paper.control", 0, -1)), state, session.open_ns)
-    ticks = store.read_ticks(session)
+        said += runner.handle(EventRecord(event, NOWHERE), state, session.open_ns)
+    ticks, at = store.read_ticks(session), LogPosition("market.ticks", 0, 0)
     edges = np.searchsorted(ticks.event_time_ns, np.arange(session.open_ns, session.close_ns + 1, MINUTE_NS))
     for minute, (first, end) in enumerate(itertools.pairwise(edges)):
-        said += runner.handle(TickSlice(ticks[first:end], at), state, session.open_ns + minute * MINUTE_NS)
+        said += runner.handle(MarketSlice(ticks[first:end], at), state, session.open_ns + minute * MINUTE_NS)
         said += runner.advance(state, session.open_ns + (minute + 1) * MINUTE_NS)
     await loader.stop()
     assert not any(isinstance(event, StrategyModelAssigned) and event.model_version is None for event in said)

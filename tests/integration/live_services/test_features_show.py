@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, UnknownInstrument
 from feature_store.offline.store import OfflineStore
-from feature_store.online.blocks import Block
+from feature_store.online.blocks import DIRECTORY_KEY, Block
 from feature_store.online.store import OnlineStore
 from live_services.adapters.telemetry import LiveTelemetry, TaskHealth
 from live_services.cli import feature_rows
@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 async def report_watermark(settings: Settings, watermark_ns: int) -> None:
     async with LiveTelemetry(settings) as telemetry:
         telemetry.report(
-            TaskHealth(TaskId("strategy_runner", "paper", 0), watermark_ns, "2026-01-05", True, 1, {}, 0, 0, "", 1)
+            TaskHealth(TaskId("strategy_runner", "shared", 0), watermark_ns, "2026-01-05", True, 1, {}, 0, 0, 0, "", 1)
         )
         await asyncio.sleep(0)  # the writer has begun, so it writes once more when it is stopped
 
@@ -67,7 +67,7 @@ async def test_a_row_of_the_online_store_says_bar_time_age_schema_and_that_it_is
 
 
 async def test_a_stale_a_missing_and_a_foreign_row_are_passed_over_with_the_reason(settings: Settings) -> None:
-    with pytest.raises(CommandFailed, match="no rows of paper yet"):
+    with pytest.raises(CommandFailed, match="no rows yet"):
         await newest_row(settings, "paper", "AAA")
     write(settings)
     await report_watermark(settings, END + 10 * MINUTE_NS)
@@ -78,7 +78,7 @@ async def test_a_stale_a_missing_and_a_foreign_row_are_passed_over_with_the_reas
     url = settings.redis.url.get_secret_value()
     with redis.Redis.from_url(url) as client:
         client.flushdb()
-        client.hset("alpha-panda:paper:feature_schemas", "ab" * 32, '{"bar_clock": "time:60s", "names": ["rsi"]}')
+        client.hset(DIRECTORY_KEY, "ab" * 32, '{"bar_clock": "time:60s", "names": ["rsi"]}')
     with pytest.raises(CommandFailed, match="run the code that wrote them"):
         await newest_row(settings, "paper", "AAA")
 
@@ -91,7 +91,7 @@ async def test_what_is_passed_over_is_named_beside_the_row_that_was_found(
     row = await newest_row(settings, "paper", "AAA")
     assert row.values == {"rsi": 1.0}
     assert len(row.passed_over) == 1
-    assert "no rows of paper yet" in row.passed_over[0]
+    assert "no rows yet" in row.passed_over[0]
 
 
 async def test_a_redis_that_is_down_does_not_stop_the_search(settings: Settings) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient
-from live_services.domain.engine import EngineConfig, run_session
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -29,23 +28,29 @@ from feature_store.online.store import OnlineStore
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.online_features import OnlinePublisher
-from live_services.adapters.telemetry import NoTelemetry, TaskHealth
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.stored_market import Replay
+from live_services.adapters.telemetry import NoTelemetry, TaskHealth, Telemetry
+from live_services.backtest.engine import MarketDay, assignments_at_open, run_session
 from live_services.cli.main import app
 from live_services.cli.skew_check import check_skew
+from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, FeatureSkewMeasured, StrategyHistoryUsed, Watermark, decode_event
-from live_services.domain.strategy.desk import Assignment
-from live_services.domain.topics import broker_topics
+from live_services.domain.topics import FEATURES_SKEW, STRATEGIES_CONTROL, broker_topics
 from live_services.machine.embedded import embedded_valkey
-from live_services.runtime.loop import run_service
-from live_services.services.market_feed import Replay, run_market_feed
+from live_services.runtime.chain import Chain
+from live_services.runtime.loop import run_chain
+from live_services.runtime.service import Service
+from live_services.services.market_feed import run_market_feed
 from live_services.services.skew_monitor import SkewMonitor
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import KafkaSettings, RedisSettings, Settings, SkewSettings
+from live_services.settings import KafkaSettings, MarketSettings, RedisSettings, Settings, SkewSettings
 from models_registry.specification import StrategySpec
 from tests.integration.live_services.test_trading_chain import FixedModel
 from tests.live_world import SESSION, loaded_model, random_walk, session_bars
+from tests.stored_sessions import GivenMarket, days_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -69,11 +74,6 @@ class Kept(NoTelemetry):
         self.health.append(health)
 
 
-class OneModel(FixedModel):
-    def loaded(self, name: str, version: str) -> Any:
-        return MODEL
-
-
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory: Path = tmp_path_factory.mktemp("valkey")
@@ -87,6 +87,7 @@ async def config(kafka_servers: str, redis_url: str, tmp_path: Path) -> Settings
         alpha_panda_home=tmp_path,
         kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
         redis=RedisSettings(url=SecretStr(redis_url)),
+        market=MarketSettings.model_validate(days_of([REPLAY])),
         strategies=(StrategySpec(name="momentum", holding_bars=3),),
         skew=SkewSettings(instruments=len(UNIVERSE)),
     )
@@ -125,18 +126,13 @@ async def until_signals_end(config: Settings) -> None:
 
 async def run(config: Settings) -> tuple[Kept, Counter[str]]:
     stop, telemetry, blocks = asyncio.Event(), Kept(), Counter[str]()
-    history = StoredHistory(config, UNIVERSE)
-    model = OneModel(config)
-    model.candidates = {name: replace(candidate, model=MODEL) for name, candidate in model.candidates.items()}
-    async with OnlinePublisher(config, "paper", lambda outcome: blocks.update([outcome])) as rows:
-        services: list[Any] = [
-            StrategyRunner(config, UNIVERSE, model, Stamp(), rows=rows, history=history),
-            SkewMonitor(config, UNIVERSE, history),
-        ]
+    history = StoredHistory(config)
+    async with OnlinePublisher(config, lambda outcome: blocks.update([outcome])) as rows:
+        runner = StrategyRunner(config, FixedModel(config, MODEL), Stamp(), rows=rows, history=history)
         async with asyncio.TaskGroup() as group:
-            for service in services:
-                group.create_task(run_service(service, config, UNIVERSE, telemetry, stop))
-            assert await run_market_feed(config, stop, replay=REPLAY)
+            for service in (runner, SkewMonitor(config, history)):
+                group.create_task(run_alone(service, config, telemetry, stop))
+            assert await run_market_feed(config, stop, source=GivenMarket([REPLAY]))
             await until_signals_end(config)
             async with asyncio.timeout(60):
                 while not [e for e in await measured(config) if e.rows_equal] or not blocks["written"]:
@@ -149,8 +145,12 @@ async def run(config: Settings) -> tuple[Kept, Counter[str]]:
     return telemetry, blocks
 
 
+async def run_alone(service: Service[Any], config: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    await run_chain(Chain(service.name, (service,)), config, MarketSessions(config.kafka), telemetry, stop)
+
+
 async def measured(config: Settings) -> list[FeatureSkewMeasured]:
-    return [e for e in await events_on(config, PAPER.feature_skew.name) if isinstance(e, FeatureSkewMeasured)]
+    return [e for e in await events_on(config, FEATURES_SKEW.name) if isinstance(e, FeatureSkewMeasured)]
 
 
 async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_found(
@@ -160,15 +160,15 @@ async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_fou
 
     # live == engine, on the same history
     signals = [e for e in await events_on(config, PAPER.signals_raw.name) if not isinstance(e, Watermark)]
-    history = StoredHistory(config, UNIVERSE).of(SESSION)
-    assigned = [Assignment(SESSION.open_ns, "momentum", MODEL)]
-    engine = run_session(REPLAY.market, SESSION, assigned, EngineConfig.of(config, UNIVERSE), history=history)
+    history = StoredHistory(config).of(SESSION, UNIVERSE)
+    assigned = assignments_at_open(SESSION, {"momentum": MODEL})
+    engine = run_session(MarketDay(SESSION, UNIVERSE, REPLAY.market, assigned, history), engine_config(config))
     expected = {e.event_id: e.model_dump(exclude={"basis"}) for e in engine if e.event_type == "signal.generated"}
     assert {e.event_id: e.model_dump(exclude={"basis"}) for e in signals} == expected
     assert len(signals) > 20
 
     # what it stands on is on the log, once for each task
-    used = [e for e in await events_on(config, PAPER.control.name) if isinstance(e, StrategyHistoryUsed)]
+    used = [e for e in await events_on(config, STRATEGIES_CONTROL.name) if isinstance(e, StrategyHistoryUsed)]
     assert [(e.digest, e.sessions) for e in used] == [(history.digest, history.sessions)] * 2
     warm = [h.readiness for h in telemetry.health if h.readiness is not None]
     assert {(r.instruments, r.warming) for r in warm} <= {(2, ()), (3, ())}
@@ -218,12 +218,10 @@ async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_fou
 async def test_without_stored_sessions_everything_is_warming_and_nothing_opens(config: Settings) -> None:
     empty = config.model_copy(update={"alpha_panda_home": config.alpha_panda_home / "empty"})
     stop, telemetry = asyncio.Event(), Kept()
-    model = OneModel(config)
-    model.candidates = {name: replace(candidate, model=MODEL) for name, candidate in model.candidates.items()}
-    runner = StrategyRunner(config, UNIVERSE, model, Stamp(), history=StoredHistory(empty, UNIVERSE))
+    runner = StrategyRunner(config, FixedModel(config, MODEL), Stamp(), history=StoredHistory(empty))
     async with asyncio.TaskGroup() as group:
-        group.create_task(run_service(runner, config, UNIVERSE, telemetry, stop))
-        assert await run_market_feed(config, stop, replay=REPLAY)
+        group.create_task(run_alone(runner, config, telemetry, stop))
+        assert await run_market_feed(config, stop, source=GivenMarket([REPLAY]))
         await until_signals_end(config)
         async with asyncio.timeout(30):
             while not [h for h in telemetry.health if h.readiness is not None]:

@@ -12,6 +12,7 @@ from tests.trading_desk import (
     MONITOR,
     PAPER,
     RUNNER,
+    STRATEGIES,
     Desk,
     Log,
     OpenDesk,
@@ -20,9 +21,7 @@ from tests.trading_desk import (
     last_snapshot,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-MONITORED = consumer_group("skew_monitor", "shared")
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def assert_said_the_same(log: Log, reference: Log) -> None:
@@ -48,7 +47,7 @@ def test_the_reference_is_two_sessions_of_two_strategies_on_one_account(referenc
 
     first, second = (e for e in said[PAPER.control.name] if isinstance(e, AccountOpened))
     fills = [e for e in said[PAPER.orders_filled.name] if isinstance(e, OrderFilled)]
-    for strategy in ("momentum", "bracketed"):
+    for strategy in STRATEGIES:
         assert len([f for f in fills if f.strategy == strategy and f.event_time_ns < second.event_time_ns]) > 10
         assert len([f for f in fills if f.strategy == strategy and f.event_time_ns > second.event_time_ns]) > 10
     assert {"stop", "target", "time"} <= {f.reason for f in fills if f.strategy == "bracketed"}
@@ -77,7 +76,7 @@ def kill_at_work(desk: Desk, program: str) -> None:
 def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_desk: OpenDesk, reference: Log) -> None:
     desk = open_desk.desk
     first, second = desk.sessions
-    with desk.trading(sessions=2, speed=300):
+    with desk.trading(sessions=2, speed=100):
         desk.until(lambda: len(desk.events(PAPER.orders_filled)) >= 3)
         for program in (RUNNER, ACCOUNT, MONITOR):
             kill_at_work(desk, program)
@@ -95,7 +94,7 @@ def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_des
         desk.until(lambda: all(desk.is_back(program, pid) for program, pid in killed.items()))
         desk.configure(sessions=2, speed=300)
         desk.start(FEED)
-        desk.until(lambda: desk.committed_ns(MONITORED) > second.open_ns)
+        desk.until(lambda: desk.watermark_ns(MARKET_TICKS) > second.open_ns)
         desk.configure(sessions=2)
         desk.kill(FEED)
         desk.wait_for_end(second)

@@ -1,176 +1,227 @@
-"""The whole trading chain on a real Kafka: feed, strategy, risk, paper trading, portfolio; equal to the engine."""
+"""Two sessions through runner, account and feed on a real Kafka: equal to the engine; and a feed that dies."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import datetime as dt
+import gc
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from live_services.domain.engine import EngineConfig, run_session
 
-from live_services.adapters.kafka import EventProducer, connection, create_topics, read_topic
+from feature_store.market.types import Session
+from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.stored_market import Replay
 from live_services.adapters.telemetry import NoTelemetry
+from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
+from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Event, StrategyModelAssigned, Watermark, decode_event, topic_of
-from live_services.domain.strategy.desk import Assignment, LoadedModel
-from live_services.domain.topics import MARKET_TICKS, broker_topics
-from live_services.runtime.loop import run_service
-from live_services.services.market_feed import Replay, last_watermarks, replay_session, run_market_feed
+from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, Watermark, decode_event, topic_of
+from live_services.domain.strategy.desk import LoadedModel
+from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics
+from live_services.runtime.chain import Chain
+from live_services.runtime.loop import run_chain
+from live_services.services.account import account_chain
+from live_services.services.market_feed import Feed, FeedTakenOver, run_market_feed
 from live_services.services.model_loading import Candidate, ModelLoader
-from live_services.services.paper_trading import PaperTrading
-from live_services.services.portfolio_manager import PortfolioManager
-from live_services.services.risk_manager import RiskManager
 from live_services.services.strategy_runner import StrategyRunner
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
-from tests.live_world import SESSION, UNIVERSE, loaded_model, random_walk
+from tests.live_world import OPEN, SESSION, UNIVERSE, loaded_model, random_walk
+from tests.stored_sessions import GivenMarket, days_of
 from tests.trading_desk import assert_market_is_whole
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 PAPER = broker_topics("paper")
 MODEL = loaded_model()
-REPLAY = Replay(SESSION, UNIVERSE, random_walk(4, minutes=40, per_minute=20, seed=6))
+NEXT = Session.regular(SESSION.date + dt.timedelta(days=1))
+
+
+def replayed(session: Session, seed: int) -> Replay:
+    walk = random_walk(4, minutes=40, per_minute=20, seed=seed)
+    return Replay(session, UNIVERSE, replace(walk, event_time_ns=walk.event_time_ns + session.open_ns - OPEN))
+
+
+DAYS = (replayed(SESSION, 6), replayed(NEXT, 7))
+MARKET = GivenMarket(DAYS)
 
 
 class FixedModel(ModelLoader):
-    def __init__(self, settings: Settings) -> None:
+    """A registry that names one model for every strategy, and nothing for the challenger's rung."""
+
+    def __init__(self, settings: Settings, model: LoadedModel = MODEL) -> None:
         super().__init__(None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
-        self.candidates = {s.name: Candidate(MODEL, "fixed") for s in settings.strategies}
+        self.candidates = {(s.name, "champion"): Candidate(model, "fixed") for s in settings.strategies}
+        self._model = model
 
     async def start(self) -> None:
         """Know it already."""
 
     def loaded(self, name: str, version: str) -> LoadedModel:
-        return MODEL
+        return self._model
 
 
 @pytest.fixture
 async def config(kafka_servers: str) -> AsyncIterator[Settings]:
     config = Settings(
         kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
-        strategies=(StrategySpec(name="momentum", holding_bars=3),),
+        market=MarketSettings.model_validate(days_of(DAYS)),
+        strategies=(
+            StrategySpec(name="momentum", holding_bars=3),
+            StrategySpec(name="bracketed", holding_bars=5, stop_bps=20, target_bps=25, priority=-1),
+        ),
     )
     admin = AIOKafkaAdminClient(**connection(config.kafka))
     await admin.start()
     try:
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
+        await no_topics(admin)
         await create_topics(config)
         yield config
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
+        await no_topics(admin)
     finally:
         await admin.close()
+
+
+async def no_topics(admin: AIOKafkaAdminClient) -> None:
+    async with asyncio.timeout(30):
+        while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
+            await admin.delete_topics(names)
+            await asyncio.sleep(0.2)
 
 
 async def everything(config: Settings, topic: str) -> list[Event]:
     return [decode_event(record.value) async for record in read_topic(config.kafka, topic)]
 
 
-async def until_ended(config: Settings) -> None:
+async def until_ended(config: Settings, session: Session) -> None:
     async with asyncio.timeout(90):
         while True:
-            times = [
-                e.event_time_ns for e in await everything(config, PAPER.pnl_snapshots.name) if isinstance(e, Watermark)
-            ]
-            if times and times[-1] >= session_end_ns(SESSION):
+            said = await everything(config, PAPER.pnl_snapshots.name)
+            times = [e.event_time_ns for e in said if isinstance(e, Watermark)]
+            if times and times[-1] >= session_end_ns(session):
                 return
             await asyncio.sleep(0.3)
 
 
-async def test_a_replayed_session_gives_what_the_engine_gives(config: Settings) -> None:
+async def test_replayed_sessions_give_what_the_engine_gives(config: Settings) -> None:
     stop = asyncio.Event()
-    trading = config.trading.paper
-    services: list[Any] = [
-        StrategyRunner(config, UNIVERSE, FixedModel(config), Stamp()),
-        RiskManager(trading.risk, Stamp()),
-        PaperTrading(UNIVERSE, MARKET_TICKS, trading.costs_bps, Stamp()),
-        PortfolioManager(UNIVERSE, MARKET_TICKS, trading.pnl_interval_seconds),
+    chains = [
+        Chain("strategy_runner", (StrategyRunner(config, FixedModel(config), Stamp()),)),
+        account_chain("paper", MARKET_TICKS, config.trading.paper, Stamp()),
     ]
     async with asyncio.TaskGroup() as group:
-        for service in services:
-            group.create_task(run_service(service, config, UNIVERSE, NoTelemetry(), stop))
-        assert await run_market_feed(config, stop, replay=REPLAY)
-        await until_ended(config)
+        for chain in chains:
+            group.create_task(run_chain(chain, config, MarketSessions(config.kafka), NoTelemetry(), stop))
+        assert await run_market_feed(config, stop, source=MARKET)
+        await until_ended(config, NEXT)
         stop.set()
-    control = [e for e in await everything(config, PAPER.control.name) if isinstance(e, StrategyModelAssigned)]
-    assert {e.event_time_ns for e in control} == {SESSION.open_ns}
-    assigned = [Assignment(SESSION.open_ns, "momentum", MODEL)]
-    expected = run_session(REPLAY.market, SESSION, assigned, EngineConfig.of(config, UNIVERSE))
+    control = [e for e in await everything(config, STRATEGIES_CONTROL.name) if isinstance(e, StrategyModelAssigned)]
+    assert {e.event_time_ns for e in control} == {day.session.open_ns for day in DAYS}
+    expected = in_the_engine(engine_config(config))
     for topic in PAPER:
-        if topic != PAPER.control:
-            live = [e for e in await everything(config, topic.name) if not isinstance(e, Watermark)]
-            assert facts(live) == facts([e for e in expected if topic_of(e) == topic]), topic.name
-    assert len(await everything(config, PAPER.orders_filled.name)) > 10
+        live = [e for e in await everything(config, topic.name) if not isinstance(e, Watermark)]
+        assert facts(live) == facts([e for e in expected if topic_of(e) == topic]), topic.name
+    fills = [e for e in await everything(config, PAPER.orders_filled.name) if isinstance(e, OrderFilled)]
+    assert {f.strategy for f in fills} == {"momentum", "bracketed"}
+    assert len(fills) > 20
 
 
-def facts(events: list[Event]) -> list[dict[str, object]]:
+def in_the_engine(config: EngineConfig) -> list[Event]:
+    engine, said = Engine(config), list[Event]()
+    for day in DAYS:
+        assigned = assignments_at_open(day.session, {s.name: MODEL for s in config.strategies})
+        said += engine.run(MarketDay(day.session, day.universe, day.market, assigned))
+    return said
+
+
+def facts(events: Sequence[Event]) -> list[dict[str, object]]:
     """Compare as sets by id: the order of what happens at one instant on several partitions is nobody's."""
     return sorted((e.model_dump(exclude={"basis"}) for e in events), key=lambda fields: str(fields["event_id"]))
 
 
+# --- the feed ---------------------------------------------------------------------------------------------------------
+
+
+async def told(config: Settings) -> MarketSessions:
+    sessions = MarketSessions(config.kafka)
+    await sessions.refresh()
+    return sessions
+
+
+async def ends(config: Settings) -> dict[int, Reached]:
+    return await last_watermarks(config.kafka, MARKET_TICKS, (await told(config)).universe)
+
+
 async def test_a_feed_that_starts_again_adds_nothing(config: Settings) -> None:
     stop = asyncio.Event()
-    assert await run_market_feed(config, stop, replay=REPLAY)
-    reached = await last_watermarks(config.kafka, MARKET_TICKS)
-    assert reached == {p: (SESSION.open_ns, session_end_ns(SESSION)) for p in range(2)}
+    assert await run_market_feed(config, stop, source=MARKET)
+    assert await ends(config) == {p: (NEXT.open_ns, session_end_ns(NEXT)) for p in range(2)}
     before = len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)])
-    assert await run_market_feed(config, stop, replay=REPLAY)
+    assert await run_market_feed(config, stop, source=MARKET)
     assert len([r async for r in read_topic(config.kafka, MARKET_TICKS.name)]) == before
 
 
 async def test_a_feed_goes_on_behind_a_record_that_is_no_feeds(config: Settings) -> None:
-    assert await run_market_feed(config, asyncio.Event(), replay=REPLAY)
-    reached = await last_watermarks(config.kafka, MARKET_TICKS)
+    assert await run_market_feed(config, asyncio.Event(), source=MARKET)
+    reached = await ends(config)
     async with AIOKafkaProducer(**connection(config.kafka)) as producer:
         await producer.send_and_wait(MARKET_TICKS.name, b"garbage", partition=0)
-    assert await last_watermarks(config.kafka, MARKET_TICKS) == reached
+    assert await ends(config) == reached
 
 
 class Died(Exception):
     """The feed's process ended."""
 
 
-class DyingProducer(EventProducer):
-    """Sends so many records, and no more."""
+class DyingProducer(FeedProducer):
+    """Commits so many times; then it dies with the first half of a transaction sent and no word on the rest."""
 
     def __init__(self, kafka: KafkaSettings, lives: int) -> None:
-        super().__init__(kafka)
+        super().__init__(kafka, 10_000)
         self._lives = lives
 
-    async def produce_watermark(self, *arguments: Any) -> None:
-        await self._live()
-        await super().produce_watermark(*arguments)
-
-    async def produce_frame(self, *arguments: Any) -> None:
-        await self._live()
-        await super().produce_frame(*arguments)
-
-    async def _live(self) -> None:
+    async def flush(self) -> None:
         self._lives -= 1
-        if self._lives < 0:
-            await self.flush()
-            raise Died
+        if self._lives >= 0:
+            await super().flush()
+            return
+        await self._producer.begin_transaction()
+        for topic, partition, value, headers in self._said[: len(self._said) // 2 + 1]:
+            await self._producer.send_and_wait(topic, value, partition=partition, headers=headers)
+        raise Died
 
 
-async def test_a_feed_that_died_between_two_partitions_goes_on_where_each_of_them_ends(config: Settings) -> None:
-    stop = asyncio.Event()
-    for lives in (1, 300, 600):  # so that one partition is a frame ahead; the first time the other one is empty
-        reached = await last_watermarks(config.kafka, MARKET_TICKS)
+async def test_a_feed_that_died_in_the_middle_of_a_transaction_goes_on_where_the_one_before_ended(
+    config: Settings,
+) -> None:
+    reached: dict[int, Reached] = {}
+    for lives in (0, 1, 6, 12):  # the session not told, told, its beginning there, more of it
         with pytest.raises(Died):
             async with DyingProducer(config.kafka, lives) as producer:
-                await replay_session(REPLAY, config, producer, reached=reached, stop=stop)
-        now = await last_watermarks(config.kafka, MARKET_TICKS)
-        assert now.keys() == ({0} if lives == 1 else {0, 1})
-        assert all(now[p] > reached[p] for p in reached)
-        assert lives == 1 or now[0] != now[1]
-    assert await run_market_feed(config, stop, replay=REPLAY)
-    assert_market_is_whole([r async for r in read_topic(config.kafka, MARKET_TICKS.name)], REPLAY)
+                reached, opened = await ends(config), (await told(config)).opened
+                await Feed(MARKET, config, producer, opened, reached).run(asyncio.Event())
+    assert reached.keys() == {0, 1}
+    assert await run_market_feed(config, asyncio.Event(), source=MARKET)
+    assert len((await told(config)).opened) == 2
+    assert_market_is_whole([r async for r in read_topic(config.kafka, MARKET_TICKS.name)], DAYS)
+
+
+async def test_a_feed_whose_place_was_taken_ends_with_a_clear_message(config: Settings) -> None:
+    slow = config.model_copy(update={"market": config.market.model_copy(update={"speed": 60.0})})
+    first = asyncio.create_task(run_market_feed(slow, asyncio.Event(), source=MARKET))
+    async with asyncio.timeout(30):
+        while not await ends(config):
+            await asyncio.sleep(0.1)
+    assert await run_market_feed(config, asyncio.Event(), source=MARKET)
+    with pytest.raises(FeedTakenOver, match="one Kafka has one feed"):
+        await asyncio.wait_for(first, 30)
+    # What aiokafka leaves unread of a fenced producer must not complain in the middle of an import.
+    del first
+    gc.collect()
+    assert_market_is_whole([r async for r in read_topic(config.kafka, MARKET_TICKS.name)], DAYS)

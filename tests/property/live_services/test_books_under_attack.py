@@ -25,7 +25,6 @@ from hypothesis.stateful import (
 
 from feature_store.market.types import Bars, Session, Ticks
 from live_services.domain.account.books import BookError, Books
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.account.trades import round_trips
 from live_services.domain.events import (
     AccountOpened,
@@ -39,6 +38,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
 )
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import event_times
 from live_services.domain.money import RUPEE
 from tests.account_world import Account
@@ -325,6 +325,7 @@ class BooksMachine(RuleBasedStateMachine):
             broker="paper",
             event_time_ns=1,
             session_date="2026-01-06",
+            config=AccountConfig(),
             starting_cash_inr_e4=self.books.starting_cash_inr_e4,
             cash_inr_e4=self.books.cash_inr_e4,
             equity_inr=self.books.equity_inr(),

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars, Session, ist_ns
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import Event, SignalGenerated
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, UNIVERSE, loaded_model
@@ -22,7 +22,7 @@ from tests.live_world import MINUTE, UNIVERSE, loaded_model
 DAY = dt.date(2026, 1, 5)
 MUHURAT = Session(DAY, ist_ns(DAY, dt.time(18, 0)), ist_ns(DAY, dt.time(19, 30)))
 INDEX, MINUTES = 3, 90
-WIDE = AccountConfig(risk=RiskLimits(max_open_positions=100))
+WIDE = AccountConfig(square_off_minutes_before_close=1, risk=RiskLimits(max_open_positions=100))
 
 
 def thin_market(seed: int, present: float, bar_minutes: int) -> Bars:

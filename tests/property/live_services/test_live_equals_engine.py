@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, topic_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.replay import cuts_of_session
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from live_services.domain.strategy.history import SessionHistory
@@ -32,12 +32,15 @@ from models_registry.specification import Broker, StrategySpec
 from tests.live_world import OPEN, loaded_model, random_walk, session_bars
 from tests.toy_chain import session_opened
 
-ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=3))
+ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=6))
 BROKERS: tuple[Broker, ...] = ("paper", "zerodha")
+SMALL = {"notional_per_trade_inr": 60_000}
 STRATEGIES = (
-    StrategySpec(name="momentum", holding_bars=2, brokers=BROKERS, stop_bps=20, target_bps=25),
-    StrategySpec(name="other", holding_bars=4, priority=-1),
-    StrategySpec(name="slow", holding_bars=9, product="CNC", target_bps=40, instruments=("S0", "S2")),
+    StrategySpec(name="momentum", holding_bars=2, brokers=BROKERS, stop_bps=20, target_bps=25, **SMALL),
+    StrategySpec(name="other", holding_bars=4, priority=-1, **SMALL),
+    StrategySpec(
+        name="slow", holding_bars=9, product="CNC", target_bps=40, priority=-2, instruments=("S0", "S2"), **SMALL
+    ),
 )
 LONGER = loaded_model("2", ["rsi", "momentum", "trend_slope@5m", "vwap_distance"], 60.0, 40.0)
 MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER)}

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from live_services import process
 from live_services.__main__ import app
-from live_services.composition import SERVICES, processes
+from live_services.composition import SERVICES, processes, skipped
 from live_services.settings import load_settings
 
 
@@ -22,10 +22,10 @@ def _elsewhere(tmp_path, monkeypatch):
     ("variable", "value", "words", "told"),
     [
         ("MARKET__SPEED", "0", ["strategist"], "there is no service 'strategist'; choose one of market_feed, "),
-        ("MARKET__SPEED", "0", ["risk_manager", "bitcoin"], "there is no broker 'bitcoin'; choose one of paper, "),
-        ("MARKET__SPEED", "0", ["risk_manager", "zerodha"], "zerodha has no trading service yet"),
-        ("TRADING__PAPER__ENABLED", "false", ["risk_manager"], "paper is not to run: TRADING__PAPER__ENABLED is false"),
-        ("ACTIVE_BROKERS", "[]", ["risk_manager", "paper"], "paper is not to run: it is not in ACTIVE_BROKERS"),
+        ("MARKET__SPEED", "0", ["account", "bitcoin"], "there is no broker 'bitcoin'; choose one of paper, "),
+        ("MARKET__SPEED", "0", ["account", "zerodha"], "zerodha is not to run: it is not in ACTIVE_BROKERS (paper)"),
+        ("TRADING__PAPER__ENABLED", "false", ["account"], "paper is not to run: TRADING__PAPER__ENABLED is false"),
+        ("ACTIVE_BROKERS", "[]", ["account", "paper"], "paper is not to run: it is not in ACTIVE_BROKERS"),
         ("ACTIVE_BROKERS", "paper", ["market_feed"], "Lists are written as JSON"),
         ("KAFKA__MARKET_PARTITIONS", "0", ["market_feed"], "kafka.market_partitions (from environment"),
     ],
@@ -55,8 +55,20 @@ def test_a_wrong_command_line_ends_with_2(capsys):
 def test_every_process_of_the_table_is_offered_by_run_and_hosts_its_services_alone():
     offered = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).output
     assert f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}." in " ".join(offered.split())
-    hosted = [name for entry in SERVICES for name in entry.hosts]
+    hosted = [name for entry in SERVICES for name in entry.hosts("paper")]
     assert len(set(hosted)) == len(hosted)
+
+
+def test_a_real_brokers_account_judges_and_gives_no_order_without_a_gateway():
+    both = load_settings(active_brokers=("paper", "zerodha"), trading={"zerodha": {"enabled": True}})
+    hosts = {scope: entry.hosts(scope) for entry, scope in processes(both) if entry.name == "account"}
+    assert hosts == {
+        "paper": ("risk_manager", "paper_trading", "portfolio_manager"),
+        "zerodha": ("risk_manager", "portfolio_manager"),
+    }
+    assert skipped(both) == (
+        "zerodha_trading is skipped: no gateway to the broker is enabled: proposals are judged, and no order is given",
+    )
 
 
 def test_what_is_shared_runs_once_whatever_the_brokers_and_a_broker_that_is_off_brings_nothing():

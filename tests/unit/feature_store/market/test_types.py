@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from feature_store.market.types import Instrument, Universe
 
@@ -78,3 +79,9 @@ def test_tokens_are_found_whatever_their_order_and_those_that_are_not_there_are_
     assert universe.indices_of(np.array([-1, some[0], 2**62])).tolist() == [-1, 2, -1]
     assert universe.indices_of(some[:0]).tolist() == []
     assert Universe(instruments=()).indices_of(some).tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("token", [-(2**63) - 1, 2**63, 10**30])
+def test_a_token_that_no_array_can_hold_names_no_instrument(token: int) -> None:
+    with pytest.raises(ValidationError, match="instrument_token"):
+        Instrument(instrument_token=token, symbol="AAA")

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import ConsumerRecord
 
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
-from live_services.adapters.market_log import Reached, newest_reached
+from live_services.adapters.kafka import StoredRecord, headers_of, stored_record, value_of
+from live_services.adapters.market_log import Reached, newest_reached, reached_by
 from live_services.domain.clock import market_gap, watermark
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS
@@ -94,3 +95,12 @@ def _spoiled(value: Value, **headers: bytes) -> Value:
 )
 async def test_what_every_reader_buries_does_not_end_the_log(wrong: Value) -> None:
     assert (await reached([mark(SECOND), wrong]))[0] == (OPEN, OPEN + SECOND)
+
+
+def test_a_record_whose_headers_are_null_is_nobodys_and_stops_no_feed() -> None:
+    fetched = ConsumerRecord(
+        MARKET_TICKS.name, 0, 7, 0, 0, None, None, 0, 0, 0, headers=[("event_type", None), ("universe_digest", None)]
+    )
+    record = stored_record(fetched)
+    assert record.headers == (("event_type", b""), ("universe_digest", b""))
+    assert reached_by(record, KNOWN.get) is None

@@ -20,7 +20,6 @@ from live_services.backtest.engine import (
     final_snapshot,
     run_session,
 )
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.events import (
     AccountOpened,
     Event,
@@ -31,6 +30,7 @@ from live_services.domain.events import (
     SignalShadowed,
     SignalValidated,
 )
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.strategy.desk import Assignment, LoadedModel
 from models_registry.specification import StrategySpec
 from tests.account_world import assert_identity

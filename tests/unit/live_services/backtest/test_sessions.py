@@ -6,8 +6,8 @@ import datetime as dt
 from feature_store.market.types import Session
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.backtest.sessions import TestedSession, trade_sessions
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.account.trades import round_trips
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.strategy.history import SessionHistory
 from models_registry.specification import StrategySpec
 from tests.live_world import SESSION, UNIVERSE, loaded_model, session_bars, token

@@ -5,10 +5,12 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from live_services.domain.events import event_id, topic_of
-from live_services.domain.topics import broker_topics
-from tests.live_world import signal
+from live_services.domain.clock import market_gap
+from live_services.domain.events import Event, decode_event, event_id, topic_of
+from live_services.domain.topics import MARKET_TICKS, broker_topics
+from tests.live_world import OPEN, SECOND, signal
 
 NAMESPACE = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
 
@@ -28,3 +30,25 @@ def test_an_event_goes_to_its_brokers_topic_and_one_of_nobody_to_none() -> None:
     assert topic_of(signal().model_copy(update={"broker": "zerodha"})) == broker_topics("zerodha").signals_raw
     with pytest.raises(KeyError, match="has no topic of its own"):
         topic_of(signal().model_copy(update={"broker": "shared"}))
+
+
+@pytest.mark.parametrize(
+    ("event", "said", "absurd"),
+    [
+        (
+            market_gap(MARKET_TICKS, 0, OPEN, OPEN + SECOND, "lost"),
+            f'"until_ns":{OPEN + SECOND}',
+            f'"until_ns":{10**30}',
+        ),
+        (signal(), '"quantity":10', f'"quantity":{"9" * 4_300}'),
+        (signal(expiry_ns=OPEN), f'"expiry_ns":{OPEN}', f'"expiry_ns":{10**30}'),
+        (signal(), f'"end_ns":{OPEN + 60 * SECOND}', f'"end_ns":{10**30}'),
+    ],
+    ids=["until_ns", "quantity", "expiry_ns", "end_ns"],
+)
+def test_a_number_that_nobody_could_work_with_is_no_event(event: Event, said: str, absurd: str) -> None:
+    value = event.model_dump_json()
+    assert decode_event(value.encode()) == event
+    assert said in value
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        decode_event(value.replace(said, absurd).encode())

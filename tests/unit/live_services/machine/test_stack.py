@@ -99,7 +99,7 @@ def test_services_are_started_as_plain_processes_with_their_broker_behind_the_na
     programs = [_service_program(entry, scope) for entry, scope in Stack(load_settings()).desk.processes]
     started = {program.name: program.argv[1:] for program in programs}
     assert started["market_feed"] == ("-m", "live_services.process", "market_feed")
-    assert started["paper.risk_manager"] == ("-m", "live_services.process", "risk_manager", "paper")
+    assert started["paper.account"] == ("-m", "live_services.process", "account", "paper")
 
 
 def test_children_import_this_very_checkout() -> None:

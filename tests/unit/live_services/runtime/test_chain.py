@@ -195,6 +195,13 @@ def test_what_a_service_fails_on_is_buried_and_everything_behind_it_goes_on() ->
     assert told.count("second takes signal.validated") == 2
 
 
+def test_a_control_record_that_a_service_fails_on_is_not_buried() -> None:
+    chain, state = opened(Toy("one", [], reads=[PAPER.signals_validated], answers=failing))
+    chain.bury = lambda *_: None
+    with pytest.raises(ValueError, match="no"):
+        list(chain.handle_control(EventRecord(validated(), NOWHERE), state))
+
+
 def test_an_output_that_is_not_declared_is_a_mistake_that_nothing_buries() -> None:
     chain, state = opened(Toy("one", [], reads=[PAPER.signals_raw], answers=raw_to_validated))
     chain.bury = lambda *_: None

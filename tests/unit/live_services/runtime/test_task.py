@@ -4,20 +4,25 @@ from collections.abc import Iterable
 
 import pytest
 
-from feature_store.market.types import SECOND_NS, Session
+from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
-from live_services.domain.events import DeadLetter, Event, Watermark
+from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.merge import Source
 from live_services.runtime.service import Service
-from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun
+from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
+
+
+DELISTED = UNIVERSE.instruments[0].model_copy(update={"instrument_token": 9, "symbol": "GONE"})
+YESTERDAY = Universe(instruments=(DELISTED, *UNIVERSE.instruments))
 
 
 class Feeder:
@@ -26,7 +31,7 @@ class Feeder:
     def __init__(self, service: Service[object] | None = None, resume: Resume | None = None) -> None:
         chain = Chain("toy_strategy", (service or ToyStrategy(),))
         sources = [Source(MARKET.name, 0, 0)]
-        known = {UNIVERSE.digest: UNIVERSE}
+        known = {one.digest: one for one in (UNIVERSE, YESTERDAY)}
         self.run = TaskRun(
             chain,
             TaskId("toy_strategy", "shared", 0),
@@ -42,10 +47,10 @@ class Feeder:
         content = value_of(event) if value is None else value
         self.run.receive(Received(MARKET.name, 0, self.offset, None, content, tuple(headers_of(event))))
 
-    def push_ticks(self, until_ns: int, number: int = 0) -> None:
+    def push_ticks(self, until_ns: int, number: int = 0, universe: Universe = UNIVERSE) -> None:
         self.offset += 1
         ticks, cut = frames_of(toy_ticks(), until_ns)[number]
-        frame = encode_tick_frame(ticks, UNIVERSE, number, cut, SESSION)
+        frame = encode_tick_frame(ticks, universe, number, cut, SESSION)
         self.run.receive(Received(MARKET.name, 0, self.offset, None, frame.value, tuple(frame.headers)))
 
     def mark(self, after_open_ns: int, session: Session = SESSION, digest: str = UNIVERSE.digest) -> None:
@@ -108,6 +113,15 @@ def test_a_universe_that_nobody_told_is_a_dead_letter_and_no_session() -> None:
     assert feeder.run.session is None
 
 
+def test_a_frame_that_names_instruments_by_another_sessions_universe_is_a_dead_letter() -> None:
+    feeder = opened()
+    feeder.push_ticks(10 * SECOND_NS, universe=YESTERDAY)
+    feeder.mark(20 * SECOND_NS)
+    letters = [e for e in feeder.outputs() if isinstance(e, DeadLetter)]
+    assert ["is not that of the session" in letter.failure for letter in letters] == [True]
+    assert feeder.run.records_handled == 1
+
+
 class Liar(ToyStrategy):
     """Answers with an event earlier than what it promised."""
 
@@ -140,3 +154,27 @@ def test_a_bad_record_is_a_dead_letter_and_those_behind_it_go_on() -> None:
     outputs = feeder.outputs()
     assert [letter.offset for letter in outputs if isinstance(letter, DeadLetter)] == [1]
     assert sum(event.event_type == "signal.generated" for event in outputs) > 10 * 20 // 8
+
+
+def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic() -> None:
+    task, control = TaskId("account", "paper", 0), PAPER.control
+    ours = [("task", b"paper.account[0]")]
+    opened_account = AccountOpened(
+        **self_caused("account_opened", "paper", "2026-01-05"),
+        broker="paper",
+        event_time_ns=OPEN_NS,
+        session_date="2026-01-05",
+        config=AccountConfig(),
+        starting_cash_inr_e4=1,
+        cash_inr_e4=1,
+        equity_inr=0.0001,
+        positions=(),
+        strategies=(),
+    )
+    assert control_of(task, control, ours, value_of(opened_account)) == opened_account
+    assert control_of(task, control, [("task", b"paper.account[1]")], value_of(opened_account)) is None
+    assert control_of(task, control, [], b"garbage") is None
+    of_zerodha = opened_account.model_copy(update={"broker": "zerodha"})
+    elsewhere = watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest)
+    for value in (b"garbage", b"\xff", value_of(of_zerodha), value_of(elsewhere)):
+        assert control_of(task, control, ours, value) is None

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from feature_store.market.types import Session, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.basis import Stamp
 from live_services.domain.events import AccountOpened, Event, MarketGap, PnlSnapshot, SignalGenerated, self_caused
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, TaskId
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 from live_services.runtime.service import Opening, Service
@@ -20,6 +20,7 @@ from live_services.services.account import account_chain
 from live_services.services.paper_trading import PaperTrading
 from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
+from live_services.settings import TradingSettings
 from tests.account_world import Account, limits
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, signal, ticks, token
 
@@ -206,6 +207,28 @@ def test_a_session_that_was_lived_into_equals_one_that_was_restored_from_the_rec
     assert len(restored) > 30
 
 
+def test_a_restart_under_other_settings_goes_on_by_those_that_the_session_was_opened_with() -> None:
+    def lived(config: AccountConfig, control: list[AccountOpened]) -> list[Event]:
+        chain = account_chain("paper", MARKET_TICKS, config, Stamp("digest", "commit"))
+        state = chain.open_session(SESSION, UNIVERSE, TaskId("account", "paper", 0))
+        said = [e for event in control for e in chain.handle_control(EventRecord(event, NOWHERE), state)]
+        for proposal in (signal(0), signal(1)):
+            said += chain.handle(EventRecord(proposal, NOWHERE), state, proposal.event_time_ns)
+        return [*said, *chain.advance(state, SESSION.close_ns + SECOND)]
+
+    first = Account(limits(max_open_positions=2))
+    opened = first.of(AccountOpened)
+    stricter = AccountConfig(square_off_minutes_before_close=30, pnl_interval_seconds=1, risk={"max_open_positions": 1})  # type: ignore[arg-type]
+    assert lived(stricter, opened) == lived(first.config, opened)
+    assert [e.event_type for e in lived(stricter, opened)].count("signal.validated") == 2
+
+
+def test_limits_come_back_from_the_log_as_they_were_in_the_settings() -> None:
+    (opened,) = Account(TradingSettings(enabled=True)).of(AccountOpened)
+    assert AccountOpened.model_validate_json(opened.model_dump_json()) == opened
+    assert opened.config == AccountConfig()
+
+
 def test_today_begins_anew_and_the_total_goes_on() -> None:
     first = carried()
     second = Account(session=NEXT, before=first).close()
@@ -217,6 +240,13 @@ def test_today_begins_anew_and_the_total_goes_on() -> None:
 
 
 def test_what_is_left_open_and_what_cannot_be_closed_is_alarmed() -> None:
+    with capture_logs() as alarms:
+        held = signal(product="CNC", expiry_ns=NEXT.close_ns)
+        Account().say(held).market(ticks((0, 61, 100.0))).close()
+    assert alarms == []
+    with capture_logs() as alarms:
+        Account().say(signal(product="CNC")).market(ticks((0, 61, 100.0))).close()
+    assert [(one["event"], one["symbol"], one["quantity"]) for one in alarms] == [("position_left_open", "AAA", 10)]
     with capture_logs() as alarms:
         first = Account().say(signal()).market(ticks((0, 61, 100.0))).close()
     assert [(one["event"], one["symbol"], one["quantity"]) for one in alarms] == [("position_left_open", "AAA", 10)]

@@ -14,6 +14,7 @@ from live_services.domain.account.books import BookError, Books
 from live_services.domain.account.orders import IllegalTransition
 from live_services.domain.basis import Outcome
 from live_services.domain.events import AccountOpened, OrderCancelled, OrderFilled, OrderRejected, OrderSubmitted
+from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE
 from tests.live_world import UNIVERSE, ended, exit_of, filled, self_caused, submitted, token, validated
 
@@ -83,9 +84,9 @@ def test_an_open_position_is_worth_its_mark(side: str, sign: int) -> None:
     opened(kept, side=side)
     (position,) = kept.positions.values()
     assert (position.quantity, position.cost_inr_e4) == (sign * 10, sign * 1000 * RUPEE)
-    assert kept.unrealized_inr(position) == 0.0  # at its cost, before the first price
+    assert kept.mark(position) == 100.0  # at its cost, before the first price
     marked(kept, 0, 103.0)
-    assert kept.unrealized_inr(position) == sign * 30.0
+    assert kept.mark(position) == 103.0
     assert kept.equity_inr() == pytest.approx(1_000_000 + sign * 30.0 - 1.2345)
 
 
@@ -272,6 +273,7 @@ def record_of(kept: Books) -> AccountOpened:
         broker="paper",
         event_time_ns=1,
         session_date="2026-01-06",
+        config=AccountConfig(),
         starting_cash_inr_e4=kept.starting_cash_inr_e4,
         cash_inr_e4=kept.cash_inr_e4,
         equity_inr=kept.equity_inr(),
@@ -298,7 +300,7 @@ def test_a_record_carries_cash_positions_marks_and_totals_into_the_next_session(
     assert tomorrow.gross_notional_inr_e4() == 1040 * RUPEE
     ((key, position),) = tomorrow.positions.items()
     assert tomorrow.is_taken(key)
-    assert tomorrow.unrealized_inr(position) == 40.0
+    assert tomorrow.mark(position) == 104.0
 
 
 def test_a_carried_position_of_an_instrument_that_is_gone_stays_and_counts_at_the_mark_it_came_with() -> None:

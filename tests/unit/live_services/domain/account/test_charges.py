@@ -10,7 +10,7 @@ import pytest
 
 from live_services.domain.account.charge_schedules import SCHEDULES, Segment, schedule_on
 from live_services.domain.account.charges import ChargeBook, FillCharges, equity_segment
-from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4
+from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE, inr_e4
 
 JULY_2023 = dt.date(2023, 7, 10)
 TODAY = dt.date(2026, 7, 10)
@@ -214,7 +214,7 @@ def test_an_order_that_ended_is_forgotten_and_its_day_of_selling_is_not() -> Non
         (-1, 1_000_000, TODAY, "both must be positive"),
         (1, 0, TODAY, "both must be positive"),
         (10**307, 1_000_000, TODAY, "turnover of order order is over"),
-        (1, LARGEST_INR * RUPEE, TODAY, "turnover of order order is over"),
+        (MOST_SHARES + 1, HIGHEST_PRICE_INR * RUPEE, TODAY, "turnover of order order is over"),
         (1, 1_000_000, TODAY - dt.timedelta(days=1), "delivery sale of 2026-07-09 comes after one of 2026-07-10"),
     ],
 )
@@ -252,9 +252,9 @@ def test_a_restored_book_charges_as_the_one_that_it_came_from() -> None:
 
 @pytest.mark.parametrize("segment", SCHEDULES)
 def test_no_item_of_the_largest_order_is_rounded(segment: Segment) -> None:
-    turnover = 33_333_333 * Fraction(29_999_999, 10_000)
+    turnover = MOST_SHARES * (HIGHEST_PRICE_INR - Fraction(1, RUPEE))
     for schedule in SCHEDULES[segment]:
-        charges = charge(ChargeBook(), segment, "BUY", 33_333_333, 2_999.9999, date=schedule.holds_from)
+        charges = charge(ChargeBook(), segment, "BUY", MOST_SHARES, 999_999.9999, date=schedule.holds_from)
         exchange, sebi = turnover * Fraction(schedule.exchange), turnover * Fraction(schedule.sebi)
         taxed = Fraction(schedule.brokerage_cap) + exchange + sebi
         levies = turnover * Fraction(schedule.stt_buy + schedule.stamp_buy + schedule.ipft)

@@ -10,7 +10,8 @@ import pytest
 from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import OrderCancelled, OrderFilled, OrderSubmitted, SignalValidated, event_id
 from live_services.domain.log import event_times
-from tests.account_world import Account
+from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE
+from tests.account_world import Account, limits
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, bars, ranges, signal, ticks
 
 LONG = signal(stop_inr=1.0, target_inr=2.0)
@@ -53,6 +54,14 @@ def test_an_order_fills_at_the_next_tick_strictly_later_than_its_time() -> None:
     assert fill.charges_exact
     assert fill.basis.input_positions == {"market.ticks[0]": (7, 7)}
     assert (fill.basis.config_digest, fill.basis.git_commit) == ("digest", "commit")
+
+
+def test_the_highest_price_fills_the_largest_order_and_is_charged() -> None:
+    raw = signal(quantity=MOST_SHARES, price=1.0)
+    account = Account(limits(max_quantity_per_instrument=MOST_SHARES)).say(raw)
+    (fill,) = account.market(ticks((0, 61, float(HIGHEST_PRICE_INR)))).close().of(OrderFilled)
+    assert fill.quantity * fill.price_inr_e4 == MOST_SHARES * HIGHEST_PRICE_INR * RUPEE
+    assert account.books.gross_notional_inr_e4() == MOST_SHARES * HIGHEST_PRICE_INR * RUPEE
 
 
 def test_an_order_waits_while_its_instrument_has_no_tick() -> None:

@@ -8,7 +8,6 @@ import datetime as dt
 import pytest
 
 from feature_store.market.types import Bars, Session, Universe
-from live_services.domain.account.config import AccountConfig
 from live_services.domain.account.risk import ALREADY_OPEN, CLOSE_RULES, OPEN_RULES
 from live_services.domain.events import (
     OrderCancelled,
@@ -19,6 +18,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
 )
+from live_services.domain.limits import AccountConfig
 from tests.account_world import Account, limits
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, signal, ticks, token
 
@@ -124,6 +124,15 @@ def test_a_proposal_is_judged_only_when_all_of_its_instant_are_there() -> None:
     assert account.of(SignalValidated) == []
     account.until(60 + 1e-9)
     assert len(account.of(SignalValidated)) == 1
+
+
+def test_a_proposal_that_is_made_again_otherwise_is_refused_and_leaves_one_verdict_each() -> None:
+    first = signal()
+    account = Account().say(first, signal(1))
+    for score in (0.6, 0.7, 0.8):
+        with pytest.raises(ValueError, match="was made twice; the first one stands"):
+            account.say(first.model_copy(update={"score": score}))
+    assert [verdict.symbol for verdict in account.until(61).of(SignalValidated)] == ["AAA", "BBB"]
 
 
 @pytest.mark.parametrize("side", ["BUY", "SELL"])

@@ -13,10 +13,10 @@ from feature_store.market.types import SECOND_NS, Bars, Instrument, Session, Tic
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.demo.replay_view import Tally
-from live_services.domain.account.config import AccountConfig, RiskLimits
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import TaskId
 from live_services.domain.partitions import own_rows, part_of
 from live_services.domain.replay import cuts_of_session

@@ -206,3 +206,13 @@ def test_each_value_of_a_strategy_names_its_origin(settings_file, monkeypatch):
 def test_the_store_keeps_what_any_strategy_asks_once(settings_file):
     asked = [{"name": "a", "features": ["rsi", "trend_slope@5m"]}, {"name": "b", "features": ["momentum", "rsi"]}]
     assert set(stored_schema(Settings(strategies=asked).strategies).names) == {"rsi", "trend_slope@5m", "momentum"}
+
+
+def test_a_square_off_before_a_strategys_last_exit_is_refused_and_one_of_delivered_shares_is_not():
+    late = {"name": "late", "exit_minutes_before_close": 2}
+    with pytest.raises(
+        ValidationError, match="'late' may hold until 2 minutes before the close, and the paper account"
+    ):
+        Settings(strategies=(late,))
+    Settings(strategies=(late | {"product": "CNC"},))
+    Settings(strategies=(late,), trading={"paper": {"enabled": True, "square_off_minutes_before_close": 2}})

@@ -1,8 +1,10 @@
-"""What decides how an account trades; the settings have these as they are."""
+"""By which limits an account trades; the settings have these as they are, and a session is opened with them."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from live_services.domain.money import MOST_SHARES
 
 
 class RiskLimits(BaseModel):
@@ -10,7 +12,7 @@ class RiskLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_quantity_per_instrument: int = Field(default=10_000, ge=1)
+    max_quantity_per_instrument: int = Field(default=10_000, ge=1, le=MOST_SHARES)
     """Shares of all strategies together, without netting."""
     max_notional_per_instrument_inr: float = Field(default=250_000.0, gt=0)
     max_gross_notional_inr: float = Field(default=1_000_000.0, gt=0)
