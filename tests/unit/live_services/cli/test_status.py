@@ -124,10 +124,10 @@ async def test_verdicts_of_the_session_count_already_open_apart_from_rejections_
     accepted = [event for event in mine if isinstance(event, SignalValidated)]
     assert verdicts.accepted == sum(event.intent == "open" for event in accepted)
     assert verdicts.brackets == sum(event.reason == "bracket" for event in accepted)
-    assert verdicts.exits == {"time": 6, "carried": 3}
+    assert verdicts.exits == {"time": 9, "carried": 3}
     assert verdicts.already_open == len(passed_over) - 1
     assert verdicts.rejected == {"gross_notional": 1}
-    assert "passed over as already open, 1 rejected (gross_notional 1); 9 exits raised (time 6, carried 3)" in str(
+    assert "passed over as already open, 1 rejected (gross_notional 1); 12 exits raised (time 9, carried 3)" in str(
         verdicts
     )
 
