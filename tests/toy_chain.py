@@ -178,7 +178,7 @@ def toy_signal(instrument: int, at_ns: int, score: float, price: float, version:
         threshold=0.5,
         reference_price=price,
         bar=BarValues(
-            start_ns=at_ns - 1, end_ns=at_ns, open=price, high=price, low=price, close=price, volume=1, tick_count=1
+            start_ns=at_ns, end_ns=at_ns + 1, open=price, high=price, low=price, close=price, volume=1, tick_count=1
         ),
         features={},
     )

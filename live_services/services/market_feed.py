@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
-from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, UnknownError
 
 from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
 from live_services.adapters.kafka import FeedProducer
@@ -161,11 +161,22 @@ async def run_market_feed(
             reached = await last_watermarks(settings.kafka, topic, sessions.universe)
             feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached)
             return await feed.run(stop, progress)
-    except (ProducerFenced, InvalidProducerEpoch) as cause:
+    except KafkaError as cause:
+        if not _was_fenced(cause):
+            raise
         raise FeedTakenOver(
             "another market feed has begun to write to this Kafka (or a transaction took longer than "
             "runtime.transaction_timeout_ms); one Kafka has one feed: stop one of them, or give it another Kafka"
         ) from cause
+
+
+def _was_fenced(failure: KafkaError) -> bool:
+    """Whether a transaction ended because its id was taken over.
+
+    At its end the brokers may say so by a code that the client does not know (90, PRODUCER_FENCED).
+    """
+    fenced = ProducerFenced | InvalidProducerEpoch
+    return isinstance(failure, fenced | UnknownError) or isinstance(failure.__cause__, fenced | UnknownError)
 
 
 class Feed:

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from feature_store.market.types import Bars, Instrument, Session, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import block_key, pack
 from feature_store.online.store import OnlineStore
+from live_services.adapters.groups import groups_begin
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.online_features import OnlinePublisher
@@ -38,7 +39,7 @@ from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, FeatureSkewMeasured, StrategyHistoryUsed, Watermark, decode_event
-from live_services.domain.topics import FEATURES_SKEW, STRATEGIES_CONTROL, broker_topics
+from live_services.domain.topics import FEATURES_SKEW, MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
 from live_services.machine.embedded import embedded_valkey
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain
@@ -132,6 +133,7 @@ async def run(config: Settings) -> tuple[Kept, Counter[str]]:
         async with asyncio.TaskGroup() as group:
             for service in (runner, SkewMonitor(config, history)):
                 group.create_task(run_alone(service, config, telemetry, stop))
+            await all_there(config, (runner.name, SkewMonitor.name), stop)
             assert await run_market_feed(config, stop, source=GivenMarket([REPLAY]))
             await until_signals_end(config)
             async with asyncio.timeout(60):
@@ -143,6 +145,12 @@ async def run(config: Settings) -> tuple[Kept, Counter[str]]:
                     await asyncio.sleep(0.3)
             stop.set()
     return telemetry, blocks
+
+
+async def all_there(config: Settings, services: Sequence[str], stop: asyncio.Event) -> None:
+    """Wait for the groups of services, as the feed's process does."""
+    groups = [consumer_group(name, "shared") for name in services]
+    await groups_begin(config.kafka, MARKET_TICKS, groups, stop)
 
 
 async def run_alone(service: Service[Any], config: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
@@ -221,6 +229,7 @@ async def test_without_stored_sessions_everything_is_warming_and_nothing_opens(c
     runner = StrategyRunner(config, FixedModel(config, MODEL), Stamp(), history=StoredHistory(empty))
     async with asyncio.TaskGroup() as group:
         group.create_task(run_alone(runner, config, telemetry, stop))
+        await all_there(config, (runner.name,), stop)
         assert await run_market_feed(config, stop, source=GivenMarket([REPLAY]))
         await until_signals_end(config)
         async with asyncio.timeout(30):
