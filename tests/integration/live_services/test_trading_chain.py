@@ -25,6 +25,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, Watermark, decode_event, topic_of
 from live_services.domain.strategy.desk import LoadedModel
+from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain
@@ -139,7 +140,8 @@ def in_the_engine(config: EngineConfig) -> list[Event]:
     engine, said = Engine(config), list[Event]()
     for day in DAYS:
         assigned = assignments_at_open(day.session, {s.name: MODEL for s in config.strategies})
-        said += engine.run(MarketDay(day.session, day.universe, day.market, assigned))
+        # The runner of this test has no stored sessions, so its features begin anew on each day.
+        said += engine.run(MarketDay(day.session, day.universe, day.market, assigned, SessionHistory(day.universe)))
     return said
 
 

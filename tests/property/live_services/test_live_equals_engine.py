@@ -177,7 +177,7 @@ def in_order(events: Sequence[Event]) -> list[Event]:
     return sorted(events, key=lambda event: (event.event_time_ns, event.event_id))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     on_ticks=st.booleans(),
     frame_ms=st.sampled_from([500, 1000, 7000, 60_000, 600_000]),
