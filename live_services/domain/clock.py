@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Final
 
 from feature_store.market.types import DAY_NS, SECOND_NS, Session, Universe, day_of_date, ist_day
 from live_services.domain.events import LAST_NS, MarketGap, SessionOpened, Watermark, self_caused
 from live_services.domain.topics import Topic
+
+NEVER_NS: Final = 2**63 - 1
+"""The instant of what is not due: later than any time that a record may have."""
 
 
 def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int, universe_digest: str) -> Watermark:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from feature_store.market.types import Session, Universe
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, Readiness, Record, TaskId
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
-from live_services.runtime.service import NEVER_NS, Input, Opening, Service, WarmsUp
+from live_services.runtime.service import Input, Opening, Service, WarmsUp
 
 
 class WrongTopic(Exception):

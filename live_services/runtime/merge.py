@@ -23,7 +23,6 @@ from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Reco
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
-FOREVER_NS: Final = 2**63 - 1
 
 
 class LateRecord(Exception):

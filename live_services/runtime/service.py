@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from feature_store.market.types import Session, Universe
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import Event
 from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
 from live_services.domain.topics import Scope, Topic
@@ -23,8 +24,6 @@ State = TypeVar("State")
 Role = Literal["gating", "control"]
 """gating   a record at T waits until this input's watermark has passed T.
 control  what this task itself put on the log; read back at a restart, never waited for."""
-
-NEVER_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ from typing import Final, NamedTuple
 import structlog
 
 from feature_store.market.types import Session, Universe
-from live_services.domain.clock import session_end_ns, session_of, watermark
+from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
 from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, event_or_none, topic_of
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
-from live_services.runtime.merge import BEGINNING_NS, FOREVER_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 
 _log = structlog.get_logger(__name__)
 
@@ -255,7 +255,7 @@ class TaskRun:
             meetings.append(_Meeting(self._control[0].event_time_ns, 2, self._replay_control))
         if not self.live:
             meetings.append(_Meeting(self._resume_at_ns, 3, self._go_live))
-        return min(meetings, key=lambda m: (m.time_ns, m.order), default=_Meeting(FOREVER_NS, 0, None))
+        return min(meetings, key=lambda m: (m.time_ns, m.order), default=_Meeting(NEVER_NS, 0, None))
 
     def _run_to(self, meeting: _Meeting) -> bool:
         """Run up to an instant and do what is due there; False if the inputs do not reach it yet."""

@@ -11,6 +11,7 @@ import structlog
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     AccountOpened,
     Event,
@@ -25,7 +26,7 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
 from live_services.domain.topics import Scope, Topic, broker_topics
-from live_services.runtime.service import NEVER_NS, Input, Opening, Service
+from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
 
 _log = structlog.get_logger(__name__)

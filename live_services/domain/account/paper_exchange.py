@@ -18,6 +18,7 @@ from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.account.orders import Order
 from live_services.domain.basis import Outcome, Stamp, handed_on
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     Basis,
     FillModel,
@@ -34,7 +35,6 @@ from live_services.domain.money import RUPEE, inr_e4
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
-NEVER_NS: Final = 2**63 - 1
 
 _Hit = tuple[int, int, str, int, int, float]
 """Time, number of the order, its id, the row, which of a bracket's prices was touched (0: a market order), the price.

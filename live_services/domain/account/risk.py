@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
 from live_services.domain.basis import RiskVerdict, Stamp, handed_on
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     Basis,
     OrderFilled,
@@ -30,7 +31,6 @@ from models_registry.specification import Broker
 
 ALREADY_OPEN: Final = "already_open"
 """Rule that passes over a proposal on what its strategy holds: counted apart, never warned of."""
-NEVER_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

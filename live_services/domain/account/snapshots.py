@@ -8,15 +8,13 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import Books
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
 from models_registry.specification import Broker
-
-NEVER_NS: Final = 2**63 - 1
 
 
 def next_second(time_ns: int) -> int:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.market.types import SECOND_NS, Session, Ticks
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice
-from live_services.runtime.merge import FOREVER_NS, Merge, Source
+from live_services.runtime.merge import Merge, Source
 from tests.toy_chain import toy_signal
 
 SESSION = Session(dt.date(2026, 1, 5), 0, 100 * SECOND_NS)
@@ -82,7 +83,7 @@ def _run(pushes: list[list[tuple[Source, object]]], choices: list[int], every: i
 
 def _flatten(merge: Merge) -> list[tuple[object, ...]]:
     flat: list[tuple[object, ...]] = []
-    for time_ns, item in merge.release(FOREVER_NS).items:
+    for time_ns, item in merge.release(NEVER_NS).items:
         if isinstance(item, MarketSlice):
             ticks = item.market
             assert isinstance(ticks, Ticks)

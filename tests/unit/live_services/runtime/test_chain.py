@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import Event, SignalValidated
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS, Scope, Topic, broker_topics
 from live_services.runtime.chain import Chain, ChainState, UndeclaredOutput, WrongTopic
-from live_services.runtime.service import NEVER_NS, Input, Opening, Service
+from live_services.runtime.service import Input, Opening, Service
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, signal, submitted, ticks, validated
 
 PAPER = broker_topics("paper")

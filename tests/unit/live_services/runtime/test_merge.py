@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from feature_store.market.types import SECOND_NS
+from live_services.domain.clock import NEVER_NS
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition
-from live_services.runtime.merge import FOREVER_NS, LateRecord, Merge, Source
+from live_services.runtime.merge import LateRecord, Merge, Source
 from tests.toy_chain import OPEN_NS, SESSION, frames_of, toy_signal, toy_ticks
 
 SIGNALS, OTHERS = Source("signals", 0, 0), Source("others", 0, 1)
@@ -30,7 +31,7 @@ def mark(merge: Merge, topic: str, offset: int, after_open_ns: int) -> None:
 
 
 def times(merge: Merge) -> list[int]:
-    return [time_ns - OPEN_NS for time_ns, _ in merge.release(FOREVER_NS).items]
+    return [time_ns - OPEN_NS for time_ns, _ in merge.release(NEVER_NS).items]
 
 
 def test_an_item_waits_until_every_gating_watermark_is_later_than_it() -> None:
@@ -66,11 +67,11 @@ def test_the_position_is_that_of_the_first_record_that_is_not_wholly_released() 
     (ticks, cut), *_ = frames_of(toy_ticks(), 10 * SECOND_NS)
     merge.push_frame("signals", 0, 7, Frame(ticks, cut, SESSION, 0))
     mark(merge, "others", 1, 4 * SECOND_NS)
-    released = merge.release(FOREVER_NS)
+    released = merge.release(NEVER_NS)
     assert len(released.items) == 1
     assert merge.first_pending_offset("signals", 0) == 7
     mark(merge, "others", 2, 10 * SECOND_NS)
-    merge.release(FOREVER_NS)
+    merge.release(NEVER_NS)
     assert merge.first_pending_offset("signals", 0) == 8
 
 
