@@ -25,7 +25,7 @@ bench: .venv/ready
 
 # Recompute requirements.lock after a change to the dependencies in pyproject.toml.
 lock: .venv/ready
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra zerodha --generate-hashes \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra zerodha --extra postgresql --generate-hashes \
 	    --no-emit-index-url --no-annotate --no-strip-extras --no-header pyproject.toml --output-file requirements.lock
 
 clean:
