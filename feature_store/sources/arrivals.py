@@ -9,8 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from feature_store.market.types import TICK_BARS, VENDOR_BARS, Bars, MarketDataError, Session, Ticks, Universe
+from feature_store.sources.mappings import ColumnMapping, require_used
 from feature_store.sources.quarantine import Quarantine
 from feature_store.sources.reading import by_session, read_bars, read_ticks
+from feature_store.sources.stamps import require_readable
+from feature_store.sources.stamps_by_ticks import settled_by_ticks
 from feature_store.sources.synthetic import SyntheticMarket
 
 
@@ -26,6 +29,8 @@ class Arrival:
     """Rows that were left out, by kind of file."""
     bar_source: str = VENDOR_BARS
     """What made its bars."""
+    recognised: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What nobody stated but the files show, or leave open, by kind of file."""
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -63,6 +68,8 @@ def read_market(
     ticks_file: Path | None,
     dates: Collection[dt.date] | None = None,
     held: Universe | None = None,
+    *,
+    mapping: ColumnMapping | None = None,
 ) -> Arrival:
     """Read a market's files, each once.
 
@@ -74,6 +81,8 @@ def read_market(
         The days that are wanted; None wants all of them.
     held : Universe, optional
         Instruments that are known already: what a few days say of an instrument does not overrule what all of them did.
+    mapping : ColumnMapping, optional
+        What is stated of how the files are written.
 
     Raises
     ------
@@ -88,21 +97,29 @@ def read_market(
     wanted = None if dates is None else sorted(dates)
     name = " ".join(path.name for path in (bars_file, ticks_file) if path is not None)
     quarantine: dict[str, Quarantine] = {}
+    recognised: dict[str, tuple[str, ...]] = {}
+    layouts: list[ColumnMapping] = []
     bars: dict[Session, tuple[Universe, Bars]] = {}
     ticks: dict[Session, tuple[Universe, Ticks]] = {}
     known: Universe | None = None
     if bars_file is not None:
-        of_bars = read_bars(bars_file, wanted)
+        of_bars = read_bars(bars_file, wanted, mapping=mapping)
+        require_readable(of_bars.reading)
+        of_bars = settled_by_ticks(of_bars, bars_file, ticks_file, wanted, mapping=mapping)
+        layouts.append(of_bars.reading.layout)
         universe = _with_facts_of(held, of_bars.universe)
         known = _joined(held, universe)  # a symbol that only the ticks have was never trained on
         bars = {session: (universe, part) for session, part in by_session(of_bars.bars)}
-        quarantine["bars"] = of_bars.quarantine
+        quarantine["bars"], recognised["bars"] = of_bars.quarantine, of_bars.recognised
     if ticks_file is not None:
-        of_ticks = read_ticks(ticks_file, wanted, universe=known)
+        of_ticks = read_ticks(ticks_file, wanted, universe=known, mapping=mapping)
+        require_readable(of_ticks.reading)
+        layouts.append(of_ticks.reading.layout)
         universe = _with_facts_of(held, of_ticks.universe)
         ticks = {session: (universe, part) for session, part in by_session(of_ticks.ticks)}
-        quarantine["ticks"] = of_ticks.quarantine
-    return Arrival(name, bars, ticks, quarantine)
+        quarantine["ticks"], recognised["ticks"] = of_ticks.quarantine, of_ticks.recognised
+    require_used(mapping, layouts)
+    return Arrival(name, bars, ticks, quarantine, recognised=recognised)
 
 
 def _with_facts_of(held: Universe | None, universe: Universe) -> Universe:

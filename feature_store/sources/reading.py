@@ -1,12 +1,13 @@
 """Market data from Parquet and CSV files; what cannot be used is quarantined with its row and reason, never dropped.
 
-Columns are found by name, whatever their case: ``timestamp|datetime|time|date``, ``symbol|tradingsymbol``, for bars
-``open, high, low, close, volume`` (and ``ticks|tick_count`` if there is one), for ticks ``ltp|last_price|price`` and
-``volume|day_volume|volume_traded`` (shares since the session's open), and the best quote if all four columns are there
-(``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's names of it). Exports of Kite, Dhan, Fyers and
-yfinance are recognised (``dialects``); any other file needs a `ColumnMapping`. Bars are START-stamped.
-Times without a zone are Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight,
-are ``session`` bars from the open to the close.
+Columns are found by name, whatever their case: ``timestamp|datetime|time|date`` (or a date and a time of day),
+``symbol|ticker|stock_code`` and the like, for bars ``open, high, low, close, volume`` (and ``ticks|tick_count`` if
+there is one), for ticks ``ltp|last_price|price`` and ``volume|day_volume|volume_traded`` (shares since the session's
+open), and the best quote if all four columns are there (``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's
+names of it). Exports of Kite, Dhan, Fyers and yfinance are recognised (``dialects``); any other file needs a
+`ColumnMapping`. Where the times show nothing else (``stamps``) bars are START-stamped, and times without a zone are
+Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight, are ``session`` bars from
+the open to the close.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from feature_store.sources.files import FileTable, Progress
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 from feature_store.sources.screening import Screen
+from feature_store.sources.stamps import TimeReading
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 
 __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
@@ -45,7 +47,8 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
            "synthetic_market"]  # fmt: skip
 
 _TIME = ("timestamp", "datetime", "time", "date")
-_SYMBOL = ("symbol", "tradingsymbol")
+_SYMBOL = ("symbol", "tradingsymbol", "trading_symbol", "ticker", "stock_code", "stockcode", "scrip", "scrip_name",
+           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name")  # fmt: skip
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,
@@ -86,6 +89,10 @@ class SourceBars:
     """The bars' clock: the commonest step between bars of a symbol, or ``session`` for daily bars."""
     dialect: str
     """Whose export it is: ``generic``, ``kite``, ``dhan``, ``fyers`` or ``yfinance``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """What nobody stated but the file shows (symbol, format, zone, stamp), or leaves open, a sentence each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +106,10 @@ class SourceTicks:
     """Ticks, kept, whose day volume is below an earlier one of the session."""
     dialect: str
     """Whose export it is: ``generic`` or ``kite``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """As of `SourceBars`."""
 
 
 @runtime_checkable
@@ -201,7 +212,7 @@ def read_bars(
         tick_count=_counts(table, kept),
     )
     ordered = bars[np.lexsort((instrument, bars.end_ns))]
-    return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect)
+    return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect, file.reading, file.recognised)
 
 
 def _screened_prices(table: FileTable, screen: Screen) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -245,7 +256,8 @@ def read_ticks(
         **{name: column[kept] for name, column in quotes.items()},
     )
     ordered = ticks[np.argsort(ticks.event_time_ns, kind="stable")]
-    return SourceTicks(universe, ordered, screen.quarantine(), _volume_decreases(ordered), file.dialect)
+    decreases = _volume_decreases(ordered)
+    return SourceTicks(universe, ordered, screen.quarantine(), decreases, file.dialect, file.reading, file.recognised)
 
 
 def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
