@@ -87,7 +87,7 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     _, readable = times
     reading = TimeReading(stated, replace(stated, time_format=time_format, zone=zone.key), recognised)
     if 2 * np.count_nonzero(readable) < len(readable):
-        return times, replace(reading, unreadable=_unreadable(table, column, readable, stated))
+        return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and _is_naive(column, time_format, readable)
     return _placed(times, reading, kind, naive)
 
@@ -110,14 +110,16 @@ def _format_of(column: pa.ChunkedArray, stated: ColumnMapping) -> tuple[str | No
     if stated.time_format is not None and (not stated.of_several_files or _reads(sample, stated.time_format)):
         return stated.time_format, ()
     number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    first = (
-        next((str(v).strip() for v in sample.drop_null().to_pylist() if str(v).strip()), "") if number or text else ""
-    )
+    first = next(filter(None, map(_written, sample.drop_null().to_pylist())), "") if number or text else ""
     epochs = epoch_format(first)
     if epochs is not None or not first or (text and _reads(sample, None)):
         return epochs, ()
     formats = possible_formats(_distinct(column))
     return (formats[0], (f"times such as '{first}' are read as {formats[0]}",)) if len(formats) == 1 else (None, ())
+
+
+def _written(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value).strip()
 
 
 def _reads(sample: pa.ChunkedArray, time_format: str | None) -> bool:
