@@ -102,8 +102,17 @@ def test_of_a_files_name_only_an_interval_is_cut_off(name: str, symbol: str, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["UNIVERSE.csv", "NSE_DATA.csv", "NIFTY_50.csv", "NIFTY_500.csv", "20240401.csv", "2024-04-01.csv", "SBIN_1m_2024.csv"]
-)  # fmt: skip
+    "name",
+    [
+        "UNIVERSE.csv",
+        "NSE_DATA.csv",
+        "NIFTY_50.csv",
+        "NIFTY_500.csv",
+        "20240401.csv",
+        "2024-04-01.csv",
+        "SBIN_1m_24.csv",
+    ],
+)
 def test_a_name_that_is_no_symbol_is_not_made_one(name: str, tmp_path: Path) -> None:
     bars("ANY").drop(columns="symbol").to_csv(tmp_path / name, index=False)
     with pytest.raises(MissingColumn, match=r"its name is no symbol.*--columns symbol=COLUMN, setting market\.columns"):
