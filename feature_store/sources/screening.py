@@ -238,12 +238,11 @@ class Screen:
         if not len(frame):
             return
         of_row = frame["row"].to_numpy()
-        frame = frame.assign(
-            volume=volume[of_row], **{f"price {k}": of_kind[of_row] for k, of_kind in enumerate(prices)}
-        )
+        looks = {f"price {k}": of_kind[of_row] for k, of_kind in enumerate(prices)}
+        frame = frame.assign(volume=volume[of_row], **looks)
         largest = frame[frame["volume"] == frame.groupby(keys)["volume"].transform("max")]
-        looks = largest.groupby(keys)[[name for name in frame if name.startswith("price")]]
-        at_odds = (looks.transform("min") != looks.transform("max")).any(axis=1)
+        of_bar = largest.groupby(keys)[list(looks)]
+        at_odds = (of_bar.transform("min") != of_bar.transform("max")).any(axis=1)
         alike = largest[~at_odds]
         self._reject_some(frame.drop(largest.index)["row"], "superseded_bar")
         self._reject_some(largest[at_odds]["row"], "contradicting_bar")

@@ -13,7 +13,7 @@ import pytest
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.membership import Membership
 from feature_store.market.types import IST, InvalidRows, MarketDataError, MissingColumn, Universe, UnreadableFile
-from feature_store.sources.dated_tables import read_corporate_actions, read_membership
+from feature_store.sources.dated_tables import read_corporate_actions, read_membership, read_universe
 from feature_store.sources.reading import ColumnMapping, SourceBars, SourceTicks, read_bars, read_ticks
 
 UNIVERSE = Universe.from_symbols(["AAA", "BBB"])
@@ -43,11 +43,17 @@ def members() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["symbol", "from", "to"]).astype(object)
 
 
+def instruments() -> pd.DataFrame:
+    rows = [("AAA", "equity", 101, 0.05), ("NEW INDEX", "INDEX", 102, None), ("BBB", "etf", None, 0.01)]
+    return pd.DataFrame(rows, columns=["symbol", "kind", "instrument_token", "tick_size"]).astype(object)
+
+
 GOOD: dict[str, tuple[Callable[[], pd.DataFrame], Callable[..., Any]]] = {
     "bars": (bars, read_bars),
     "ticks": (ticks, read_ticks),
     "actions": (actions, read_corporate_actions),
     "members": (members, read_membership),
+    "instruments": (instruments, read_universe),
 }
 
 
@@ -315,6 +321,7 @@ REQUIRED = [
     *(("ticks", column) for column in ("bid_price", "ask_price", "bid_quantity", "ask_quantity")),
     *(("actions", column) for column in ("symbol", "ex_date", "kind", "factor")),
     *(("members", column) for column in ("symbol", "from", "to")),
+    *(("instruments", column) for column in ("symbol", "kind")),
 ]
 
 
@@ -426,6 +433,38 @@ def test_a_bad_row_of_a_small_table_is_told_with_its_number(of: str, row: Row, k
         read(path, universe=UNIVERSE) if of == "members" else read(path)
     assert str(path) in str(error.value)
     assert [number for number, _ in error.value.problems] == [2]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_instruments_says_what_they_are_and_may_give_tokens_and_tick_sizes(
+    kind: str, tmp_path: Path
+) -> None:
+    frame = instruments().astype({"instrument_token": "Int64", "tick_size": float})
+    universe = read_universe(save(frame, tmp_path / f"a.{kind}"))
+    found = {i.symbol: (i.tradable, i.instrument_token, i.tick_size_inr) for i in universe.instruments}
+    crc_of_bbb = Universe.from_symbols(["BBB"]).tokens[0]
+    assert found == {"AAA": (True, 101, 0.05), "NEW INDEX": (False, 102, 0.05), "BBB": (True, crc_of_bbb, 0.01)}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("symbol", "", "row 2: the symbol is missing"),
+        ("symbol", "AAA", "'AAA' is there twice"),
+        ("kind", "", "row 2: NEW INDEX is of kind ''; write one of equity, etf, index"),
+        ("kind", "stock", "is of kind 'stock'"),
+        ("instrument_token", 1.5, "no whole number above 0"),
+        ("instrument_token", "x", "no whole number above 0"),
+        ("instrument_token", 101, "'NEW INDEX' and 'AAA' have one instrument token, 101"),
+        ("tick_size", 0, "no number of rupees above 0"),
+    ],
+)
+def test_a_wrong_row_refuses_a_table_of_instruments(column: str, value: object, says: str, tmp_path: Path) -> None:
+    frame = instruments()
+    frame.loc[1, column] = value
+    with pytest.raises(MarketDataError, match=says) as error:
+        read_universe(save(frame, tmp_path / "a.csv"))
+    assert "a.csv" in str(error.value)
 
 
 def test_all_bad_rows_of_a_small_table_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:
