@@ -39,7 +39,8 @@ from feature_store.market.types import (
 from feature_store.sources.quarantine import Quarantine
 
 if TYPE_CHECKING:
-    from feature_store.sources.dialects import ColumnMapping, MarketFile
+    from feature_store.sources.dialects import MarketFile
+    from feature_store.sources.mappings import ColumnMapping
 
 _SMALLEST_PRICE = 0.00005  # rupees; features count in 0.0001, so less is nothing there, and would be divided by
 _LARGEST_TURNOVER_INR = 1e13  # of a row; far beyond a day of the whole exchange, and sums of 20 such are still exact
