@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
+from live_services.cli import training_run
 from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
-from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
 from live_services.home import owned_home

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from live_services.__main__ import app
 from live_services.cli.errors import did_you_mean
 from live_services.cli.progress import file_progress
+from live_services.cli.training_run import _reason
 from live_services.demo.market_files import look_at
 from live_services.demo.run import STRATEGIES, DemoOptions, configuration_toml
-from live_services.demo.training_run import _reason
 from live_services.domain.events import event_or_none
 from live_services.failures import CommandFailed
 from live_services.machine.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
