@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import MarketDataError, Session, Universe
+from feature_store.market.types import SYNTHETIC, MarketDataError, Session, Universe
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ class Desk:
         knows a session is refused when that one is replayed.
         """
         market = self.settings.market
-        if market.replay_session or market.source != "synthetic":
+        # a run may have brought files in on a desk whose settings generate a market
+        generated = market.source == "synthetic" and (self.store.market() or SYNTHETIC).startswith(SYNTHETIC)
+        if market.replay_session or not generated:
             return self.replayed_session() if market.replay_session else None
         ticked = self.store.sessions("ticks")
         return ticked[0] if ticked else self.replayed_session()

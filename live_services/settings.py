@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -47,6 +48,10 @@ _DECIDES_NOTHING: Final = {
     "membership",
     "name",
     "universe",
+    "columns",
+    "time_format",
+    "timezone",
+    "stamp",
 }
 """What stands under ``market`` and changes nothing that is said of a session."""
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -87,6 +92,15 @@ def _market_name(value: str) -> str:
     if not value.strip() or value.upper().startswith("SYNTHETIC"):
         raise ValueError("write the exchange's market, such as NSE; SYNTHETIC markets are generated ones")
     return value.strip()
+
+
+def _time_zone(value: str) -> str:
+    if value:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"zone {value!r} is unknown; write one such as Asia/Kolkata or UTC") from None
+    return value
 
 
 def _time_of_day(value: str) -> str:
@@ -174,6 +188,15 @@ class MarketSettings(_Section):
     source: Literal["synthetic", "files"] = "synthetic"
     bars_file: Path | None = None
     ticks_file: Path | None = None
+    columns: dict[str, str] = {}
+    """The files' own names of our columns (``time``, ``symbol``, ``open`` …); others go by their usual names."""
+    time_format: str = ""
+    """How the files write times: a format of `datetime.strptime`, or ``epoch_s``, ``epoch_ms``, ``epoch_us``,
+    ``epoch_ns``; default: what they plainly show."""
+    timezone: Annotated[str, AfterValidator(_time_zone)] = ""
+    """Zone of times that name none; default: UTC where no other reading is left, else Asia/Kolkata."""
+    stamp: Literal["", "start", "end"] = ""
+    """Whether a bar's time is its ``start`` or its ``end``; default: what the times show, else the start."""
     bar_minutes: int = Field(default=1, ge=1, le=375)
     feed: Literal["ticks", "bars"] = "ticks"
     replay_session: _IsoDate = ""

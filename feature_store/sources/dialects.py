@@ -20,22 +20,18 @@ it: then it is given, or it is the name of the file (``RELIANCE.csv``, ``NSE_SBI
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_store.market.clocks import BarClock, UnknownClock
 from feature_store.market.types import MarketDataError, MissingColumn
 from feature_store.sources.files import (
-    EPOCH_FORMATS,
     FileHead,
     FileTable,
     Progress,
@@ -44,51 +40,16 @@ from feature_store.sources.files import (
     match,
     read_head,
 )
+from feature_store.sources.mappings import ColumnMapping
+from feature_store.sources.times import EPOCH_FORMATS
+from feature_store.sources.wide_files import FIELDS, read_wide, wide_columns
 
-_FIELDS = ("open", "high", "low", "close", "volume")
-_FYERS_POSITIONS = dict(zip(("time", *_FIELDS), "012345", strict=True))
+_FYERS_POSITIONS = dict(zip(("time", *FIELDS), "012345", strict=True))
 _YAHOO_INDICES = {"^NSEI": "NIFTY 50", "^NSEBANK": "NIFTY BANK"}
 _FYERS_SYMBOL = re.compile(r"NSE[:_](?P<symbol>.+?)(?:-(?:EQ|BE|INDEX))?$")
 _FILE_SYMBOL = re.compile(
     r"(?:NSE[_-])?(?P<symbol>[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?(?:[_-](?:\d+(?:minute|min|m|h|hour|d)?|minute|hour|day|daily|D))?"
 )
-
-
-@dataclass(frozen=True)
-class ColumnMapping:
-    """How to read a file whose columns have names of their own.
-
-    Raises
-    ------
-    MarketDataError
-        If the zone, the clock or the stamp is unknown.
-    """
-
-    columns: Mapping[str, str]
-    """The file's name of each of our columns (``time``, ``symbol``, ``open`` …); others go by their usual names."""
-    time_format: str | None = None
-    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``epoch_ns``, or a format of `datetime.strptime`; default: ISO 8601."""
-    zone: str = "Asia/Kolkata"
-    """Zone of times that have none."""
-    stamp: Literal["start", "end"] = "start"
-    """Whether a bar's time is its first instant or the first one after it."""
-    clock: str | None = None
-    """The bars' clock, such as ``5m`` or ``session``; default: what the times show."""
-
-    def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise MarketDataError(f"zone {self.zone!r} is unknown; write one such as Asia/Kolkata or UTC") from error
-        if self.stamp not in ("start", "end"):
-            raise MarketDataError(f"stamp {self.stamp!r} is unknown; bars are stamped at their 'start' or their 'end'")
-        if self.clock is not None:
-            try:
-                kind = BarClock.parse(self.clock).kind
-            except UnknownClock as error:
-                raise MarketDataError(str(error)) from error
-            if kind == "ticks":
-                raise MarketDataError(f"clock {self.clock!r} counts ticks, which a file of bars does not show")
 
 
 @dataclass(frozen=True)
@@ -146,8 +107,8 @@ def read_market_file(
         If the mapping names a column of ours that there is not, or a column is there twice.
     """
     head = read_head(path)
-    if mapping is None and (wide := _wide_columns(head)) is not None:
-        return _read_wide(head, wide, required, progress)
+    if mapping is None and (wide := wide_columns(head)) is not None:
+        return MarketFile(read_wide(head, wide, required, progress), "yfinance", ColumnMapping({}), None)
     if mapping is None:
         dialect, layout = _recognised(head) if "open" in required else _recognised_ticks(head)
     else:
@@ -245,88 +206,3 @@ def _epoch_of(head: FileHead, lower: list[str], name: str) -> str | None:
         return None
     digits = len(text.split(".")[0])
     return next(name for name, least in zip(reversed(EPOCH_FORMATS), (18, 15, 12, 0), strict=True) if digits >= least)
-
-
-def _wide_columns(head: FileHead) -> dict[str, dict[str, int]] | None:
-    """Place of each field of each ticker in a file of yfinance with fields over tickers; None if it is none."""
-    if head.kind == "parquet":
-        pairs = [_pair_of(name) for name in head.columns]
-    elif _has_two_headers(head):
-        pairs = [None, *zip(head.columns[1:], head.rows[0][1:], strict=True)]
-    else:
-        return None
-    places: dict[str, dict[str, int]] = {}
-    for at, pair in enumerate(pairs):
-        if pair is None:
-            continue
-        field, ticker = pair if pair[0].lower() in (*_FIELDS, "adj close") else pair[::-1]
-        if field.lower() in _FIELDS and ticker:
-            places.setdefault(ticker, {})[field.lower()] = at
-    return places or None
-
-
-def _has_two_headers(head: FileHead) -> bool:
-    if len(head.rows) < 2 or len(head.rows[0]) != len(head.columns):
-        return False
-    begins = (head.columns[0], head.rows[0][0])
-    return begins in {("Price", "Ticker"), ("Ticker", "Price")} or (
-        begins == ("", "") and head.rows[1][0] in ("Date", "Datetime")
-    )
-
-
-def _pair_of(name: str) -> tuple[str, str] | None:
-    """The field and the ticker of a column that pandas wrote as the text of a pair."""
-    if not name.startswith("("):
-        return None
-    try:
-        pair = ast.literal_eval(name)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    if isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair):
-        return pair
-    return None
-
-
-def _read_wide(
-    head: FileHead,
-    places: Mapping[str, Mapping[str, int]],
-    required: Mapping[str, tuple[str, ...]],
-    progress: Progress | None,
-) -> MarketFile:
-    for ticker, fields in places.items():
-        lacking = [field for field in _FIELDS if field not in fields]
-        if lacking or "open" not in required:
-            raise MissingColumn(f"{head.path}: {ticker} has no column {', '.join(lacking or ['of ticks'])}; export it")
-    if head.kind == "parquet":
-        header_rows = 1
-        time = next((name for name in head.columns if name.strip().lower() in ("date", "datetime")), None)
-        if time is None:
-            raise MissingColumn(f"{head.path} has no column 'Date' or 'Datetime'; write it with its index")
-        columns = head.columns
-    else:
-        third = head.rows[1]
-        header_rows = 3 if third[0] in ("Date", "Datetime") and not any(third[1:]) else 2
-        time, columns = "time", ["time", *(f"{k}" for k in range(1, len(head.columns)))]
-    tickers = sorted(places)
-    names = {f"{field} {ticker}": columns[places[ticker][field]] for ticker in tickers for field in _FIELDS}
-    read = load(
-        replace(head, columns=columns), {"time": time, **names}, ("time",), header_rows=header_rows, progress=progress
-    )
-    n = len(read.row_number)
-    stacked = {
-        field: pa.chunked_array(
-            [pa.array(read.numbers(f"{field} {ticker}"), from_pandas=True) for ticker in tickers], pa.float64()
-        )
-        for field in _FIELDS
-    }
-    stacked["time"] = pa.chunked_array(read.columns["time"].chunks * len(tickers), read.columns["time"].type)
-    stacked["symbol"] = pa.chunked_array([pa.array([ticker] * n, pa.string()) for ticker in tickers], pa.string())
-    table = FileTable(
-        head.path,
-        stacked,
-        {name: name for name in stacked},
-        np.tile(read.row_number, len(tickers)),
-        read.malformed,
-        wide=True,
-    )
-    return MarketFile(table, "yfinance", ColumnMapping({}), None)

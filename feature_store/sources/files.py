@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +20,14 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.market.types import IST, IST_OFFSET_NS, MarketDataError, MissingColumn, UnreadableFile
+from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
+from feature_store.sources.times import NoTime, numbers_of, plain, times_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
 
-EPOCH_FORMATS: Final = {"epoch_s": 10**9, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
-"""Formats of times that are numbers: UTC epoch seconds, and so on, in nanoseconds."""
-
-_NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
-_DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
-_DATE_FIRST = r"^\d{4}-?\d{2}"  # or pandas reads "now" and "today" as this very moment
 _HEADER_ROWS = 5
-_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
+DAMAGE: Final = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -83,19 +76,14 @@ class FileTable:
         MarketDataError
             If the column is of a type that is no number.
         """
-        column = _plain(self.columns[name])
+        column = self.columns[name]
         try:
-            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type):
-                return np.ascontiguousarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
-            if pa.types.is_decimal(column.type):
-                return np.ascontiguousarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-            if _is_text(column.type):
-                values = pd.to_numeric(column.cast(pa.string()).to_pandas(), errors="coerce")
-                return np.ascontiguousarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
-        except _DAMAGE as error:
+            if (numbers := numbers_of(column)) is not None:
+                return numbers
+        except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
         raise MarketDataError(
-            f"{self.path}: column {self.names[name]!r} is {column.type}, which is no number; write plain numbers"
+            f"{self.path}: column {self.names[name]!r} is {plain(column).type}, which is no number; write plain numbers"
         )
 
     def texts(self, name: str) -> tuple[NDArray[np.intp], list[str]]:
@@ -108,8 +96,8 @@ class FileTable:
         """
         column = self.columns[name]
         try:
-            encoded = _plain(column).cast(pa.string()).fill_null("").dictionary_encode().unify_dictionaries()
-        except _DAMAGE as error:
+            encoded = plain(column).cast(pa.string()).fill_null("").dictionary_encode().unify_dictionaries()
+        except DAMAGE as error:
             raise MarketDataError(
                 f"{self.path}: column {self.names[name]!r} is {column.type}, which is no text; write plain text"
             ) from error
@@ -143,40 +131,11 @@ class FileTable:
             If the column is of a type that is no time.
         """
         try:
-            return self._times(name, time_format, zone)
-        except _DAMAGE as error:
+            return times_of(self.columns[name], time_format, zone)
+        except NoTime as problem:
+            raise MarketDataError(f"{self.path}: column {self.names[name]!r} {problem}") from problem
+        except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
-
-    def _times(self, name: str, time_format: str | None, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        column = _plain(self.columns[name])
-        if time_format in EPOCH_FORMATS:
-            return self._epochs(name, EPOCH_FORMATS[time_format])
-        if pa.types.is_null(column.type):
-            return np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=np.bool_)
-        if pa.types.is_date(column.type):
-            column = column.cast(pa.timestamp("ms"))
-        if pa.types.is_timestamp(column.type):
-            counts = column.cast(pa.int64())
-            present = counts.is_valid().to_numpy()
-            filled = counts.fill_null(0).to_numpy()
-            time_ns, readable = _epoch_ns(filled, column.type.unit, present)
-            return (time_ns, readable) if column.type.tz else _from_wall_clock(time_ns, readable, zone)
-        if not _is_text(column.type):
-            raise MarketDataError(
-                f"{self.path}: column {self.names[name]!r} is {column.type}, which is no time; write timestamps, text "
-                "such as 2026-01-05T09:15:00+05:30, or say that it is an epoch (time_format='epoch_s')"
-            )
-        text = column.cast(pa.string()).fill_null("").to_pandas().str.strip()
-        return _parsed(text, zone) if time_format is None else _parsed_as(text, time_format, zone)
-
-    def _epochs(self, name: str, factor: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        counts = self.numbers(name)
-        readable = np.isfinite(counts) & (np.abs(counts) < 2**62 / factor)
-        column = _plain(self.columns[name])
-        if pa.types.is_integer(column.type):  # a float does not hold each nanosecond
-            whole = column.fill_null(0).cast(pa.int64(), safe=False).to_numpy()
-            return np.where(readable, np.where(readable, whole, 0) * factor, 0), readable
-        return np.where(readable, np.rint(np.where(readable, counts, 0) * factor), 0).astype(np.int64), readable
 
     def text_of(self, rows: NDArray[np.intp]) -> pd.DataFrame:
         """Give some rows as they stand in the file, as text."""
@@ -227,7 +186,7 @@ def read_head(path: str | Path) -> FileHead:
             return FileHead(path, kind, list(schema.names), list(schema.types), [])
         with _open_text(path) as lines:
             rows = list(islice((row for row in csv.reader(lines) if row), _HEADER_ROWS))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, error) from error
     columns = rows[0] if rows else []
     return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
@@ -248,7 +207,7 @@ def first_value(head: FileHead, column: str) -> str:
         with pq.ParquetFile(head.path) as file:
             batch = next(file.iter_batches(batch_size=1, columns=[column]), None)
             return "" if batch is None else str(batch.column(0)[0].as_py())
-    except (*_DAMAGE, ValueError, OverflowError) as error:
+    except (*DAMAGE, ValueError, OverflowError) as error:
         raise _damaged(head.path, error) from error
 
 
@@ -315,7 +274,7 @@ def load(
             table = _read_parquet(head.path, sorted(set(names.values())), progress)
         else:
             table, bad = _read_csv(head, names, text, header_rows, progress)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(head.path, error) from error
     if len(table) + len(bad) == 0:
         raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
@@ -387,60 +346,8 @@ def _read_csv(
     return table, bad
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _as_text(column: pa.ChunkedArray) -> list[str]:
     try:
         return [str(value) for value in column.to_pylist()]
     except (ValueError, OverflowError, pa.ArrowException):  # a year that Python's datetime does not have
         return [str(value) for value in column.cast(pa.int64()).to_pylist()]
-
-
-def _parsed(text: pd.Series[str], zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    text = text.where(text.str.contains(_DATE_FIRST), "")
-    parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    time_ns, readable = _ns_of(parsed)
-    has_zone = (text.str.contains(_ZONE) & ~text.str.contains(_DATE_ONLY)).to_numpy(dtype=np.bool_)
-    moved_ns, in_zone = _from_wall_clock(time_ns, readable & ~has_zone, zone)
-    return np.where(has_zone, time_ns, moved_ns), np.where(has_zone, readable, in_zone)
-
-
-def _parsed_as(text: pd.Series[str], time_format: str, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    try:
-        parsed = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
-    except (ValueError, re.error) as error:
-        raise MarketDataError(f"time_format {time_format!r} is no format of strptime ({error})") from error
-    time_ns, readable = _ns_of(parsed)
-    return (time_ns, readable) if "%z" in time_format else _from_wall_clock(time_ns, readable, zone)
-
-
-def _ns_of(parsed: pd.Series[pd.Timestamp]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    micros = parsed.dt.as_unit("us")
-    present = micros.notna().to_numpy()
-    return _epoch_ns(np.where(present, micros.astype("int64").to_numpy(), 0), "us", present)
-
-
-def _from_wall_clock(
-    wall_ns: NDArray[np.int64], readable: NDArray[np.bool_], zone: ZoneInfo
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Read nanoseconds since 1970-01-01 00:00 on a zone's wall clock; hours that a clock skips or repeats are not."""
-    if zone.key == IST.key:
-        return np.where(readable, wall_ns - IST_OFFSET_NS, 0), readable
-    times = pd.Series(pd.to_datetime(wall_ns)).dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
-    readable = readable & times.notna().to_numpy()
-    return np.where(readable, times.dt.as_unit("ns").astype("int64").to_numpy(), 0), readable
-
-
-def _epoch_ns(
-    counts: NDArray[np.int64], unit: str, present: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    factor = _NS_PER_UNIT[unit]
-    limit = 2**62 // factor  # years 1824 to 2116: beyond them nanoseconds overflow
-    readable = present & (counts > -limit) & (counts < limit)
-    return np.where(readable, np.where(readable, counts, 0) * factor, 0), readable

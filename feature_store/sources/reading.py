@@ -34,8 +34,9 @@ from feature_store.market.types import (
     date_of_day,
     ist_day,
 )
-from feature_store.sources.dialects import ColumnMapping, read_market_file
+from feature_store.sources.dialects import read_market_file
 from feature_store.sources.files import FileTable, Progress
+from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 from feature_store.sources.screening import KIND_COLUMNS, Screen
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market

@@ -39,7 +39,8 @@ from feature_store.market.types import (
     ist_day,
     ist_time_of_day,
 )
-from feature_store.sources.dialects import ColumnMapping, MarketFile, exchange_symbol
+from feature_store.sources.dialects import MarketFile, exchange_symbol
+from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 
 KIND_COLUMNS: Final = {
@@ -57,13 +58,8 @@ _LARGEST_TURNOVER_INR = 1e12  # of a row; a usual day of NSE's whole cash market
 _COUNTABLE = 2.0**53  # beyond it float64 skips whole numbers
 _LIMITS_OF_INTEGERS = (2.0**31 - 1, 2.0**32 - 1)
 _NINES = 8  # so many, and a volume is a placeholder: a real one is just that once in 1e8 rows
-_PRICE_PLACEHOLDERS = (
-    9999.99,
-    9999.9999,
-    99999.9,
-    99999.99,
-    99999.9999,
-)  # no steps of a share's price; larger: too large
+# none of them is a step of a share's price; larger ones are too large anyway
+_PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
 _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
