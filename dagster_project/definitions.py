@@ -14,6 +14,7 @@ from dagster_project.assets import market_data as market_assets
 from dagster_project.candidates import CandidateStore, TradeStore
 from dagster_project.checks import features as feature_checks
 from dagster_project.checks import market as market_checks
+from dagster_project.checks import ticks as tick_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
 from dagster_project.checks.live_skew import verify_live, verify_live_after_close
 from dagster_project.jobs.promotion import promote_job, rollback_job
@@ -29,7 +30,7 @@ from live_services.settings import Settings, load_settings
 from live_services.settings_report import describe_error
 from models_registry.specification import by_model
 
-MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
+MARKET_CHECKS = (*tick_checks.CHECKS, *market_checks.CHECKS, *feature_checks.CHECKS)
 
 
 def resources(settings: Settings) -> dict[str, object]:

@@ -202,7 +202,7 @@ def _names(
     if "symbol" in names and "symbol" not in given and first_value(head, names["symbol"]).upper() in _SEGMENTS:
         del names["symbol"]
     missing = [ours for ours in required if ours not in names and ours != "symbol"]
-    if missing:
+    if missing and missing != ["volume"]:  # which indices may lack: `screening` says whether all are
         raise MissingColumn(missing_columns(head, names, {ours: candidates[ours] for ours in missing}))
     return names
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from feature_store.bars.builder import bars_of_session
 from feature_store.bars.comparison import stamp_shift
-from feature_store.market.types import IST, IST_OFFSET_NS, SECOND_NS, Bars, Session, Ticks, ist_day
+from feature_store.market.types import IST, IST_OFFSET_NS, SECOND_NS, Bars, Session, Ticks, Universe, ist_day
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.reading import SourceBars, SourceTicks, read_bars, read_ticks
 from feature_store.sources.stamps import session_of_day
@@ -26,6 +26,7 @@ def settled_by_ticks(
     ticks_file: Path | None,
     sessions: Sequence[Session | dt.date] | None = None,
     *,
+    instruments: Universe | None = None,
     mapping: ColumnMapping | None = None,
 ) -> SourceBars:
     """Read bars again if their times leave open how they are stamped and ticks of the same days show another way.
@@ -38,6 +39,8 @@ def settled_by_ticks(
         Both are read whole to be compared, so that no choice of sessions changes how bars are read.
     sessions
         Those that were read; default: all.
+    instruments
+        What a table states of instruments.
     mapping
         What was stated of the files.
 
@@ -48,12 +51,12 @@ def settled_by_ticks(
     """
     if ticks_file is None or not of_bars.reading.undecided:
         return of_bars
-    whole = of_bars if sessions is None else read_bars(bars_file, mapping=mapping)
+    whole = of_bars if sessions is None else read_bars(bars_file, instruments=instruments, mapping=mapping)
     found = layout_by_ticks(whole, read_ticks(ticks_file, universe=whole.universe, mapping=mapping))
     if found is None:
         return of_bars
     layout, reason = found
-    again = read_bars(bars_file, sessions, mapping=layout)
+    again = read_bars(bars_file, sessions, instruments=instruments, mapping=layout)
     settled = tuple(said for said in of_bars.recognised if said not in of_bars.reading.doubts)
     return replace(again, recognised=(*settled, reason))
 

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, err, out, wide_enough
+from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home, to_type
@@ -40,6 +41,7 @@ Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line."""
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.command()(train)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")

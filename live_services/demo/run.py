@@ -20,9 +20,9 @@ import tomli_w
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
+from live_services.cli import training_run
 from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
-from live_services.demo import training_run
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
 from live_services.home import owned_home
@@ -321,11 +321,17 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     for spec in by_model(settings.strategies).values():
         run_id = training_run.launch(settings.dagster.url, spec.training_job)
         demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
-        training_run.follow(
-            settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
-        )
+        with training_run.run_progress(demo.console) as progress:
+            training_run.follow(
+                settings.dagster.url,
+                run_id,
+                tell=demo.tell,
+                progress=progress,
+                each_poll=early.start,
+                budget_seconds=_TRAINING_SECONDS,
+            )
         early.start()
-        version = newest_version(registry, spec.model_name)
+        version = training_run.registered_version(registry, spec.model_name, run_id)
         described = _describe(demo, registry, version)
         demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
     return any(model["promotion"] is not None for model in demo.summary["models"].values())
@@ -364,28 +370,8 @@ class _EarlyServices:
         self._started = True
 
 
-def newest_version(registry: Registry, name: str) -> VersionInfo:
-    """Give the version of a model registered last.
-
-    Raises
-    ------
-    CommandFailed
-        If the run registered none.
-    """
-    versions = registry.versions(name)
-    if not versions:
-        raise CommandFailed(f"the run registered no version of {name}; see its log in Dagster")
-    return max(versions, key=lambda v: int(v.version))
-
-
 def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
-    name = version.name
-    sidecar = registry.sidecar(name, version.version)
-    demo.tell(f"market: {sidecar.market}")
-    demo.tell(f"registered {name} version {version.version}: {registry.url_of(name, version.version)}")
-    for check in sidecar.gate.checks:
-        mark = "passed" if check.passed else check.verdict.upper()
-        demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
+    sidecar = training_run.tell_of_version(registry, version, demo.tell)
     demo.summary["market"] = sidecar.market
     return {
         "version": version.version,

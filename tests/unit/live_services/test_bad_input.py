@@ -22,7 +22,6 @@ from live_services.cli.market_options import market_settings
 from live_services.cli.progress import file_progress
 from live_services.demo.market_files import look_at
 from live_services.demo.run import STRATEGIES, DemoOptions, configuration_toml
-from live_services.demo.training_run import _reason
 from live_services.domain.events import event_or_none
 from live_services.failures import CommandFailed
 from live_services.machine.kafka_jars import JarUnavailable, PinnedJar, ensure_jars
@@ -149,18 +148,6 @@ def test_a_changed_jar_that_cannot_be_fetched_again_is_said_to_be_changed(tmp_pa
     ):
         ensure_jars(tmp_path, (jar,), fetch=no_network)
     assert not jar.path(tmp_path / "maven").exists()
-
-
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        ("models_registry.training.UntrainableFrame: 0 usable rows: give more", "train: 0 usable rows: give more"),
-        ("UNIQUE failed: x", "train: UNIQUE failed: x"),
-    ],
-)
-def test_the_reason_of_a_failed_run_is_told_without_the_name_of_a_class(message, told):
-    assert _reason({"stepKey": "train", "error": {"message": "outer", "causes": [{"message": message}]}}) == told
-    assert _reason({"stepKey": "train", "error": {"message": message, "causes": []}}) == told
 
 
 @pytest.mark.parametrize(
