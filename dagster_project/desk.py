@@ -77,6 +77,14 @@ class Desk:
         path = self.settings.market.membership
         return None if path is None else read_membership(path)
 
+    @cached_property
+    def instruments(self) -> Universe | None:
+        """What the table of instruments states; None if no file is named. Raises as `actions`."""
+        from feature_store.sources.dated_tables import read_universe
+
+        path = self.settings.market.universe
+        return None if path is None else read_universe(path)
+
     # --- which sessions -------------------------------------------------------------------------------------------
 
     def incoming_sessions(self, dates: Collection[dt.date] | None = None) -> tuple[Session, ...]:
@@ -152,7 +160,14 @@ class Desk:
 
         market = self.settings.market
         if market.source == "files":
-            return read_market(market.bars_file, market.ticks_file, dates, self._known() if dates is not None else None)
+            return read_market(
+                market.bars_file,
+                market.ticks_file,
+                dates,
+                self._known() if dates is not None else None,
+                name=market.name,
+                instruments=self.instruments,
+            )
         arrival = generated_arrival(synthetic_market(**market.synthetic.model_dump()))
         return arrival if dates is None else arrival.of_dates(frozenset(dates))
 

@@ -22,10 +22,7 @@ def write_strangers_file(path: Path, *, instruments: int, sessions: int, edge_bp
             {
                 "Date": pd.to_datetime(part.start_ns, utc=True).tz_convert(IST).strftime(TIME_FORMAT),
                 "Ticker": [symbols[k] for k in part.instrument],
-                **{
-                    name.title(): (1.23457 * getattr(part, name)).round(4)
-                    for name in ("open", "high", "low", "close")
-                },
+                **{name.title(): (1.23457 * getattr(part, name)).round(4) for name in ("open", "high", "low", "close")},
                 "Volume": part.volume,
             }
         )
