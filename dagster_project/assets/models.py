@@ -115,14 +115,14 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
         """Train, measure and pack."""
         from models_registry.hyperparameters import WrongHyperparameter
-        from models_registry.packing import pack, parity
+        from models_registry.packing import Unpackable, pack, parity
         from models_registry.training import UntrainableFrame
         from models_registry.validation.splitters import NotEnoughSessions
 
         chosen = _chosen(spec, context.op_execution_context.op_config)
-        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions):
+        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions, Unpackable):
             trained = _train(frame, chosen)
-        packed = pack(trained.estimator, trained.golden_rows)
+            packed = pack(trained.estimator, trained.golden_rows)
         candidate = Candidate(
             trained=trained,
             packed=packed,
