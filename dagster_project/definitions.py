@@ -42,9 +42,9 @@ def resources(settings: Settings) -> dict[str, object]:
     return {
         "settings": settings,
         "offline": OfflineStoreResource(root=str(root)),
-        "training_frames": TrainingFrameStore(root=str(root / "training")),
-        "candidates": CandidateStore(root=str(root / "candidates")),
-        "trades": TradeStore(root=str(root / "trades")),
+        "training_frames": TrainingFrameStore(str(root / "training")),
+        "candidates": CandidateStore(str(root / "candidates")),
+        "trades": TradeStore(str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
         "ledger": LedgerResource(settings.ledger_url),
         "announcer": PromotionAnnouncer(settings.kafka),
