@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from dagster_project.stored_by_run import StoredByRun
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.refusals import FLAT_FILE, sha256_of
-from models_registry.sidecar import DataLineage, FitFacts
+from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from models_registry.packing import Packed, Parity
     from models_registry.training import TrainedModel
 
-_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {"spec": StrategySpec, "lineage": DataLineage, "fitted": FitFacts}
+_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
+    "spec": StrategySpec,
+    "lineage": DataLineage,
+    "fitted": FitFacts,
+    "thresholds_from": ThresholdOrigin,
+}
 _LISTS: Final[dict[str, type[BaseModel]]] = {"folds": FoldResult, "feature_distributions": FeatureDistribution}
 _ARRAYS: Final = ("estimator", "oof", "golden_rows", "fold_models")
 

@@ -53,7 +53,8 @@ def resources(settings: Settings) -> dict[str, object]:
 
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day: one market, and each strategy's model on it."""
-    models = [strategy_assets(spec, MARKET_CHECKS) for spec in by_model(settings.strategies).values()]
+    registry = settings.mlflow.tracking_uri
+    models = [strategy_assets(spec, MARKET_CHECKS, registry) for spec in by_model(settings.strategies).values()]
     return dg.Definitions(
         assets=[
             market_assets.market_data,

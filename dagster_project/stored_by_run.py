@@ -46,12 +46,13 @@ class StoredByRun(UPathIOManager):
 
     def dump_to_path(self, context: OutputContext, obj: Any, path: UPath) -> None:
         """Write a value, and let go of those of runs long past."""
-        fresh = path.with_name(f".{path.name}.writing")
-        for before in (fresh, path):  # of an attempt before this one
+        target = Path(str(path))
+        fresh = target.with_name(f".{target.name}.writing")
+        for before in (fresh, target):  # of an attempt before this one
             _remove(before)
         self.write(fresh, obj)
-        fresh.rename(path)
-        for old in sorted(path.parent.iterdir(), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_RUNS]:
+        fresh.rename(target)
+        for old in sorted(target.parent.iterdir(), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_RUNS]:
             _remove(old)
 
     def load_from_path(self, context: InputContext, path: UPath) -> Any:
@@ -64,7 +65,7 @@ class StoredByRun(UPathIOManager):
         """
         what = context.asset_key.to_user_string()
         try:
-            return self.read(path)
+            return self.read(Path(str(path)))
         except FileNotFoundError as gone:
             raise dg.Failure(
                 f"What run {_run_that_made(context)} made of {what} is not there any more: materialise it again.",
