@@ -433,7 +433,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         demo.summary["explanation"] = None
         return
     explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
-    console.print(render(explanation))
+    console.print(render(explanation, settings.dagster.url))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 
 
