@@ -156,10 +156,15 @@ class Desk:
             If a file cannot be used, or none is set; the message says what to do.
         """
         from feature_store.sources.arrivals import generated_arrival, read_market
+        from feature_store.sources.mappings import ColumnMapping
         from feature_store.sources.synthetic import synthetic_market
 
         market = self.settings.market
         if market.source == "files":
+            files = [market.bars_file, market.ticks_file]
+            mapping = ColumnMapping.stated(
+                market.columns, market.time_format, market.timezone, market.stamp, files=len([f for f in files if f])
+            )
             return read_market(
                 market.bars_file,
                 market.ticks_file,
@@ -167,6 +172,7 @@ class Desk:
                 self._known() if dates is not None else None,
                 name=market.name,
                 instruments=self.instruments,
+                mapping=mapping,
             )
         arrival = generated_arrival(synthetic_market(**market.synthetic.model_dump()))
         return arrival if dates is None else arrival.of_dates(frozenset(dates))

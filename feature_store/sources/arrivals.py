@@ -12,8 +12,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from feature_store.market.types import TICK_BARS, VENDOR_BARS, Bars, MarketDataError, Session, Ticks, Universe
+from feature_store.sources.mappings import ColumnMapping, require_used
 from feature_store.sources.quarantine import Quarantine
 from feature_store.sources.reading import SourceBars, SourceTicks, by_session, read_bars, read_ticks
+from feature_store.sources.stamps import require_readable
+from feature_store.sources.stamps_by_ticks import settled_by_ticks
 from feature_store.sources.synthetic import SyntheticMarket
 
 
@@ -41,6 +44,8 @@ class Arrival:
     """Symbols that are no index and never have a volume in one of the files."""
     rows_out_of_order: dict[str, int] = field(default_factory=dict)
     """Rows, kept, that stand after a later one of their symbol, by kind of file."""
+    recognised: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What nobody stated but the files show, or leave open, by kind of file."""
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -82,6 +87,7 @@ def read_market(
     *,
     name: str = "NSE",
     instruments: Universe | None = None,
+    mapping: ColumnMapping | None = None,
 ) -> Arrival:
     """Read a market's files, each once.
 
@@ -98,6 +104,8 @@ def read_market(
         The market's name.
     instruments : Universe, optional
         What a table states of some or all instruments (`dated_tables.read_universe`).
+    mapping : ColumnMapping, optional
+        What is stated of how the files are written.
 
     Raises
     ------
@@ -115,14 +123,18 @@ def read_market(
     ticks: dict[Session, tuple[Universe, Ticks]] = {}
     known: Universe | None = None
     if bars_file is not None:
-        of_bars = read_bars(bars_file, wanted, instruments=instruments)
+        of_bars = read_bars(bars_file, wanted, instruments=instruments, mapping=mapping)
+        require_readable(of_bars.reading)
+        of_bars = settled_by_ticks(of_bars, bars_file, ticks_file, wanted, instruments=instruments, mapping=mapping)
         known = _joined(held, of_bars.universe)
         bars = {session: (of_bars.universe, part) for session, part in by_session(of_bars.bars)}
         read["bars"] = of_bars
     if ticks_file is not None:
-        of_ticks = read_ticks(ticks_file, wanted, universe=known, instruments=instruments)
+        of_ticks = read_ticks(ticks_file, wanted, universe=known, instruments=instruments, mapping=mapping)
+        require_readable(of_ticks.reading)
         ticks = {session: (of_ticks.universe, part) for session, part in by_session(of_ticks.ticks)}
         read["ticks"] = of_ticks
+    require_used(mapping, [source.reading.layout for source in read.values()])
     paths = {kind: path for kind, path in (("bars", bars_file), ("ticks", ticks_file)) if path is not None}
     return Arrival(
         name,
@@ -134,6 +146,7 @@ def read_market(
         stated=frozenset().union(*(source.stated for source in read.values())),
         without_volume=tuple(sorted({symbol for source in read.values() for symbol in source.without_volume})),
         rows_out_of_order={kind: source.rows_out_of_order for kind, source in read.items()},
+        recognised={kind: source.recognised for kind, source in read.items()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
-from feature_store.sources.times import NoTime, numbers_of, plain, times_of
+from feature_store.sources.times import NoTime, Times, joined, numbers_of, plain, times_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
@@ -113,17 +114,8 @@ class FileTable:
         codes, values = self.texts(name)
         return [values[code] for code in codes.tolist()]
 
-    def times(
-        self, name: str, time_format: str | None = None, zone: ZoneInfo = IST
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Give a column of times as UTC epoch nanoseconds, and which rows could be read (others are 0).
-
-        Parameters
-        ----------
-        time_format : str, optional
-            One of `EPOCH_FORMATS`, or a format of `datetime.strptime`; default: ISO 8601 text and timestamps.
-        zone : ZoneInfo
-            Zone of times that have none.
+    def times(self, name: str, time_format: str | None = None, zone: ZoneInfo = IST) -> Times:
+        """Give a column of times as UTC epoch nanoseconds, and which rows could be read; parameters as `times_of`.
 
         Raises
         ------
@@ -131,11 +123,26 @@ class FileTable:
             If the column is of a type that is no time.
         """
         try:
-            return times_of(self.columns[name], time_format, zone)
+            return times_of(self.time_column() if name == "time" else self.columns[name], time_format, zone)
         except NoTime as problem:
             raise MarketDataError(f"{self.path}: column {self.names[name]!r} {problem}") from problem
         except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
+
+    def time_column(self) -> pa.ChunkedArray:
+        """Give the times as they stand in the file; a column ``date`` beside them is joined with a space.
+
+        Raises
+        ------
+        UnreadableFile
+            If the two are of types that are no text.
+        """
+        if not self.has("date"):
+            return plain(self.columns["time"])
+        try:
+            return joined(self.columns["date"], self.columns["time"])
+        except DAMAGE as error:
+            raise UnreadableFile(f"{self.path}: its dates and times of day cannot be read ({error})") from error
 
     def text_of(self, rows: NDArray[np.intp]) -> pd.DataFrame:
         """Give some rows as they stand in the file, as text."""
@@ -173,7 +180,7 @@ def read_head(path: str | Path) -> FileHead:
         If the file is missing, empty, truncated, or neither ``.parquet`` nor ``.csv`` (``.csv.gz``).
     """
     path = Path(path)
-    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower().lstrip(".")
+    kind = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower().lstrip(".")
     if not path.is_file():
         raise UnreadableFile(f"{path} is not a file; check the path")
     if path.stat().st_size == 0:
@@ -217,10 +224,15 @@ def _open_text(path: Path) -> io.TextIOBase:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def plain_name(name: str) -> str:
+    """Give a column's name without regard to case, and with an underscore for spaces and hyphens."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
 def match(
     head: FileHead, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    """Find the file's name of each of our columns: the first of its candidates, whatever its case.
+    """Find the file's name of each of our columns: the first of its candidates, by `plain_name`.
 
     Raises
     ------
@@ -229,19 +241,32 @@ def match(
     MarketDataError
         If a column that is needed is there twice.
     """
-    by_lower = {name.strip().lower(): name for name in reversed(head.columns)}
-    names: dict[str, str] = {}
-    for ours, candidates in {**required, **optional}.items():
-        found = next((by_lower[c] for c in candidates if c in by_lower), None)
-        if found is not None:
-            names[ours] = found
-        elif ours in required:
+    names = found_columns(head, {**required, **optional})
+    for ours, candidates in required.items():
+        if ours not in names:
             raise MissingColumn(
                 f"{head.path} has no column {' or '.join(repr(c) for c in candidates)}; "
                 f"add it or rename one of its columns {head.columns}"
             )
+    return names
+
+
+def found_columns(head: FileHead, candidates: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Find the file's name of each of our columns that is there: the first of its candidates, by `plain_name`.
+
+    Raises
+    ------
+    MarketDataError
+        If a column that is found is there twice.
+    """
+    by_name = {plain_name(name): name for name in reversed(head.columns)}
+    names = {
+        ours: by_name[found]
+        for ours, those in candidates.items()
+        if (found := next((c for c in those if c in by_name), None)) is not None
+    }
     for found in names.values():
-        if sum(name.strip().lower() == found.strip().lower() for name in head.columns) > 1:
+        if sum(plain_name(name) == plain_name(found) for name in head.columns) > 1:
             raise MarketDataError(f"{head.path} has more than one column {found!r}; remove or rename the wrong one")
     return names
 

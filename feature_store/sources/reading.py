@@ -1,13 +1,14 @@
 """Market data from Parquet and CSV files; what cannot be used is quarantined with its row and reason, never dropped.
 
-Columns are found by name, whatever their case: ``timestamp|datetime|time|date``, ``symbol|tradingsymbol``, for bars
-``open, high, low, close, volume`` (and ``ticks|tick_count`` if there is one), for ticks ``ltp|last_price|price`` and
-``volume|day_volume|volume_traded`` (shares since the session's open), and the best quote if all four columns are there
-(``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's names of it). Exports of Kite, Dhan, Fyers and
-yfinance are recognised (``dialects``); any other file needs a `ColumnMapping`. Bars are START-stamped. Rows may stand
-in any order. What an instrument is, and what of a row must hold, is told in `screening`.
-Times without a zone are Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight,
-are ``session`` bars from the open to the close.
+Columns are found by name, whatever their case: ``timestamp|datetime|time|date`` (or a date and a time of day),
+``symbol|ticker|stock_code`` and the like, for bars ``open, high, low, close, volume`` (and ``ticks|tick_count`` if
+there is one), for ticks ``ltp|last_price|price`` and ``volume|day_volume|volume_traded`` (shares since the session's
+open), and the best quote if all four columns are there (``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's
+names of it). Exports of Kite, Dhan, Fyers and yfinance are recognised (``dialects``); any other file needs a
+`ColumnMapping`. Where the times show nothing else (``stamps``) bars are START-stamped, and times without a zone are
+Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight, are ``session`` bars from
+the open to the close. Rows may stand in any order; what an instrument is, and what of a row must hold, is told in
+``screening``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from feature_store.sources.files import FileTable, Progress
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 from feature_store.sources.screening import KIND_COLUMNS, Screen
+from feature_store.sources.stamps import TimeReading
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 
 __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
@@ -46,7 +48,8 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
            "synthetic_market"]  # fmt: skip
 
 _TIME = ("timestamp", "datetime", "time", "date")
-_SYMBOL = ("symbol", "tradingsymbol")
+_SYMBOL = ("symbol", "tradingsymbol", "trading_symbol", "ticker", "stock_code", "stockcode", "scrip", "scrip_name",
+           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name")  # fmt: skip
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,
@@ -55,14 +58,15 @@ _BAR_COLUMNS = {
     "high": ("high",),
     "low": ("low",),
     "close": ("close",),
+    "volume": ("volume",),
 }
-_BAR_EXTRAS = {"volume": ("volume",), "tick_count": ("tick_count", "ticks"), **KIND_COLUMNS}
+_BAR_EXTRAS = {"tick_count": ("tick_count", "ticks"), **KIND_COLUMNS}
 _TICK_COLUMNS = {
     "time": ("exchange_timestamp", *_TIME),
     "symbol": _SYMBOL,
     "price": ("ltp", "last_price", "price"),
+    "volume": ("volume", "day_volume", "volume_traded"),
 }
-_TICK_EXTRAS = {"volume": ("volume", "day_volume", "volume_traded"), **KIND_COLUMNS}
 _QUOTE_COLUMNS = {
     "bid_price": ("bid_price", "best_bid_price", "best_bid", "bid", "depth_buy_0_price", "depth.buy.0.price"),
     "ask_price": ("ask_price", "best_ask_price", "best_ask", "ask", "depth_sell_0_price", "depth.sell.0.price"),
@@ -86,6 +90,10 @@ class SourceBars:
     """The bars' clock: the commonest step between bars of a symbol, or ``session`` for daily bars."""
     dialect: str
     """Whose export it is: ``generic``, ``kite``, ``dhan``, ``fyers`` or ``yfinance``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """What nobody stated but the file shows (symbol, format, zone, stamp), or leaves open, a sentence each."""
     stated: frozenset[str] = frozenset()
     """Symbols of which the file or the table of instruments says what they are; of the others their name tells it."""
     without_volume: tuple[str, ...] = ()
@@ -105,6 +113,10 @@ class SourceTicks:
     """Ticks, kept, whose day volume is below an earlier one of the session."""
     dialect: str
     """Whose export it is: ``generic`` or ``kite``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """As of `SourceBars`."""
     stated: frozenset[str] = frozenset()
     """As in `SourceBars`."""
     without_volume: tuple[str, ...] = ()
@@ -239,6 +251,8 @@ def read_bars(
         screen.quarantine(),
         clock,
         file.dialect,
+        file.reading,
+        file.recognised,
         stated=screen.stated,
         without_volume=screen.without_volume(volume),
         rows_out_of_order=screen.rows_out_of_order(),
@@ -247,7 +261,7 @@ def read_bars(
 
 def _screened_prices(table: FileTable, screen: Screen) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give prices, shape ``(4, n)`` in the order of `_PRICES`, and volumes; reject rows where they cannot be."""
-    prices, volume = np.stack([table.numbers(name) for name in _PRICES]), screen.volumes()
+    prices, volume = np.stack([table.numbers(name) for name in _PRICES]), screen.volumes(_BAR_COLUMNS["volume"])
     screen.reject_numbers(prices, volume)
     return screen.reject_outside_range(prices), volume
 
@@ -267,10 +281,10 @@ def read_ticks(
     Ticks of one time keep their order in the file; several ticks of a symbol in one second are real. A side of the best
     quote with no price and no quantity is empty.
     """
-    extras = _QUOTE_COLUMNS | _TICK_EXTRAS
+    extras = _QUOTE_COLUMNS | KIND_COLUMNS
     file = read_market_file(path, _TICK_COLUMNS, extras, mapping=mapping, symbol=symbol, progress=progress)
     table, screen = file.table, Screen(file, sessions, universe, instruments)
-    price, volume = table.numbers("price"), screen.volumes()
+    price, volume = table.numbers("price"), screen.volumes(_TICK_COLUMNS["volume"])
     screen.reject_numbers(price[None, :], volume)
     quotes = _quotes(table, screen)
     screen.reject_outside_session()
@@ -290,6 +304,8 @@ def read_ticks(
         screen.quarantine(),
         _volume_decreases(ticks),
         file.dialect,
+        file.reading,
+        file.recognised,
         stated=screen.stated,
         without_volume=screen.without_volume(volume),
         rows_out_of_order=out_of_order,

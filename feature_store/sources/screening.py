@@ -40,6 +40,8 @@ from feature_store.market.types import (
     ist_time_of_day,
 )
 from feature_store.sources.dialects import MarketFile, exchange_symbol
+from feature_store.sources.file_errors import missing_columns
+from feature_store.sources.files import read_head
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 
@@ -58,13 +60,8 @@ _LARGEST_TURNOVER_INR = 1e12  # of a row; a usual day of NSE's whole cash market
 _COUNTABLE = 2.0**53  # beyond it float64 skips whole numbers
 _LIMITS_OF_INTEGERS = (2.0**31 - 1, 2.0**32 - 1)
 _NINES = 8  # so many, and a volume is a placeholder: a real one is just that once in 1e8 rows
-_PRICE_PLACEHOLDERS = (
-    9999.99,
-    9999.9999,
-    99999.9,
-    99999.99,
-    99999.9999,
-)  # no steps of a share's price; larger: too large
+# none of them is a step of a share's price; larger ones are too large anyway
+_PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
 _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
@@ -130,8 +127,8 @@ class Screen:
         self._reasons.append(reason)
         self._reason[rows & (self._reason == 0)] = len(self._reasons) - 1
 
-    def volumes(self) -> NDArray[np.float64]:
-        """Give each row's volume; of an index 0 where there is none, or none that is a count.
+    def volumes(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Give each row's volume, a column of one of some names; of an index 0 where it is missing or no count.
 
         Raises
         ------
@@ -141,11 +138,7 @@ class Screen:
         if not self.table.has("volume"):
             if self._is_index.all():
                 return np.zeros(len(self.time_ns), dtype=np.float64)
-            share = next(s for s, is_index in zip(self._symbols, self._is_index, strict=True) if not is_index)
-            raise MissingColumn(
-                f"{self.table.path} has no column 'volume', and {share or 'a row without a symbol'} is no index; "
-                "add it or rename one of its columns"
-            )
+            raise MissingColumn(missing_columns(read_head(self.table.path), self.table.names, {"volume": names}))
         volume = self.table.numbers("volume")
         if self._is_index.any():
             with np.errstate(invalid="ignore"):
@@ -336,7 +329,7 @@ class Screen:
 def _said_to_be_indices(file: MarketFile, codes: NDArray[np.intp], symbols: Sequence[str]) -> set[str]:
     """Symbols of which a column of the file, or the way in which the symbol is written, says that they are indices."""
     said = {s for s in symbols if s.upper().endswith("-INDEX") or s.upper().startswith(("^", "NSE_INDEX|"))}
-    if file.symbol is None and file.dialect in ("fyers", "yfinance"):  # whose symbols were cut to the exchange's
+    if file.symbol is None:  # symbols were cut to the exchange's
         _, written = file.table.texts("symbol")
         said |= {exchange_symbol(s, file.dialect) for s in written if s.endswith("-INDEX") or s.startswith("^")}
     for name in KIND_COLUMNS:

@@ -61,6 +61,8 @@ def times_of(column: pa.ChunkedArray, time_format: str | None = None, zone: Zone
         filled = counts.fill_null(0).to_numpy()
         time_ns, readable = _epoch_ns(filled, column.type.unit, present)
         return (time_ns, readable) if column.type.tz else _from_wall_clock(time_ns, readable, zone)
+    if pa.types.is_integer(column.type) and time_format is not None:  # 20240401
+        column = column.cast(pa.string())
     if not is_text(column.type):
         raise NoTime(
             f"is {column.type}, which is no time; write timestamps, text such as 2026-01-05T09:15:00+05:30, or say "
@@ -81,6 +83,23 @@ def numbers_of(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
         values = pd.to_numeric(column.cast(pa.string()).to_pandas(), errors="coerce")
         return np.ascontiguousarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     return None
+
+
+def joined(dates: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give a column of dates and one of times of day as one of text, with a space between them; empty if one is."""
+    dates, times = plain(dates), plain(times)
+    if pa.types.is_timestamp(dates.type):
+        dates = dates.cast(pa.date32())
+    date, time = (column.cast(pa.string()).fill_null("").to_pandas().str.strip() for column in (dates, times))
+    bare = time.str.fullmatch(r"\d{3,6}")  # 915 is 09:15, 91500 is 09:15:00
+    padded = time.str.zfill(4).where(time.str.len() <= 4, time.str.zfill(6))
+    both = date + " " + time.where(~bare, padded)
+    return pa.chunked_array([pa.array(both.where((date != "") & (time != ""), ""), pa.string())])
+
+
+def has_zone(text: str) -> bool:
+    """Whether an ISO 8601 time says its zone."""
+    return bool(re.search(_ZONE, text) and not re.search(_DATE_ONLY, text))
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
