@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import pandas as pd
@@ -33,8 +33,11 @@ VOLUME_KINDS = frozenset({"split", "bonus", "consolidation"})
 """Kinds after which there are more shares, or fewer, for each one held before: earlier volumes are divided."""
 
 _MIDNIGHT = dt.time(0)
-_RATIOS = ((1, 2), (1, 3), (1, 4), (1, 5), (1, 10), (1, 20), (1, 50), (1, 100), (2, 3), (2, 5), (3, 4), (4, 5), (5, 6))
-_RATIOS += ((9, 10), (2, 1), (5, 1), (10, 1), (20, 1), (50, 1), (100, 1))
+_RATIOS: Final[tuple[tuple[int, int], ...]] = (
+    *((1, n) for n in (2, 3, 4, 5, 10, 20, 50, 100)),
+    *((2, 3), (2, 5), (3, 4), (4, 5), (5, 6), (9, 10)),
+    *((n, 1) for n in (2, 5, 10, 20, 50, 100)),
+)
 """Prices after to before, of splits of a face value (10 → 1, 2, 5; 5 → 1, 2; …), of usual bonuses (1 for 1 to 1 for 9,
 2 to 4 for 1, 3 for 2) and of consolidations into one share. A rarer bonus (2 for 3) has the ratio of many a demerger.
 """
