@@ -46,6 +46,8 @@ _DECIDES_NOTHING: Final = {
     "ticks_file",
     "corporate_actions",
     "membership",
+    "name",
+    "universe",
     "columns",
     "time_format",
     "timezone",
@@ -84,6 +86,12 @@ def _iso_date(value: str) -> str:
         except ValueError:
             raise ValueError("write a date as YYYY-MM-DD") from None
     return value
+
+
+def _market_name(value: str) -> str:
+    if not value.strip() or value.upper().startswith("SYNTHETIC"):
+        raise ValueError("write the exchange's market, such as NSE; SYNTHETIC markets are generated ones")
+    return value.strip()
 
 
 def _time_zone(value: str) -> str:
@@ -207,6 +215,11 @@ class MarketSettings(_Section):
     """Event time in one frame of ticks; at ``speed`` 0 it is ten seconds at least, and what is said is the same."""
     corporate_actions: Path | None = None
     """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
+    name: Annotated[str, AfterValidator(_market_name)] = "NSE"
+    """Which market the files are of; a store and a model's page name it, whatever the files are called."""
+    universe: Path | None = None
+    """What instruments are, where their names do not tell it or two of them share a token (CSV or Parquet: symbol, kind
+    of equity, etf or index, and maybe instrument_token and tick_size); it wins over what files say."""
     membership: Path | None = None
     """Who was a member of the traded universe when (CSV or Parquet: symbol, from, to); others are not trained on."""
     unexplained_jump: float = Field(default=0.15, gt=0)

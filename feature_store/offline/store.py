@@ -18,7 +18,7 @@ import difflib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +29,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import (
     SECOND_NS,
     Bars,
+    CollidingInstruments,
     Instrument,
     MarketDataError,
     Session,
@@ -68,13 +70,33 @@ class OfflineStore:
 
     # --- the market and its instruments ---------------------------------------------------------------------------
 
-    def write_universe(self, universe: Universe, market: str) -> None:
-        """Register the market's name and its instruments; instruments already known stay.
+    def write_universe(
+        self,
+        universe: Universe,
+        market: str,
+        stated: Collection[str] = (),
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Register the market and its instruments; instruments already known stay.
+
+        Parameters
+        ----------
+        universe : Universe
+            What this look at the market says of its instruments: it is the newer one, so it overrules what was
+            inferred before.
+        market : str
+            The market's name.
+        stated : collection of str
+            Symbols of which a file or a table states what they are. Only another statement overrules that.
+        details : mapping, optional
+            What the market is made of, added to what is there.
 
         Raises
         ------
         MarketDataError
             If the store holds another market: generated and real data never share a store.
+        CollidingInstruments
+            If it knows an instrument by another token, or two symbols have one.
         """
         with self.writing():
             known = self.market()
@@ -82,18 +104,40 @@ class OfflineStore:
                 raise MarketDataError(
                     f"{self.root} holds the market {known!r}, not {market!r}; use another directory or empty this one"
                 )
-            held = {i.instrument_token: i for i in self.universe().instruments} if known is not None else {}
-            instruments = Universe.ordered((held | {i.instrument_token: i for i in universe.instruments}).values())
-            if known is None or instruments.instruments != tuple(held.values()):
-                document = {"instruments": [i.model_dump() for i in instruments.instruments]}
+            held, stated_before = self._instruments() if known is not None else ((), frozenset())
+            of_symbol = {one.symbol: one for one in held}
+            newer = [
+                one
+                for one in universe.instruments
+                if of_symbol.get(one.symbol) != one
+                and (one.symbol in stated or one.symbol not in stated_before or one.symbol not in of_symbol)
+            ]
+            stated_now = stated_before | frozenset(stated)
+            _refuse_other_tokens(self.root, of_symbol, universe)
+            if known is None or newer or stated_now != stated_before:
+                instruments = Universe.ordered((of_symbol | {one.symbol: one for one in newer}).values())
+                document = {
+                    "instruments": [one.model_dump() for one in instruments.instruments],
+                    "stated": sorted(stated_now),
+                }
                 replace(self.root / "universe.json", json.dumps(document, indent=1).encode())
-            if known is None:
-                replace(self.root / "market.json", json.dumps({"market": market}, indent=1).encode())
+            said = {} if known is None else self.market_details()
+            if known is None or said | dict(details or {}) != said:
+                about = {"market": market, "details": said | dict(details or {})}
+                replace(self.root / "market.json", json.dumps(about, indent=1).encode())
 
     def market(self) -> str | None:
         """Name of the market, or None while the store is empty."""
         path = self.root / "market.json"
         return str(read_json(path)["market"]) if path.exists() else None
+
+    def market_details(self) -> dict[str, JsonValue]:
+        """Give what the market is made of: the parameters that generated it, or size and SHA-256 of each file.
+
+        Empty while nobody said.
+        """
+        path = self.root / "market.json"
+        return dict(read_json(path).get("details", {})) if path.exists() else {}
 
     def universe(self) -> Universe:
         """Give every instrument the store has seen, in the order of `Universe.ordered`.
@@ -103,11 +147,14 @@ class OfflineStore:
         UnreadableFile
             If the store is empty.
         """
+        return Universe.model_construct(instruments=self._instruments()[0])
+
+    def _instruments(self) -> tuple[tuple[Instrument, ...], frozenset[str]]:
         path = self.root / "universe.json"
         if not path.exists():
             raise UnreadableFile(f"{path} does not exist; write data to the store first")
         written = path.stat()
-        return Universe.model_construct(instruments=_instruments(path, written.st_ino, written.st_mtime_ns))
+        return _instruments(path, written.st_ino, written.st_mtime_ns)
 
     def tokens_of(self, symbols: Iterable[str] | None) -> NDArray[np.int64] | None:
         """Give the instrument tokens of symbols; None stands for every instrument.
@@ -160,7 +207,7 @@ class OfflineStore:
         bars : Bars
             Bars of this session only, of any order.
         sources : str or sequence of str
-            Where the bars come from (files, a generated market's name); the market's name if the store has none yet.
+            Where the bars come from (a file's path, a market's name); the market's name if the store has none yet.
         bar_source : str
             ``ticks`` if our own builder made them from ticks, else the vendor's word.
         clock : BarClock, optional
@@ -343,9 +390,22 @@ class OfflineStore:
 
 
 @lru_cache(maxsize=16)
-def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[Instrument, ...]:
-    """Read and validate instruments once for each file that ever stood there."""
-    return tuple(Instrument.model_validate(i) for i in read_json(path)["instruments"])
+def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[tuple[Instrument, ...], frozenset[str]]:
+    """Read instruments, and of which symbols it is stated what they are, once for each file that ever stood there."""
+    document = read_json(path)
+    instruments = tuple(Instrument.model_validate(i) for i in document["instruments"])
+    return instruments, frozenset(document.get("stated", ()))
+
+
+def _refuse_other_tokens(root: Path, held: Mapping[str, Instrument], universe: Universe) -> None:
+    for one in universe.instruments:
+        known = held.get(one.symbol, one)
+        if known.instrument_token != one.instrument_token:
+            raise CollidingInstruments(
+                f"{root} knows {one.symbol!r} by the instrument token {known.instrument_token}, not "
+                f"{one.instrument_token}, and its rows name instruments by token: bring everything in again in another "
+                "directory, or keep the tokens as they were (market.universe)"
+            )
 
 
 def _session_of(manifest: dict[str, Any]) -> Session:

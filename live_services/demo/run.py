@@ -91,7 +91,15 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     files = None
     if options.bars is not None:
         quarantine = options.home / "store" / "quarantine"
-        files = look_at(options.bars, options.ticks, quarantine, STRATEGIES, demo.tell, progress=file_progress(console))
+        files = look_at(
+            options.bars,
+            options.ticks,
+            quarantine,
+            STRATEGIES,
+            demo.tell,
+            stated=options.market,
+            progress=file_progress(console),
+        )
     require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))

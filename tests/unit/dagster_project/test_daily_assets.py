@@ -133,9 +133,9 @@ def test_stale_labels_are_refused(research, frame):
         read_labels(found.store, found.bar_sessions()[0], *found.labels)
 
 
-def test_what_one_day_says_of_an_instrument_does_not_overrule_what_all_days_did(research, frame):
+def test_a_share_without_volume_on_a_day_is_still_traded(research, frame):
     assert research.run("market_data").success
-    still = frame.copy()  # without volume all day an instrument looks like an index
+    still = frame.copy()
     still.loc[(date_of(frame) == dt.date(2026, 1, 8)) & (frame["symbol"] == "SYN001"), "volume"] = 0
     research.bring(still)
     assert research.run("market_day", first="2026-01-08").success
