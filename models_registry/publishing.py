@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models_registry.addresses import plot_source
+from models_registry.description import shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
@@ -29,6 +30,8 @@ _ABOUT: Final = (
     "The alias challenger is scored in shadow, champion trades on paper, live trades real money. They are moved by "
     "Dagster or by alpha-panda models promote, which keep the ledger; one that is moved here by hand is refused."
 )
+_LONGEST_PAGE: Final = 5000  # characters of a version's description in MLflow's database
+_ROOM_FOR_STANDING: Final = 800  # for what the ledger will say of the version on its page
 _LONGEST_DIGEST: Final = 36  # of a data set in MLflow's tables; its source has the whole one
 
 
@@ -94,15 +97,25 @@ def add_version(
     except RestException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client.create_model_version(
-        sidecar.model_name,
-        source=f"models:/{model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description + _plots_markdown(plots, run_id),
-        model_id=model_id,
-    )
-    return str(version.version)
+
+    def create(page: str) -> str:
+        made = client.create_model_version(
+            sidecar.model_name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=dict(tags),
+            description=page,
+            model_id=model_id,
+        )
+        return str(made.version)
+
+    images = _plots_markdown(plots, run_id)
+    try:
+        return create(description + images)
+    except RestException:  # SQLite holds a page of any length, PostgreSQL refuses a long one
+        if len(description + images) <= _LONGEST_PAGE:
+            raise
+        return create(shortened(description, _LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
 
 
 def _quiet_mlflow() -> Any:
