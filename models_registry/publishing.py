@@ -18,6 +18,7 @@ from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, DatasetInput, Metric
+    from mlflow.models import ModelSignature
 
 EXPERIMENT_PREFIX: Final = "alpha-panda"
 _QUIET: Final = {
@@ -70,6 +71,8 @@ def log(
                 pip_requirements=[f"{name}=={found}" for name, found in library_versions().items() if name != "python"],
                 extra_files=[str(path) for path in extra],
                 params=_params(sidecar),
+                signature=_signature(sidecar),
+                pyfunc_predict_fn="predict_proba",
             )
             dataset = _dataset(sidecar)
             client.log_inputs(run_id, datasets=[dataset])
@@ -149,6 +152,18 @@ def _dataset(sidecar: Sidecar) -> DatasetInput:
             profile=json.dumps({"num_rows": sidecar.training_rows}),
         ),
         tags=[InputTag("mlflow.data.context", "training")],
+    )
+
+
+def _signature(sidecar: Sidecar) -> ModelSignature:
+    """Give the schema that MLflow shows: features by name in, the probabilities of a down and an up move out."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.double, column.name) for column in sidecar.feature_schema]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, 2))]),
     )
 
 
