@@ -84,6 +84,9 @@ def test_the_tables_of_mlflow_hold_data_set_parameters_and_metrics(registry):
     assert run.data.metrics["auc"] == record.metrics["auc"]
     assert len(client.get_metric_history(info.run_id, "fold_auc")) == len(record.folds)
     assert model.params["training_data_digest"] == record.training_data_digest
+    folder = model.artifact_location.removeprefix("mlflow-artifacts:")
+    mlmodel = requests.get(f"{registry.tracking_uri}/api/2.0/mlflow-artifacts/artifacts{folder}/MLmodel", timeout=10)
+    assert [column.name for column in record.feature_schema] == re.findall(r'"name": "([^"]+)"', mlmodel.text)
     about = client.get_registered_model("tabled").description
     assert not set(about) & set("*`#[")
 
