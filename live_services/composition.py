@@ -210,15 +210,8 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
 @asynccontextmanager
 async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
     from live_services.services.model_loading import build_loader
-    from models_registry.promotion import may_run
-    from models_registry.refs import Alias
 
-    registry, ledger = build_registry(settings), build_ledger(settings)
-
-    def objection(name: str, model_version: str, rung: Alias) -> str | None:
-        return may_run(registry.version(name, model_version), ledger, rung)
-
-    loader = build_loader(settings, registry, objection, running_brokers(settings))
+    loader = build_loader(settings, build_registry(settings), build_ledger(settings), running_brokers(settings))
     nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
     try:
         yield loader

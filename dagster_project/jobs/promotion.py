@@ -166,8 +166,4 @@ def _person(named: str) -> str:
 
 
 def _sentence(record: "PromotionRecord", registry: "Registry") -> str:
-    return (
-        f"{record.model_name}@{record.alias}: version {record.previous_version or 'none'} → {record.model_version} by "
-        f"{record.promoted_by} ({record.reason}); ledger entry {record.ledger_number}; "
-        f"{registry.url_of(record.model_name, record.model_version)}"
-    )
+    return f"{record}; {registry.url_of(record.model_name, record.model_version)}"
