@@ -291,6 +291,6 @@ def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[Prom
     def announce(record: PromotionRecord) -> None:
         problem = announce_promotion(settings.kafka, record)
         if problem is not None:
-            tell(f"models.promoted was not published ({problem}); live services find the alias by their poll")
+            tell(f"models.promoted was not published ({problem}); live services find the promotion by their poll")
 
     return announce

@@ -122,7 +122,9 @@ class PromotionLedger:
                 else {"connect_timeout": _LOCK_WAIT_S, "options": f"-c lock_timeout={_LOCK_WAIT_S}s"},
             )
         except ModuleNotFoundError as error:
-            raise LedgerUnavailable(f"the driver for {self._shown} is not installed: {error}") from error
+            raise LedgerUnavailable(
+                f"the driver for {self._shown} is not installed ({error}): install alpha-panda[postgresql]"
+            ) from error
         if self._dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
         self._prepared = False
@@ -281,7 +283,7 @@ class PromotionLedger:
                 self._prepared = True
             with self._engine.connect() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:  # away, locked, or not allowed
             raise LedgerUnavailable(
                 f"the promotion ledger at {self._shown} did not answer ({error.orig}); is the database up, and may "
                 "this process write there? See ledger.url."

@@ -54,9 +54,11 @@ def reconcile(
     RegistryUnavailable, LedgerUnavailable, LedgerTampered, LedgerMoved
     """
     for attempt in range(_ATTEMPTS):
-        for alias in get_args(Alias):
-            settle_open(registry, ledger, name, alias, by=by, now_ns=now_ns)
         history = ledger.history(name)
+        under_way = [alias for alias in get_args(Alias) if open_intent(history, alias) is not None]
+        for alias in under_way:
+            settle_open(registry, ledger, name, alias, by=by, now_ns=now_ns)
+        history = ledger.history(name) if under_way else history
         # The aliases are read after the ledger: a promotion in between makes the observation stale, never true.
         try:
             return _look(registry, ledger, name, history, by=by, now_ns=now_ns, command=command)

@@ -168,7 +168,9 @@ def test_a_promoter_that_dies_at_any_step_never_leaves_the_desk_without_what_sta
             settled = desk.ledger.standing("momentum", "champion")
             assert (settled.by, settled.settled_by) == ("asha", "the runner")
     with capsys.disabled():
-        print(f"\npromoter killed at {len(STEPS)} steps on {desk.database}: {len(STEPS)} settled by who looked next")
+        sys.stdout.write(
+            f"\na promoter killed at each of {len(STEPS)} steps on {desk.database}: all settled after it\n"
+        )
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -293,7 +295,7 @@ def test_promoters_and_lookers_at_once_leave_the_alias_where_the_ledger_ends(des
     for before, entry in itertools.pairwise(promotions):
         assert entry.from_version == before.to_version  # each was judged against the one that it replaced
     with capsys.disabled():
-        print(f"\n3 promoters and a looker at once on {desk.database}: {len(promotions)} promotions, one chain")
+        sys.stdout.write(f"\n3 promoters at once on {desk.database}: {len(promotions)} promotions, one chain\n")
 
 
 def test_the_database_itself_refuses_changes_and_what_is_changed_behind_it_shows(desk):
