@@ -5,6 +5,7 @@ import pytest
 
 from dagster_project.definitions import resources
 from dagster_project.sensors.promotion import SENSOR, promote_champion
+from models_registry.ledger_entries import done
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk
 
@@ -100,7 +101,7 @@ def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):
     assert desk.registry.resolve(CHAMPION) == "1"
     assert desk.look() == [("momentum_champion", "1")]
     assert desk.look() == []
-    assert [(entry.by, entry.to_version) for entry in desk.ledger.history("momentum")] == [
+    assert [(entry.by, entry.to_version) for entry in done(desk.ledger.history("momentum"), "champion")] == [
         (SENSOR, "1"),
         ("Asha", "2"),
         ("Asha", "1"),

@@ -8,10 +8,11 @@ import requests
 
 from models_registry.description import describe, plots
 from models_registry.ledger import PromotionLedger
-from models_registry.promotion import may_run, promote, rollback
+from models_registry.promotion import promote, rollback
 from models_registry.refs import ModelRef
 from models_registry.refusals import TamperedModel
 from models_registry.registry import Registry, RegistryUnavailable
+from models_registry.run_rule import may_run
 from tests.models_registry_frames import gate, packed, sidecar, trained
 
 pytestmark = pytest.mark.integration
@@ -135,7 +136,12 @@ def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry,
     rollback(registry, ledger, "climber", "champion", **arguments)
     assert registry.resolve(ModelRef(name="climber", alias="champion")) == first
     assert [record.action for record in announced] == ["promote", "promote", "rollback"]
-    assert ledger.verify() == 3
+    assert ledger.verify() == 6
+    page = registry.version("climber", first).description
+    assert "**Is champion**: it was brought back to this rung by tests" in page
+    page = registry.version("climber", second).description
+    assert "**Was champion**" in page
+    assert len(re.findall(r"!\[[^]]+]", page)) == 2  # the rest of the page is as it was
 
 
 def test_an_alias_moved_in_the_mlflow_interface_is_refused(registry, tmp_path):
