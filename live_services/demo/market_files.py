@@ -17,7 +17,7 @@ from models_registry.specification import StrategySpec, of_one_desk
 if TYPE_CHECKING:
     from feature_store.market.types import Session, Universe
     from feature_store.sources.mappings import ColumnMapping
-    from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
+    from feature_store.sources.reading import SourceBars, SourceTicks
     from live_services.machine.stack import Tell
 
 _SESSION_MINUTES: Final = 375  # 09:15 to 15:30
@@ -31,6 +31,8 @@ class MarketFiles:
     bar_minutes: int
     train_through: dt.date
     """The last session before the one that is replayed."""
+    findings: tuple[str, ...] = ()
+    """What was found in the files and told."""
 
 
 def look_at(
@@ -78,7 +80,7 @@ def look_at(
         of_bars = read_bars(bars, mapping=mapping, progress=reading)
     require_readable(of_bars.reading)
     of_bars = settled_by_ticks(of_bars, bars, ticks, mapping=mapping)
-    _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
+    findings = _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
     sessions = known_sessions(of_bars.bars)
     if of_bars.clock.kind == "session":
         raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
@@ -91,16 +93,16 @@ def look_at(
         tell(f"{bars.name} has bars of {of_bars.clock.size / SECOND_NS:g} seconds; this demo makes minutes of them")
     if ticks is None:
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
-        return MarketFiles(minutes, sessions[-2].date)
+        return MarketFiles(minutes, sessions[-2].date, findings)
     with progress(ticks) as reading:
         of_ticks = read_ticks(ticks, universe=of_bars.universe, mapping=mapping, progress=reading)
     require_readable(of_ticks.reading)
     require_used(mapping, [of_bars.reading.layout, of_ticks.reading.layout])
-    _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
+    findings += _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
     _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
-    return MarketFiles(minutes, max(before))
+    return MarketFiles(minutes, max(before), findings)
 
 
 def _mapping(stated: Mapping[str, Any], files: int) -> ColumnMapping:
@@ -125,27 +127,26 @@ def _whole_minutes(path: Path, size_ns: int) -> int:
 
 def _tell_of(  # noqa: PLR0917
     path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
-) -> None:
-    left_out = source.quarantine
+) -> tuple[str, ...]:
+    """Tell what was found in a file, and give it."""
+    from feature_store.sources.findings import file_findings, reasons
+
     if not usable:
-        raise CommandFailed(f"{path}: none of its {len(left_out):,} rows can be used: {_reasons(left_out)}")
+        refused = source.quarantine
+        raise CommandFailed(f"{path}: none of its {len(refused):,} rows can be used: {reasons(refused)}")
     tell(f"{path.name}: {usable:,} {kind} of {_instruments(source.universe)}")
-    for said in source.recognised:
+    found = file_findings(
+        kind, source.quarantine, recognised=source.recognised, rows_out_of_order=source.rows_out_of_order
+    )
+    for said in found:
         tell(f"  {said}")
-    if len(left_out):
-        tell(f"  {len(left_out):,} rows cannot be used: {_reasons(left_out)}")
+    if len(source.quarantine):
         tell(f"  they are kept, each with its row number and reason, in {directory / kind}.parquet")
+    return found
 
 
 def _instruments(universe: Universe) -> str:
     return f"{len(universe):,} instrument{'' if len(universe) == 1 else 's'}"
-
-
-def _reasons(left_out: Quarantine) -> str:
-    """Count rows by reason, and name the first row of each."""
-    first = left_out.first_rows()
-    parts = [f"{n:,} {reason} (first: row {first[reason]})" for reason, n in left_out.counts().items()]
-    return ", ".join(parts)
 
 
 def _require_bars_enough(path: Path, strategies: Sequence[StrategySpec], minutes: int) -> None:

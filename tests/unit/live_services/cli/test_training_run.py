@@ -42,6 +42,12 @@ def test_an_asset_is_told_once_however_many_days_it_has_and_its_findings_with_it
     ]
 
 
+def test_a_finding_that_the_person_knows_already_is_not_told_again():
+    told = []
+    RunLog(known=("3 rows cannot be used",)).add(made("market_data", "3 rows cannot be used", "b"), told.append, print)
+    assert told == ["  Dagster made the asset market_data", "    b"]
+
+
 def test_a_check_that_warns_is_told_and_one_that_passed_is_not():
     told, _, reason = told_of(
         checked("prices_are_sane", "ERROR", "fine", success=True), checked("outages_are_listed", "WARN", "2 outages")
