@@ -1,8 +1,10 @@
 """What a person who waits for a training is told: what was made, what was found, and why it stopped."""
 
 import pytest
+from dagster_graphql.schema import create_schema
+from graphql import parse, validate
 
-from live_services.cli.training_run import RunLog
+from live_services.cli.training_run import _RUN, RunLog
 
 
 def told_of(*events):
@@ -85,3 +87,7 @@ def test_a_run_that_failed_outside_its_steps_says_why_too():
 
 def test_the_line_of_progress_is_the_runs_log():
     assert told_of({"__typename": "LogMessageEvent", "message": "bars: session 3 of 9"})[1] == ["bars: session 3 of 9"]
+
+
+def test_what_is_asked_of_a_run_is_what_dagster_can_answer():
+    assert validate(create_schema().graphql_schema, parse(_RUN)) == []
