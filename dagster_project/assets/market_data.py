@@ -19,6 +19,7 @@ from dagster_project.previews import quarantine_preview
 from dagster_project.resources import OfflineStoreResource
 from dagster_project.staged_days import StagedDay, bar_days, feature_days, incoming_days, label_days
 from feature_store.market.types import IST, MarketDataError
+from live_services.machine.research_servers import FINDINGS
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -148,10 +149,12 @@ def _store_market(
 ) -> "tuple[Arrival, list[StagedDay], tuple[dt.date, ...]]":
     """Write what the source has of some days or all, and remove what it no longer has."""
     from feature_store.offline.incoming import remove_vanished_sessions, write_quarantined
+    from feature_store.sources.findings import left_out
 
     arrival = desk.read_market(days)
     if days is None and not arrival.sessions:
-        raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
+        told = "; ".join(f"{kind}: {left_out(rows)}" for kind, rows in arrival.quarantine.items() if len(rows))
+        raise MarketDataError(f"no row of the market can be used: {told or 'its files are empty'}")
     done = _followed(context, "raw", arrival.sessions, incoming_days(desk, arrival), each)
     write_quarantined(desk.store, arrival, days)
     return arrival, done, remove_vanished_sessions(desk.store, arrival, days)
@@ -241,9 +244,13 @@ def market_data(
         for key in (BARS, FEATURES, LABELS):
             done[key] = _run_stage(context, desk, key, each=_materialization(context, key))
         digest = desk.store.digest(desk.bar_sessions())
+        found = _findings(desk, arrival)
+    for line in found:
+        context.log.info(line)
     return dg.MaterializeResult(
         metadata=_arrival_facts(arrival)
         | {
+            FINDINGS: dg.MetadataValue.md("\n".join(f"* {line}" for line in found) or "nothing"),
             "instruments": len(desk.store.universe()),
             "universe_digest": desk.store.universe().digest,
             "sessions_removed": [date.isoformat() for date in gone],
@@ -267,6 +274,26 @@ def _materialization(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Cal
         context.log_event(dg.AssetMaterialization(key, partition=day.date.isoformat(), metadata=day.facts))
 
     return tell
+
+
+def _findings(desk: Desk, arrival: "Arrival") -> list[str]:
+    """Say what bringing the market in found out, a sentence each."""
+    from feature_store.market.unmatched_names import unmatched_names
+    from feature_store.sources.findings import file_findings, instrument_findings, table_findings
+
+    universe = desk.store.universe()
+    unmatched = unmatched_names(universe, desk.actions, desk.membership, desk.instruments)
+    found = [
+        line
+        for kind, quarantine in arrival.quarantine.items()
+        for line in file_findings(
+            kind,
+            quarantine,
+            recognised=arrival.recognised.get(kind, ()),
+            rows_out_of_order=arrival.rows_out_of_order.get(kind, 0),
+        )
+    ]
+    return [*found, *instrument_findings(universe, arrival.without_volume), *table_findings(unmatched)]
 
 
 def _arrival_facts(arrival: "Arrival") -> dict[str, Any]:

@@ -113,6 +113,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
     said = [
         f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
+        + (f", {row.throughout} of them throughout" if row.throughout < row.missing else "")
         for row in found.itertuples()
     ]
     for outage, symbols in zip(said, found["symbols"], strict=True):
@@ -127,7 +128,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     }
     if len(found):
         worst = max(zip(per_session, sessions, strict=True), key=lambda pair: pair[0])
-        listed = found[["date", "start", "end", "intervals", "missing", "expected"]]
+        listed = found[["date", "start", "end", "intervals", "missing", "throughout", "expected"]]
         facts["list"] = frame_table(listed.assign(symbols=found["symbols"].map(", ".join)))
         facts["plot"] = dg.MetadataValue.md(
             session_plot(per_session, f"Intervals in outages per session; most: {worst[0]} on {worst[1].date}")

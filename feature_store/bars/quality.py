@@ -163,7 +163,8 @@ def outages(
     DataFrame
         One row for each run of such intervals, in order of time: ``date``; ``start`` and ``end``, its first instant and
         the first one after it (``HH:MM`` IST); ``intervals``; ``missing``, instruments without a bar at any time of it;
-        ``expected``; ``whole_market``, whether nobody had a bar; ``symbols``, the missing ones, a tuple.
+        ``throughout``, those of them without a bar in all of it; ``expected``; ``whole_market``, whether nobody had a
+        bar; ``symbols``, the missing ones, a tuple.
 
     Raises
     ------
@@ -180,12 +181,13 @@ def outages(
                 {
                     **_span(session, clock, begin, end),
                     "missing": int(without.sum()),
+                    "throughout": int(absent[begin:end].all(axis=0).sum()),
                     "expected": int(absent.shape[1]),
                     "whole_market": bool(absent[begin:end].all()),
                     "symbols": tuple(symbols[expected][without]),
                 }
             )
-    return pd.DataFrame(rows, columns=[*_SPAN, "missing", "expected", "whole_market", "symbols"])
+    return pd.DataFrame(rows, columns=[*_SPAN, "missing", "throughout", "expected", "whole_market", "symbols"])
 
 
 def thin_days(bars: Bars, sessions: Sequence[Session], clock: BarClock, *, least_share: float = 0.5) -> pd.DataFrame:

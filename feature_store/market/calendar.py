@@ -23,6 +23,14 @@ VERIFIED_THROUGH: Final = dt.date(2026, 12, 31)
 """Last date that this calendar answers for: the exchange announces holidays by the year."""
 
 
+def exchange_in_words() -> str:
+    """Say which exchange this is, its hours, and for which dates its sessions are verified."""
+    return (
+        f"The exchange is NSE, its cash market: sessions from {REGULAR_OPEN:%H:%M} to {REGULAR_CLOSE:%H:%M} IST, "
+        f"verified from {VERIFIED_FROM} to {VERIFIED_THROUGH}"
+    )
+
+
 class UnverifiedDate(MarketDataError):
     """A date whose session nobody has verified."""
 
@@ -83,7 +91,7 @@ def nse_session(date: dt.date) -> Session | None:
     _require_verified(date)
     if date in _without_hours():
         raise UnverifiedDate(
-            f"{date} is a session ({_without_hours()[date]}) whose hours are not verified: look them up in the "
+            f"{date} is a session of NSE ({_without_hours()[date]}) whose hours are not verified: look them up in the "
             "exchange's circular and set them in SPECIAL_SESSIONS of feature_store/market/calendar.py"
         )
     return _sessions().get(date)
@@ -116,16 +124,17 @@ def previous_sessions(date: dt.date, count: int) -> tuple[Session, ...]:
     before = [session for day, session in _sessions().items() if day < date]
     if count > len(before):
         raise UnverifiedDate(
-            f"only {len(before)} sessions before {date} are verified, {count} are wanted; {_way_out('earlier')}"
+            f"only {len(before)} sessions before {date} are verified, {count} are wanted. {exchange_in_words()}: "
+            f"{_way_out('earlier')}"
         )
     return tuple(before[len(before) - count :])
 
 
 def _require_verified(date: dt.date) -> None:
     if date > VERIFIED_THROUGH:
-        raise UnverifiedDate(f"{date} is after {VERIFIED_THROUGH}, the last verified date; {_way_out('later')}")
+        raise UnverifiedDate(f"{date} is after the last verified date. {exchange_in_words()}: {_way_out('later')}")
     if date < VERIFIED_FROM:
-        raise UnverifiedDate(f"{date} is before {VERIFIED_FROM}, the first verified date; {_way_out('earlier')}")
+        raise UnverifiedDate(f"{date} is before the first verified date. {exchange_in_words()}: {_way_out('earlier')}")
 
 
 def _way_out(years: str) -> str:

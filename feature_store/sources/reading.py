@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.market.calendar import nse_session
+from feature_store.market.calendar import exchange_in_words, nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import (
     Bars,
@@ -325,7 +325,9 @@ def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:
     sessions = [nse_session(date) for date in dates]
     for date, session in zip(dates, sessions, strict=True):
         if session is None:
-            raise MarketDataError(f"there is data of {date}, on which the exchange had no session; leave that day out")
+            raise MarketDataError(
+                f"there is data of {date}, on which there was no session; leave that day out. {exchange_in_words()}"
+            )
     return tuple(session for session in sessions if session is not None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,7 +14,7 @@ import requests
 from rich.console import Console
 
 from live_services.failures import CommandFailed
-from live_services.machine.research_servers import CODE_LOCATION
+from live_services.machine.research_servers import CODE_LOCATION, FINDINGS
 from live_services.machine.stack import Tell
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[str], None]
 """Takes where a run is; each word replaces the one before."""
 
-FINDINGS: Final = "findings"
-"""Metadata of a materialization whose lines a person who waits is told."""
 _POLL_SECONDS: Final = 0.5
 _PAGE: Final = 500
 _CLASS_NAME: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*: ")  # Dagster puts it before the message
@@ -52,6 +50,8 @@ query Run($id: ID!, $after: String, $limit: Int) { runOrError(runId: $id) { __ty
 class RunLog:
     """What a run's events say to the person who waits for it."""
 
+    known: Collection[str] = ()
+    """Findings that this person was told already."""
     assets: list[str] = field(default_factory=list)
     """Made so far, each once."""
     failures: dict[str, list[str]] = field(default_factory=dict)
@@ -82,8 +82,9 @@ class RunLog:
             tell(f"  Dagster made the asset {name}")
         for entry in event["metadataEntries"]:
             if entry["label"] == FINDINGS:
-                for line in entry["mdStr"].splitlines():
-                    tell(f"    {line.removeprefix('* ')}")
+                found = [line.removeprefix("* ") for line in entry["mdStr"].splitlines()]
+                for line in (line for line in found if line not in self.known):
+                    tell(f"    {line}")
 
     def _add_check(self, event: Mapping[str, Any], tell: Tell) -> None:
         seen = event["evaluation"]
@@ -135,6 +136,7 @@ def follow(
     tell: Tell,
     progress: Progress,
     each_poll: Callable[[], None] = lambda: None,
+    known: Collection[str] = (),
     budget_seconds: float,
 ) -> None:
     """Wait for a run's end; tell of each asset as it is made, of what it found, and of each check that warns or fails.
@@ -147,6 +149,8 @@ def follow(
         Takes each line of the run's log.
     each_poll
         Called between two looks.
+    known
+        Findings that need not be told again.
 
     Raises
     ------
@@ -154,7 +158,7 @@ def follow(
         The run failed, and the message says why; or it was cancelled, or took longer than its budget.
     """
     deadline = time.monotonic() + budget_seconds
-    log, cursor = RunLog(), None
+    log, cursor = RunLog(known), None
     while True:
         run = _query(url, run_id, cursor)
         events, cursor = run["eventConnection"]["events"], run["eventConnection"]["cursor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from feature_store.market.clocks import BarClock
     from feature_store.market.types import Session, Universe
     from feature_store.sources.mappings import ColumnMapping
-    from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
+    from feature_store.sources.reading import SourceBars, SourceTicks
     from live_services.machine.stack import Tell
 
 _SESSION_MINUTES: Final = 375  # 09:15 to 15:30
-_FEW: Final = 5  # symbols that are named in a line
 _ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
 
 
@@ -33,6 +32,8 @@ class MarketFiles:
     bar_minutes: int
     train_through: dt.date
     """The last session before the one that is replayed."""
+    findings: tuple[str, ...] = ()
+    """What was found in the files and told."""
 
 
 def look_at(
@@ -75,22 +76,22 @@ def look_at(
 
     mapping = _mapping(stated or {}, 1 if ticks is None else 2)
     of_bars = _bars_of(bars, ticks, mapping, progress)
-    _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
+    findings = _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
     sessions, minutes = known_sessions(of_bars.bars), _minutes_of(bars, of_bars.clock, tell)
     desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
     _require_bars_enough(bars, desk, minutes)
     if ticks is None:
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
-        return MarketFiles(minutes, sessions[-2].date)
+        return MarketFiles(minutes, sessions[-2].date, findings)
     with progress(ticks) as reading:
         of_ticks = read_ticks(ticks, universe=of_bars.universe, mapping=mapping, progress=reading)
     require_readable(of_ticks.reading)
     require_used(mapping, [of_bars.reading.layout, of_ticks.reading.layout])
-    _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
+    findings += _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
     _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
-    return MarketFiles(minutes, max(before))
+    return MarketFiles(minutes, max(before), findings)
 
 
 def _bars_of(bars: Path, ticks: Path | None, mapping: ColumnMapping, progress: FileProgress) -> SourceBars:
@@ -134,43 +135,26 @@ def _minutes_of(path: Path, clock: BarClock, tell: Tell) -> int:
 
 def _tell_of(  # noqa: PLR0917
     path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
-) -> None:
-    left_out = source.quarantine
+) -> tuple[str, ...]:
+    """Tell what was found in a file, and give it."""
+    from feature_store.sources.findings import file_findings, reasons
+
     if not usable:
-        raise CommandFailed(f"{path}: none of its {len(left_out):,} rows can be used: {_reasons(left_out)}")
+        refused = source.quarantine
+        raise CommandFailed(f"{path}: none of its {len(refused):,} rows can be used: {reasons(refused)}")
     tell(f"{path.name}: {usable:,} {kind} of {_instruments(source.universe)}")
-    for said in (*source.recognised, *_said_of(source)):
+    found = file_findings(
+        kind, source.quarantine, recognised=source.recognised, rows_out_of_order=source.rows_out_of_order
+    )
+    for said in found:
         tell(f"  {said}")
-    if len(left_out):
-        tell(f"  {len(left_out):,} rows cannot be used: {_reasons(left_out)}")
+    if len(source.quarantine):
         tell(f"  they are kept, each with its row number and reason, in {directory / kind}.parquet")
-
-
-def _said_of(source: SourceBars | SourceTicks) -> Iterator[str]:
-    """Say what was done with rows that are used, and which instruments are not traded."""
-    if source.rows_out_of_order:
-        yield f"{source.rows_out_of_order:,} rows stand behind a later one of their symbol: they were sorted"
-    untraded = [instrument.symbol for instrument in source.universe.instruments if not instrument.tradable]
-    if untraded:
-        yield f"{_few(untraded)} {'is an index' if len(untraded) == 1 else 'are indices'}, never traded"
-    if source.without_volume:
-        yield f"{_few(source.without_volume)} never {'has' if len(source.without_volume) == 1 else 'have'} a volume"
-
-
-def _few(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - _FEW} more" if len(symbols) > _FEW else ""
-    return ", ".join(symbols[:_FEW]) + more
+    return found
 
 
 def _instruments(universe: Universe) -> str:
     return f"{len(universe):,} instrument{'' if len(universe) == 1 else 's'}"
-
-
-def _reasons(left_out: Quarantine) -> str:
-    """Count rows by reason, and name the first row of each."""
-    first = left_out.first_rows()
-    parts = [f"{n:,} {reason} (first: row {first[reason]})" for reason, n in left_out.counts().items()]
-    return ", ".join(parts)
 
 
 def _require_bars_enough(path: Path, strategies: Sequence[StrategySpec], minutes: int) -> None:

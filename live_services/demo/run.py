@@ -70,6 +70,8 @@ class Demo:
     console: Console
     started: float = field(default_factory=time.monotonic)
     summary: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    """What was found in the person's files and told."""
 
     def tell(self, text: str) -> None:
         """Print one line with the seconds since the start."""
@@ -98,6 +100,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             stated=options.market,
             progress=file_progress(console),
         )
+        demo.findings = files.findings
     require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))
@@ -283,6 +286,7 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
                 tell=demo.tell,
                 progress=progress,
                 each_poll=early.start,
+                known=demo.findings,
                 budget_seconds=_TRAINING_SECONDS,
             )
         early.start()

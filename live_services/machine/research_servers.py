@@ -14,6 +14,8 @@ import requests
 from live_services.machine.embedded import LOOPBACK, EmbeddedServerError, ServerSpec, free_port, listens
 
 CODE_LOCATION: Final = "dagster_project.definitions"
+FINDINGS: Final = "findings"
+"""Metadata of a materialization whose lines a person who waits for the run is told."""
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 _DAGSTER_YAML: Final = """\

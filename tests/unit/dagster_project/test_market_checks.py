@@ -133,7 +133,7 @@ def test_every_outage_is_listed_in_the_check_and_in_the_log(research, frame):
     research.bring(with_an_outage(frame))
     run = research.run("market_day", "bars", first=FIRST, last=LAST)
     metadata = checks_of(run)["outages_are_listed"].metadata
-    assert "| 2026-01-08 | 11:00 | 11:07 | 7 | 5 | 5 | SYN INDEX, SYN001," in metadata["list"].value
+    assert "| 2026-01-08 | 11:00 | 11:07 | 7 | 5 | 5 | 5 | SYN INDEX, SYN001," in metadata["list"].value
     assert metadata["plot"].value.startswith("![")
     said = [record.user_message for record in research.instance.all_logs(run.run_id)]
     told = "2026-01-08 11:00 to 11:07: 5 of 5 instruments without a bar"

@@ -28,13 +28,20 @@ def test_what_cannot_be_is_refused_by_name():
         MarketInput(timezone="Asia/Bombay").over(load_settings())
 
 
-def test_a_run_brings_in_the_files_of_its_configuration_on_a_desk_that_generates_its_market(tmp_path):
+def test_a_run_brings_in_the_files_of_its_configuration_and_says_what_it_found(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         research = Research(tmp_path, instance)
-        research.bring(bars_frame(generated(instruments=2, sessions=2)))
+        frame = bars_frame(generated(instruments=2, sessions=2))
+        frame.loc[7, "close"] = -1.0
+        research.bring(frame.iloc[::-1])
         said = {"bars_file": str(research.market["bars_file"])}
-        research.market = {"source": "synthetic"}
+        (tmp_path / "actions.csv").write_text("symbol,ex_date,kind,factor\nTSC,2026-01-06,split,0.2\n")
+        research.market = {"source": "synthetic", "corporate_actions": tmp_path / "actions.csv"}
         run = research.run("market_data", config={"ops": {"market_data": {"config": said}}}, raise_on_error=True)
         made = run.asset_materializations_for_node("market_data")[-1].metadata
-    assert made["bars"].value == 2 * 3 * 375
+    assert made["bars"].value == 2 * 3 * 375 - 1
+    found = made["findings"].value.splitlines()
+    assert "* bars: 1 row cannot be used: 1 non_positive_price (first: row 2243)" in found
+    assert any("rows stand after a later one of their symbol; they were sorted" in line for line in found)
+    assert "* market.corporate_actions has 1 name that no instrument has; their rows do nothing: TSC" in found
     assert not made["market"].value.startswith("SYNTHETIC")

@@ -129,6 +129,7 @@ def test_a_session_that_is_missing_in_the_middle_is_an_outage_of_all() -> None:
         "end": "15:30",
         "intervals": 375,
         "missing": 4,
+        "throughout": 4,
         "expected": 4,
         "whole_market": True,
         "symbols": ("SYN001", "SYN002", "SYN003", "SYN004"),
@@ -144,8 +145,8 @@ def test_outages_of_part_and_of_all_of_the_market_are_listed_with_who_was_missin
     one = between(bars, first, 10, 40) & (bars.instrument == 1)
     found = quality.outages(bars[~(part | whole | one)], market.sessions, CLOCK, market.universe)
     assert found.drop(columns=["date", "expected"]).to_numpy().tolist() == [
-        ["15:25", "15:30", 5, 4, True, ("SYN001", "SYN002", "SYN003", "SYN004")],
-        ["10:15", "10:30", 15, 3, False, ("SYN001", "SYN003", "SYN004")],
+        ["15:25", "15:30", 5, 4, 4, True, ("SYN001", "SYN002", "SYN003", "SYN004")],
+        ["10:15", "10:30", 15, 3, 3, False, ("SYN001", "SYN003", "SYN004")],
     ]
     result = quality.no_outages(bars[~(part | whole | one)], market.sessions, CLOCK, market.universe)
     assert not result.passed
@@ -166,7 +167,7 @@ def test_an_outage_names_all_who_were_missing_at_any_time_of_it(bars: Bars, mark
     (row,) = quality.outages(bars[~(first_half | other_half)], market.sessions, CLOCK, market.universe).to_dict(
         "records"
     )
-    assert (row["intervals"], row["missing"], row["whole_market"]) == (20, 4, False)
+    assert (row["intervals"], row["missing"], row["throughout"], row["whole_market"]) == (20, 4, 0, False)
     assert row["symbols"] == ("SYN001", "SYN002", "SYN003", "SYN004")
 
 

@@ -1,8 +1,10 @@
 """What a person who waits for a training is told: what was made, what was found, and why it stopped."""
 
 import pytest
+from dagster_graphql.schema import create_schema
+from graphql import parse, validate
 
-from live_services.cli.training_run import RunLog
+from live_services.cli.training_run import _RUN, RunLog
 
 
 def told_of(*events):
@@ -42,6 +44,12 @@ def test_an_asset_is_told_once_however_many_days_it_has_and_its_findings_with_it
     ]
 
 
+def test_a_finding_that_the_person_knows_already_is_not_told_again():
+    told = []
+    RunLog(known=("3 rows cannot be used",)).add(made("market_data", "3 rows cannot be used", "b"), told.append, print)
+    assert told == ["  Dagster made the asset market_data", "    b"]
+
+
 def test_a_check_that_warns_is_told_and_one_that_passed_is_not():
     told, _, reason = told_of(
         checked("prices_are_sane", "ERROR", "fine", success=True), checked("outages_are_listed", "WARN", "2 outages")
@@ -79,3 +87,7 @@ def test_a_run_that_failed_outside_its_steps_says_why_too():
 
 def test_the_line_of_progress_is_the_runs_log():
     assert told_of({"__typename": "LogMessageEvent", "message": "bars: session 3 of 9"})[1] == ["bars: session 3 of 9"]
+
+
+def test_what_is_asked_of_a_run_is_what_dagster_can_answer():
+    assert validate(create_schema().graphql_schema, parse(_RUN)) == []
