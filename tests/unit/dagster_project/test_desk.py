@@ -61,6 +61,21 @@ def test_a_replayed_session_that_is_not_there_is_no_reason_to_train_on_everythin
         desk(store, FILES, replay_session="2026-01-17").training_sessions()
 
 
+def test_files_are_read_as_the_settings_say(tmp_path):
+    times = pd.date_range("2026-01-05 09:16", periods=375, freq="min").strftime("%d-%m-%Y %H:%M")
+    bars = pd.DataFrame({"Date Time": times, "ticker": "AAA", "O": 1.0, "high": 1.0, "low": 1.0, "close": 1.0})
+    bars.assign(volume=5).to_csv(tmp_path / "a.CSV", index=False)
+    market = {"source": "files", "bars_file": tmp_path / "a.CSV", "columns": {"time": "Date Time", "open": "O"}}
+    said = {"time_format": "%d-%m-%Y %H:%M", "stamp": "end", "timezone": "Asia/Kolkata"}
+    read = Desk(OfflineStore(tmp_path), Settings(market=MarketSettings.model_validate(market | said))).read_market()
+    ((session, (_, table)),) = read.bars.items()
+    assert (len(table), read.quarantined) == (375, {})
+    assert table.start_ns[0] == session.open_ns
+    assert read.recognised == {"bars": ()}
+    with pytest.raises(MarketDataError, match="give --time-format"):
+        Desk(OfflineStore(tmp_path), Settings(market=MarketSettings.model_validate(market))).read_market()
+
+
 def test_training_through_the_replayed_session_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match="train_through 2026-01-07 is not before replay_session 2026-01-07"):
         MarketSettings(train_through="2026-01-07", replay_session="2026-01-07")
@@ -76,18 +91,3 @@ def test_training_through_the_replayed_session_of_a_generated_market_is_refused(
 def test_some_days_of_a_generated_market_are_part_of_the_whole(store):
     arrival = desk(store, GENERATED).read_market({dt.date(2026, 1, 6), dt.date(2026, 1, 10)})
     assert [session.date.day for session in arrival.sessions] == [6]
-
-
-def test_files_are_read_as_the_settings_say(tmp_path):
-    times = pd.date_range("2026-01-05 09:16", periods=375, freq="min").strftime("%d-%m-%Y %H:%M")
-    bars = pd.DataFrame({"Date Time": times, "ticker": "AAA", "O": 1.0, "high": 1.0, "low": 1.0, "close": 1.0})
-    bars.assign(volume=5).to_csv(tmp_path / "a.CSV", index=False)
-    market = {"source": "files", "bars_file": tmp_path / "a.CSV", "columns": {"time": "Date Time", "open": "O"}}
-    said = {"time_format": "%d-%m-%Y %H:%M", "stamp": "end", "timezone": "Asia/Kolkata"}
-    read = Desk(OfflineStore(tmp_path), Settings(market=MarketSettings.model_validate(market | said))).read_market()
-    ((session, (_, table)),) = read.bars.items()
-    assert (len(table), read.quarantined) == (375, {})
-    assert table.start_ns[0] == session.open_ns
-    assert read.recognised == {"bars": ()}
-    with pytest.raises(MarketDataError, match="give --time-format"):
-        Desk(OfflineStore(tmp_path), Settings(market=MarketSettings.model_validate(market))).read_market()
