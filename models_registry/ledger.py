@@ -186,6 +186,10 @@ class PromotionLedger:
         """
         return tuple(entry for entry in self._chain() if entry.model_name == name)
 
+    def names(self) -> tuple[str, ...]:
+        """Models that the ledger has entries of; raises as ``history`` does."""
+        return tuple(sorted({entry.model_name for entry in self._chain()}))
+
     def latest(self, name: str, alias: Alias) -> LedgerEntry | None:
         """The last entry of an alias: where the ledger says that it points; raises as ``history`` does."""
         return next((entry for entry in reversed(self.history(name)) if entry.alias == alias), None)

@@ -83,7 +83,7 @@ def promote_version(  # noqa: PLR0917  # Dagster fills resources in by name
             now_ns=time.time_ns(),
             announce=announcer.logging_to(context.log),
         )
-    context.log.info(_sentence(record, registry))
+    context.log.info(_sentence(record))
 
 
 @dg.op(out=dg.Out(dg.Nothing), description="Moves an alias back to the version it pointed to before.")
@@ -112,7 +112,7 @@ def roll_back_alias(  # noqa: PLR0917  # Dagster fills resources in by name
             now_ns=time.time_ns(),
             announce=announcer.logging_to(context.log),
         )
-    context.log.info(_sentence(record, registry))
+    context.log.info(_sentence(record))
 
 
 @dg.job(
@@ -165,9 +165,8 @@ def _person(named: str) -> str:
         return "someone in Dagster"
 
 
-def _sentence(record: "PromotionRecord", registry: "Registry") -> str:
+def _sentence(record: "PromotionRecord") -> str:
     return (
         f"{record.model_name}@{record.alias}: version {record.previous_version or 'none'} → {record.model_version} by "
-        f"{record.promoted_by} ({record.reason}); ledger entry {record.ledger_number}; "
-        f"{registry.url_of(record.model_name, record.model_version)}"
+        f"{record.promoted_by} ({record.reason}); ledger entry {record.ledger_number}"
     )

@@ -41,6 +41,11 @@ REASONS = ("not_tradable", "not_member", "not_warm", "no_label", "not_finite")
 class MembershipTable(Protocol):
     """Which instruments belonged to the universe that is traded, by date; see `feature_store.market.membership`."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the table."""
+        ...
+
     def mask(self, instrument: NDArray[np.int32], time_ns: NDArray[np.int64], universe: Universe) -> NDArray[np.bool_]:
         """Whether each instrument was a member at each time."""
         ...
@@ -78,6 +83,12 @@ class TrainingFrame:
     """Symbols that have rows, by ascending ``instrument``."""
     sessions: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each session's bars by date (``YYYY-MM-DD``), of the sessions asked for."""
+    manifests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the manifest of each file of bars that was read, by date; those of the history are among them."""
+    membership_digest: str = ""
+    """Of the table of members; empty without one."""
+    actions_digest: str = ""
+    """Of the corporate actions; of no actions, if there were none."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows of the instruments and sessions asked for that are not here, by reason; see `REASONS`."""
 
@@ -151,6 +162,9 @@ def training_frame(
         instruments=kept.symbols,
         sessions={str(s.date): str(manifest["digest"]) for s, manifest in zip(sessions, sources.bars, strict=True)},
         left_out=kept.left_out,
+        manifests=sources.manifests,
+        membership_digest=membership.digest if membership is not None else "",
+        actions_digest=acted,
     )
 
 
@@ -161,11 +175,21 @@ class _Sources(NamedTuple):
     """Of the bars of the sessions and of their history, the universe and the market's name."""
     bars: list[dict[str, Any]]
     """Manifests of the sessions' bars."""
+    manifests: dict[str, str]
+    """SHA-256 of every manifest of bars that is read, by date."""
 
 
 def _sources(store: OfflineStore, sessions: Sequence[Session], features: FeatureSchema) -> _Sources:
     read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
-    return _Sources(store.digest(read), [store.manifest("bars", session) for session in sessions])
+    return _Sources(
+        store.digest(read),
+        [store.manifest("bars", session) for session in sessions],
+        {str(day): _sha256_of(store.manifest("bars", day)) for day in read},
+    )
+
+
+def _sha256_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _symbols(store: OfflineStore, instruments: Iterable[str] | None) -> list[str] | None:

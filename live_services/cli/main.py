@@ -87,7 +87,7 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from models_registry.registry import without_credentials
+    from models_registry.addresses import without_credentials
 
     settings = read_settings()
     try:
@@ -175,11 +175,12 @@ def explain(
     from live_services.cli.explain import explain_from_log
     from live_services.cli.explanation_tree import render
 
-    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), id_))
+    settings = read_settings()
+    explanation = asyncio.run(explain_from_log(settings, _broker(broker), id_))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        wide_enough(out).print(render(explanation))
+        wide_enough(out).print(render(explanation, settings.dagster.url))
 
 
 @app.command()

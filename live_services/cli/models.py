@@ -15,6 +15,7 @@ from live_services.composition import announcer, build_ledger, build_registry, r
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
+from models_registry.addresses import run_page
 from models_registry.refs import Alias, ModelRef, bars_in_words
 from models_registry.refusals import GateNotPassed
 
@@ -65,7 +66,8 @@ def show(
 
     Example: `alpha-panda models show momentum 3`
     """
-    registry = build_registry(read_settings())
+    settings = read_settings()
+    registry = build_registry(settings)
     version = (
         (_number(version) if version else None)
         or registry.resolve(ModelRef(name=name, alias="champion"))
@@ -95,7 +97,8 @@ def show(
         ("git commit", sidecar.git_commit),
         ("seed", str(sidecar.seed)),
         ("made by", f"{sidecar.created_by} at {ist_text(sidecar.created_at_ns)}"),
-        ("run", sidecar.run_url),
+        ("identity", sidecar.identity),
+        ("run", run_page(settings.dagster.url, sidecar.run_id)),
         ("page", registry.url_of(name, version)),
     ):
         table.add_row(key, value)

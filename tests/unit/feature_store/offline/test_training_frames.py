@@ -64,6 +64,8 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
     assert frame.label == LABEL
     assert frame.instruments == ("SYN001", "SYN002", "SYN003")
     assert frame.sessions == {str(s.date): store.manifest("bars", s)["digest"] for s in market.sessions}
+    assert set(frame.manifests) == set(frame.sessions)
+    assert (frame.membership_digest, frame.actions_digest) == ("", market.actions.digest)
     assert np.array_equal(frame.decision_ns, bars.end_ns[kept])
     assert (frame.label_end_ns > frame.decision_ns).all()
     assert (frame.start_ns, frame.end_ns) == (market.sessions[0].open_ns, market.sessions[-1].close_ns)
@@ -161,6 +163,8 @@ def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineSto
     joins_ns = market.sessions[4].open_ns
 
     class FromThirdSession:
+        digest = "m" * 64
+
         def mask(self, instrument, time_ns, universe):
             return (instrument != universe.index_of_symbol["SYN002"]) | (time_ns >= joins_ns)
 
@@ -169,6 +173,7 @@ def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineSto
     assert mine.any()
     assert (frame.decision_ns[mine] >= joins_ns).all()
     assert frame.left_out["not_member"] == 4 * 375
+    assert frame.membership_digest == "m" * 64
     assert frame.digest != whole(store).digest
 
 
