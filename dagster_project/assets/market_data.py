@@ -151,7 +151,9 @@ def _store_market(
 
     arrival = desk.read_market(days)
     if days is None and not arrival.sessions:
-        raise MarketDataError(f"no usable row in {arrival.name}; quarantined: {arrival.quarantined}")
+        raise MarketDataError(
+            f"no usable row in {' and '.join(arrival.sources.values())}; quarantined: {arrival.quarantined}"
+        )
     done = _followed(context, "raw", arrival.sessions, incoming_days(desk, arrival), each)
     write_quarantined(desk.store, arrival, days)
     return arrival, done, remove_vanished_sessions(desk.store, arrival, days)
