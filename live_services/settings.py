@@ -46,12 +46,12 @@ _DECIDES_NOTHING: Final = {
     "ticks_file",
     "corporate_actions",
     "membership",
+    "name",
+    "universe",
     "columns",
     "time_format",
     "timezone",
     "stamp",
-    "name",
-    "universe",
 }
 """What stands under ``market`` and changes nothing that is said of a session."""
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -88,6 +88,12 @@ def _iso_date(value: str) -> str:
     return value
 
 
+def _market_name(value: str) -> str:
+    if not value.strip() or value.upper().startswith("SYNTHETIC"):
+        raise ValueError("write the exchange's market, such as NSE; SYNTHETIC markets are generated ones")
+    return value.strip()
+
+
 def _time_zone(value: str) -> str:
     if value:
         try:
@@ -95,12 +101,6 @@ def _time_zone(value: str) -> str:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"zone {value!r} is unknown; write one such as Asia/Kolkata or UTC") from None
     return value
-
-
-def _market_name(value: str) -> str:
-    if not value.strip() or value.upper().startswith("SYNTHETIC"):
-        raise ValueError("write the exchange's market, such as NSE; SYNTHETIC markets are generated ones")
-    return value.strip()
 
 
 def _time_of_day(value: str) -> str:

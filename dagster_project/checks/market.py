@@ -69,15 +69,17 @@ def splits_are_explained(days: CheckedDays) -> dg.AssetCheckResult:
     if len(suspects):
         shown = suspects[["symbol", "date", "previous_close", "open", "ratio", "simple_ratio", "factor"]]
         facts["list"] = frame_table(shown.round(4))
-    first = ", ".join(f"{row.symbol} on {row.date} ({row.simple_ratio})" for row in suspects.head(5).itertuples())
+    first = _first([f"{row.symbol} on {row.date} ({_jump(row)})" for row in suspects.itertuples()])
     way_out = (
-        "name a file with their actions in market.corporate_actions, or, if the moves were real, set "
-        "market.allow_unexplained_jumps"
+        "name a file with their actions (split, bonus, demerger, …) in market.corporate_actions, or, if the moves were "
+        "real, set market.allow_unexplained_jumps"
     )
     return dg.AssetCheckResult(
         passed=suspects.empty,
         severity=WARN if market.allow_unexplained_jumps else dg.AssetCheckSeverity.ERROR,
-        description="every jump is explained" if suspects.empty else f"{len(suspects)} jumps: {first}; {way_out}",
+        description="every jump is explained"
+        if suspects.empty
+        else f"{_counted(len(suspects), 'jump')}: {first}; {way_out}",
         metadata=facts,
     )
 
@@ -241,6 +243,16 @@ def bars_of_ticks_equal_the_vendors(
         facts["first_differences"] = frame_table(found.table())
         facts["plot"] = picture(comparison_plot(found))
     return dg.AssetCheckResult(passed=found.passed, severity=WARN, description=found.summary(), metadata=facts)
+
+
+def _jump(row: Any) -> str:
+    """Say what may explain a jump between sessions."""
+    if row.simple_ratio:
+        return f"near {row.simple_ratio}, as of a split, a bonus or a demerger"
+    moved = f"{row.previous_close:g} to {row.open:g}"
+    if row.factor != 1:
+        return f"{moved} with an action of factor {row.factor:g}: perhaps the prices are adjusted for it already"
+    return f"{moved}, no plain ratio of a split or a bonus: a demerger may explain it"
 
 
 def _counted(count: int, what: str) -> str:

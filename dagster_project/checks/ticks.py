@@ -68,7 +68,7 @@ def day_volumes_rise(
     counted, falling = pd.DataFrame(counts), pd.concat(falls, ignore_index=True)
     none = falling[falling["no_day_volume"]]
     met = {name: int(n) for name, n in counted.drop(columns=["session", "ticks", "repeated"]).sum().items() if n}
-    said = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in met.items())
+    said = ", ".join(f"{n:,} {str(name).replace('_', ' ')}" for name, n in met.items())
     facts: dict[str, Any] = {"builder": frame_table(counted)}
     if len(falling):
         facts["falling_volumes"] = frame_table(falling.round(4))

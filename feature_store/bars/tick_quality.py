@@ -65,4 +65,5 @@ def falling_volumes(ticks: Ticks, universe: Universe) -> pd.DataFrame:
     counts["no_day_volume"] = (counts["share"] > NO_DAY_VOLUME) & (counts["ticks"] >= _FEW_TICKS)
     symbols = [universe.instruments[i].symbol for i in counts["instrument"]]
     counts.insert(0, "symbol", pd.Series(symbols, dtype="str"))
-    return counts.drop(columns="instrument").sort_values("share", ascending=False, ignore_index=True)
+    found: pd.DataFrame = counts.drop(columns="instrument").sort_values("share", ascending=False, ignore_index=True)
+    return found

@@ -202,8 +202,9 @@ def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
-    """Express what is held of an instrument in the prices and shares after a corporate action."""
+def _adjust(ring, smoothed, header, i, factors):  # type: ignore[no-untyped-def]
+    """Express what is held of an instrument in the prices and shares after a corporate action, by its two factors."""
+    of_price, of_volume = factors[0], factors[1]
     seen = header[i, SEEN]
     held = min(seen, CAPACITY)
     rows = np.empty((held, COLUMNS), np.int64)
@@ -215,13 +216,13 @@ def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
     ring[i] = 0
     for k in range(held):
         _append(
-            ring, i, seen - held + k, _fixed(rows[k, OPEN], factor), _fixed(rows[k, HIGH], factor),
-            _fixed(rows[k, LOW], factor), _fixed(rows[k, CLOSE], factor), _fixed(rows[k, VOLUME], 1.0 / factor),
+            ring, i, seen - held + k, _fixed(rows[k, OPEN], of_price), _fixed(rows[k, HIGH], of_price),
+            _fixed(rows[k, LOW], of_price), _fixed(rows[k, CLOSE], of_price), _fixed(rows[k, VOLUME], of_volume),
             rows[k, INDEX_CLOSE], rows[k, SPREAD], rows[k, IMBALANCE], depth[k],
         )  # fmt: skip
     for generation in range(2):
         for k in range(SMOOTHED - 1):  # the directional index has no price in it
-            smoothed[i, generation, 1 + k] *= factor
+            smoothed[i, generation, 1 + k] *= of_price
 
 
 def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> tuple[str, Callable[..., None]]:
@@ -342,7 +343,7 @@ _steps: dict[tuple[Any, ...], Any] = {}
 
 _INPUT = (int32[::1], int64[::1], int64[::1], *[float64[::1]] * 4, int64[::1], float64[::1], float64[::1])
 _RANGE = (int64, int64)
-_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[::1])
+_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[:, ::1])
 _STATE = (int64[:, :, ::1], float64[:, :, ::1], int64[:, ::1], float64[:, ::1], boolean[::1])
 
 

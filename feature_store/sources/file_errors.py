@@ -68,16 +68,17 @@ def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | No
 def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> None:
     """Refuse rows of one symbol that plainly are of several instruments.
 
-    They are if most of a file's times are there with several closes, or if a quarter of the steps from one price to
-    the next, in order of time, are wider than a share is ever seen to jump.
+    They are if most of a file's times are there with several opens and several closes (a corrected bar keeps one of
+    them), or if a quarter of the steps from one price to the next, in order of time, are wider than a share is ever
+    seen to jump.
 
     Raises
     ------
     MissingColumn
         If they are; the message names two of the rows.
     """
-    price = table.numbers("close" if kind == "bars" else "price")
     time_ns, readable = when
+    price = table.numbers("close" if kind == "bars" else "price")
     rows = np.flatnonzero(readable & np.isfinite(price) & (price > 0))
     rows = rows[np.argsort(time_ns[rows], kind="stable")]
     if len(rows) < 2:
@@ -86,9 +87,10 @@ def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> Non
     jumps, at_once = np.abs(np.diff(np.log(prices))) > _LEVELS_APART, np.diff(times) == 0
     several = len(jumps) >= _REPEATED and bool(np.count_nonzero(jumps) > _JUMPING * len(jumps))
     if kind == "bars":  # of ticks, several in one second are real
-        twice, distinct = _times_with_several(times, prices), len(times) - np.count_nonzero(at_once)
-        repeated = len(twice) >= _REPEATED or bool(np.any(jumps & at_once))
-        several = (several and bool(at_once.any())) or bool(repeated and 2 * len(twice) > distinct)
+        starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
+        twice = _differ(prices, starts) & _differ(table.numbers("open")[rows], starts)
+        repeated = np.count_nonzero(twice) >= _REPEATED or bool(np.any(jumps & at_once))
+        several = (several and bool(at_once.any())) or (repeated and bool(2 * np.count_nonzero(twice) > len(starts)))
     if not several:
         return
     at = int(np.flatnonzero(jumps if jumps.any() else (np.diff(prices) != 0) & at_once)[0])
@@ -99,8 +101,6 @@ def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> Non
     )
 
 
-def _times_with_several(times: NDArray[np.int64], prices: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The distinct times, of times in order, at which not all prices are equal."""
-    starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
-    differ = np.maximum.reduceat(prices, starts) > np.minimum.reduceat(prices, starts)
-    return times[starts[differ]]
+def _differ(prices: NDArray[np.float64], starts: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """At which of some times, by the place of their first rows, not all prices are equal."""
+    return np.asarray(np.fmax.reduceat(prices, starts) > np.fmin.reduceat(prices, starts), dtype=np.bool_)

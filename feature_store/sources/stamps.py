@@ -54,7 +54,9 @@ class TimeReading:
     unreadable: str = ""
     """Empty, unless most times cannot be read: then what they are and what to say of them."""
     undecided: bool = False
-    """Whether bars may be stamped otherwise than the layout says: their times do not show it, nor was it stated."""
+    """Whether bars may be stamped otherwise than the layout says: it was not stated, and no bar at an open shows it."""
+    naive: bool = False
+    """Whether the times say no zone, and nobody stated one."""
 
 
 class _Placement(NamedTuple):
@@ -87,9 +89,9 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     _, readable = times
     reading = TimeReading(stated, replace(stated, time_format=time_format, zone=zone.key), recognised)
     if 2 * np.count_nonzero(readable) < len(readable):
-        return times, replace(reading, unreadable=_unreadable(table, column, readable, stated))
+        return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and _is_naive(column, time_format, readable)
-    return _placed(times, reading, kind, naive)
+    return _placed(times, replace(reading, naive=naive), kind)
 
 
 def require_readable(reading: TimeReading) -> None:
@@ -110,14 +112,16 @@ def _format_of(column: pa.ChunkedArray, stated: ColumnMapping) -> tuple[str | No
     if stated.time_format is not None and (not stated.of_several_files or _reads(sample, stated.time_format)):
         return stated.time_format, ()
     number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    first = (
-        next((str(v).strip() for v in sample.drop_null().to_pylist() if str(v).strip()), "") if number or text else ""
-    )
+    first = next(filter(None, map(_written, sample.drop_null().to_pylist())), "") if number or text else ""
     epochs = epoch_format(first)
     if epochs is not None or not first or (text and _reads(sample, None)):
         return epochs, ()
     formats = possible_formats(_distinct(column))
     return (formats[0], (f"times such as '{first}' are read as {formats[0]}",)) if len(formats) == 1 else (None, ())
+
+
+def _written(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value).strip()
 
 
 def _reads(sample: pa.ChunkedArray, time_format: str | None) -> bool:
@@ -154,7 +158,7 @@ def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
 
 
-def _placed(times: Times, reading: TimeReading, kind: Kind, naive: bool) -> tuple[Times, TimeReading]:
+def _placed(times: Times, reading: TimeReading, kind: Kind) -> tuple[Times, TimeReading]:
     """Recognise zone and stamp by where the times lie in their sessions."""
     time_ns, readable = times
     stamped = reading.stated.stamp
@@ -166,7 +170,7 @@ def _placed(times: Times, reading: TimeReading, kind: Kind, naive: bool) -> tupl
     here = _placement(looked_at)
     if here is None or (kind == "bars" and here.a_session < _BARS_A_SESSION):
         return (time_ns, readable), reading
-    if naive and (there := _placement(looked_at + IST_OFFSET_NS)) is not None:
+    if reading.naive and (there := _placement(looked_at + IST_OFFSET_NS)) is not None:
         reading = _zoned(reading, here, there, kind)
         if reading.layout.zone == "UTC":
             time_ns, here = np.where(readable, time_ns + IST_OFFSET_NS, time_ns), there
@@ -209,7 +213,7 @@ def _stamped(reading: TimeReading, here: _Placement) -> TimeReading:
     """Say whether bars are stamped at their start or at their end, if where they lie shows it."""
     if 2 * here.at_close > here.sessions and not here.at_open and here.inside_end >= 1 - _STRAY["bars"]:
         said = "bars are stamped at their end: most sessions have one at the close, and none has one at the open"
-        return _with(reading, said, layout=replace(reading.layout, stamp="end"))
+        return _with(reading, said, layout=replace(reading.layout, stamp="end"), undecided=True)
     if here.at_open or here.at_close:
         return replace(reading, undecided=reading.undecided or here.at_close > 0)
     return _in_doubt(

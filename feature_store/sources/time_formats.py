@@ -19,7 +19,7 @@ _COMPACT: Final = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _SHAPE: Final = re.compile(
     r"(?:(?P<a>\d{1,4})(?P<s>[-/. ])(?P<b>\d{1,2})(?P=s)(?P<c>\d{1,4})"
     r"|(?P<day>\d{1,2})(?P<n>[-/ ]?)(?P<month>[A-Za-z]{3,9})(?P=n)(?P<year>\d{4}|\d{2})"
-    r"|(?P<compact>\d{8}))"
+    r"|(?P<compact>(?:19|20)\d{6}))"
     r"(?:(?P<gap>, ?|[ T] *)(?P<time>\d{1,2}:\d{2}(?::\d{2}(?P<part>\.\d{1,6})?)?|\d{6}|\d{4})"
     r"(?P<half> ?[AaPp][Mm])?(?P<zone> ?(?:Z|[+-]\d{2}:?\d{2}))?)?"
 )
@@ -59,7 +59,7 @@ def possible_formats(values: Iterable[str]) -> tuple[str, ...]:
     texts = [value for value in values if value]
     if not texts:
         return ()
-    compact = Counter(len(text) for text in texts if text.isdecimal() and len(text) in _COMPACT)
+    compact = Counter(len(text) for text in texts if re.fullmatch(r"(?:19|20)\d{6,12}", text) and len(text) in _COMPACT)
     if compact and 2 * compact.most_common(1)[0][1] > len(texts):
         return (_COMPACT[compact.most_common(1)[0][0]],)
     shapes = [(_skeleton(found), found) for found in map(_SHAPE.fullmatch, texts) if found is not None]

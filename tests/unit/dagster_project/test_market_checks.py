@@ -157,7 +157,7 @@ def test_an_unexplained_split_stops_the_training_until_an_action_explains_it_or_
     stopped = research.train()
     assert "momentum_training_set" not in made(stopped)
     check = checks_of(stopped)["splits_are_explained"]
-    assert "SYN002 on 2026-01-08 (1:5)" in check.description
+    assert "SYN002 on 2026-01-08 (near 1:5, as of a split, a bonus or a demerger)" in check.description
     assert "market.corporate_actions" in check.description
 
     research.market |= {"allow_unexplained_jumps": True}

@@ -478,3 +478,20 @@ def test_a_row_carries_the_newest_closed_longer_bar(market: FeatureMarket) -> No
 def test_a_recursive_feature_on_session_bars_beside_minutes_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(UnknownFeature, match=r"rsi@session: .* needs 361 sessions"):
         feature_schema(["rsi@session"], 1)
+
+
+@pytest.mark.parametrize("kind", ["dividend", "demerger", "split"])
+def test_an_action_is_stepped_over_as_reading_adjusts_for_it_volumes_by_its_kind(
+    market: FeatureMarket, kind: str
+) -> None:
+    schema = feature_schema(["momentum", "relative_volume", "obv_slope"], 1)
+    ex_date = market.sessions[1].date
+    actions = CorporateActions((CorporateAction("STOCK0", ex_date, kind, 0.5),))
+    rows, _ = feature_table(market.bars, schema, market.universe, actions)
+    adjusted = actions.adjust(market.bars, market.universe, ex_date)
+    expected, _ = feature_table(adjusted, schema, market.universe)
+    after = market.bars.start_ns >= market.sessions[1].open_ns
+    assert np.array_equal(rows[after], expected[after], equal_nan=True)
+    untouched, _ = feature_table(market.bars, schema, market.universe)
+    volumes = schema.names.index("relative_volume")
+    assert np.array_equal(rows[after, volumes], untouched[after, volumes], equal_nan=True) == (kind != "split")
