@@ -40,7 +40,10 @@ lock: .venv/ready-to-test
 clean:
 	rm -rf .venv .alpha-panda
 
-# Modules are compiled when they are first imported, and those that never are take no room.
+# Modules are compiled when they are first imported, and those that never are take no room. What every start imports is
+# imported once here: servers that compile the same modules side by side take minutes.
+USED := dagster._daemon dagster_webserver.app dagster_graphql mlflow.server.fastapi_app sklearn.ensemble skops.io \
+    matplotlib.pyplot numba aiokafka redis supervisor.supervisord pandas_market_calendars live_services.__main__
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .venv/ready: requirements.lock pyproject.toml
@@ -48,6 +51,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@for module in $(USED); do $(BIN)/python -W ignore -c "import $$module" || exit; done
 	@touch $@
 
 .venv/ready-to-test: .venv/ready requirements-test.lock

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster import InputContext, OutputContext, UPathIOManager
 from upath import UPath
 
-KEPT_RUNS: Final = 5
+KEPT_RUNS: Final = 3
 """Runs whose values stay on disk; more than may run at once, so none loses what it still reads."""
 
 

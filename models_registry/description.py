@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,7 @@ _VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*war
 _RIGHT: Final = {"rows", "AUC", "log loss", "naive log loss", "buy at", "sell at", "trades", "net bps a trade"}
 _MOST_DETAILS: Final = 600
 """Characters of a market's details on the page; the sidecar has them all."""
+_ORIGIN: Final = "### What made it"
 DECILES_PLOT: Final = "score_deciles.png"
 CALIBRATION_PLOT: Final = "calibration.png"
 _WEIGHTS: Final = (
@@ -86,6 +88,8 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         "",
         *_table(fold_rows(sidecar.folds)),
         "",
+        _ORIGIN,
+        "",
         _thresholds(sidecar),
         "",
         *_origin(sidecar),
@@ -96,6 +100,23 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         "*Promote model* button of this page does not, and an alias set by hand is refused by the strategy runner."
     )
     return "\n".join(_spaced(line) if line.startswith("| ") else line for line in lines)
+
+
+def shortened(page: str, longest: int) -> str:
+    """Leave sections out of a page, the last before its origin first, until it is at most so many characters long.
+
+    What it leaves out is named; the sidecar and Dagster have it.
+    """
+    before, *sections = re.split(r"\n\n(?=### )", page)
+    left_out: list[str] = []
+
+    def whole() -> str:
+        said = f"Left out here, for want of room: {', '.join(left_out)}. Dagster shows it." if left_out else ""
+        return "\n\n".join(part for part in (before, *sections, said) if part)
+
+    while len(whole()) > longest and len(sections) > 1:
+        left_out.append(sections.pop(-2).partition("\n")[0].removeprefix("### "))
+    return whole()[:longest]
 
 
 def _verdict(gate: GateResult) -> str:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models_registry.addresses import plot_source
+from models_registry.description import shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, DatasetInput, Metric
+    from mlflow.models import ModelSignature
 
 EXPERIMENT_PREFIX: Final = "alpha-panda"
 _QUIET: Final = {
@@ -29,6 +31,8 @@ _ABOUT: Final = (
     "The alias challenger is scored in shadow, champion trades on paper, live trades real money. They are moved by "
     "Dagster or by alpha-panda models promote, which keep the ledger; one that is moved here by hand is refused."
 )
+_LONGEST_PAGE: Final = 5000  # characters of a version's description in MLflow's database
+_ROOM_FOR_STANDING: Final = 800  # for what the ledger will say of the version on its page
 _LONGEST_DIGEST: Final = 36  # of a data set in MLflow's tables; its source has the whole one
 
 
@@ -67,6 +71,8 @@ def log(
                 pip_requirements=[f"{name}=={found}" for name, found in library_versions().items() if name != "python"],
                 extra_files=[str(path) for path in extra],
                 params=_params(sidecar),
+                signature=_signature(sidecar),
+                pyfunc_predict_fn="predict_proba",
             )
             dataset = _dataset(sidecar)
             client.log_inputs(run_id, datasets=[dataset])
@@ -94,15 +100,25 @@ def add_version(
     except RestException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client.create_model_version(
-        sidecar.model_name,
-        source=f"models:/{model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description + _plots_markdown(plots, run_id),
-        model_id=model_id,
-    )
-    return str(version.version)
+
+    def create(page: str) -> str:
+        made = client.create_model_version(
+            sidecar.model_name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=dict(tags),
+            description=page,
+            model_id=model_id,
+        )
+        return str(made.version)
+
+    images = _plots_markdown(plots, run_id)
+    try:
+        return create(description + images)
+    except RestException:  # SQLite holds a page of any length, PostgreSQL refuses a long one
+        if len(description + images) <= _LONGEST_PAGE:
+            raise
+        return create(shortened(description, _LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
 
 
 def _quiet_mlflow() -> Any:
@@ -136,6 +152,18 @@ def _dataset(sidecar: Sidecar) -> DatasetInput:
             profile=json.dumps({"num_rows": sidecar.training_rows}),
         ),
         tags=[InputTag("mlflow.data.context", "training")],
+    )
+
+
+def _signature(sidecar: Sidecar) -> ModelSignature:
+    """Give the schema that MLflow shows: features by name in, the probabilities of a down and an up move out."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.double, column.name) for column in sidecar.feature_schema]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, 2))]),
     )
 
 

@@ -165,6 +165,10 @@ class Registry:
         """Take an alias away; what runs under it goes on until it is stopped."""
         self._send("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
 
+    def set_description(self, name: str, version: str, description: str) -> None:
+        """Replace the markdown of a version's page."""
+        self._send("PATCH", "/model-versions/update", {"name": name, "version": version, "description": description})
+
     # --- writing ---
 
     def register(  # noqa: PLR0917

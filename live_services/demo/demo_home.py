@@ -13,7 +13,7 @@ from live_services.machine.supervision import START_LOCK
 from live_services.next_steps import of_home, program
 
 if TYPE_CHECKING:
-    from models_registry.ledger import LedgerEntry
+    from models_registry.ledger_entries import LedgerEntry
 
 DEMO_HOME: Final = Path(".alpha-panda/demo")
 """Where a demo keeps its state if nobody says where."""
@@ -83,7 +83,9 @@ def note_own_promotions(home: Path) -> None:
 
 def _promoted_by_a_person(home: Path, mark: dict[str, Any]) -> str | None:
     own = int(mark.get(_OWN_ENTRIES, 0))
-    theirs = [e for e in _ledger_entries(home) if e.number > own and not e.by.startswith(_SENSOR)]
+    theirs = [
+        e for e in _ledger_entries(home) if e.number > own and e.phase != "observed" and not e.by.startswith(_SENSOR)
+    ]
     if not theirs:
         return None
     newest = max(theirs, key=lambda entry: entry.number)

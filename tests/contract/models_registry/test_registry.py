@@ -27,6 +27,11 @@ class RegistryContract:
         assert files == packed().files
         load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
 
+    def test_the_text_of_a_page_can_be_replaced(self, registry):
+        version = self.register(registry)
+        registry.set_description(self.name, version, "# a model\n\n<!-- of today -->\n\nnow")
+        assert registry.version(self.name, version).description == "# a model\n\n<!-- of today -->\n\nnow"
+
     def test_tags_tell_the_verdict_the_schema_and_the_origin(self, registry):
         info = registry.version(self.name, self.register(registry))
         assert info.gate_verdict("champion") == "passed"
@@ -57,6 +62,7 @@ class RegistryContract:
         registry.set_alias(self.name, "champion", second)
         assert registry.resolve(champion) == second
         assert registry.version(self.name, second).aliases == ("champion",)
+        assert registry.aliases(self.name)["champion"] == second
         registry.delete_alias(self.name, "champion")
         assert registry.resolve(champion) is None
 

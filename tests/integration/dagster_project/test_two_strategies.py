@@ -19,7 +19,6 @@ from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSl
 from live_services.runtime.service import Opening
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
-from models_registry.promotion import may_run
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk
 
@@ -159,8 +158,7 @@ async def champions(settings):
 
 
 def loader_of(settings):
-    registry, ledger = build_registry(settings), build_ledger(settings)
-    return build_loader(settings, registry, lambda name, v, rung: may_run(registry.version(name, v), ledger, rung))
+    return build_loader(settings, build_registry(settings), build_ledger(settings))
 
 
 async def traded(settings):

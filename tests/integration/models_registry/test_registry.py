@@ -8,10 +8,11 @@ import requests
 
 from models_registry.description import describe, plots
 from models_registry.ledger import PromotionLedger
-from models_registry.promotion import may_run, promote, rollback
+from models_registry.promotion import promote, rollback
 from models_registry.refs import ModelRef
 from models_registry.refusals import TamperedModel
 from models_registry.registry import Registry, RegistryUnavailable
+from models_registry.run_rule import may_run
 from tests.models_registry_frames import gate, packed, sidecar, trained
 
 pytestmark = pytest.mark.integration
@@ -84,6 +85,9 @@ def test_the_tables_of_mlflow_hold_data_set_parameters_and_metrics(registry):
     assert run.data.metrics["auc"] == record.metrics["auc"]
     assert len(client.get_metric_history(info.run_id, "fold_auc")) == len(record.folds)
     assert model.params["training_data_digest"] == record.training_data_digest
+    folder = model.artifact_location.removeprefix("mlflow-artifacts:")
+    mlmodel = requests.get(f"{registry.tracking_uri}/api/2.0/mlflow-artifacts/artifacts{folder}/MLmodel", timeout=10)
+    assert [column.name for column in record.feature_schema] == re.findall(r'"name": "([^"]+)"', mlmodel.text)
     about = client.get_registered_model("tabled").description
     assert not set(about) & set("*`#[")
 
@@ -132,7 +136,12 @@ def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry,
     rollback(registry, ledger, "climber", "champion", **arguments)
     assert registry.resolve(ModelRef(name="climber", alias="champion")) == first
     assert [record.action for record in announced] == ["promote", "promote", "rollback"]
-    assert ledger.verify() == 3
+    assert ledger.verify() == 6
+    page = registry.version("climber", first).description
+    assert "**Is champion**: it was brought back to this rung by tests" in page
+    page = registry.version("climber", second).description
+    assert "**Was champion**" in page
+    assert len(re.findall(r"!\[[^]]+]", page)) == 2  # the rest of the page is as it was
 
 
 def test_an_alias_moved_in_the_mlflow_interface_is_refused(registry, tmp_path):

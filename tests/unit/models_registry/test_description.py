@@ -1,4 +1,4 @@
-from models_registry.description import describe, plots
+from models_registry.description import describe, plots, shortened
 from models_registry.sidecar import DataLineage
 from tests.models_registry_frames import FAILED_GATE, gate, sidecar, trained
 
@@ -75,6 +75,20 @@ def test_the_page_says_what_the_thresholds_were_taken_from():
     )
     older = describe(sidecar().model_copy(update={"thresholds_from": None}))
     assert "or less.\n" in older
+
+
+def test_a_page_that_is_too_long_for_the_registry_leaves_whole_sections_out_and_names_them():
+    page = describe(sidecar())
+    assert shortened(page, len(page)) == page
+    short = shortened(page, len(page) - 1)
+    assert len(short) < len(page)
+    assert "### Walk-forward folds" not in short
+    assert short.endswith("Left out here, for want of room: Walk-forward folds. Dagster shows it.")
+    shortest = shortened(page, 3_000)
+    assert len(shortest) <= 3_000
+    assert shortest.startswith(page.partition("\n")[0])
+    assert "### What made it" in shortest
+    assert "Left out here, for want of room: Walk-forward folds, Gate for live, Gate for champion." in shortest
 
 
 def test_the_page_tells_trades_thresholds_folds_and_weights():

@@ -12,6 +12,7 @@ from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile
 from feature_store.offline import training_frames
 from feature_store.offline.feature_rows import FeatureRows, compute_features, computed, write_features
+from feature_store.offline.session_files import ReplacedMeanwhile
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
@@ -252,17 +253,31 @@ def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, 
         training_frame(store, [], first, last, features=SCHEMA, label=LABEL)
 
 
-def test_bars_that_change_while_they_are_read_give_no_frame(
-    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before_they_are_read", [True, False])
+def test_a_frame_is_of_the_bars_that_its_digest_names_though_others_are_written_meanwhile(
+    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch, *, before_they_are_read: bool
 ) -> None:
-    def disturbed(store, sessions, *rest):
-        yield from computed(store, sessions, *rest)
+    undisturbed = whole(store)
+
+    def write() -> None:
         changed = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
-        store.write_bars(market.sessions[0], market.universe, changed, market.name)
+        OfflineStore(store.root).write_bars(market.sessions[0], market.universe, changed, market.name)
+        more = Universe.from_symbols(["ABC", *(i.symbol for i in market.universe.instruments)])
+        OfflineStore(store.root).write_universe(more, market.name)
+
+    def disturbed(*arguments):
+        if before_they_are_read:
+            write()
+        yield from computed(*arguments)
+        write()
 
     monkeypatch.setattr(training_frames, "computed", disturbed)
-    with pytest.raises(MarketDataError, match="changed while they were read"):
-        whole(store)
+    if before_they_are_read:
+        with pytest.raises(ReplacedMeanwhile, match="read again"):
+            whole(store)
+    else:
+        assert whole(store).digest == undisturbed.digest
+        assert whole(store).digest != undisturbed.digest
 
 
 def test_a_return_of_zero_is_a_label_like_any_other(store: OfflineStore, market: SyntheticMarket) -> None:

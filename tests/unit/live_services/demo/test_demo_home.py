@@ -10,7 +10,8 @@ from live_services.demo.demo_home import fresh_home, note_own_promotions, requir
 from live_services.failures import CommandFailed
 from live_services.home import demo_mark, mark_demo
 from live_services.machine.supervision import START_LOCK
-from models_registry.ledger import LedgerEntry, PromotionLedger
+from models_registry.ledger import PromotionLedger
+from models_registry.ledger_entries import LedgerEntry
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 def _promoted(home: Path, by: str) -> None:
     entry = LedgerEntry(
         at_ns=1, model_name="momentum", alias="champion", from_version=None, to_version="1", action="promote", by=by,
-        reason="a test",
+        reason="a test", phase="noted", refers_to=0,
     )  # fmt: skip
     PromotionLedger(f"sqlite:///{home / 'ledger.sqlite'}").append(entry)
 
