@@ -80,6 +80,7 @@ def feature_market(
                 there[:] = False
             depth = rng.random(count) >= (0.1 if odd else 0.0)
             volume = rng.integers(0, 10_000, count) * (rng.random(count) > (0.2 if odd else 0.02)) * (not idle[i])
+            volume *= universe.instruments[i].tradable
             bars = Bars(
                 instrument=np.full(count, i, dtype=np.int32),
                 start_ns=start,

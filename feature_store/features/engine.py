@@ -91,6 +91,7 @@ class FeatureEngine:
         self._warm_after = np.array(_warm_after(own), dtype=np.int64)
         offsets, ex_ns, factors = (actions or CorporateActions.none()).for_universe(universe)
         n = len(universe)
+        self._is_index = np.array([not one.tradable for one in universe.instruments], dtype=np.bool_)
         self._actions = (offsets, ex_ns, factors)
         self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
         self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
@@ -143,7 +144,7 @@ class FeatureEngine:
         rows = np.empty((len(bars), self._own_columns)) if self._longer else wide
         warm = np.empty(len(bars), dtype=np.bool_)
         columns = (
-            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
+            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, self._shares(bars),
             bars.spread_bps, bars.imbalance,
         )  # fmt: skip
         try:
@@ -170,6 +171,12 @@ class FeatureEngine:
             wide[:, longer.places], longer_warm = longer.step(bars)
             warm &= longer_warm
         return wide, warm
+
+    def _shares(self, bars: Bars) -> NDArray[np.int64]:
+        """Give the bars' volumes; an index trades none, for its level times a number of shares is no turnover."""
+        if not self._is_index.any():
+            return bars.volume
+        return np.where(self._is_index.take(bars.instrument, mode="clip"), np.int64(0), bars.volume)
 
     def _stepped(self, columns: tuple[NDArray[Any], ...], rows: NDArray[np.float64], warm: NDArray[np.bool_]) -> int:
         """Run the compiled step over all instruments, or over a part of them in each thread; give its status."""

@@ -91,3 +91,17 @@ def test_training_through_the_replayed_session_of_a_generated_market_is_refused(
 def test_some_days_of_a_generated_market_are_part_of_the_whole(store):
     arrival = desk(store, GENERATED).read_market({dt.date(2026, 1, 6), dt.date(2026, 1, 10)})
     assert [session.date.day for session in arrival.sessions] == [6]
+
+
+def test_the_files_of_a_market_are_of_the_market_that_is_named_and_its_table_says_what_instruments_are(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "timestamp,symbol,open,high,low,close,volume\n2026-01-05 09:15,NEW,1,1,1,1,5\n2026-01-05 09:15,OLD,1,1,1,1,5\n"
+    )
+    (tmp_path / "instruments.csv").write_text("symbol,kind,instrument_token\nNEW,index,7\n")
+    arrival = desk(
+        None, FILES, bars_file=tmp_path / "a.csv", universe=tmp_path / "instruments.csv", name="BSE"
+    ).read_market()
+    ((universe, _),) = arrival.bars.values()
+    assert arrival.name == "BSE"
+    assert [(i.symbol, i.tradable) for i in universe.instruments] == [("NEW", False), ("OLD", True)]
+    assert universe.tokens[0] == 7

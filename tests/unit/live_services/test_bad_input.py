@@ -57,6 +57,7 @@ def _fails(*arguments: str) -> str:
         ("DAGSTER__URL", "localhost", "dagster.url: write the address of a server"),
         ("REDIS__URL", "sekret-host", "redis.url: write redis://HOST:PORT/0"),
         ("MARKET__REPLAY_SESSION", "yesterday", "market.replay_session: write a date as YYYY-MM-DD"),
+        ("MARKET__NAME", "SYNTHETIC 12ab34cd", "market.name: write the exchange's market, such as NSE"),
         ("MARKET__SYNTHETIC__FIRST_SESSION", "soon", "market.synthetic.first_session: write a date"),
         ("MARKET__SPED", "1", "market.sped: there is no such setting; did you mean speed?"),
         ("MARKET__SYNTHETIC__EDGE", "1", "market.synthetic.edge: there is no such setting; did you mean"),

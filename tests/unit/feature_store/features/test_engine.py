@@ -370,6 +370,16 @@ def test_sums_that_have_gone_past_the_largest_integer_still_give_the_window() ->
     np.testing.assert_allclose(rows[79:, 1], other.close[19:] / last_20 - 1, rtol=1e-6)
 
 
+def test_an_index_has_no_volume_and_so_no_turnover_whatever_its_bars_say() -> None:
+    names = ["vwap_distance", "rolling_vwap_distance", "relative_volume", "obv_slope", "momentum"]
+    one = of_closes([24_000.0 + 17 * k for k in range(60)], volume=5 * 10**15)
+    other = replace(one, start_ns=one.start_ns + 86_400 * 10**9, end_ns=one.end_ns + 86_400 * 10**9)
+    bars = Bars.concatenate([one, other])
+    rows, warm = feature_table(bars, feature_schema(names, 1), Universe.from_symbols(["I"], frozenset({"I"})))
+    assert rows[-1].tolist() == [0.0, 0.0, 1.0, 0.0, bars.close[-1] / bars.close[-11] - 1]
+    assert warm[-1]
+
+
 def test_a_price_that_becomes_ten_thousand_times_as_large_gives_a_large_volatility_not_none() -> None:
     bars = of_closes([3.53] * 60 + [236_250.0])
     rows, _ = feature_table(bars, feature_schema(["volatility", "volatility_ratio"], 1), Universe.from_symbols(["E"]))
