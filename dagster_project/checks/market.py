@@ -17,6 +17,7 @@ from dagster_project.checks.results import (
     CheckedDays,
     bar_check,
     check_result,
+    counted,
     frame_table,
     nothing_to_look_at,
     picture,
@@ -79,7 +80,7 @@ def splits_are_explained(days: CheckedDays) -> dg.AssetCheckResult:
         severity=WARN if market.allow_unexplained_jumps else dg.AssetCheckSeverity.ERROR,
         description="every jump is explained"
         if suspects.empty
-        else f"{_counted(len(suspects), 'jump')}: {first}; {way_out}",
+        else f"{counted(len(suspects), 'jump')}: {first}; {way_out}",
         metadata=facts,
     )
 
@@ -136,7 +137,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=WARN,
-        description=f"{_counted(len(found), 'outage')} in {len(lost)} of {len(sessions)} sessions: {_first(said)}"
+        description=f"{counted(len(found), 'outage')} in {len(lost)} of {len(sessions)} sessions: {_first(said)}"
         if len(found)
         else f"{len(sessions)} sessions without an outage",
         metadata=facts,
@@ -154,7 +155,7 @@ def no_day_is_thin(days: CheckedDays) -> dg.AssetCheckResult:
     before = [session for session in days.desk.bar_sessions() if session.date < days.sessions[0].date][-_COMPARED:]
     compared = [*before, *days.sessions]
     if len(compared) < _FEW_SESSIONS:
-        return nothing_to_look_at(f"{_counted(len(compared), 'session')}; a usual one shows in {_FEW_SESSIONS} or more")
+        return nothing_to_look_at(f"{counted(len(compared), 'session')}; a usual one shows in {_FEW_SESSIONS} or more")
     found = thin_days(stored_bars(days.store, compared), compared, days.desk.clock)
     found = found[found["date"].isin([session.date for session in days.sessions])]
     said = [
@@ -165,7 +166,7 @@ def no_day_is_thin(days: CheckedDays) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=WARN,
-        description=f"{_counted(len(said), 'thin day')}: {_first(said)}" if said else f"{len(days.sessions)} sessions",
+        description=f"{counted(len(said), 'thin day')}: {_first(said)}" if said else f"{len(days.sessions)} sessions",
         metadata={"list": frame_table(found)} if said else {},
     )
 
@@ -254,10 +255,6 @@ def _jump(row: Any) -> str:
     if row.factor != 1:
         return f"{moved} with an action of factor {row.factor:g}: perhaps the prices are adjusted for it already"
     return f"{moved}, no plain ratio of a split or a bonus: a demerger may explain it"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _first(said: Sequence[str]) -> str:
