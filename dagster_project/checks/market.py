@@ -114,7 +114,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
     said = [
         f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
-        + (f", {row.throughout} of them throughout" if row.throughout < row.missing else "")
+        + (f", {row.throughout} of them throughout" if row.throughout != row.missing else "")
         for row in found.itertuples()
     ]
     for outage, symbols in zip(said, found["symbols"], strict=True):
