@@ -112,11 +112,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
 
     sessions = days.sessions
     found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
-    said = [
-        f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
-        + (f", {row.throughout} of them throughout" if row.throughout != row.missing else "")
-        for row in found.itertuples()
-    ]
+    said = [_outage(row) for row in found.itertuples()]
     for outage, symbols in zip(said, found["symbols"], strict=True):
         days.log.warning(f"outage {outage} ({', '.join(symbols)})")
     lost = found.groupby("date")["intervals"].sum()
@@ -245,6 +241,11 @@ def bars_of_ticks_equal_the_vendors(
         facts["first_differences"] = frame_table(found.table())
         facts["plot"] = picture(comparison_plot(found))
     return dg.AssetCheckResult(passed=found.passed, severity=WARN, description=found.summary(), metadata=facts)
+
+
+def _outage(row: Any) -> str:
+    throughout = "" if row.throughout == row.missing else f", {row.throughout} of them throughout"
+    return f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar{throughout}"
 
 
 def _jump(row: Any) -> str:
