@@ -5,13 +5,14 @@ ARGS ?=
 
 .PHONY: demo test check bench lock clean
 
+# What runs is installed first; what tests, checks and measures it is added only where that is asked for.
 demo: .venv/ready
 	@$(BIN)/alpha-panda demo $(ARGS)
 
-test: .venv/ready
+test: .venv/ready-to-test
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/ready
+check: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -19,21 +20,40 @@ check: .venv/ready
 
 # Measure: make bench NAME=features (or live, null) OUT=features.json. One thread, so that each contender has one core.
 # N=300 gives NAME=null another number of markets, ARGS what else a benchmark takes.
-bench: .venv/ready
+bench: .venv/ready-to-test
 	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) \
 	    $(if $(N),--n $(N)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-# Recompute requirements.lock after a change to the dependencies in pyproject.toml.
-lock: .venv/ready
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra zerodha --extra postgresql --generate-hashes \
-	    --no-emit-index-url --no-annotate --no-strip-extras --no-header pyproject.toml --output-file requirements.lock
+# Recompute the locks after a change to the dependencies in pyproject.toml: one resolution of everything, then
+# requirements.lock (what runs) and, for each extra, what it adds to that.
+EXTRAS := test zerodha postgresql
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-annotate --no-strip-extras --no-header pyproject.toml
+lock: .venv/ready-to-test
+	@cat requirements*.lock > .venv/everything.lock
+	$(COMPILE) --all-extras --output-file .venv/everything.lock
+	$(COMPILE) --extra build --constraint .venv/everything.lock --output-file requirements.lock
+	for extra in $(EXTRAS); do $(COMPILE) --extra $$extra --constraint .venv/everything.lock \
+	    $$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements.lock) \
+	    --output-file requirements-$$extra.lock || exit; done
 
 clean:
 	rm -rf .venv .alpha-panda
 
+# Modules are compiled when they are first imported, and those that never are take no room. What every start imports is
+# imported once here: servers that compile the same modules side by side take minutes.
+USED := dagster._daemon dagster_webserver.app dagster_graphql mlflow.server.fastapi_app sklearn.ensemble skops.io \
+    matplotlib.pyplot numba aiokafka redis supervisor.supervisord pandas_market_calendars live_services.__main__
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Alpha Panda needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@for module in $(USED); do $(BIN)/python -W ignore -c "import $$module" || exit; done
+	@touch $@
+
+.venv/ready-to-test: .venv/ready requirements-test.lock
+	$(INSTALL) --require-hashes -r requirements-test.lock
 	@touch $@

@@ -43,9 +43,9 @@ def resources(settings: Settings) -> dict[str, object]:
     return {
         "settings": settings,
         "offline": OfflineStoreResource(root=str(root)),
-        "training_frames": TrainingFrameStore(root=str(root / "training")),
-        "candidates": CandidateStore(root=str(root / "candidates")),
-        "trades": TradeStore(root=str(root / "trades")),
+        "training_frames": TrainingFrameStore(str(root / "training")),
+        "candidates": CandidateStore(str(root / "candidates")),
+        "trades": TradeStore(str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
         "ledger": LedgerResource(settings.ledger_url),
         "announcer": PromotionAnnouncer(settings.kafka),
@@ -54,7 +54,8 @@ def resources(settings: Settings) -> dict[str, object]:
 
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day: one market, and each strategy's model on it."""
-    models = [strategy_assets(spec, MARKET_CHECKS) for spec in by_model(settings.strategies).values()]
+    registry = settings.mlflow.tracking_uri
+    models = [strategy_assets(spec, MARKET_CHECKS, registry) for spec in by_model(settings.strategies).values()]
     return dg.Definitions(
         assets=[
             market_assets.market_data,

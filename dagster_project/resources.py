@@ -78,7 +78,7 @@ class LedgerResource:
 
 @dataclass(frozen=True)
 class PromotionAnnouncer:
-    """Tells the live side that an alias moved. A nudge: the alias is the truth, and live services poll it anyway."""
+    """Tells the live side that an alias moved. A nudge: live services poll the ledger anyway."""
 
     kafka: KafkaSettings
 
@@ -95,8 +95,8 @@ class PromotionAnnouncer:
             why_not = self.announce(record)
             if why_not is not None:
                 log.warning(
-                    f"models.promoted was not published ({why_not}). The promotion stands: live services find the "
-                    "alias by their own poll."
+                    f"models.promoted was not published ({why_not}). The promotion stands: live services find it by "
+                    "their own poll."
                 )
 
         return announce

@@ -210,15 +210,8 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
 @asynccontextmanager
 async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
     from live_services.services.model_loading import build_loader
-    from models_registry.promotion import may_run
-    from models_registry.refs import Alias
 
-    registry, ledger = build_registry(settings), build_ledger(settings)
-
-    def objection(name: str, model_version: str, rung: Alias) -> str | None:
-        return may_run(registry.version(name, model_version), ledger, rung)
-
-    loader = build_loader(settings, registry, objection, running_brokers(settings))
+    loader = build_loader(settings, build_registry(settings), build_ledger(settings), running_brokers(settings))
     nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
     try:
         yield loader
@@ -298,6 +291,6 @@ def announcer(settings: Settings, tell: Callable[[str], None]) -> Callable[[Prom
     def announce(record: PromotionRecord) -> None:
         problem = announce_promotion(settings.kafka, record)
         if problem is not None:
-            tell(f"models.promoted was not published ({problem}); live services find the alias by their poll")
+            tell(f"models.promoted was not published ({problem}); live services find the promotion by their poll")
 
     return announce

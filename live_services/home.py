@@ -1,10 +1,15 @@
-"""The state directory of one desk: for its user only, and marked with the layout of what is kept in it."""
+"""The state directory of one desk: for its user only, and marked with the layout of what is kept in it.
+
+One that a demo made is marked so too, and the next demo wipes it; unless a person has taken it for their own.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import tomli_w
 
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home, program
@@ -12,6 +17,8 @@ from live_services.next_steps import of_home, program
 LAYOUT: Final = 2
 """Raise it when ids, money or topics change so that this code would misread what an earlier one left on Kafka."""
 _MARKER: Final = "layout.toml"
+DEMO_MARKER: Final = ".alpha-panda-demo"
+"""In a home that a demo made: TOML, with ``kept`` (why no demo may wipe it any more) and what the demo did itself."""
 
 
 class OtherLayout(CommandFailed):
@@ -55,6 +62,19 @@ def mark_layout(home: Path) -> None:
     """Write into a home which layout what is kept there has. Raises as `require_layout`."""
     require_layout(home)
     (home / _MARKER).write_text(f"# of what Alpha Panda keeps in this directory\nlayout = {LAYOUT}\n")
+
+
+def demo_mark(home: Path) -> dict[str, Any] | None:
+    """Read a demo's mark; None if no demo made this home."""
+    try:
+        return tomllib.loads((home / DEMO_MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def mark_demo(home: Path, **facts: str | int) -> None:
+    """Mark a home as made by a demo, and keep what stands in the mark already."""
+    (home / DEMO_MARKER).write_text(tomli_w.dumps((demo_mark(home) or {}) | facts), encoding="utf-8")
 
 
 def _layout_of(home: Path) -> int | None:

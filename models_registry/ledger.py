@@ -4,27 +4,28 @@ MLflow keeps no history of aliases, so this is it. The table takes inserts only 
 row carries a SHA-256 over its content and the row before, so that a change behind the triggers' back shows in
 ``verify``.
 
+Who appends is held to what stands: an intent or an observation that was judged against another promotion than the last
+one done, or while one is under way, is refused under the lock that orders all writers.
+
     LedgerError
     ├── LedgerUnavailable   the database does not answer
-    └── LedgerTampered      the chain of digests is broken; names the first entry that does not fit
+    ├── LedgerTampered      the chain of digests is broken; names the first entry that does not fit
+    └── LedgerMoved         somebody else was faster; look again
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 import tenacity
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models_registry.ledger_entries import LedgerEntry, objection, repeated, standing
 from models_registry.refs import Alias
-
-Action = Literal["promote", "rollback", "override"]
 
 GENESIS: Final = "0" * 64
 _LOCK_WAIT_S: Final = 30
@@ -43,42 +44,16 @@ class LedgerTampered(LedgerError):
     """An entry that is not what was appended."""
 
 
-class LedgerEntry(BaseModel):
-    """One move of an alias."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    at_ns: int
-    model_name: str = Field(min_length=1)
-    alias: Alias
-    from_version: str | None
-    to_version: str = Field(min_length=1)
-    action: Action
-    by: str
-    reason: str
-    evidence: dict[str, Any] = Field(default_factory=dict)
-    """What the decision stood on: the gate's result, the artifact's digests."""
-    override: bool = False
-    """Whether the version stands there although its gate did not pass."""
-    number: int = 0
-    """Position in the ledger, from 1; set when it is read."""
-    sha256: str = ""
-    """Digest over this entry and the one before; set when it is read."""
-
-    @field_validator("by", "reason")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("a promotion needs who and why; neither may be empty")
-        return value
-
-    def digest(self, number: int, previous_sha256: str) -> str:
-        """SHA-256 of the entry's canonical JSON, its number and the digest before it."""
-        content = self.model_dump(mode="json", exclude={"number", "sha256"})
-        text = json.dumps([number, previous_sha256, content], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+class LedgerMoved(LedgerError):
+    """What was to be appended was judged against what stands no more, or while another promotion is under way."""
 
 
+_LATER_COLUMNS: Final = (
+    sa.Column("phase", sa.Text, nullable=False, server_default="done"),
+    sa.Column("refers_to", sa.BigInteger),
+    sa.Column("settled_by", sa.Text),
+)
+"""Columns that the first ledgers had not; they are added to those in place, and say nothing in entries of then."""
 _METADATA: Final = sa.MetaData()
 _TABLE: Final = sa.Table(
     "promotion_ledger",
@@ -94,6 +69,7 @@ _TABLE: Final = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
     sa.Column("override", sa.Boolean, nullable=False),
+    *_LATER_COLUMNS,
     sa.Column("previous_sha256", sa.Text, nullable=False, unique=True),  # two entries on one predecessor: a fork
     sa.Column("sha256", sa.Text, nullable=False, unique=True),
 )
@@ -118,7 +94,7 @@ class PromotionLedger:
     Parameters
     ----------
     url : str
-        SQLAlchemy URL, for example ``sqlite:////home/desk/.alpha-panda/ledger.sqlite``.
+        SQLAlchemy URL, for example ``sqlite:////home/desk/.alpha-panda/ledger.sqlite`` or ``postgresql://desk@db/ledger``.
     """
 
     def __init__(self, url: str) -> None:
@@ -131,6 +107,8 @@ class PromotionLedger:
         self._dialect = parsed.get_backend_name()
         if self._dialect not in {"sqlite", "postgresql"}:
             raise LedgerUnavailable(f"the ledger knows sqlite and postgresql, not {self._dialect}; correct ledger.url")
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")  # SQLAlchemy's own choice is an older driver
         self._shown = parsed.render_as_string(hide_password=True)
         if self._dialect == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -141,38 +119,92 @@ class PromotionLedger:
                 poolclass=sa.NullPool,
                 connect_args={"timeout": _LOCK_WAIT_S}
                 if self._dialect == "sqlite"
-                else {"connect_timeout": _LOCK_WAIT_S},
+                else {"connect_timeout": _LOCK_WAIT_S, "options": f"-c lock_timeout={_LOCK_WAIT_S}s"},
             )
         except ModuleNotFoundError as error:
-            raise LedgerUnavailable(f"the driver for {self._shown} is not installed: {error}") from error
+            raise LedgerUnavailable(
+                f"the driver for {self._shown} is not installed ({error}): install alpha-panda[postgresql]"
+            ) from error
         if self._dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
         self._prepared = False
 
-    def append(self, entry: LedgerEntry) -> int:
-        """Append an entry and give its number; two appenders wait for each other, so the chain never forks.
+    def append(self, entry: LedgerEntry, act: Callable[[], None] | None = None) -> LedgerEntry:
+        """Append an intent, an observation or a note, if what it refers to still stands; give it with its number.
+
+        An observation that was the last to be made is not made again: the entry of then is given.
+
+        Parameters
+        ----------
+        entry : LedgerEntry
+            Refers to the promotion that stands, as the caller knows it.
+        act : callable, optional
+            What is done together with the entry, under the lock and before it; what it raises keeps the entry out.
 
         Raises
         ------
+        LedgerMoved
+            If another promotion stands by now, or one is under way.
         LedgerUnavailable
             If the database does not answer within 30 s.
+        LedgerTampered
+            If the chain before it is broken.
+        """
+        if entry.phase in {"done", "undone"}:
+            raise ValueError(f"an entry that is {entry.phase} settles an intent; call settle")
+        with self._writing() as connection:
+            chain = self._chain(connection)
+            history = [other for other in chain if other.model_name == entry.model_name]
+            moved = objection(entry, history)
+            if moved is not None:
+                raise LedgerMoved(moved)
+            said = repeated(entry, history) if entry.phase == "observed" else None
+            if said is not None:
+                return said
+            if act is not None:
+                act()
+            return _insert(connection, chain, entry)
+
+    def settle(
+        self,
+        intent: LedgerEntry,
+        phase: Literal["done", "undone"],
+        *,
+        by: str,
+        at_ns: int,
+        act: Callable[[], None],
+        reason: str | None = None,
+    ) -> LedgerEntry:
+        """Carry an intent out, or take it back, unless somebody did: give the entry that settled it.
+
+        Parameters
+        ----------
+        intent : LedgerEntry
+            As ``append`` gave it or ``history`` reads it.
+        by : str
+            Who settles it.
+        at_ns : int
+            When, UTC epoch nanoseconds.
+        act : callable
+            Moves the alias, under the lock, so that nobody moves it in another order than the ledger's; what it raises
+            leaves the intent open.
+        reason : str, optional
+            Why it is taken back; default: the intent's.
+
+        Raises
+        ------
+        LedgerUnavailable, LedgerTampered
         """
         with self._writing() as connection:
-            last = connection.execute(
-                sa.select(_TABLE.c.number, _TABLE.c.sha256).order_by(_TABLE.c.number.desc()).limit(1)
-            ).first()
-            number, previous = (last.number + 1, last.sha256) if last else (1, GENESIS)
-            values = entry.model_dump(mode="json", exclude={"number", "sha256", "evidence"})
-            connection.execute(
-                sa.insert(_TABLE).values(
-                    **values,
-                    number=number,
-                    evidence=json.dumps(entry.model_dump(mode="json")["evidence"], sort_keys=True),
-                    previous_sha256=previous,
-                    sha256=entry.digest(number, previous),
-                )
+            chain = self._chain(connection)
+            settled = next((e for e in chain if e.refers_to == intent.number and e.phase in {"done", "undone"}), None)
+            if settled is not None:
+                return settled
+            act()
+            changes = {"phase": phase, "refers_to": intent.number, "settled_by": by, "at_ns": at_ns}
+            return _insert(
+                connection, chain, intent.model_copy(update=changes | ({"reason": reason} if reason else {}))
             )
-        return int(number)
 
     def history(self, name: str) -> tuple[LedgerEntry, ...]:
         """All entries of a model, oldest first; the whole chain is verified with every reading.
@@ -184,25 +216,15 @@ class PromotionLedger:
         LedgerUnavailable
             If the database does not answer.
         """
-        return tuple(entry for entry in self._chain() if entry.model_name == name)
+        return tuple(entry for entry in self._read() if entry.model_name == name)
 
-    def latest(self, name: str, alias: Alias) -> LedgerEntry | None:
-        """The last entry of an alias: where the ledger says that it points; raises as ``history`` does."""
-        return next((entry for entry in reversed(self.history(name)) if entry.alias == alias), None)
+    def names(self) -> tuple[str, ...]:
+        """Models that the ledger has entries of; raises as ``history`` does."""
+        return tuple(sorted({entry.model_name for entry in self._read()}))
 
-    def override_for(self, name: str, version: str, rung: Alias) -> LedgerEntry | None:
-        """The last entry by which a person put this version on this rung against its gate; None if there is none.
-
-        Raises as ``history`` does.
-        """
-        return next(
-            (
-                entry
-                for entry in reversed(self.history(name))
-                if entry.override and entry.to_version == version and entry.alias == rung
-            ),
-            None,
-        )
+    def standing(self, name: str, alias: Alias) -> LedgerEntry | None:
+        """The promotion that stands on a rung, None if none does; raises as ``history`` does."""
+        return standing(self.history(name), alias)
 
     def verify(self) -> int:
         """Recompute the chain from the first entry and give the number of entries.
@@ -215,11 +237,14 @@ class PromotionLedger:
         LedgerTampered
             If an entry was changed, removed, inserted or reordered.
         """
-        return len(self._chain())
+        return len(self._read())
 
-    def _chain(self) -> list[LedgerEntry]:
+    def _read(self) -> list[LedgerEntry]:
         with self._connected() as connection:
-            rows = connection.execute(sa.select(_TABLE).order_by(_TABLE.c.number)).mappings().all()
+            return self._chain(connection)
+
+    def _chain(self, connection: sa.Connection) -> list[LedgerEntry]:
+        rows = connection.execute(sa.select(_TABLE).order_by(_TABLE.c.number)).mappings().all()
         chain: list[LedgerEntry] = []
         previous = GENESIS
         for number, row in enumerate(rows, 1):
@@ -258,7 +283,7 @@ class PromotionLedger:
                 self._prepared = True
             with self._engine.connect() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:  # away, locked, or not allowed
             raise LedgerUnavailable(
                 f"the promotion ledger at {self._shown} did not answer ({error.orig}); is the database up, and may "
                 "this process write there? See ledger.url."
@@ -268,7 +293,8 @@ class PromotionLedger:
         # Under the write lock: two processes that start together must not both create the table.
         guards = _SQLITE_GUARDS if self._dialect == "sqlite" else _POSTGRESQL_GUARDS
         with self._engine.connect() as connection:
-            if sa.inspect(connection).has_table(_TABLE.name):
+            missing = _missing_columns(connection)
+            if missing == []:
                 return
             connection.rollback()
             if self._dialect == "sqlite":
@@ -276,10 +302,35 @@ class PromotionLedger:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            for column in _missing_columns(connection) or ():
+                connection.exec_driver_sql(f"ALTER TABLE {_TABLE.name} ADD COLUMN {_declared(column, connection)}")
             _METADATA.create_all(connection, checkfirst=True)
             for guard in guards:
                 connection.exec_driver_sql(guard)
             connection.commit()
+
+
+def _missing_columns(connection: sa.Connection) -> list[sa.Column[Any]] | None:
+    """Give the columns that a ledger of before has not; None if there is no ledger yet."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(_TABLE.name):
+        return None
+    there = {column["name"] for column in inspector.get_columns(_TABLE.name)}
+    return [column for column in _LATER_COLUMNS if column.name not in there]
+
+
+def _declared(column: sa.Column[Any], connection: sa.Connection) -> str:
+    return str(sa.schema.CreateColumn(column).compile(dialect=connection.dialect)).strip()
+
+
+def _insert(connection: sa.Connection, chain: Sequence[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
+    previous = chain[-1].sha256 if chain else GENESIS
+    number = len(chain) + 1
+    appended = entry.model_copy(update={"number": number, "sha256": entry.digest(number, previous)})
+    values = appended.model_dump(mode="json")
+    evidence = json.dumps(values["evidence"], sort_keys=True)
+    connection.execute(sa.insert(_TABLE).values(values | {"evidence": evidence, "previous_sha256": previous}))
+    return appended
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

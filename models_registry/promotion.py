@@ -1,29 +1,35 @@
-"""Moving an alias: who may, on what evidence, in which order; and whether a version may run on a rung.
+"""Moving an alias: who may, on what evidence, in which order.
 
-The order is ledger, alias, announcement. A crash in between leaves a ledger entry whose alias has not moved: the runner
-refuses the alias until the promotion is run again, and nothing unrecorded has traded. The other order could leave a
-version trading that no entry accounts for. The announcement is a nudge; the alias is the truth.
+A promotion is an intent in the ledger, the move of the alias, and a done in the ledger; the announcement follows. An
+intent names the promotion that it was judged against, and the ledger refuses one that was judged against another than
+stands, or while another is under way. A process that dies in between leaves an open intent, which the next one to look
+settles (``reconciliation``). The ledger decides, the alias shows, the announcement is a nudge.
 
     PromotionError
     ├── OverrideNeedsReason   an override, or a promotion, without a name and a reason
-    └── NothingToRollBack     the ledger knows no earlier version of this alias
+    ├── NothingToRollBack     the ledger knows no earlier version of this alias
+    ├── PromotionTakenBack    its version was gone before the alias could move
+    └── PromotionUnderWay     it is in the ledger, and who looks next carries it out
 
 A refused version raises ``refusals.ModelRefusedError``: GateNotPassed, UnknownModelVersion, TamperedModel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from models_registry.ledger import Action, LedgerEntry, LedgerTampered, PromotionLedger
-from models_registry.refs import Alias, GateCheck, GateResult, ModelRef
+from feature_store.market.types import ist_text
+from models_registry.ledger import LedgerMoved, LedgerUnavailable, PromotionLedger
+from models_registry.ledger_entries import Action, LedgerEntry, override_for, standing, standing_versions
+from models_registry.reconciliation import settle, settle_open, show_moved
+from models_registry.refs import Alias, GateCheck, GateResult
 from models_registry.refusals import GateNotPassed, GateStale
-from models_registry.registry import SIDECAR_TAG, Registry, VersionInfo
+from models_registry.registry import SIDECAR_TAG, Registry, RegistryUnavailable, VersionInfo
 from models_registry.sidecar import Sidecar
 
-_REALIGN_ATTEMPTS: Final = 10
+_ATTEMPTS: Final = 10
 
 
 class PromotionError(Exception):
@@ -38,9 +44,17 @@ class NothingToRollBack(PromotionError):
     """There is no earlier version to go back to."""
 
 
+class PromotionTakenBack(PromotionError):
+    """The version was gone, or another, before the alias could move."""
+
+
+class PromotionUnderWay(PromotionError):
+    """The intent stands in the ledger and the alias may not have moved."""
+
+
 @dataclass(frozen=True)
 class PromotionRecord:
-    """What was done; the announcement carries it."""
+    """What was done, or what stands if nothing had to be; the announcement carries it."""
 
     model_name: str
     model_version: str
@@ -53,21 +67,28 @@ class PromotionRecord:
     at_ns: int
     ledger_number: int
     feature_schema_hash: str
+    note_number: int | None = None
+    """Entry that keeps the reason of a promotion that changed nothing; None if it changed something."""
+    alias_put_back: bool = False
+    """Whether an alias that had been moved past the ledger was brought back."""
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        what = f"{self.model_name}@{self.alias}"
+        if self.note_number is None:
+            return (
+                f"{what}: {self.previous_version or 'nothing'} → {self.model_version} by {self.promoted_by} (ledger "
+                f"entry {self.ledger_number}): {self.reason}"
+            )
+        changed = "its alias, which had been moved past the ledger, names it again" if self.alias_put_back else ""
+        return (
+            f"{what} is version {self.model_version} already, by {self.promoted_by} since {ist_text(self.at_ns)} "
+            f"(ledger entry {self.ledger_number}): {changed or 'nothing changed'}; your reason is kept as entry "
+            f"{self.note_number}"
+        )
 
 
 Announce = Callable[[PromotionRecord], None]
-
-
-class LedgerView(Protocol):
-    """What the run rule reads of a ledger."""
-
-    def history(self, name: str) -> Sequence[LedgerEntry]:
-        """Entries of a model, oldest first."""
-        ...
-
-    def override_for(self, name: str, version: str, rung: Alias) -> LedgerEntry | None:
-        """The entry that put a version on a rung against its gate."""
-        ...
 
 
 def promote(
@@ -86,7 +107,9 @@ def promote(
     """Put a version on a rung.
 
     ``challenger`` asks for no gate; ``champion`` asks for skill; ``live`` for economics, which cannot be judged whole
-    in this version, so that a named override is needed. The same promotion run again completes one that was cut off.
+    in this version, so that a named override is needed. What another left under way is settled first. A version that
+    stands there already stays, without asking the gate again: the reason is kept as a note, and an alias that was moved
+    past the ledger is brought back.
 
     Parameters
     ----------
@@ -108,50 +131,38 @@ def promote(
     GateNotPassed
         If the gate for the rung has not passed and there is no override; lists the failed checks.
     GateStale
-        If the gate was judged against another champion than there is now, and there is no override.
+        If the gate was judged against another champion than stands now, and there is no override.
     OverrideNeedsReason
         If name, reason or override are blank.
+    PromotionUnderWay
+        If registry or ledger went away after the intent was recorded.
     """
-    _require_words(promoted_by, reason, override)
-    info = registry.version(name, version)
-    sidecar, _ = registry.fetch(name, version)
-    previous = registry.resolve(ModelRef(name=name, alias=alias))
-    overruled = _overruled(info, sidecar, alias, previous, override)
-    done = ledger.latest(name, alias)
-    if done is not None and done.to_version == version == previous and (done.override or not overruled):
-        return _announced(_record(done, done.number, sidecar), announce)
-    entry = LedgerEntry(
-        **_moved(info, sidecar, alias, previous),
-        at_ns=now_ns,
-        action="override" if overruled else "promote",
-        by=promoted_by,
-        reason=f"{reason} [override: {override}]" if overruled else reason,
-        override=overruled,
-    )
-    return _carry_out(registry, ledger, entry, sidecar, announce)
-
-
-def _require_words(promoted_by: str, reason: str, override: str | None) -> None:
     if not promoted_by.strip() or not reason.strip() or (override is not None and not override.strip()):
         raise OverrideNeedsReason("say who promotes and why; an override must give its reason too, none may be empty")
-
-
-def _overruled(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None, override: str | None) -> bool:
-    """Ask the gate; whether a person's reason goes against it. Raises what the gate says if there is none."""
-    objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, current)
-    if objection is not None and override is None:
-        raise objection
-    return objection is not None
-
-
-def _moved(info: VersionInfo, sidecar: Sidecar, alias: Alias, current: str | None) -> dict[str, Any]:
-    return {
-        "model_name": info.name,
-        "alias": alias,
-        "from_version": current,
-        "to_version": info.version,
-        "evidence": _evidence(info, sidecar, alias),
-    }
+    for _ in range(_ATTEMPTS):
+        settle_open(registry, ledger, name, alias, by=promoted_by, now_ns=now_ns)
+        info, (sidecar, _files) = registry.version(name, version), registry.fetch(name, version)
+        stands = standing(ledger.history(name), alias)
+        current = stands.to_version if stands is not None else None
+        objection = _gate_objection(info, sidecar, alias) or _stale_objection(info, sidecar, alias, current)
+        overruled = objection is not None and override is not None
+        intent = LedgerEntry(
+            **_of_version(info, sidecar, alias, stands),
+            at_ns=now_ns,
+            action="override" if overruled else "promote",
+            by=promoted_by,
+            reason=f"{reason} [override: {override}]" if override is not None else reason,
+            override=overruled,
+        )
+        try:
+            if stands is not None and current == version and (stands.override or not overruled):
+                return _keep_as_note(registry, ledger, stands, intent, sidecar, announce)
+            if objection is not None and not overruled:
+                raise objection
+            return _carry_out(registry, ledger, ledger.append(intent), sidecar, announce)
+        except LedgerMoved:
+            continue  # somebody was faster: what stands is judged against anew
+    raise _moved_again_and_again(name, alias)
 
 
 def rollback(
@@ -165,10 +176,10 @@ def rollback(
     now_ns: int,
     announce: Announce,
 ) -> PromotionRecord:
-    """Go back to the version that the alias pointed to before, as the ledger has it; twice goes back two versions.
+    """Go back to the version that stood on the rung before, as the ledger has it; twice goes back two versions.
 
     The version must still be whole and still allowed on the rung: by its gate, or by the override of its time. If the
-    alias was moved past the ledger, the rollback goes to the ledger's last version.
+    alias was moved past the ledger, the rollback brings it back to the version that stands.
 
     Raises
     ------
@@ -176,99 +187,50 @@ def rollback(
         If the ledger knows no earlier version.
     GateNotPassed, UnknownModelVersion, TamperedModel
         If the earlier version may not run any more.
+    LedgerMoved
+        If somebody promoted meanwhile: what was to be taken back stands no more.
+    PromotionUnderWay
+        If registry or ledger went away after the intent was recorded.
     """
     if not promoted_by.strip() or not reason.strip():
         raise OverrideNeedsReason("say who rolls back and why; neither may be empty")
-    current = registry.resolve(ModelRef(name=name, alias=alias))
-    versions = standing_versions(ledger.history(name), alias)
-    if versions and versions[-1] == current:
-        versions.pop()
-    if not versions:
+    settle_open(registry, ledger, name, alias, by=promoted_by, now_ns=now_ns)
+    history = ledger.history(name)
+    stands, versions = standing(history, alias), standing_versions(history, alias)
+    named = registry.aliases(name).get(alias)
+    moved_by_hand = stands is not None and named != stands.to_version
+    if stands is None or (len(versions) < 2 and not moved_by_hand):
         raise NothingToRollBack(
-            f"the ledger knows no version of {name}@{alias} before {current or 'the first'}: promote another version"
+            f"the ledger knows no version of {name}@{alias} before {named or 'the first'}: promote another version"
         )
-    info = registry.version(name, versions[-1])
+    info = registry.version(name, versions[-1 if moved_by_hand else -2])
     sidecar, _ = registry.fetch(name, info.version)
     objection = _gate_objection(info, sidecar, alias)
-    if objection is not None and ledger.override_for(name, info.version, alias) is None:
+    if objection is not None and override_for(history, info.version, alias) is None:
         raise objection
-    entry = LedgerEntry(
-        **_moved(info, sidecar, alias, current),
+    intent = LedgerEntry(
+        **_of_version(info, sidecar, alias, stands),
         at_ns=now_ns,
         action="rollback",
         by=promoted_by,
         reason=reason,
         override=objection is not None,
     )
-    return _carry_out(registry, ledger, entry, sidecar, announce)
+    if moved_by_hand:
+        return _keep_as_note(registry, ledger, stands, intent, sidecar, announce)
+    return _carry_out(registry, ledger, ledger.append(intent), sidecar, announce)
 
 
-def standing_versions(history: Sequence[LedgerEntry], alias: Alias) -> list[str]:
-    """The versions that a rollback of an alias walks back through, oldest first; the last one stands now."""
-    stack: list[str] = []
-    for entry in history:
-        if entry.alias != alias:
-            continue
-        if entry.action == "rollback" and entry.to_version in stack:
-            while stack[-1] != entry.to_version:
-                stack.pop()
-        elif not stack or stack[-1] != entry.to_version:
-            stack.append(entry.to_version)
-    return stack
-
-
-def may_run(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
-    """Say why a version may not run on a rung, or None if it may. Asked by the runner, however the alias was moved.
-
-    The ledger's last entry for the alias must name this version and the very sidecar that is registered, and the gate
-    must have passed or have been overruled there. A ledger that was tampered with lets nothing run.
-    """
-    try:
-        return _run_objection(info, ledger, rung)
-    except LedgerTampered as tampered:
-        return f"{info.name} v{info.version} has no ledger to stand on: {tampered}."
-
-
-def _run_objection(info: VersionInfo, ledger: LedgerView, rung: Alias) -> str | None:
-    what = f"{info.name} v{info.version}"
-    entry = next((e for e in reversed(ledger.history(info.name)) if e.alias == rung), None)
-    if entry is None or entry.to_version != info.version:
-        stands = f"names v{entry.to_version}" if entry else "has no entry for it"
-        return (
-            f"{what} holds the alias {rung}, but the promotion ledger {stands}: the alias was moved past the ledger, "
-            f"or a promotion was cut off. Run `alpha-panda models promote` for {what} as {rung}."
-        )
-    recorded = entry.evidence.get(SIDECAR_TAG)
-    if recorded is not None and recorded != info.tags.get(SIDECAR_TAG):
-        return f"{what} is not what was promoted: its sidecar's digest has changed. Promote another version."
-    if rung == "challenger":
-        return None
-    if info.gate_verdict(rung) == "passed" and rung == "champion":
-        return None
-    if ledger.override_for(info.name, info.version, rung) is not None:
-        return None
-    verdict = info.gate_verdict(rung) or "was never asked"
-    return f"the {rung} gate of {what} {verdict} and nobody overruled it in the ledger. Promote a version that passes."
-
-
-def content_objection(info: VersionInfo, ledger: LedgerView) -> str | None:
-    """Say why a version's content is not what the ledger last recorded for it, or None if it is. Asked after a fetch.
-
-    The fetch compared the sidecar with the version's tag, so the tag stands for what was read. A version that the
-    ledger never saw is another question: ``may_run`` asks it.
-    """
-    what = f"{info.name} v{info.version}"
-    try:
-        entry = next((e for e in reversed(ledger.history(info.name)) if e.to_version == info.version), None)
-    except LedgerTampered as tampered:
-        return f"{what} has no ledger to stand on: {tampered}."
-    recorded = entry.evidence.get(SIDECAR_TAG) if entry is not None else None
-    if entry is None or recorded is None or recorded == info.tags.get(SIDECAR_TAG):
-        return None
-    return (
-        f"{what} is not what was promoted: its sidecar has SHA-256 {str(info.tags.get(SIDECAR_TAG))[:16]}…, entry "
-        f"{entry.number} of the ledger says {str(recorded)[:16]}…. Bring the files of then back."
-    )
+def _of_version(info: VersionInfo, sidecar: Sidecar, alias: Alias, stands: LedgerEntry | None) -> dict[str, Any]:
+    return {
+        "model_name": info.name,
+        "alias": alias,
+        "from_version": stands.to_version if stands is not None else None,
+        "to_version": info.version,
+        "evidence": _evidence(info, sidecar, alias),
+        "phase": "intent",
+        "refers_to": stands.number if stands is not None else 0,
+    }
 
 
 def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNotPassed | None:
@@ -316,39 +278,53 @@ def _evidence(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> dict[str, An
         "market": sidecar.market,
         "training_data_digest": sidecar.training_data_digest,
         "git_commit": sidecar.git_commit,
-        "run_url": sidecar.run_url,
+        "run_id": sidecar.run_id,
     }
 
 
 def _carry_out(
-    registry: Registry, ledger: PromotionLedger, entry: LedgerEntry, sidecar: Sidecar, announce: Announce
+    registry: Registry, ledger: PromotionLedger, intent: LedgerEntry, sidecar: Sidecar, announce: Announce
 ) -> PromotionRecord:
-    number = ledger.append(entry)
-    _move_alias(registry, ledger, entry)
-    return _announced(_record(entry, number, sidecar), announce)
-
-
-def _announced(record: PromotionRecord, announce: Announce) -> PromotionRecord:
+    try:
+        settled = settle(registry, ledger, intent, by=intent.by, now_ns=intent.at_ns, fetched=True)
+    except (RegistryUnavailable, LedgerUnavailable) as away:
+        raise PromotionUnderWay(
+            f"{intent.model_name}@{intent.alias} is to become v{intent.to_version} (entry {intent.number} of the "
+            f"ledger), but {away} Nothing is lost: who looks next (the sensor, a runner, this command) carries it out."
+        ) from away
+    if settled.phase == "undone":
+        raise PromotionTakenBack(
+            f"{intent.model_name}@{intent.alias} stays as it was (entry {settled.number} of the ledger): "
+            f"{settled.reason}"
+        )
+    show_moved(registry, ledger, settled)
+    record = _record(settled, sidecar)
     announce(record)
     return record
 
 
-def _move_alias(registry: Registry, ledger: PromotionLedger, entry: LedgerEntry) -> None:
-    # Two promoters may append in one order and move the alias in the other. Whoever moves it looks at the ledger again
-    # and follows its last entry, so the alias ends where the ledger does.
-    target = entry.to_version
-    for _ in range(_REALIGN_ATTEMPTS):
-        registry.set_alias(entry.model_name, entry.alias, target)
-        latest = ledger.latest(entry.model_name, entry.alias)
-        if latest is None or latest.to_version == target:
-            return
-        target = latest.to_version
-    raise PromotionError(
-        f"{entry.model_name}@{entry.alias} is being moved by others again and again; run the promotion once more"
-    )
+def _keep_as_note(  # noqa: PLR0917
+    registry: Registry,
+    ledger: PromotionLedger,
+    stands: LedgerEntry,
+    asked: LedgerEntry,
+    sidecar: Sidecar,
+    announce: Announce,
+) -> PromotionRecord:
+    """Keep who asked for what stands already and why; the alias is brought back under the same lock if it strayed."""
+    name, alias = asked.model_name, asked.alias
+    strayed = registry.aliases(name).get(alias) != stands.to_version
+
+    def put_back() -> None:
+        registry.set_alias(name, alias, stands.to_version)
+
+    note = ledger.append(asked.model_copy(update={"phase": "noted"}), put_back if strayed else None)
+    record = replace(_record(stands, sidecar), note_number=note.number, alias_put_back=strayed)
+    announce(record)
+    return record
 
 
-def _record(entry: LedgerEntry, number: int, sidecar: Sidecar) -> PromotionRecord:
+def _record(entry: LedgerEntry, sidecar: Sidecar) -> PromotionRecord:
     return PromotionRecord(
         model_name=entry.model_name,
         model_version=entry.to_version,
@@ -359,6 +335,10 @@ def _record(entry: LedgerEntry, number: int, sidecar: Sidecar) -> PromotionRecor
         reason=entry.reason,
         override=entry.override,
         at_ns=entry.at_ns,
-        ledger_number=number,
+        ledger_number=entry.number,
         feature_schema_hash=sidecar.feature_schema_hash,
     )
+
+
+def _moved_again_and_again(name: str, alias: Alias) -> PromotionError:
+    return PromotionError(f"{name}@{alias} is being moved by others again and again; run the promotion once more")

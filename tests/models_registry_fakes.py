@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models_registry.packing import Packed
+from models_registry.packing import Packed, load
 from models_registry.refs import Alias, ModelRef
 from models_registry.refusals import (
     SIDECAR_FILE,
@@ -21,10 +21,10 @@ class InMemoryRegistry:
     def __init__(self) -> None:
         self.infos: dict[tuple[str, str], VersionInfo] = {}
         self.files: dict[tuple[str, str], dict[str, bytes]] = {}
-        self.aliases: dict[tuple[str, Alias], str] = {}
+        self.held: dict[tuple[str, Alias], str] = {}
 
     def register(self, packed: Packed, sidecar: Sidecar, description="", plots=None, run_name="", tags=None) -> str:
-        verify_digests(packed.files, sidecar.artifact_sha256)
+        load(packed.files, sidecar, expected_feature_schema_hash=sidecar.feature_schema_hash)
         version = str(1 + sum(name == sidecar.model_name for name, _ in self.infos))
         key = (sidecar.model_name, version)
         sidecar_json = sidecar_bytes(sidecar)
@@ -49,12 +49,15 @@ class InMemoryRegistry:
         return tuple(sorted(found, key=lambda info: int(info.version), reverse=True))
 
     def resolve(self, ref: ModelRef) -> str | None:
-        return self.aliases.get((ref.name, ref.alias))
+        return self.held.get((ref.name, ref.alias))
+
+    def aliases(self, name: str) -> dict[Alias, str]:
+        return {alias: version for (n, alias), version in self.held.items() if n == name}
 
     def version(self, name: str, version: str) -> VersionInfo:
         if (name, version) not in self.infos:
             raise UnknownModelVersion(f"{name} has no version {version}")
-        held = tuple(alias for (n, alias), v in self.aliases.items() if (n, v) == (name, version))
+        held = tuple(alias for (n, alias), v in self.held.items() if (n, v) == (name, version))
         return replace(self.infos[name, version], aliases=held)
 
     def sidecar(self, name: str, version: str) -> Sidecar:
@@ -73,7 +76,10 @@ class InMemoryRegistry:
     def set_alias(self, name: str, alias: Alias, version: str) -> None:
         if (name, version) not in self.infos:
             raise UnknownModelVersion(f"{name} has no version {version}")
-        self.aliases[name, alias] = version
+        self.held[name, alias] = version
 
     def delete_alias(self, name: str, alias: Alias) -> None:
-        self.aliases.pop((name, alias), None)
+        self.held.pop((name, alias), None)
+
+    def set_description(self, name: str, version: str, description: str) -> None:
+        self.infos[name, version] = replace(self.infos[name, version], description=description)

@@ -14,12 +14,15 @@ import dagster as dg
 from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import LedgerResource, MlflowResource, PromotionAnnouncer
 from feature_store.market.types import ist_text
-from live_services.settings import Settings
+from live_services.next_steps import of_home
+from live_services.settings import Settings, home_directory
+from models_registry.ledger_entries import done, standing
 from models_registry.refusals import GateStale, ModelRefusedError
 from models_registry.specification import by_model
 
 if TYPE_CHECKING:
-    from models_registry.ledger import LedgerEntry, PromotionLedger
+    from models_registry.ledger import PromotionLedger
+    from models_registry.ledger_entries import LedgerEntry
     from models_registry.registry import Registry, VersionInfo
 
 SENSOR: Final = "Dagster sensor promote_champion"
@@ -39,18 +42,14 @@ def due(versions: Sequence["VersionInfo"], history: Sequence["LedgerEntry"]) -> 
     Returns
     -------
     str or None
-        The newest version whose gate for champion passed, if it is newer than the champion and was not decided on
-        before: the ledger knows what was ever champion, whoever promoted it and whatever came after. Or the version of
-        the sensor's own last entry, if the alias never followed it because the promotion was cut off.
+        The newest version whose gate for champion passed, if it is newer than the champion of the ledger and was not
+        decided on before: the ledger knows what was ever to be champion, whoever promoted it and whatever came after.
     """
-    entries = [entry for entry in history if entry.alias == "champion"]
-    champion = next((v.version for v in versions if "champion" in v.aliases), None)
-    last = entries[-1] if entries else None
-    if last is not None and last.by == SENSOR and champion == last.from_version != last.to_version:
-        return last.to_version
+    decided = {e.to_version for e in history if e.alias == "champion" and e.phase != "observed"}
+    stands = standing(history, "champion")
     passed = [v.version for v in versions if v.gate_verdict("champion") == "passed"]
     newest = max(passed, key=int, default=None)
-    if newest is None or newest in {entry.to_version for entry in entries} or int(newest) <= int(champion or 0):
+    if newest is None or newest in decided or (stands is not None and int(newest) <= int(stands.to_version)):
         return None
     return newest
 
@@ -59,8 +58,8 @@ def due(versions: Sequence["VersionInfo"], history: Sequence["LedgerEntry"]) -> 
     name="promote_champion",
     minimum_interval_seconds=4,  # below the daemon's floor of 5 s, so it looks every 5 s instead of every 10
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Promotes the newest version whose gate passed to champion, and records every promotion in the ledger, "
-    "its own or a person's, as a materialisation of the champion's asset.",
+    description="Promotes the newest version whose gate passed to champion, settles promotions that were cut off, and "
+    "records every promotion in the ledger, its own or a person's, as a materialisation of the champion's asset.",
 )
 def promote_champion(
     context: dg.SensorEvaluationContext,
@@ -69,8 +68,10 @@ def promote_champion(
     ledger: dg.ResourceParam[LedgerResource],
     announcer: dg.ResourceParam[PromotionAnnouncer],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Bring the champion alias in line with the gates, and the assets in line with the ledger."""
+    """Bring the champion alias in line with the gates, and aliases, pages and assets in line with the ledger."""
     from models_registry.ledger import LedgerError
+    from models_registry.promotion import PromotionError
+    from models_registry.reconciliation import show_standing
     from models_registry.registry import RegistryUnavailable
 
     if not mlflow.tracking_uri:
@@ -82,13 +83,15 @@ def promote_champion(
     cursor = dict(reported)
     for name in by_model(settings.strategies):
         try:
+            refused += _strayed(name, registry, book)
             why_not = _promote_due(name, registry, book, announcer, context)
-        except (RegistryUnavailable, LedgerError) as error:
+            show_standing(registry, book.history(name), registry.versions(name))
+        except (RegistryUnavailable, LedgerError, PromotionError) as error:
             return dg.SkipReason(str(error))
         refused += [why_not] if why_not is not None else []
         seen = reported.get(name, 0)
-        fresh = [entry for entry in book.history(name) if entry.number > seen and entry.alias == "champion"]
-        events += [_materialization(entry, registry) for entry in fresh[-_REPORTED_AT_ONCE:]]
+        fresh = [entry for entry in done(book.history(name), "champion") if entry.number > seen]
+        events += [_materialization(entry) for entry in fresh[-_REPORTED_AT_ONCE:]]
         cursor[name] = max([seen, *(entry.number for entry in fresh)])
     if not events:
         return dg.SkipReason("; ".join(refused) or "No version waits for promotion.")
@@ -102,6 +105,14 @@ def _reported(cursor: str | None) -> dict[str, int]:
     """Give the last ledger entry that was reported, by model: entries of others may be written in between."""
     found = json.loads(cursor) if cursor else {}
     return found if isinstance(found, dict) else {}  # one number for all, of an instance that is older
+
+
+def _strayed(name: str, registry: "Registry", book: "PromotionLedger") -> list[str]:
+    """Settle what was cut off and note aliases that were moved past the ledger; say what is refused."""
+    from models_registry.reconciliation import reconcile
+
+    found = reconcile(registry, book, name, by=SENSOR, now_ns=time.time_ns(), command=of_home(home_directory()))
+    return [standing.objection for standing in found.values() if standing.objection is not None]
 
 
 def _promote_due(
@@ -139,7 +150,7 @@ def _promote_due(
     return None
 
 
-def _materialization(entry: "LedgerEntry", registry: "Registry") -> dg.AssetMaterialization:
+def _materialization(entry: "LedgerEntry") -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "version": entry.to_version,
         "market": str(entry.evidence.get("market", "not recorded")),
@@ -151,10 +162,9 @@ def _materialization(entry: "LedgerEntry", registry: "Registry") -> dg.AssetMate
         "at": ist_text(entry.at_ns),
         "ledger_entry": entry.number,
         "ledger_sha256": entry.sha256,
-        "mlflow": dg.MetadataValue.url(registry.url_of(entry.model_name, entry.to_version)),
     }
-    if entry.evidence.get("run_url"):
-        metadata["trained_by"] = dg.MetadataValue.url(str(entry.evidence["run_url"]))
+    if entry.evidence.get("run_id"):
+        metadata["trained_by"] = dg.MetadataValue.dagster_run(str(entry.evidence["run_id"]))
     return dg.AssetMaterialization(
         asset_key=ModelKeys(entry.model_name).champion,
         description=f"{entry.action}: version {entry.from_version or 'none'} → {entry.to_version} by {entry.by}",

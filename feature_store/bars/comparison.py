@@ -129,15 +129,15 @@ def compare_bars(built: Bars, vendor: Bars, universe: Universe, *, examples: int
         largest_difference_inr=float(np.abs(by_price).max(initial=0.0)),
         largest_difference_bps=float(np.abs(bps).max(initial=0.0)),
         largest_difference_shares=int(np.abs(mine.volume - other.volume).max(initial=0)),
-        shift_ns=stamp_shift(built, vendor),
+        shift_ns=stamp_shift(built, vendor) or 0,
         first=_first((mine, other), unequal, (only_built, only_vendor), universe, examples),
         start_ns=mine.start_ns[differs],
         price_difference_bps=widest[differs],
     )
 
 
-def stamp_shift(built: Bars, vendor: Bars, shifts_ns: Sequence[int] | None = None) -> int:
-    """Give how much later the vendor stamps the same bars, told by their closes; 0 if they agree as they stand.
+def stamp_shift(built: Bars, vendor: Bars, shifts_ns: Sequence[int] | None = None) -> int | None:
+    """Give how much later the vendor stamps the same bars, told by their closes.
 
     Only closes are compared: volumes, and sometimes highs and lows, of vendors differ without a shift.
 
@@ -150,21 +150,18 @@ def stamp_shift(built: Bars, vendor: Bars, shifts_ns: Sequence[int] | None = Non
 
     Returns
     -------
-    shift_ns : int
-        The one after which most closes agree, if they are more than half of the bars of the shorter side, and more
-        than agree without it.
+    shift_ns : int or None
+        0 if more than half of the bars of the shorter side close as they stand; else the shift after which most do, if
+        they are more than half; None if nothing makes them agree.
     """
     fewest = min(len(built), len(vendor))
-    agreeing = _close_for_close(built, vendor, 0) if fewest else 0
-    if not fewest or 2 * agreeing > fewest:
-        return 0
+    if fewest == 0:
+        return None
     length = int(np.median(built.end_ns - built.start_ns))
-    counts = {
-        shift_ns: _close_for_close(built, vendor, shift_ns)
-        for shift_ns in (shifts_ns if shifts_ns is not None else (length, -length))
-    }
-    best = max(counts, key=lambda shift_ns: counts[shift_ns], default=0)
-    return best if counts and 2 * counts[best] > fewest and counts[best] > agreeing else 0
+    tried = (0, *(shifts_ns if shifts_ns is not None else (length, -length)))
+    counts = {shift_ns: _close_for_close(built, vendor, shift_ns) for shift_ns in tried}
+    best = 0 if 2 * counts[0] > fewest else max(counts, key=lambda shift_ns: counts[shift_ns])
+    return best if 2 * counts[best] > fewest else None
 
 
 def comparison_plot(comparison: BarComparison) -> bytes:

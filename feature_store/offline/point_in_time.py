@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError, MissingColumn
@@ -28,13 +29,14 @@ from feature_store.market.types import MarketDataError, MissingColumn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-AnyTable: TypeAlias = pd.DataFrame | pl.DataFrame
-Table = TypeVar("Table", pd.DataFrame, pl.DataFrame)
+    import polars as pl
+
+AnyTable: TypeAlias = "pd.DataFrame | pl.DataFrame"
+Table = TypeVar("Table", pd.DataFrame, "pl.DataFrame")
 
 _EARLIEST_NS = 10**17  # March 1973; smaller counts are seconds, milliseconds or microseconds by mistake
 _LARGEST_NS = 2**62
-_PER_NS = {"ms": 1_000_000, "us": 1_000, "ns": 1}
-_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+_PER_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 class UnusableTable(MarketDataError):
@@ -89,10 +91,9 @@ def point_in_time_join(
     keys: list[str] = [by] if isinstance(by, str) else list(by)
     _refuse_unusable(rows, side, keys, at, available_at)
     wanted = _wanted(rows, side, [*keys, available_at], columns)
-    left = _keys_and_time(rows, keys, at, "rows")
-    right = _keys_and_time(side, keys, available_at, "side")
-    _same_types(left, right, keys)
-    place = _places(*_coded(left, right, keys), tolerance)
+    left, right = _columns(rows, keys, "rows"), _columns(side, keys, "side")
+    times = _epoch_ns(rows, at, "rows"), _epoch_ns(side, available_at, "side")
+    place = _places(_codes(left, right, keys), times, tolerance)
     return _with_columns(rows, side, wanted, place)
 
 
@@ -131,48 +132,58 @@ def _wanted(
     return wanted
 
 
-def _keys_and_time(table: AnyTable, keys: Sequence[str], time: str, what: str) -> pl.DataFrame:
-    """Give ``k0, k1, …, time`` as polars columns, the time as int64 epoch nanoseconds."""
-    series = [_series(table, name).alias(f"k{k}") for k, name in enumerate(keys)]
-    for name, column in zip(keys, series, strict=True):
-        if column.null_count():
-            row = int(column.is_null().arg_max() or 0)
-            raise UnusableTable(f"{what}, row {row}: {name} is missing; give every row its key, or leave the row out")
-    return pl.DataFrame([*series, _epoch_ns(_series(table, time), time, what).alias("time")])
-
-
-def _series(table: AnyTable, name: str) -> pl.Series:
-    if isinstance(table, pl.DataFrame):
-        return table[name]
+def _column(table: AnyTable, name: str, what: str) -> pa.ChunkedArray:
+    """Give a column as Arrow has it, which pandas and polars both give without a copy where they can."""
+    if not isinstance(table, pd.DataFrame):
+        return table.select(name).to_arrow().column(0)
     column = table[name].reset_index(drop=True)
-    if isinstance(column.dtype, pd.DatetimeTZDtype):  # polars reads .values of it, which pandas 3.1 warns about
-        naive: pl.Series = pl.from_pandas(column.dt.tz_convert(None))
-        return naive.dt.replace_time_zone("UTC")
-    found: pl.Series = pl.from_pandas(column, nan_to_null=True)
-    return found
+    if isinstance(column.dtype, pd.DatetimeTZDtype):  # Arrow reads .values of it, which pandas 3.1 warns about
+        naive = pa.Array.from_pandas(column.dt.tz_convert(None))
+        return pa.chunked_array([naive.cast(pa.timestamp(naive.type.unit, "UTC"))])
+    try:
+        return pa.chunked_array([pa.Array.from_pandas(column)])
+    except pa.ArrowException as problem:
+        raise UnusableTable(f"{what}: {name} holds values of several types ({problem}); give it one type") from problem
 
 
-def _epoch_ns(times: pl.Series, name: str, what: str) -> pl.Series:
-    if times.null_count():
-        row = int(times.is_null().arg_max() or 0)
-        raise UnusableTable(f"{what}, row {row}: {name} is missing; give the time, or leave the row out")
+def _columns(table: AnyTable, keys: Sequence[str], what: str) -> list[pa.ChunkedArray]:
+    columns = [_column(table, name, what) for name in keys]
+    for name, column in zip(keys, columns, strict=True):
+        if column.null_count:
+            raise UnusableTable(
+                f"{what}, row {_first(column.is_null())}: {name} is missing; give every row its key, or leave the row "
+                "out"
+            )
+    return columns
+
+
+def _first(flags: pa.ChunkedArray) -> int:
+    return int(pc.index(flags, True).as_py())
+
+
+def _epoch_ns(table: AnyTable, name: str, what: str) -> NDArray[np.int64]:
+    times = _column(table, name, what)
+    if times.null_count:
+        raise UnusableTable(
+            f"{what}, row {_first(times.is_null())}: {name} is missing; give the time, or leave the row out"
+        )
     unit = 1
-    if isinstance(times.dtype, pl.Datetime):
-        if times.dtype.time_zone is None:
+    if pa.types.is_timestamp(times.type):
+        if times.type.tz is None:
             raise UnusableTable(
                 f"{what}: {name} has no time zone, so its instants are a guess; say which "
                 f"(for example .dt.replace_time_zone('Asia/Kolkata'), in pandas .dt.tz_localize('Asia/Kolkata'))"
             )
-        unit = _PER_NS[times.dtype.time_unit]
-    elif times.dtype != pl.Int64:
+        unit = _PER_NS[times.type.unit]
+    elif times.type != pa.int64():
         raise UnusableTable(
-            f"{what}: {name} is {times.dtype}, no instant; give datetimes with a zone or int64 epoch nanoseconds "
+            f"{what}: {name} is {times.type}, no instant; give datetimes with a zone or int64 epoch nanoseconds "
             "(a date alone does not say when in the day something was known)"
         )
-    counts = times.cast(pl.Int64)
+    counts: NDArray[np.int64] = times.cast(pa.int64()).to_numpy()
     wrong = (counts < _EARLIEST_NS // unit) | (counts > _LARGEST_NS // unit)
     if wrong.any():
-        row = int(wrong.arg_max() or 0)
+        row = int(wrong.argmax())
         raise UnusableTable(
             f"{what}, row {row}: {name} is {times[row]}, which is no time after 1973 in nanoseconds; multiply seconds "
             "by 10**9, milliseconds by 10**6"
@@ -180,70 +191,70 @@ def _epoch_ns(times: pl.Series, name: str, what: str) -> pl.Series:
     return counts * unit
 
 
-def _same_types(left: pl.DataFrame, right: pl.DataFrame, keys: Sequence[str]) -> None:
-    for k, name in enumerate(keys):
-        ours, theirs = left.schema[f"k{k}"], right.schema[f"k{k}"]
-        alike = ours == theirs or (ours.is_integer() and theirs.is_integer())
-        if not alike and not (isinstance(ours, _TEXTS) and isinstance(theirs, _TEXTS)):
-            raise UnusableTable(f"{name} is {ours} in rows and {theirs} in side; give it one type in both")
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give text as text and whole numbers as int64, however they are kept."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.int64()) if pa.types.is_integer(column.type) else column
 
 
-def _coded(left: pl.DataFrame, right: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Give both tables with one whole number for each key; keys that the side does not have are -1."""
-    plain = [
-        pl.col(f"k{k}").cast(pl.String if isinstance(right.schema[f"k{k}"], _TEXTS) else pl.Int64)
-        if isinstance(right.schema[f"k{k}"], _TEXTS) or right.schema[f"k{k}"].is_integer()
-        else pl.col(f"k{k}")
-        for k in range(len(keys))
-    ]
-    names = [f"k{k}" for k in range(len(keys))]
-    left, right = left.with_columns(plain), right.with_columns(plain)
-    codes = (
-        right.select(names)
-        .unique(maintain_order=True)
-        .with_row_index("code")
-        .with_columns(pl.col("code").cast(pl.Int64))
-    )
-    coded = [
-        table.join(codes, on=names, how="left", maintain_order="left").select(pl.col("code").fill_null(-1), "time")
-        for table in (left, right)
-    ]
-    return coded[0], coded[1]
+def _codes(
+    left: Sequence[pa.ChunkedArray], right: Sequence[pa.ChunkedArray], keys: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give one whole number for the key of each row of both tables; equal keys have equal numbers."""
+    count = len(right[0])
+    codes: NDArray[np.int64] | None = None
+    for name, ours, theirs in zip(keys, map(_comparable, left), map(_comparable, right), strict=True):
+        if ours.type != theirs.type and len(ours) and len(theirs):
+            raise UnusableTable(f"{name} is {ours.type} in rows and {theirs.type} in side; give it one type in both")
+        both = pa.chunked_array([*theirs.chunks, *(ours.chunks if len(ours) else ())], type=theirs.type)
+        both = both.combine_chunks() if len(theirs) else ours.combine_chunks()
+        encoded = both.dictionary_encode()
+        mine = encoded.indices.to_numpy().astype(np.int64)
+        if codes is None:
+            codes = mine
+        else:  # small again, whatever the next key
+            codes = np.unique(codes * (len(encoded.dictionary) + 1) + mine, return_inverse=True)[1].astype(np.int64)
+    whole = np.zeros(count + len(left[0]), dtype=np.int64) if codes is None else codes
+    return whole[count:], whole[:count]
 
 
-def _places(left: pl.DataFrame, right: pl.DataFrame, tolerance: dt.timedelta | None) -> NDArray[np.int64]:
-    """Give for each row the place of its side row, -1 without one."""
-    right = right.with_row_index("place").with_columns(pl.col("place").cast(pl.Int64))
-    ordered = right.sort("code", maintain_order=True)
-    code, time = ordered["code"].to_numpy(), ordered["time"].to_numpy()
+def _places(
+    codes: tuple[NDArray[np.int64], NDArray[np.int64]],
+    times: tuple[NDArray[np.int64], NDArray[np.int64]],
+    tolerance: dt.timedelta | None,
+) -> NDArray[np.int64]:
+    """Give for each row the place of its side row, -1 without one; ``codes`` and ``times`` are of rows, of side."""
+    order = np.argsort(codes[1], kind="stable")
+    code, time = codes[1][order], times[1][order]
     back = np.flatnonzero((np.diff(code) == 0) & (np.diff(time) < 0))
     if len(back):
-        row = int(ordered["place"][int(back[0]) + 1])
         raise UnusableTable(
-            f"side, row {row}: available_at goes back within its key; sort side by it, and check that it is the time "
-            "at which the row became known"
+            f"side, row {int(order[back[0] + 1])}: available_at goes back within its key; sort side by it, and check "
+            "that it is the time at which the row became known"
         )
-    in_order = left["time"].is_sorted()
-    left = left.with_row_index("row")
-    joined = (left if in_order else left.sort("time", maintain_order=True)).join_asof(
-        right.sort("time", maintain_order=True),
-        on="time",
-        by="code",
-        strategy="backward",
-        allow_exact_matches=False,
-        tolerance=None if tolerance is None else tolerance // dt.timedelta(microseconds=1) * 1000,
-        check_sortedness=False,
-    )
-    place = joined["place"].fill_null(-1).to_numpy()
-    if in_order:
-        return place
-    back_in_place = np.empty_like(place)
-    back_in_place[joined["row"].to_numpy()] = place
-    return back_in_place
+    if not len(order):
+        return np.full(len(times[0]), -1, dtype=np.int64)
+    # One sorted number for (key, time): times by their rank, which for a decision counts the times before it.
+    ranks, rank = np.unique(time, return_inverse=True)
+    before = np.searchsorted(ranks, times[0], side="left")
+    scale = len(ranks) + 1
+    found = np.searchsorted(code * scale + rank, codes[0] * scale + before, side="left") - 1
+    candidate = np.maximum(found, 0)
+    seen = (found >= 0) & (code[candidate] == codes[0])
+    if tolerance is not None:
+        longest = tolerance // dt.timedelta(microseconds=1) * 1000
+        seen &= times[0] - time[candidate] <= longest
+    place: NDArray[np.int64] = np.where(seen, order[candidate], -1)
+    return place
 
 
 def _with_columns(rows: Table, side: Table, wanted: Sequence[str], place: NDArray[np.int64]) -> Table:
-    if isinstance(rows, pl.DataFrame):
+    if not isinstance(rows, pd.DataFrame):
+        import polars as pl  # there, because its table was given
+
         at = pl.Series(place).replace(-1, None)
         return rows.with_columns([side[name].gather(at) for name in wanted])
     taken = side.reset_index(drop=True)[list(wanted)].reindex(place)

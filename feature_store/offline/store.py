@@ -18,11 +18,11 @@ import difflib
 import fcntl
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,11 +44,13 @@ from feature_store.market.types import (
     UnknownInstrument,
     UnreadableFile,
 )
-from feature_store.offline.layouts import LAYOUTS, Columns, TokenIndex, columns_of, in_order, table_of
-from feature_store.offline.session_files import SessionFile, date_of, dates_text, read_json, replace
+from feature_store.offline.durable_files import read_json, replace
+from feature_store.offline.layouts import LAYOUTS, Columns, Layout, TokenIndex, columns_of, in_order, table_of
+from feature_store.offline.session_files import SessionFile, date_of, dates_text
 from feature_store.provenance import code_commit
 
 Kind = Literal["bars", "ticks"]
+_Read = TypeVar("_Read")
 
 DERIVED: Final = ("features", "labels")
 """Folders of what stands on a session's bars and goes with them."""
@@ -67,6 +69,38 @@ class OfflineStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._pins: _Pins | None = None
+
+    def pinned(self, dates: Iterable[Session | dt.date] = ()) -> OfflineStore:
+        """Give the store as it stands: all that is read through it belongs together, whoever writes meanwhile.
+
+        Each manifest, the list of sessions, the universe and the market's name are read once, at the latest when they
+        are asked for, and rows are those that the manifest names. So a digest belongs to the rows that were read.
+
+        Parameters
+        ----------
+        dates : iterable of Session or date, optional
+            Sessions whose bars are pinned before this returns, and the universe and the market's name after them (it
+            never loses an instrument, so it knows those of the bars).
+
+        Raises
+        ------
+        UnreadableFile
+            If one of these sessions has no bars.
+
+        Notes
+        -----
+        Reading rows that were replaced since raises `session_files.ReplacedMeanwhile`. Writing through it is refused.
+        """
+        view = OfflineStore(self.root)
+        view._pins = self._pins if self._pins is not None else _Pins({}, {})
+        first = list(dates)
+        for date in first:
+            view.manifest("bars", date)
+        if first:
+            view.market()
+            view.universe()
+        return view
 
     # --- the market and its instruments ---------------------------------------------------------------------------
 
@@ -129,7 +163,7 @@ class OfflineStore:
     def market(self) -> str | None:
         """Name of the market, or None while the store is empty."""
         path = self.root / "market.json"
-        return str(read_json(path)["market"]) if path.exists() else None
+        return self._once("market", lambda: str(read_json(path)["market"]) if path.exists() else None)
 
     def market_details(self) -> dict[str, JsonValue]:
         """Give what the market is made of: the parameters that generated it, or size and SHA-256 of each file.
@@ -147,7 +181,7 @@ class OfflineStore:
         UnreadableFile
             If the store is empty.
         """
-        return Universe.model_construct(instruments=self._instruments()[0])
+        return self._once("universe", lambda: Universe.model_construct(instruments=self._instruments()[0]))
 
     def _instruments(self) -> tuple[tuple[Instrument, ...], frozenset[str]]:
         path = self.root / "universe.json"
@@ -178,13 +212,14 @@ class OfflineStore:
 
     def sessions(self, kind: Kind = "bars") -> tuple[Session, ...]:
         """Give the sessions that have a file of a kind, in order."""
+        if self._pins is not None:
+            return tuple(_session_of(self.manifest(kind, date)) for date in self.dates(kind))
         manifests = sorted((self.root / kind).glob("session=*/manifest.json"))
         return tuple(_session_of(read_json(path)) for path in manifests)
 
     def dates(self, kind: Kind = "bars") -> tuple[dt.date, ...]:
         """Give the dates of the sessions of a kind, in order, without opening a file."""
-        names = (path.parent.name for path in (self.root / kind).glob("session=*/manifest.json"))
-        return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
+        return self._once(f"dates of {kind}", lambda: _dates(self.root / kind))
 
     def write_bars(
         self,
@@ -296,7 +331,7 @@ class OfflineStore:
             if kind == "bars":
                 for derived in DERIVED:
                     for folder in (self.root / derived).glob(f"*/session={date_of(session)}"):
-                        SessionFile(folder, LAYOUTS["bars"]).drop()
+                        self.session_file(folder, LAYOUTS["bars"]).drop()
 
     def keep_only(
         self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
@@ -339,11 +374,15 @@ class OfflineStore:
         """Read the manifest of a session's file: digest, rows, sources, bar source and clock, code version, columns."""
         return self._file(kind, session).manifest()
 
+    def digest_of_bars(self, session: Session | dt.date, bars: Bars) -> str:
+        """Give the digest that bars, indexed by this store's `universe`, have or would have in a session's manifest."""
+        return self._file("bars", session).digest_of(columns_of(bars, self.universe()))
+
     def leftovers(self) -> tuple[Path, ...]:
         """Files that no manifest names, which a crash left; writing their session again removes them."""
         derived = (folder for name in DERIVED for folder in (self.root / name).glob("*/session=*"))
         folders = (*self.root.glob("*/session=*"), *derived)
-        return tuple(path for folder in folders for path in SessionFile(folder, LAYOUTS["bars"]).leftovers())
+        return tuple(path for folder in folders for path in self.session_file(folder, LAYOUTS["bars"]).leftovers())
 
     def session_facts(self, session: Session) -> dict[str, Any]:
         """Give what the manifest of every file of a session says: market, session, its hours, code version."""
@@ -355,12 +394,29 @@ class OfflineStore:
             "code_version": code_commit(),
         }
 
+    def session_file(self, folder: Path, layout: Layout) -> SessionFile:
+        """Give the file of one session below the store's root, pinned if the store is."""
+        return SessionFile(folder, layout, None if self._pins is None else self._pins.manifests)
+
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One process writes at a time; the lock goes with the process that holds it, however it ends."""
+    def writing(self, *, derived: bool = False) -> Iterator[None]:
+        """One process or thread writes at a time; the lock goes with the process that holds it, however it ends.
+
+        Parameters
+        ----------
+        derived : bool
+            Only rows that stand on bars are written: several may do that at once, while nobody writes bars.
+
+        Raises
+        ------
+        MarketDataError
+            If the store is `pinned`.
+        """
+        if self._pins is not None:
+            raise MarketDataError(f"{self.root} is pinned for reading here; write through the store itself")
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_SH if derived else fcntl.LOCK_EX)
             yield
 
     def _there(self, kind: Kind, session: Session | dt.date) -> SessionFile:
@@ -372,7 +428,15 @@ class OfflineStore:
         return file
 
     def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
-        return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
+        return self.session_file(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
+
+    def _once(self, what: str, read: Callable[[], _Read]) -> _Read:
+        if self._pins is None:
+            return read()
+        if what not in self._pins.facts:
+            self._pins.facts[what] = read()
+        found: _Read = self._pins.facts[what]
+        return found
 
     def _write(
         self,
@@ -387,6 +451,18 @@ class OfflineStore:
         self.write_universe(universe, self.market() or " ".join(named))
         with self.writing():
             return self._file(kind, session).write(columns, {**self.session_facts(session), "sources": named, **facts})
+
+
+class _Pins(NamedTuple):
+    """What a pinned store has read."""
+
+    manifests: dict[Path, dict[str, Any]]
+    facts: dict[str, Any]
+
+
+def _dates(folder: Path) -> tuple[dt.date, ...]:
+    names = (path.parent.name for path in folder.glob("session=*/manifest.json"))
+    return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
 
 
 @lru_cache(maxsize=16)

@@ -54,7 +54,9 @@ class TimeReading:
     unreadable: str = ""
     """Empty, unless most times cannot be read: then what they are and what to say of them."""
     undecided: bool = False
-    """Whether bars may be stamped otherwise than the layout says: their times do not show it, nor was it stated."""
+    """Whether bars may be stamped otherwise than the layout says: it was not stated, and no bar at an open shows it."""
+    naive: bool = False
+    """Whether the times say no zone, and nobody stated one."""
 
 
 class _Placement(NamedTuple):
@@ -89,7 +91,7 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and _is_naive(column, time_format, readable)
-    return _placed(times, reading, kind, naive)
+    return _placed(times, replace(reading, naive=naive), kind)
 
 
 def require_readable(reading: TimeReading) -> None:
@@ -156,7 +158,7 @@ def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
 
 
-def _placed(times: Times, reading: TimeReading, kind: Kind, naive: bool) -> tuple[Times, TimeReading]:
+def _placed(times: Times, reading: TimeReading, kind: Kind) -> tuple[Times, TimeReading]:
     """Recognise zone and stamp by where the times lie in their sessions."""
     time_ns, readable = times
     stamped = reading.stated.stamp
@@ -168,7 +170,7 @@ def _placed(times: Times, reading: TimeReading, kind: Kind, naive: bool) -> tupl
     here = _placement(looked_at)
     if here is None or (kind == "bars" and here.a_session < _BARS_A_SESSION):
         return (time_ns, readable), reading
-    if naive and (there := _placement(looked_at + IST_OFFSET_NS)) is not None:
+    if reading.naive and (there := _placement(looked_at + IST_OFFSET_NS)) is not None:
         reading = _zoned(reading, here, there, kind)
         if reading.layout.zone == "UTC":
             time_ns, here = np.where(readable, time_ns + IST_OFFSET_NS, time_ns), there
@@ -211,7 +213,7 @@ def _stamped(reading: TimeReading, here: _Placement) -> TimeReading:
     """Say whether bars are stamped at their start or at their end, if where they lie shows it."""
     if 2 * here.at_close > here.sessions and not here.at_open and here.inside_end >= 1 - _STRAY["bars"]:
         said = "bars are stamped at their end: most sessions have one at the close, and none has one at the open"
-        return _with(reading, said, layout=replace(reading.layout, stamp="end"))
+        return _with(reading, said, layout=replace(reading.layout, stamp="end"), undecided=True)
     if here.at_open or here.at_close:
         return replace(reading, undecided=reading.undecided or here.at_close > 0)
     return _in_doubt(

@@ -6,16 +6,16 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from feature_store.bars.builder import bars_of_session
 from feature_store.bars.comparison import stamp_shift
-from feature_store.market.types import IST, IST_OFFSET_NS, SECOND_NS, Bars, Session, Ticks, Universe, ist_day
+from feature_store.market.types import IST, IST_OFFSET_NS, Bars, Session, Ticks, Universe, ist_day
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.reading import SourceBars, SourceTicks, read_bars, read_ticks
-from feature_store.sources.stamps import session_of_day
+from feature_store.sources.stamps import TimeReading, session_of_day
 
 _SESSIONS: Final = 3  # whose bars are compared
 
@@ -47,7 +47,7 @@ def settled_by_ticks(
     Returns
     -------
     SourceBars
-        ``of_bars``, or its file read as END-stamped, as UTC, or both, with the reason in ``recognised``.
+        ``of_bars``, or its file read again; with what the ticks show in ``recognised`` instead of the doubts.
     """
     if ticks_file is None or not of_bars.reading.undecided:
         return of_bars
@@ -56,38 +56,50 @@ def settled_by_ticks(
     if found is None:
         return of_bars
     layout, reason = found
+    settled = (*(said for said in of_bars.recognised if said not in of_bars.reading.doubts), reason)
+    if layout == of_bars.reading.layout:
+        return replace(of_bars, recognised=settled)
     again = read_bars(bars_file, sessions, instruments=instruments, mapping=layout)
-    settled = tuple(said for said in of_bars.recognised if said not in of_bars.reading.doubts)
-    return replace(again, recognised=(*settled, reason))
+    return replace(again, recognised=settled)
 
 
 def layout_by_ticks(of_bars: SourceBars, of_ticks: SourceTicks) -> tuple[ColumnMapping, str] | None:
-    """Say how to read bars again whose closes are those of the ticks only after a shift, and why; None if none are.
+    """Say how bars are to be read so that their closes are those of the ticks, and why; None if no way makes them so.
 
     Both sides are indexed by one universe. What was stated of the bars is not overruled.
     """
-    stated, layout, clock = of_bars.reading.stated, of_bars.reading.layout, of_bars.clock
+    layout, clock = of_bars.reading.layout, of_bars.clock
     shared = np.intersect1d(ist_day(of_bars.bars.start_ns), ist_day(of_ticks.ticks.event_time_ns))[-_SESSIONS:]
     compared = [session for day in shared.tolist() if (session := session_of_day(day)) is not None]
     if clock.kind != "time" or not compared:
         return None
-    count, size = len(of_ticks.universe), clock.size
+    count = len(of_ticks.universe)
     built = [bars_of_session(_of(of_ticks.ticks, session), session, count, clock) for session in compared]
     theirs = of_bars.bars[np.isin(ist_day(of_bars.bars.start_ns), shared)]
-    ends = [size] if stated.stamp is None and layout.stamp != "end" else []
-    zones = [-IST_OFFSET_NS] if stated.zone is None and layout.zone == IST.key else []
-    tried = [*ends, *zones, *(zone + end for zone in zones for end in ends)]
-    shift_ns = stamp_shift(Bars.concatenate(built), theirs, tried)
-    if shift_ns == 0:
+    ways = _ways(of_bars.reading, clock.size)
+    shift_ns = stamp_shift(Bars.concatenate(built), theirs, list(ways))
+    if shift_ns is None:
         return None
-    how = []
-    if shift_ns < 0:
-        layout, how = replace(layout, zone="UTC"), ["of UTC"]
-    if shift_ns in (size, size - IST_OFFSET_NS):
-        layout, how = replace(layout, stamp="end"), [*how, "stamped at their end"]
     days = ", ".join(str(session.date) for session in compared)
-    off = f"{shift_ns / SECOND_NS:+g} s"
-    return layout, f"bars are {' and '.join(how)}: of {days} their closes are those of the ticks only {off} off"
+    if shift_ns == 0:
+        return layout, f"so read, closes of {days} are those of the ticks"
+    layout = ways[shift_ns]
+    how = ["of UTC"] if layout.zone != of_bars.reading.layout.zone else []
+    how += [f"stamped at their {layout.stamp}"] if layout.stamp != of_bars.reading.layout.stamp else []
+    return layout, f"bars are {' and '.join(how)}: only so their closes of {days} are those of the ticks"
+
+
+def _ways(reading: TimeReading, size_ns: int) -> dict[int, ColumnMapping]:
+    """Other ways to read bars of a length, by how much later than the ticks they would be stamped as they were read."""
+    stated, layout = reading.stated, reading.layout
+    ways = {0: layout}
+    if stated.zone is None and reading.naive and layout.zone == IST.key:
+        ways[-IST_OFFSET_NS] = replace(layout, zone="UTC")
+    if stated.stamp is None:
+        other: Literal["start", "end"] = "start" if layout.stamp == "end" else "end"
+        later_ns = size_ns if other == "end" else -size_ns
+        ways |= {shift_ns + later_ns: replace(way, stamp=other) for shift_ns, way in ways.items()}
+    return {shift_ns: way for shift_ns, way in ways.items() if shift_ns != 0}
 
 
 def _of(ticks: Ticks, session: Session) -> Ticks:

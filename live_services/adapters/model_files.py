@@ -37,11 +37,16 @@ class ModelFiles:
         OSError
             If they are here and cannot be read.
         """
-        folder = self._folder(name, version)
+        folder = self.folder(name, version)
         try:
             return (folder / _SIDECAR).read_bytes(), {file: (folder / file).read_bytes() for file in ARTIFACT_FILES}
         except FileNotFoundError:
             return None
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Name the versions of a model that are kept, in no order."""
+        folder = self._root / name
+        return tuple(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
 
     def keep(self, name: str, version: str, sidecar: bytes, files: Mapping[str, bytes]) -> None:
         """Keep a version's files; they are there together or not at all, and replace what was there before.
@@ -51,7 +56,7 @@ class ModelFiles:
         OSError
             If there is no room, or no right to write.
         """
-        folder = self._folder(name, version)
+        folder = self.folder(name, version)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         whole = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
         try:
@@ -63,7 +68,14 @@ class ModelFiles:
         finally:
             shutil.rmtree(whole, ignore_errors=True)
 
-    def _folder(self, name: str, version: str) -> Path:
+    def folder(self, name: str, version: str) -> Path:
+        """Give where a version is kept.
+
+        Raises
+        ------
+        OSError
+            If its name cannot be that of a folder here.
+        """
         for part in (name, version):
             if not part or part.startswith(".") or Path(part).name != part:
                 raise OSError(f"{part!r} cannot name a folder under {self._root}")

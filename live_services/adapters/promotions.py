@@ -38,7 +38,7 @@ def promoted_event(record: PromotionRecord) -> ModelPromoted:
 def announce_promotion(kafka: KafkaSettings, record: PromotionRecord) -> str | None:
     """Publish ``models.promoted``; give the reason if Kafka is absent or silent, None if it was published.
 
-    A nudge: the alias is the truth, and live services poll it anyway.
+    A nudge: the ledger decides, and live services poll it anyway.
     """
 
     async def publish() -> None:

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
 from rich.text import Text
 
 from feature_store.market.types import IST, MINUTE_NS, SECOND_NS, date_of_day, ist_day, ist_ns, ist_text
 from live_services.cli.log_view import LogBackwards, newest, since
+from live_services.cli.output import Field, FittingTable
 from live_services.cli.trades import rupees_text
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.events import (
@@ -156,16 +155,19 @@ def _is_carried(position: PositionMark, session_date: dt.date) -> bool:
 
 def _positions(
     held: Sequence[PositionMark], view: AccountView, config: AccountConfig, strategies: Sequence[StrategySpec]
-) -> Table:
+) -> FittingTable:
     day, product = dt.date.fromisoformat(view.snapshot.session_date), {s.name: s.product for s in strategies}
-    right = ("average", "mark", "unrealised", "since", "ends")
-    table = Table(
-        Column("position", overflow="fold"),
-        Column("strategy", overflow="fold"),
-        *(Column(name, justify="right", no_wrap=True) for name in right),
-        box=box.SIMPLE_HEAD,
+    table = FittingTable(
+        (
+            Field("position"),
+            Field("strategy"),
+            Field("average", leave_out=2, right=True),
+            Field("mark", leave_out=3, right=True),
+            Field("unrealised", right=True),
+            Field("since", leave_out=1, right=True),
+            Field("ends", right=True),
+        ),
         title="open positions (IST)",
-        title_justify="left",
     )
     for position in held:
         ends_ns = position.expiry_ns
@@ -194,17 +196,19 @@ def _version(total: StrategyTotals) -> str:
     return version if total.model_name == total.strategy else f"{total.model_name} {version}"
 
 
-def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) -> Table:
-    table = Table(
-        Column("strategy", overflow="fold"),
-        Column("version", overflow="fold"),
-        *(
-            Column(name, justify="right", no_wrap=True)
-            for name in ("trades", "open", "realised", "charges", "unrealised", "net")
+def _strategies(totals: Sequence[StrategyTotals], held: Sequence[PositionMark]) -> FittingTable:
+    table = FittingTable(
+        (
+            Field("strategy"),
+            Field("version"),
+            Field("trades", right=True),
+            Field("open", leave_out=1, right=True),
+            Field("realised", leave_out=3, right=True),
+            Field("charges", leave_out=4, right=True),
+            Field("unrealised", leave_out=2, right=True),
+            Field("net", right=True),
         ),
-        box=box.SIMPLE_HEAD,
         title="since the account began",
-        title_justify="left",
     )
     for total in totals:
         mine = [p for p in held if (p.strategy, p.model_version) == (total.strategy, total.model_version)]

@@ -56,6 +56,29 @@ class ClearGroup(TyperGroup):
             raise typer.Exit(1) from problem
 
 
+class RootGroup(ClearGroup):
+    """The group of all commands, in which ``--home DIR`` means the same wherever on the line it stands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take every ``--home`` to the front; two that differ are refused."""
+        homes, rest, words = [], list[str](), iter(args)
+        for word in words:
+            if word == "--":
+                rest += [word, *words]
+            elif word == "--home":
+                homes += [next(words, None)]
+            elif word.startswith("--home="):
+                homes += [word.removeprefix("--home=")]
+            else:
+                rest.append(word)
+        named = {home for home in homes if home}
+        if len(named) < len(set(homes)):
+            raise click.UsageError("--home: name the directory after it")
+        if len(named) > 1:
+            raise click.UsageError(f"--home is given as {' and as '.join(sorted(named))}; give it once")
+        return super().parse_args(ctx, [*(f"--home={home}" for home in named), *rest])
+
+
 def _escape(text: str) -> str:
     from rich.markup import escape
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from feature_store.market.types import MINUTE_NS, Universe, UnknownInstrument, UnreadableFile, ist_text
 from feature_store.online.store import OnlineStore, OnlineStoreError
@@ -31,7 +31,9 @@ class FeatureRow:
     origin: str
     bar_end_ns: int
     now_ns: int
-    """What its age is counted from: the market's own time while a strategy runs, else the clock on the wall."""
+    """The clock on the wall."""
+    market_ns: int
+    """How far the strategies have come in the market's own time, which a replay lives in; 0 if none runs."""
     schema_hash: str
     warming: bool
     """Whether the row does not equal that of a full-history run yet; nothing is opened on it."""
@@ -43,10 +45,29 @@ class FeatureRow:
     def title(self) -> str:
         """Say where the row is from, its bar time, its age, its schema and whether the instrument is WARMING."""
         state = "WARMING: opens nothing" if self.warming else "warm"
+        age = f"{_duration(self.now_ns - self.bar_end_ns)} ago"
+        if self.market_ns:
+            behind = _duration(self.market_ns - self.bar_end_ns)
+            age += f", {behind} before the strategies' {ist_text(self.market_ns)}"
         return (
-            f"{self.origin}, bar end {ist_text(self.bar_end_ns)}, {_duration(self.now_ns - self.bar_end_ns)} old, "
-            f"feature schema {self.schema_hash[:12]}, {state}"
+            f"{self.origin}, bar end {ist_text(self.bar_end_ns)} ({age}), feature schema {self.schema_hash[:12]}, "
+            f"{state}"
         )
+
+
+def row_record(row: FeatureRow, symbol: str) -> dict[str, Any]:
+    """Give a row as one JSON object; a value that is missing is null."""
+    return {
+        "symbol": symbol,
+        "origin": row.origin,
+        "bar_end": ist_text(row.bar_end_ns),
+        "bar_end_ns": row.bar_end_ns,
+        "market_time_ns": row.market_ns or None,
+        "feature_schema_hash": row.schema_hash,
+        "warming": row.warming,
+        "values": {name: value if math.isfinite(value) else None for name, value in row.values.items()},
+        "not_from": list(row.passed_over),
+    }
 
 
 async def newest_row(settings: Settings, broker: Broker, symbol: str) -> FeatureRow:
@@ -61,17 +82,17 @@ async def newest_row(settings: Settings, broker: Broker, symbol: str) -> Feature
     """
     universe = await asyncio.to_thread(_universe_with, settings, symbol)
     passed_over: list[str] = []
-    now_ns = await asyncio.to_thread(_now_ns, settings)
+    market_ns = await asyncio.to_thread(_market_ns, settings)
     try:
-        return await asyncio.to_thread(_from_online_store, settings, universe, symbol, now_ns)
+        return await asyncio.to_thread(_from_online_store, settings, universe, symbol, market_ns)
     except OnlineStoreError as refused:
         passed_over.append(f"online store: {refused}")
     if settings.kafka.bootstrap_servers:
-        row = await _from_signals(settings, broker, symbol, now_ns)
+        row = await _from_signals(settings, broker, symbol, market_ns)
         if row is not None:
             return replace(row, passed_over=tuple(passed_over))
         passed_over.append(f"signals: none of {symbol} on {broker_topics(broker).signals_raw.name}")
-    row = await asyncio.to_thread(_from_store, settings, symbol, now_ns)
+    row = await asyncio.to_thread(_from_store, settings, symbol, market_ns)
     if row is None:
         tried = "".join(f"\n  {line}" for line in passed_over)
         raise CommandFailed(f"no feature row of {symbol}: materialise the features in Dagster first{tried}")
@@ -88,7 +109,7 @@ def _universe_with(settings: Settings, symbol: str) -> Universe:
     return universe
 
 
-def _now_ns(settings: Settings) -> int:
+def _market_ns(settings: Settings) -> int:
     import redis
 
     try:
@@ -96,10 +117,10 @@ def _now_ns(settings: Settings) -> int:
     except redis.RedisError:
         tasks = []
     reached = max((int(task["watermark_ns"]) for task in tasks), default=0)
-    return reached if reached > MINUTE_NS else time.time_ns()
+    return reached if reached > MINUTE_NS else 0
 
 
-def _from_online_store(settings: Settings, universe: Universe, symbol: str, now_ns: int) -> FeatureRow:
+def _from_online_store(settings: Settings, universe: Universe, symbol: str, market_ns: int) -> FeatureRow:
     import redis
 
     url = settings.redis.url.get_secret_value()
@@ -110,7 +131,7 @@ def _from_online_store(settings: Settings, universe: Universe, symbol: str, now_
         schema = store.schema()
         instrument = universe.instruments[universe.index_of_symbol[symbol]]
         max_age_ns = STALE_BARS * settings.market.bar_minutes * MINUTE_NS
-        found = store.read(schema, [instrument], now_ns=now_ns, max_age_ns=max_age_ns)
+        found = store.read(schema, [instrument], now_ns=market_ns or time.time_ns(), max_age_ns=max_age_ns)
     except redis.RedisError as failure:
         raise OnlineStoreError(f"Redis does not answer ({failure}); see {to_type('status')}") from failure
     finally:
@@ -118,10 +139,11 @@ def _from_online_store(settings: Settings, universe: Universe, symbol: str, now_
     if symbol in found.reasons:
         raise OnlineStoreError(found.reasons[symbol])
     values = dict(zip(schema.names, found.rows[0].tolist(), strict=True))
-    return FeatureRow("online store", int(found.end_ns[0]), now_ns, schema.hash, not found.warm[0], values)
+    now_ns, warming = time.time_ns(), not found.warm[0]
+    return FeatureRow("online store", int(found.end_ns[0]), now_ns, market_ns, schema.hash, warming, values)
 
 
-async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns: int) -> FeatureRow | None:
+async def _from_signals(settings: Settings, broker: Broker, symbol: str, market_ns: int) -> FeatureRow | None:
     from live_services.adapters.kafka import read_topic
 
     newest: SignalGenerated | None = None
@@ -133,10 +155,11 @@ async def _from_signals(settings: Settings, broker: Broker, symbol: str, now_ns:
         return None
     end_ns, schema_hash = newest.bar.end_ns, newest.feature_schema_hash
     values = {name: math.nan if value is None else value for name, value in newest.features.items()}
-    return FeatureRow(f"signal {newest.event_id}", end_ns, now_ns, schema_hash, warming=False, values=values)
+    origin, now_ns = f"signal {newest.event_id}", time.time_ns()
+    return FeatureRow(origin, end_ns, now_ns, market_ns, schema_hash, warming=False, values=values)
 
 
-def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | None:
+def _from_store(settings: Settings, symbol: str, market_ns: int) -> FeatureRow | None:
     from feature_store.offline.feature_rows import OtherClock, StaleFeatures, read_features
     from feature_store.offline.store import OfflineStore
     from feature_store.sources.dated_tables import read_corporate_actions
@@ -154,7 +177,8 @@ def _from_store(settings: Settings, symbol: str, now_ns: int) -> FeatureRow | No
             last = int(mine.nonzero()[0][-1])
             values = dict(zip(schema.names, stored.X[last].tolist(), strict=True))
             origin = f"offline store, session {session.date}"
-            return FeatureRow(origin, int(stored.bars.end_ns[last]), now_ns, schema.hash, warming=False, values=values)
+            end_ns, now_ns = int(stored.bars.end_ns[last]), time.time_ns()
+            return FeatureRow(origin, end_ns, now_ns, market_ns, schema.hash, warming=False, values=values)
     return None
 
 

@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
-from live_services.cli.errors import ClearGroup, err, out, wide_enough
+from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.output import JsonOption, tell_json
 from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
@@ -25,7 +26,7 @@ from live_services.settings import load_settings
 from models_registry.specification import Broker
 
 app = typer.Typer(
-    cls=ClearGroup,
+    cls=RootGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
@@ -48,19 +49,36 @@ app.add_typer(features_app, name="features")
 app.add_typer(cli_models.app, name="models")
 
 HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="State directory [ALPHA_PANDA_HOME, else .alpha-panda].")
+    Path | None,
+    typer.Option("--home", help="State directory, of every command [ALPHA_PANDA_HOME, else .alpha-panda]."),
 ]
 BrokerOption = Annotated[str, typer.Option("--broker", help="paper or zerodha.")]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from feature_store.provenance import code_commit
+
+        out.print(f"alpha-panda {version('alpha-panda')}, commit {code_commit()}", markup=False, soft_wrap=True)
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say version and commit.")
+]
+
+
 @app.callback()
-def main(context: typer.Context, home: HomeOption = None) -> None:
+def main(context: typer.Context, home: HomeOption = None, _version: VersionOption = False) -> None:
     """Choose the home directory before anything reads settings."""
     from live_services.settings_report import misspelt_environment
 
     keep_loopback_off_the_proxy()
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
+        context.obj = home  # the demo asks whether it was said: what the environment names is a desk's
     if context.invoked_subcommand != "run":
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():
@@ -87,7 +105,7 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from models_registry.registry import without_credentials
+    from models_registry.addresses import without_credentials
 
     settings = read_settings()
     try:
@@ -126,15 +144,21 @@ def down() -> None:
 
 
 @app.command()
-def status() -> None:
+def status(as_json: JsonOption = False) -> None:
     """Show the processes, the health of every task, what each strategy runs, and each account: cash, equity, open
     positions, profit or loss by strategy and version, and what risk said in the session.
 
     Example: `alpha-panda status`
-    """
-    from live_services.cli.status import print_status
 
-    print_status(read_settings(), wide_enough(out))
+    Example: `alpha-panda status --json`
+    """
+    from live_services.cli.status import print_status, read_status, status_record
+
+    view = read_status(settings := read_settings())
+    if as_json:
+        tell_json(status_record(view))
+    else:
+        print_status(view, settings, wide_enough(out))
 
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
@@ -162,7 +186,7 @@ def explain(
         ),
     ] = None,
     broker: BrokerOption = "paper",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Trace an order or a signal back: how it ended and why, what the trade came to, what risk said, signal, model,
     features, bar, input offsets, training data, commit.
@@ -175,11 +199,12 @@ def explain(
     from live_services.cli.explain import explain_from_log
     from live_services.cli.explanation_tree import render
 
-    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), id_))
+    settings = read_settings()
+    explanation = asyncio.run(explain_from_log(settings, _broker(broker), id_))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        wide_enough(out).print(render(explanation))
+        wide_enough(out).print(render(explanation, settings.dagster.url))
 
 
 @app.command()
@@ -239,26 +264,23 @@ def topics_tail(
 
 
 @topics_app.command("list")
-def topics_list() -> None:
+def topics_list(as_json: JsonOption = False) -> None:
     """List every topic, its scope, its partitions, and whether its producer forwards watermarks on it.
 
     Example: `alpha-panda topics list`
     """
-    from live_services.domain.topics import all_topics
+    from live_services.cli.topic_lines import topic_records, topics_table
 
-    table = Table(
-        Column("topic", overflow="fold"), "scope", "partitions", "watermarks", Column("dead letters", overflow="fold")
-    )
-    partitions = read_settings().kafka.market_partitions
-    for topic in all_topics():
-        told = "yes" if topic.watermarked else ""
-        table.add_row(topic.name, topic.scope, str(topic.partitions(partitions)), told, topic.dlq)
-    wide_enough(out).print(table)
+    records = topic_records(read_settings())
+    if as_json:
+        tell_json(records)
+    else:
+        wide_enough(out).print(topics_table(records))
 
 
 @config_app.command("show")
 def config_show(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show each setting, its value and where it came from; secrets are hidden. Ends with 1 when a strategy names a
     feature or a hyperparameter that there is not.
@@ -271,7 +293,7 @@ def config_show(
     options: Mapping[str, Any] = {}
     lines = report(options)
     if as_json:
-        out.print_json(json.dumps([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines]))
+        tell_json([{"key": s.key, "value": s.value, "origin": s.origin} for s in lines])
     else:
         table = Table(*(Column(header, overflow="fold") for header in ("setting", "value", "from")))
         for line in lines:
@@ -284,6 +306,7 @@ def config_show(
 def features_show(
     symbol: Annotated[str, typer.Argument(help="Instrument, for example RELIANCE.")],
     broker: BrokerOption = "paper",
+    as_json: JsonOption = False,
 ) -> None:
     """Show an instrument's newest feature row, where it is from, its bar time, age and schema, and whether it is warm.
 
@@ -297,9 +320,12 @@ def features_show(
 
     Example: `alpha-panda features show RELIANCE --broker paper`
     """
-    from live_services.cli.feature_rows import newest_row
+    from live_services.cli.feature_rows import newest_row, row_record
 
     row = asyncio.run(newest_row(read_settings(), _broker(broker), symbol))
+    if as_json:
+        tell_json(row_record(row, symbol))
+        return
     for line in row.passed_over:
         err.print(f"[yellow]not from[/] {escape(line)}", soft_wrap=True)
     out.print(f"{symbol}: {row.title}", markup=False, soft_wrap=True)

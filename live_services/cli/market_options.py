@@ -61,6 +61,8 @@ def market_settings(
         for name, value in (("time_format", time_format), ("timezone", timezone), ("stamp", stamp))
         if value is not None
     }
+    if given.get("stamp") not in (None, "start", "end"):
+        raise CommandFailed(f"--stamp: bars are not stamped at {stamp!r}; choose start or end")
     try:
         MarketSettings.model_validate(given)
     except ValidationError as error:

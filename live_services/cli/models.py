@@ -1,26 +1,40 @@
-"""``alpha-panda models``: versions, aliases, promotion and its history."""
+"""``alpha-panda models``: versions, aliases, promotion and its history, and whether all who have a say agree."""
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import getpass
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.table import Column, Table
+from rich.markup import escape
 
-from feature_store.market.types import ist_text
-from live_services.cli.errors import ClearGroup, out
+from feature_store.market.types import IST, SECOND_NS, ist_text
+from live_services.adapters.model_files import ModelFiles
+from live_services.cli.errors import ClearGroup, did_you_mean, out
+from live_services.cli.log_view import log_backwards
+from live_services.cli.model_differences import compare, kept_differences, print_agreement
+from live_services.cli.output import Document, Field, FittingTable, JsonOption, facts_table, tell_json
+from live_services.cli.strategy_states import StrategyState, read_strategy_states
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
 from live_services.failures import CommandFailed
+from live_services.messages import expected_failures, message_of
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
+from models_registry.addresses import run_page
+from models_registry.ledger_entries import LedgerEntry, standing_at
 from models_registry.refs import Alias, ModelRef, bars_in_words
 from models_registry.refusals import GateNotPassed
 
 if TYPE_CHECKING:
+    from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
-    from models_registry.registry import Registry
+    from models_registry.registry import Registry, VersionInfo
+    from models_registry.sidecar import Sidecar
 
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "warning": "WARNING"}
 
@@ -36,46 +50,76 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the le
 
 
 @app.command("list")
-def list_models() -> None:
+def list_models(as_json: JsonOption = False) -> None:
     """List every version with its aliases and its gate's verdict.
 
     Example: `alpha-panda models list`
     """
     registry = build_registry(read_settings())
-    table = Table("model", "version", "aliases", "champion gate", "created", "feature schema")
-    for name in registry.names():
-        for info in registry.versions(name):
-            table.add_row(
-                name,
-                info.version,
-                ", ".join(info.aliases),
-                info.gate_verdict("champion") or "not judged",
-                ist_text(info.created_at_ns),
-                info.feature_schema_hash[:12],
-            )
+    versions = [info for name in registry.names() for info in registry.versions(name)]
+    if as_json:
+        tell_json([_version_record(info) for info in versions])
+        return
+    table = FittingTable(
+        (
+            Field("model"),
+            Field("version", right=True),
+            Field("aliases"),
+            Field("champion gate"),
+            Field("created", leave_out=1),
+            Field("feature schema", leave_out=2),
+        )
+    )
+    for info in versions:
+        table.add_row(
+            info.name,
+            info.version,
+            ", ".join(info.aliases),
+            info.gate_verdict("champion") or "not judged",
+            ist_text(info.created_at_ns),
+            info.feature_schema_hash[:12],
+        )
     out.print(table)
+
+
+def _version_record(info: VersionInfo) -> Document:
+    return {
+        "model_name": info.name,
+        "version": info.version,
+        "aliases": list(info.aliases),
+        "gates": {rung: info.gate_verdict(rung) for rung in get_args(Alias)},
+        "created_at_ns": info.created_at_ns,
+        "run_id": info.run_id,
+        "tags": info.tags,
+    }
 
 
 @app.command()
 def show(
     name: NameArgument,
     version: Annotated[str | None, typer.Argument(help="Version; default: the champion, else the newest.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a version's sidecar: data, period, label, metrics, gate, digests, commit.
 
     Example: `alpha-panda models show momentum 3`
     """
-    registry = build_registry(read_settings())
+    settings = read_settings()
+    registry = build_registry(settings)
     version = (
         (_number(version) if version else None)
         or registry.resolve(ModelRef(name=name, alias="champion"))
         or _newest(registry, name)
     )
     sidecar = registry.sidecar(name, version)
-    table = Table(
-        Column(overflow="fold"), Column(overflow="fold"), title=f"{name} version {version}", show_header=False
-    )
-    for key, value in (
+    if as_json:
+        tell_json(_version_record(registry.version(name, version)) | {"sidecar": sidecar.model_dump(mode="json")})
+        return
+    out.print(facts_table(_facts(registry, settings.dagster.url, sidecar, version), f"{name} version {version}"))
+
+
+def _facts(registry: Registry, dagster_url: str, sidecar: Sidecar, version: str) -> Iterator[tuple[str, str]]:
+    yield from (
         ("market", sidecar.market),
         ("algorithm", sidecar.algorithm),
         ("bars", f"{sidecar.bar_clock}, {bars_in_words(sidecar.bar_source)}"),
@@ -86,20 +130,19 @@ def show(
         ("feature schema", sidecar.feature_schema_hash),
         ("features", ", ".join(column.name for column in sidecar.feature_schema)),
         ("thresholds", f"buy ≥ {sidecar.buy_threshold:.6f}, sell ≤ {sidecar.sell_threshold:.6f}"),
-        *((f"metric {metric}", f"{value:.6g}") for metric, value in sidecar.metrics.items()),
-        *(
-            (f"gate {c.name}", f"{_VERDICTS[c.verdict]}: {c.observed} (required {c.required})")
-            for c in sidecar.gate.checks
-        ),
-        *((f"sha256 {file}", digest) for file, digest in sidecar.artifact_sha256.items()),
+    )
+    yield from ((f"metric {metric}", f"{value:.6g}") for metric, value in sidecar.metrics.items())
+    for check in sidecar.gate.checks:
+        yield f"gate {check.name}", f"{_VERDICTS[check.verdict]}: {check.observed} (required {check.required})"
+    yield from ((f"sha256 {file}", digest) for file, digest in sidecar.artifact_sha256.items())
+    yield from (
         ("git commit", sidecar.git_commit),
         ("seed", str(sidecar.seed)),
         ("made by", f"{sidecar.created_by} at {ist_text(sidecar.created_at_ns)}"),
-        ("run", sidecar.run_url),
-        ("page", registry.url_of(name, version)),
-    ):
-        table.add_row(key, value)
-    out.print(table)
+        ("identity", sidecar.identity),
+        ("run", run_page(dagster_url, sidecar.run_id)),
+        ("page", registry.url_of(sidecar.model_name, version)),
+    )
 
 
 @app.command()
@@ -153,28 +196,130 @@ def rollback(name: NameArgument, reason: ReasonOption, alias: AliasOption = "cha
 
 
 @app.command()
-def history(name: NameArgument) -> None:
+def history(
+    name: NameArgument,
+    every_step: Annotated[bool, typer.Option("--all", help="Intents, observations and notes too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show the promotion ledger of a model: who moved which alias, when, from what to what, and why.
 
     Example: `alpha-panda models history momentum`
     """
-    table = Table("#", "when", "alias", "from", "to", "what", "by", "why")
-    entries = build_ledger(read_settings()).history(name)
-    if not entries:
-        out.print(f"the ledger has no promotion of {name!r}; {to_type('models list')} names the models", markup=False)
+    entries = _history(build_ledger(read_settings()), name)
+    if as_json:
+        tell_json([entry.model_dump(mode="json") for entry in entries])
         return
-    for entry in entries:
-        table.add_row(
-            str(entry.number),
-            ist_text(entry.at_ns),
-            entry.alias,
-            entry.from_version or "",
-            entry.to_version,
-            entry.action,
-            entry.by,
-            entry.reason,
+    table = FittingTable(
+        (
+            Field("#", right=True),
+            Field("when", leave_out=1),
+            Field("alias"),
+            Field("from", leave_out=2, right=True),
+            Field("to", right=True),
+            Field("what"),
+            Field("by", text=True),
+            Field("why", text=True),
         )
+    )
+    settled = {entry.refers_to for entry in entries if entry.phase in {"done", "undone"}}
+    for entry in entries:
+        if every_step or entry.phase != "intent" or entry.number not in settled:
+            words = (ist_text(entry.at_ns), entry.alias, entry.from_version or "", entry.to_version or "none")
+            table.add_row(str(entry.number), *words, _what(entry), escape(_who(entry)), escape(entry.reason))
     out.print(table)
+
+
+def _what(entry: LedgerEntry) -> str:
+    return {
+        "done": entry.action,
+        "intent": f"{entry.action} under way",
+        "undone": f"{entry.action} taken back",
+        "observed": "alias moved by hand",
+        "noted": f"{entry.action}, no change",
+    }[entry.phase]
+
+
+def _who(entry: LedgerEntry) -> str:
+    carried_out = entry.settled_by not in {None, entry.by}
+    return f"{entry.by}, settled by {entry.settled_by}" if carried_out else entry.by
+
+
+@app.command()
+def at(
+    name: NameArgument,
+    time_text: Annotated[
+        str, typer.Option("--time", help="Date and time, IST unless it says otherwise: 2026-01-21T11:30.")
+    ],
+    alias: AliasOption = "champion",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which version stood on a rung at a time, by the ledger.
+
+    Example: `alpha-panda models at momentum --time "2026-01-21 11:30"`
+    """
+    rung, at_ns = _alias(alias), _instant(time_text)
+    stood = standing_at(_history(build_ledger(read_settings()), name), rung, at_ns)
+    if stood is None:
+        raise CommandFailed(f"no version of {name} was {rung} at {ist_text(at_ns)}, by the promotion ledger")
+    if as_json:
+        tell_json(stood.model_dump(mode="json"))
+        return
+    out.print(
+        f"{name}@{rung} was version {stood.to_version} at {ist_text(at_ns)}: {stood.action} by {stood.by} at "
+        f"{ist_text(stood.at_ns)} (ledger entry {stood.number}): {stood.reason}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def verify(as_json: JsonOption = False) -> None:
+    """Compare the promotion ledger with MLflow's aliases and files, and with what the strategies run.
+
+    Ends with 1 if they do not say the same.
+
+    Example: `alpha-panda models verify`
+    """
+    settings = read_settings()
+    registry, ledger, home = build_registry(settings), build_ledger(settings), settings.alpha_panda_home
+    entries, models = ledger.verify(), {strategy.name: strategy.model_name for strategy in settings.strategies}
+    names = sorted({*registry.names(), *ledger.names(), *models.values()})
+    states, unread = _strategy_states(settings)
+    views = [v for n in names for v in compare(registry, ledger, n, states, models=models, command=of_home(home))]
+    found = kept_differences(ModelFiles(home / "models"), ledger, names)
+    if as_json:
+        record = {"ledger_entries": entries, "rungs": [asdict(view) for view in views], "kept": list(found)}
+        tell_json(record | {"not_compared": unread or None})
+    else:
+        print_agreement(views, found, unread, entries)
+    if found or any(view.differences for view in views) or (unread and settings.kafka.bootstrap_servers):
+        raise typer.Exit(1)
+
+
+def _strategy_states(settings: Settings) -> tuple[tuple[StrategyState, ...], str]:
+    """Read what the strategies run, or say why that cannot be read."""
+    try:
+        return asyncio.run(read_strategy_states(log_backwards(settings), settings.strategies)), ""
+    except expected_failures() as problem:
+        return (), message_of(problem)
+
+
+def _history(ledger: PromotionLedger, name: str) -> tuple[LedgerEntry, ...]:
+    entries = ledger.history(name)
+    if not entries:
+        known = did_you_mean(name, ledger.names())
+        raise CommandFailed(f"the ledger has no promotion of {name!r}{f'; {known}' if known else ''}")
+    return entries
+
+
+def _instant(text: str) -> int:
+    """Read a time, IST unless it says otherwise, as UTC epoch nanoseconds."""
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise CommandFailed(f"--time: {text!r} is no date and time; write 2026-01-21T11:30 (IST)") from problem
+    aware = found if found.tzinfo is not None else found.replace(tzinfo=IST)
+    return int(aware.timestamp()) * SECOND_NS + aware.microsecond * 1_000
 
 
 def promote_as_person(
@@ -238,9 +383,4 @@ def _number(version: str) -> str:
 
 
 def _say(record: PromotionRecord) -> None:
-    out.print(
-        f"{record.model_name}@{record.alias}: {record.previous_version or 'nothing'} → {record.model_version} "
-        f"by {record.promoted_by} (ledger entry {record.ledger_number}): {record.reason}",
-        markup=False,
-        soft_wrap=True,
-    )
+    out.print(str(record), markup=False, soft_wrap=True)

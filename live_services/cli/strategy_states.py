@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.markup import escape
-from rich.table import Column, Table
 
 from feature_store.market.types import ist_text
 from live_services.cli.log_view import LogBackwards, all_of, events_backwards
+from live_services.cli.output import Field, FittingTable
 from live_services.domain.events import ModelRefused, StrategyModelAssigned
 from live_services.domain.topics import MODELS_REFUSED, STRATEGIES_CONTROL
 from models_registry.refs import Alias
@@ -61,9 +60,9 @@ def _state(key: StrategyKey, assigned: Sequence[StrategyModelAssigned], refused:
     return StrategyState(*key, tuple(assigned), refused if stands else None)
 
 
-def strategies_table(states: Iterable[StrategyState]) -> Table:
+def strategies_table(states: Iterable[StrategyState]) -> FittingTable:
     """Lay out what each strategy runs; what is disabled or refused stands out with its reason."""
-    table = Table("strategy", "rung", Column("runs", overflow="fold"), box=box.SIMPLE_HEAD)
+    table = FittingTable((Field("strategy"), Field("rung"), Field("runs", text=True)))
     for state in states:
         lines = list(dict.fromkeys(_line(event) for event in state.assigned)) or ["nothing yet"]
         if state.refused is not None:

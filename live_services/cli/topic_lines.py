@@ -1,11 +1,13 @@
-"""``topics tail``: committed records as JSON lines; frames as a line that sums them up."""
+"""``topics``: which there are; committed records as JSON lines, frames as a line that sums them up."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli.errors import did_you_mean
+from live_services.cli.output import Document, Field, FittingTable
 from live_services.domain.frames import FRAME_TOPICS
 from live_services.domain.money import RUPEE
 from live_services.domain.topics import all_topics
@@ -46,6 +48,30 @@ async def tail(
         seen += 1
         if seen == limit:
             return
+
+
+def topic_records(settings: Settings) -> list[Document]:
+    """Say of every topic its scope, its partitions, and whether its producer forwards watermarks on it."""
+    return [
+        {
+            "topic": topic.name,
+            "scope": topic.scope,
+            "partitions": topic.partitions(settings.kafka.market_partitions),
+            "watermarked": topic.watermarked,
+            "dead_letters": topic.dlq,
+        }
+        for topic in all_topics()
+    ]
+
+
+def topics_table(records: Sequence[Document]) -> FittingTable:
+    """Lay the topics out."""
+    fields = (Field("topic"), Field("scope"), Field("partitions", right=True), Field("watermarks"))
+    table = FittingTable((*fields, Field("dead letters", leave_out=1)))
+    for record in records:
+        told = "yes" if record["watermarked"] else ""
+        table.add_row(record["topic"], record["scope"], str(record["partitions"]), told, record["dead_letters"])
+    return table
 
 
 def line_of(record: StoredRecord) -> str:

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
 from rich.text import Text
 
 from feature_store.market.types import IST, SECOND_NS, date_of_day, ist_day, ist_text
 from live_services.cli.errors import did_you_mean
 from live_services.cli.log_view import LogBackwards, account_history
+from live_services.cli.output import Field, FittingTable
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import OrderFilled
 from live_services.domain.money import inr_e4, paise_text
@@ -155,7 +154,7 @@ def trade_record(trade: Trade) -> dict[str, Any]:
 
 
 def render(found: TradeList) -> RenderableType:
-    """Lay trades out for 100 columns: a table for each day, then totals and notes."""
+    """Lay trades out: a table for each day, then totals and notes."""
     if not found.trades:
         topic = broker_topics(found.broker).orders_filled.name
         if found.about:
@@ -183,21 +182,18 @@ def exits_text(ended: Sequence[Trade]) -> str:
     return ", ".join(f"{reason} {counts[reason]}" for reason in _REASONS if counts[reason])
 
 
-def _table(title: str, trades: Iterator[Trade], day: dt.date | None) -> Table:
-    right = {"justify": "right", "no_wrap": True}
-    table = Table(
-        Column("trade", overflow="fold"),
-        Column("orders", no_wrap=True),
-        Column("IST", no_wrap=True),
-        Column("ended by\nheld", no_wrap=True),
-        Column("charges", **right),  # type: ignore[arg-type]
-        Column("gross", **right),  # type: ignore[arg-type]
-        Column("net", **right),  # type: ignore[arg-type]
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
+def _table(title: str, trades: Iterator[Trade], day: dt.date | None) -> FittingTable:
+    table = FittingTable(
+        (
+            Field("trade"),
+            Field("orders", leave_out=2),
+            Field("IST"),
+            Field("ended by\nheld", leave_out=1),
+            Field("charges", leave_out=4, right=True),
+            Field("gross", leave_out=3, right=True),
+            Field("net", right=True),
+        ),
         title=title,
-        title_justify="left",
     )
     for trade in trades:
         back = "SELL" if trade.side == "BUY" else "BUY"
@@ -225,15 +221,19 @@ def _clock(time_ns: int, day: dt.date | None) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == day else f"{moment:%m-%d %H:%M:%S}"
 
 
-def _totals(trades: Sequence[Trade]) -> Table:
-    table = Table(
-        Column("strategy", overflow="fold"),
-        "version",
-        *(Column(name, justify="right", no_wrap=True) for name in ("ended", "open", "won", "charges", "gross", "net")),
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+def _totals(trades: Sequence[Trade]) -> FittingTable:
+    table = FittingTable(
+        (
+            Field("strategy"),
+            Field("version"),
+            Field("ended", right=True),
+            Field("open", leave_out=2, right=True),
+            Field("won", leave_out=1, right=True),
+            Field("charges", leave_out=3, right=True),
+            Field("gross", leave_out=4, right=True),
+            Field("net", right=True),
+        ),
         title="totals",
-        title_justify="left",
     )
     key_of = {trade: (trade.strategy, trade.model_version) for trade in trades}
     keys = sorted(set(key_of.values()))

@@ -18,6 +18,7 @@ from live_services.cli.market_options import (
 
 
 def demo(  # noqa: PLR0917 (each one is an option of the command line)
+    context: typer.Context,
     bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
     ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
     columns: ColumnsOption = None,
@@ -29,9 +30,6 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
     summary: Annotated[Path | None, typer.Option(help="Write the totals and the explanation as JSON.")] = None,
-    home: Annotated[Path, typer.Option(help="Where the demo keeps its state; wiped at each start.")] = Path(
-        ".alpha-panda/demo"
-    ),
     speed: Annotated[float, typer.Option(min=0, help="Replay speed: 1 as it happened, 0 as fast as it goes.")] = 0.0,
     sessions: Annotated[int | None, typer.Option(min=3, help="Sessions of the synthetic market.")] = None,
     instruments: Annotated[int | None, typer.Option(min=2, help="Instruments of the synthetic market.")] = None,
@@ -40,12 +38,16 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
 
     Without files the market is synthetic, with a small planted edge, and named SYNTHETIC wherever it shows.
 
+    Its state is in `.alpha-panda/demo`, or where `--home` says, and is wiped at each start; a home in which a person
+    promoted, or on which `up` was said, is refused.
+
     Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
 
     Example: `alpha-panda demo --bars mine.csv --time-format "%d-%m-%Y %H:%M" --columns open=O,high=H,low=L,close=C`
 
     Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
     """
+    from live_services.demo.demo_home import DEMO_HOME
     from live_services.demo.run import DemoOptions, run_demo
 
     run_demo(
@@ -56,7 +58,7 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
             override_gate=override_gate,
             keep=keep,
             summary=summary,
-            home=home,
+            home=context.obj or DEMO_HOME,
             speed=speed,
             sessions=sessions,
             instruments=instruments,

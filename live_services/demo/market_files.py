@@ -15,12 +15,14 @@ from live_services.failures import CommandFailed
 from models_registry.specification import StrategySpec, of_one_desk
 
 if TYPE_CHECKING:
+    from feature_store.market.clocks import BarClock
     from feature_store.market.types import Session, Universe
     from feature_store.sources.mappings import ColumnMapping
     from feature_store.sources.reading import SourceBars, SourceTicks
     from live_services.machine.stack import Tell
 
 _SESSION_MINUTES: Final = 375  # 09:15 to 15:30
+_FEW: Final = 5  # symbols that are named in a line
 _ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
 
 
@@ -69,28 +71,16 @@ def look_at(
     feature_store.market.types.MarketDataError
         A file cannot be read at all.
     """
-    from feature_store.market.types import MINUTE_NS, SECOND_NS
     from feature_store.sources.mappings import require_used
-    from feature_store.sources.reading import known_sessions, read_bars, read_ticks
+    from feature_store.sources.reading import known_sessions, read_ticks
     from feature_store.sources.stamps import require_readable
-    from feature_store.sources.stamps_by_ticks import settled_by_ticks
 
     mapping = _mapping(stated or {}, 1 if ticks is None else 2)
-    with progress(bars) as reading:
-        of_bars = read_bars(bars, mapping=mapping, progress=reading)
-    require_readable(of_bars.reading)
-    of_bars = settled_by_ticks(of_bars, bars, ticks, mapping=mapping)
+    of_bars = _bars_of(bars, ticks, mapping, progress)
     findings = _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
-    sessions = known_sessions(of_bars.bars)
-    if of_bars.clock.kind == "session":
-        raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
-    minutes = _whole_minutes(bars, of_bars.clock.size)
+    sessions, minutes = known_sessions(of_bars.bars), _minutes_of(bars, of_bars.clock, tell)
     desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
     _require_bars_enough(bars, desk, minutes)
-    if minutes > 1:
-        tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
-    elif of_bars.clock.size < MINUTE_NS:
-        tell(f"{bars.name} has bars of {of_bars.clock.size / SECOND_NS:g} seconds; this demo makes minutes of them")
     if ticks is None:
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
         return MarketFiles(minutes, sessions[-2].date, findings)
@@ -105,6 +95,17 @@ def look_at(
     return MarketFiles(minutes, max(before), findings)
 
 
+def _bars_of(bars: Path, ticks: Path | None, mapping: ColumnMapping, progress: FileProgress) -> SourceBars:
+    from feature_store.sources.reading import read_bars
+    from feature_store.sources.stamps import require_readable
+    from feature_store.sources.stamps_by_ticks import settled_by_ticks
+
+    with progress(bars) as reading:
+        of_bars = read_bars(bars, mapping=mapping, progress=reading)
+    require_readable(of_bars.reading)
+    return settled_by_ticks(of_bars, bars, ticks, mapping=mapping)
+
+
 def _mapping(stated: Mapping[str, Any], files: int) -> ColumnMapping:
     from feature_store.sources.mappings import ColumnMapping
 
@@ -112,24 +113,32 @@ def _mapping(stated: Mapping[str, Any], files: int) -> ColumnMapping:
     return ColumnMapping.stated(stated.get("columns", {}), *texts, files=files)
 
 
-def _whole_minutes(path: Path, size_ns: int) -> int:
+def _minutes_of(path: Path, clock: BarClock, tell: Tell) -> int:
     """Give the minutes of the bars that the desk trades on: those of the file, or the one minute that they make."""
     from feature_store.market.types import MINUTE_NS, SECOND_NS
 
+    if clock.kind == "session":
+        raise CommandFailed(f"{path} has one bar a session; the demo trades inside sessions: give bars of minutes")
+    size_ns = clock.size
     if size_ns % MINUTE_NS and MINUTE_NS % size_ns:
         together = math.lcm(size_ns, MINUTE_NS) // MINUTE_NS
         raise CommandFailed(
             f"{path} has bars of {size_ns / SECOND_NS:g} seconds, which make no bars of one minute; give bars of one "
             f"minute, of a part of it (30 or 15 seconds), or of whole minutes (from these you can make {together})"
         )
-    return max(1, size_ns // MINUTE_NS)
+    minutes = max(1, size_ns // MINUTE_NS)
+    if minutes > 1:
+        tell(f"{path.name} has bars of {minutes} minutes, so this demo trains and trades on those")
+    elif size_ns < MINUTE_NS:
+        tell(f"{path.name} has bars of {size_ns / SECOND_NS:g} seconds; this demo makes minutes of them")
+    return minutes
 
 
 def _tell_of(  # noqa: PLR0917
     path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
 ) -> tuple[str, ...]:
     """Tell what was found in a file, and give it."""
-    from feature_store.sources.findings import file_findings, reasons
+    from feature_store.sources.findings import file_findings, instrument_findings, reasons
 
     if not usable:
         refused = source.quarantine
@@ -138,6 +147,8 @@ def _tell_of(  # noqa: PLR0917
     found = file_findings(
         kind, source.quarantine, recognised=source.recognised, rows_out_of_order=source.rows_out_of_order
     )
+    if kind == "bars":  # the ticks are of the same instruments
+        found += instrument_findings(source.universe, source.without_volume)
     for said in found:
         tell(f"  {said}")
     if len(source.quarantine):

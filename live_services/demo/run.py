@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -23,12 +22,12 @@ from live_services.adapters.readiness import has_market
 from live_services.cli import training_run
 from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
+from live_services.demo.demo_home import fresh_home, note_own_promotions, require_demo_home
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
-from live_services.home import owned_home
 from live_services.machine.embedded import stop
 from live_services.machine.stack import Stack, Tell, create_topics, environment, program_name
-from live_services.machine.supervision import SERVICES, START_LOCK, start_lock
+from live_services.machine.supervision import SERVICES, start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from feature_store.market.types import Session
     from models_registry.registry import Registry, VersionInfo
 
-MARKER: Final = ".alpha-panda-demo"
 STRATEGIES: Final[tuple[StrategySpec, ...]] = Settings.model_fields["strategies"].default
 """What the demo runs: the strategies of a desk that names none."""
 _TRAINING_SECONDS: Final = 600.0
@@ -175,49 +173,6 @@ def _require_sessions(options: DemoOptions) -> None:
                 f"--sessions {options.sessions}: training {spec.model_name} needs {least - warming} sessions for its "
                 f"{spec.folds} folds, and {warming} before them to warm its features up; give {least} or more"
             )
-
-
-def require_demo_home(home: Path) -> None:
-    """Refuse a directory that holds something which no demo made.
-
-    Raises
-    ------
-    CommandFailed
-        It does.
-    """
-    if _contents(home) and not (home / MARKER).exists():
-        raise CommandFailed(f"{home.absolute()} is not empty and no demo made it; choose another with --home")
-
-
-def fresh_home(home: Path) -> Path:
-    """Give an empty demo home; wipes one only if a demo made it. Call it with the home's start lock held.
-
-    Raises
-    ------
-    CommandFailed
-        The directory holds something else, or a demo is running in it.
-    """
-    from live_services.machine.orphans import stop_orphans
-    from live_services.machine.supervision import Supervisor
-
-    home = home.absolute()
-    require_demo_home(home)
-    if contents := _contents(home):
-        if Supervisor(home).running:
-            raise CommandFailed(f"a demo is running on {home}; stop it with `{of_home(home)} down`")
-        stop_orphans(Supervisor(home).socket_path)  # of a demo whose supervisor was killed
-        for path in sorted(contents, key=lambda p: p.name == MARKER):  # the marker last: what is left stays a demo's
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    owned_home(home)
-    (home / MARKER).touch()
-    return home
-
-
-def _contents(home: Path) -> tuple[Path, ...]:
-    return tuple(path for path in home.iterdir() if path.name != START_LOCK) if home.exists() else ()
 
 
 def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
@@ -406,6 +361,7 @@ def _by_person(demo: Demo, settings: Settings, registry: Registry, version: Vers
     from live_services.cli.models import promote_as_person
 
     promote_as_person(settings, registry, version.name, version.version, "champion", reason=reason, override=reason)
+    note_own_promotions(demo.options.home)
     demo.tell(f"the gate said no; overruled for this reason, which the ledger keeps: {reason}")
     demo.tell(f"{version.name}@champion is version {version.version}, promoted by you")
     return {"promoted_by": "person", "override": reason}
@@ -445,7 +401,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         demo.summary["explanation"] = None
         return
     explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
-    console.print(render(explanation))
+    console.print(render(explanation, settings.dagster.url))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 
 

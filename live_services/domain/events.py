@@ -518,7 +518,7 @@ class FeatureSkewMeasured(Event):
 
 
 class ModelPromoted(Event):
-    """An alias was moved. A nudge: the alias is the truth."""
+    """A version was promoted. A nudge: the ledger decides, and is polled."""
 
     TOPIC: ClassVar[Topic | str | None] = MODELS_PROMOTED
 

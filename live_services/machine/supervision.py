@@ -79,6 +79,9 @@ class ProcessState:
     state: str
     pid: int
     description: str
+    """Why it does not run, in supervisord's words; empty while it does."""
+    since_s: int
+    """When it started, or ended; seconds since 1970, 0 if it never did."""
 
     @property
     def gave_up(self) -> bool:
@@ -179,10 +182,7 @@ class Supervisor:
         NotRunning
             If no supervisord answers on this home.
         """
-        return tuple(
-            ProcessState(p["name"], p["group"], p["statename"], p["pid"], p["description"])
-            for p in self._call("getAllProcessInfo")
-        )
+        return tuple(_process_state(process) for process in self._call("getAllProcessInfo"))
 
     def log_of(self, name: str) -> Path:
         """Where a process writes."""
@@ -305,6 +305,16 @@ def start_lock(home: Path) -> Iterator[None]:
                 f"`{of_home(home)} status`"
             ) from held
         yield
+
+
+def _process_state(said: Mapping[str, Any]) -> ProcessState:
+    """Read supervisord's word; what it says of times is in the machine's zone, so they are taken as numbers."""
+    running = said["statename"] in {"RUNNING", "STARTING"}
+    since_s = int(said["start"] if running else said["stop"])
+    why = str(said["spawnerr"]) or (f"exit code {said['exitstatus']}" if said["exitstatus"] else "")
+    return ProcessState(
+        said["name"], said["group"], said["statename"], int(said["pid"]), "" if running else why, since_s
+    )
 
 
 def _alive(pid: int) -> bool:

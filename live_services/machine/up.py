@@ -11,7 +11,7 @@ from typing import Final
 
 from live_services.adapters.readiness import missing
 from live_services.domain.strategy.checks import require_known_names
-from live_services.home import owned_home, require_layout
+from live_services.home import demo_mark, mark_demo, owned_home, require_layout
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.stack import (
     ANY_PORTS,
@@ -33,7 +33,8 @@ def start_everything(
 ) -> Stack:
     """Start the servers, wait for them, create the topics, and start the services, which wait for a market and a model.
 
-    Anything that goes wrong stops what was started.
+    Anything that goes wrong stops what was started. A home that a demo made is a person's from now on, and no demo
+    wipes it.
 
     Raises
     ------
@@ -48,6 +49,8 @@ def start_everything(
     require_layout(settings.alpha_panda_home)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
+        if demo_mark(settings.alpha_panda_home) is not None:
+            mark_demo(settings.alpha_panda_home, kept="`up` was said on it")
         return _start_everything(settings, tell, ports, progress)
 
 

@@ -1,15 +1,17 @@
-"""Model loading: follows the aliases, proves versions off the event loop, and hands over what may run.
+"""Model loading: follows the ledger, proves versions off the event loop, and hands over what may run.
 
-The alias is the truth and is polled; a `models.promoted` event only makes the next poll come at once. A version is
-proved (gate, digests, structure, feature schema, golden rows) before a strategy runner sees it, and a strategy gets it
-only if it is what that strategy trades: its features, clock and label. What is refused changes nothing: the version
-that runs goes on. Nothing of earlier polls is remembered here: which version runs is on the log, so that a process that
-lived through the night knows no more than one that was started in the morning.
+The last promotion done is followed and polled; a `models.promoted` event only makes the next poll come at once. An
+alias that says otherwise is refused and changes nothing. A version is proved (gate, digests, structure, feature schema,
+golden rows) before a strategy runner sees it, and a strategy gets it only if it is what that strategy trades: its
+features, clock and label. What is refused changes nothing: the version that runs goes on. Nothing of earlier polls is
+remembered here: which version runs is on the log, so that a process that lived through the night knows no more than one
+that was started in the morning.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -20,14 +22,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_store.features.schema import UnknownFeature, feature_schema
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.strategy.desk import LoadedModel, StrategyKey, asked
+from live_services.next_steps import of_home
 from live_services.settings import Settings
 from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
-from models_registry.promotion import content_objection
+from models_registry.reconciliation import Standing, reconcile
 from models_registry.refs import Alias, ModelIdentity
 from models_registry.refusals import TamperedModel, sha256_of
 from models_registry.registry import Registry, RegistryUnavailable
+from models_registry.run_rule import content_objection, may_run
 from models_registry.sidecar import Sidecar, sidecar_bytes
 from models_registry.specification import Broker, StrategySpec
 
@@ -38,6 +42,8 @@ _FIRST_WAIT_SECONDS: Final = 1.0
 
 VersionKey = tuple[str, str]
 """Model name and version."""
+Standings = Callable[[str], Mapping[Alias, Standing]]
+"""``(model name)`` → what stands on its rungs, by the ledger, and what their aliases say."""
 GateQuestion = Callable[[str, str, Alias], str | None]
 """``(name, version, rung)`` → None if the version may run there, else why not."""
 
@@ -47,10 +53,6 @@ ContentQuestion = Callable[[str, str], str | None]
 
 class ModelSource(Protocol):
     """What the loader needs of the registry."""
-
-    def aliases(self, name: str, /) -> Mapping[Alias, str]:
-        """Give the versions that a model's aliases name now."""
-        ...
 
     def fetch(self, name: str, version: str, /) -> tuple[Sidecar, Mapping[str, bytes]]:
         """Give a version's sidecar and artifact files."""
@@ -83,7 +85,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A version that an alias names and that must not run."""
+    """A version that stands on a rung, or that an alias names, and that must not run."""
 
     version: str
     reason: str
@@ -135,16 +137,18 @@ class ModelLoader:
     ----------
     source
         The registry.
+    standings
+        What the ledger says of the rungs of a model, each time they are looked at.
     may_run
         Whether a version may run on a rung: its gate passed, or the ledger overrules it.
     strategies
-        Whose aliases to follow.
+        Whose models to follow.
     brokers
         Those that run; they give the rungs, beside the challenger's.
     bar_minutes
         Length of the bars this process computes features on.
     poll_seconds
-        How often the aliases are looked at.
+        How often the ledger is looked at.
     content_objection
         Whether a version that was fetched is not what the ledger recorded; None asks nobody. A restart loads what the
         log names without asking ``may_run``, so this is all that stands between it and a version registered anew.
@@ -155,6 +159,7 @@ class ModelLoader:
     def __init__(
         self,
         source: ModelSource,
+        standings: Standings,
         may_run: GateQuestion,
         strategies: Sequence[StrategySpec],
         *,
@@ -165,12 +170,15 @@ class ModelLoader:
         kept: KeptFiles | None = None,
     ) -> None:
         self.candidates: dict[StrategyKey, Candidate] = {}
-        """What the last look at the registry found; absent while it is silent, or names a version that is refused."""
+        """What the last look found; absent while ledger or registry is silent, or where a version is refused."""
         self.refusals: dict[StrategyKey, Refusal] = {}
-        """The versions that aliases name now, where they are refused."""
+        """The versions that stand now, where they are refused."""
+        self.strayed: dict[StrategyKey, Refusal] = {}
+        """The versions that aliases name past the ledger; what stands goes on."""
         self.outage = ""
         """Why the registry or the ledger could not be asked the last time; empty while they answer."""
         self._source = source
+        self._standings = standings
         self._may_run = may_run
         self._content_objection = content_objection
         self._kept = kept
@@ -205,7 +213,7 @@ class ModelLoader:
             self._task.result()
 
     def nudge(self) -> None:
-        """Look at the aliases now, and look again at what could not be loaded."""
+        """Look at the ledger now, and look again at what could not be loaded."""
         self._unloadable.clear()
         self._nudged.set()
 
@@ -235,7 +243,7 @@ class ModelLoader:
             ) from cause
 
     async def start(self) -> None:
-        """Look at the aliases once and go on in the background; a second call changes nothing."""
+        """Look at the ledger once and go on in the background; a second call changes nothing."""
         async with self._starting:
             if self._task is None:
                 await self._first_look()
@@ -267,27 +275,31 @@ class ModelLoader:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Look at every alias, each model once, and prove what is new behind them."""
+        """Look at every rung, each model once, and prove what is new there."""
         async with self._refreshing:
             try:
                 names = dict.fromkeys(strategy.model_name for strategy in self._strategies.values())
-                aliases = {name: await asyncio.to_thread(self._source.aliases, name) for name in names}
+                standings = {name: await asyncio.to_thread(self._standings, name) for name in names}
                 for (name, rung), strategy in self._strategies.items():
-                    await self._refresh_one((name, rung), aliases[strategy.model_name].get(rung))
+                    await self._refresh_one((name, rung), standings[strategy.model_name].get(rung))
             except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
                 if not self.outage:
                     _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
-                self.outage = f"the model registry or the ledger does not answer: {failure}"
+                self.outage = f"the model registry or the ledger cannot be asked: {failure}"
                 self.candidates.clear()
                 self.refusals.clear()
+                self.strayed.clear()
             else:
                 self.outage = ""
 
-    async def _refresh_one(self, key: StrategyKey, version: str | None) -> None:
+    async def _refresh_one(self, key: StrategyKey, standing: Standing | None) -> None:
         strategy, rung = self._strategies[key], key[1]
         ref = strategy.ref(rung)
+        version = standing.version if standing is not None else None
+        self._note_alias(key, standing)
         if version is None:
-            self.candidates[key] = Candidate(None, f"{ref} names no version")
+            why = self.strayed[key].reason if key in self.strayed else "no version was promoted to it"
+            self.candidates[key] = Candidate(None, f"{ref} stands for no version: {why}")
             self.refusals.pop(key, None)
             return
         current = self.candidates.get(key)
@@ -299,8 +311,14 @@ class ModelLoader:
             self.refusals[key] = Refusal(version, str(refused))
             self.candidates.pop(key, None)
         else:
-            self.candidates[key] = Candidate(model, f"{ref} names version {version}")
+            self.candidates[key] = Candidate(model, f"{ref} stands for version {version}")
             self.refusals.pop(key, None)
+
+    def _note_alias(self, key: StrategyKey, standing: Standing | None) -> None:
+        if standing is None or standing.objection is None or standing.named is None:
+            self.strayed.pop(key, None)  # an alias that was taken away names nothing to refuse; the ledger notes it
+        else:
+            self.strayed[key] = Refusal(standing.named, standing.objection)
 
     async def _for_strategy(self, strategy: StrategySpec, rung: Alias, version: str) -> LoadedModel:
         """Give a version if it may run, can be proved, and is what the strategy trades."""
@@ -369,17 +387,24 @@ class ModelLoader:
 
 
 def build_loader(
-    settings: Settings, source: Registry, may_run: GateQuestion, brokers: Sequence[Broker] = ("paper",)
+    settings: Settings, source: Registry, ledger: PromotionLedger, brokers: Sequence[Broker] = ("paper",)
 ) -> ModelLoader:
-    """Build the loader of a process's strategies; what it fetches is compared with the ledger of the settings."""
-    ledger = PromotionLedger(settings.ledger_url)
+    """Build the loader of a process's strategies; what another left under way on their rungs, its looks settle."""
+    command = of_home(settings.alpha_panda_home)
+
+    def standings(name: str) -> Mapping[Alias, Standing]:
+        return reconcile(source, ledger, name, by="strategy runner", now_ns=time.time_ns(), command=command)
+
+    def objection(name: str, version: str, rung: Alias) -> str | None:
+        return may_run(source.version(name, version), ledger, rung)
 
     def changed(name: str, version: str) -> str | None:
         return content_objection(source.version(name, version), ledger)
 
     return ModelLoader(
         source,
-        may_run,
+        standings,
+        objection,
         settings.strategies,
         brokers=brokers,
         bar_minutes=settings.market.bar_minutes,

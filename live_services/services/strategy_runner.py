@@ -150,7 +150,7 @@ class StrategyRunner(Service[StrategyState]):
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
-        """Load what the control records name, look at the aliases, and compile the kernels.
+        """Load what the control records name, look at the ledger, and compile the kernels.
 
         Raises
         ------
@@ -308,8 +308,8 @@ class StrategyRunner(Service[StrategyState]):
         )
 
     def _assignment_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
-        """Give the record that lets a strategy run what its alias names. While that is not known, or is refused, what
-        runs goes on; and at a session's open what ran at the end of the session before.
+        """Give the record that lets a strategy run what stands on its rung. While that is not known, or is refused,
+        what runs goes on; and at a session's open what ran at the end of the session before.
         """
         first, running = state.desk.assigned(key) is None, state.running(key)
         candidate, refusal = self._loader.candidates.get(key), self._refusal(state, key)
@@ -320,7 +320,7 @@ class StrategyRunner(Service[StrategyState]):
             return
         if not first:
             return
-        why = f"{self._ref(key)} names version {refusal.version}: {refusal.reason}" if refusal else self._silence()
+        why = f"{self._ref(key)} stands for version {refusal.version}: {refusal.reason}" if refusal else self._silence()
         carried = state.carried.get(key)
         if carried is not None:
             spoilt = _knows_too_much(state, carried)
@@ -356,7 +356,7 @@ class StrategyRunner(Service[StrategyState]):
         )
 
     def _refusal(self, state: StrategyState, key: StrategyKey) -> Refusal | None:
-        """Say why what the alias names now may not run in this session, if it may not."""
+        """Say why what stands on a rung now may not run in this session, if it may not."""
         candidate = self._loader.candidates.get(key)
         if candidate is None or candidate.model is None:
             return self._loader.refusals.get(key)
@@ -367,14 +367,16 @@ class StrategyRunner(Service[StrategyState]):
         )
 
     def _refusal_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
-        refusal = self._refusal(state, key)
-        if refusal is None or (key, refusal) in state.refused:
-            return
-        state.refused.add((key, refusal))
+        for refusal in (self._refusal(state, key), self._loader.strayed.get(key)):
+            if refusal is not None and (key, refusal) not in state.refused:
+                state.refused.add((key, refusal))
+                yield self._refused(state, key, refusal, now_ns)
+
+    def _refused(self, state: StrategyState, key: StrategyKey, refusal: Refusal, now_ns: int) -> ModelRefused:
         (strategy, rung), running = key, _identity(state.running(key))
         _log.warning("model_refused", strategy=strategy, rung=rung, version=refusal.version, reason=refusal.reason)
         date = state.desk.session.date.isoformat()
-        yield ModelRefused(
+        return ModelRefused(
             **self_caused("refused", str(state.task), date, strategy, rung, refusal.version, refusal.reason),
             event_time_ns=now_ns,
             strategy=strategy,

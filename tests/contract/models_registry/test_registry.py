@@ -27,13 +27,19 @@ class RegistryContract:
         assert files == packed().files
         load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
 
+    def test_the_text_of_a_page_can_be_replaced(self, registry):
+        version = self.register(registry)
+        registry.set_description(self.name, version, "# a model\n\n<!-- of today -->\n\nnow")
+        assert registry.version(self.name, version).description == "# a model\n\n<!-- of today -->\n\nnow"
+
     def test_tags_tell_the_verdict_the_schema_and_the_origin(self, registry):
         info = registry.version(self.name, self.register(registry))
         assert info.gate_verdict("champion") == "passed"
         assert info.gate_verdict("live") == "failed"
         assert info.gate_verdict("challenger") is None
         assert info.feature_schema_hash == SCHEMA_HASH
-        assert {"market", "training_data_digest", "git_commit", "sidecar_sha256"} <= set(info.tags)
+        assert info.tags["identity"] == sidecar(name=self.name).identity
+        assert "sidecar_sha256" in info.tags
         assert info.tags["dagster_run_id"] == "r1"
         assert info.description.startswith("# a model")
         assert info.created_at_ns > 0
@@ -56,6 +62,7 @@ class RegistryContract:
         registry.set_alias(self.name, "champion", second)
         assert registry.resolve(champion) == second
         assert registry.version(self.name, second).aliases == ("champion",)
+        assert registry.aliases(self.name)["champion"] == second
         registry.delete_alias(self.name, "champion")
         assert registry.resolve(champion) is None
 
@@ -79,6 +86,13 @@ class RegistryContract:
         wrong = dataclasses.replace(packed(), files=dict(packed().files) | {"flat.npz": b"x"})
         with pytest.raises(TamperedModel, match=r"flat\.npz"):
             registry.register(wrong, sidecar(name=self.name), "")
+
+    def test_a_version_that_live_could_not_run_is_refused_before_anything_is_written(self, registry):
+        record = sidecar(name="unrunnable")
+        narrower = record.model_copy(update={"feature_schema": record.feature_schema[1:]})
+        with pytest.raises(TamperedModel, match="has 4 features, the sidecar names 3"):
+            registry.register(packed(), narrower, "")
+        assert "unrunnable" not in registry.names()
 
 
 class TestInMemoryRegistry(RegistryContract):

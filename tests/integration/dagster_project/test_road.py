@@ -5,6 +5,7 @@ import pytest
 
 from dagster_project.definitions import resources
 from dagster_project.sensors.promotion import SENSOR, promote_champion
+from models_registry.ledger_entries import done
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk
 
@@ -50,6 +51,7 @@ def test_one_run_without_partition_or_configuration_ends_in_a_registered_version
     assert version.tags["dagster_run_id"] == first_run.run_id
     assert sidecar.market.startswith("SYNTHETIC")
     assert sidecar.git_commit
+    assert sidecar.run_id == first_run.run_id
     models = ("momentum_model", "momentum_report", "momentum_version")
     for asset in ("market_data", "bars", "features", "labels", "momentum_training_set", *models):
         assert desk.metadata(asset)["market"].startswith("SYNTHETIC")
@@ -82,6 +84,9 @@ def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):
     # The same data again: no better than the champion, so the gate says no and the sensor does nothing.
     assert desk.launch("train_momentum").success
     assert desk.metadata("momentum_version")["gate_champion"] == "failed"
+    first, again = (desk.registry.sidecar("momentum", version) for version in ("1", "2"))
+    assert again.identity == first.identity
+    assert again.run_id != first.run_id
     assert desk.look() == []
     assert desk.registry.resolve(CHAMPION) == "1"
 
@@ -96,7 +101,7 @@ def test_the_sensor_promotes_and_a_rollback_stays_rolled_back(desk, first_run):
     assert desk.registry.resolve(CHAMPION) == "1"
     assert desk.look() == [("momentum_champion", "1")]
     assert desk.look() == []
-    assert [(entry.by, entry.to_version) for entry in desk.ledger.history("momentum")] == [
+    assert [(entry.by, entry.to_version) for entry in done(desk.ledger.history("momentum"), "champion")] == [
         (SENSOR, "1"),
         ("Asha", "2"),
         ("Asha", "1"),

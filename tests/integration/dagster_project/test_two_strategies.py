@@ -19,7 +19,6 @@ from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSl
 from live_services.runtime.service import Opening
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
-from models_registry.promotion import may_run
 from models_registry.refs import ModelRef
 from tests.research_desk import ResearchDesk
 
@@ -85,7 +84,7 @@ def test_its_own_button_trains_its_own_model_on_its_own_features_and_label(desk,
     assert [column.name for column in second.feature_schema] == ["momentum", "last_return", "trend_slope@5m"]
     assert (first.label_horizon_bars, second.label_horizon_bars) == (10, 5)
     assert first.feature_schema_hash != second.feature_schema_hash
-    kept = read_candidate(desk.settings.store_root / "candidates" / "quick_model").trained
+    kept = read_candidate(desk.settings.store_root / "candidates" / "quick_model" / trained.run_id).trained
     assert (kept.spec, kept.hyperparameters["C"]) == (desk.settings.strategies[1], 0.5)
 
 
@@ -159,8 +158,7 @@ async def champions(settings):
 
 
 def loader_of(settings):
-    registry, ledger = build_registry(settings), build_ledger(settings)
-    return build_loader(settings, registry, lambda name, v, rung: may_run(registry.version(name, v), ledger, rung))
+    return build_loader(settings, build_registry(settings), build_ledger(settings))
 
 
 async def traded(settings):

@@ -32,6 +32,11 @@ def research(tmp_path, frame):
         yield research
 
 
+def training_set_of(research):
+    (path,) = (research.settings.store_root / "training" / "momentum_training_set").iterdir()
+    return pd.read_parquet(path)
+
+
 def desk_of(research):
     return Desk(OfflineStore(research.settings.store_root), research.settings)
 
@@ -168,7 +173,7 @@ def test_members_only_are_trained_on(research):
     members.write_text("symbol,from,to\nSYN001,2026-01-01,\nSYN002,2026-01-01,2026-01-06\n")
     research.market |= {"membership": members}
     assert research.run("market_data", "momentum_training_set").success
-    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
+    frame = training_set_of(research)
     names = [i.symbol for i in desk_of(research).store.universe().instruments]
     assert {names[k] for k in frame["instrument"]} == {"SYN001"}  # the other's sessions as a member were warm-up
 
@@ -177,7 +182,7 @@ def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, 
     monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
     assert research.run("market_data", "momentum_training_set").success
     assert desk_of(research).schema.names == ("rsi", "trend_slope@5m")
-    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
+    frame = training_set_of(research)
     assert list(frame.columns[:2]) == ["rsi", "trend_slope@5m"]
 
 

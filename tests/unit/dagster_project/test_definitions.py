@@ -128,6 +128,15 @@ def test_wrong_settings_are_one_clear_message_of_the_code_location(tmp_path, mon
     assert told in str(caught.value)
 
 
+def test_a_models_page_is_linked_from_its_definition_so_the_link_is_of_the_ports_of_now(settings):
+    now = load_settings(**dict(settings, mlflow={"tracking_uri": "http://127.0.0.1:5123"}))
+    graph = definitions(now, dt.date(2027, 1, 1)).resolve_asset_graph()
+    for name in ("momentum_version", "momentum_champion"):
+        page = graph.get(dg.AssetKey(name)).metadata["mlflow"].value
+        assert page == "http://127.0.0.1:5123/#/models/momentum?workflowType=machine_learning"
+    assert "mlflow" not in graph.get(dg.AssetKey("momentum_model")).metadata
+
+
 def test_what_would_train_wrongly_stops_the_run(defs):
     graph = defs.resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}

@@ -3,18 +3,20 @@ import threading
 
 import pytest
 
-from models_registry.ledger import LedgerTampered, PromotionLedger
+from models_registry.ledger import LedgerTampered, LedgerUnavailable, PromotionLedger
+from models_registry.ledger_entries import standing_versions
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
-    content_objection,
-    may_run,
+    PromotionTakenBack,
+    PromotionUnderWay,
     promote,
     rollback,
-    standing_versions,
 )
 from models_registry.refs import ModelRef
 from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, UnknownModelVersion
+from models_registry.registry import RegistryUnavailable
+from models_registry.run_rule import content_objection, may_run
 from tests.models_registry_fakes import InMemoryRegistry
 from tests.models_registry_frames import FAILED_GATE, gate, packed, sidecar
 
@@ -51,6 +53,9 @@ class Desk:
             announce=self.announced.append,
         )
 
+    def done(self):
+        return [entry for entry in self.ledger.history("momentum") if entry.phase == "done"]
+
     def may_run(self, version, rung="champion"):
         return may_run(self.registry.version("momentum", version), self.ledger, rung)
 
@@ -68,9 +73,10 @@ def test_a_promotion_is_recorded_moved_and_announced(desk):
         None,
         "promote",
         False,
-        1,
+        2,
     )
-    (entry,) = desk.ledger.history("momentum")
+    intent, entry = desk.ledger.history("momentum")
+    assert (intent.phase, intent.refers_to, entry.phase, entry.refers_to) == ("intent", 0, "done", 1)
     assert (entry.by, entry.reason, entry.at_ns) == ("asha", "better", 5)
     assert entry.evidence["gate"]["passed"] is True
     assert entry.evidence["market"].startswith("SYNTHETIC")
@@ -79,17 +85,22 @@ def test_a_promotion_is_recorded_moved_and_announced(desk):
     assert desk.promote("2").previous_version == "1"
 
 
-def test_the_order_is_ledger_then_alias_then_announcement(desk):
+def test_the_order_is_intent_alias_done_page_announcement(desk):
     seen = []
-    set_alias = desk.registry.set_alias
+    set_alias, set_description = desk.registry.set_alias, desk.registry.set_description
 
-    def watched(*arguments):
-        seen.append(("alias", len(desk.ledger.history("momentum"))))
-        set_alias(*arguments)
+    def watch(step, do=lambda *arguments: None):
+        def watched(*arguments):
+            seen.append((step, [entry.phase for entry in desk.ledger.history("momentum")]))
+            do(*arguments)
 
-    desk.registry.set_alias = watched
-    desk.promote("1", announce=lambda record: seen.append(("announced", desk.registry.resolve(CHAMPION))))
-    assert seen == [("alias", 1), ("announced", "1")]
+        return watched
+
+    desk.registry.set_alias = watch("alias", set_alias)
+    desk.registry.set_description = watch("page", set_description)
+    desk.promote("1", announce=watch("announced"))
+    both = ["intent", "done"]
+    assert seen == [("alias", ["intent"]), ("page", both), ("announced", both)]
 
 
 def test_a_failed_gate_refuses_and_lists_what_failed(desk):
@@ -104,7 +115,7 @@ def test_a_failed_gate_refuses_and_lists_what_failed(desk):
 def test_a_person_may_overrule_by_name_and_with_a_reason(desk):
     record = desk.promote("3", override="shadow looked fine for a week")
     assert (record.override, record.action) == (True, "override")
-    (entry,) = desk.ledger.history("momentum")
+    (entry,) = desk.done()
     assert entry.reason == "better [override: shadow looked fine for a week]"
     assert entry.evidence["gate"]["passed"] is False
     assert desk.may_run("3") is None
@@ -165,49 +176,93 @@ def test_a_verdict_against_another_champion_than_there_is_now_is_stale(desk):
     desk.promote("4")
     with pytest.raises(GateStale, match="v2 was judged against champion v1, but the champion is v4 now"):
         desk.promote("2")
-    assert [entry.to_version for entry in desk.ledger.history("momentum")] == ["2", "4"]
+    assert [entry.to_version for entry in desk.done()] == ["2", "4"]
     assert not desk.promote("2", "challenger").override
     assert desk.rollback().model_version == "2"
 
 
-def test_a_stale_verdict_may_be_overruled_and_announced_again(desk):
+def test_a_stale_verdict_may_be_overruled_and_what_stands_is_not_asked_again(desk):
     desk.promote("2")
     record = desk.promote("1", override="compared by hand")
     assert (record.override, record.action) == (True, "override")
-    assert desk.promote("1") == record
+    assert desk.promote("1").note_number == 5
     assert desk.may_run("1") is None
-    assert len(desk.ledger.history("momentum")) == 2
+    assert len(desk.done()) == 2
 
 
-def test_promoting_the_same_version_again_only_announces_it(desk):
+def test_a_promotion_that_changes_nothing_says_so_and_keeps_its_reason(desk):
     first = desk.promote("1")
-    assert desk.promote("1", promoted_by="ravi") == first
-    assert len(desk.ledger.history("momentum")) == 1
+    again = desk.promote("1", promoted_by="ravi", reason="I looked too", now_ns=7)
+    assert (again.ledger_number, again.note_number, again.promoted_by) == (first.ledger_number, 3, "asha")
+    assert str(again) == (
+        "momentum@champion is version 1 already, by asha since 1970-01-01 05:30:00 IST (ledger entry 2): nothing "
+        "changed; your reason is kept as entry 3"
+    )
+    note = desk.ledger.history("momentum")[-1]
+    assert (note.phase, note.refers_to, note.by, note.reason) == ("noted", 2, "ravi", "I looked too")
+    assert len(desk.done()) == 1
     assert len(desk.announced) == 2
+    desk.promote("2")
+    assert desk.rollback().model_version == "1"
 
 
-def test_a_promotion_cut_off_before_the_alias_moved_is_refused_until_it_is_run_again(desk):
+def test_an_override_of_what_stands_by_a_gate_that_was_withdrawn_is_a_promotion(desk):
     desk.promote("1")
-    set_alias = desk.registry.set_alias
+    desk.registry.infos["momentum", "1"].tags["gate.champion"] = "failed"
+    assert desk.may_run("1") is not None
+    assert desk.promote("1", override="the gate was withdrawn by mistake").note_number is None
+    assert desk.may_run("1") is None
 
-    def lost(*arguments):
-        raise ConnectionError("registry went away")
 
-    desk.registry.set_alias = lost
-    with pytest.raises(ConnectionError):
-        desk.promote("2")
-    assert desk.registry.resolve(CHAMPION) == "1"
-    assert "promotion was cut off" in desk.may_run("1")
-    desk.registry.set_alias = set_alias
+@pytest.mark.parametrize("away", ["set_alias", "settle"])
+def test_a_promotion_whose_registry_or_ledger_goes_away_says_that_it_will_be_carried_out(desk, away, monkeypatch):
+    def lost(*arguments, **named):
+        raise (LedgerUnavailable if away == "settle" else RegistryUnavailable)("it did not answer.")
+
+    desk.promote("1")
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.ledger if away == "settle" else desk.registry, away, lost)
+        with pytest.raises(
+            PromotionUnderWay, match=r"is to become v2 \(entry 3 of the ledger\), but it did not answer"
+        ):
+            desk.promote("2")
+    assert (desk.may_run("1"), desk.registry.resolve(CHAMPION)) == (None, "1")
     desk.promote("2")
     assert desk.registry.resolve(CHAMPION) == "2"
     assert desk.may_run("2") is None
+    assert [entry.settled_by for entry in desk.done()] == ["asha", "asha"]
+
+
+def test_a_version_that_goes_while_it_is_promoted_is_taken_back_with_the_reason(desk, monkeypatch):
+    desk.promote("1")
+    set_alias = desk.registry.set_alias
+
+    def gone(name, alias, version):
+        if version == "2":
+            raise UnknownModelVersion("momentum has no version 2")
+        set_alias(name, alias, version)
+
+    monkeypatch.setattr(desk.registry, "set_alias", gone)
+    with pytest.raises(PromotionTakenBack, match=r"stays as it was \(entry 4 of the ledger\).*no version 2"):
+        desk.promote("2")
+    assert (desk.may_run("1"), desk.registry.resolve(CHAMPION)) == (None, "1")
+    desk.promote("4", override="compared by hand")
 
 
 def test_an_alias_moved_past_the_ledger_is_refused(desk):
     desk.promote("1")
     desk.registry.set_alias("momentum", "champion", "2")
     assert "moved past the ledger" in desk.may_run("2")
+
+
+def test_promoting_what_stands_brings_back_an_alias_that_was_moved_by_hand(desk):
+    desk.promote("3", override="trial")
+    desk.registry.set_alias("momentum", "champion", "2")
+    record = desk.promote("3")  # it stands against its gate: that was decided
+    assert record.alias_put_back
+    assert "names it again" in str(record)
+    assert desk.registry.resolve(CHAMPION) == "3"
+    assert [entry.phase for entry in desk.ledger.history("momentum")] == ["intent", "done", "noted"]
 
 
 def test_a_sidecar_swapped_after_the_promotion_is_refused(desk):
@@ -236,7 +291,7 @@ def test_content_that_the_ledger_never_saw_is_objected_to_whatever_the_alias_say
     assert content_objection(info, desk.ledger) is None
     assert content_objection(desk.registry.version("momentum", "4"), desk.ledger) is None
     info.tags["sidecar_sha256"] = "0" * 64
-    assert "entry 1 of the ledger" in content_objection(info, desk.ledger)
+    assert "entry 2 of the ledger" in content_objection(info, desk.ledger)
 
 
 def test_a_gate_that_is_withdrawn_after_the_promotion_is_refused(desk):
@@ -259,7 +314,7 @@ def test_rolling_back_twice_goes_back_two_versions(desk):
         desk.rollback()
     desk.promote("4", override="compared by hand")
     assert desk.rollback().model_version == "1"
-    assert desk.ledger.verify() == 7
+    assert desk.ledger.verify() == 14
 
 
 def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
@@ -272,7 +327,8 @@ def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
 def test_a_rollback_of_an_alias_moved_by_hand_returns_to_the_ledgers_version(desk):
     desk.promote("1")
     desk.registry.set_alias("momentum", "champion", "2")
-    assert desk.rollback().model_version == "1"
+    assert desk.rollback().alias_put_back
+    assert desk.registry.resolve(CHAMPION) == "1"
 
 
 def test_a_rollback_to_a_version_that_was_tampered_with_is_refused(desk):
@@ -309,4 +365,4 @@ def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
         thread.join()
     assert failures == []
     desk.ledger.verify()
-    assert desk.registry.resolve(CHAMPION) == desk.ledger.latest("momentum", "champion").to_version
+    assert desk.registry.resolve(CHAMPION) == desk.ledger.standing("momentum", "champion").to_version

@@ -102,8 +102,8 @@ def test_a_shift_is_told_by_the_closes_alone() -> None:
     assert compared(vendor).shift_ns == MINUTE_NS
     assert stamp_shift(some_bars(), vendor) == MINUTE_NS
     assert stamp_shift(some_bars(), replace(some_bars(), volume=vendor.volume)) == 0
-    assert stamp_shift(some_bars(), vendor, [5 * MINUTE_NS]) == 0
-    assert stamp_shift(some_bars(), some_bars()[:0]) == 0
+    assert stamp_shift(some_bars(), vendor, [5 * MINUTE_NS]) is None
+    assert stamp_shift(some_bars(), some_bars()[:0]) is None
 
 
 def test_bars_of_another_length_do_not_pass() -> None:

@@ -54,7 +54,7 @@ def test_times_that_leave_one_reading_are_read_so_and_it_is_said(
     reads_as(source, frame(minutes=minutes), minutes)
     assert len(source.recognised) == len(says)
     assert all(what in said for what, said in zip(says, source.recognised, strict=True))
-    assert not source.reading.undecided
+    assert source.reading.undecided == ("stamped at their end" in says)  # ticks, if there are, have the last word
 
 
 def test_what_is_stated_wins_over_what_is_recognised(tmp_path: Path) -> None:
@@ -93,14 +93,18 @@ def ticks_of(table: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("shift", "zone", "says"),
     [
-        ("0s", "Asia/Kolkata", None),
-        ("1min", "Asia/Kolkata", "bars are stamped at their end: of 2026-01-05, 2026-01-06 their closes are those of"),
+        ("0s", "Asia/Kolkata", "so read, closes of 2026-01-05, 2026-01-06 are those of the ticks"),
+        (
+            "1min",
+            "Asia/Kolkata",
+            "bars are stamped at their end: only so their closes of 2026-01-05, 2026-01-06 are those of the ticks",
+        ),
         ("1min", "UTC", "bars are of UTC and stamped at their end"),
-        ("0s", "UTC", "bars are of UTC: of"),
+        ("0s", "UTC", "bars are of UTC: only so"),
     ],
 )
 def test_ticks_of_the_same_days_settle_what_the_times_leave_open(
-    shift: str, zone: str, says: str | None, tmp_path: Path
+    shift: str, zone: str, says: str, tmp_path: Path
 ) -> None:
     table = frame("14:50", "15:20")  # as UTC 09:20 to 09:50, which is inside the session as Asia/Kolkata
     bars = written(tmp_path / "bars.csv", table, shift, zone)
@@ -110,9 +114,21 @@ def test_ticks_of_the_same_days_settle_what_the_times_leave_open(
     starts = [start for _, part in whole.bars.values() for start in part.start_ns.tolist()]
     assert starts == table["timestamp"].dt.as_unit("ns").astype("int64").tolist()
     assert [part.start_ns.tolist() for _, part in one.bars.values()] == [starts[: len(starts) // 2]]
-    said = whole.recognised["bars"]
-    assert any(says in one_said for one_said in said) if says else not any("closes" in one_said for one_said in said)
+    (said,) = whole.recognised["bars"]
+    assert says in said
     assert one.recognised == whole.recognised
+
+
+def test_ticks_have_the_last_word_where_bars_only_seem_to_end_at_the_close(tmp_path: Path) -> None:
+    table = frame("09:16", "15:30")  # START-stamped, without the first minute and with one of the closing auction
+    bars = written(tmp_path / "bars.csv", table)
+    traded = table[table["timestamp"].dt.strftime("%H:%M") != "15:30"]
+    ticks_of(traded).to_csv(tmp_path / "ticks.csv", index=False)
+    arrival = read_market(bars, tmp_path / "ticks.csv")
+    starts = [start for _, part in arrival.bars.values() for start in part.start_ns.tolist()]
+    assert starts == traded["timestamp"].dt.as_unit("ns").astype("int64").tolist()
+    assert "bars are stamped at their start: only so" in arrival.recognised["bars"][-1]
+    assert "stamped at their end" in read_market(bars, None).recognised["bars"][-1]
 
 
 def test_ticks_do_not_overrule_a_stated_stamp(tmp_path: Path) -> None:
@@ -124,3 +140,4 @@ def test_ticks_do_not_overrule_a_stated_stamp(tmp_path: Path) -> None:
     first = next(iter(arrival.bars.values()))[1].start_ns[0]
     assert first == frame("14:51", "15:21")["timestamp"].dt.as_unit("ns").astype("int64").iloc[0]
     assert arrival.recognised["bars"] == ()
+    assert arrival.quarantined == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 import requests
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from live_services.__main__ import app
 from live_services.cli import models as cli_models
+from live_services.home import mark_demo, owned_home
 from models_registry.refusals import GateNotPassed
 
 runner = CliRunner()
@@ -126,6 +128,49 @@ def test_the_demo_refuses_files_that_are_not_there_and_homes_that_are_not_its_ow
     (tmp_path / "precious" / "work.txt").write_text("mine")
     assert "no demo made it" in _fails("demo", "--home", str(tmp_path / "precious"))
     assert (tmp_path / "precious" / "work.txt").read_text() == "mine"
+
+
+def test_a_home_means_the_same_wherever_it_is_named_and_two_are_refused(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "work.txt").write_text("mine")
+    for line in ("--home precious demo", "demo --home precious", "demo --home=precious --keep"):
+        assert f"{tmp_path / 'precious'} is not empty" in _fails(*line.split()).replace("\n", "")
+    for line in ("--home precious status", "status --home precious", "models --home precious list"):
+        said = _fails(*line.split())
+        assert "--home precious" in said, said
+    twice = runner.invoke(app, ["--home", "a", "demo", "--home", "b"])
+    assert (twice.exit_code, "give it once" in twice.output) == (2, True)
+    assert runner.invoke(app, ["status", "--home"]).exit_code == 2
+
+
+def test_a_demo_does_not_take_the_home_that_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "work.txt").touch()
+    (tmp_path / ".alpha-panda" / "demo").mkdir(parents=True)
+    (tmp_path / ".alpha-panda" / "demo" / "other.txt").touch()
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "desk"))
+    assert ".alpha-panda/demo is not empty" in _fails("demo").replace("\n", "")
+
+
+def test_up_makes_the_home_of_a_demo_a_persons(tmp_path, monkeypatch):
+    mark_demo(owned_home(tmp_path / "home"))
+    monkeypatch.setenv("KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    assert "no Kafka answers" in _fails("up")
+    assert "is kept, because `up` was said on it" in _fails("demo", "--home", "home").replace("\n", " ")
+
+
+def test_version_says_version_and_commit():
+    shown = runner.invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert re.fullmatch(r"alpha-panda \d+\.\d+\.\d+, commit \w+(-dirty)?\n", shown.output)
+
+
+def test_topics_are_listed_as_json_for_scripts_and_without_a_cut_word_for_people():
+    topics = {topic["topic"]: topic for topic in json.loads(runner.invoke(app, ["topics", "list", "--json"]).output)}
+    assert topics["market.ticks"]["dead_letters"] == "market.ticks.dlq"
+    shown = runner.invoke(app, ["topics", "list"], env={"COLUMNS": "60"}).output
+    assert set(topics) <= set(shown.split())
+    assert "left out for want of room: dead letters" in shown
 
 
 def test_brokers_that_are_left_out_say_why_in_one_line():

@@ -30,7 +30,7 @@ def test_only_what_is_given_becomes_a_setting():
         ({"columns": "time=,open=O"}, "--columns: 'time=' is no pair"),
         ({"columns": "time=A,time=B"}, "--columns: time is there twice, as 'A' and as 'B'"),
         ({"timezone": "Mars/Olympus"}, "--timezone: zone 'Mars/Olympus' is unknown; write one such as Asia/Kolkata"),
-        ({"stamp": "middle"}, "--stamp: Input should be '', 'start' or 'end'"),
+        ({"stamp": "middle"}, "--stamp: bars are not stamped at 'middle'; choose start or end"),
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(options, told):

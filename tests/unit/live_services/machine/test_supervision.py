@@ -15,7 +15,9 @@ from xmlrpc.client import Fault, dumps
 import pytest
 from rich.console import Console
 
-from live_services.demo.run import MARKER, DemoOptions, fresh_home, run_demo
+from live_services.demo.demo_home import fresh_home
+from live_services.demo.run import DemoOptions, run_demo
+from live_services.home import DEMO_MARKER
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import (
     SERVERS,
@@ -140,7 +142,7 @@ def test_of_two_starts_on_one_home_the_second_is_refused_and_touches_nothing(tmp
     stopped: list[Path] = []
     monkeypatch.setattr("live_services.machine.stack.stop_orphans", stopped.append)
     with start_lock(home):
-        (home / MARKER).touch()
+        (home / DEMO_MARKER).touch()
         (home / "work").touch()
         with pytest.raises(AlreadyRunning, match="another command is starting"):
             start_everything(load_settings(), tell=print)

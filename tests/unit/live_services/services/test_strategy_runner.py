@@ -32,6 +32,7 @@ from live_services.services.model_loading import ModelLoader, ModelUnavailable, 
 from live_services.services.strategy_runner import StrategyRunner, StrategyState
 from live_services.settings import MarketSettings, Settings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, pack
+from models_registry.reconciliation import Standing
 from models_registry.refs import Alias, FeatureColumn, GateResult
 from models_registry.registry import RegistryUnavailable
 from models_registry.sidecar import Sidecar, sidecar_bytes
@@ -50,12 +51,14 @@ MOMENTUM = {
 
 
 class Registry:
-    """Aliases, versions that are good or not, and a switch that cuts it off."""
+    """What stands, versions that are good or not, and a switch that cuts it off."""
 
     def __init__(self) -> None:
         self.alias: str | None = "1"
         """What every model's champion is, unless it has aliases of its own."""
         self.aliases_of: dict[str, dict[Alias, str]] = {}
+        self.by_hand: dict[Alias, Standing] = {}
+        """Rungs whose aliases were moved past the ledger."""
         self.bad: dict[str, str] = {}
         self.gate: dict[str, str] = {}
         self.down = False
@@ -64,11 +67,12 @@ class Registry:
         self.fetched: list[str] = []
         self.sidecars: dict[str, Sidecar] = {}
 
-    def aliases(self, name: str) -> dict[Alias, str]:
+    def standings(self, name: str) -> dict[Alias, Standing]:
         self.asked.append(name)
         if self.down:
             raise RegistryUnavailable("connection refused")
-        return self.aliases_of.get(name, {} if self.alias is None else {"champion": self.alias})
+        standing = self.aliases_of.get(name, {} if self.alias is None else {"champion": self.alias})
+        return {rung: Standing(version, version, None) for rung, version in standing.items()} | self.by_hand
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, Mapping[str, bytes]]:
         if self.down:
@@ -109,7 +113,14 @@ class World:
     ) -> None:
         strategies = strategies or (StrategySpec(name="momentum"),)
         self.loader = ModelLoader(
-            registry, registry.may_run, strategies, brokers=brokers, bar_minutes=1, poll_seconds=60, kept=kept
+            registry,
+            registry.standings,
+            registry.may_run,
+            strategies,
+            brokers=brokers,
+            bar_minutes=1,
+            poll_seconds=60,
+            kept=kept,
         )
         settings = Settings(strategies=strategies, market=MarketSettings(feed="bars"))
         self.runner = StrategyRunner(settings, self.loader, Stamp(), brokers=brokers)
@@ -232,7 +243,7 @@ async def test_a_first_version_trained_on_the_session_disables_the_strategy_unti
     assert isinstance(assigned, StrategyModelAssigned)
     assert isinstance(refused, ModelRefused)
     assert assigned.model_version is None
-    assert "momentum@champion names version 1: it was trained on data up to" in assigned.reason
+    assert "momentum@champion stands for version 1: it was trained on data up to" in assigned.reason
     assert await world.say(OPEN + MINUTE) == []
     registry.alias = "2"
     assert [type(event) for event in await world.say(OPEN + 2 * MINUTE)] == [StrategyModelAssigned, ModelLoaded]
@@ -281,6 +292,23 @@ async def test_after_a_restart_what_the_log_says_runs_on_although_its_alias_is_r
     await after.loader.stop()
 
 
+async def test_an_alias_that_was_moved_by_hand_is_refused_and_the_last_promotion_runs(registry: Registry) -> None:
+    world = World(registry)
+    registry.by_hand = {"champion": Standing("1", "2", "the alias was moved past the ledger")}
+    assigned, _loaded, refused = await world.say()
+    assert isinstance(assigned, StrategyModelAssigned)
+    assert isinstance(refused, ModelRefused)
+    assert (assigned.model_version, world.running) == ("1", "1")
+    assert (refused.model_version, refused.reason) == ("2", "the alias was moved past the ledger")
+    assert await world.say() == []
+    registry.by_hand = {"champion": Standing("1", None, "the alias was taken away")}
+    assert await world.say() == []
+    assert world.running == "1"
+    registry.by_hand = {"champion": Standing(None, "2", "nobody promoted it")}
+    (stopped,) = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
+    assert (stopped.model_version, "nobody promoted it" in stopped.reason) == (None, True)
+
+
 async def test_a_version_of_the_log_that_is_gone_stops_the_runner_with_its_name(registry: Registry) -> None:
     world = World(registry)
     control = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
@@ -293,6 +321,7 @@ async def test_a_restart_refuses_a_version_whose_content_the_ledger_never_saw(re
     strategies = (StrategySpec(name="momentum"),)
     loader = ModelLoader(
         registry,
+        registry.standings,
         registry.may_run,
         strategies,
         bar_minutes=1,
@@ -377,7 +406,7 @@ async def test_a_missing_model_disables_its_own_strategy_only(registry: Registry
     world = World(registry, *MOMENTUM_AND_FADE)
     said = [event for event in await world.say() if isinstance(event, StrategyModelAssigned)]
     assert [(event.strategy, event.model_version) for event in said] == [("momentum", "1"), ("fade", None)]
-    assert "fade@champion names no version" in said[1].reason
+    assert "fade@champion stands for no version: no version was promoted to it" in said[1].reason
 
 
 @pytest.mark.parametrize(
