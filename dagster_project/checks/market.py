@@ -17,6 +17,7 @@ from dagster_project.checks.results import (
     CheckedDays,
     bar_check,
     check_result,
+    counted,
     frame_table,
     nothing_to_look_at,
     picture,
@@ -79,7 +80,7 @@ def splits_are_explained(days: CheckedDays) -> dg.AssetCheckResult:
         severity=WARN if market.allow_unexplained_jumps else dg.AssetCheckSeverity.ERROR,
         description="every jump is explained"
         if suspects.empty
-        else f"{_counted(len(suspects), 'jump')}: {first}; {way_out}",
+        else f"{counted(len(suspects), 'jump')}: {first}; {way_out}",
         metadata=facts,
     )
 
@@ -111,11 +112,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
 
     sessions = days.sessions
     found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
-    said = [
-        f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
-        + (f", {row.throughout} of them throughout" if row.throughout < row.missing else "")
-        for row in found.itertuples()
-    ]
+    said = [_outage(row) for row in found.itertuples()]
     for outage, symbols in zip(said, found["symbols"], strict=True):
         days.log.warning(f"outage {outage} ({', '.join(symbols)})")
     lost = found.groupby("date")["intervals"].sum()
@@ -136,7 +133,7 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=WARN,
-        description=f"{_counted(len(found), 'outage')} in {len(lost)} of {len(sessions)} sessions: {_first(said)}"
+        description=f"{counted(len(found), 'outage')} in {len(lost)} of {len(sessions)} sessions: {_first(said)}"
         if len(found)
         else f"{len(sessions)} sessions without an outage",
         metadata=facts,
@@ -154,7 +151,7 @@ def no_day_is_thin(days: CheckedDays) -> dg.AssetCheckResult:
     before = [session for session in days.desk.bar_sessions() if session.date < days.sessions[0].date][-_COMPARED:]
     compared = [*before, *days.sessions]
     if len(compared) < _FEW_SESSIONS:
-        return nothing_to_look_at(f"{_counted(len(compared), 'session')}; a usual one shows in {_FEW_SESSIONS} or more")
+        return nothing_to_look_at(f"{counted(len(compared), 'session')}; a usual one shows in {_FEW_SESSIONS} or more")
     found = thin_days(stored_bars(days.store, compared), compared, days.desk.clock)
     found = found[found["date"].isin([session.date for session in days.sessions])]
     said = [
@@ -165,7 +162,7 @@ def no_day_is_thin(days: CheckedDays) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=WARN,
-        description=f"{_counted(len(said), 'thin day')}: {_first(said)}" if said else f"{len(days.sessions)} sessions",
+        description=f"{counted(len(said), 'thin day')}: {_first(said)}" if said else f"{len(days.sessions)} sessions",
         metadata={"list": frame_table(found)} if said else {},
     )
 
@@ -246,6 +243,11 @@ def bars_of_ticks_equal_the_vendors(
     return dg.AssetCheckResult(passed=found.passed, severity=WARN, description=found.summary(), metadata=facts)
 
 
+def _outage(row: Any) -> str:
+    throughout = "" if row.throughout == row.missing else f", {row.throughout} of them throughout"
+    return f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar{throughout}"
+
+
 def _jump(row: Any) -> str:
     """Say what may explain a jump between sessions."""
     if row.simple_ratio:
@@ -254,10 +256,6 @@ def _jump(row: Any) -> str:
     if row.factor != 1:
         return f"{moved} with an action of factor {row.factor:g}: perhaps the prices are adjusted for it already"
     return f"{moved}, no plain ratio of a split or a bonus: a demerger may explain it"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _first(said: Sequence[str]) -> str:

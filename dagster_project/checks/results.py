@@ -15,6 +15,7 @@ from dagster_project.assets.market_data import BARS, market_data
 from dagster_project.desk import Desk
 from dagster_project.plots import markdown_table
 from dagster_project.resources import OfflineStoreResource
+from live_services.machine.research_servers import NOTHING_TO_LOOK_AT
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _read_once(root: Path, dates: tuple[dt.date, ...], digest: str) -> "Bars":  
 
 def nothing_to_look_at(why: str) -> dg.AssetCheckResult:
     """Warn that a check saw nothing: it stops no run, and is not green."""
-    return dg.AssetCheckResult(passed=False, severity=WARN, description=f"nothing to look at: {why}")
+    return dg.AssetCheckResult(passed=False, severity=WARN, description=f"{NOTHING_TO_LOOK_AT}: {why}")
 
 
 def no_session_with_bars() -> dg.AssetCheckResult:
@@ -124,10 +125,15 @@ def check_result(
     )
 
 
+def counted(count: int, what: str) -> str:
+    """Give a number of things in words: ``1 session``, ``2 sessions``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _why(result: "CheckResult") -> str:
     """Say what a failed check saw; what it saw none of says nothing."""
     seen = [f"{name.replace('_', ' ')} {rounded(value)}" for name, value in result.details.items() if value]
-    return f"{result.name} ({', '.join(seen)})" if seen else f"{result.name} (nothing to look at)"
+    return f"{result.name} ({', '.join(seen)})" if seen else f"{result.name} ({NOTHING_TO_LOOK_AT})"
 
 
 def rounded(value: Any) -> Any:

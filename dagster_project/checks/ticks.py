@@ -5,7 +5,7 @@ from typing import Any, Final
 import dagster as dg
 
 from dagster_project.assets.market_data import MARKET_DAY, market_data
-from dagster_project.checks.results import WARN, frame_table, nothing_to_look_at, rounded, sessions_of_run
+from dagster_project.checks.results import WARN, counted, frame_table, nothing_to_look_at, rounded, sessions_of_run
 from dagster_project.plots import markdown_table
 from dagster_project.resources import OfflineStoreResource
 
@@ -35,7 +35,9 @@ def seconds_are_not_repeated(
     return dg.AssetCheckResult(
         passed=not failed,
         severity=WARN,
-        description=f"many repeated seconds on {', '.join(failed)}" if failed else f"{len(found)} sessions of ticks",
+        description=f"many repeated seconds on {', '.join(failed)}"
+        if failed
+        else f"{counted(len(found), 'session')} of ticks",
         metadata={"sessions": dg.MetadataValue.md(markdown_table(("session", *columns), rows))},
     )
 
@@ -65,11 +67,11 @@ def day_volumes_rise(
         ticks = store.read_ticks(session)
         counts.append({"session": session.date} | builder_counts(ticks, session, len(universe)))
         falls.append(falling_volumes(ticks, universe).assign(session=session.date))
-    counted, falling = pd.DataFrame(counts), pd.concat(falls, ignore_index=True)
+    totals, falling = pd.DataFrame(counts), pd.concat(falls, ignore_index=True)
     none = falling[falling["no_day_volume"]]
-    met = {name: int(n) for name, n in counted.drop(columns=["session", "ticks", "repeated"]).sum().items() if n}
+    met = {name: int(n) for name, n in totals.drop(columns=["session", "ticks", "repeated"]).sum().items() if n}
     said = ", ".join(f"{n:,} {str(name).replace('_', ' ')}" for name, n in met.items())
-    facts: dict[str, Any] = {"builder": frame_table(counted)}
+    facts: dict[str, Any] = {"builder": frame_table(totals)}
     if len(falling):
         facts["falling_volumes"] = frame_table(falling.round(4))
     return dg.AssetCheckResult(
@@ -77,7 +79,7 @@ def day_volumes_rise(
         severity=dg.AssetCheckSeverity.ERROR if len(none) else WARN,
         description=_no_day_volume(none.iloc[0], none["symbol"].nunique())
         if len(none)
-        else f"{int(counted['ticks'].sum()):,} ticks of {len(sessions)} sessions: {said or 'nothing left out'}",
+        else f"{totals['ticks'].sum():,} ticks of {counted(len(sessions), 'session')}: {said or 'nothing left out'}",
         metadata=facts,
     )
 

@@ -14,7 +14,7 @@ import requests
 from rich.console import Console
 
 from live_services.failures import CommandFailed
-from live_services.machine.research_servers import CODE_LOCATION, FINDINGS
+from live_services.machine.research_servers import CODE_LOCATION, FINDINGS, NOTHING_TO_LOOK_AT
 from live_services.machine.stack import Tell
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class RunLog:
     """Made so far, each once."""
     failures: dict[str, list[str]] = field(default_factory=dict)
     """Descriptions of checks that failed as an error, by step."""
+    idle: list[str] = field(default_factory=list)
+    """Checks that had nothing to look at."""
     reasons: list[str] = field(default_factory=list)
     """Why steps failed."""
     problem: str = ""
@@ -89,6 +91,9 @@ class RunLog:
     def _add_check(self, event: Mapping[str, Any], tell: Tell) -> None:
         seen = event["evaluation"]
         if seen["success"]:
+            return
+        if (seen["description"] or "").startswith(NOTHING_TO_LOOK_AT):
+            self.idle.append(seen["checkName"])
             return
         said = f"{seen['checkName']}: {seen['description']}"
         if seen["severity"] == "ERROR":
@@ -172,6 +177,8 @@ def follow(
             raise CommandFailed(f"the run {run_id} took longer than {budget_seconds:.0f} s; it goes on in Dagster")
         each_poll()
         time.sleep(_POLL_SECONDS)
+    if log.idle:
+        tell(f"  checks that had nothing to look at: {', '.join(log.idle)}")
     if run["status"] != "SUCCESS":
         # no link: what this command started may be gone before a person opens it
         raise CommandFailed(f"the run {run_id} ended as {run['status']}. {log.reason}".strip())

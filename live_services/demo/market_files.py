@@ -137,7 +137,7 @@ def _tell_of(  # noqa: PLR0917
     path: Path, kind: str, usable: int, source: SourceBars | SourceTicks, directory: Path, tell: Tell
 ) -> tuple[str, ...]:
     """Tell what was found in a file, and give it."""
-    from feature_store.sources.findings import file_findings, reasons
+    from feature_store.sources.findings import file_findings, instrument_findings, reasons
 
     if not usable:
         refused = source.quarantine
@@ -146,6 +146,8 @@ def _tell_of(  # noqa: PLR0917
     found = file_findings(
         kind, source.quarantine, recognised=source.recognised, rows_out_of_order=source.rows_out_of_order
     )
+    if kind == "bars":  # the ticks are of the same instruments
+        found += instrument_findings(source.universe, source.without_volume)
     for said in found:
         tell(f"  {said}")
     if len(source.quarantine):

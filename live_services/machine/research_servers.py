@@ -16,6 +16,8 @@ from live_services.machine.embedded import LOOPBACK, EmbeddedServerError, Server
 CODE_LOCATION: Final = "dagster_project.definitions"
 FINDINGS: Final = "findings"
 """Metadata of a materialization whose lines a person who waits for the run is told."""
+NOTHING_TO_LOOK_AT: Final = "nothing to look at"
+"""How the description of a check begins that had nothing to check: it is not green, and found no fault."""
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 _DAGSTER_YAML: Final = """\

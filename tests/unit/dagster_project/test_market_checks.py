@@ -258,7 +258,7 @@ def test_the_quantity_of_the_last_trade_in_place_of_a_day_volume_stops_the_run_i
 def test_ticks_of_a_day_volume_pass(research):
     check = checks_of(research.run("market_day", first=ticks_files(research)))["day_volumes_rise"]
     assert check.passed
-    assert check.description.endswith("ticks of 1 sessions: nothing left out")
+    assert check.description.endswith("ticks of 1 session: nothing left out")
 
 
 def test_a_file_of_ticks_joined_with_itself_is_found(research):

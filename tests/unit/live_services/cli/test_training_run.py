@@ -58,6 +58,13 @@ def test_a_check_that_warns_is_told_and_one_that_passed_is_not():
     assert not reason
 
 
+def test_checks_that_had_nothing_to_look_at_are_told_together_at_the_end():
+    log, told = RunLog(), []
+    for name in ("seconds_are_not_repeated", "day_volumes_rise"):
+        log.add(checked(name, "WARN", "nothing to look at: none of these days has ticks"), told.append, print)
+    assert (told, log.idle) == ([], ["seconds_are_not_repeated", "day_volumes_rise"])
+
+
 def test_the_reason_of_a_run_that_a_check_stopped_is_what_the_check_says():
     told, _, reason = told_of(
         checked("stale_prices", "WARN", "TCS stands still"),
