@@ -1,12 +1,14 @@
 """Speed of the feature store, against recomputation by polars and pandas, TA-Lib's streams and a numpy ring.
 
-Run it with ``make bench NAME=features OUT=features.json``. Every line is the median of several runs, all in one process
-on one core; a rival computes the same features of the same bars, and the ratio is ours over its.
+Run it with ``make bench NAME=features OUT=features.json``. Every line is the median of several runs, on one core unless
+it says otherwise; a rival computes the same features of the same bars, and the ratio is ours over its. With
+``ALPHA_PANDA_TEST_DATA`` the chain from bars to a frame runs over the real minutes of that directory.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import itertools
 import resource
 import tempfile
@@ -20,6 +22,7 @@ import pandas as pd
 import polars as pl
 import talib
 
+from benchmarks.features_runs import chain, starts
 from benchmarks.measuring import Figure, at_least, at_most, report, seconds
 from feature_store.bars.builder import BarBuilder, bars_of_session
 from feature_store.features.engine import FeatureEngine
@@ -63,6 +66,8 @@ def measure(tell: Tell) -> list[Figure]:
         ("rivals live", rivals_live),
         ("ticks to bars", ticks_to_bars),
         ("training frame", training_frames),
+        ("bars to a training frame", lambda: chain(TWENTY_FOUR, walk(35, 45 * 375))),
+        ("start of a process", starts),
         ("point-in-time join", join),
         ("online store", online_store),
     ):
@@ -96,19 +101,33 @@ def walk(instruments: int, bars: int, seed: int = 7) -> tuple[Universe, Bars]:
 
 
 def history() -> list[Figure]:
-    """One step over history."""
+    """One step over history, into memory that is there: on one core and on two, which must give the same bits."""
     universe, bars = walk(INSTRUMENTS, BARS)
+    out = np.zeros((len(bars), len(TWENTY_FOUR.names)))
     engines: list[FeatureEngine] = []
-    taken = seconds(
-        lambda: engines[-1].step(bars), repeats=7, prepare=lambda: engines.append(FeatureEngine(TWENTY_FOUR, universe))
-    )
-    return [at_least("history, 24 features, 3,000 instruments", len(bars) / taken, "rows/s", 4e6)]
+
+    def rate(threads: int, out: np.ndarray | None) -> float:
+        def begin() -> None:
+            engines[:] = [FeatureEngine(TWENTY_FOUR, universe, threads=threads)]
+
+        return len(bars) / seconds(lambda: engines[0].step(bars, out=out), repeats=7, prepare=begin)
+
+    one, digest = rate(1, out), hashlib.sha256(out).hexdigest()
+    two, fresh = rate(2, out), rate(2, None)
+    if hashlib.sha256(out).hexdigest() != digest:
+        raise AssertionError("two cores give other rows than one")
+    name = "history, 24 features, 3,000 instruments"
+    return [
+        Figure(f"{name}, one core", one, "rows/s"),
+        at_least(f"{name}, two cores", two, "rows/s", 6e6, ratio=two / one, rival="one core"),
+        Figure("  two cores, into new memory", fresh, "rows/s", ratio=fresh / one, rival="one core"),
+    ]
 
 
 def live() -> list[Figure]:
     """The same step over micro-batches, on a warm engine."""
     universe, bars = walk(INSTRUMENTS, BARS)
-    engine = FeatureEngine(TWENTY_FOUR, universe)
+    engine = FeatureEngine(TWENTY_FOUR, universe, threads=1)
     engine.step(bars)
     rounds = itertools.count(1)
     batches: list[Bars] = []
@@ -138,7 +157,7 @@ def rivals_in_history() -> list[Figure]:
     universe, bars = walk(200, BARS)
     frame = _frame(bars)
     as_pandas = frame.to_pandas()
-    ours = len(bars) / seconds(lambda: FeatureEngine(WINDOWED, universe).step(bars))
+    ours = len(bars) / seconds(lambda: FeatureEngine(WINDOWED, universe, threads=1).step(bars))
     figures = [Figure("history, 8 windowed features", ours, "rows/s")]
     for rival, run, repeats in (
         ("polars", lambda: _in_polars(frame), 5),
@@ -156,7 +175,7 @@ def rivals_live() -> list[Figure]:
     batches = [fresh[k : k + 100] for k in range(0, len(fresh), 100)]
     figures = []
     for label, schema in (("windowed features", WINDOWED), ("indicators", INDICATORS)):
-        engine = FeatureEngine(schema, universe)
+        engine = FeatureEngine(schema, universe, threads=1)
         engine.step(before)
         warm = engine.snapshot()
         again = partial(engine.restore, warm)

@@ -44,14 +44,18 @@ def seconds(run: Callable[[], object], repeats: int = 5, prepare: Callable[[], o
     return statistics.median(taken)
 
 
-def at_least(name: str, value: float, unit: str, target: float) -> Figure:
+def at_least(
+    name: str, value: float, unit: str, target: float, *, ratio: float | None = None, rival: str = ""
+) -> Figure:
     """Give a figure that is to be no smaller than its target."""
-    return Figure(name, value, unit, f"≥ {target:,.6g}", value >= target)
+    return Figure(name, value, unit, f"≥ {target:,.6g}", value >= target, ratio, rival)
 
 
-def at_most(name: str, value: float, unit: str, target: float) -> Figure:
+def at_most(
+    name: str, value: float, unit: str, target: float, *, ratio: float | None = None, rival: str = ""
+) -> Figure:
     """Give a figure that is to be no larger than its target."""
-    return Figure(name, value, unit, f"≤ {target:,.6g}", value <= target)
+    return Figure(name, value, unit, f"≤ {target:,.6g}", value <= target, ratio, rival)
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:

@@ -225,25 +225,6 @@ def _adjust(ring, smoothed, header, i, factors):  # type: ignore[no-untyped-def]
             smoothed[i, generation, 1 + k] *= of_price
 
 
-def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> tuple[str, Callable[..., None]]:
-    """Write, and compile, one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn.
-
-    numba can neither index a list of functions nor afford the copies of a chain of closures, so the calls are written
-    out, one line for each feature; and all stores come last, or each would have the compiler read the ring again.
-    """
-    lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out, row):"]
-    for k, (spec, _) in enumerate(declared):
-        warm = f"bars_seen >= {spec.warm_up}"
-        warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
-        lines.append(f" value_{k} = feature_{k}(bars) if column[{k}] >= 0 and {warm} else nan  # {spec.name}")
-    lines += [f" if column[{k}] >= 0: out[row, column[{k}]] = value_{k}" for k in range(len(declared))]
-    functions: dict[str, Any] = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
-    functions["nan"] = math.nan
-    text = "\n".join(lines) + "\n"
-    exec(text, functions)  # noqa: S102 (the text is the one above)
-    return text, _kernel(functions["evaluate"])
-
-
 @_kernel
 def _of_instruments(instrument, first, last, order):  # type: ignore[no-untyped-def]
     """List the rows of instruments ``first`` to ``last - 1`` as they come; give how many there are."""
@@ -272,7 +253,7 @@ def _by_group(instrument, first, last, order):  # type: ignore[no-untyped-def]
     return starts[-1]
 
 
-_evaluate: Any = None  # `step_of` puts the one of its features here, in a copy of the step
+_evaluate: Any = None  # `uncompiled_step` puts the one of its features here, in a copy of the step
 
 
 def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
@@ -356,10 +337,32 @@ def step_of(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] = 
     """
     key = tuple((spec.warm_up, spec.memory, function) for spec, function in declared)
     if key not in _steps:
-        text, evaluate = _evaluation(declared)
-        step = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": evaluate}, "step")
+        text, step = uncompiled_step(declared)
         _steps[key] = compiled_once(step, text, (*_INPUT, *_RANGE, *_CONSTANTS, *_STATE))
     return _steps[key]
+
+
+def uncompiled_step(
+    declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]],
+) -> tuple[str, Callable[..., int]]:
+    """Give the step that is compiled for features, and the text of the part of it that was written for them.
+
+    That is one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn. numba can neither index a list
+    of functions nor afford the copies of a chain of closures, so the calls are written out, one line for each feature;
+    and all stores come last, or each would have the compiler read the ring again.
+    """
+    lines = ["def evaluate(bars, bars_seen, sessions_seen, anchors_seen, column, out, row):"]
+    for k, (spec, _) in enumerate(declared):
+        warm = f"bars_seen >= {spec.warm_up}"
+        warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
+        lines.append(f" value_{k} = feature_{k}(bars) if column[{k}] >= 0 and {warm} else nan  # {spec.name}")
+    lines += [f" if column[{k}] >= 0: out[row, column[{k}]] = value_{k}" for k in range(len(declared))]
+    functions: dict[str, Any] = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
+    functions["nan"] = math.nan
+    text = "\n".join(lines) + "\n"
+    exec(text, functions)  # noqa: S102 (the text is the one above)
+    known = {**_step.__globals__, "_evaluate": _kernel(functions["evaluate"])}
+    return text, FunctionType(_step.__code__, known, "step")
 
 
 def empty_header(n_instruments: int, first_action: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ is kept under the digest of the code it is made of, however many files that come
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
 import secrets
@@ -60,7 +61,8 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[str]:
         yield from _code_parts(thing.__code__)
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
         yield from _parts((thing.__defaults__, thing.__kwdefaults__, tuple(cells)), seen)
-        yield from _referred(_names(thing.__code__), thing.__globals__, seen)
+        globals_, names = _names(thing.__code__)
+        yield from _referred(globals_, names, thing.__globals__, seen)
     elif isinstance(thing, np.ndarray) and thing.dtype != object:
         yield f"{thing.dtype.str} {thing.shape} {hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()}"
     elif isinstance(thing, (tuple, list)):
@@ -87,15 +89,19 @@ def _code_parts(code: CodeType) -> Iterator[str]:
             yield repr(constant)
 
 
-def _names(code: CodeType) -> list[str]:
-    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
-    return sorted({*code.co_names, *inner})
+def _names(code: CodeType) -> tuple[set[str], set[str]]:
+    """Names of the globals that code looks up, and all names in it: attributes of modules are among those."""
+    loaded = {step.argval for step in dis.get_instructions(code) if step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}}
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner_loaded, inner_names = _names(constant)
+            loaded, names = loaded | inner_loaded, names | inner_names
+    return loaded, names
 
 
-def _referred(names: list[str], known: dict[str, Any], seen: set[int]) -> Iterator[str]:
-    for name in names:
-        if name not in known:
-            continue  # a builtin, or an attribute of something else
+def _referred(wanted: set[str], names: set[str], known: dict[str, Any], seen: set[int]) -> Iterator[str]:
+    for name in sorted(wanted & known.keys()):  # the others are builtins
         thing = known[name]
         yield name
         if not isinstance(thing, ModuleType):
@@ -103,7 +109,7 @@ def _referred(names: list[str], known: dict[str, Any], seen: set[int]) -> Iterat
         elif thing.__name__.partition(".")[0] in _KNOWN_MODULES:
             yield thing.__name__
         else:
-            yield from _referred([n for n in names if n != name], vars(thing), seen)
+            yield from _referred(names - {name}, names - {name}, vars(thing), seen)
 
 
 SOURCE_DIGEST: Final = hashlib.sha256(

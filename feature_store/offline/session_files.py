@@ -265,7 +265,8 @@ def dates_text(sessions: Sequence[Session | dt.date]) -> str:
 
 
 def _replace_json(path: Path, document: Mapping[str, Any]) -> None:
-    replace(path, json.dumps(document, indent=1).encode())
+    lines = (f" {json.dumps(name)}: {json.dumps(fact)}" for name, fact in document.items())
+    replace(path, ("{\n" + ",\n".join(lines) + "\n}").encode())
 
 
 def _same(document: Mapping[str, Any], held: Mapping[str, Any]) -> bool:

@@ -138,14 +138,14 @@ def unpack(data: bytes, key: str, schema_hash: str, names: Sequence[str]) -> Blo
             f"{key} holds rows of feature schema {found[:12]}… ({', '.join(columns)}), not of {schema_hash[:12]}… "
             f"({', '.join(names)}); ask for the schema of the model that runs"
         )
-    tokens, bar_end_ns, warm, *rows = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+    tokens, bar_end_ns, warm, *features = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
     if not _ascending(tokens):
         raise DamagedBlock(f"{key} names instruments that do not ascend; {way_out}")
     try:
         partition, end_ns = int(facts["partition"]), int(facts["end_ns"])
     except (KeyError, ValueError) as error:
         raise DamagedBlock(f"{key} does not say its partition and time ({error}); {way_out}") from error
-    rows = np.column_stack(rows) if rows else np.empty((len(tokens), 0))
+    rows = np.column_stack(features) if features else np.empty((len(tokens), 0))
     return Block(found, partition, end_ns, tokens, bar_end_ns, warm, rows)
 
 

@@ -1,13 +1,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit
 
+from feature_store.features import kernels
+from feature_store.features.library import DECLARED, declare
 from feature_store.features.source import code_digest
+from feature_store.features.window import CLOSE, Window, units
 
 PROGRAM = """
 import sys
@@ -85,6 +89,17 @@ def test_a_digest_is_of_everything_that_a_function_computes_with(monkeypatch: py
     assert None not in found
     assert len(set(found)) == len(found)
     assert code_digest(of(2)) == found[0]
+
+
+def test_steps_over_features_of_the_platform_and_of_a_desk_have_a_digest_each() -> None:
+    def steps_back(bars: Window, period: int = 3) -> float:
+        return units(bars, CLOSE) - units(bars, CLOSE, period)
+
+    own = [declare(steps_back, warm_up=4, units="price units", source="")]
+    other = [(replace(own[0][0], warm_up=5), own[0][1])]
+    digests = [code_digest(kernels.uncompiled_step(declared)[1]) for declared in (DECLARED, own, other)]
+    assert None not in digests
+    assert len(set(digests)) == 3
 
 
 def test_what_refers_to_an_object_of_unknown_content_has_no_digest() -> None:
