@@ -19,7 +19,9 @@ _SECTION: Final = re.compile(f"{_BEGIN}.*?{_END}\n*", re.DOTALL)
 
 
 def with_standing(description: str, history: Sequence[LedgerEntry], version: str) -> str:
-    """Put what the ledger says of a version into the markdown of its page, under the title; nothing if it says nothing.
+    """Put what the ledger says of a version into the markdown of its page, under its first paragraph.
+
+    That one is what MLflow's list of versions shows: plain words. Nothing is put if the ledger says nothing.
 
     Parameters
     ----------
@@ -33,8 +35,8 @@ def with_standing(description: str, history: Sequence[LedgerEntry], version: str
     if not lines:
         return rest
     section = "\n\n".join((_BEGIN, *lines, _END)) + "\n\n"
-    title, _, below = rest.partition("\n\n")
-    return f"{title}\n\n{section}{below}" if title.startswith("#") else section + rest
+    first, _, below = rest.partition("\n\n")
+    return f"{first}\n\n{section}{below}" if below else section + rest
 
 
 def _line(promotions: Sequence[LedgerEntry], version: str) -> str:
