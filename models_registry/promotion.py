@@ -205,7 +205,7 @@ def rollback(
         )
     info = registry.version(name, versions[-1 if moved_by_hand else -2])
     sidecar, _ = registry.fetch(name, info.version)
-    objection = _gate_objection(info, sidecar, alias)
+    objection = None if moved_by_hand else _gate_objection(info, sidecar, alias)
     if objection is not None and override_for(history, info.version, alias) is None:
         raise objection
     intent = LedgerEntry(

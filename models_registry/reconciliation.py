@@ -53,7 +53,7 @@ def reconcile(
     ------
     RegistryUnavailable, LedgerUnavailable, LedgerTampered, LedgerMoved
     """
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         history = ledger.history(name)
         under_way = [alias for alias in get_args(Alias) if open_intent(history, alias) is not None]
         for alias in under_way:
@@ -63,9 +63,8 @@ def reconcile(
         try:
             return _look(registry, ledger, name, history, by=by, now_ns=now_ns, command=command)
         except LedgerMoved:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+            continue
+    raise LedgerMoved(f"{name} is being promoted again and again while it is looked at; look again")
 
 
 def _look(

@@ -86,13 +86,19 @@ def content_objection(info: VersionInfo, ledger: LedgerView) -> str | None:
     """
     what = f"{info.name} v{info.version}"
     try:
-        entries = [e for e in ledger.history(info.name) if e.to_version == info.version and SIDECAR_TAG in e.evidence]
+        recorded = recorded_sidecars(ledger.history(info.name)).get(info.version)
     except LedgerTampered as tampered:
         return f"{what} has no ledger to stand on: {tampered}."
-    if not entries or entries[-1].evidence[SIDECAR_TAG] == info.tags.get(SIDECAR_TAG):
+    if recorded is None or recorded[1] == info.tags.get(SIDECAR_TAG):
         return None
+    number, digest = recorded
     return (
         f"{what} is not what was promoted: its sidecar has SHA-256 {str(info.tags.get(SIDECAR_TAG))[:16]}…, entry "
-        f"{entries[-1].number} of the ledger says {str(entries[-1].evidence[SIDECAR_TAG])[:16]}…. Bring the files of "
-        "then back."
+        f"{number} of the ledger says {digest[:16]}…. Bring the files of then back."
     )
+
+
+def recorded_sidecars(history: Sequence[LedgerEntry]) -> dict[str, tuple[int, str]]:
+    """Give for each version that was promoted the last entry that says so, and its sidecar's SHA-256 there."""
+    promoted = (entry for entry in history if entry.phase == "done" and SIDECAR_TAG in entry.evidence)
+    return {entry.to_version: (entry.number, str(entry.evidence[SIDECAR_TAG])) for entry in promoted}

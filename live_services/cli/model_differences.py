@@ -18,7 +18,7 @@ from models_registry.ledger_entries import LedgerEntry, open_intent, standing
 from models_registry.refs import Alias
 from models_registry.refusals import ModelRefusedError, sha256_of
 from models_registry.registry import SIDECAR_TAG, Registry
-from models_registry.run_rule import may_run, moved_past_the_ledger
+from models_registry.run_rule import may_run, moved_past_the_ledger, recorded_sidecars
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ def kept_differences(kept: ModelFiles, ledger: PromotionLedger, names: Iterable[
 
 
 def _of_kept(kept: ModelFiles, name: str, history: Sequence[LedgerEntry]) -> Iterator[str]:
-    recorded = {e.to_version: str(e.evidence[SIDECAR_TAG]) for e in history if SIDECAR_TAG in e.evidence}
+    recorded = recorded_sidecars(history)
     for version in kept.versions(name):
         files = kept.read(name, version)
-        if files is not None and sha256_of(files[0]) != recorded.get(version):
+        if files is not None and sha256_of(files[0]) != recorded.get(version, (0, ""))[1]:
             yield (
                 f"the files of {name} v{version} that are kept here are not what the ledger recorded: delete "
                 f"{kept.folder(name, version)}"

@@ -9,7 +9,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from models_registry.ledger import LedgerError, LedgerMoved, LedgerTampered, PromotionLedger
+from models_registry.ledger import LedgerError, LedgerMoved, LedgerTampered, LedgerUnavailable, PromotionLedger
 from models_registry.ledger_entries import done, open_intent
 from models_registry.promotion import PromotionError, promote, rollback
 from models_registry.reconciliation import reconcile
@@ -320,3 +320,17 @@ def test_the_database_itself_refuses_changes_and_what_is_changed_behind_it_shows
         desk.ledger.verify()
     with pytest.raises(LedgerError):
         desk.promote("2")
+
+
+def test_who_may_only_read_the_ledger_is_told_so_and_reads_it(postgresql):
+    desk = Desk(postgresql())
+    desk.promote("1")
+    engine = sa.create_engine(sa.make_url(desk.url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN")
+        connection.exec_driver_sql("GRANT SELECT ON promotion_ledger TO reader")
+    engine.dispose()
+    reader = PromotionLedger(desk.url.replace("postgres@", "reader@"))
+    assert reader.standing("momentum", "champion").to_version == "1"
+    with pytest.raises(LedgerUnavailable, match=r"permission denied.*may this process write there"):
+        desk.promote("2", ledger=reader)

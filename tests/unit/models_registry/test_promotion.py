@@ -327,6 +327,7 @@ def test_a_rollback_may_return_to_a_version_that_was_overruled(desk):
 def test_a_rollback_of_an_alias_moved_by_hand_returns_to_the_ledgers_version(desk):
     desk.promote("1")
     desk.registry.set_alias("momentum", "champion", "2")
+    desk.registry.infos["momentum", "1"].tags["gate.champion"] = "failed"  # what stands was decided: nobody is asked
     assert desk.rollback().alias_put_back
     assert desk.registry.resolve(CHAMPION) == "1"
 
