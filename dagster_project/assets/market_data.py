@@ -154,7 +154,9 @@ def _store_market(
     arrival = desk.read_market(days)
     if days is None and not arrival.sessions:
         told = "; ".join(
-            f"{arrival.sources.get(kind, kind)}: {left_out(rows)}" for kind, rows in arrival.quarantine.items() if len(rows)
+            f"{arrival.sources.get(kind, kind)}: {left_out(rows)}"
+            for kind, rows in arrival.quarantine.items()
+            if len(rows)
         )
         raise MarketDataError(f"no row of the market can be used: {told or 'its files are empty'}")
     done = _followed(context, "raw", arrival.sessions, incoming_days(desk, arrival), each)
