@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import dagster as dg
 from pydantic import BaseModel
 
+from dagster_project.stored_by_run import StoredByRun
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.refusals import FLAT_FILE, sha256_of
-from models_registry.sidecar import DataLineage, FitFacts
+from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
@@ -23,7 +20,12 @@ if TYPE_CHECKING:
     from models_registry.packing import Packed, Parity
     from models_registry.training import TrainedModel
 
-_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {"spec": StrategySpec, "lineage": DataLineage, "fitted": FitFacts}
+_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
+    "spec": StrategySpec,
+    "lineage": DataLineage,
+    "fitted": FitFacts,
+    "thresholds_from": ThresholdOrigin,
+}
 _LISTS: Final[dict[str, type[BaseModel]]] = {"folds": FoldResult, "feature_distributions": FeatureDistribution}
 _ARRAYS: Final = ("estimator", "oof", "golden_rows", "fold_models")
 
@@ -49,91 +51,34 @@ class Candidate:
         return sha256_of(json.dumps([self.packed.sha256[FLAT_FILE], folds]).encode())
 
 
-@dataclass(frozen=True)
-class CandidateStore(dg.IOManager):
-    """Keeps the newest candidate of each model asset in a directory of its own."""
+class CandidateStore(StoredByRun):
+    """Keeps candidates, each in a folder."""
 
-    root: str
+    def write(self, path: Path, value: Candidate) -> None:
+        """Write a candidate's files."""
+        write_candidate(path, value)
 
-    def handle_output(self, context: dg.OutputContext, obj: Candidate) -> None:
-        """Write a candidate beside the one before, then put it in its place."""
-        target = self._directory(context.asset_key)
-        fresh = target.with_name(f".{target.name}.{context.run_id}.writing")
-        shutil.rmtree(fresh, ignore_errors=True)
-        write_candidate(fresh, obj)
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-
-    def load_input(self, context: dg.InputContext) -> Candidate:
-        """Read the newest candidate.
-
-        Raises
-        ------
-        dagster.Failure
-            If none was trained yet, or another version of this code wrote it.
-        """
-        directory = self._directory(context.asset_key)
-        if not directory.is_dir():
-            raise dg.Failure(
-                f"No candidate of {context.asset_key.to_user_string()} was trained yet: materialise that asset first, "
-                "or launch the job that trains it.",
-                allow_retries=False,
-            )
-        with _of_this_version(context.asset_key):
-            return read_candidate(directory)
-
-    def _directory(self, key: dg.AssetKey) -> Path:
-        return Path(self.root).joinpath(*key.path)
+    def read(self, path: Path) -> Candidate:
+        """Read a candidate."""
+        return read_candidate(path)
 
 
-@dataclass(frozen=True)
-class TradeStore(dg.IOManager):
-    """Keeps the newest trades of each model in a file of its own."""
+class TradeStore(StoredByRun):
+    """Keeps the trades of models, each in a JSON file."""
 
-    root: str
+    extension = ".json"
 
-    def handle_output(self, context: dg.OutputContext, obj: TradeEvidence) -> None:
-        """Write them, replacing those before."""
-        path = self._path(context.asset_key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{context.run_id}.writing")
-        fresh.write_text(json.dumps(asdict(obj), indent=1), encoding="utf-8")
-        fresh.replace(path)
+    def write(self, path: Path, value: TradeEvidence) -> None:
+        """Write trades."""
+        path.write_text(json.dumps(asdict(value), indent=1), encoding="utf-8")
 
-    def load_input(self, context: dg.InputContext) -> TradeEvidence:
-        """Read the newest trades.
-
-        Raises
-        ------
-        dagster.Failure
-            If there are none yet, or another version of this code wrote them.
-        """
+    def read(self, path: Path) -> TradeEvidence:
+        """Read trades."""
         from models_registry.gates.evidence import FoldTrades, TradeEvidence
 
-        path = self._path(context.asset_key)
-        if not path.is_file():
-            raise dg.Failure(
-                f"{context.asset_key.to_user_string()} was not materialised yet: materialise it first, or launch the "
-                "job that trains the model.",
-                allow_retries=False,
-            )
-        with _of_this_version(context.asset_key):
-            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
-            return TradeEvidence(**plain | {"by_fold": by_fold})
-
-    def _path(self, key: dg.AssetKey) -> Path:
-        return Path(self.root).joinpath(*key.path).with_suffix(".json")
-
-
-@contextmanager
-def _of_this_version(key: dg.AssetKey) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:  # what a lacking or strange field comes to
-        raise dg.Failure(
-            f"{key.to_user_string()} was written by another version: materialise it again.", allow_retries=False
-        ) from error
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        by_fold = {int(number): FoldTrades(**fold) for number, fold in plain["by_fold"].items()}
+        return TradeEvidence(**plain | {"by_fold": by_fold})
 
 
 def write_candidate(directory: Path, candidate: Candidate) -> None:

@@ -14,6 +14,7 @@ from dagster_project.assets import market_data as market_assets
 from dagster_project.candidates import CandidateStore, TradeStore
 from dagster_project.checks import features as feature_checks
 from dagster_project.checks import market as market_checks
+from dagster_project.checks import ticks as tick_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
 from dagster_project.checks.live_skew import verify_live, verify_live_after_close
 from dagster_project.jobs.promotion import promote_job, rollback_job
@@ -29,7 +30,7 @@ from live_services.settings import Settings, load_settings
 from live_services.settings_report import describe_error
 from models_registry.specification import by_model
 
-MARKET_CHECKS = (*market_checks.CHECKS, *feature_checks.CHECKS)
+MARKET_CHECKS = (*tick_checks.CHECKS, *market_checks.CHECKS, *feature_checks.CHECKS)
 
 
 def resources(settings: Settings) -> dict[str, object]:
@@ -42,9 +43,9 @@ def resources(settings: Settings) -> dict[str, object]:
     return {
         "settings": settings,
         "offline": OfflineStoreResource(root=str(root)),
-        "training_frames": TrainingFrameStore(root=str(root / "training")),
-        "candidates": CandidateStore(root=str(root / "candidates")),
-        "trades": TradeStore(root=str(root / "trades")),
+        "training_frames": TrainingFrameStore(str(root / "training")),
+        "candidates": CandidateStore(str(root / "candidates")),
+        "trades": TradeStore(str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
         "ledger": LedgerResource(settings.ledger_url),
         "announcer": PromotionAnnouncer(settings.kafka),
@@ -53,7 +54,8 @@ def resources(settings: Settings) -> dict[str, object]:
 
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day: one market, and each strategy's model on it."""
-    models = [strategy_assets(spec, MARKET_CHECKS) for spec in by_model(settings.strategies).values()]
+    registry = settings.mlflow.tracking_uri
+    models = [strategy_assets(spec, MARKET_CHECKS, registry) for spec in by_model(settings.strategies).values()]
     return dg.Definitions(
         assets=[
             market_assets.market_data,

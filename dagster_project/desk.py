@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import MarketDataError, Session, Universe
+from feature_store.market.types import SYNTHETIC, MarketDataError, Session, Universe
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,6 +77,14 @@ class Desk:
         path = self.settings.market.membership
         return None if path is None else read_membership(path)
 
+    @cached_property
+    def instruments(self) -> Universe | None:
+        """What the table of instruments states; None if no file is named. Raises as `actions`."""
+        from feature_store.sources.dated_tables import read_universe
+
+        path = self.settings.market.universe
+        return None if path is None else read_universe(path)
+
     # --- which sessions -------------------------------------------------------------------------------------------
 
     def incoming_sessions(self, dates: Collection[dt.date] | None = None) -> tuple[Session, ...]:
@@ -104,7 +112,9 @@ class Desk:
         knows a session is refused when that one is replayed.
         """
         market = self.settings.market
-        if market.replay_session or market.source != "synthetic":
+        # a run may have brought files in on a desk whose settings generate a market
+        generated = market.source == "synthetic" and (self.store.market() or SYNTHETIC).startswith(SYNTHETIC)
+        if market.replay_session or not generated:
             return self.replayed_session() if market.replay_session else None
         ticked = self.store.sessions("ticks")
         return ticked[0] if ticked else self.replayed_session()
@@ -146,11 +156,24 @@ class Desk:
             If a file cannot be used, or none is set; the message says what to do.
         """
         from feature_store.sources.arrivals import generated_arrival, read_market
+        from feature_store.sources.mappings import ColumnMapping
         from feature_store.sources.synthetic import synthetic_market
 
         market = self.settings.market
         if market.source == "files":
-            return read_market(market.bars_file, market.ticks_file, dates, self._known() if dates is not None else None)
+            files = [market.bars_file, market.ticks_file]
+            mapping = ColumnMapping.stated(
+                market.columns, market.time_format, market.timezone, market.stamp, files=len([f for f in files if f])
+            )
+            return read_market(
+                market.bars_file,
+                market.ticks_file,
+                dates,
+                self._known() if dates is not None else None,
+                name=market.name,
+                instruments=self.instruments,
+                mapping=mapping,
+            )
         arrival = generated_arrival(synthetic_market(**market.synthetic.model_dump()))
         return arrival if dates is None else arrival.of_dates(frozenset(dates))
 

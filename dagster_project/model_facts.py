@@ -10,7 +10,6 @@ import dagster as dg
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, small_multiples
 from dagster_project.previews import feature_quantiles, label_quantiles
 from feature_store.market.types import ist_text
-from feature_store.provenance import code_commit
 from models_registry.refs import GateResult
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
         "training_data_digest": trained.data_digest,
         "packed_bytes": sum(len(content) for content in candidate.packed.files.values()),
         "packed_largest_difference": f"{candidate.parity.largest_difference:.3g}",
-        "git_commit": code_commit(),
+        "git_commit": trained.fitted.git_commit,
     }
 
 
@@ -125,7 +124,7 @@ def trade_facts(trades: TradeEvidence) -> Facts:
     }
 
 
-def version_facts(sidecar: Sidecar, version: str, page: str) -> Facts:
+def version_facts(sidecar: Sidecar, version: str) -> Facts:
     """Say what was registered, and what its gate saw."""
     from models_registry.tables import fold_rows
 
@@ -134,7 +133,7 @@ def version_facts(sidecar: Sidecar, version: str, page: str) -> Facts:
         "model": sidecar.model_name,
         "market": sidecar.market,
         "bar_source": sidecar.bar_source,
-        "mlflow": dg.MetadataValue.url(page),
+        "identity": sidecar.identity,
         "gate_champion": "passed" if sidecar.gate.passed else "failed",
         "gate": dg.MetadataValue.md(_gate_table(sidecar.gate)),
         "champion_when_judged": sidecar.gate.judged_against or "none",
@@ -147,7 +146,7 @@ def version_facts(sidecar: Sidecar, version: str, page: str) -> Facts:
     }
 
 
-def skill_gate_result(gate: GateResult, model: str, version: str, page: str) -> dg.AssetCheckResult:
+def skill_gate_result(gate: GateResult, model: str, version: str) -> dg.AssetCheckResult:
     """Show a gate's verdict as the check ``skill_gate``."""
     from models_registry.tables import failures, warnings
 
@@ -161,8 +160,7 @@ def skill_gate_result(gate: GateResult, model: str, version: str, page: str) -> 
         passed=gate.passed,
         severity=dg.AssetCheckSeverity.WARN,
         description=said,
-        metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks}
-        | {"mlflow": dg.MetadataValue.url(page)},
+        metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks},
     )
 
 

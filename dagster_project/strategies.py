@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from dagster_project.assets.models import champion, model_assets
+from dagster_project.assets.models import champion, model_assets, with_mlflow_page
 from dagster_project.checks.models import model_checks
 from dagster_project.jobs.training import training_job
 from dagster_project.model_keys import ModelKeys
+from models_registry.addresses import model_page
 from models_registry.specification import StrategySpec
 
 
@@ -24,9 +25,18 @@ class StrategyAssets:
     job: dg.UnresolvedAssetJobDefinition
 
 
-def strategy_assets(spec: StrategySpec, market_checks: Sequence[dg.AssetChecksDefinition]) -> StrategyAssets:
-    """Make a model's assets; its job looks through the checks of the market before it trains."""
+def strategy_assets(
+    spec: StrategySpec, market_checks: Sequence[dg.AssetChecksDefinition], tracking_uri: str = ""
+) -> StrategyAssets:
+    """Make a model's assets; its job looks through the checks of the market before it trains.
+
+    ``tracking_uri`` is the registry's address, for the links to the model's page.
+    """
     keys, trained = ModelKeys(spec.model_name), model_assets(spec)
-    return StrategyAssets(
-        keys, (*trained, champion(keys)), model_checks(keys), training_job(spec, trained, market_checks)
+    job = training_job(spec, trained, market_checks)
+    page = model_page(tracking_uri, keys.model) if tracking_uri else ""
+    linked = dg.map_asset_specs(
+        lambda asset: with_mlflow_page(asset, page) if asset.key in {keys.version, keys.champion} else asset,
+        [*trained, champion(keys)],
     )
+    return StrategyAssets(keys, tuple(linked), model_checks(keys), job)

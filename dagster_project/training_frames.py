@@ -1,52 +1,37 @@
-"""Keeps a training frame between assets as one Parquet file that a notebook can read; nothing is pickled."""
+"""A training frame between assets, as one Parquet file."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+
+from dagster_project.stored_by_run import StoredByRun
 
 if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
 _FACTS = b"alpha_panda"
 _COLUMNS = ("forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
-_PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out")
+_PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out", "manifests")
+_DIGESTS = ("membership_digest", "actions_digest")
 
 
-@dataclass(frozen=True)
-class TrainingFrameStore(dg.IOManager):
-    """Keeps the newest training frame of each asset."""
+class TrainingFrameStore(StoredByRun):
+    """Keeps training frames, each in a Parquet file that a notebook can read."""
 
-    root: str
+    extension = ".parquet"
 
-    def handle_output(self, context: dg.OutputContext, obj: TrainingFrame) -> None:
-        """Write a frame, replacing the one before."""
-        write_frame(self._path(context.asset_key), obj)
+    def write(self, path: Path, value: TrainingFrame) -> None:
+        """Write a frame."""
+        write_frame(path, value)
 
-    def load_input(self, context: dg.InputContext) -> TrainingFrame:
-        """Read the newest frame.
-
-        Raises
-        ------
-        dagster.Failure
-            If there is none, or it was made with features that this code no longer has.
-        """
-        path = self._path(context.asset_key)
-        if not path.is_file():
-            raise dg.Failure(
-                f"{context.asset_key.to_user_string()} was not materialised yet: materialise it first, or launch the "
-                "job that trains on it.",
-                allow_retries=False,
-            )
+    def read(self, path: Path) -> TrainingFrame:
+        """Read a frame. Raises dagster.Failure as `read_frame`."""
         return read_frame(path)
-
-    def _path(self, key: dg.AssetKey) -> Path:
-        return Path(self.root).joinpath(*key.path).with_suffix(".parquet")
 
 
 def write_frame(path: Path, frame: TrainingFrame) -> None:
@@ -65,14 +50,11 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
         "label": asdict(frame.label),
         "label_identity": frame.label.identity(),
         "instruments": frame.instruments,
-        **{name: getattr(frame, name) for name in _PLAIN},
+        **{name: getattr(frame, name) for name in (*_PLAIN, *_DIGESTS)},
     }
     facts["columns_sha256"] = columns_digest(columns)
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    pq.write_table(table, beside)
-    beside.replace(path)
+    pq.write_table(table, str(path))
 
 
 def read_frame(path: Path) -> TrainingFrame:
@@ -91,7 +73,7 @@ def read_frame(path: Path) -> TrainingFrame:
     from feature_store.offline.session_files import columns_digest
     from feature_store.offline.training_frames import TrainingFrame
 
-    table = pq.read_table(path)
+    table = pq.read_table(str(path))
     facts = json.loads(table.schema.metadata[_FACTS])
     schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
@@ -107,5 +89,5 @@ def read_frame(path: Path) -> TrainingFrame:
         schema=schema,
         label=label,
         instruments=tuple(facts["instruments"]),
-        **{name: facts[name] for name in _PLAIN},
+        **{name: facts[name] for name in (*_PLAIN, *_DIGESTS)},
     )

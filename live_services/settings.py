@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -45,6 +46,12 @@ _DECIDES_NOTHING: Final = {
     "ticks_file",
     "corporate_actions",
     "membership",
+    "name",
+    "universe",
+    "columns",
+    "time_format",
+    "timezone",
+    "stamp",
 }
 """What stands under ``market`` and changes nothing that is said of a session."""
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -78,6 +85,21 @@ def _iso_date(value: str) -> str:
             dt.date.fromisoformat(value)
         except ValueError:
             raise ValueError("write a date as YYYY-MM-DD") from None
+    return value
+
+
+def _market_name(value: str) -> str:
+    if not value.strip() or value.upper().startswith("SYNTHETIC"):
+        raise ValueError("write the exchange's market, such as NSE; SYNTHETIC markets are generated ones")
+    return value.strip()
+
+
+def _time_zone(value: str) -> str:
+    if value:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"zone {value!r} is unknown; write one such as Asia/Kolkata or UTC") from None
     return value
 
 
@@ -166,6 +188,15 @@ class MarketSettings(_Section):
     source: Literal["synthetic", "files"] = "synthetic"
     bars_file: Path | None = None
     ticks_file: Path | None = None
+    columns: dict[str, str] = {}
+    """The files' own names of our columns (``time``, ``symbol``, ``open`` …); others go by their usual names."""
+    time_format: str = ""
+    """How the files write times: a format of `datetime.strptime`, or ``epoch_s``, ``epoch_ms``, ``epoch_us``,
+    ``epoch_ns``; default: what they plainly show."""
+    timezone: Annotated[str, AfterValidator(_time_zone)] = ""
+    """Zone of times that name none; default: UTC where no other reading is left, else Asia/Kolkata."""
+    stamp: Literal["", "start", "end"] = ""
+    """Whether a bar's time is its ``start`` or its ``end``; default: what the times show, else the start."""
     bar_minutes: int = Field(default=1, ge=1, le=375)
     feed: Literal["ticks", "bars"] = "ticks"
     replay_session: _IsoDate = ""
@@ -184,6 +215,11 @@ class MarketSettings(_Section):
     """Event time in one frame of ticks; at ``speed`` 0 it is ten seconds at least, and what is said is the same."""
     corporate_actions: Path | None = None
     """Dated factors of splits and the like (CSV or Parquet: symbol, ex_date, kind, factor); prices stay raw."""
+    name: Annotated[str, AfterValidator(_market_name)] = "NSE"
+    """Which market the files are of; a store and a model's page name it, whatever the files are called."""
+    universe: Path | None = None
+    """What instruments are, where their names do not tell it or two of them share a token (CSV or Parquet: symbol, kind
+    of equity, etf or index, and maybe instrument_token and tick_size); it wins over what files say."""
     membership: Path | None = None
     """Who was a member of the traded universe when (CSV or Parquet: symbol, from, to); others are not trained on."""
     unexplained_jump: float = Field(default=0.15, gt=0)

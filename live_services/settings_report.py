@@ -69,7 +69,7 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} = {item}" for name, item in value.items())
     if isinstance(value, str) and "://" in value:
-        from models_registry.registry import without_credentials
+        from models_registry.addresses import without_credentials
 
         return without_credentials(value)
     return "" if value is None else str(value)

@@ -6,6 +6,8 @@ Both are pure: a trained model or a sidecar in, text or PNG bytes out.
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +52,9 @@ _ROWS: Final = (
 _NAIVE: Final = {"auc": 0.5, "hit_surplus": 0.0}
 _VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*warning*"}
 _RIGHT: Final = {"rows", "AUC", "log loss", "naive log loss", "buy at", "sell at", "trades", "net bps a trade"}
+_MOST_DETAILS: Final = 600
+"""Characters of a market's details on the page; the sidecar has them all."""
+_ORIGIN: Final = "### What made it"
 DECILES_PLOT: Final = "score_deciles.png"
 CALIBRATION_PLOT: Final = "calibration.png"
 _WEIGHTS: Final = (
@@ -71,9 +76,8 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         Its version.
     """
     lines = [
-        f"## {sidecar.model_name}: {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}",
-        "",
-        _verdict(sidecar.gate),
+        # The list of versions shows how this begins, as it is written: plain words.
+        f"{sidecar.model_name}, {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}. {_verdict(sidecar.gate)}",
         "",
         *_made_of(sidecar),
         "",
@@ -84,13 +88,13 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         "",
         *_table(fold_rows(sidecar.folds)),
         "",
-        f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sidecar.sell_threshold:.4f} or less. "
-        f"Seed {sidecar.seed}, commit `{sidecar.git_commit[:12]}`, features `{sidecar.feature_schema_hash[:12]}`, data "
-        f"`{sidecar.training_data_digest[:12]}`, made by {sidecar.created_by}.",
+        _ORIGIN,
+        "",
+        _thresholds(sidecar),
+        "",
+        *_origin(sidecar),
         "",
     ]
-    if sidecar.run_url:
-        lines += [f"[The Dagster run that trained it]({sidecar.run_url})", ""]
     lines.append(
         "Versions are promoted from Dagster or with `alpha-panda models promote`, which write the ledger. The "
         "*Promote model* button of this page does not, and an alias set by hand is refused by the strategy runner."
@@ -98,12 +102,29 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
     return "\n".join(_spaced(line) if line.startswith("| ") else line for line in lines)
 
 
+def shortened(page: str, longest: int) -> str:
+    """Leave sections out of a page, the last before its origin first, until it is at most so many characters long.
+
+    What it leaves out is named; the sidecar and Dagster have it.
+    """
+    before, *sections = re.split(r"\n\n(?=### )", page)
+    left_out: list[str] = []
+
+    def whole() -> str:
+        said = f"Left out here, for want of room: {', '.join(left_out)}. Dagster shows it." if left_out else ""
+        return "\n\n".join(part for part in (before, *sections, said) if part)
+
+    while len(whole()) > longest and len(sections) > 1:
+        left_out.append(sections.pop(-2).partition("\n")[0].removeprefix("### "))
+    return whole()[:longest]
+
+
 def _verdict(gate: GateResult) -> str:
     warned = warnings(gate)
     verdict = (
         f"The {gate.rung} gate passed."
         if gate.passed
-        else f"The {gate.rung} gate **did not pass**, so the sensor does not promote this version: {failures(gate)}."
+        else f"The {gate.rung} gate did not pass, so the sensor does not promote this version: {failures(gate)}."
     )
     return verdict + (f" Warning: {warned}." if warned else "")
 
@@ -118,6 +139,34 @@ def _made_of(sidecar: Sidecar) -> list[str]:
         embargo = sidecar.fold_parameters.get("embargo_sessions", 0)
         instruments = f"{len(sidecar.instruments)} instruments"
         lines.append(f"{instruments}; {len(sidecar.folds)} folds with an embargo of {embargo} sessions. {_WEIGHTS}")
+    return lines
+
+
+def _thresholds(sidecar: Sidecar) -> str:
+    entry = (
+        f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sidecar.sell_threshold:.4f} or less"
+    )
+    origin = sidecar.thresholds_from
+    if origin is None:
+        return f"{entry}."
+    return (
+        f"{entry}: the quantiles {origin.buy_quantile:g} and {origin.sell_quantile:g} of how the model of fold "
+        f"{origin.fold} leaned on {origin.rows:,} rows of {origin.first_session} to {origin.last_session}, times "
+        f"{origin.scale:.3f}."
+    )
+
+
+def _origin(sidecar: Sidecar) -> list[str]:
+    """Say what made it, by ids: an address would die with its port."""
+    run = f", in Dagster's run `{sidecar.run_id}`" if sidecar.run_id else ""
+    lines = [
+        f"Fitted with seed {sidecar.seed} at commit `{sidecar.git_commit[:12]}`{run}, on features "
+        f"`{sidecar.feature_schema_hash[:12]}` and data `{sidecar.training_data_digest[:12]}`; registered by "
+        f"{sidecar.created_by}. What live reads of it is `{sidecar.identity[:12]}`."
+    ]
+    if sidecar.market_details:
+        details = json.dumps(sidecar.market_details, ensure_ascii=False)
+        lines += ["", f"{sidecar.market} in detail: `{details[:_MOST_DETAILS]}{'…' * (len(details) > _MOST_DETAILS)}`"]
     return lines
 
 
@@ -141,12 +190,16 @@ def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | No
     ]
     lines = _table(rows, {"candidate", "naive baseline", holder})
     lines += ["", "The naive baseline always says the share of up moves in its training rows."]
-    if champion is not None and (champion.lineage != sidecar.lineage or champion.instruments != sidecar.instruments):
+    if champion is not None and _data_of(champion) != _data_of(sidecar):
         lines.append(
             "The champion's figures are those of its registration, on other sessions or instruments: the check "
             "better_than_champion compares on the same rows."
         )
     return lines
+
+
+def _data_of(sidecar: Sidecar) -> tuple[object, ...]:
+    return (sidecar.lineage.sessions if sidecar.lineage is not None else None), sidecar.instruments
 
 
 def _gate_tables(sidecar: Sidecar) -> list[str]:

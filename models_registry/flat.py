@@ -68,8 +68,8 @@ def flatten(estimator: Any) -> tuple[Estimator, Arrays]:
 
     Raises
     ------
-    TypeError
-        If it is of no family that training writes.
+    models_registry.estimators.family.Unpackable
+        If it is not as a family of ours builds it.
     """
     name = family_of(estimator)
     return name, FAMILIES[name].flatten(estimator)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.estimators.families import FAMILIES
+from models_registry.estimators.family import Unpackable
 from models_registry.flat import (
     FlatModel,
     compile_kernels,
@@ -49,6 +50,7 @@ __all__ = [
     "Parity",
     "TamperedModel",
     "UnknownModelVersion",
+    "Unpackable",
     "compile_kernels",
     "load",
     "pack",
@@ -100,6 +102,9 @@ def pack(estimator: Any, golden_rows: NDArray[np.float64]) -> Packed:
     ------
     ValueError
         If there are too few golden rows, or one is not finite.
+    Unpackable
+        If the estimator is not as a family of ours builds it: another scaler, more classes, a regressor, a coefficient
+        that is no number.
     GoldenRowsDiffer
         If the flat form does not score them as the estimator does.
     """
@@ -108,6 +113,8 @@ def pack(estimator: Any, golden_rows: NDArray[np.float64]) -> Packed:
     if len(golden_rows) < MINIMUM_GOLDEN_ROWS or not np.all(np.isfinite(golden_rows)):
         raise ValueError(f"pack needs at least {MINIMUM_GOLDEN_ROWS} finite golden rows, got {golden_rows.shape}")
     kind, arrays = flatten(estimator)
+    if problem := FAMILIES[kind].problem(arrays, golden_rows.shape[1]):
+        raise Unpackable(f"the fitted {kind} cannot be run: {problem}. Look at its training rows, and train again")
     rows = np.ascontiguousarray(golden_rows, dtype=np.float64)
     if kind == "hist_gradient_boosting":
         rows = np.concatenate([rows, _edge_rows(rows, arrays["feature"], arrays["threshold"], arrays["is_leaf"])])

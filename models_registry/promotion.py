@@ -278,7 +278,7 @@ def _evidence(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> dict[str, An
         "market": sidecar.market,
         "training_data_digest": sidecar.training_data_digest,
         "git_commit": sidecar.git_commit,
-        "run_url": sidecar.run_url,
+        "run_id": sidecar.run_id,
     }
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from models_registry.addresses import plot_source
+from models_registry.description import shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset, DatasetInput, Metric
+    from mlflow.models import ModelSignature
 
 EXPERIMENT_PREFIX: Final = "alpha-panda"
 _QUIET: Final = {
@@ -21,32 +28,30 @@ _QUIET: Final = {
 }
 
 _ABOUT: Final = (
-    "Aliases: *challenger* is scored in shadow, *champion* trades on paper, *live* trades real money. They are moved "
-    "by Dagster's sensor and jobs or by `alpha-panda models promote`, which keep the ledger "
-    "(`alpha-panda models history`); one moved here by hand is refused by the strategy runner."
+    "The alias challenger is scored in shadow, champion trades on paper, live trades real money. They are moved by "
+    "Dagster or by alpha-panda models promote, which keep the ledger; one that is moved here by hand is refused."
 )
+_LONGEST_PAGE: Final = 5000  # characters of a version's description in MLflow's database
+_ROOM_FOR_STANDING: Final = 800  # for what the ledger will say of the version on its page
+_LONGEST_DIGEST: Final = 36  # of a data set in MLflow's tables; its source has the whole one
 
 
-def write(
+def log(
     tracking_uri: str,
     files: Mapping[str, bytes],
     sidecar: Sidecar,
     *,
-    description: str,
     plots: Mapping[str, bytes],
     run_name: str,
     tags: Mapping[str, str],
-    plot_url: Callable[[str, str], str],
-) -> str:
-    """Write run, logged model and version; the version appears last, whole, with its tags and description.
+) -> tuple[str, str]:
+    """Write an MLflow run and its logged model, which nobody sees as a version yet; give the ids of both.
 
-    ``plot_url`` gives the address of a plot of a run, for the description.
+    The run has the data set, parameters, metrics and plots; the logged model has the files, and the metrics with the
+    data set that they were measured on, so that MLflow's tables of models can be sorted by them.
     """
-    for variable, setting in _QUIET.items():
-        os.environ.setdefault(variable, setting)
-    import mlflow
+    mlflow = _quiet_mlflow()
     import skops.io
-    from mlflow.exceptions import RestException
 
     client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     with tempfile.TemporaryDirectory() as folder, _pointed_at(tracking_uri):
@@ -54,9 +59,6 @@ def write(
         with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=run_name, tags=dict(tags)) as run:
             run_id: str = run.info.run_id
             mlflow.log_params(_params(sidecar))
-            mlflow.log_metrics(sidecar.metrics)
-            for fold in sidecar.folds:
-                mlflow.log_metrics({f"fold_{metric}": value for metric, value in fold.metrics.items()}, step=fold.fold)
             for plot, png in plots.items():
                 client.log_artifact(run_id, str(_written(Path(folder), plot, png)), "plots")
             extra = [_written(Path(folder), name, value) for name, value in files.items()]
@@ -68,21 +70,114 @@ def write(
                 skops_trusted_types=list(TRUSTED_TYPES),
                 pip_requirements=[f"{name}=={found}" for name, found in library_versions().items() if name != "python"],
                 extra_files=[str(path) for path in extra],
+                params=_params(sidecar),
+                signature=_signature(sidecar),
+                pyfunc_predict_fn="predict_proba",
             )
+            dataset = _dataset(sidecar)
+            client.log_inputs(run_id, datasets=[dataset])
+            client.log_batch(run_id, metrics=_metrics(sidecar, logged.model_id, dataset.dataset))
+    return run_id, logged.model_id
+
+
+def add_version(
+    tracking_uri: str,
+    sidecar: Sidecar,
+    *,
+    description: str,
+    plots: Mapping[str, bytes],
+    run_id: str,
+    model_id: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Make a version of a logged model: it appears whole, with its tags and description."""
+    mlflow = _quiet_mlflow()
+    from mlflow.exceptions import RestException
+
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     try:
         client.create_registered_model(sidecar.model_name, description=_ABOUT)
     except RestException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client.create_model_version(
-        sidecar.model_name,
-        source=f"models:/{logged.model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description + _plots_markdown(plots, run_id, plot_url),
-        model_id=logged.model_id,
+
+    def create(page: str) -> str:
+        made = client.create_model_version(
+            sidecar.model_name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=dict(tags),
+            description=page,
+            model_id=model_id,
+        )
+        return str(made.version)
+
+    images = _plots_markdown(plots, run_id)
+    try:
+        return create(description + images)
+    except RestException:  # SQLite holds a page of any length, PostgreSQL refuses a long one
+        if len(description + images) <= _LONGEST_PAGE:
+            raise
+        return create(shortened(description, _LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
+
+
+def _quiet_mlflow() -> Any:
+    for variable, setting in _QUIET.items():
+        os.environ.setdefault(variable, setting)
+    import mlflow
+
+    return mlflow
+
+
+def _dataset(sidecar: Sidecar) -> DatasetInput:
+    """Describe the training data as MLflow's tables show it: name, digest, source, columns, rows."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    lineage = sidecar.lineage.model_dump(exclude={"manifests"}) if sidecar.lineage is not None else {}
+    source = {
+        "market": sidecar.market,
+        "market_details": sidecar.market_details,
+        "training_data_digest": sidecar.training_data_digest,
+        "instruments": len(sidecar.instruments),
+        **lineage,
+    }
+    columns = [{"type": "double", "name": column.name, "required": True} for column in sidecar.feature_schema]
+    return DatasetInput(
+        dataset=Dataset(
+            name=f"{sidecar.market} {sidecar.bar_clock}",
+            digest=sidecar.training_data_digest[:_LONGEST_DIGEST],
+            source_type="offline store",
+            source=json.dumps(source),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": sidecar.training_rows}),
+        ),
+        tags=[InputTag("mlflow.data.context", "training")],
     )
-    return str(version.version)
+
+
+def _signature(sidecar: Sidecar) -> ModelSignature:
+    """Give the schema that MLflow shows: features by name in, the probabilities of a down and an up move out."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.double, column.name) for column in sidecar.feature_schema]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, 2))]),
+    )
+
+
+def _metrics(sidecar: Sidecar, model_id: str, dataset: Dataset) -> list[Metric]:
+    """Give the figures of the version, of the model and its data, and those of each fold as a step."""
+    from mlflow.entities import Metric
+
+    at_ms = sidecar.created_at_ns // 1_000_000
+    of_model = {"model_id": model_id, "dataset_name": dataset.name, "dataset_digest": dataset.digest}
+    return [Metric(name, value, at_ms, 0, **of_model) for name, value in sidecar.metrics.items()] + [
+        Metric(f"fold_{name}", value, at_ms, fold.fold)
+        for fold in sidecar.folds
+        for name, value in fold.metrics.items()
+    ]
 
 
 def _params(sidecar: Sidecar) -> dict[str, str | int | float]:
@@ -100,6 +195,9 @@ def _params(sidecar: Sidecar) -> dict[str, str | int | float]:
             "sell_threshold": sidecar.sell_threshold,
             "train_through": sidecar.train_through,
             "recipe_digest": sidecar.recipe_digest,
+            "training_data_digest": sidecar.training_data_digest,
+            "git_commit": sidecar.git_commit,
+            "created_by": sidecar.created_by,
         }
         | {f"fold_{name}": str(value) for name, value in sidecar.fold_parameters.items()}
         | {f"hyperparameter_{name}": str(value) for name, value in sidecar.hyperparameters.items()}
@@ -112,8 +210,8 @@ def _written(folder: Path, name: str, value: bytes) -> Path:
     return path
 
 
-def _plots_markdown(plots: Mapping[str, bytes], run_id: str, plot_url: Callable[[str, str], str]) -> str:
-    return "".join(f"\n\n![{Path(name).stem.replace('_', ' ')}]({plot_url(run_id, name)})" for name in sorted(plots))
+def _plots_markdown(plots: Mapping[str, bytes], run_id: str) -> str:
+    return "".join(f"\n\n![{Path(name).stem.replace('_', ' ')}]({plot_source(run_id, name)})" for name in sorted(plots))
 
 
 @contextmanager

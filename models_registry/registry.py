@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from pydantic import ValidationError
 
+from models_registry.addresses import version_page, without_credentials
 from models_registry.refs import Alias, GateVerdict, ModelRef
 from models_registry.refusals import (
     ARTIFACT_FILES,
@@ -32,15 +33,7 @@ if TYPE_CHECKING:
 _API: Final = "/api/2.0/mlflow"
 _TIMEOUT_S: Final = (3.05, 30.0)
 """Seconds to connect, seconds between bytes: no caller waits for ever."""
-_UI: Final = "?workflowType=machine_learning"
-"""Without it the MLflow interface opens in its GenAI view, which shows no classic models."""
 SIDECAR_TAG: Final = "sidecar_sha256"
-
-
-def without_credentials(address: str) -> str:
-    """Leave user and password out of an address: it may hold them, what is shown never does."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class RegistryUnavailable(Exception):
@@ -160,11 +153,7 @@ class Registry:
 
     def url_of(self, name: str, version: str) -> str:
         """Page of a version in the MLflow interface."""
-        return f"{self._shown}/#/models/{quote(name)}/versions/{quote(version)}{_UI}"
-
-    def plot_url(self, run_id: str, plot: str) -> str:
-        """Address of a plot that was registered with a version, for links and for ``<img>``."""
-        return f"{self._shown}/get-artifact?path={quote('plots/' + plot)}&run_uuid={quote(run_id)}"
+        return version_page(self.tracking_uri, name, version)
 
     # --- aliases and tags ---
 
@@ -213,34 +202,55 @@ class Registry:
 
         Raises
         ------
-        TamperedModel
-            If the files are not those that the sidecar names.
+        ModelRefusedError
+            If the files are not those that the sidecar names, or live could not run them; or if the server gives back
+            others than were written, and then no version was made of them.
         UnwritableSidecar
             If the sidecar could not be read back, because a figure in it is no finite number.
         RegistryUnavailable
             If the server does not answer.
         """
         from models_registry import publishing
+        from models_registry.packing import load
 
-        verify_digests(packed.files, sidecar.artifact_sha256)
+        load(packed.files, sidecar, expected_feature_schema_hash=sidecar.feature_schema_hash)
         sidecar_json = sidecar_bytes(sidecar)
         self._get("/registered-models/search", max_results=1)  # fails in seconds where MLflow's client retries minutes
-        return publishing.write(
+        files = dict(packed.files) | {SIDECAR_FILE: sidecar_json}
+        marks = tags_of(sidecar, sidecar_json) | dict(tags or {})
+        shown = plots or {}
+        mlflow_run, model_id = publishing.log(
+            self.tracking_uri, files, sidecar, plots=shown, run_name=run_name or sidecar.model_name, tags=marks
+        )
+        self._read_back(model_id, files, sidecar)
+        version = publishing.add_version(
             self.tracking_uri,
-            dict(packed.files) | {SIDECAR_FILE: sidecar_json},
             sidecar,
             description=description,
-            plots=plots or {},
-            run_name=run_name or sidecar.model_name,
-            tags=tags_of(sidecar, sidecar_json) | dict(tags or {}),
-            plot_url=self.plot_url,
+            plots=shown,
+            run_id=mlflow_run,
+            model_id=model_id,
+            tags=marks,
         )
+        self.sidecar(sidecar.model_name, version)
+        return version
 
     # --- REST ---
 
     @property
     def _shown(self) -> str:
         return without_credentials(self.tracking_uri)
+
+    def _read_back(self, model_id: str, files: Mapping[str, bytes], sidecar: Sidecar) -> None:
+        """Compare what the server gives back with what was written, before there is a version of it."""
+        what = f"the files of {sidecar.model_name}"
+        folder = self._folder_of(model_id, what)
+        for file, written in files.items():
+            if self._artifact(folder, file) != written:
+                raise TamperedModel(
+                    f"{file} of {sidecar.model_name} reads back from {self._shown} as something else than was written: "
+                    "no version was made of it. Look at the server's artifact store, and register again."
+                )
 
     def _sidecar(self, info: VersionInfo) -> tuple[Sidecar, str]:
         folder = self._artifact_folder(info)
@@ -266,9 +276,12 @@ class Registry:
                 f"{info.name} v{info.version} was not registered by Alpha Panda (its source is {info.source!r}, tags "
                 f"{sorted(info.tags)}); train it through the platform so that it carries a sidecar"
             )
-        found = self._get(f"/logged-models/{quote(model_id.strip('/'), safe='')}")
+        return self._folder_of(model_id.strip("/"), f"the files of {info.name} v{info.version}")
+
+    def _folder_of(self, model_id: str, what: str) -> str:
+        found = self._get(f"/logged-models/{quote(model_id, safe='')}")
         if found is None:
-            raise TamperedModel(f"the files of {info.name} v{info.version} were deleted from the registry")
+            raise TamperedModel(f"{what} were deleted from the registry")
         uri = urlsplit(found["model"]["info"]["artifact_uri"])
         if uri.scheme != "mlflow-artifacts":
             raise RegistryUnavailable(
@@ -350,9 +363,5 @@ def tags_of(sidecar: Sidecar, sidecar_json: bytes) -> dict[str, str]:
     return {f"gate.{gate.rung}": "passed" if gate.passed else "failed" for gate in gates} | {
         SIDECAR_TAG: sha256_of(sidecar_json),
         "feature_schema_hash": sidecar.feature_schema_hash,
-        "market": sidecar.market,
-        "training_data_digest": sidecar.training_data_digest,
-        "git_commit": sidecar.git_commit,
-        "algorithm": sidecar.algorithm,
-        "created_by": sidecar.created_by,
+        "identity": sidecar.identity,
     }

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from models_registry.refs import FeatureColumn, FeatureDistribution, FoldResult, GateResult
+from models_registry.refusals import FLAT_FILE, GOLDEN_FILE, sha256_of
 from models_registry.specification import Estimator
+
+_DECIDES: Final = {
+    "model_name", "algorithm", "bar_clock", "feature_schema_hash", "label_horizon_bars", "label_identity",
+    "recipe_digest", "buy_threshold", "sell_threshold", "training_end_ns",
+}  # fmt: skip
+"""Fields that a live process acts upon."""
 
 
 class UnwritableSidecar(ValueError):
@@ -21,6 +31,30 @@ class DataLineage(BaseModel):
     """Whether it is a SYNTHETIC market."""
     sessions: dict[str, str]
     """SHA-256 of each session's bars, by date (``YYYY-MM-DD``)."""
+    manifests: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of what the store said of each file of bars that was read, by date; the sessions of history before them
+    are among them. Empty in versions older than this field."""
+    membership_digest: str = ""
+    """Of the table of members; empty if every tradable instrument was trained on."""
+    actions_digest: str = ""
+    """Of the corporate actions that features lived through."""
+
+
+class ThresholdOrigin(BaseModel):
+    """What the thresholds of the fitted model were taken from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fold: int
+    """The fold whose model scored these rows."""
+    first_session: str
+    last_session: str
+    rows: int
+    buy_quantile: FiniteFloat
+    sell_quantile: FiniteFloat
+    """Quantiles of the lean, the distance of a score from the base rate in log-odds."""
+    scale: FiniteFloat
+    """How far the fitted model leans on the same rows, compared with that one; its quantiles are multiplied by it."""
 
 
 class FitFacts(BaseModel):
@@ -31,6 +65,8 @@ class FitFacts(BaseModel):
     git_commit: str
     library_versions: dict[str, str]
     fitted_at_ns: int
+    run_id: str = ""
+    """The Dagster run that fitted it, if one did."""
 
 
 class Sidecar(BaseModel):
@@ -44,7 +80,9 @@ class Sidecar(BaseModel):
     model_name: str
     algorithm: Estimator
     market: str
-    """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
+    """Name of the market; starts with ``SYNTHETIC`` when it was generated."""
+    market_details: dict[str, JsonValue] = Field(default_factory=dict)
+    """Where its data came from, as the store says it: files and their digests, or the parameters of its generation."""
     bar_clock: str
     bar_source: str = "unknown"
     """What made the bars it was trained on, ``ticks`` or ``vendor``; ``unknown`` in versions older than this field."""
@@ -76,6 +114,8 @@ class Sidecar(BaseModel):
     """Enter long at or above; an out-of-fold quantile of the score."""
     sell_threshold: float
     """Enter short at or below; an out-of-fold quantile of the score."""
+    thresholds_from: ThresholdOrigin | None = None
+    """None in versions older than this field."""
     folds: tuple[FoldResult, ...]
     metrics: dict[str, FiniteFloat]
     """Over all out-of-fold rows, of the account's trades in these sessions, and of what was looked at for leaks."""
@@ -96,16 +136,30 @@ class Sidecar(BaseModel):
     """What made it, for example a Dagster run id or a user name."""
     created_at_ns: int
     """When it was registered."""
-    run_url: str = Field(default="")
-    """Link to the Dagster run, if there is one."""
+    run_id: str = ""
+    """The Dagster run that fitted it; empty if none did, and in versions older than this field."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what live reads: equal data, code and seed give an equal one.
+
+        It covers the flat arrays, the golden rows, and the fields that decide what the arrays are asked and what their
+        scores do. ``model.skops`` is for people, and other bytes each time.
+        """
+        read = {name: self.artifact_sha256.get(name, "") for name in (FLAT_FILE, GOLDEN_FILE)}
+        decides = self.model_dump(mode="json", include=_DECIDES) | {"artifact_sha256": read}
+        return sha256_of(json.dumps(decides, sort_keys=True).encode())
 
 
 def unwritable(error: ValidationError, model_name: str) -> UnwritableSidecar:
     """Say in one sentence which fields keep a sidecar from being written."""
-    wrong = ", ".join(".".join(str(part) for part in one["loc"]) for one in error.errors())
+    return _refused(model_name, [".".join(str(part) for part in one["loc"]) for one in error.errors()])
+
+
+def _refused(model_name: str, wrong: list[str]) -> UnwritableSidecar:
     return UnwritableSidecar(
-        f"{model_name} is not registered, nothing of it was written: no finite number, or not of its kind: {wrong}. "
-        "Give more sessions or fewer folds, and train again"
+        f"{model_name} is not registered, nothing of it was written: no finite number, or not of its kind: "
+        f"{', '.join(wrong)}. Give more sessions or fewer folds, and train again"
     )
 
 
@@ -119,7 +173,10 @@ def sidecar_bytes(sidecar: Sidecar) -> bytes:
     """
     value = sidecar.model_dump_json(indent=2).encode()
     try:
-        Sidecar.model_validate_json(value)
+        back = Sidecar.model_validate_json(value)
     except ValidationError as error:
         raise unwritable(error, sidecar.model_name) from error
+    if back != sidecar:  # a number that is none, where null may stand
+        wrong = [name for name in Sidecar.model_fields if getattr(back, name) != getattr(sidecar, name)]
+        raise _refused(sidecar.model_name, wrong)
     return value

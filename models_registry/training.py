@@ -22,7 +22,7 @@ from feature_store.market.types import SYNTHETIC, ist_day
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
-from models_registry.sidecar import DataLineage, FitFacts
+from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import Estimator, StrategySpec
 from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, walk_forward
 from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
@@ -95,6 +95,8 @@ class TrainedModel:
     """Open long at or above; above the base rate."""
     sell_threshold: float
     """Open short at or below; below the base rate."""
+    thresholds_from: ThresholdOrigin
+    """What these two were taken from."""
     metrics: dict[str, float]
     """Over all out-of-fold rows; finite."""
     feature_distributions: tuple[FeatureDistribution, ...]
@@ -151,6 +153,10 @@ class _Tested:
     model: _Model
     score: NDArray[np.float64]
 
+    def unseen_lean(self) -> NDArray[np.float64]:
+        """Distance of each score from the model's base rate, in log-odds."""
+        return lean(self.score, np.full(len(self.score), self.model.base_rate))
+
 
 def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> TrainedModel:
     """Fit on the frame and measure by walk-forward; equal arguments give an equal model, on one thread.
@@ -181,7 +187,9 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         kept = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
         # a fold's model trades by scores of the model before it; those of the newest are for the one that is kept
         models = [*(one.model for one in tested[1:]), kept]
-        *before, (buy, sell) = [_thresholds(spec, rows, one, model) for one, model in zip(tested, models, strict=True)]
+        scales = [_scale(rows, one, model) for one, model in zip(tested, models, strict=True)]
+    pairs = zip(tested, models, scales, strict=True)
+    *before, (buy, sell) = [_thresholds(spec, one, model, scale) for one, model, scale in pairs]
     oof = _out_of_fold(rows, tested[1:])
     buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
     parts = [oof.fold == one.fold.number for one in tested[1:]]
@@ -194,6 +202,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         oof=oof,
         buy_threshold=buy,
         sell_threshold=sell,
+        thresholds_from=_origin(spec, tested[-1].fold, scales[-1]),
         metrics=_row_measures(oof, buys, sells) | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day),
         feature_distributions=_distributions(frame.schema.names, rows.X),
         dropped=rows.dropped,
@@ -201,7 +210,13 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         training_start_ns=int(rows.decision_ns.min()),
         training_end_ns=int(rows.label_end_ns.max()) + 1,
         data_digest=frame.digest,
-        lineage=DataLineage(generated=frame.market.startswith(SYNTHETIC), sessions=frame.sessions),
+        lineage=DataLineage(
+            generated=frame.market.startswith(SYNTHETIC),
+            sessions=frame.sessions,
+            manifests=frame.manifests,
+            membership_digest=frame.membership_digest,
+            actions_digest=frame.actions_digest,
+        ),
         instruments=frame.instruments,
         hyperparameters=FAMILIES[spec.estimator].hyperparameters(kept.estimator),
         fitted=fitted,
@@ -322,19 +337,36 @@ def _one_class(up: NDArray[np.float64]) -> bool:
     return len(np.unique(up[up != 0.5])) < 2
 
 
-def _thresholds(spec: StrategySpec, rows: _Rows, before: _Tested, model: _Model) -> tuple[float, float]:
+def _scale(rows: _Rows, before: _Tested, model: _Model) -> float:
+    """How far a model leans on the rows that the model before it had not seen, compared with that one."""
+    again = model.score(rows, before.fold.test)
+    leans = lean(again, np.full(len(again), model.base_rate))
+    return float(leans.std() / max(before.unseen_lean().std(), _SMALLEST_LEAN))
+
+
+def _thresholds(spec: StrategySpec, before: _Tested, model: _Model, scale: float) -> tuple[float, float]:
     """Thresholds of a model, from what the model before it said of sessions that it had not seen: (buy, sell).
 
     The lean is what carries over: the level of a score follows the base rate of its model's training rows. A model of
     fewer sessions leans further, so its quantiles are scaled by how far the two lean on the same rows, which the later
     one was trained on. Each threshold is kept on its own side of the base rate.
     """
-    unseen = lean(before.score, np.full(len(before.score), before.model.base_rate))
-    again = model.score(rows, before.fold.test)
-    scale = float(lean(again, np.full(len(again), model.base_rate)).std() / max(unseen.std(), _SMALLEST_LEAN))
-    buy, sell = scale * np.quantile(unseen, [spec.buy_quantile, spec.sell_quantile])
+    buy, sell = scale * np.quantile(before.unseen_lean(), [spec.buy_quantile, spec.sell_quantile])
     level = logit(model.base_rate)
     return float(expit(level + max(buy, _SMALLEST_LEAN))), float(expit(level + min(sell, -_SMALLEST_LEAN)))
+
+
+def _origin(spec: StrategySpec, fold: Fold, scale: float) -> ThresholdOrigin:
+    first, last = dates_of(fold.test_days[[0, -1]])
+    return ThresholdOrigin(
+        fold=fold.number,
+        first_session=first,
+        last_session=last,
+        rows=len(fold.test),
+        buy_quantile=spec.buy_quantile,
+        sell_quantile=spec.sell_quantile,
+        scale=scale,
+    )
 
 
 def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, float]) -> FoldModel:

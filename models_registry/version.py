@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from models_registry.gates.evidence import Evidence
 from models_registry.packing import Packed
@@ -26,7 +27,7 @@ def build_sidecar(
     live_gate: GateResult | None = None,
     created_by: str,
     created_at_ns: int,
-    run_url: str = "",
+    market_details: Mapping[str, JsonValue] | None = None,
 ) -> Sidecar:
     """Put together what a version carries.
 
@@ -45,8 +46,10 @@ def build_sidecar(
         What the gates looked at; the figures of its trades are registered with the others.
     gate, live_gate : GateResult
         Verdicts for ``champion`` and ``live``.
-    created_by, created_at_ns, run_url
-        Who registers it, when (UTC epoch nanoseconds) and in which run.
+    created_by, created_at_ns
+        Who registers it, and when (UTC epoch nanoseconds).
+    market_details : mapping, optional
+        What the store says of where its market came from.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def build_sidecar(
             artifact_sha256=packed.sha256,
             created_by=created_by,
             created_at_ns=created_at_ns,
-            run_url=run_url,
+            market_details=dict(market_details or {}),
         )
     except ValidationError as error:
         raise unwritable(error, trained.spec.model_name) from error
@@ -99,10 +102,12 @@ def _as_fitted(trained: TrainedModel, frame: TrainingFrame) -> dict[str, Any]:
         "train_through": trained.train_through,
         "buy_threshold": trained.buy_threshold,
         "sell_threshold": trained.sell_threshold,
+        "thresholds_from": trained.thresholds_from,
         "feature_distributions": trained.feature_distributions,
         "git_commit": trained.fitted.git_commit,
         "library_versions": trained.fitted.library_versions,
         "fitted_at_ns": trained.fitted.fitted_at_ns,
+        "run_id": trained.fitted.run_id,
         "seed": spec.seed,
     }
 

@@ -54,11 +54,12 @@ class Research:
     def bring(self, frame):
         frame.to_parquet(self.home / "bars.parquet", index=False)
 
-    def run(self, *assets, first=None, last=None, raise_on_error=False):
+    def run(self, *assets, first=None, last=None, config=None, raise_on_error=False):
         """Materialise assets, of a range of days if one is given, in one run."""
         defs = definitions(self.settings, dt.date(2026, 11, 1))
         span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
         return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            run_config=config,
             asset_selection=[dg.AssetKey(asset) for asset in assets or DAILY],
             instance=self.instance,
             tags=span if first else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models_registry.packing import Packed
+from models_registry.packing import Packed, load
 from models_registry.refs import Alias, ModelRef
 from models_registry.refusals import (
     SIDECAR_FILE,
@@ -24,7 +24,7 @@ class InMemoryRegistry:
         self.held: dict[tuple[str, Alias], str] = {}
 
     def register(self, packed: Packed, sidecar: Sidecar, description="", plots=None, run_name="", tags=None) -> str:
-        verify_digests(packed.files, sidecar.artifact_sha256)
+        load(packed.files, sidecar, expected_feature_schema_hash=sidecar.feature_schema_hash)
         version = str(1 + sum(name == sidecar.model_name for name, _ in self.infos))
         key = (sidecar.model_name, version)
         sidecar_json = sidecar_bytes(sidecar)

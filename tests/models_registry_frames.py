@@ -64,6 +64,9 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
         bar_source="ticks",
         instruments=tuple(f"SYN{k + 1:03}" for k in range(instruments)),
         sessions={str(date): f"{k:064x}" for k, date in enumerate(dates)},
+        manifests={str(date): f"{k + 100:064x}" for k, date in enumerate(dates)},
+        membership_digest="m" * 64,
+        actions_digest="a" * 64,
     )
 
 
@@ -90,7 +93,9 @@ def _packed(algorithm: Any, edge: float) -> Packed:
     return pack(model.estimator, model.golden_rows)
 
 
-FIT = FitFacts(git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000)
+FIT = FitFacts(
+    git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000, run_id="r1"
+)
 LIMITS = GateLimits(minimum_test_rows=500)
 TRADES = TradeEvidence(
     candidate_sha256="c" * 64,
@@ -149,5 +154,4 @@ def sidecar(
         live_gate=judge(looked_at, "live", LIMITS),
         created_by="tests",
         created_at_ns=1_767_600_000_000_000_000,
-        run_url="http://127.0.0.1:3000/runs/1",
     )

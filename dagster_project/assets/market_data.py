@@ -13,6 +13,7 @@ import dagster as dg
 
 from dagster_project.desk import Desk
 from dagster_project.failures import expected_failures
+from dagster_project.market_input import MarketInput
 from dagster_project.plots import session_plot
 from dagster_project.previews import quarantine_preview
 from dagster_project.resources import OfflineStoreResource
@@ -222,19 +223,20 @@ def _rows_plot(done: Sequence[StagedDay]) -> dg.MarkdownMetadataValue:
     group_name=GROUP,
     kinds={"parquet", "numba"},
     description="The whole market in one step without a partition: every session is brought in from its source "
-    "(generated, or the files in the settings), put on the desk's clock, and given its features and labels. Each day "
-    "is a materialization of market_day, bars, features and labels. Rows that cannot be used are quarantined with "
-    "their reason, not lost.",
+    "(generated, or the files of the run's configuration, else of the settings), put on the desk's clock, and given "
+    "its features and labels. Each day is a materialization of market_day, bars, features and labels. Rows that cannot "
+    "be used are quarantined with their reason, not lost.",
 )
 def market_data(
     context: dg.AssetExecutionContext,
+    config: MarketInput,
     settings: dg.ResourceParam[Settings],
     offline: dg.ResourceParam[OfflineStoreResource],
 ) -> dg.MaterializeResult[None]:
     """Bring every session in and run every stage on it."""
-    desk = Desk(offline.store(), settings)
     done: dict[dg.AssetKey, list[StagedDay]] = {}
     with expected_failures(MarketDataError):
+        desk = Desk(offline.store(), config.over(settings))
         arrival, done[MARKET_DAY], gone = _store_market(context, desk, each=_materialization(context, MARKET_DAY))
         for key in (BARS, FEATURES, LABELS):
             done[key] = _run_stage(context, desk, key, each=_materialization(context, key))

@@ -45,6 +45,11 @@ def model_assets(spec: StrategySpec) -> tuple[dg.AssetsDefinition, ...]:
     return _training_set(spec, keys), _fitted_model(spec, keys), _report(keys), _trades(keys), _version(keys)
 
 
+def with_mlflow_page(asset: dg.AssetSpec, address: str) -> dg.AssetSpec:
+    """Give a model's asset the link to its page in MLflow: of the definition, so it is of the ports of now."""
+    return asset.merge_attributes(metadata={"mlflow": dg.MetadataValue.url(address)}) if address else asset
+
+
 def champion(keys: ModelKeys) -> dg.AssetSpec:
     """Describe the asset that follows a model's alias champion."""
     return dg.AssetSpec(
@@ -115,14 +120,14 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
         """Train, measure and pack."""
         from models_registry.hyperparameters import WrongHyperparameter
-        from models_registry.packing import pack, parity
+        from models_registry.packing import Unpackable, pack, parity
         from models_registry.training import UntrainableFrame
         from models_registry.validation.splitters import NotEnoughSessions
 
         chosen = _chosen(spec, context.op_execution_context.op_config)
-        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions):
-            trained = _train(frame, chosen)
-        packed = pack(trained.estimator, trained.golden_rows)
+        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions, Unpackable):
+            trained = _train(frame, chosen, context.run.run_id)
+            packed = pack(trained.estimator, trained.golden_rows)
         candidate = Candidate(
             trained=trained,
             packed=packed,
@@ -158,14 +163,19 @@ def _chosen(spec: StrategySpec, config: dict[str, Any]) -> StrategySpec:
         raise dg.Failure(f"{said}. Correct it in the Launchpad.", allow_retries=False) from error
 
 
-def _train(frame: "TrainingFrame", spec: StrategySpec) -> "TrainedModel":
+def _train(frame: "TrainingFrame", spec: StrategySpec, run_id: str) -> "TrainedModel":
     from models_registry.hyperparameters import refuse_wrong
     from models_registry.packing import library_versions
     from models_registry.sidecar import FitFacts
     from models_registry.training import train
 
     refuse_wrong(spec.estimator, spec.hyperparameters)
-    fitted = FitFacts(git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns())
+    fitted = FitFacts(
+        git_commit=code_commit(),
+        library_versions=library_versions(),
+        fitted_at_ns=time.time_ns(),
+        run_id=run_id,
+    )
     return train(frame, spec, fitted)
 
 
@@ -265,13 +275,12 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         with expected_failures(RegistryUnavailable):
             standing = standing_champion(registry, keys.model)
         evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
-        sidecar = _sidecar(context, settings, candidate, frame, evidence, standing)
+        sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing)
         with expected_failures(RegistryUnavailable):
             number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
-        page = registry.url_of(keys.model, number)
         return dg.MaterializeResult(
-            metadata=version_facts(sidecar, number, page),
-            check_results=[skill_gate_result(sidecar.gate, keys.model, number, page)],
+            metadata=version_facts(sidecar, number),
+            check_results=[skill_gate_result(sidecar.gate, keys.model, number)],
         )
 
     return version
@@ -301,7 +310,7 @@ def _evidence(  # noqa: PLR0917
 
 
 def _sidecar(  # noqa: PLR0917
-    context: dg.AssetExecutionContext,
+    run_id: str,
     settings: Settings,
     candidate: Candidate,
     frame: "TrainingFrame",
@@ -312,7 +321,6 @@ def _sidecar(  # noqa: PLR0917
     from models_registry.sidecar import UnwritableSidecar
     from models_registry.version import build_sidecar
 
-    run_id = context.run.run_id
     against = standing.version if standing else None
     with expected_failures(UnwritableSidecar):
         return build_sidecar(
@@ -324,7 +332,6 @@ def _sidecar(  # noqa: PLR0917
             live_gate=judge(evidence, "live", settings.gates.live),
             created_by=f"Dagster run {run_id}",
             created_at_ns=time.time_ns(),
-            run_url=f"{settings.dagster.url.rstrip('/')}/runs/{run_id}" if settings.dagster.url else "",
         )
 
 
@@ -344,5 +351,5 @@ def _registered(
         description=describe(sidecar, theirs, standing.version if standing else None),
         plots=plots(candidate.trained),
         run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
-        tags={"dagster_run_id": run_id} | ({"dagster_run_url": sidecar.run_url} if sidecar.run_url else {}),
+        tags={"dagster_run_id": run_id},
     )

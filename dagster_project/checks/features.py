@@ -67,6 +67,8 @@ def stored_rows_are_fresh(
 
     desk = Desk(offline.store(), settings)
     sessions = desk.bar_sessions()
+    if not sessions:
+        return no_session_with_bars()
     stale: list[tuple[dt.date, str]] = []
     for session in sessions:
         try:

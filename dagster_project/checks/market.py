@@ -1,4 +1,4 @@
-"""What is checked of ticks and bars, and what stops the training.
+"""What is checked of bars, and what stops the training; see `ticks` for what is checked of ticks.
 
 A check looks at the days of its run, or at the whole market where the run has no days (as in a training).
 Blocking are the checks whose failure would make a model wrong: impossible prices, a jump that looks like an unadjusted
@@ -6,19 +6,20 @@ split, features that know the future, labels that reach into the replayed sessio
 thin instruments, prices that stand still at a circuit limit) is a warning, listed in full.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import dagster as dg
 
-from dagster_project.assets.market_data import BARS, MARKET_DAY, market_data
+from dagster_project.assets.market_data import BARS, market_data
 from dagster_project.checks.results import (
     WARN,
     CheckedDays,
     bar_check,
     check_result,
     frame_table,
+    nothing_to_look_at,
     picture,
-    rounded,
     sessions_of_run,
     stored_bars,
 )
@@ -30,34 +31,9 @@ from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
 
 _TICK_SESSIONS: Final = 5  # the newest; a session of ticks is large
-
-
-# --- ticks --------------------------------------------------------------------------------------------------------
-
-
-@dg.asset_check(
-    asset=MARKET_DAY,
-    additional_deps=[market_data],
-    description="Few ticks repeat an instrument's second; many say that a file was joined with itself.",
-)
-def seconds_are_not_repeated(
-    context: dg.AssetCheckExecutionContext, offline: dg.ResourceParam[OfflineStoreResource]
-) -> dg.AssetCheckResult:
-    """Count repeated seconds in the newest sessions of ticks."""
-    from feature_store.bars.quality import duplicate_seconds
-
-    store = offline.store()
-    sessions = sessions_of_run(context, store.sessions("ticks"))[-_TICK_SESSIONS:]
-    found = [(session.date, duplicate_seconds(store.read_ticks(session))) for session in sessions]
-    columns = ("ticks", "repeated", "alike", "share")
-    rows = [(date, *(rounded(seen.details[name]) for name in columns)) for date, seen in found]
-    failed = [str(date) for date, seen in found if not seen.passed]
-    return dg.AssetCheckResult(
-        passed=not failed,
-        severity=WARN,
-        description=f"many repeated seconds on {', '.join(failed)}" if failed else f"{len(found)} sessions of ticks",
-        metadata={"sessions": dg.MetadataValue.md(markdown_table(("session", *columns), rows))} if rows else {},
-    )
+_NAMED: Final = 3
+_COMPARED: Final = 20  # sessions before the ones that are checked
+_FEW_SESSIONS: Final = 3
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -93,15 +69,17 @@ def splits_are_explained(days: CheckedDays) -> dg.AssetCheckResult:
     if len(suspects):
         shown = suspects[["symbol", "date", "previous_close", "open", "ratio", "simple_ratio", "factor"]]
         facts["list"] = frame_table(shown.round(4))
-    first = ", ".join(f"{row.symbol} on {row.date} ({row.simple_ratio})" for row in suspects.head(5).itertuples())
+    first = _first([f"{row.symbol} on {row.date} ({_jump(row)})" for row in suspects.itertuples()])
     way_out = (
-        "name a file with their actions in market.corporate_actions, or, if the moves were real, set "
-        "market.allow_unexplained_jumps"
+        "name a file with their actions (split, bonus, demerger, …) in market.corporate_actions, or, if the moves were "
+        "real, set market.allow_unexplained_jumps"
     )
     return dg.AssetCheckResult(
         passed=suspects.empty,
         severity=WARN if market.allow_unexplained_jumps else dg.AssetCheckSeverity.ERROR,
-        description="every jump is explained" if suspects.empty else f"{len(suspects)} jumps: {first}; {way_out}",
+        description="every jump is explained"
+        if suspects.empty
+        else f"{_counted(len(suspects), 'jump')}: {first}; {way_out}",
         metadata=facts,
     )
 
@@ -133,10 +111,12 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
 
     sessions = days.sessions
     found = outages(days.bars, sessions, days.desk.clock, days.store.universe())
-    for row in found.itertuples():
-        days.log.warning(
-            f"outage {row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
-        )
+    said = [
+        f"{row.date} {row.start} to {row.end}: {row.missing} of {row.expected} instruments without a bar"
+        for row in found.itertuples()
+    ]
+    for outage, symbols in zip(said, found["symbols"], strict=True):
+        days.log.warning(f"outage {outage} ({', '.join(symbols)})")
     lost = found.groupby("date")["intervals"].sum()
     per_session = [int(lost.get(session.date, 0)) for session in sessions]
     facts: dict[str, Any] = {
@@ -147,17 +127,45 @@ def outages_are_listed(days: CheckedDays) -> dg.AssetCheckResult:
     }
     if len(found):
         worst = max(zip(per_session, sessions, strict=True), key=lambda pair: pair[0])
-        facts["list"] = frame_table(found[["date", "start", "end", "intervals", "missing", "expected"]])
+        listed = found[["date", "start", "end", "intervals", "missing", "expected"]]
+        facts["list"] = frame_table(listed.assign(symbols=found["symbols"].map(", ".join)))
         facts["plot"] = dg.MetadataValue.md(
             session_plot(per_session, f"Intervals in outages per session; most: {worst[0]} on {worst[1].date}")
         )
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=WARN,
-        description=f"{len(found)} outages in {len(lost)} of {len(sessions)} sessions"
+        description=f"{_counted(len(found), 'outage')} in {len(lost)} of {len(sessions)} sessions: {_first(said)}"
         if len(found)
         else f"{len(sessions)} sessions without an outage",
         metadata=facts,
+    )
+
+
+@bar_check(
+    description="No session has far fewer instruments or bars than is usual: a part of a file or of a feed may be "
+    "missing.",
+)
+def no_day_is_thin(days: CheckedDays) -> dg.AssetCheckResult:
+    """Compare each session with the median of these and the ones before."""
+    from feature_store.bars.quality import thin_days
+
+    before = [session for session in days.desk.bar_sessions() if session.date < days.sessions[0].date][-_COMPARED:]
+    compared = [*before, *days.sessions]
+    if len(compared) < _FEW_SESSIONS:
+        return nothing_to_look_at(f"{_counted(len(compared), 'session')}; a usual one shows in {_FEW_SESSIONS} or more")
+    found = thin_days(stored_bars(days.store, compared), compared, days.desk.clock)
+    found = found[found["date"].isin([session.date for session in days.sessions])]
+    said = [
+        f"{row.date} ({row.instruments:,} of {row.usual_instruments:,.0f} instruments, {row.bars:,} of "
+        f"{row.usual_bars:,.0f} bars)"
+        for row in found.itertuples()
+    ]
+    return dg.AssetCheckResult(
+        passed=found.empty,
+        severity=WARN,
+        description=f"{_counted(len(said), 'thin day')}: {_first(said)}" if said else f"{len(days.sessions)} sessions",
+        metadata={"list": frame_table(found)} if said else {},
     )
 
 
@@ -218,7 +226,7 @@ def bars_of_ticks_equal_the_vendors(
     held = set(source_store(desk.store).dates("bars"))
     both = [s for s in sessions_of_run(context, desk.store.sessions("ticks")) if s.date in held][-_TICK_SESSIONS:]
     if not both:
-        return dg.AssetCheckResult(passed=True, description="no session has both ticks and a vendor's bars")
+        return nothing_to_look_at("no session has both ticks and a vendor's bars")
     universe = desk.store.universe()
     with expected_failures(MarketDataError):
         vendor = [vendor_bars(desk.store, session, desk.clock) for session in both]
@@ -237,12 +245,32 @@ def bars_of_ticks_equal_the_vendors(
     return dg.AssetCheckResult(passed=found.passed, severity=WARN, description=found.summary(), metadata=facts)
 
 
+def _jump(row: Any) -> str:
+    """Say what may explain a jump between sessions."""
+    if row.simple_ratio:
+        return f"near {row.simple_ratio}, as of a split, a bonus or a demerger"
+    moved = f"{row.previous_close:g} to {row.open:g}"
+    if row.factor != 1:
+        return f"{moved} with an action of factor {row.factor:g}: perhaps the prices are adjusted for it already"
+    return f"{moved}, no plain ratio of a split or a bonus: a demerger may explain it"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _first(said: Sequence[str]) -> str:
+    """Name the first few; the check's metadata lists all."""
+    more = len(said) - _NAMED
+    return "; ".join(said[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+
+
 CHECKS: Final = (
-    seconds_are_not_repeated,
     prices_are_sane,
     splits_are_explained,
     no_session_is_missing,
     outages_are_listed,
+    no_day_is_thin,
     sessions_are_covered,
     prices_move_as_prices_do,
     bars_of_ticks_equal_the_vendors,

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.candidates import Candidate
-from dagster_project.checks.results import check_result
+from dagster_project.checks.results import check_result, nothing_to_look_at
 from dagster_project.desk import Desk
 from dagster_project.failures import expected_failures
 from dagster_project.model_keys import ModelKeys
@@ -52,9 +52,14 @@ def _training_ends_before_replay(keys: ModelKeys) -> dg.AssetChecksDefinition:
         with expected_failures(MarketDataError):
             held_out = Desk(offline.store(), settings).held_out_session()
         end_ns = candidate.trained.training_end_ns
+        if held_out is None:
+            return nothing_to_look_at(
+                f"trained to {ist_text(end_ns)}, and no session is held out (market.replay_session); a model that "
+                "knows a session is refused when that one is replayed"
+            )
         return dg.AssetCheckResult(
-            passed=held_out is None or end_ns <= held_out.open_ns,
-            description=f"trained to {ist_text(end_ns)}; held out: {held_out.date if held_out else 'no session'}",
+            passed=end_ns <= held_out.open_ns,
+            description=f"trained to {ist_text(end_ns)}; held out: {held_out.date}",
         )
 
     return training_ends_before_replay

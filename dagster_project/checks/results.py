@@ -98,9 +98,14 @@ def _read_once(root: Path, dates: tuple[dt.date, ...], digest: str) -> "Bars":  
     return OfflineStore(root).read_bars(dates)
 
 
+def nothing_to_look_at(why: str) -> dg.AssetCheckResult:
+    """Warn that a check saw nothing: it stops no run, and is not green."""
+    return dg.AssetCheckResult(passed=False, severity=WARN, description=f"nothing to look at: {why}")
+
+
 def no_session_with_bars() -> dg.AssetCheckResult:
-    """Pass where the days have no session."""
-    return dg.AssetCheckResult(passed=True, description="none of these days is a session with bars")
+    """Warn where the days have no session."""
+    return nothing_to_look_at("none of these days is a session with bars")
 
 
 def check_result(
@@ -108,15 +113,21 @@ def check_result(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     more: Mapping[str, Any] | None = None,
 ) -> dg.AssetCheckResult:
-    """Make one result of several: it passes if all do, and shows what each saw, and more."""
-    failed = [result.name for result in results if not result.passed]
+    """Make one result of several: it passes if all do, and shows what each saw, and more; it says why one failed."""
+    failed = [_why(result) for result in results if not result.passed]
     details = {f"{r.name}.{name}": value for r in results for name, value in r.details.items() if value != ""}
     return dg.AssetCheckResult(
         passed=not failed,
         severity=severity,
-        description=f"failed: {', '.join(failed)}" if failed else ", ".join(result.name for result in results),
+        description=f"failed: {'; '.join(failed)}" if failed else ", ".join(result.name for result in results),
         metadata={**{name: rounded(value) for name, value in details.items()}, **(more or {})},
     )
+
+
+def _why(result: "CheckResult") -> str:
+    """Say what a failed check saw; what it saw none of says nothing."""
+    seen = [f"{name.replace('_', ' ')} {rounded(value)}" for name, value in result.details.items() if value]
+    return f"{result.name} ({', '.join(seen)})" if seen else f"{result.name} (nothing to look at)"
 
 
 def rounded(value: Any) -> Any:

@@ -19,7 +19,6 @@ from models_registry.refusals import ModelRefusedError
 from models_registry.specification import by_model
 
 if TYPE_CHECKING:
-    from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
 
 
@@ -83,7 +82,7 @@ def promote_version(  # noqa: PLR0917  # Dagster fills resources in by name
             now_ns=time.time_ns(),
             announce=announcer.logging_to(context.log),
         )
-    context.log.info(_sentence(record, registry))
+    context.log.info(str(record))
 
 
 @dg.op(out=dg.Out(dg.Nothing), description="Moves an alias back to the version it pointed to before.")
@@ -112,7 +111,7 @@ def roll_back_alias(  # noqa: PLR0917  # Dagster fills resources in by name
             now_ns=time.time_ns(),
             announce=announcer.logging_to(context.log),
         )
-    context.log.info(_sentence(record, registry))
+    context.log.info(str(record))
 
 
 @dg.job(
@@ -163,7 +162,3 @@ def _person(named: str) -> str:
         return named.strip() or f"{getpass.getuser()} in Dagster"
     except (KeyError, OSError):  # a container without an entry for its user
         return "someone in Dagster"
-
-
-def _sentence(record: "PromotionRecord", registry: "Registry") -> str:
-    return f"{record}; {registry.url_of(record.model_name, record.model_version)}"

@@ -18,12 +18,16 @@ the same market in at once."""
 def training_job(
     spec: StrategySpec, trained: Sequence[dg.AssetsDefinition], market_checks: Sequence[dg.AssetChecksDefinition]
 ) -> dg.UnresolvedAssetJobDefinition:
-    """Make the job that trains a strategy's model; needs no partition and no configuration."""
+    """Make the job that trains a strategy's model; needs no partition and no configuration.
+
+    The configuration of `market_data` names other files than the settings.
+    """
     return dg.define_asset_job(
         spec.training_job,
         # The checks of the daily assets look at the whole market here: those assets have days, this job has none.
         selection=dg.AssetSelection.assets(market_data, *trained) | dg.AssetSelection.checks(*market_checks),
         description=f"From market data to a registered version of {spec.model_name}, in one run: needs no partition "
-        "and no configuration. The sensor promote_champion does the rest if the gate passes.",
+        "and no configuration; that of market_data names other files than the settings do. The sensor "
+        "promote_champion does the rest if the gate passes.",
         tags={STORE_TAG: "store"},
     )

@@ -91,7 +91,7 @@ def promote_champion(
         refused += [why_not] if why_not is not None else []
         seen = reported.get(name, 0)
         fresh = [entry for entry in done(book.history(name), "champion") if entry.number > seen]
-        events += [_materialization(entry, registry) for entry in fresh[-_REPORTED_AT_ONCE:]]
+        events += [_materialization(entry) for entry in fresh[-_REPORTED_AT_ONCE:]]
         cursor[name] = max([seen, *(entry.number for entry in fresh)])
     if not events:
         return dg.SkipReason("; ".join(refused) or "No version waits for promotion.")
@@ -150,7 +150,7 @@ def _promote_due(
     return None
 
 
-def _materialization(entry: "LedgerEntry", registry: "Registry") -> dg.AssetMaterialization:
+def _materialization(entry: "LedgerEntry") -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "version": entry.to_version,
         "market": str(entry.evidence.get("market", "not recorded")),
@@ -162,10 +162,9 @@ def _materialization(entry: "LedgerEntry", registry: "Registry") -> dg.AssetMate
         "at": ist_text(entry.at_ns),
         "ledger_entry": entry.number,
         "ledger_sha256": entry.sha256,
-        "mlflow": dg.MetadataValue.url(registry.url_of(entry.model_name, entry.to_version)),
     }
-    if entry.evidence.get("run_url"):
-        metadata["trained_by"] = dg.MetadataValue.url(str(entry.evidence["run_url"]))
+    if entry.evidence.get("run_id"):
+        metadata["trained_by"] = dg.MetadataValue.dagster_run(str(entry.evidence["run_id"]))
     return dg.AssetMaterialization(
         asset_key=ModelKeys(entry.model_name).champion,
         description=f"{entry.action}: version {entry.from_version or 'none'} → {entry.to_version} by {entry.by}",

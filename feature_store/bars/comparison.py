@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PRICES: Final = ("open", "high", "low", "close")
 FIELDS: Final = ("end_ns", *PRICES, "volume", "tick_count")
 """What is compared, bit for bit; ``tick_count`` only where both sides count ticks."""
+_SAME_PRICE_INR: Final = 0.0001  # what features keep of a price
 
 
 class BarDifference(NamedTuple):
@@ -51,7 +53,7 @@ class BarComparison:
     """Of the prices, in basis points of the vendor's."""
     largest_difference_shares: int
     shift_ns: int
-    """How much later the vendor stamps the same bars, when most of them agree only so (END-stamped bars); else 0."""
+    """How much later the vendor stamps the same bars, when most closes agree only so (END-stamped bars); else 0."""
     first: tuple[BarDifference, ...]
     """The first differences in order of time and symbol."""
     start_ns: NDArray[np.int64] = field(repr=False)
@@ -117,7 +119,6 @@ def compare_bars(built: Bars, vendor: Bars, universe: Universe, *, examples: int
     by_price = np.stack([getattr(mine, name) - getattr(other, name) for name in PRICES])
     bps = by_price / np.stack([getattr(other, name) for name in PRICES]) * 1e4
     widest = np.take_along_axis(bps, np.abs(bps).argmax(axis=0)[None, :], axis=0)[0]
-    agreeing = len(mine) - int(np.count_nonzero(np.logical_or.reduce(list(unequal.values()))))
     return BarComparison(
         built_bars=len(built),
         vendor_bars=len(vendor),
@@ -128,11 +129,39 @@ def compare_bars(built: Bars, vendor: Bars, universe: Universe, *, examples: int
         largest_difference_inr=float(np.abs(by_price).max(initial=0.0)),
         largest_difference_bps=float(np.abs(bps).max(initial=0.0)),
         largest_difference_shares=int(np.abs(mine.volume - other.volume).max(initial=0)),
-        shift_ns=_shift(built, vendor, agreeing),
+        shift_ns=stamp_shift(built, vendor) or 0,
         first=_first((mine, other), unequal, (only_built, only_vendor), universe, examples),
         start_ns=mine.start_ns[differs],
         price_difference_bps=widest[differs],
     )
+
+
+def stamp_shift(built: Bars, vendor: Bars, shifts_ns: Sequence[int] | None = None) -> int | None:
+    """Give how much later the vendor stamps the same bars, told by their closes.
+
+    Only closes are compared: volumes, and sometimes highs and lows, of vendors differ without a shift.
+
+    Parameters
+    ----------
+    built, vendor : Bars
+        Indexed by one universe.
+    shifts_ns : sequence of int, optional
+        What is tried beside 0; default: one bar's length later and earlier.
+
+    Returns
+    -------
+    shift_ns : int or None
+        0 if more than half of the bars of the shorter side close as they stand; else the shift after which most do, if
+        they are more than half; None if nothing makes them agree.
+    """
+    fewest = min(len(built), len(vendor))
+    if fewest == 0:
+        return None
+    length = int(np.median(built.end_ns - built.start_ns))
+    tried = (0, *(shifts_ns if shifts_ns is not None else (length, -length)))
+    counts = {shift_ns: _close_for_close(built, vendor, shift_ns) for shift_ns in tried}
+    best = 0 if 2 * counts[0] > fewest else max(counts, key=lambda shift_ns: counts[shift_ns])
+    return best if 2 * counts[best] > fewest else None
 
 
 def comparison_plot(comparison: BarComparison) -> bytes:
@@ -202,19 +231,11 @@ def _without(bars: Bars, rows: NDArray[np.intp]) -> Bars:
     return bars[left]
 
 
-def _shift(built: Bars, vendor: Bars, agreeing: int) -> int:
-    """Try the vendor's bars one length later and earlier; a shift must explain more than half of the bars."""
-    if not len(built) or not len(vendor) or 2 * agreeing > min(len(built), len(vendor)):
-        return 0
-    length = int(np.median(built.end_ns - built.start_ns))
-    for shift_ns in (length, -length):
-        ours, theirs = _keys(built, vendor, shift_ns)
-        _, at_built, at_vendor = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
-        mine, other = built[at_built], vendor[at_vendor]
-        same = ~np.logical_or.reduce([_unequal(mine, other, name) for name in (*PRICES, "volume")])
-        if 2 * np.count_nonzero(same) > min(len(built), len(vendor)):
-            return shift_ns
-    return 0
+def _close_for_close(built: Bars, vendor: Bars, shift_ns: int) -> int:
+    """How many bars of the vendor's, so much earlier, close at the price of ours."""
+    ours, theirs = _keys(built, vendor, shift_ns)
+    _, at_built, at_vendor = np.intersect1d(ours, theirs, return_indices=True)
+    return int(np.count_nonzero(np.abs(built.close[at_built] - vendor.close[at_vendor]) <= _SAME_PRICE_INR))
 
 
 def _first(

@@ -162,7 +162,7 @@ def outages(
     -------
     DataFrame
         One row for each run of such intervals, in order of time: ``date``; ``start`` and ``end``, its first instant and
-        the first one after it (``HH:MM`` IST); ``intervals``; ``missing``, instruments without a bar in all of it;
+        the first one after it (``HH:MM`` IST); ``intervals``; ``missing``, instruments without a bar at any time of it;
         ``expected``; ``whole_market``, whether nobody had a bar; ``symbols``, the missing ones, a tuple.
 
     Raises
@@ -175,7 +175,7 @@ def outages(
         absent = ~present[:, expected]
         missing = absent.sum(axis=1)
         for begin, end in _runs(missing >= max(least_share * absent.shape[1], 1)):
-            without = absent[begin:end].all(axis=0)
+            without = absent[begin:end].any(axis=0)
             rows.append(
                 {
                     **_span(session, clock, begin, end),
@@ -186,6 +186,37 @@ def outages(
                 }
             )
     return pd.DataFrame(rows, columns=[*_SPAN, "missing", "expected", "whole_market", "symbols"])
+
+
+def thin_days(bars: Bars, sessions: Sequence[Session], clock: BarClock, *, least_share: float = 0.5) -> pd.DataFrame:
+    """List sessions with far fewer instruments, or far fewer bars in an interval, than is usual.
+
+    Parameters
+    ----------
+    sessions : sequence of Session
+        Those without a bar are not looked at: they are missing, not thin.
+    least_share : float
+        A session is thin below this share of the median session.
+
+    Returns
+    -------
+    DataFrame
+        One row for each thin session, in order of time: ``date``; ``instruments`` and ``bars``, as they are;
+        ``usual_instruments`` and ``usual_bars``, the median session's, the latter for a session as long as this one.
+    """
+    seen = pd.DataFrame(
+        [
+            (session.date, len(np.unique(part.instrument)), len(part), _interval_count(session, clock))
+            for session, part in _by_session(bars, sessions)
+            if len(part)
+        ],
+        columns=["date", "instruments", "bars", "intervals"],
+    )
+    usual_instruments = seen["instruments"].median()
+    usual_bars = (seen["bars"] / seen["intervals"]).median() * seen["intervals"]
+    thin = (seen["instruments"] < least_share * usual_instruments) | (seen["bars"] < least_share * usual_bars)
+    found = seen.assign(usual_instruments=usual_instruments, usual_bars=usual_bars.round())[thin]
+    return found[["date", "instruments", "usual_instruments", "bars", "usual_bars"]].reset_index(drop=True)
 
 
 def instrument_gaps(
@@ -339,10 +370,13 @@ def _expected(
 
 
 def _presence(part: Bars, session: Session, clock: BarClock, n_instruments: int) -> NDArray[np.bool_]:
-    size = _size_ns(session, clock)
-    present = np.zeros((-((session.open_ns - session.close_ns) // size), n_instruments), dtype=np.bool_)
-    present[(part.start_ns - session.open_ns) // size, part.instrument] = True
+    present = np.zeros((_interval_count(session, clock), n_instruments), dtype=np.bool_)
+    present[(part.start_ns - session.open_ns) // _size_ns(session, clock), part.instrument] = True
     return present
+
+
+def _interval_count(session: Session, clock: BarClock) -> int:
+    return -((session.open_ns - session.close_ns) // _size_ns(session, clock))
 
 
 def _size_ns(session: Session, clock: BarClock) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.bars.builder import bars_of_session
 from feature_store.features.folding import BarFolder, joined_by_time
-from feature_store.features.kernels import empty_header, ready, step_bars, step_of
+from feature_store.features.kernels import empty_header, step_of
 from feature_store.features.library import DECLARED, FeatureSpec
 from feature_store.features.schema import FeatureSchema, anchor_days, feature_schema
 from feature_store.features.source import SOURCE_DIGEST
@@ -30,6 +33,7 @@ from feature_store.market.types import (
     ist_text,
 )
 
+_SPLIT_FROM_ROWS = 20_000  # some 10 ms of one core; below that, as live, threads cost more than they bring
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
 
@@ -54,7 +58,10 @@ class FeatureEngine:
         Splits and the like: at the first bar of an ex-date, what is held of the instrument is put in new prices.
     declared : sequence, optional
         Other functions than those of ``library``, from `library.declare`; the schema must name these. Compiles for
-        some seconds.
+        some seconds, once on a machine.
+    threads : int, optional
+        Over how many threads tables of many bars are split, by instruments; the rows do not depend on it. Default: the
+        processor cores that this process may use, or ``NUMBA_NUM_THREADS``.
 
     Notes
     -----
@@ -69,12 +76,14 @@ class FeatureEngine:
         actions: CorporateActions | None = None,
         *,
         declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.schema = schema
         self.universe = universe
         own = schema.by_clock.get(schema.clock, ())
         known = DECLARED if declared is None else declared
-        self._step = ready(step_bars if declared is None else step_of(declared))
+        self._step = step_of(known)
+        self._threads = numba.config.NUMBA_NUM_THREADS if threads is None else threads
         self._column = np.full(len(known), -1, dtype=np.int64)
         position = {spec.name: k for k, (spec, _) in enumerate(known)}
         for at, spec in enumerate(own):
@@ -88,48 +97,60 @@ class FeatureEngine:
         self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
         self._header = empty_header(n, offsets)
         market_index = -1 if universe.market_index is None else universe.market_index
-        self._arguments = (
-            self._column, self._warm_after, anchor_days(schema.clock), market_index, self._context, *self._actions,
-            self._ring, self._smoothed, self._header,
-        )  # fmt: skip
+        self._before = (self._column, self._warm_after, anchor_days(schema.clock), market_index)
+        self._behind = (*self._actions, self._ring, self._smoothed, self._header)
         self._own_columns = len(own)
         self._places = [schema.names.index(spec.name) for spec in own]
-        self._longer = [
-            _LongerClock(schema, clock, universe, actions, declared)
-            for clock in schema.by_clock
-            if clock != schema.clock
-        ]
+        self._longer = []
+        for clock, specs in schema.by_clock.items():
+            if clock != schema.clock:
+                of_clock = FeatureSchema(specs, str(clock))
+                engine = FeatureEngine(of_clock, universe, actions, declared=declared, threads=threads)
+                places = [schema.names.index(f"{spec.name}@{clock.short}") for spec in specs]
+                self._longer.append(_LongerClock(places, clock, engine))
 
-    def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def step(
+        self, bars: Bars, *, out: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Take closed bars, in order of ``(end_ns, instrument)``; give a feature row for each.
+
+        Parameters
+        ----------
+        bars : Bars
+            Indexed by the engine's universe.
+        out : ndarray of float64, shape (n, n_features), optional
+            Where the rows are written, row by row in memory; a caller that steps again and again spares the memory.
 
         Returns
         -------
         X : ndarray of float64, shape (n, n_features)
-            In the order of ``bars``; NaN until warm, and then as each feature's NaN policy says.
+            In the order of ``bars``; NaN until warm, and then as each feature's NaN policy says. It is ``out`` if
+            that is given.
         warm : ndarray of bool, shape (n,)
             Whether every column has seen what it depends on.
 
         Raises
         ------
+        ValueError
+            If ``out`` is of another shape, dtype or layout.
         UnknownInstrument
             If an instrument index is outside the universe.
         BarsOutOfOrder
             If a bar ends no later than its instrument's one before, which would count it twice or too late. Bars
             before it may have been taken: go on from a snapshot, or with a new engine.
         """
-        rows = np.empty((len(bars), self._own_columns))
+        wide = _room((len(bars), len(self.schema.features)), out)
+        rows = np.empty((len(bars), self._own_columns)) if self._longer else wide
         warm = np.empty(len(bars), dtype=np.bool_)
         columns = (
             bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
             bars.spread_bps, bars.imbalance,
         )  # fmt: skip
-        rest = (*self._arguments, rows, warm)
         try:
-            status = self._step(*columns, *rest)
+            status = self._stepped(columns, rows, warm)
         except TypeError:  # another dtype, strided, or read-only as Arrow gives it: nothing is compiled for that
-            typed = (np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
-            status = self._step(*typed, *rest)
+            typed = tuple(np.require(c, dtype, ["C", "W"]) for c, dtype in zip(columns, _TYPES, strict=True))
+            status = self._stepped(typed, rows, warm)
         if status < -1:
             row = -2 - status
             symbol, end = self.universe.instruments[bars.instrument[row]].symbol, ist_text(int(bars.end_ns[row]))
@@ -143,13 +164,36 @@ class FeatureEngine:
                 "build bars and FeatureEngine from the same universe"
             )
         if not self._longer:
-            return rows, warm
-        wide = np.empty((len(bars), len(self.schema.features)))
+            return wide, warm
         wide[:, self._places] = rows
         for longer in self._longer:
             wide[:, longer.places], longer_warm = longer.step(bars)
             warm &= longer_warm
         return wide, warm
+
+    def _stepped(self, columns: tuple[NDArray[Any], ...], rows: NDArray[np.float64], warm: NDArray[np.bool_]) -> int:
+        """Run the compiled step over all instruments, or over a part of them in each thread; give its status."""
+        parts = self._parts(columns[0])
+        contexts = [self._context, *(self._context.copy() for _ in parts[1:])]
+
+        def part(bounds: tuple[int, int], context: NDArray[np.int64]) -> int:
+            return int(self._step(*columns, *bounds, *self._before, context, *self._behind, rows, warm))
+
+        if len(parts) == 1:
+            return part(parts[0], self._context)
+        with ThreadPoolExecutor(len(parts)) as threads:
+            statuses = list(threads.map(part, parts, contexts))
+        return next((status for status in statuses if status < 0), 0)
+
+    def _parts(self, instrument: NDArray[np.int32]) -> list[tuple[int, int]]:
+        """Cut the universe into ranges of instruments with about as many rows each, one for each thread."""
+        n = len(self.universe)
+        if self._threads < 2 or len(instrument) < _SPLIT_FROM_ROWS or instrument.min() < 0:
+            return [(0, n)]
+        rows = np.cumsum(np.bincount(instrument, minlength=n)[:n])
+        cuts = np.searchsorted(rows, rows[-1] * np.arange(1, self._threads) / self._threads)
+        ends = np.unique([0, *(cuts + 1).tolist(), n]).clip(max=n)
+        return [(int(first), int(last)) for first, last in pairwise(np.unique(ends))]
 
     def warming(self) -> NDArray[np.bool_]:
         """Say of each instrument whether its next row of the same session could not be warm; shape (n_instruments,)."""
@@ -199,20 +243,13 @@ class FeatureEngine:
 class _LongerClock:
     """The columns of a schema on a longer clock: bars folded, stepped when closed, joined by event time."""
 
-    def __init__(
-        self,
-        schema: FeatureSchema,
-        clock: BarClock,
-        universe: Universe,
-        actions: CorporateActions | None,
-        declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] | None,
-    ) -> None:
-        specs = schema.by_clock[clock]
-        self.places = [schema.names.index(f"{spec.name}@{clock.short}") for spec in specs]
-        self._folder = BarFolder(len(universe), clock)
-        self._engine = FeatureEngine(FeatureSchema(specs, str(clock)), universe, actions, declared=declared)
-        self._newest = np.full((len(universe), len(specs)), np.nan)
-        self._newest_warm = np.zeros(len(universe), dtype=np.bool_)
+    def __init__(self, places: Sequence[int], clock: BarClock, engine: FeatureEngine) -> None:
+        n = len(engine.universe)
+        self.places = list(places)
+        self._folder = BarFolder(n, clock)
+        self._engine = engine
+        self._newest = np.full((n, len(self.places)), np.nan)
+        self._newest_warm = np.zeros(n, dtype=np.bool_)
 
     def step(self, bars: Bars) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         closed, known = self._folder.step(bars)
@@ -231,6 +268,16 @@ class _LongerClock:
         self._newest[...], self._newest_warm[...] = snapshot["newest"], snapshot["newest_warm"]
         for part, owner in (("folder.", self._folder), ("engine.", self._engine)):
             owner.restore({n.removeprefix(part): a for n, a in snapshot.items() if n.startswith(part)})
+
+
+def _room(shape: tuple[int, int], out: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if out is None:
+        return np.empty(shape)
+    if out.shape != shape or out.dtype != np.float64 or not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError(
+            f"out is {out.dtype} of shape {out.shape}; give a writable, C-contiguous float64 array of shape {shape}"
+        )
+    return out
 
 
 def _warm_after(specs: Sequence[FeatureSpec]) -> tuple[int, int, int]:

@@ -26,6 +26,8 @@ one value for each."""
 Declared: TypeAlias = Sequence[tuple[FeatureSpec, Callable[[Window], float]]]
 
 BATCHES = (1, 10, 100, 1000)
+_PRICES = ("open", "high", "low", "close")
+_MOST_DECIMALS = 8  # more are no price that was quoted but one that was computed, such as an adjusted one
 _SHORT_RUNS = 10  # for each random place; a warm-up one bar too short shows in few of them
 
 
@@ -134,6 +136,8 @@ class Guards:
         self._subject, self._bars, self._universe = subject, bars, universe
         self._rng, self._cuts, self._edges = rng, cuts, edges
         self._rows, self._warm = subject.rows(bars, universe)
+        self._prices = np.stack([getattr(bars, name) for name in _PRICES])
+        self._decimals = _decimals(self._prices)
         self.compared: dict[str, int] = {}
         self.differences: dict[tuple[str, str], Difference] = {}
 
@@ -183,12 +187,12 @@ class Guards:
             self._compare(rows[:cut], warm[:cut], at=np.arange(cut))
 
     def _perturbed(self, cut: int) -> Bars:
-        scale = np.ones(len(self._bars))
-        scale[cut:] = np.exp(self._rng.normal(0.0, 0.05, len(self._bars) - cut))
-        volume = self._bars.volume.copy()
+        """Give the bars with other prices, as fine as the data's, and other volumes from a row on; none before it."""
+        volume, prices = self._bars.volume.copy(), self._prices.copy()
         volume[cut:] = self._rng.permutation(volume[cut:])
-        prices = {name: np.round(getattr(self._bars, name) * scale, 2) for name in ("open", "high", "low", "close")}
-        return replace(self._bars, volume=volume, **prices)
+        moved = prices[:, cut:] * np.exp(self._rng.normal(0.0, 0.05, len(self._bars) - cut))
+        prices[:, cut:] = moved if self._decimals is None else np.round(moved, self._decimals)
+        return replace(self._bars, volume=volume, **dict(zip(_PRICES, prices, strict=True)))
 
     def _every_edge(self, subject: FrameFeatures) -> None:
         chosen = self._edge_rows()
@@ -343,6 +347,11 @@ class Guards:
             self.differences[self._guard, name] = Difference(
                 self._guard, name, row, symbol, int(self._bars.end_ns[row]), expected, found
             )
+
+
+def _decimals(prices: NDArray[np.float64]) -> int | None:
+    """Give how many decimals the prices have; None if they are written with more than `_MOST_DECIMALS`."""
+    return next((d for d in range(_MOST_DECIMALS + 1) if (np.round(prices, d) == prices).all()), None)
 
 
 def _random_ends(rng: np.random.Generator, n: int, most: int) -> Iterator[int]:

@@ -8,11 +8,11 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numba import boolean, float64, int32, int64, njit
+from numba import boolean, float64, int32, int64
 from numpy.typing import NDArray
 
 from feature_store.features.library import DECLARED, FeatureSpec
-from feature_store.features.source import keep_compiled_code
+from feature_store.features.source import compiled_once, keep_compiled_code
 from feature_store.features.window import (
     ALPHA,
     ANCHORS,
@@ -78,12 +78,12 @@ from feature_store.market.arrays import compiled_ist_day
 _MASK = CAPACITY - 1
 _TWO_LOG_TWO_MINUS_ONE = 2.0 * math.log(2.0) - 1.0
 _GROUPED_FROM_BARS = 8
-_GROUP = 32
+_GROUP = 64
 """Tables of at least so many bars an instrument are taken in groups of so many neighbouring instruments: the state of a
 group (20 kB each) stays in the cache, and its bars of one instant lie beside each other."""
 
 keep_compiled_code()  # before anything below is compiled
-_kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand in `ready`
+_kernel: Any = compiled  # what is compiled here takes a dozen arrays, and their types stand below
 
 
 @_kernel
@@ -202,8 +202,9 @@ def _smooth(ring, smoothed, i, t):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
-    """Express what is held of an instrument in the prices and shares after a corporate action."""
+def _adjust(ring, smoothed, header, i, factors):  # type: ignore[no-untyped-def]
+    """Express what is held of an instrument in the prices and shares after a corporate action, by its two factors."""
+    of_price, of_volume = factors[0], factors[1]
     seen = header[i, SEEN]
     held = min(seen, CAPACITY)
     rows = np.empty((held, COLUMNS), np.int64)
@@ -215,17 +216,17 @@ def _adjust(ring, smoothed, header, i, factor):  # type: ignore[no-untyped-def]
     ring[i] = 0
     for k in range(held):
         _append(
-            ring, i, seen - held + k, _fixed(rows[k, OPEN], factor), _fixed(rows[k, HIGH], factor),
-            _fixed(rows[k, LOW], factor), _fixed(rows[k, CLOSE], factor), _fixed(rows[k, VOLUME], 1.0 / factor),
+            ring, i, seen - held + k, _fixed(rows[k, OPEN], of_price), _fixed(rows[k, HIGH], of_price),
+            _fixed(rows[k, LOW], of_price), _fixed(rows[k, CLOSE], of_price), _fixed(rows[k, VOLUME], of_volume),
             rows[k, INDEX_CLOSE], rows[k, SPREAD], rows[k, IMBALANCE], depth[k],
         )  # fmt: skip
     for generation in range(2):
         for k in range(SMOOTHED - 1):  # the directional index has no price in it
-            smoothed[i, generation, 1 + k] *= factor
+            smoothed[i, generation, 1 + k] *= of_price
 
 
-def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Callable[..., None]:
-    """Compile one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn.
+def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> tuple[str, Callable[..., None]]:
+    """Write, and compile, one ``evaluate(bars, …, column, out, row)`` that calls each feature in turn.
 
     numba can neither index a list of functions nor afford the copies of a chain of closures, so the calls are written
     out, one line for each feature; and all stores come last, or each would have the compiler read the ring again.
@@ -234,58 +235,78 @@ def _evaluation(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]
     for k, (spec, _) in enumerate(declared):
         warm = f"bars_seen >= {spec.warm_up}"
         warm += {"window": "", "session": " and sessions_seen >= 1", "recursive": " and anchors_seen >= 2"}[spec.memory]
-        lines.append(f" value_{k} = feature_{k}(bars) if column[{k}] >= 0 and {warm} else nan")
+        lines.append(f" value_{k} = feature_{k}(bars) if column[{k}] >= 0 and {warm} else nan  # {spec.name}")
     lines += [f" if column[{k}] >= 0: out[row, column[{k}]] = value_{k}" for k in range(len(declared))]
     functions: dict[str, Any] = {f"feature_{k}": function for k, (_, function) in enumerate(declared)}
     functions["nan"] = math.nan
-    exec("\n".join(lines), functions)  # noqa: S102 (the text is the one above)
-    return _kernel(functions["evaluate"])  # type: ignore[no-any-return]
-
-
-_evaluate = _evaluation(DECLARED)
+    text = "\n".join(lines) + "\n"
+    exec(text, functions)  # noqa: S102 (the text is the one above)
+    return text, _kernel(functions["evaluate"])
 
 
 @_kernel
-def _by_group(instrument, instruments, order):  # type: ignore[no-untyped-def]
-    """Order rows by groups of neighbouring instruments, those of a group as they come (a counting sort)."""
-    starts = np.zeros(instruments // _GROUP + 2, np.int64)
+def _of_instruments(instrument, first, last, order):  # type: ignore[no-untyped-def]
+    """List the rows of instruments ``first`` to ``last - 1`` as they come; give how many there are."""
+    found = 0
+    for row in range(len(instrument)):
+        if first <= instrument[row] < last:
+            order[found] = row
+            found += 1
+    return found
+
+
+@_kernel
+def _by_group(instrument, first, last, order):  # type: ignore[no-untyped-def]
+    """List them by groups of neighbouring instruments, those of a group as they come (a counting sort)."""
+    starts = np.zeros((last - first) // _GROUP + 2, np.int64)
     for i in instrument:
-        starts[i // _GROUP + 1] += 1
+        if first <= i < last:
+            starts[(i - first) // _GROUP + 1] += 1
     for group in range(1, len(starts)):
         starts[group] += starts[group - 1]
     for row in range(len(instrument)):
-        group = instrument[row] // _GROUP
-        order[starts[group]] = row
-        starts[group] += 1
+        if first <= instrument[row] < last:
+            group = (instrument[row] - first) // _GROUP
+            order[starts[group]] = row
+            starts[group] += 1
+    return starts[-1]
+
+
+_evaluate: Any = None  # `step_of` puts the one of its features here, in a copy of the step
 
 
 def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    instrument, start_ns, end_ns, opens, highs, lows, closes, volumes, spreads, imbalances,
+    instrument, start_ns, end_ns, opens, highs, lows, closes, volumes, spreads, imbalances, first, last,
     column, warm_after, anchor_days, market_index, context, first_action, ex_ns, factors,
     ring, smoothed, header, out, warm,
 ):  # fmt: skip
-    """Step the state over bars and write their feature rows, NaN where not warm.
+    """Step the state of instruments ``first`` to ``last - 1`` over their bars and write their feature rows.
 
+    Rows are NaN where not warm; those of other instruments are left alone, so that several threads can share the work.
     ``column`` names for each declared feature its column in ``out``, or -1; ``warm_after`` the bars, sessions and
-    anchors after which a row is warm. ``context`` holds the end and the close of the index's newest bar.
-    Returns -1 at an index outside the universe, ``-2 - row`` at a bar that ends no later than its instrument's one
-    before, else 0.
+    anchors after which a row is warm. ``context`` holds the end and the close of the index's newest bar: each thread
+    needs its own. Returns -1 at an index outside the universe, ``-2 - row`` at a bar that ends no later than its
+    instrument's one before, else 0.
     """
     n, instruments = len(instrument), len(header)
     index_close = np.zeros(n, np.int64)
+    index_end, newest_close = context[0], context[1]
     for row in range(n):
         i = instrument[row]
         if i < 0 or i >= instruments:
             return -1
         if i == market_index:
-            context[0], context[1] = end_ns[row], _fixed(closes[row], PRICE_UNITS)
-        if context[0] == end_ns[row]:
-            index_close[row] = context[1]
+            index_end, newest_close = end_ns[row], _fixed(closes[row], PRICE_UNITS)
+        if index_end == end_ns[row]:
+            index_close[row] = newest_close
+    context[0], context[1] = index_end, newest_close
 
-    order = np.arange(n)
+    order = np.empty(n, np.int64)
     if n >= _GROUPED_FROM_BARS * instruments:
-        _by_group(instrument, instruments, order)
-    for place in range(n):
+        places = _by_group(instrument, first, last, order)
+    else:
+        places = _of_instruments(instrument, first, last, order)
+    for place in range(places):
         row = order[place]
         i = instrument[row]
         if end_ns[row] <= header[i, LAST_END]:
@@ -318,33 +339,26 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     return 0
 
 
-step_bars: Any = njit(cache=True, error_model="numpy")(_step)
-"""The step over the features of the platform; `ready` makes it callable."""
-
 _steps: dict[tuple[Any, ...], Any] = {}
 
 _INPUT = (int32[::1], int64[::1], int64[::1], *[float64[::1]] * 4, int64[::1], float64[::1], float64[::1])
-_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[::1])
+_RANGE = (int64, int64)
+_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[:, ::1])
 _STATE = (int64[:, :, ::1], float64[:, :, ::1], int64[:, ::1], float64[:, ::1], boolean[::1])
 
 
-def ready(step: Any) -> Any:
-    """Compile a step, or load it from the cache, for contiguous, writable arrays of the right types and no others.
+def step_of(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]] = DECLARED) -> Any:
+    """Give the step over features, those of the platform or others (see `library.declare`), ready to be called.
 
-    It raises TypeError for any others, so that nothing ever waits for a compilation in the middle of a session.
+    It is compiled, or loaded from disk, for contiguous, writable arrays of the right types, and raises TypeError for
+    any others, so that nothing ever waits for a compilation in the middle of a session. It holds no lock of the
+    interpreter while it runs.
     """
-    if not step.signatures:
-        step.compile((*_INPUT, *_CONSTANTS, *_STATE))
-        step.disable_compile()
-    return step
-
-
-def step_of(declared: Sequence[tuple[FeatureSpec, Callable[[Window], float]]]) -> Any:
-    """Give the same step over other features (see `library.declare`); compiled once for the same ones."""
     key = tuple((spec.warm_up, spec.memory, function) for spec, function in declared)
     if key not in _steps:
-        source = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": _evaluation(declared)}, _step.__name__)
-        _steps[key] = njit(error_model="numpy")(source)
+        text, evaluate = _evaluation(declared)
+        step = FunctionType(_step.__code__, {**_step.__globals__, "_evaluate": evaluate}, "step")
+        _steps[key] = compiled_once(step, text, (*_INPUT, *_RANGE, *_CONSTANTS, *_STATE))
     return _steps[key]
 
 

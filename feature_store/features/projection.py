@@ -115,9 +115,15 @@ def history_needed(sessions: Sequence[Bars], schema: FeatureSchema, n_instrument
             if history_of[kind] > length or not open_rows.any():
                 continue
             if kind.clock not in seen:
-                seen[kind.clock] = _seen(bars, BarClock.parse(kind.clock), schema.clock, n_instruments)[stepped - own :]
-            least = (kind.bars, int(kind.memory == "session"), 2 * int(kind.memory == "recursive"))
-            needed[open_rows & (seen[kind.clock] >= least).all(axis=1), k] = length
+                counts = _seen(bars, BarClock.parse(kind.clock), schema.clock, n_instruments)[stepped - own :]
+                seen[kind.clock] = counts.T.copy()
+            n_bars, n_sessions, n_anchors = seen[kind.clock]
+            warm = n_bars >= kind.bars
+            if kind.memory == "session":
+                warm &= n_sessions >= 1
+            if kind.memory == "recursive":
+                warm &= n_anchors >= 2
+            needed[open_rows & warm, k] = length
     return needed
 
 

@@ -1,8 +1,10 @@
 """Corporate actions: raw prices stay as they are; dated factors stand beside them.
 
-A row says that prices of ``symbol`` before ``ex_date`` are to be multiplied by ``factor`` and volumes divided by it (so
-that the turnover in rupees stays): 0.5 for a split of one share into two or a bonus of one for one. One rule for every
-kind; actions of a symbol on one date are one row with the product of their factors. Prices are adjusted on reading
+A row says that prices of ``symbol`` before ``ex_date`` are to be multiplied by ``factor``: 0.5 for a split of one share
+into two or a bonus of one for one. Where an action changes how many shares there are for each one held before (split,
+bonus, consolidation), earlier volumes are divided by it, so that the turnover in rupees stays; a dividend, a demerger
+or a rights issue changes the worth of a share, and no volume. Actions of a symbol on one date are one row with the
+product of their factors; where one of them changes volumes, that is its kind. Prices are adjusted on reading
 (`CorporateActions.adjust`) and, live, at the ex-date (`feature_store.features.engine`); files are never rewritten.
 """
 
@@ -14,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import pandas as pd
@@ -27,11 +29,19 @@ LOWERING_KINDS = ("split", "bonus", "dividend", "rights", "demerger")
 RAISING_KINDS = ("consolidation",)
 """Kinds after which a share is worth more; their factor is above 1."""
 KINDS = (*LOWERING_KINDS, *RAISING_KINDS, "other")
+VOLUME_KINDS = frozenset({"split", "bonus", "consolidation"})
+"""Kinds after which there are more shares, or fewer, for each one held before: earlier volumes are divided."""
 
 _MIDNIGHT = dt.time(0)
-_SIMPLE = tuple((a, b) for a in (1, 2, 3, 4) for b in (2, 3, 4, 5, 10, 20, 50, 100) if a < b and math.gcd(a, b) == 1)
-_SIMPLE += ((5, 6), (9, 10))
-_RATIOS = _SIMPLE + tuple((b, a) for a, b in _SIMPLE)
+_RATIOS: Final[tuple[tuple[int, int], ...]] = (
+    *((1, n) for n in (2, 3, 4, 5, 10, 20, 50, 100)),
+    *((2, 3), (2, 5), (3, 4), (4, 5), (5, 6), (9, 10)),
+    *((n, 1) for n in (2, 5, 10, 20, 50, 100)),
+)
+"""Prices after to before, of splits of a face value (10 → 1, 2, 5; 5 → 1, 2; …), of usual bonuses (1 for 1 to 1 for 9,
+2 to 4 for 1, 3 for 2) and of consolidations into one share. A rarer bonus (2 for 3) has the ratio of many a demerger.
+"""
+_NIGHT = 0.08  # how far from its ratio a split opens: what else happened in the night
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,12 @@ class CorporateAction:
     kind: str
     """One of `KINDS`."""
     factor: float
-    """Prices before ``ex_date`` are multiplied by it, volumes divided; finite and positive."""
+    """Prices before ``ex_date`` are multiplied by it; finite and positive."""
+
+    @property
+    def volume_factor(self) -> float:
+        """What volumes before ``ex_date`` are multiplied by; 1 for a kind that changes no number of shares."""
+        return 1.0 / self.factor if self.kind in VOLUME_KINDS else 1.0
 
     def problem(self) -> str | None:
         """Say what is wrong with this row, if anything."""
@@ -105,17 +120,20 @@ class CorporateActions:
             The actions of instrument ``i`` are ``offsets[i]`` to ``offsets[i + 1]`` of the other two.
         ex_ns : int64, shape (m,)
             Midnight IST of the ex-date, UTC epoch nanoseconds; ascending within an instrument.
-        factors : float64, shape (m,)
+        factors : float64, shape (m, 2)
+            What earlier prices and what earlier volumes are multiplied by.
         """
         index = universe.index_of_symbol
         rows = sorted(
-            (index[a.symbol], ist_ns(a.ex_date, _MIDNIGHT), a.factor) for a in self.actions if a.symbol in index
+            (index[a.symbol], ist_ns(a.ex_date, _MIDNIGHT), a.factor, a.volume_factor)
+            for a in self.actions
+            if a.symbol in index
         )
-        counts = np.bincount([i for i, _, _ in rows], minlength=len(universe)) if rows else np.zeros(len(universe))
+        counts = np.bincount([row[0] for row in rows], minlength=len(universe)) if rows else np.zeros(len(universe))
         return (
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            np.array([ex_ns for _, ex_ns, _ in rows], dtype=np.int64),
-            np.array([factor for _, _, factor in rows], dtype=np.float64),
+            np.array([row[1] for row in rows], dtype=np.int64),
+            np.array([row[2:] for row in rows], dtype=np.float64).reshape(len(rows), 2),
         )
 
     def adjust(self, bars: Bars, universe: Universe, as_of: dt.date) -> Bars:
@@ -133,8 +151,8 @@ class CorporateActions:
             for k in range(offsets[i], offsets[i + 1]):
                 if ex_ns[k] <= ist_ns(as_of, _MIDNIGHT):
                     rows = of_instrument & (bars.start_ns < ex_ns[k])
-                    prices[:, rows] *= factors[k]
-                    volume[rows] /= factors[k]
+                    prices[:, rows] *= factors[k, 0]
+                    volume[rows] *= factors[k, 1]
                     touched |= rows
         return replace(
             bars,
@@ -203,8 +221,9 @@ def suspected_splits(
     -------
     DataFrame
         One row for each suspect, in order of ``(date, symbol)``: ``symbol, date, previous_date, previous_close, open``
-        (as in the bars), ``ratio`` (open over previous close), ``simple_ratio`` (the nearest of ratios such as ``1:2``,
-        ``1:5``, ``1:10``), ``off`` (``ratio`` over it, less 1) and ``factor`` (of the actions between; 1 without any).
+        (as in the bars), ``ratio`` (open over previous close), ``simple_ratio`` (such as ``1:2``, of a split, a bonus
+        or a consolidation, within 8 % of it; empty where there is none, as after many a demerger), ``off`` (``ratio``
+        over it, less 1; NaN without one) and ``factor`` (of the actions between; 1 without any).
     """
     if not jump > 0:
         raise MarketDataError(f"jump is {jump}; it is a positive share of a price, such as 0.25")
@@ -222,6 +241,8 @@ def suspected_splits(
     ratio = ordered.open[at] / ordered.close[at - 1]
     simple = np.log([a / b for a, b in _RATIOS])
     nearest = np.abs(np.log(ratio)[:, None] - simple[None, :]).argmin(axis=1)
+    off = ratio / np.exp(simple[nearest]) - 1.0
+    near = np.abs(off) <= _NIGHT
     symbols = [universe.instruments[i].symbol for i in ordered.instrument[at]]
     table = pd.DataFrame(
         {
@@ -231,8 +252,11 @@ def suspected_splits(
             "previous_close": ordered.close[at - 1],
             "open": ordered.open[at],
             "ratio": ratio,
-            "simple_ratio": pd.Series([":".join(map(str, _RATIOS[k])) for k in nearest], dtype="str"),
-            "off": ratio / np.exp(simple[nearest]) - 1.0,
+            "simple_ratio": pd.Series(
+                [":".join(map(str, _RATIOS[k])) if is_near else "" for k, is_near in zip(nearest, near, strict=True)],
+                dtype="str",
+            ),
+            "off": np.where(near, off, np.nan),
             "factor": factor[suspects],
         }
     )
@@ -250,7 +274,7 @@ def _factors_between(
         rows = np.flatnonzero(instrument == i)
         for k in range(offsets[i], offsets[i + 1]):
             before, after = ordered.start_ns[begins[rows] - 1], ordered.start_ns[begins[rows]]
-            product[rows[(before < ex_ns[k]) & (ex_ns[k] <= after)]] *= factors[k]
+            product[rows[(before < ex_ns[k]) & (ex_ns[k] <= after)]] *= factors[k, 0]
     return product
 
 

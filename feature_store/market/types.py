@@ -3,10 +3,11 @@
 Times are UTC epoch nanoseconds (``int64``); prices are rupees (``float64``).
 
     MarketDataError
-    ├── UnreadableFile      the file cannot be opened or is not what its name says
-    ├── MissingColumn       a required column is absent
-    ├── InvalidRows         rows of a small table that must be right as a whole
-    └── UnknownInstrument   a symbol or token is not in the universe
+    ├── UnreadableFile        the file cannot be opened or is not what its name says
+    ├── MissingColumn         a required column is absent
+    ├── InvalidRows           rows of a small table that must be right as a whole
+    ├── CollidingInstruments  two instruments have one symbol or one token
+    └── UnknownInstrument     a symbol or token is not in the universe
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 IST = ZoneInfo("Asia/Kolkata")
 SECOND_NS = 1_000_000_000
@@ -75,6 +76,10 @@ class InvalidRows(MarketDataError):
         """Row (1 is the first row of data) and what is wrong with it."""
 
 
+class CollidingInstruments(MarketDataError):
+    """Two instruments with one symbol or one token: rows could not be told apart."""
+
+
 class UnknownInstrument(MarketDataError):
     """A symbol or token outside the universe."""
 
@@ -91,11 +96,37 @@ class Instrument(BaseModel):
 
 
 class Universe(BaseModel):
-    """The instruments of a run, in a fixed order; arrays name an instrument by its index here."""
+    """The instruments of a run, in a fixed order; arrays name an instrument by its index here.
+
+    Raises
+    ------
+    CollidingInstruments
+        If two of them have one symbol or one token.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     instruments: tuple[Instrument, ...]
+
+    @model_validator(mode="after")
+    def _each_has_a_symbol_and_a_token_of_its_own(self) -> Self:
+        of_symbol: dict[str, Instrument] = {}
+        of_token: dict[int, Instrument] = {}
+        for one in self.instruments:
+            if (twin := of_symbol.setdefault(one.symbol, one)) is not one:
+                raise CollidingInstruments(
+                    f"{one.symbol!r} is there twice, with the instrument tokens {twin.instrument_token} and "
+                    f"{one.instrument_token}: keep one of them; a store goes on with the token that it began with, so "
+                    "for another one use another directory"
+                )
+            if (twin := of_token.setdefault(one.instrument_token, one)) is not one:
+                raise CollidingInstruments(
+                    f"{twin.symbol!r} and {one.symbol!r} have one instrument token, {one.instrument_token}, so their "
+                    "rows could not be told apart (without a table of instruments a token is the CRC-32 of the "
+                    "symbol): give both the exchange's tokens in the table that market.universe names (columns "
+                    "symbol, kind, instrument_token), or leave one out"
+                )
+        return self
 
     @classmethod
     def from_symbols(cls, symbols: Sequence[str], untradable: frozenset[str] = frozenset()) -> Self:

@@ -18,21 +18,23 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.features.engine import feature_table
+from feature_store.features.engine import FeatureEngine
 from feature_store.features.projection import history_needed, holds, projected, warm_ups
 from feature_store.features.schema import FeatureSchema, UnknownFeature, feature_schema
 from feature_store.features.source import SOURCE_DIGEST
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, MarketDataError, Session, Universe, UnreadableFile
-from feature_store.offline.layouts import TokenIndex, columns_of, feature_layout, in_order, table_of
-from feature_store.offline.session_files import SessionFile, date_of, read_json
+from feature_store.offline.durable_files import read_json
+from feature_store.offline.layouts import TokenIndex, feature_layout, in_order, table_of
+from feature_store.offline.session_files import SessionFile, date_of
 from feature_store.offline.store import OfflineStore
 
 
@@ -72,29 +74,53 @@ def computed(
 ) -> Iterator[FeatureRows]:
     """Compute the feature rows of sessions, one after the other in order of time.
 
-    For each, a fresh engine steps the bars of its history, then its own. The market's index is stepped as context
-    whether it is asked for or not. A file is read once for all sessions that it is history of.
+    For each, an engine has stepped the bars of its history, then its own. Sessions that follow each other share one:
+    what it saw before a session's history changes no value that is warm without it, and the others are NaN here. The
+    market's index is stepped as context whether it is asked for or not. A file is read once for all sessions that it
+    is history of.
 
     Raises
     ------
     OtherClock
         If bars of a session or of its history are not on the schema's clock.
     """
+    dates = sorted(date_of(session) for session in sessions)
+    store = store.pinned()
+    store = store.pinned({day: None for date in dates for day in (*history_of(store, date, schema), date)})
     universe, tokens = store.universe(), store.tokens_of(instruments)
     symbols = _with_index(tokens, universe)
     held: dict[dt.date, Bars] = {}
-    for date in sorted(date_of(session) for session in sessions):
+    run = _Run(schema, universe, actions)
+    for date in dates:
         basis = stands_on(store, date, schema, actions)
         days = [dt.date.fromisoformat(day) for day, _ in basis["bars"]]
         held = {day: held[day] if day in held else store.read_bars([day], symbols) for day in days}
-        rows, warm = feature_table(Bars.concatenate(list(held.values())), schema, universe, actions)
-        needed = history_needed(list(held.values()), schema, len(universe))
-        own, begin = held[date], len(rows) - len(held[date])
+        own, needed = held[date], history_needed(list(held.values()), schema, len(universe))
+        X, warm = projected(run.rows(held), needed, schema, schema)  # noqa: N806
         if tokens is None:
-            yield FeatureRows(own, rows[begin:], warm[begin:], basis, needed)
+            yield FeatureRows(own, X, warm, basis, needed)
         else:
             mine = np.isin(universe.tokens[own.instrument], tokens)
-            yield FeatureRows(own[mine], rows[begin:][mine], warm[begin:][mine], basis, needed[mine])
+            yield FeatureRows(own[mine], X[mine], warm[mine], basis, needed[mine])
+
+
+class _Run:
+    """An engine that goes on from session to session, and begins anew where there is a gap."""
+
+    def __init__(self, schema: FeatureSchema, universe: Universe, actions: CorporateActions | None) -> None:
+        self._new: Callable[[], FeatureEngine] = partial(FeatureEngine, schema, universe, actions)
+        self._engine = self._new()
+        self._stepped: list[dt.date] = []
+
+    def rows(self, held: dict[dt.date, Bars]) -> NDArray[np.float64]:
+        """Step the bars of a session, the last of these, and those of its history before it unless that is done."""
+        known = [day for day in held if self._stepped and day <= self._stepped[-1]]
+        if not known or known != self._stepped[-len(known) :]:
+            self._engine, self._stepped, known = self._new(), [], []
+        new = [day for day in held if day not in known]
+        rows, _ = self._engine.step(Bars.concatenate([held[day] for day in new]))
+        self._stepped += new
+        return rows[len(rows) - len(held[new[-1]]) :]
 
 
 def compute_features(
@@ -127,15 +153,11 @@ def write_features(
         If the bars of the session or of its history changed since they were computed, or they were computed with
         another schema or other actions.
     """
-    universe = store.universe()
-    token = universe.tokens[rows.bars.instrument]
-    stored, order = store.read_columns("bars", session), np.lexsort((rows.bars.end_ns, token))
-    given = columns_of(rows.bars, universe)
-    if not all(np.array_equal(column[order], stored[n], equal_nan=True) for n, column in given.items()):
+    if store.digest_of_bars(session, rows.bars) != store.manifest("bars", session)["digest"]:
         raise MarketDataError(
             f"these are not the stored bars of {session.date}; compute features with compute_features"
         )
-    with store.writing():
+    with store.writing(derived=True):
         basis = stands_on(store, session, schema, actions)
         if rows.basis != basis or rows.history_needed is None:
             raise StaleFeatures(
@@ -143,7 +165,7 @@ def write_features(
                 "them again with compute_features, and write them with the same schema and actions"
             )
         columns = {
-            "instrument_token": token,
+            "instrument_token": store.universe().tokens[rows.bars.instrument],
             "end_ns": rows.bars.end_ns,
             "warm": rows.warm,
             **dict(zip(_history_columns(schema), rows.history_needed.T, strict=True)),
@@ -173,6 +195,7 @@ def read_features(
     UnreadableFile
         If the file is damaged.
     """
+    store = store.pinned([session])
     held = fresh_schema(store, session, schema, actions)
     tokens = store.tokens_of(instruments)
     columns = feature_file(store, held, session).read(tokens)
@@ -194,7 +217,7 @@ def history_of(store: OfflineStore, session: Session | dt.date, schema: FeatureS
 def feature_file(store: OfflineStore, schema: FeatureSchema, session: Session | dt.date) -> SessionFile:
     """Give the file that holds a session's rows of a schema, whether it exists or not."""
     folder = store.root / "features" / f"schema={schema.hash[:16]}" / f"session={date_of(session)}"
-    return SessionFile(folder, feature_layout(schema.names, _history_columns(schema)))
+    return store.session_file(folder, feature_layout(schema.names, _history_columns(schema)))
 
 
 def _history_columns(schema: FeatureSchema) -> tuple[str, ...]:

@@ -31,14 +31,22 @@ def incoming_sessions(store: OfflineStore, dates: Collection[dt.date] | None = N
 
 
 def write_incoming(store: OfflineStore, arrival: Arrival, session: Session) -> None:
-    """Write one session of an arrival; what it had before is replaced."""
+    """Write one session of an arrival; what it had before is replaced, those of other sources stay.
+
+    Raises
+    ------
+    MarketDataError
+        If the store holds another market, or knows an instrument by another token.
+    """
     if session in arrival.bars:
         universe, bars = arrival.bars[session]
-        store.write_universe(universe, arrival.name)
-        source_store(store).write_bars(session, universe, bars, arrival.name, bar_source=arrival.bar_source)
+        for where in (store, source_store(store)):
+            where.write_universe(universe, arrival.name, arrival.stated, arrival.details)
+        source_store(store).write_bars(session, universe, bars, arrival.sources["bars"], bar_source=arrival.bar_source)
     if session in arrival.ticks:
         universe, ticks = arrival.ticks[session]
-        store.write_ticks(session, universe, ticks, arrival.name)
+        store.write_universe(universe, arrival.name, arrival.stated, arrival.details)
+        store.write_ticks(session, universe, ticks, arrival.sources["ticks"])
 
 
 def write_quarantined(store: OfflineStore, arrival: Arrival, dates: Collection[dt.date] | None = None) -> None:
@@ -59,15 +67,18 @@ def remove_vanished_sessions(
 ) -> tuple[dt.date, ...]:
     """Remove the sessions that came from this source earlier and are gone from it, of some dates or all; give them.
 
-    A corrected source may have lost a session, or one's ticks. What came from elsewhere stays.
+    A corrected source may have lost a session, or one's ticks. What came from elsewhere stays: each session's manifest
+    names the source that it came from last, a file by its path.
     """
     kinds: tuple[tuple[OfflineStore, Kind, Collection[Session]], ...] = (
         (store, "ticks", arrival.ticks.keys()),
         (source_store(store), "bars", arrival.bars.keys()),
     )
     for where, kind, there in kinds:
+        if kind not in arrival.sources:
+            continue
         others = () if dates is None else (date for date in where.dates(kind) if date not in dates)
-        where.keep_only(kind, [*there, *others], source=arrival.name)
+        where.keep_only(kind, [*there, *others], source=arrival.sources[kind])
     came = {*store.dates("ticks"), *source_store(store).dates("bars")}
     gone = tuple(date for date in store.dates("bars") if date not in came and (dates is None or date in dates))
     for date in gone:

@@ -57,7 +57,7 @@ class LabelRows(NamedTuple):
 def label_file(store: OfflineStore, label: ForwardReturn, session: Session | dt.date) -> SessionFile:
     """Give the file that holds a session's labels, whether it exists or not."""
     date = session.date if isinstance(session, Session) else session
-    return SessionFile(store.root / "labels" / f"label={label.name}" / f"session={date}", LAYOUT)
+    return store.session_file(store.root / "labels" / f"label={label.name}" / f"session={date}", LAYOUT)
 
 
 def compute_labels(store: OfflineStore, session: Session, label: ForwardReturn) -> LabelRows:
@@ -68,6 +68,7 @@ def compute_labels(store: OfflineStore, session: Session, label: ForwardReturn) 
     UnreadableFile
         If the store has no bars of the session.
     """
+    store = store.pinned([session])
     bars = store.read_bars([session])
     return LabelRows(bars, *label.of(bars, len(store.universe()), [session]))
 
@@ -80,7 +81,8 @@ def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, ro
     StaleLabels
         If the session's bars changed since they were computed.
     """
-    if store.read_bars([session]).digest() != rows.bars.digest():
+    bars_digest = store.manifest("bars", session)["digest"]
+    if store.digest_of_bars(session, rows.bars) != bars_digest:
         raise StaleLabels(f"the bars of {session.date} changed since these labels were computed: compute them again")
     columns = {
         "instrument_token": store.universe().tokens[rows.bars.instrument],
@@ -95,10 +97,11 @@ def write_labels(store: OfflineStore, session: Session, label: ForwardReturn, ro
         "open_ns": session.open_ns,
         "close_ns": session.close_ns,
         "label": label.identity(),
-        "bars": store.manifest("bars", session)["digest"],
+        "bars": bars_digest,
         "code_version": code_commit(),
     }
-    return label_file(store, label, session).write(columns, facts)
+    with store.writing(derived=True):
+        return label_file(store, label, session).write(columns, facts)
 
 
 def read_labels(store: OfflineStore, session: Session, label: ForwardReturn) -> LabelRows:
@@ -111,6 +114,7 @@ def read_labels(store: OfflineStore, session: Session, label: ForwardReturn) -> 
     UnreadableFile
         If the file is damaged.
     """
+    store = store.pinned([session])
     refuse_stale(store, session, label)
     columns = label_file(store, label, session).read()
     index = TokenIndex(store.universe()).of(columns["instrument_token"])

@@ -5,17 +5,23 @@
 
 The data file comes first, under a name of its own content; renaming the manifest into place is what makes it count. A
 crash between the two leaves the session as it was and a file that no manifest names: readers never see it, `leftovers`
-lists it, and writing the session again sweeps it away. The manifest's digest is over the digests of the row groups,
-which the data file's own metadata lists, so a few instruments are read, and verified, without the rest.
+lists it, and writing the session again sweeps it away. Each name is on the disk, with its directory, before the next
+step is taken. The manifest's digest is over the digests of the row groups, which the data file's own metadata lists, so
+a few instruments are read, and verified, without the rest.
+
+    MarketDataError
+    └── ReplacedMeanwhile   a reader that holds on to a manifest found its rows replaced
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +32,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError, Session, UnreadableFile
+from feature_store.offline.durable_files import make_directory, read_json, replace, sync_directory
 from feature_store.offline.layouts import Columns, Layout, refuse_other_columns
 
 _Read = TypeVar("_Read")
@@ -40,6 +47,10 @@ _NEEDED = frozenset({"rows", "digest", "columns", "file", "file_sha256"})
 _LOOKS = 3  # at a manifest whose data file a writer has just replaced
 
 
+class ReplacedMeanwhile(MarketDataError):
+    """Rows were replaced or removed while a reader held on to what their manifest had said."""
+
+
 @dataclass(frozen=True)
 class SessionFile:
     """The rows of one session and one kind.
@@ -50,15 +61,18 @@ class SessionFile:
         Holds the manifest and the data file.
     layout : Layout
         Columns that are accepted on writing and on reading.
+    pins : mutable mapping, optional
+        Manifests by folder that a reader holds on to: each is read once, and rows are those that it names.
     """
 
     folder: Path
     layout: Layout
+    pins: MutableMapping[Path, dict[str, Any]] | None = None
 
     @property
     def exists(self) -> bool:
         """Whether the session has rows (possibly none of them), that is, a manifest."""
-        return (self.folder / "manifest.json").exists()
+        return (self.pins is not None and self.folder in self.pins) or (self.folder / "manifest.json").exists()
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest.
@@ -68,6 +82,13 @@ class SessionFile:
         UnreadableFile
             If there is none, it is damaged, or it is of another layout.
         """
+        if self.pins is not None:
+            if self.folder not in self.pins:
+                self.pins[self.folder] = self._read_manifest()
+            return self.pins[self.folder]
+        return self._read_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
         manifest = read_json(self.folder / "manifest.json")
         if manifest.get("format") != FORMAT:
             raise UnreadableFile(
@@ -96,10 +117,7 @@ class SessionFile:
         MarketDataError
             If columns or dtypes are not the layout's, or an instrument has two rows of one time.
         """
-        dtypes = {name: column.dtype.name for name, column in columns.items()}
-        refuse_other_columns(self.folder, dtypes, self.layout, "give what the methods of the store take")
-        ordered = self._ordered(columns)
-        groups = _row_groups(ordered)
+        dtypes, ordered, groups = self._cut(columns)
         digest = _digest(dtypes, groups)
         document = {
             "format": FORMAT,
@@ -108,20 +126,43 @@ class SessionFile:
             **facts,
             "columns": dtypes,
         }
-        held = self._held()
-        if held is not None and held["digest"] == digest and self._undamaged(held):
-            names = {name: held[name] for name in ("file", "file_sha256")}
-            if not _same({**document, **names}, held):
-                _replace_json(self.folder / "manifest.json", {**document, **names})
-        else:
-            content = _encoded(ordered, groups, self.layout)
-            sha256 = hashlib.sha256(content).hexdigest()
-            document |= {"file": f"data-{sha256[:16]}.parquet", "file_sha256": sha256}
-            replace(self.folder / document["file"], content)
-            _replace_json(self.folder / "manifest.json", document)
-        for leftover in self.leftovers():
-            leftover.unlink()
+        with self._locked():
+            held = self._held()
+            if held is not None and held["digest"] == digest and self._undamaged(held):
+                names = {name: held[name] for name in ("file", "file_sha256")}
+                if not _same({**document, **names}, held):
+                    _replace_json(self.folder / "manifest.json", {**document, **names})
+            else:
+                content = _encoded(ordered, groups, self.layout)
+                sha256 = hashlib.sha256(content).hexdigest()
+                document |= {"file": f"data-{sha256[:16]}.parquet", "file_sha256": sha256}
+                replace(self.folder / document["file"], content)
+                _replace_json(self.folder / "manifest.json", document)
+            for leftover in self.leftovers():
+                leftover.unlink()
         return digest
+
+    def digest_of(self, columns: Mapping[str, NDArray[Any]]) -> str:
+        """Give the digest that rows would have if they were written here; raises as `write`."""
+        dtypes, _, groups = self._cut(columns)
+        return _digest(dtypes, groups)
+
+    def _cut(self, columns: Mapping[str, NDArray[Any]]) -> tuple[dict[str, str], Columns, list[dict[str, Any]]]:
+        dtypes = {name: column.dtype.name for name, column in columns.items()}
+        refuse_other_columns(self.folder, dtypes, self.layout, "give what the methods of the store take")
+        ordered = self._ordered(columns)
+        return dtypes, ordered, _row_groups(ordered)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer of this session at a time: another would sweep away the file that is not in its manifest yet."""
+        make_directory(self.folder)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def read(self, tokens: NDArray[np.int64] | None = None) -> Columns:
         """Read rows by ``(instrument_token, time)``, all or those of some instruments.
@@ -130,6 +171,8 @@ class SessionFile:
         ------
         UnreadableFile
             If there is no file, or it is not what its manifest says; the message names file and column.
+        ReplacedMeanwhile
+            If the rows of a pinned manifest are there no more.
         """
         return self._looked(lambda path, manifest: _decoded(path, manifest, self.layout, tokens))
 
@@ -151,13 +194,20 @@ class SessionFile:
                 return read(path, manifest)
             except FileNotFoundError as error:
                 # either a writer has just put another file in its place, or somebody removed it
+                if self.pins is not None and self._held() != manifest:
+                    raise ReplacedMeanwhile(
+                        f"{self.folder} was written again while its rows were read: read again"
+                    ) from error
                 if look + 1 == _LOOKS:
                     raise UnreadableFile(f"{path} is gone, but its manifest names it; {_WAY_OUT}") from error
         raise AssertionError("unreachable")
 
     def drop(self) -> None:
         """Remove the session: its manifest first, which is what makes it count."""
+        if not self.folder.exists():
+            return
         (self.folder / "manifest.json").unlink(missing_ok=True)
+        sync_directory(self.folder)  # or a power cut could bring the manifest back without its rows
         for leftover in self.leftovers():
             leftover.unlink()
         if self.folder.exists() and not any(self.folder.iterdir()):
@@ -172,7 +222,7 @@ class SessionFile:
 
     def _held(self) -> dict[str, Any] | None:
         try:
-            return self.manifest()
+            return self._read_manifest()
         except UnreadableFile:
             return None
 
@@ -192,36 +242,6 @@ class SessionFile:
                 f"{self.layout.time} {time[first]}; keep one of them"
             )
         return ordered
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON document of the store.
-
-    Raises
-    ------
-    UnreadableFile
-        If it does not exist or is damaged.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UnreadableFile(f"{path} does not exist; write data to the store first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{path} is damaged ({error}); write the data again") from error
-    if not isinstance(document, dict):
-        raise UnreadableFile(f"{path} is damaged (no JSON object); write the data again")
-    return document
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place at once: readers see the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could keep the name and lose the content
-    beside.replace(path)
 
 
 def columns_digest(columns: Mapping[str, NDArray[Any]]) -> str:

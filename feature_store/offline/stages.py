@@ -6,8 +6,10 @@ goes through these functions, so it is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
 
 from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
@@ -19,6 +21,11 @@ from feature_store.offline.incoming import bar_source_of, bars_on_clock, write_i
 from feature_store.offline.label_rows import LabelRows, compute_labels, write_labels
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.arrivals import Arrival
+
+_Rows = TypeVar("_Rows")
+_Digest = TypeVar("_Digest")
+
+_WRITERS: Final = 4  # most of a writer's time is the disk's
 
 
 class StoredBars(NamedTuple):
@@ -83,17 +90,38 @@ def store_features(
     """
     if not sessions:
         return  # the store may be empty
-    found = computed(store, sessions, schema, None, actions)
-    for session, rows in zip(sessions, found, strict=True):
-        yield StoredFeatures(session, rows, write_features(store, session, schema, rows, actions=actions))
+    found = zip(sessions, computed(store, sessions, schema, None, actions), strict=True)
+    for (session, rows), digest in _written(
+        found, lambda one: write_features(store, one[0], schema, one[1], actions=actions)
+    ):
+        yield StoredFeatures(session, rows, digest)
 
 
 def store_labels(
     store: OfflineStore, sessions: Sequence[Session], labels: Sequence[ForwardReturn]
 ) -> Iterator[tuple[StoredLabels, ...]]:
     """Label the bars of sessions, each once for every label."""
-    for session in sessions:
-        found = ((label, compute_labels(store, session, label)) for label in labels)
+    pinned = store.pinned(sessions)
+    found = ((s, [(label, compute_labels(pinned, s, label)) for label in labels]) for s in sessions)
+
+    def write(one: tuple[Session, list[tuple[ForwardReturn, LabelRows]]]) -> list[str]:
+        return [write_labels(store, one[0], label, rows) for label, rows in one[1]]
+
+    for (session, of_session), digests in _written(found, write):
         yield tuple(
-            StoredLabels(session, label, rows, write_labels(store, session, label, rows)) for label, rows in found
+            StoredLabels(session, label, rows, digest)
+            for (label, rows), digest in zip(of_session, digests, strict=True)
         )
+
+
+def _written(found: Iterable[_Rows], write: Callable[[_Rows], _Digest]) -> Iterator[tuple[_Rows, _Digest]]:
+    """Write what is found, a few sessions at once while the next are computed; give it in order, once it is on disk."""
+    with ThreadPoolExecutor(_WRITERS) as threads:
+        under_way: deque[tuple[_Rows, Future[_Digest]]] = deque()
+        for rows in found:
+            under_way.append((rows, threads.submit(write, rows)))
+            if len(under_way) > _WRITERS:
+                done, digest = under_way.popleft()
+                yield done, digest.result()
+        for done, digest in under_way:
+            yield done, digest.result()

@@ -18,22 +18,24 @@ import difflib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import (
     SECOND_NS,
     Bars,
+    CollidingInstruments,
     Instrument,
     MarketDataError,
     Session,
@@ -42,11 +44,13 @@ from feature_store.market.types import (
     UnknownInstrument,
     UnreadableFile,
 )
-from feature_store.offline.layouts import LAYOUTS, Columns, TokenIndex, columns_of, in_order, table_of
-from feature_store.offline.session_files import SessionFile, date_of, dates_text, read_json, replace
+from feature_store.offline.durable_files import read_json, replace
+from feature_store.offline.layouts import LAYOUTS, Columns, Layout, TokenIndex, columns_of, in_order, table_of
+from feature_store.offline.session_files import SessionFile, date_of, dates_text
 from feature_store.provenance import code_commit
 
 Kind = Literal["bars", "ticks"]
+_Read = TypeVar("_Read")
 
 DERIVED: Final = ("features", "labels")
 """Folders of what stands on a session's bars and goes with them."""
@@ -65,16 +69,68 @@ class OfflineStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._pins: _Pins | None = None
+
+    def pinned(self, dates: Iterable[Session | dt.date] = ()) -> OfflineStore:
+        """Give the store as it stands: all that is read through it belongs together, whoever writes meanwhile.
+
+        Each manifest, the list of sessions, the universe and the market's name are read once, at the latest when they
+        are asked for, and rows are those that the manifest names. So a digest belongs to the rows that were read.
+
+        Parameters
+        ----------
+        dates : iterable of Session or date, optional
+            Sessions whose bars are pinned before this returns, and the universe and the market's name after them (it
+            never loses an instrument, so it knows those of the bars).
+
+        Raises
+        ------
+        UnreadableFile
+            If one of these sessions has no bars.
+
+        Notes
+        -----
+        Reading rows that were replaced since raises `session_files.ReplacedMeanwhile`. Writing through it is refused.
+        """
+        view = OfflineStore(self.root)
+        view._pins = self._pins if self._pins is not None else _Pins({}, {})
+        first = list(dates)
+        for date in first:
+            view.manifest("bars", date)
+        if first:
+            view.market()
+            view.universe()
+        return view
 
     # --- the market and its instruments ---------------------------------------------------------------------------
 
-    def write_universe(self, universe: Universe, market: str) -> None:
-        """Register the market's name and its instruments; instruments already known stay.
+    def write_universe(
+        self,
+        universe: Universe,
+        market: str,
+        stated: Collection[str] = (),
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Register the market and its instruments; instruments already known stay.
+
+        Parameters
+        ----------
+        universe : Universe
+            What this look at the market says of its instruments: it is the newer one, so it overrules what was
+            inferred before.
+        market : str
+            The market's name.
+        stated : collection of str
+            Symbols of which a file or a table states what they are. Only another statement overrules that.
+        details : mapping, optional
+            What the market is made of, added to what is there.
 
         Raises
         ------
         MarketDataError
             If the store holds another market: generated and real data never share a store.
+        CollidingInstruments
+            If it knows an instrument by another token, or two symbols have one.
         """
         with self.writing():
             known = self.market()
@@ -82,18 +138,40 @@ class OfflineStore:
                 raise MarketDataError(
                     f"{self.root} holds the market {known!r}, not {market!r}; use another directory or empty this one"
                 )
-            held = {i.instrument_token: i for i in self.universe().instruments} if known is not None else {}
-            instruments = Universe.ordered((held | {i.instrument_token: i for i in universe.instruments}).values())
-            if known is None or instruments.instruments != tuple(held.values()):
-                document = {"instruments": [i.model_dump() for i in instruments.instruments]}
+            held, stated_before = self._instruments() if known is not None else ((), frozenset())
+            of_symbol = {one.symbol: one for one in held}
+            newer = [
+                one
+                for one in universe.instruments
+                if of_symbol.get(one.symbol) != one
+                and (one.symbol in stated or one.symbol not in stated_before or one.symbol not in of_symbol)
+            ]
+            stated_now = stated_before | frozenset(stated)
+            _refuse_other_tokens(self.root, of_symbol, universe)
+            if known is None or newer or stated_now != stated_before:
+                instruments = Universe.ordered((of_symbol | {one.symbol: one for one in newer}).values())
+                document = {
+                    "instruments": [one.model_dump() for one in instruments.instruments],
+                    "stated": sorted(stated_now),
+                }
                 replace(self.root / "universe.json", json.dumps(document, indent=1).encode())
-            if known is None:
-                replace(self.root / "market.json", json.dumps({"market": market}, indent=1).encode())
+            said = {} if known is None else self.market_details()
+            if known is None or said | dict(details or {}) != said:
+                about = {"market": market, "details": said | dict(details or {})}
+                replace(self.root / "market.json", json.dumps(about, indent=1).encode())
 
     def market(self) -> str | None:
         """Name of the market, or None while the store is empty."""
         path = self.root / "market.json"
-        return str(read_json(path)["market"]) if path.exists() else None
+        return self._once("market", lambda: str(read_json(path)["market"]) if path.exists() else None)
+
+    def market_details(self) -> dict[str, JsonValue]:
+        """Give what the market is made of: the parameters that generated it, or size and SHA-256 of each file.
+
+        Empty while nobody said.
+        """
+        path = self.root / "market.json"
+        return dict(read_json(path).get("details", {})) if path.exists() else {}
 
     def universe(self) -> Universe:
         """Give every instrument the store has seen, in the order of `Universe.ordered`.
@@ -103,11 +181,14 @@ class OfflineStore:
         UnreadableFile
             If the store is empty.
         """
+        return self._once("universe", lambda: Universe.model_construct(instruments=self._instruments()[0]))
+
+    def _instruments(self) -> tuple[tuple[Instrument, ...], frozenset[str]]:
         path = self.root / "universe.json"
         if not path.exists():
             raise UnreadableFile(f"{path} does not exist; write data to the store first")
         written = path.stat()
-        return Universe.model_construct(instruments=_instruments(path, written.st_ino, written.st_mtime_ns))
+        return _instruments(path, written.st_ino, written.st_mtime_ns)
 
     def tokens_of(self, symbols: Iterable[str] | None) -> NDArray[np.int64] | None:
         """Give the instrument tokens of symbols; None stands for every instrument.
@@ -131,13 +212,14 @@ class OfflineStore:
 
     def sessions(self, kind: Kind = "bars") -> tuple[Session, ...]:
         """Give the sessions that have a file of a kind, in order."""
+        if self._pins is not None:
+            return tuple(_session_of(self.manifest(kind, date)) for date in self.dates(kind))
         manifests = sorted((self.root / kind).glob("session=*/manifest.json"))
         return tuple(_session_of(read_json(path)) for path in manifests)
 
     def dates(self, kind: Kind = "bars") -> tuple[dt.date, ...]:
         """Give the dates of the sessions of a kind, in order, without opening a file."""
-        names = (path.parent.name for path in (self.root / kind).glob("session=*/manifest.json"))
-        return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
+        return self._once(f"dates of {kind}", lambda: _dates(self.root / kind))
 
     def write_bars(
         self,
@@ -160,7 +242,7 @@ class OfflineStore:
         bars : Bars
             Bars of this session only, of any order.
         sources : str or sequence of str
-            Where the bars come from (files, a generated market's name); the market's name if the store has none yet.
+            Where the bars come from (a file's path, a market's name); the market's name if the store has none yet.
         bar_source : str
             ``ticks`` if our own builder made them from ticks, else the vendor's word.
         clock : BarClock, optional
@@ -249,7 +331,7 @@ class OfflineStore:
             if kind == "bars":
                 for derived in DERIVED:
                     for folder in (self.root / derived).glob(f"*/session={date_of(session)}"):
-                        SessionFile(folder, LAYOUTS["bars"]).drop()
+                        self.session_file(folder, LAYOUTS["bars"]).drop()
 
     def keep_only(
         self, kind: Kind, sessions: Iterable[Session | dt.date], *, source: str | None = None
@@ -292,11 +374,15 @@ class OfflineStore:
         """Read the manifest of a session's file: digest, rows, sources, bar source and clock, code version, columns."""
         return self._file(kind, session).manifest()
 
+    def digest_of_bars(self, session: Session | dt.date, bars: Bars) -> str:
+        """Give the digest that bars, indexed by this store's `universe`, have or would have in a session's manifest."""
+        return self._file("bars", session).digest_of(columns_of(bars, self.universe()))
+
     def leftovers(self) -> tuple[Path, ...]:
         """Files that no manifest names, which a crash left; writing their session again removes them."""
         derived = (folder for name in DERIVED for folder in (self.root / name).glob("*/session=*"))
         folders = (*self.root.glob("*/session=*"), *derived)
-        return tuple(path for folder in folders for path in SessionFile(folder, LAYOUTS["bars"]).leftovers())
+        return tuple(path for folder in folders for path in self.session_file(folder, LAYOUTS["bars"]).leftovers())
 
     def session_facts(self, session: Session) -> dict[str, Any]:
         """Give what the manifest of every file of a session says: market, session, its hours, code version."""
@@ -308,12 +394,29 @@ class OfflineStore:
             "code_version": code_commit(),
         }
 
+    def session_file(self, folder: Path, layout: Layout) -> SessionFile:
+        """Give the file of one session below the store's root, pinned if the store is."""
+        return SessionFile(folder, layout, None if self._pins is None else self._pins.manifests)
+
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One process writes at a time; the lock goes with the process that holds it, however it ends."""
+    def writing(self, *, derived: bool = False) -> Iterator[None]:
+        """One process or thread writes at a time; the lock goes with the process that holds it, however it ends.
+
+        Parameters
+        ----------
+        derived : bool
+            Only rows that stand on bars are written: several may do that at once, while nobody writes bars.
+
+        Raises
+        ------
+        MarketDataError
+            If the store is `pinned`.
+        """
+        if self._pins is not None:
+            raise MarketDataError(f"{self.root} is pinned for reading here; write through the store itself")
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_SH if derived else fcntl.LOCK_EX)
             yield
 
     def _there(self, kind: Kind, session: Session | dt.date) -> SessionFile:
@@ -325,7 +428,15 @@ class OfflineStore:
         return file
 
     def _file(self, kind: Kind, session: Session | dt.date) -> SessionFile:
-        return SessionFile(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
+        return self.session_file(self.root / kind / f"session={date_of(session)}", LAYOUTS[kind])
+
+    def _once(self, what: str, read: Callable[[], _Read]) -> _Read:
+        if self._pins is None:
+            return read()
+        if what not in self._pins.facts:
+            self._pins.facts[what] = read()
+        found: _Read = self._pins.facts[what]
+        return found
 
     def _write(
         self,
@@ -342,10 +453,35 @@ class OfflineStore:
             return self._file(kind, session).write(columns, {**self.session_facts(session), "sources": named, **facts})
 
 
+class _Pins(NamedTuple):
+    """What a pinned store has read."""
+
+    manifests: dict[Path, dict[str, Any]]
+    facts: dict[str, Any]
+
+
+def _dates(folder: Path) -> tuple[dt.date, ...]:
+    names = (path.parent.name for path in folder.glob("session=*/manifest.json"))
+    return tuple(sorted(dt.date.fromisoformat(name.removeprefix("session=")) for name in names))
+
+
 @lru_cache(maxsize=16)
-def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[Instrument, ...]:
-    """Read and validate instruments once for each file that ever stood there."""
-    return tuple(Instrument.model_validate(i) for i in read_json(path)["instruments"])
+def _instruments(path: Path, _inode: int, _mtime_ns: int) -> tuple[tuple[Instrument, ...], frozenset[str]]:
+    """Read instruments, and of which symbols it is stated what they are, once for each file that ever stood there."""
+    document = read_json(path)
+    instruments = tuple(Instrument.model_validate(i) for i in document["instruments"])
+    return instruments, frozenset(document.get("stated", ()))
+
+
+def _refuse_other_tokens(root: Path, held: Mapping[str, Instrument], universe: Universe) -> None:
+    for one in universe.instruments:
+        known = held.get(one.symbol, one)
+        if known.instrument_token != one.instrument_token:
+            raise CollidingInstruments(
+                f"{root} knows {one.symbol!r} by the instrument token {known.instrument_token}, not "
+                f"{one.instrument_token}, and its rows name instruments by token: bring everything in again in another "
+                "directory, or keep the tokens as they were (market.universe)"
+            )
 
 
 def _session_of(manifest: dict[str, Any]) -> Session:

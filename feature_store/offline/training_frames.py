@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -38,8 +39,16 @@ REASONS = ("not_tradable", "not_member", "not_warm", "no_label", "not_finite")
 """Why a row is left out, in the order in which they are asked."""
 
 
+_READERS = 4  # files that are read at once: decoding and digests take a core each, and the disk its time
+
+
 class MembershipTable(Protocol):
     """Which instruments belonged to the universe that is traded, by date; see `feature_store.market.membership`."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the table."""
+        ...
 
     def mask(self, instrument: NDArray[np.int32], time_ns: NDArray[np.int64], universe: Universe) -> NDArray[np.bool_]:
         """Whether each instrument was a member at each time."""
@@ -78,6 +87,12 @@ class TrainingFrame:
     """Symbols that have rows, by ascending ``instrument``."""
     sessions: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each session's bars by date (``YYYY-MM-DD``), of the sessions asked for."""
+    manifests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the manifest of each file of bars that was read, by date; those of the history are among them."""
+    membership_digest: str = ""
+    """Of the table of members; empty without one."""
+    actions_digest: str = ""
+    """Of the corporate actions; of no actions, if there were none."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows of the instruments and sessions asked for that are not here, by reason; see `REASONS`."""
 
@@ -124,19 +139,20 @@ def training_frame(
     ------
     MarketDataError
         If no session or no row is there; if the stored bars, those of their history, or the label are on another clock
-        than the features; or if bars changed while they were read.
+        than the features.
+    ReplacedMeanwhile
+        If rows were written again before they were read: make the frame again. Its digest is of the rows in it.
     UnknownInstrument
         If the store does not know a symbol; the message names near ones.
     """
     _refuse_other_clock(features, label)
+    store = store.pinned()
     sessions, symbols = _sessions(store, start, end), _symbols(store, instruments)
     sources = _sources(store, sessions, features)
     parts = _session_rows(store, sessions, features, symbols, actions)
     kept = _kept(parts, sessions, store.universe(), label, membership)
     if not len(kept.columns["decision_ns"]):
         raise _no_row(sessions, features, label, kept)
-    if _sources(store, sessions, features) != sources:
-        raise MarketDataError(f"bars of {dates_text(sessions)} changed while they were read: make the frame again")
     hours = [[str(session.date), session.open_ns, session.close_ns] for session in sessions]
     acted = (actions or CorporateActions.none()).digest
     return TrainingFrame(
@@ -151,21 +167,34 @@ def training_frame(
         instruments=kept.symbols,
         sessions={str(s.date): str(manifest["digest"]) for s, manifest in zip(sessions, sources.bars, strict=True)},
         left_out=kept.left_out,
+        manifests=sources.manifests,
+        membership_digest=membership.digest if membership is not None else "",
+        actions_digest=acted,
     )
 
 
 class _Sources(NamedTuple):
-    """What a frame stands on, from the store's manifests; they are read before any row, and again after all."""
+    """What a frame stands on, from the store's manifests; they are pinned before any row is read."""
 
     digest: str
     """Of the bars of the sessions and of their history, the universe and the market's name."""
     bars: list[dict[str, Any]]
     """Manifests of the sessions' bars."""
+    manifests: dict[str, str]
+    """SHA-256 of every manifest of bars that is read, by date."""
 
 
 def _sources(store: OfflineStore, sessions: Sequence[Session], features: FeatureSchema) -> _Sources:
     read = sorted({*(s.date for s in sessions), *(day for s in sessions for day in history_of(store, s, features))})
-    return _Sources(store.digest(read), [store.manifest("bars", session) for session in sessions])
+    return _Sources(
+        store.digest(read),
+        [store.manifest("bars", session) for session in sessions],
+        {str(day): _sha256_of(store.manifest("bars", day)) for day in read},
+    )
+
+
+def _sha256_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _symbols(store: OfflineStore, instruments: Iterable[str] | None) -> list[str] | None:
@@ -254,14 +283,17 @@ def _session_rows(
     symbols: Sequence[str] | None,
     actions: CorporateActions | None,
 ) -> list[FeatureRows]:
-    found: dict[dt.date, FeatureRows] = {}
-    for session in sessions:
+    def read(session: Session) -> FeatureRows | None:
         # what was never written, or is stale, is computed below; the store is for its owner to mend
         with suppress(MissingFeatures, StaleFeatures):
-            found[session.date] = read_features(store, session, features, symbols, actions=actions)
-    rest = [session.date for session in sessions if session.date not in found]
+            return read_features(store, session, features, symbols, actions=actions)
+        return None
+
+    with ThreadPoolExecutor(_READERS) as threads:
+        found = dict(zip([session.date for session in sessions], threads.map(read, sessions), strict=True))
+    rest = [date for date, rows in found.items() if rows is None]
     found.update(zip(rest, computed(store, rest, features, symbols, actions), strict=True))
-    return [found[session.date] for session in sessions]
+    return [rows for rows in found.values() if rows is not None]
 
 
 def _finite_rows(

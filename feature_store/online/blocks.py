@@ -1,28 +1,26 @@
-"""Blocks of the online store: the newest feature row of every instrument of a task, as packed bytes. Pure: no Redis.
+"""Blocks of the online store: the newest feature row of every instrument of a task, as Arrow. Pure: no Redis.
 
-    header   64 bytes: magic, version, counts, partition, newest bar's end, feature schema hash, CRC-32
-    body     tokens int64 · end_ns int64 · warm uint8 (padded to 8 bytes) · rows float64, row by row; little-endian
-
-What is not exactly such a block, of exactly the schema asked for, is refused; nothing is read from the rest of it.
+A block is an Arrow IPC stream of one record batch, as the frames on Kafka are, so any Arrow library reads it: columns
+``instrument_token``, ``bar_end_ns``, ``warm``, then one for each feature under its name; the stream's metadata has the
+feature schema hash, the partition and the end of the newest bar. What is not exactly such a stream, of exactly the
+schema asked for, is refused; nothing is read from the rest of it.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.market.types import MarketDataError
 
 PREFIX: Final = "alpha-panda"
-_MAGIC: Final = b"APFR"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<4sHHIIq32sI4x")
-_CRC_AT: Final = _HEADER.size - 8
+_KEYS: Final = [("instrument_token", pa.int64()), ("bar_end_ns", pa.int64()), ("warm", pa.bool_())]
+_END_OF_STREAM: Final = b"\xff\xff\xff\xff\0\0\0\0"  # Arrow reads a stream without it as well: one that was torn
 _TIME_DIGITS: Final = 19  # of every time from 2001 to 2262, so that times compare as texts too
 
 
@@ -31,7 +29,7 @@ class OnlineStoreError(MarketDataError):
 
 
 class DamagedBlock(OnlineStoreError):
-    """Bytes that are no whole block: torn, changed, or of another format."""
+    """Bytes that are no whole block: torn, or of another format."""
 
 
 class ForeignSchema(OnlineStoreError):
@@ -77,82 +75,94 @@ def time_text(time_ns: int) -> str:
     return f"{time_ns:0{_TIME_DIGITS}d}"
 
 
-def pack(block: Block) -> bytes:
-    """Write a block as bytes.
+def pack(block: Block, names: Sequence[str]) -> bytes:
+    """Write a block as an Arrow IPC stream.
+
+    Parameters
+    ----------
+    block : Block
+    names : sequence of str
+        Of its features, in schema order.
 
     Raises
     ------
     ValueError
         If tokens are not strictly ascending, the arrays differ in length, or the hash is no SHA-256.
     """
-    n, schema = len(block.tokens), bytes.fromhex(block.schema_hash)
-    if len(schema) != 32:
+    n = len(block.tokens)
+    if len(bytes.fromhex(block.schema_hash)) != 32:
         raise ValueError(f"feature schema hash {block.schema_hash!r} is no SHA-256")
-    if block.rows.ndim != 2 or {len(block.bar_end_ns), len(block.warm), len(block.rows)} != {n}:
-        raise ValueError(f"{n} tokens with rows of shape {block.rows.shape}")
-    if n > 1 and (np.diff(block.tokens) <= 0).any():
+    if {len(block.bar_end_ns), len(block.warm)} != {n} or block.rows.shape != (n, len(names)):
+        raise ValueError(f"{n} tokens and {len(names)} features with rows of shape {block.rows.shape}")
+    if not _ascending(block.tokens):
         raise ValueError("the tokens of a block ascend")
-    warm = np.zeros(_padded(n), dtype=np.uint8)
-    warm[:n] = block.warm
-    body = b"".join(
-        [
-            np.ascontiguousarray(block.tokens, dtype="<i8").tobytes(),
-            np.ascontiguousarray(block.bar_end_ns, dtype="<i8").tobytes(),
-            warm.tobytes(),
-            np.ascontiguousarray(block.rows, dtype="<f8").tobytes(),
-        ]
-    )
-    head = _HEADER.pack(_MAGIC, _VERSION, block.rows.shape[1], n, block.partition, block.end_ns, schema, 0)
-    crc = zlib.crc32(body, zlib.crc32(head[:_CRC_AT]))
-    return head[:_CRC_AT] + struct.pack("<I4x", crc) + body
+    facts = {"feature_schema_hash": block.schema_hash, "partition": str(block.partition), "end_ns": str(block.end_ns)}
+    schema = pa.schema([*_KEYS, *((name, pa.float64()) for name in names)], metadata=facts)
+    columns = [block.tokens, block.bar_end_ns, block.warm, *np.ascontiguousarray(block.rows.T)]
+    batch = pa.record_batch([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
-def unpack(data: bytes, key: str, schema_hash: str, n_features: int) -> Block:
-    """Read a block; its arrays are views of ``data``.
+def unpack(data: bytes, key: str, schema_hash: str, names: Sequence[str]) -> Block:
+    """Read a block.
 
     Parameters
     ----------
     key : str
         Where it stood, for messages.
-    schema_hash, n_features
-        The schema that is asked for.
+    schema_hash, names
+        The schema that is asked for, and its columns.
 
     Raises
     ------
     DamagedBlock
-        If a byte is missing, too many or changed.
+        If it is no Arrow stream of a block, or not the whole of one.
     ForeignSchema
         If the block is of another schema.
     """
     way_out = "the next closed bar replaces it; if that does not help, delete the key"
-    if len(data) < _HEADER.size or data[:4] != _MAGIC:
-        raise DamagedBlock(f"{key} holds {len(data)} bytes that are no feature block; {way_out}")
-    _, version, features, n, partition, end_ns, schema, crc = _HEADER.unpack_from(data)
-    if version != _VERSION:
-        raise DamagedBlock(f"{key} is a feature block of format {version}, this code reads {_VERSION}; upgrade it")
-    expected = _HEADER.size + 16 * n + _padded(n) + 8 * n * features
-    if len(data) != expected:
-        raise DamagedBlock(f"{key} is torn: {len(data)} bytes instead of {expected}; {way_out}")
-    if zlib.crc32(memoryview(data)[_HEADER.size :], zlib.crc32(data[:_CRC_AT])) != crc:
-        raise DamagedBlock(f"{key} was changed: its checksum does not fit; {way_out}")
-    if (found := schema.hex()) != schema_hash or features != n_features:
+    batch = _batch(data, key, way_out)
+    facts = {
+        name.decode(errors="replace"): fact.decode(errors="replace")
+        for name, fact in (batch.schema.metadata or {}).items()
+    }
+    found, columns = facts.get("feature_schema_hash", ""), batch.schema.names[len(_KEYS) :]
+    if batch.schema.remove_metadata() != pa.schema([*_KEYS, *((name, pa.float64()) for name in columns)]):
+        raise DamagedBlock(f"{key} has the columns {', '.join(batch.schema.names)}, which no block has; {way_out}")
+    if found != schema_hash or columns != list(names):
         raise ForeignSchema(
-            f"{key} holds rows of feature schema {found[:12]}… ({features} features), not of {schema_hash[:12]}… "
-            f"({n_features}); ask for the schema of the model that runs"
+            f"{key} holds rows of feature schema {found[:12]}… ({', '.join(columns)}), not of {schema_hash[:12]}… "
+            f"({', '.join(names)}); ask for the schema of the model that runs"
         )
-    ends = _HEADER.size + 8 * n
-    warm = ends + 8 * n
-    rows = warm + _padded(n)
-    return Block(
-        schema_hash=found,
-        partition=partition,
-        end_ns=end_ns,
-        tokens=np.frombuffer(data, "<i8", n, _HEADER.size),
-        bar_end_ns=np.frombuffer(data, "<i8", n, ends),
-        warm=np.frombuffer(data, np.bool_, n, warm),
-        rows=np.frombuffer(data, "<f8", n * features, rows).reshape(n, features),
-    )
+    tokens, bar_end_ns, warm, *rows = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+    if not _ascending(tokens):
+        raise DamagedBlock(f"{key} names instruments that do not ascend; {way_out}")
+    try:
+        partition, end_ns = int(facts["partition"]), int(facts["end_ns"])
+    except (KeyError, ValueError) as error:
+        raise DamagedBlock(f"{key} does not say its partition and time ({error}); {way_out}") from error
+    rows = np.column_stack(rows) if rows else np.empty((len(tokens), 0))
+    return Block(found, partition, end_ns, tokens, bar_end_ns, warm, rows)
 
 
-def _padded(n: int) -> int:
-    return -(-n // 8) * 8
+def _batch(data: bytes, key: str, way_out: str) -> Any:
+    try:
+        with pa.ipc.open_stream(data) as reader:
+            batches, _names = list(reader), reader.schema.names
+        for batch in batches:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DamagedBlock(f"{key} holds {len(data)} bytes that are no Arrow stream ({error}); {way_out}") from error
+    if len(batches) != 1 or any(column.null_count for column in batches[0].columns):
+        raise DamagedBlock(f"{key} holds {len(batches)} record batches, or missing values; {way_out}")
+    if data[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
+        raise DamagedBlock(f"{key} is torn: its stream does not end; {way_out}")
+    return batches[0]
+
+
+def _ascending(tokens: NDArray[np.int64]) -> bool:
+    return bool((tokens[1:] > tokens[:-1]).all())

@@ -183,7 +183,7 @@ class OnlineStore:
         ForeignSchema
             If only other schemas have rows, or a block holds rows of another.
         DamagedBlock
-            If a block is torn or changed, or one that is named as the newest is not there.
+            If a block is torn or no block, or one that is named as the newest is not there.
         redis.RedisError
             If the server does not answer.
         """
@@ -225,7 +225,7 @@ class OnlineStore:
                     f"{name} is named as the newest block but is not there (evicted?); the next closed bar brings "
                     "another: give Redis the memory that it needs, with maxmemory-policy noeviction"
                 )
-            blocks.append(unpack(data, name, schema.hash, len(schema.names)))
+            blocks.append(unpack(data, name, schema.hash, schema.names))
         return tuple(blocks)
 
     def schemas(self) -> tuple[OnlineSchema, ...]:
@@ -312,7 +312,7 @@ def write_arguments(schema: FeatureSchema, block: Block) -> tuple[tuple[str, str
     keys = newest_key(schema.hash), block_key(schema.hash, block.partition, block.end_ns)
     return (
         (DIRECTORY_KEY, schema.hash, described),
-        (*keys, str(block.partition), time_text(block.end_ns), pack(block), str(BLOCK_TTL_SECONDS)),
+        (*keys, str(block.partition), time_text(block.end_ns), pack(block, schema.names), str(BLOCK_TTL_SECONDS)),
     )
 
 

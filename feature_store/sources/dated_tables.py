@@ -11,7 +11,15 @@ from typing import Final
 
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions, refuse_wrong_actions
 from feature_store.market.membership import MemberPeriod, Membership, refuse_wrong_periods
-from feature_store.market.types import Universe, date_of_day, ist_day, ist_time_of_day
+from feature_store.market.types import (
+    CollidingInstruments,
+    Instrument,
+    InvalidRows,
+    Universe,
+    date_of_day,
+    ist_day,
+    ist_time_of_day,
+)
 from feature_store.sources.files import FileTable, read_file
 
 _SYMBOL: Final = ("symbol", "tradingsymbol", "ticker")
@@ -21,6 +29,10 @@ _ACTION_COLUMNS: Final = {
     "kind": ("kind", "action", "type", "purpose"),
     "factor": ("factor", "adjustment_factor", "price_factor"),
 }
+_INSTRUMENT_COLUMNS: Final = {"symbol": _SYMBOL, "kind": ("kind", "type", "instrument_type")}
+_INSTRUMENT_EXTRAS: Final = {"token": ("instrument_token", "token"), "tick_size": ("tick_size", "tick_size_inr")}
+INSTRUMENT_KINDS: Final = ("equity", "etf", "index")
+"""What an instrument can be; an index is context for features and is never traded."""
 _MEMBER_COLUMNS: Final = {
     "symbol": _SYMBOL,
     "from": ("from", "from_date", "start", "start_date"),
@@ -58,6 +70,55 @@ def read_corporate_actions(path: str | Path | None) -> CorporateActions:
             problems.append((row, "the ex-date is missing or no date; write it as 2026-01-05"))
     refuse_wrong_actions(str(path), rows, problems)
     return CorporateActions(tuple(action for _, action in rows))
+
+
+def read_universe(path: str | Path) -> Universe:
+    """Read what a table states of instruments, from a Parquet or CSV file.
+
+    Columns, whatever their case: ``symbol|tradingsymbol|ticker``, ``kind|type|instrument_type`` (one of
+    `INSTRUMENT_KINDS`), and maybe ``instrument_token|token`` (default: CRC-32 of the symbol) and ``tick_size`` (rupees,
+    default 0.05).
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is missing, empty, truncated or of another kind.
+    MissingColumn
+        If a column is missing.
+    InvalidRows
+        If a row is wrong; the message names each such row and what is wrong with it.
+    CollidingInstruments
+        If two rows have one symbol or one token.
+    """
+    table = read_file(path, _INSTRUMENT_COLUMNS, _INSTRUMENT_EXTRAS, text=("symbol", "kind"))
+    symbols, kinds = table.values("symbol"), table.values("kind")
+    nothing = [float("nan")] * len(symbols)
+    tokens = table.numbers("token").tolist() if table.has("token") else nothing
+    given = table.present("token").tolist() if table.has("token") else [False] * len(symbols)
+    steps = table.numbers("tick_size").tolist() if table.has("tick_size") else nothing
+    sized = table.present("tick_size").tolist() if table.has("tick_size") else [False] * len(symbols)
+    instruments: list[Instrument] = []
+    problems = [(int(row), "too few or too many fields") for row in table.malformed["row"]]
+    for k, row in enumerate(table.row_number.tolist()):
+        symbol, kind = symbols[k], kinds[k].lower()
+        if not symbol:
+            problems.append((row, "the symbol is missing"))
+        elif kind not in INSTRUMENT_KINDS:
+            problems.append((row, f"{symbol} is of kind {kinds[k]!r}; write one of {', '.join(INSTRUMENT_KINDS)}"))
+        elif given[k] and not (0 < tokens[k] < 2**53 and tokens[k] == int(tokens[k])):
+            problems.append((row, f"the instrument token of {symbol} is no whole number above 0"))
+        elif sized[k] and not 0 < steps[k] < float("inf"):
+            problems.append((row, f"the tick size of {symbol} is no number of rupees above 0"))
+        else:
+            one = Universe.from_symbols([symbol], frozenset({symbol} if kind == "index" else ())).instruments[0]
+            stated: dict[str, float] = {"instrument_token": int(tokens[k])} if given[k] else {}
+            instruments.append(one.model_copy(update=stated | ({"tick_size_inr": steps[k]} if sized[k] else {})))
+    if problems:
+        raise InvalidRows(str(path), sorted(problems))
+    try:
+        return Universe.ordered(instruments)
+    except CollidingInstruments as error:
+        raise CollidingInstruments(f"{path}: {error}") from error
 
 
 def read_membership(path: str | Path, *, universe: Universe | None = None) -> Membership:

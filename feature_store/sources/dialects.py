@@ -15,95 +15,84 @@
 
 Sources: kite.trade/docs/connect/v3/historical; dhanhq.co/docs/v2/historical-data; the history call of Fyers API v3; the
 files that yfinance and pandas write. Symbols become those of the exchange. A file of one symbol may lack a column for
-it: then it is given, or it is the name of the file (``RELIANCE.csv``, ``NSE_SBIN-EQ_5minute.csv``).
+it: then it is given, or it is the name of the file (``RELIANCE.csv``, ``NSE_SBIN-EQ_5minute.csv``); of a name only an
+interval behind a separator is cut off. Epochs are told by their size, a date and a time of day in columns of their own
+are joined, and how text is written is told by the file's times (`feature_store.sources.time_formats`).
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_store.market.clocks import BarClock, UnknownClock
 from feature_store.market.types import MarketDataError, MissingColumn
+from feature_store.sources.file_errors import missing_columns, refuse_several_instruments
 from feature_store.sources.files import (
-    EPOCH_FORMATS,
     FileHead,
     FileTable,
     Progress,
     first_value,
+    found_columns,
     load,
-    match,
+    plain_name,
     read_head,
 )
+from feature_store.sources.mappings import ColumnMapping
+from feature_store.sources.stamps import Kind, TimeReading, times_of_file
+from feature_store.sources.time_formats import epoch_format
+from feature_store.sources.times import Times
+from feature_store.sources.wide_files import FIELDS, read_wide, wide_columns
 
-_FIELDS = ("open", "high", "low", "close", "volume")
-_FYERS_POSITIONS = dict(zip(("time", *_FIELDS), "012345", strict=True))
+_FYERS_POSITIONS = dict(zip(("time", *FIELDS), "012345", strict=True))
 _YAHOO_INDICES = {"^NSEI": "NIFTY 50", "^NSEBANK": "NIFTY BANK"}
 _FYERS_SYMBOL = re.compile(r"NSE[:_](?P<symbol>.+?)(?:-(?:EQ|BE|INDEX))?$")
+_SUFFIXES = re.compile(r"(?:\.csv|\.csv\.gz|\.parquet)$", re.IGNORECASE)
 _FILE_SYMBOL = re.compile(
-    r"(?:NSE[_-])?(?P<symbol>[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?(?:[_-](?:\d+(?:minute|min|m|h|hour|d)?|minute|hour|day|daily|D))?"
+    r"(?:NSE[_-])?(?P<symbol>(?=[0-9&-]*[A-Z])[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?"
+    r"(?:[_-](?:\d+(?:minute|min|m|hour|h|H|day|d|D)|minute|hour|day|daily)|_(?:D|1|2|3|5|10|15|30|45|60))?"
 )
+_NO_SYMBOLS = frozenset({
+    "ALL", "BARS", "BSE", "CANDLES", "DAILY", "DATA", "EQUITIES", "EQUITY", "EXPORT", "FNO", "HISTORY",
+    "INDICES", "MARKET", "MINUTE", "NSE", "OHLC", "OHLCV", "PRICES", "STOCKS", "TICKS", "UNIVERSE",
+})  # fmt: skip
+"""What people call files of many instruments."""
+_SEGMENTS = frozenset({"EQ", "EQUITY", "INDEX", "INDICES", "STOCK", "FUT", "FUTSTK", "FUTIDX", "OPTSTK", "OPTIDX"})
+_DATES: Final = ("date", "trade_date", "trading_date", "tradedate")
+_TIMES_OF_DAY: Final = ("time", "trade_time", "trading_time", "tradetime", "time_of_day")
+_DATE_ALONE = re.compile(
+    r"(?:\d{4}-?\d{2}-?\d{2}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[-/ ]?[A-Za-z]{3,9}[-/ ]?\d{2,4})(?: 00:00:00)?"
+)
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?|\d{3,6}")
 
 
-@dataclass(frozen=True)
-class ColumnMapping:
-    """How to read a file whose columns have names of their own.
-
-    Raises
-    ------
-    MarketDataError
-        If the zone, the clock or the stamp is unknown.
-    """
-
-    columns: Mapping[str, str]
-    """The file's name of each of our columns (``time``, ``symbol``, ``open`` …); others go by their usual names."""
-    time_format: str | None = None
-    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``epoch_ns``, or a format of `datetime.strptime`; default: ISO 8601."""
-    zone: str = "Asia/Kolkata"
-    """Zone of times that have none."""
-    stamp: Literal["start", "end"] = "start"
-    """Whether a bar's time is its first instant or the first one after it."""
-    clock: str | None = None
-    """The bars' clock, such as ``5m`` or ``session``; default: what the times show."""
-
-    def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise MarketDataError(f"zone {self.zone!r} is unknown; write one such as Asia/Kolkata or UTC") from error
-        if self.stamp not in ("start", "end"):
-            raise MarketDataError(f"stamp {self.stamp!r} is unknown; bars are stamped at their 'start' or their 'end'")
-        if self.clock is not None:
-            try:
-                kind = BarClock.parse(self.clock).kind
-            except UnknownClock as error:
-                raise MarketDataError(str(error)) from error
-            if kind == "ticks":
-                raise MarketDataError(f"clock {self.clock!r} counts ticks, which a file of bars does not show")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MarketFile:
     """A file's columns, and how its times and symbols are written."""
 
     table: FileTable
     dialect: str
-    layout: ColumnMapping
     symbol: str | None
     """The one symbol of a file that has no column for it."""
+    when: Times
+    reading: TimeReading
+    """How the times were read."""
+    recognised: tuple[str, ...] = ()
+    """What was not stated but recognised, or is in doubt, a sentence each."""
 
-    def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    @property
+    def layout(self) -> ColumnMapping:
+        """As the file was read: what was stated, and what was recognised where nothing was."""
+        return self.reading.layout
+
+    def times(self) -> Times:
         """UTC epoch nanoseconds, and which rows could be read."""
-        return self.table.times("time", self.layout.time_format, ZoneInfo(self.layout.zone))
+        return self.when
 
     def symbols(self) -> tuple[NDArray[np.intp], list[str]]:
         """Codes and distinct symbols as the exchange writes them."""
@@ -120,9 +109,9 @@ def exchange_symbol(text: str, dialect: str) -> str:
     """Give a symbol as the exchange writes it, from a dialect's way: ``NSE:SBIN-EQ`` and ``SBIN.NS`` are ``SBIN``."""
     if dialect == "fyers" and (found := _FYERS_SYMBOL.fullmatch(text)):
         return found["symbol"]
-    if dialect == "yfinance":
-        return _YAHOO_INDICES.get(text, text.removesuffix(".NS"))
-    return text
+    if text.startswith("NSE:") and (found := _FYERS_SYMBOL.fullmatch(text)):
+        return found["symbol"]
+    return _YAHOO_INDICES.get(text, text.removesuffix(".NS"))
 
 
 def read_market_file(
@@ -136,6 +125,8 @@ def read_market_file(
 ) -> MarketFile:
     """Read the columns of a file of bars or ticks.
 
+    What the mapping states holds; what it leaves open is recognised by the file's header and its times.
+
     Raises
     ------
     UnreadableFile
@@ -143,88 +134,131 @@ def read_market_file(
     MissingColumn
         If a column is missing, or no symbol can be told.
     MarketDataError
-        If the mapping names a column of ours that there is not, or a column is there twice.
+        If the mapping names a column of ours that there is not, a column is there twice, or rows of a file without a
+        column for the symbol plainly are of several instruments.
     """
     head = read_head(path)
-    if mapping is None and (wide := _wide_columns(head)) is not None:
-        return _read_wide(head, wide, required, progress)
-    if mapping is None:
-        dialect, layout = _recognised(head) if "open" in required else _recognised_ticks(head)
-    else:
-        dialect, layout = "generic", mapping if isinstance(mapping, ColumnMapping) else ColumnMapping(mapping)
-    names = _mapped_names(head, required, optional, layout)
+    stated = mapping if isinstance(mapping, ColumnMapping) else ColumnMapping(mapping or {})
+    kind: Kind = "bars" if "open" in required else "ticks"
+    if not stated.columns and (wide := wide_columns(head)) is not None:
+        table, dialect = read_wide(head, wide, required, progress), "yfinance"
+        when, reading = times_of_file(table, stated, kind)
+        return MarketFile(table, dialect, None, when, reading, reading.recognised + reading.doubts)
+    stated = _of_this_file(head, required, optional, stated)
+    dialect, columns = _recognised(head, stated) if kind == "bars" else _recognised_ticks(head)
+    names = _names(head, required, optional, {**columns, **stated.columns})
+    recognised: tuple[str, ...] = ()
     if symbol is not None:
         names.pop("symbol", None)
     elif "symbol" not in names:
         symbol = _symbol_of_file(head)
-    return MarketFile(load(head, names, ("time", "symbol"), progress=progress), dialect, layout, symbol)
+        recognised = (f"no column for the symbol: all rows are {symbol}, by the file's name",)
+    table = load(head, names, ("time", "date", "symbol"), progress=progress)
+    when, reading = times_of_file(table, stated, kind)
+    if symbol is not None:
+        refuse_several_instruments(table, when, kind)
+    return MarketFile(table, dialect, symbol, when, reading, recognised + reading.recognised + reading.doubts)
 
 
-def _mapped_names(
+def _of_this_file(
     head: FileHead,
     required: Mapping[str, tuple[str, ...]],
     optional: Mapping[str, tuple[str, ...]],
-    layout: ColumnMapping,
-) -> dict[str, str]:
-    unknown = sorted(set(layout.columns) - set(required) - set(optional))
+    stated: ColumnMapping,
+) -> ColumnMapping:
+    """Give what a mapping says of this file, and refuse what no file can have."""
+    known = [*required, *optional, "date"]
+    there = {plain_name(name) for name in head.columns}
+    if stated.of_several_files:
+        fitting = {k: v for k, v in stated.columns.items() if k in known and plain_name(v) in there}
+        return replace(stated, columns=fitting)
+    unknown = sorted(set(stated.columns) - set(known))
     if unknown:
         raise MarketDataError(
-            f"{head.path}: the mapping names {', '.join(map(repr, unknown))}; there are only "
-            f"{', '.join([*required, *optional])}"
+            f"{head.path}: the mapping names {', '.join(map(repr, unknown))}; there are only {', '.join(known)}"
         )
-    for ours, theirs in layout.columns.items():
-        if theirs.strip().lower() not in {name.strip().lower() for name in head.columns}:
+    for ours, theirs in stated.columns.items():
+        if plain_name(theirs) not in there:
             raise MissingColumn(
                 f"{head.path} has no column {theirs!r}, which the mapping gives for {ours!r}; it has {head.columns}"
             )
-    given = {ours: (theirs.strip().lower(),) for ours, theirs in layout.columns.items()}
-    needed = {name: given.get(name, names) for name, names in required.items() if name != "symbol"}
-    others = {name: given.get(name, names) for name, names in {**optional, "symbol": required["symbol"]}.items()}
-    return match(head, needed, others)
+    return stated
+
+
+def _names(
+    head: FileHead,
+    required: Mapping[str, tuple[str, ...]],
+    optional: Mapping[str, tuple[str, ...]],
+    columns: Mapping[str, str],
+) -> dict[str, str]:
+    """The file's name of each of our columns that it has."""
+    given = {ours: (plain_name(theirs),) for ours, theirs in columns.items()}
+    candidates = {ours: given.get(ours, names) for ours, names in {**required, **optional}.items()}
+    if "date" in given:
+        candidates["date"] = given["date"]
+    elif "time" not in given and (pair := _date_and_time(head)) is not None:
+        candidates["date"], candidates["time"] = ((plain_name(name),) for name in pair)
+    names = found_columns(head, candidates)
+    if "symbol" in names and "symbol" not in given and first_value(head, names["symbol"]).upper() in _SEGMENTS:
+        del names["symbol"]
+    missing = [ours for ours in required if ours not in names and ours != "symbol"]
+    if missing and missing != ["volume"]:  # which indices may lack: `screening` says whether all are
+        raise MissingColumn(missing_columns(head, names, {ours: candidates[ours] for ours in missing}))
+    return names
+
+
+def _date_and_time(head: FileHead) -> tuple[str, str] | None:
+    """The columns of the date and of the time of day of a file that has two for them."""
+    by_name = {plain_name(name): name for name in reversed(head.columns)}
+    if any(name in by_name for name in ("timestamp", "datetime", "exchange_timestamp")):
+        return None
+    pair = [next((by_name[name] for name in names if name in by_name), None) for names in (_DATES, _TIMES_OF_DAY)]
+    if pair[0] is None or pair[1] is None:
+        return None
+    date, time = (first_value(head, name) for name in pair if name is not None)
+    return (pair[0], pair[1]) if _DATE_ALONE.fullmatch(date) and _TIME_OF_DAY.fullmatch(time) else None
 
 
 def _symbol_of_file(head: FileHead) -> str:
-    found = _FILE_SYMBOL.fullmatch(head.path.name.split(".csv")[0].split(".parquet")[0])
-    if found is None:
+    found = _FILE_SYMBOL.fullmatch(_SUFFIXES.sub("", head.path.name))
+    if found is None or found["symbol"] in _NO_SYMBOLS or _DATE_ALONE.fullmatch(found["symbol"]):
         raise MissingColumn(
             f"{head.path} has no column 'symbol' and its name is no symbol; add the column, rename one of its columns "
-            f"{head.columns}, name the file by its symbol (RELIANCE.csv), or give symbol="
+            f"{head.columns}, say which of them it is (--columns symbol=COLUMN, setting market.columns), name the file "
+            "by its symbol (RELIANCE.csv), or give symbol="
         )
     return found["symbol"]
 
 
-def _recognised_ticks(head: FileHead) -> tuple[str, ColumnMapping]:
-    kite = "exchange_timestamp" in {name.strip().lower() for name in head.columns}
-    return ("kite" if kite else "generic"), ColumnMapping({})
+def _recognised_ticks(head: FileHead) -> tuple[str, dict[str, str]]:
+    kite = "exchange_timestamp" in {plain_name(name) for name in head.columns}
+    return ("kite" if kite else "generic"), {}
 
 
-def _recognised(head: FileHead) -> tuple[str, ColumnMapping]:
-    """The dialect of a file of bars with one line of header."""
+def _recognised(head: FileHead, stated: ColumnMapping) -> tuple[str, dict[str, str]]:
+    """The dialect of a file of bars with one line of header, and its columns that have names of its own."""
     names = [name.strip() for name in head.columns]
     lower = [name.lower() for name in names]
-    there, as_usual = set(lower), ColumnMapping({})
+    there = set(lower)
     has_symbol = bool(there & {"symbol", "tradingsymbol"})
-    if (epochs := _recognised_epochs(head, lower, has_symbol)) is not None:
+    if "time" not in stated.columns and (epochs := _recognised_epochs(head, lower, has_symbol)) is not None:
         return epochs
     if "Open" in names and "Close" in names and there & {"date", "datetime"} and not has_symbol:
-        return "yfinance", ColumnMapping({"symbol": "ticker"}) if "ticker" in there else as_usual
+        return "yfinance", {}
     if {"date", "open"} <= set(names) and "timestamp" not in there and (not has_symbol or "tradingsymbol" in there):
-        return "kite", as_usual
-    return "generic", as_usual
+        return "kite", {}
+    return "generic", {}
 
 
-def _recognised_epochs(head: FileHead, lower: list[str], has_symbol: bool) -> tuple[str, ColumnMapping] | None:
+def _recognised_epochs(head: FileHead, lower: list[str], has_symbol: bool) -> tuple[str, dict[str, str]] | None:
     """Fyers and Dhan, whose times are numbers; with a symbol of its own scheme, or a name that only they use."""
-    if set(_FYERS_POSITIONS.values()) <= set(lower) and (time_format := _epoch_of(head, lower, "0")):
-        return "fyers", ColumnMapping(_FYERS_POSITIONS, time_format)
+    if set(_FYERS_POSITIONS.values()) <= set(lower) and _is_epoch(head, lower, "0"):
+        return "fyers", _FYERS_POSITIONS
     for name in ("start_time", "epoch", "timestamp", "datetime", "date"):
-        time_format = _epoch_of(head, lower, name)
         theirs = not has_symbol or name in ("start_time", "epoch") or _has_fyers_symbols(head, lower)
-        if time_format and theirs:
+        if theirs and _is_epoch(head, lower, name):
             after_prices = "close" in lower and lower.index(name) > lower.index("close")
-            return "dhan" if name == "start_time" or after_prices else "fyers", ColumnMapping(
-                {"time": name}, time_format
-            )
+            return "dhan" if name == "start_time" or after_prices else "fyers", {"time": name}
     return None
 
 
@@ -232,101 +266,5 @@ def _has_fyers_symbols(head: FileHead, lower: list[str]) -> bool:
     return "symbol" in lower and bool(_FYERS_SYMBOL.fullmatch(first_value(head, head.columns[lower.index("symbol")])))
 
 
-def _epoch_of(head: FileHead, lower: list[str], name: str) -> str | None:
-    """The epoch format of a column, by the size of its first value; None if it is no epoch."""
-    if name not in lower:
-        return None
-    at = lower.index(name)
-    kind = head.types[at]
-    if kind is not None and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return None
-    text = first_value(head, head.columns[at])
-    if not re.fullmatch(r"\d{9,19}(?:\.\d*)?", text):
-        return None
-    digits = len(text.split(".")[0])
-    return next(name for name, least in zip(reversed(EPOCH_FORMATS), (18, 15, 12, 0), strict=True) if digits >= least)
-
-
-def _wide_columns(head: FileHead) -> dict[str, dict[str, int]] | None:
-    """Place of each field of each ticker in a file of yfinance with fields over tickers; None if it is none."""
-    if head.kind == "parquet":
-        pairs = [_pair_of(name) for name in head.columns]
-    elif _has_two_headers(head):
-        pairs = [None, *zip(head.columns[1:], head.rows[0][1:], strict=True)]
-    else:
-        return None
-    places: dict[str, dict[str, int]] = {}
-    for at, pair in enumerate(pairs):
-        if pair is None:
-            continue
-        field, ticker = pair if pair[0].lower() in (*_FIELDS, "adj close") else pair[::-1]
-        if field.lower() in _FIELDS and ticker:
-            places.setdefault(ticker, {})[field.lower()] = at
-    return places or None
-
-
-def _has_two_headers(head: FileHead) -> bool:
-    if len(head.rows) < 2 or len(head.rows[0]) != len(head.columns):
-        return False
-    begins = (head.columns[0], head.rows[0][0])
-    return begins in {("Price", "Ticker"), ("Ticker", "Price")} or (
-        begins == ("", "") and head.rows[1][0] in ("Date", "Datetime")
-    )
-
-
-def _pair_of(name: str) -> tuple[str, str] | None:
-    """The field and the ticker of a column that pandas wrote as the text of a pair."""
-    if not name.startswith("("):
-        return None
-    try:
-        pair = ast.literal_eval(name)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    if isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair):
-        return pair
-    return None
-
-
-def _read_wide(
-    head: FileHead,
-    places: Mapping[str, Mapping[str, int]],
-    required: Mapping[str, tuple[str, ...]],
-    progress: Progress | None,
-) -> MarketFile:
-    for ticker, fields in places.items():
-        lacking = [field for field in _FIELDS if field not in fields]
-        if lacking or "open" not in required:
-            raise MissingColumn(f"{head.path}: {ticker} has no column {', '.join(lacking or ['of ticks'])}; export it")
-    if head.kind == "parquet":
-        header_rows = 1
-        time = next((name for name in head.columns if name.strip().lower() in ("date", "datetime")), None)
-        if time is None:
-            raise MissingColumn(f"{head.path} has no column 'Date' or 'Datetime'; write it with its index")
-        columns = head.columns
-    else:
-        third = head.rows[1]
-        header_rows = 3 if third[0] in ("Date", "Datetime") and not any(third[1:]) else 2
-        time, columns = "time", ["time", *(f"{k}" for k in range(1, len(head.columns)))]
-    tickers = sorted(places)
-    names = {f"{field} {ticker}": columns[places[ticker][field]] for ticker in tickers for field in _FIELDS}
-    read = load(
-        replace(head, columns=columns), {"time": time, **names}, ("time",), header_rows=header_rows, progress=progress
-    )
-    n = len(read.row_number)
-    stacked = {
-        field: pa.chunked_array(
-            [pa.array(read.numbers(f"{field} {ticker}"), from_pandas=True) for ticker in tickers], pa.float64()
-        )
-        for field in _FIELDS
-    }
-    stacked["time"] = pa.chunked_array(read.columns["time"].chunks * len(tickers), read.columns["time"].type)
-    stacked["symbol"] = pa.chunked_array([pa.array([ticker] * n, pa.string()) for ticker in tickers], pa.string())
-    table = FileTable(
-        head.path,
-        stacked,
-        {name: name for name in stacked},
-        np.tile(read.row_number, len(tickers)),
-        read.malformed,
-        wide=True,
-    )
-    return MarketFile(table, "yfinance", ColumnMapping({}), None)
+def _is_epoch(head: FileHead, lower: list[str], name: str) -> bool:
+    return name in lower and epoch_format(first_value(head, head.columns[lower.index(name)])) is not None

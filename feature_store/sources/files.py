@@ -21,20 +21,14 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.market.types import IST, IST_OFFSET_NS, MarketDataError, MissingColumn, UnreadableFile
+from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
+from feature_store.sources.times import NoTime, Times, joined, numbers_of, plain, times_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
 
-EPOCH_FORMATS: Final = {"epoch_s": 10**9, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
-"""Formats of times that are numbers: UTC epoch seconds, and so on, in nanoseconds."""
-
-_NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
-_DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
-_DATE_FIRST = r"^\d{4}-?\d{2}"  # or pandas reads "now" and "today" as this very moment
 _HEADER_ROWS = 5
-_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
+DAMAGE: Final = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -83,19 +77,14 @@ class FileTable:
         MarketDataError
             If the column is of a type that is no number.
         """
-        column = _plain(self.columns[name])
+        column = self.columns[name]
         try:
-            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type):
-                return np.ascontiguousarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
-            if pa.types.is_decimal(column.type):
-                return np.ascontiguousarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-            if _is_text(column.type):
-                values = pd.to_numeric(column.cast(pa.string()).to_pandas(), errors="coerce")
-                return np.ascontiguousarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
-        except _DAMAGE as error:
+            if (numbers := numbers_of(column)) is not None:
+                return numbers
+        except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
         raise MarketDataError(
-            f"{self.path}: column {self.names[name]!r} is {column.type}, which is no number; write plain numbers"
+            f"{self.path}: column {self.names[name]!r} is {plain(column).type}, which is no number; write plain numbers"
         )
 
     def texts(self, name: str) -> tuple[NDArray[np.intp], list[str]]:
@@ -108,8 +97,8 @@ class FileTable:
         """
         column = self.columns[name]
         try:
-            encoded = _plain(column).cast(pa.string()).fill_null("").dictionary_encode().unify_dictionaries()
-        except _DAMAGE as error:
+            encoded = plain(column).cast(pa.string()).fill_null("").dictionary_encode().unify_dictionaries()
+        except DAMAGE as error:
             raise MarketDataError(
                 f"{self.path}: column {self.names[name]!r} is {column.type}, which is no text; write plain text"
             ) from error
@@ -125,17 +114,8 @@ class FileTable:
         codes, values = self.texts(name)
         return [values[code] for code in codes.tolist()]
 
-    def times(
-        self, name: str, time_format: str | None = None, zone: ZoneInfo = IST
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Give a column of times as UTC epoch nanoseconds, and which rows could be read (others are 0).
-
-        Parameters
-        ----------
-        time_format : str, optional
-            One of `EPOCH_FORMATS`, or a format of `datetime.strptime`; default: ISO 8601 text and timestamps.
-        zone : ZoneInfo
-            Zone of times that have none.
+    def times(self, name: str, time_format: str | None = None, zone: ZoneInfo = IST) -> Times:
+        """Give a column of times as UTC epoch nanoseconds, and which rows could be read; parameters as `times_of`.
 
         Raises
         ------
@@ -143,40 +123,26 @@ class FileTable:
             If the column is of a type that is no time.
         """
         try:
-            return self._times(name, time_format, zone)
-        except _DAMAGE as error:
+            return times_of(self.time_column() if name == "time" else self.columns[name], time_format, zone)
+        except NoTime as problem:
+            raise MarketDataError(f"{self.path}: column {self.names[name]!r} {problem}") from problem
+        except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
 
-    def _times(self, name: str, time_format: str | None, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        column = _plain(self.columns[name])
-        if time_format in EPOCH_FORMATS:
-            return self._epochs(name, EPOCH_FORMATS[time_format])
-        if pa.types.is_null(column.type):
-            return np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=np.bool_)
-        if pa.types.is_date(column.type):
-            column = column.cast(pa.timestamp("ms"))
-        if pa.types.is_timestamp(column.type):
-            counts = column.cast(pa.int64())
-            present = counts.is_valid().to_numpy()
-            filled = counts.fill_null(0).to_numpy()
-            time_ns, readable = _epoch_ns(filled, column.type.unit, present)
-            return (time_ns, readable) if column.type.tz else _from_wall_clock(time_ns, readable, zone)
-        if not _is_text(column.type):
-            raise MarketDataError(
-                f"{self.path}: column {self.names[name]!r} is {column.type}, which is no time; write timestamps, text "
-                "such as 2026-01-05T09:15:00+05:30, or say that it is an epoch (time_format='epoch_s')"
-            )
-        text = column.cast(pa.string()).fill_null("").to_pandas().str.strip()
-        return _parsed(text, zone) if time_format is None else _parsed_as(text, time_format, zone)
+    def time_column(self) -> pa.ChunkedArray:
+        """Give the times as they stand in the file; a column ``date`` beside them is joined with a space.
 
-    def _epochs(self, name: str, factor: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        counts = self.numbers(name)
-        readable = np.isfinite(counts) & (np.abs(counts) < 2**62 / factor)
-        column = _plain(self.columns[name])
-        if pa.types.is_integer(column.type):  # a float does not hold each nanosecond
-            whole = column.fill_null(0).cast(pa.int64(), safe=False).to_numpy()
-            return np.where(readable, np.where(readable, whole, 0) * factor, 0), readable
-        return np.where(readable, np.rint(np.where(readable, counts, 0) * factor), 0).astype(np.int64), readable
+        Raises
+        ------
+        UnreadableFile
+            If the two are of types that are no text.
+        """
+        if not self.has("date"):
+            return plain(self.columns["time"])
+        try:
+            return joined(self.columns["date"], self.columns["time"])
+        except DAMAGE as error:
+            raise UnreadableFile(f"{self.path}: its dates and times of day cannot be read ({error})") from error
 
     def text_of(self, rows: NDArray[np.intp]) -> pd.DataFrame:
         """Give some rows as they stand in the file, as text."""
@@ -214,7 +180,7 @@ def read_head(path: str | Path) -> FileHead:
         If the file is missing, empty, truncated, or neither ``.parquet`` nor ``.csv`` (``.csv.gz``).
     """
     path = Path(path)
-    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower().lstrip(".")
+    kind = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower().lstrip(".")
     if not path.is_file():
         raise UnreadableFile(f"{path} is not a file; check the path")
     if path.stat().st_size == 0:
@@ -227,7 +193,7 @@ def read_head(path: str | Path) -> FileHead:
             return FileHead(path, kind, list(schema.names), list(schema.types), [])
         with _open_text(path) as lines:
             rows = list(islice((row for row in csv.reader(lines) if row), _HEADER_ROWS))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, error) from error
     columns = rows[0] if rows else []
     return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
@@ -248,7 +214,7 @@ def first_value(head: FileHead, column: str) -> str:
         with pq.ParquetFile(head.path) as file:
             batch = next(file.iter_batches(batch_size=1, columns=[column]), None)
             return "" if batch is None else str(batch.column(0)[0].as_py())
-    except (*_DAMAGE, ValueError, OverflowError) as error:
+    except (*DAMAGE, ValueError, OverflowError) as error:
         raise _damaged(head.path, error) from error
 
 
@@ -258,10 +224,15 @@ def _open_text(path: Path) -> io.TextIOBase:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def plain_name(name: str) -> str:
+    """Give a column's name without regard to case, and with an underscore for spaces and hyphens."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
 def match(
     head: FileHead, required: Mapping[str, tuple[str, ...]], optional: Mapping[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    """Find the file's name of each of our columns: the first of its candidates, whatever its case.
+    """Find the file's name of each of our columns: the first of its candidates, by `plain_name`.
 
     Raises
     ------
@@ -270,19 +241,32 @@ def match(
     MarketDataError
         If a column that is needed is there twice.
     """
-    by_lower = {name.strip().lower(): name for name in reversed(head.columns)}
-    names: dict[str, str] = {}
-    for ours, candidates in {**required, **optional}.items():
-        found = next((by_lower[c] for c in candidates if c in by_lower), None)
-        if found is not None:
-            names[ours] = found
-        elif ours in required:
+    names = found_columns(head, {**required, **optional})
+    for ours, candidates in required.items():
+        if ours not in names:
             raise MissingColumn(
                 f"{head.path} has no column {' or '.join(repr(c) for c in candidates)}; "
                 f"add it or rename one of its columns {head.columns}"
             )
+    return names
+
+
+def found_columns(head: FileHead, candidates: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Find the file's name of each of our columns that is there: the first of its candidates, by `plain_name`.
+
+    Raises
+    ------
+    MarketDataError
+        If a column that is found is there twice.
+    """
+    by_name = {plain_name(name): name for name in reversed(head.columns)}
+    names = {
+        ours: by_name[found]
+        for ours, those in candidates.items()
+        if (found := next((c for c in those if c in by_name), None)) is not None
+    }
     for found in names.values():
-        if sum(name.strip().lower() == found.strip().lower() for name in head.columns) > 1:
+        if sum(plain_name(name) == plain_name(found) for name in head.columns) > 1:
             raise MarketDataError(f"{head.path} has more than one column {found!r}; remove or rename the wrong one")
     return names
 
@@ -315,7 +299,7 @@ def load(
             table = _read_parquet(head.path, sorted(set(names.values())), progress)
         else:
             table, bad = _read_csv(head, names, text, header_rows, progress)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(head.path, error) from error
     if len(table) + len(bad) == 0:
         raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
@@ -387,60 +371,8 @@ def _read_csv(
     return table, bad
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _as_text(column: pa.ChunkedArray) -> list[str]:
     try:
         return [str(value) for value in column.to_pylist()]
     except (ValueError, OverflowError, pa.ArrowException):  # a year that Python's datetime does not have
         return [str(value) for value in column.cast(pa.int64()).to_pylist()]
-
-
-def _parsed(text: pd.Series[str], zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    text = text.where(text.str.contains(_DATE_FIRST), "")
-    parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    time_ns, readable = _ns_of(parsed)
-    has_zone = (text.str.contains(_ZONE) & ~text.str.contains(_DATE_ONLY)).to_numpy(dtype=np.bool_)
-    moved_ns, in_zone = _from_wall_clock(time_ns, readable & ~has_zone, zone)
-    return np.where(has_zone, time_ns, moved_ns), np.where(has_zone, readable, in_zone)
-
-
-def _parsed_as(text: pd.Series[str], time_format: str, zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    try:
-        parsed = pd.to_datetime(text, format=time_format, errors="coerce", utc=True)
-    except (ValueError, re.error) as error:
-        raise MarketDataError(f"time_format {time_format!r} is no format of strptime ({error})") from error
-    time_ns, readable = _ns_of(parsed)
-    return (time_ns, readable) if "%z" in time_format else _from_wall_clock(time_ns, readable, zone)
-
-
-def _ns_of(parsed: pd.Series[pd.Timestamp]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    micros = parsed.dt.as_unit("us")
-    present = micros.notna().to_numpy()
-    return _epoch_ns(np.where(present, micros.astype("int64").to_numpy(), 0), "us", present)
-
-
-def _from_wall_clock(
-    wall_ns: NDArray[np.int64], readable: NDArray[np.bool_], zone: ZoneInfo
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Read nanoseconds since 1970-01-01 00:00 on a zone's wall clock; hours that a clock skips or repeats are not."""
-    if zone.key == IST.key:
-        return np.where(readable, wall_ns - IST_OFFSET_NS, 0), readable
-    times = pd.Series(pd.to_datetime(wall_ns)).dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
-    readable = readable & times.notna().to_numpy()
-    return np.where(readable, times.dt.as_unit("ns").astype("int64").to_numpy(), 0), readable
-
-
-def _epoch_ns(
-    counts: NDArray[np.int64], unit: str, present: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    factor = _NS_PER_UNIT[unit]
-    limit = 2**62 // factor  # years 1824 to 2116: beyond them nanoseconds overflow
-    readable = present & (counts > -limit) & (counts < limit)
-    return np.where(readable, np.where(readable, counts, 0) * factor, 0), readable

@@ -1,12 +1,14 @@
 """Market data from Parquet and CSV files; what cannot be used is quarantined with its row and reason, never dropped.
 
-Columns are found by name, whatever their case: ``timestamp|datetime|time|date``, ``symbol|tradingsymbol``, for bars
-``open, high, low, close, volume`` (and ``ticks|tick_count`` if there is one), for ticks ``ltp|last_price|price`` and
-``volume|day_volume|volume_traded`` (shares since the session's open), and the best quote if all four columns are there
-(``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's names of it). Exports of Kite, Dhan, Fyers and
-yfinance are recognised (``dialects``); any other file needs a `ColumnMapping`. Bars are START-stamped.
-Times without a zone are Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight,
-are ``session`` bars from the open to the close.
+Columns are found by name, whatever their case: ``timestamp|datetime|time|date`` (or a date and a time of day),
+``symbol|ticker|stock_code`` and the like, for bars ``open, high, low, close, volume`` (and ``ticks|tick_count`` if
+there is one), for ticks ``ltp|last_price|price`` and ``volume|day_volume|volume_traded`` (shares since the session's
+open), and the best quote if all four columns are there (``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's
+names of it). Exports of Kite, Dhan, Fyers and yfinance are recognised (``dialects``); any other file needs a
+`ColumnMapping`. Where the times show nothing else (``stamps``) bars are START-stamped, and times without a zone are
+Asia/Kolkata. Sessions are those of the exchange's calendar. Daily bars, stamped at midnight, are ``session`` bars from
+the open to the close. Rows may stand in any order; what an instrument is, and what of a row must hold, is told in
+``screening``.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ from feature_store.market.types import (
     date_of_day,
     ist_day,
 )
-from feature_store.sources.dialects import ColumnMapping, read_market_file
+from feature_store.sources.dialects import read_market_file
 from feature_store.sources.files import FileTable, Progress
+from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
-from feature_store.sources.screening import Screen
+from feature_store.sources.screening import KIND_COLUMNS, Screen
+from feature_store.sources.stamps import TimeReading
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 
 __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "SourceBars", "SourceTicks",
@@ -44,7 +48,8 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
            "synthetic_market"]  # fmt: skip
 
 _TIME = ("timestamp", "datetime", "time", "date")
-_SYMBOL = ("symbol", "tradingsymbol")
+_SYMBOL = ("symbol", "tradingsymbol", "trading_symbol", "ticker", "stock_code", "stockcode", "scrip", "scrip_name",
+           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name")  # fmt: skip
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,
@@ -55,7 +60,7 @@ _BAR_COLUMNS = {
     "close": ("close",),
     "volume": ("volume",),
 }
-_BAR_EXTRAS = {"tick_count": ("tick_count", "ticks")}
+_BAR_EXTRAS = {"tick_count": ("tick_count", "ticks"), **KIND_COLUMNS}
 _TICK_COLUMNS = {
     "time": ("exchange_timestamp", *_TIME),
     "symbol": _SYMBOL,
@@ -85,6 +90,16 @@ class SourceBars:
     """The bars' clock: the commonest step between bars of a symbol, or ``session`` for daily bars."""
     dialect: str
     """Whose export it is: ``generic``, ``kite``, ``dhan``, ``fyers`` or ``yfinance``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """What nobody stated but the file shows (symbol, format, zone, stamp), or leaves open, a sentence each."""
+    stated: frozenset[str] = frozenset()
+    """Symbols of which the file or the table of instruments says what they are; of the others their name tells it."""
+    without_volume: tuple[str, ...] = ()
+    """Symbols that are no index and never have a volume."""
+    rows_out_of_order: int = 0
+    """Rows, kept, that stand after a later one of their symbol; they were sorted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +113,16 @@ class SourceTicks:
     """Ticks, kept, whose day volume is below an earlier one of the session."""
     dialect: str
     """Whose export it is: ``generic`` or ``kite``."""
+    reading: TimeReading
+    """How its times were read."""
+    recognised: tuple[str, ...] = ()
+    """As of `SourceBars`."""
+    stated: frozenset[str] = frozenset()
+    """As in `SourceBars`."""
+    without_volume: tuple[str, ...] = ()
+    """As in `SourceBars`."""
+    rows_out_of_order: int = 0
+    """As in `SourceBars`."""
 
 
 @runtime_checkable
@@ -124,12 +149,20 @@ class BarFile:
 
     path: Path
     universe: Universe | None = None
+    instruments: Universe | None = None
     mapping: ColumnMapping | None = None
     symbol: str | None = None
 
     def bars(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceBars:
         """Read the bars of some sessions, or of all."""
-        return read_bars(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
+        return read_bars(
+            self.path,
+            sessions,
+            universe=self.universe,
+            instruments=self.instruments,
+            mapping=self.mapping,
+            symbol=self.symbol,
+        )
 
 
 @dataclass(frozen=True)
@@ -138,12 +171,20 @@ class TickFile:
 
     path: Path
     universe: Universe | None = None
+    instruments: Universe | None = None
     mapping: ColumnMapping | None = None
     symbol: str | None = None
 
     def ticks(self, sessions: Sequence[Session | dt.date] | None = None) -> SourceTicks:
         """Read the ticks of some sessions, or of all."""
-        return read_ticks(self.path, sessions, universe=self.universe, mapping=self.mapping, symbol=self.symbol)
+        return read_ticks(
+            self.path,
+            sessions,
+            universe=self.universe,
+            instruments=self.instruments,
+            mapping=self.mapping,
+            symbol=self.symbol,
+        )
 
 
 def read_bars(
@@ -151,6 +192,7 @@ def read_bars(
     sessions: Sequence[Session | dt.date] | None = None,
     *,
     universe: Universe | None = None,
+    instruments: Universe | None = None,
     mapping: ColumnMapping | Mapping[str, str] | None = None,
     symbol: str | None = None,
     progress: Progress | None = None,
@@ -165,6 +207,8 @@ def read_bars(
         Read these only; default: all.
     universe : Universe, optional
         Index instruments by this one and quarantine other symbols; default: a universe of the file's symbols.
+    instruments : Universe, optional
+        What is stated of some or all instruments (`dated_tables.read_universe`): it wins over what the file says.
     mapping : ColumnMapping or mapping of str, optional
         How to read a file with names of its own; default: by its header.
     symbol : str, optional
@@ -177,19 +221,20 @@ def read_bars(
     UnreadableFile
         If the file is missing, empty, truncated or of another kind.
     MissingColumn
-        If a column is missing, or no symbol can be told.
+        If a column is missing, or no symbol can be told. Indices alone need no volume.
+    CollidingInstruments
+        If two symbols have one token.
     MarketDataError
         If a column is of a type that it cannot be, or the mapping is wrong.
     """
     file = read_market_file(path, _BAR_COLUMNS, _BAR_EXTRAS, mapping=mapping, symbol=symbol, progress=progress)
-    table, screen = file.table, Screen(file, sessions, universe)
+    table, screen = file.table, Screen(file, sessions, universe, instruments)
     prices, volume = _screened_prices(table, screen)
     clock = screen.reject_off_clock(file.layout)
-    screen.reject_out_of_order(newest_first=True)
     start_ns, end_ns = screen.intervals(clock, file.layout)
-    screen.reject_duplicates(start_ns)
+    screen.reject_repeated_bars(start_ns, prices, volume)
 
-    kept, universe = screen.kept(), universe or screen.universe_of_symbols(volume)
+    kept, universe = screen.kept(), screen.universe() if universe is None else universe
     instrument = screen.instrument(universe)[kept]
     bars = Bars(
         instrument=instrument,
@@ -200,17 +245,25 @@ def read_bars(
         tick_count=_counts(table, kept),
     )
     ordered = bars[np.lexsort((instrument, bars.end_ns))]
-    return SourceBars(universe, ordered, screen.quarantine(), clock, file.dialect)
+    return SourceBars(
+        universe,
+        ordered,
+        screen.quarantine(),
+        clock,
+        file.dialect,
+        file.reading,
+        file.recognised,
+        stated=screen.stated,
+        without_volume=screen.without_volume(volume),
+        rows_out_of_order=screen.rows_out_of_order(),
+    )
 
 
 def _screened_prices(table: FileTable, screen: Screen) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give prices, shape ``(4, n)`` in the order of `_PRICES`, and volumes; reject rows where they cannot be."""
-    prices, volume = np.stack([table.numbers(name) for name in _PRICES]), table.numbers("volume")
-    _, highs, lows, _ = prices
+    prices, volume = np.stack([table.numbers(name) for name in _PRICES]), screen.volumes(_BAR_COLUMNS["volume"])
     screen.reject_numbers(prices, volume)
-    screen.reject(highs < lows, "high_below_low")
-    screen.reject(np.any((prices < lows) | (prices > highs), axis=0), "open_or_close_outside_range")
-    return prices, volume
+    return screen.reject_outside_range(prices), volume
 
 
 def read_ticks(
@@ -218,6 +271,7 @@ def read_ticks(
     sessions: Sequence[Session | dt.date] | None = None,
     *,
     universe: Universe | None = None,
+    instruments: Universe | None = None,
     mapping: ColumnMapping | Mapping[str, str] | None = None,
     symbol: str | None = None,
     progress: Progress | None = None,
@@ -227,15 +281,16 @@ def read_ticks(
     Ticks of one time keep their order in the file; several ticks of a symbol in one second are real. A side of the best
     quote with no price and no quantity is empty.
     """
-    file = read_market_file(path, _TICK_COLUMNS, _QUOTE_COLUMNS, mapping=mapping, symbol=symbol, progress=progress)
-    table, screen = file.table, Screen(file, sessions, universe)
-    price, volume = table.numbers("price"), table.numbers("volume")
+    extras = _QUOTE_COLUMNS | KIND_COLUMNS
+    file = read_market_file(path, _TICK_COLUMNS, extras, mapping=mapping, symbol=symbol, progress=progress)
+    table, screen = file.table, Screen(file, sessions, universe, instruments)
+    price, volume = table.numbers("price"), screen.volumes(_TICK_COLUMNS["volume"])
     screen.reject_numbers(price[None, :], volume)
     quotes = _quotes(table, screen)
     screen.reject_outside_session()
-    screen.reject_out_of_order()
 
-    kept, universe = screen.kept(), universe or screen.universe_of_symbols(volume)
+    universe = screen.universe() if universe is None else universe
+    kept, out_of_order = screen.in_order_of_time()
     ticks = Ticks(
         instrument=screen.instrument(universe)[kept],
         event_time_ns=screen.time_ns[kept],
@@ -243,8 +298,18 @@ def read_ticks(
         day_volume=volume[kept].astype(np.int64),
         **{name: column[kept] for name, column in quotes.items()},
     )
-    ordered = ticks[np.argsort(ticks.event_time_ns, kind="stable")]
-    return SourceTicks(universe, ordered, screen.quarantine(), _volume_decreases(ordered), file.dialect)
+    return SourceTicks(
+        universe,
+        ticks,
+        screen.quarantine(),
+        _volume_decreases(ticks),
+        file.dialect,
+        file.reading,
+        file.recognised,
+        stated=screen.stated,
+        without_volume=screen.without_volume(volume),
+        rows_out_of_order=out_of_order,
+    )
 
 
 def known_sessions(table: Bars | Ticks) -> tuple[Session, ...]:

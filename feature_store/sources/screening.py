@@ -3,22 +3,23 @@
 Reasons, in the order in which they are looked for
     ``malformed_row`` (too few or too many fields), ``unreadable_time``, ``missing_symbol``, ``unknown_symbol``,
     ``unverified_date`` (beyond the calendar), ``not_a_session`` (no session on that date), ``no_prices`` (of a file
-    with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``volume_too_large``;
+    with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``price_too_large``,
+    ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
-    ``outside_session``, ``off_grid``, ``out_of_order``, ``duplicate_bar``.
+    ``outside_session``, ``off_grid``, and of several rows for one bar ``superseded_bar``, ``duplicate_bar``,
+    ``contradicting_bar`` (`Screen.reject_repeated_bars`).
 
-Out of order
-    Of each symbol's rows, in the order of the file, the most rows that are in order of time are kept (a longest
-    non-decreasing subsequence); of several equally long, that with the earlier rows. So one wrong time, early or late,
-    costs one row. Bars sorted newest first are read backwards.
+Indices
+    What an instrument is comes from the universe that is given, else from the table of instruments, else from the
+    file's own columns, else from its exact name (`feature_store.market.indices`). A volume is nothing that an index
+    has: where it is missing or no count it is 0, and a level times a number of shares is no turnover.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -26,9 +27,11 @@ from numpy.typing import NDArray
 
 from feature_store.market.calendar import UnverifiedDate, nse_session
 from feature_store.market.clocks import BarClock
+from feature_store.market.indices import STATED_AS_INDEX, is_index_name
 from feature_store.market.types import (
     IST_OFFSET_NS,
     MINUTE_NS,
+    MissingColumn,
     Session,
     Universe,
     date_of_day,
@@ -36,13 +39,30 @@ from feature_store.market.types import (
     ist_day,
     ist_time_of_day,
 )
+from feature_store.sources.dialects import MarketFile, exchange_symbol
+from feature_store.sources.file_errors import missing_columns
+from feature_store.sources.files import read_head
+from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
 
-if TYPE_CHECKING:
-    from feature_store.sources.dialects import ColumnMapping, MarketFile
+KIND_COLUMNS: Final = {
+    "segment": ("segment", "exchange_segment", "exch_seg"),
+    "exchange": ("exchange",),
+    "instrument_type": ("instrument_type", "instrumenttype"),
+    "tradable": ("tradable",),
+}
+"""Columns in which exports say that an instrument is an index; ``tradable`` is one of Kite's ticks."""
 
 _SMALLEST_PRICE = 0.00005  # rupees; features count in 0.0001, so less is nothing there, and would be divided by
-_LARGEST_TURNOVER_INR = 1e13  # of a row; far beyond a day of the whole exchange, and sums of 20 such are still exact
+_LARGEST_PRICE_INR = 500_000.0  # three times the dearest share that NSE ever had (MRF, ₹153,000 in June 2025)
+_MOST_SHARES = 2.0e10  # of a row; no share has had a day of even 1e10, the cheapest ones have had days of a few 1e9
+_LARGEST_TURNOVER_INR = 1e12  # of a row; a usual day of NSE's whole cash market in 2024; sums of 20 are still exact
+_COUNTABLE = 2.0**53  # beyond it float64 skips whole numbers
+_LIMITS_OF_INTEGERS = (2.0**31 - 1, 2.0**32 - 1)
+_NINES = 8  # so many, and a volume is a placeholder: a real one is just that once in 1e8 rows
+# none of them is a step of a share's price; larger ones are too large anyway
+_PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
+_ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
 
@@ -50,11 +70,23 @@ class Screen:
     """The first reason, if any, for which each row of a file cannot be used."""
 
     def __init__(
-        self, file: MarketFile, sessions: Sequence[Session | dt.date] | None, universe: Universe | None
+        self,
+        file: MarketFile,
+        sessions: Sequence[Session | dt.date] | None,
+        universe: Universe | None,
+        instruments: Universe | None,
     ) -> None:
         self.table = file.table
         self.time_ns, readable = file.times()
         self._codes, self._symbols = file.symbols()
+        self._instruments = {} if instruments is None else {one.symbol: one for one in instruments.instruments}
+        said = _said_to_be_indices(file, self._codes, self._symbols)
+        self.stated = frozenset(said | self._instruments.keys()) & set(self._symbols)
+        known = self._instruments if universe is None else {one.symbol: one for one in universe.instruments}
+        self._is_index = np.array(
+            [not known[s].tradable if s in known else s in said or is_index_name(s) for s in self._symbols],
+            dtype=np.bool_,
+        )
         self._reasons = [""]
         n = len(self.time_ns)
         self._reason = np.zeros(n, dtype=np.int8)
@@ -95,17 +127,53 @@ class Screen:
         self._reasons.append(reason)
         self._reason[rows & (self._reason == 0)] = len(self._reasons) - 1
 
+    def volumes(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Give each row's volume, a column of one of some names; of an index 0 where it is missing or no count.
+
+        Raises
+        ------
+        MissingColumn
+            If there is no such column, and not all instruments are indices.
+        """
+        if not self.table.has("volume"):
+            if self._is_index.all():
+                return np.zeros(len(self.time_ns), dtype=np.float64)
+            raise MissingColumn(missing_columns(read_head(self.table.path), self.table.names, {"volume": names}))
+        volume = self.table.numbers("volume")
+        if self._is_index.any():
+            with np.errstate(invalid="ignore"):
+                uncountable = ~((volume >= 0) & (volume < _COUNTABLE))
+            volume = np.where(self._is_index[self._codes] & uncountable, 0.0, volume)
+        return volume
+
     def reject_numbers(self, prices: NDArray[np.float64], volume: NDArray[np.float64]) -> None:
-        """Reject rows whose prices, shape ``(k, n)``, or volume cannot be."""
+        """Reject rows whose prices, shape ``(k, n)``, or volume cannot be, each by bounds of its own."""
         if self.table.wide:
             self.reject(np.isnan(prices).all(axis=0), "no_prices")
         self.reject(~np.isfinite(prices).all(axis=0) | ~np.isfinite(volume), "not_a_number")
+        highest = prices.max(axis=0)
         self.reject(np.any(prices < _SMALLEST_PRICE, axis=0), "non_positive_price")
         self.reject(volume < 0, "negative_volume")
+        self.reject(highest > _LARGEST_PRICE_INR, "price_too_large")
+        shares = ~self._is_index[self._codes]
+        self.reject(shares & (volume > _MOST_SHARES), "volume_too_large")
         with np.errstate(over="ignore", invalid="ignore"):  # infinite, or a row that is rejected above anyway
-            turnover = prices.max(axis=0) * volume
-        too_large = (volume >= 2.0**53) | (turnover > _LARGEST_TURNOVER_INR)
-        self.reject(too_large, "volume_too_large")
+            turnover = highest * volume
+        placeholder = _is_placeholder(volume) | np.isin(prices, _PRICE_PLACEHOLDERS).any(axis=0)
+        self.reject(shares & placeholder, "placeholder_number")
+        self.reject(shares & (turnover > _LARGEST_TURNOVER_INR), "turnover_too_large")
+
+    def reject_outside_range(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Reject bars whose open, high, low and close, shape ``(4, n)``, are at odds; give them without rounding noise.
+
+        An open or close outside the range by no more than the 0.0001 rupee that features keep is moved into it.
+        """
+        opens, highs, lows, closes = prices
+        self.reject(highs - lows < -_ROUNDING_INR, "high_below_low")
+        above, below = np.maximum(opens, closes) - highs, lows - np.minimum(opens, closes)
+        self.reject(np.maximum(above, below) > _ROUNDING_INR, "open_or_close_outside_range")
+        highs = np.maximum(highs, lows)
+        return np.stack([np.clip(opens, lows, highs), highs, lows, np.clip(closes, lows, highs)])
 
     def reject_outside_session(self) -> None:
         """Reject ticks before their session's open, or at or after its close."""
@@ -148,28 +216,62 @@ class Screen:
             start_ns = self._open_ns + (self.time_ns - self._open_ns - 1) // clock.size * clock.size
         return start_ns, np.minimum(start_ns + clock.size, self._close_ns)
 
-    def reject_out_of_order(self, *, newest_first: bool = False) -> None:
-        """Reject the fewest rows so that each symbol's are in order of time; maybe read it backwards."""
+    def reject_repeated_bars(
+        self, start_ns: NDArray[np.int64], prices: NDArray[np.float64], volume: NDArray[np.float64]
+    ) -> None:
+        """Keep one row of several for one bar.
+
+        That with the larger volume wins, for a vendor's later look at a bar has seen more of it: the others are a
+        ``superseded_bar``. Of several with the largest volume and equal prices the first is kept, the others are a
+        ``duplicate_bar``; if their prices differ nobody can say which is right, and each is a ``contradicting_bar``.
+        """
+        rows = self.kept()
+        keys = ["symbol", "start"]
+        frame = pd.DataFrame({"row": rows, "symbol": self._codes[rows], "start": start_ns[rows]})
+        frame = frame[frame.duplicated(keys, keep=False)]
+        if not len(frame):
+            return
+        of_row = frame["row"].to_numpy()
+        looks = {f"price {k}": of_kind[of_row] for k, of_kind in enumerate(prices)}
+        frame = frame.assign(volume=volume[of_row], **looks)
+        largest = frame[frame["volume"] == frame.groupby(keys)["volume"].transform("max")]
+        of_bar = largest.groupby(keys)[list(looks)]
+        at_odds = (of_bar.transform("min") != of_bar.transform("max")).any(axis=1)
+        alike = largest[~at_odds]
+        self._reject_some(frame.drop(largest.index)["row"], "superseded_bar")
+        self._reject_some(largest[at_odds]["row"], "contradicting_bar")
+        self._reject_some(alike[alike.duplicated(keys)]["row"], "duplicate_bar")
+
+    def _reject_some(self, rows: pd.Series[int], reason: str) -> None:
+        chosen = np.zeros(len(self._reason), dtype=np.bool_)
+        chosen[rows.to_numpy()] = True
+        self.reject(chosen, reason)
+
+    def rows_out_of_order(self) -> int:
+        """Count the kept rows that are earlier than the row of their symbol before them."""
+        return int(np.count_nonzero(self._steps_by_symbol()[2]))
+
+    def in_order_of_time(self) -> tuple[NDArray[np.intp], int]:
+        """Give the kept rows in order of time, and how many were out of it, as `rows_out_of_order` counts.
+
+        Those of one symbol and time stay as they stand in the file; a symbol whose rows stand newest first is read
+        backwards.
+        """
+        kept = self.kept()
+        if not np.any(np.diff(self.time_ns[kept]) < 0):
+            return kept, 0
+        rows, rises, falls = self._steps_by_symbol()
+        n, code = len(self._symbols), self._codes[rows[1:]]
+        backwards = (np.bincount(code[falls], minlength=n) > 0) & (np.bincount(code[rises], minlength=n) == 0)
+        place = np.where(backwards[self._codes[kept]], -kept, kept)
+        return kept[np.lexsort((place, self.time_ns[kept]))], int(np.count_nonzero(falls))
+
+    def _steps_by_symbol(self) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Give the kept rows by symbol, and after which of them the time of the symbol rises and falls."""
         rows = self.kept()
         rows = rows[np.argsort(self._codes[rows], kind="stable")]
-        codes, times = self._codes[rows], self.time_ns[rows]
-        bounds = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
-        falls = (np.diff(times) < 0) & (np.diff(codes) == 0)
-        late = np.zeros(len(self._reason), dtype=np.bool_)
-        for k in np.unique(np.searchsorted(bounds, np.flatnonzero(falls), "right") - 1):
-            begin, end = bounds[k], bounds[k + 1]
-            if newest_first and end - begin > 2 and not np.any(np.diff(times[begin:end]) > 0):
-                continue
-            late[rows[begin:end][_out_of_order(times[begin:end])]] = True
-        self.reject(late, "out_of_order")
-
-    def reject_duplicates(self, start_ns: NDArray[np.int64]) -> None:
-        """Reject a bar of a symbol and start that an earlier row has."""
-        rows = self.kept()
-        repeated = np.zeros(len(self._reason), dtype=np.bool_)
-        keys = pd.DataFrame({"symbol": self._codes[rows], "start": start_ns[rows]})
-        repeated[rows] = keys.duplicated().to_numpy()
-        self.reject(repeated, "duplicate_bar")
+        steps, same = np.diff(self.time_ns[rows]), np.diff(self._codes[rows]) == 0
+        return rows, same & (steps > 0), same & (steps < 0)
 
     def kept(self) -> NDArray[np.intp]:
         """Rows without a reason, of the sessions that are wanted."""
@@ -184,14 +286,27 @@ class Screen:
         likelier = np.lexsort((steps, steps % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
         return int(steps[likelier[0]]) if len(steps) else MINUTE_NS
 
-    def universe_of_symbols(self, volume: NDArray[np.float64]) -> Universe:
-        """Build a universe of the symbols with a usable row; those with a space or never a volume are indices."""
+    def universe(self) -> Universe:
+        """Build a universe of the symbols with a usable row: facts of the table where it has any, else what is told.
+
+        Raises
+        ------
+        CollidingInstruments
+            If two symbols have one token.
+        """
+        present = np.zeros(len(self._symbols), dtype=np.bool_)
+        present[self._codes[self.kept()]] = True
+        symbols = [s for s, there in zip(self._symbols, present, strict=True) if there]
+        indices = frozenset(s for s, is_index in zip(self._symbols, self._is_index, strict=True) if is_index)
+        told = Universe.from_symbols([s for s in symbols if s not in self._instruments], indices)
+        return Universe.ordered([*told.instruments, *(self._instruments[s] for s in symbols if s in self._instruments)])
+
+    def without_volume(self, volume: NDArray[np.float64]) -> tuple[str, ...]:
+        """Give the symbols that are no index and have usable rows, but never a volume."""
         rows = self.kept()
         highest = np.full(len(self._symbols), -1.0)
         np.maximum.at(highest, self._codes[rows], volume[rows])
-        present = [(s, v) for s, v in zip(self._symbols, highest, strict=True) if v >= 0]
-        untradable = frozenset(symbol for symbol, largest in present if " " in symbol or largest == 0)
-        return Universe.from_symbols([symbol for symbol, _ in present], untradable)
+        return tuple(s for k, s in enumerate(self._symbols) if highest[k] == 0 and not self._is_index[k])
 
     def instrument(self, universe: Universe) -> NDArray[np.int32]:
         """Index in a universe of each row's symbol; -1 for a symbol outside it."""
@@ -211,27 +326,24 @@ class Screen:
         return Quarantine(frame)
 
 
-def _out_of_order(times: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Places outside a longest non-decreasing subsequence; of several, that of the earlier places is kept.
+def _said_to_be_indices(file: MarketFile, codes: NDArray[np.intp], symbols: Sequence[str]) -> set[str]:
+    """Symbols of which a column of the file, or the way in which the symbol is written, says that they are indices."""
+    said = {s for s in symbols if s.upper().endswith("-INDEX") or s.upper().startswith(("^", "NSE_INDEX|"))}
+    if file.symbol is None:  # symbols were cut to the exchange's
+        _, written = file.table.texts("symbol")
+        said |= {exchange_symbol(s, file.dialect) for s in written if s.endswith("-INDEX") or s.startswith("^")}
+    for name in KIND_COLUMNS:
+        if not file.table.has(name):
+            continue
+        places, values = file.table.texts(name)
+        words = {"FALSE", "NO", "0"} if name == "tradable" else STATED_AS_INDEX
+        stated = np.array([value.upper() in words for value in values], dtype=np.bool_)
+        if stated.any():
+            said |= {symbols[k] for k in np.unique(codes[stated[places]]).tolist()}
+    return said
 
-    Patience sorting, from the end so that earlier places win, in O(n log n): Fredman (1975), "On computing the length
-    of longest increasing subsequences", Discrete Mathematics 11.
-    """
-    backwards = [-t for t in reversed(times.tolist())]  # non-decreasing again
-    tops: list[int] = []
-    top_places: list[int] = []
-    previous = [-1] * len(backwards)
-    for place, value in enumerate(backwards):
-        pile = bisect_right(tops, value)
-        previous[place] = top_places[pile - 1] if pile else -1
-        if pile == len(tops):
-            tops.append(value)
-            top_places.append(place)
-        else:
-            tops[pile], top_places[pile] = value, place
-    inside = np.zeros(len(backwards), dtype=np.bool_)
-    place = top_places[-1] if top_places else -1
-    while place >= 0:
-        inside[place] = True
-        place = previous[place]
-    return np.flatnonzero(~inside[::-1])
+
+def _is_placeholder(volume: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a volume is what software writes for none: eight nines or more, or the limit of an integer."""
+    nines = [10.0**digits - 1.0 for digits in range(_NINES, 12)]
+    return np.isin(volume, [*nines, *_LIMITS_OF_INTEGERS])

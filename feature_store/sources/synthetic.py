@@ -10,18 +10,21 @@ market hard (regimes, gaps, auctions, halts, outages, splits) is there as option
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from feature_store.bars.builder import bars_of_session
 from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
-from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.market.types import MINUTE_NS, SYNTHETIC, Bars, Session, Ticks, Universe
 from feature_store.sources.synthetic_paths import (
     MINUTES,
     SLOTS,
@@ -61,7 +64,9 @@ class SyntheticMarket:
     """A generated market: sessions of one-minute bars, then later sessions of ticks."""
 
     name: str
-    """Starts with ``SYNTHETIC`` and names everything that determines the data."""
+    """``SYNTHETIC`` and eight hexadecimal digits of what determines the data."""
+    details: dict[str, JsonValue]
+    """Everything that determines the data, by the parameters' names."""
     universe: Universe
     sessions: tuple[Session, ...]
     bars: tuple[Bars, ...]
@@ -185,8 +190,10 @@ class _Generator:
             if k < len(calendar)
             for i, factor in planned[k]
         ]
+        details = self.details(first, sessions, tick_sessions)
         return SyntheticMarket(
-            name=self.name(first, sessions, tick_sessions),
+            name=f"{SYNTHETIC} {hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()[:8]}",
+            details=details,
             universe=self.universe,
             sessions=calendar[:sessions],
             bars=tuple(bars),
@@ -196,23 +203,23 @@ class _Generator:
             interruptions=tuple(interruptions),
         )
 
-    def name(self, first: dt.date, sessions: int, tick_sessions: int) -> str:
-        options = {
-            "index": int(self.index),
-            "quotes": int(self.quotes),
-            "volatility_regimes": int(self.volatility_regimes),
-            "overnight_gap_bps": f"{self.overnight_gap_bps:g}",
-            "opening_auction": int(self.opening_auction),
+    def details(self, first: dt.date, sessions: int, tick_sessions: int) -> dict[str, JsonValue]:
+        return {
+            "instruments": self.instruments,
+            "sessions": sessions,
+            "first_session": first.isoformat(),
+            "edge_bps": float(self.edge_bps),
+            "seed": self.seed,
+            "tick_sessions": tick_sessions,
+            "index": self.index,
+            "quotes": self.quotes,
+            "volatility_regimes": self.volatility_regimes,
+            "overnight_gap_bps": float(self.overnight_gap_bps),
+            "opening_auction": self.opening_auction,
             "halts": self.halts,
             "outages": self.outages,
             "splits": self.splits,
         }
-        if tick_sessions != 1:  # one is what markets had before there could be more, and those keep their name
-            options["tick_sessions"] = tick_sessions
-        return (
-            f"SYNTHETIC instruments={self.instruments} sessions={sessions} first={first} edge_bps={self.edge_bps:g} "
-            f"seed={self.seed} " + " ".join(f"{name}={value}" for name, value in options.items())
-        )
 
     def paths(
         self, calendar: Sequence[Session], planned: Mapping[int, Sequence[tuple[int, float]]]

@@ -11,6 +11,7 @@ from live_services.cli.trades import held_text
 from live_services.domain.basis import Outcome
 from live_services.domain.events import OrderFilled, OrderRejected, OrderSubmitted, SignalGenerated, SignalRejected
 from live_services.domain.money import RUPEE, paise_text
+from models_registry.addresses import run_page
 
 _ENDED_BY = {
     "stop": "its stop: the price was touched",
@@ -21,8 +22,8 @@ _ENDED_BY = {
 }
 
 
-def render(explanation: Explanation) -> Tree:
-    """Draw an explanation."""
+def render(explanation: Explanation, dagster_url: str = "") -> Tree:
+    """Draw an explanation; links lead to the Dagster of now, whose address stands in no event."""
     order, signal = explanation.order, explanation.signal
     root = Tree(_title(explanation))
     if order is not None:
@@ -33,7 +34,7 @@ def render(explanation: Explanation) -> Tree:
         root.add(_trade_line(explanation))
     decision = _add_verdict(root, explanation)
     _add_data(decision, signal)
-    _add_model(decision, explanation)
+    _add_model(decision, explanation, dagster_url)
     if len(explanation.orders) > 1:
         _add_orders(root, explanation)
     code = root.add(f"code: commit {signal.basis.git_commit or 'unknown'}")
@@ -167,7 +168,7 @@ def _add_data(decision: Tree, signal: SignalGenerated) -> None:
         data.add(f"{partition} offsets {first} to {last}")
 
 
-def _add_model(decision: Tree, explanation: Explanation) -> None:
+def _add_model(decision: Tree, explanation: Explanation, dagster_url: str) -> None:
     signal, sidecar, assigned = explanation.signal, explanation.sidecar, explanation.assigned
     model = decision.add(f"model {signal.model_name} version {signal.model_version} ({sidecar.algorithm})")
     if assigned is not None:
@@ -181,5 +182,5 @@ def _add_model(decision: Tree, explanation: Explanation) -> None:
         f"label {sidecar.label}, {len(sidecar.folds)} folds, gate {'passed' if sidecar.gate.passed else 'FAILED'}"
     )
     trained.add(f"code: commit {sidecar.git_commit}")
-    if sidecar.run_url:
-        trained.add(f"run {sidecar.run_url}")
+    if sidecar.run_id:
+        trained.add(f"run {run_page(dagster_url, sidecar.run_id)}")

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.output import JsonOption, tell_json
+from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home, to_type
@@ -41,6 +42,7 @@ Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line."""
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.command()(train)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
@@ -103,7 +105,7 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from models_registry.registry import without_credentials
+    from models_registry.addresses import without_credentials
 
     settings = read_settings()
     try:
@@ -197,11 +199,12 @@ def explain(
     from live_services.cli.explain import explain_from_log
     from live_services.cli.explanation_tree import render
 
-    explanation = asyncio.run(explain_from_log(read_settings(), _broker(broker), id_))
+    settings = read_settings()
+    explanation = asyncio.run(explain_from_log(settings, _broker(broker), id_))
     if as_json:
         out.print_json(explanation.model_dump_json())
     else:
-        wide_enough(out).print(render(explanation))
+        wide_enough(out).print(render(explanation, settings.dagster.url))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from live_services.failures import CommandFailed
 from live_services.messages import expected_failures, message_of
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
+from models_registry.addresses import run_page
 from models_registry.ledger_entries import LedgerEntry, standing_at
 from models_registry.refs import Alias, ModelRef, bars_in_words
 from models_registry.refusals import GateNotPassed
@@ -103,7 +104,8 @@ def show(
 
     Example: `alpha-panda models show momentum 3`
     """
-    registry = build_registry(read_settings())
+    settings = read_settings()
+    registry = build_registry(settings)
     version = (
         (_number(version) if version else None)
         or registry.resolve(ModelRef(name=name, alias="champion"))
@@ -113,10 +115,10 @@ def show(
     if as_json:
         tell_json(_version_record(registry.version(name, version)) | {"sidecar": sidecar.model_dump(mode="json")})
         return
-    out.print(facts_table(_facts(registry, sidecar, version), f"{name} version {version}"))
+    out.print(facts_table(_facts(registry, settings.dagster.url, sidecar, version), f"{name} version {version}"))
 
 
-def _facts(registry: Registry, sidecar: Sidecar, version: str) -> Iterator[tuple[str, str]]:
+def _facts(registry: Registry, dagster_url: str, sidecar: Sidecar, version: str) -> Iterator[tuple[str, str]]:
     yield from (
         ("market", sidecar.market),
         ("algorithm", sidecar.algorithm),
@@ -137,7 +139,8 @@ def _facts(registry: Registry, sidecar: Sidecar, version: str) -> Iterator[tuple
         ("git commit", sidecar.git_commit),
         ("seed", str(sidecar.seed)),
         ("made by", f"{sidecar.created_by} at {ist_text(sidecar.created_at_ns)}"),
-        ("run", sidecar.run_url),
+        ("identity", sidecar.identity),
+        ("run", run_page(dagster_url, sidecar.run_id)),
         ("page", registry.url_of(sidecar.model_name, version)),
     )
 

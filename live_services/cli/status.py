@@ -28,7 +28,7 @@ from live_services.machine.stack import Stack, program_name
 from live_services.machine.supervision import ProcessState
 from live_services.messages import expected_failures, message_of
 from live_services.settings import Settings
-from models_registry.registry import without_credentials
+from models_registry.addresses import without_credentials
 from models_registry.specification import Broker
 
 _SCOPES: Final[tuple[Scope, ...]] = ("shared", *BROKERS)

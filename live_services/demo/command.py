@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from live_services.cli.errors import out
+from live_services.cli.market_options import (
+    ColumnsOption,
+    StampOption,
+    TimeFormatOption,
+    TimezoneOption,
+    market_settings,
+)
 
 
 def demo(  # noqa: PLR0917 (each one is an option of the command line)
     context: typer.Context,
     bars: Annotated[Path | None, typer.Option(help="Your own minute bars, Parquet or CSV.")] = None,
     ticks: Annotated[Path | None, typer.Option(help="Your own ticks of a later session.")] = None,
+    columns: ColumnsOption = None,
+    time_format: TimeFormatOption = None,
+    timezone: TimezoneOption = None,
+    stamp: StampOption = None,
     override_gate: Annotated[
         str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
     ] = None,
@@ -32,6 +43,8 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
 
     Example: `alpha-panda demo --bars minute.parquet --ticks ticks.csv --keep`
 
+    Example: `alpha-panda demo --bars mine.csv --time-format "%d-%m-%Y %H:%M" --columns open=O,high=H,low=L,close=C`
+
     Example: `alpha-panda demo --bars minute.parquet --override-gate "to see orders on my data" --summary totals.json`
     """
     from live_services.demo.demo_home import DEMO_HOME
@@ -41,6 +54,7 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
         DemoOptions(
             bars=bars,
             ticks=ticks,
+            market=market_settings(columns, time_format, timezone, stamp),
             override_gate=override_gate,
             keep=keep,
             summary=summary,

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli.progress import FileProgress, no_file_progress
 from live_services.failures import CommandFailed
 from models_registry.specification import StrategySpec, of_one_desk
 
 if TYPE_CHECKING:
+    from feature_store.market.clocks import BarClock
     from feature_store.market.types import Session, Universe
+    from feature_store.sources.mappings import ColumnMapping
     from feature_store.sources.reading import Quarantine, SourceBars, SourceTicks
     from live_services.machine.stack import Tell
 
 _SESSION_MINUTES: Final = 375  # 09:15 to 15:30
+_FEW: Final = 5  # symbols that are named in a line
 _ANCHORS: Final = 2  # that a recursive average has to pass before it is warm
 
 
@@ -38,6 +42,7 @@ def look_at(
     strategies: Sequence[StrategySpec],
     tell: Tell,
     *,
+    stated: Mapping[str, Any] | None = None,
     progress: FileProgress = no_file_progress,
 ) -> MarketFiles:
     """Read the files, tell what is in them and what goes to the quarantine, and refuse what cannot be traded.
@@ -52,6 +57,8 @@ def look_at(
         Whose models are to be trained: their horizons, folds and features ask for so many bars and sessions.
     tell
         Takes one line for the person who waits.
+    stated
+        Settings under ``market`` that say how the files are written; see `live_services.cli.market_options`.
     progress
         Shows how far the reading of a file is.
 
@@ -62,30 +69,67 @@ def look_at(
     feature_store.market.types.MarketDataError
         A file cannot be read at all.
     """
-    from feature_store.market.types import MINUTE_NS
-    from feature_store.sources.reading import known_sessions, read_bars, read_ticks
+    from feature_store.sources.mappings import require_used
+    from feature_store.sources.reading import known_sessions, read_ticks
+    from feature_store.sources.stamps import require_readable
 
-    with progress(bars) as reading:
-        of_bars = read_bars(bars, progress=reading)
+    mapping = _mapping(stated or {}, 1 if ticks is None else 2)
+    of_bars = _bars_of(bars, ticks, mapping, progress)
     _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
-    sessions = known_sessions(of_bars.bars)
-    if of_bars.clock.kind == "session":
-        raise CommandFailed(f"{bars} has one bar a session; the demo trades inside sessions: give bars of minutes")
-    minutes = of_bars.clock.size // MINUTE_NS
+    sessions, minutes = known_sessions(of_bars.bars), _minutes_of(bars, of_bars.clock, tell)
     desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
     _require_bars_enough(bars, desk, minutes)
-    if minutes > 1:
-        tell(f"{bars.name} has bars of {minutes} minutes, so this demo trains and trades on those")
     if ticks is None:
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
         return MarketFiles(minutes, sessions[-2].date)
     with progress(ticks) as reading:
-        of_ticks = read_ticks(ticks, universe=of_bars.universe, progress=reading)
+        of_ticks = read_ticks(ticks, universe=of_bars.universe, mapping=mapping, progress=reading)
+    require_readable(of_ticks.reading)
+    require_used(mapping, [of_bars.reading.layout, of_ticks.reading.layout])
     _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
     ticked = known_sessions(of_ticks.ticks)
     before = {s.date: s for s in (*sessions, *ticked) if s.date < ticked[-1].date}
     _require_sessions(bars, list(before.values()), ticked[-1], f"the last session of {ticks}", desk)
     return MarketFiles(minutes, max(before))
+
+
+def _bars_of(bars: Path, ticks: Path | None, mapping: ColumnMapping, progress: FileProgress) -> SourceBars:
+    from feature_store.sources.reading import read_bars
+    from feature_store.sources.stamps import require_readable
+    from feature_store.sources.stamps_by_ticks import settled_by_ticks
+
+    with progress(bars) as reading:
+        of_bars = read_bars(bars, mapping=mapping, progress=reading)
+    require_readable(of_bars.reading)
+    return settled_by_ticks(of_bars, bars, ticks, mapping=mapping)
+
+
+def _mapping(stated: Mapping[str, Any], files: int) -> ColumnMapping:
+    from feature_store.sources.mappings import ColumnMapping
+
+    texts = (stated.get(name, "") for name in ("time_format", "timezone", "stamp"))
+    return ColumnMapping.stated(stated.get("columns", {}), *texts, files=files)
+
+
+def _minutes_of(path: Path, clock: BarClock, tell: Tell) -> int:
+    """Give the minutes of the bars that the desk trades on: those of the file, or the one minute that they make."""
+    from feature_store.market.types import MINUTE_NS, SECOND_NS
+
+    if clock.kind == "session":
+        raise CommandFailed(f"{path} has one bar a session; the demo trades inside sessions: give bars of minutes")
+    size_ns = clock.size
+    if size_ns % MINUTE_NS and MINUTE_NS % size_ns:
+        together = math.lcm(size_ns, MINUTE_NS) // MINUTE_NS
+        raise CommandFailed(
+            f"{path} has bars of {size_ns / SECOND_NS:g} seconds, which make no bars of one minute; give bars of one "
+            f"minute, of a part of it (30 or 15 seconds), or of whole minutes (from these you can make {together})"
+        )
+    minutes = max(1, size_ns // MINUTE_NS)
+    if minutes > 1:
+        tell(f"{path.name} has bars of {minutes} minutes, so this demo trains and trades on those")
+    elif size_ns < MINUTE_NS:
+        tell(f"{path.name} has bars of {size_ns / SECOND_NS:g} seconds; this demo makes minutes of them")
+    return minutes
 
 
 def _tell_of(  # noqa: PLR0917
@@ -95,9 +139,27 @@ def _tell_of(  # noqa: PLR0917
     if not usable:
         raise CommandFailed(f"{path}: none of its {len(left_out):,} rows can be used: {_reasons(left_out)}")
     tell(f"{path.name}: {usable:,} {kind} of {_instruments(source.universe)}")
+    for said in (*source.recognised, *_said_of(source)):
+        tell(f"  {said}")
     if len(left_out):
         tell(f"  {len(left_out):,} rows cannot be used: {_reasons(left_out)}")
         tell(f"  they are kept, each with its row number and reason, in {directory / kind}.parquet")
+
+
+def _said_of(source: SourceBars | SourceTicks) -> Iterator[str]:
+    """Say what was done with rows that are used, and which instruments are not traded."""
+    if source.rows_out_of_order:
+        yield f"{source.rows_out_of_order:,} rows stand behind a later one of their symbol: they were sorted"
+    untraded = [instrument.symbol for instrument in source.universe.instruments if not instrument.tradable]
+    if untraded:
+        yield f"{_few(untraded)} {'is an index' if len(untraded) == 1 else 'are indices'}, never traded"
+    if source.without_volume:
+        yield f"{_few(source.without_volume)} never {'has' if len(source.without_volume) == 1 else 'have'} a volume"
+
+
+def _few(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - _FEW} more" if len(symbols) > _FEW else ""
+    return ", ".join(symbols[:_FEW]) + more
 
 
 def _instruments(universe: Universe) -> str:

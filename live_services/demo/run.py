@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import tomli_w
 from rich.console import Console
 
 from live_services.adapters.readiness import has_market
+from live_services.cli import training_run
 from live_services.cli.errors import wide_enough
 from live_services.cli.progress import file_progress, jar_progress
-from live_services.demo import training_run
 from live_services.demo.demo_home import fresh_home, note_own_promotions, require_demo_home
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
@@ -51,6 +52,8 @@ class DemoOptions:
     home: Path
     bars: Path | None = None
     ticks: Path | None = None
+    market: dict[str, Any] = field(default_factory=dict)
+    """Settings under ``market`` that say how the files are to be read; see `live_services.cli.market_options`."""
     override_gate: str | None = None
     keep: bool = False
     summary: Path | None = None
@@ -86,7 +89,15 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     files = None
     if options.bars is not None:
         quarantine = options.home / "store" / "quarantine"
-        files = look_at(options.bars, options.ticks, quarantine, STRATEGIES, demo.tell, progress=file_progress(console))
+        files = look_at(
+            options.bars,
+            options.ticks,
+            quarantine,
+            STRATEGIES,
+            demo.tell,
+            stated=options.market,
+            progress=file_progress(console),
+        )
     require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))
@@ -96,7 +107,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
 def _run_at(demo: Demo, home: Path, files: MarketFiles | None, started: Callable[[], None]) -> None:
     options = demo.options
     configuration = home / CONFIG_NAME
-    configuration.write_text(configuration_toml(options, files))
+    configuration.write_text(configuration_toml(options, files), encoding="utf-8")
     chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(configuration)}
     try:
         with signals_as_interrupts(), own_settings_only(demo.tell), environment(chosen):
@@ -137,6 +148,9 @@ def check_files(options: DemoOptions) -> None:
         raise CommandFailed("--override-gate: give the reason; the ledger keeps it")
     if options.ticks is not None and options.bars is None:
         raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
+    if options.market and options.bars is None:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in options.market)
+        raise CommandFailed(f"{named}: says how your own files are read; give them with --bars (and --ticks)")
     _require_sessions(options)
     if options.bars is not None and (options.sessions or options.instruments):
         raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
@@ -160,7 +174,7 @@ def _require_sessions(options: DemoOptions) -> None:
 
 def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -> str:
     """Write the demo's settings file; its strategies stand there in full, to be changed."""
-    market: dict[str, str | float] = {"source": "files" if options.bars else "synthetic"}
+    market: dict[str, Any] = {"source": "files" if options.bars else "synthetic"}
     if files is not None and files.bar_minutes > 1:
         market["bar_minutes"] = files.bar_minutes
     if options.bars:
@@ -170,17 +184,15 @@ def configuration_toml(options: DemoOptions, files: MarketFiles | None = None) -
         market["ticks_file"] = str(options.ticks.absolute())
     market["speed"] = options.speed
     market["train_through"] = (files.train_through if files is not None else _generated_through(options)).isoformat()
+    market |= options.market
     synthetic = {
         k: v for k, v in (("sessions", options.sessions), ("instruments", options.instruments)) if v is not None
     }
-    lines = ["# written by `alpha-panda demo`", "[market]", *(f"{k} = {json.dumps(v)}" for k, v in market.items())]
     if synthetic:
-        lines += ["[market.synthetic]", *(f"{k} = {v}" for k, v in synthetic.items())]
-    for spec in STRATEGIES:
-        # on the market's clock, which stands above
-        fields = spec.model_dump(exclude={"bar_minutes"}, exclude_none=True)
-        lines += ["[[strategies]]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
-    return "\n".join(lines) + "\n"
+        market["synthetic"] = synthetic
+    # on the market's clock, which stands above
+    strategies = [spec.model_dump(mode="json", exclude={"bar_minutes"}, exclude_none=True) for spec in STRATEGIES]
+    return "# written by `alpha-panda demo`\n" + tomli_w.dumps({"market": market, "strategies": strategies})
 
 
 def _generated_through(options: DemoOptions) -> dt.date:
@@ -264,11 +276,17 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     for spec in by_model(settings.strategies).values():
         run_id = training_run.launch(settings.dagster.url, spec.training_job)
         demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
-        training_run.follow(
-            settings.dagster.url, run_id, tell=demo.tell, each_poll=early.start, budget_seconds=_TRAINING_SECONDS
-        )
+        with training_run.run_progress(demo.console) as progress:
+            training_run.follow(
+                settings.dagster.url,
+                run_id,
+                tell=demo.tell,
+                progress=progress,
+                each_poll=early.start,
+                budget_seconds=_TRAINING_SECONDS,
+            )
         early.start()
-        version = newest_version(registry, spec.model_name)
+        version = training_run.registered_version(registry, spec.model_name, run_id)
         described = _describe(demo, registry, version)
         demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
     return any(model["promotion"] is not None for model in demo.summary["models"].values())
@@ -307,28 +325,8 @@ class _EarlyServices:
         self._started = True
 
 
-def newest_version(registry: Registry, name: str) -> VersionInfo:
-    """Give the version of a model registered last.
-
-    Raises
-    ------
-    CommandFailed
-        If the run registered none.
-    """
-    versions = registry.versions(name)
-    if not versions:
-        raise CommandFailed(f"the run registered no version of {name}; see its log in Dagster")
-    return max(versions, key=lambda v: int(v.version))
-
-
 def _describe(demo: Demo, registry: Registry, version: VersionInfo) -> dict[str, Any]:
-    name = version.name
-    sidecar = registry.sidecar(name, version.version)
-    demo.tell(f"market: {sidecar.market}")
-    demo.tell(f"registered {name} version {version.version}: {registry.url_of(name, version.version)}")
-    for check in sidecar.gate.checks:
-        mark = "passed" if check.passed else check.verdict.upper()
-        demo.tell(f"  gate {check.name}: {mark}, {check.observed} (required {check.required})")
+    sidecar = training_run.tell_of_version(registry, version, demo.tell)
     demo.summary["market"] = sidecar.market
     return {
         "version": version.version,
@@ -399,7 +397,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
         demo.summary["explanation"] = None
         return
     explanation = await explain_from_log(settings, "paper", tally.last_filled.order_id)
-    console.print(render(explanation))
+    console.print(render(explanation, settings.dagster.url))
     demo.summary["explanation"] = explanation.model_dump(mode="json")
 
 

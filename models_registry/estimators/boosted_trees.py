@@ -13,7 +13,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models_registry.estimators.family import COMMON, Arrays, Layout, header, plain_values
+from models_registry.estimators.family import (
+    COMMON,
+    Arrays,
+    Layout,
+    Unpackable,
+    header,
+    plain_values,
+    refuse_other_classes,
+)
 
 
 class BoostedTrees:
@@ -59,13 +67,16 @@ class BoostedTrees:
         return plain_values(estimator.get_params())
 
     def made(self, estimator: Any) -> bool:
-        """Whether it has this family's predictors."""
-        return hasattr(estimator, "_predictors")
+        """Whether it is the classifier; the regressor's trees say no probability."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        return type(estimator) is HistGradientBoostingClassifier
 
     def flatten(self, estimator: Any) -> Arrays:
         """Concatenate the trees' nodes."""
-        if estimator.n_trees_per_iteration_ != 1 or getattr(estimator, "is_categorical_", None) is not None:
-            raise TypeError("only two classes and numeric features have a flat form: train without others")
+        refuse_other_classes(estimator)
+        if getattr(estimator, "is_categorical_", None) is not None:
+            raise Unpackable("trees that split categories have no flat form: train on numbers alone")
         trees = [iteration[0].nodes for iteration in estimator._predictors]
         nodes = np.concatenate(trees)
         leaf = nodes["is_leaf"].astype(bool)

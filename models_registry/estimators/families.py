@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from models_registry.estimators.boosted_trees import BoostedTrees
-from models_registry.estimators.family import Family
+from models_registry.estimators.family import Family, Unpackable
 from models_registry.estimators.logistic import Logistic
 from models_registry.specification import Estimator
 
@@ -20,10 +20,12 @@ def family_of(estimator: Any) -> Estimator:
 
     Raises
     ------
-    TypeError
+    Unpackable
         If it is of none.
     """
     for name, family in FAMILIES.items():
         if family.made(estimator):
             return name
-    raise TypeError(f"no flat form for {type(estimator).__name__}; train with one of {sorted(FAMILIES)}")
+    made_of = [type(step).__name__ for _, step in getattr(estimator, "steps", ())]
+    what = type(estimator).__name__ + (f" of {' and '.join(made_of)}" if made_of else "")
+    raise Unpackable(f"there is no flat form for {what}: train with one of {', '.join(sorted(FAMILIES))}")

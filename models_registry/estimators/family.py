@@ -16,6 +16,10 @@ FORMAT_VERSION: Final = 1
 COMMON: Final = {"format_version": ("<i8", 0), "n_features": ("<i8", 0)}
 
 
+class Unpackable(TypeError):
+    """A fitted estimator without a flat form, which live code could not run; the message says why and what to train."""
+
+
 class Family(Protocol):
     """One family; its modules import scikit-learn only inside functions, so that live processes never do."""
 
@@ -46,11 +50,11 @@ class Family(Protocol):
         ...
 
     def made(self, estimator: Any) -> bool:
-        """Whether a fitted estimator is of this family."""
+        """Whether an estimator is of the kind that this family builds."""
         ...
 
     def flatten(self, estimator: Any) -> Arrays:
-        """Take a fitted estimator apart; raises TypeError for what has no flat form."""
+        """Take a fitted estimator apart; raises Unpackable for one that is not as this family builds it."""
         ...
 
     def problem(self, arrays: Arrays, n_features: int) -> str | None:
@@ -69,6 +73,24 @@ class Family(Protocol):
 def plain_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keep the parameters that are plain values, as JSON has them."""
     return {name: value for name, value in parameters.items() if isinstance(value, bool | int | float | str | None)}
+
+
+def refuse_other_classes(estimator: Any) -> None:
+    """Refuse what does not tell two classes apart, or was not fitted.
+
+    Raises
+    ------
+    Unpackable
+        With the classes that it knows.
+    """
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        raise Unpackable(f"{type(estimator).__name__} is not fitted: fit it before it is packed")
+    if len(classes) != 2:
+        raise Unpackable(
+            f"{type(estimator).__name__} knows {len(classes)} classes ({', '.join(map(str, classes))}), a score tells "
+            "two apart: train on whether a return is positive"
+        )
 
 
 def header(n_features: int) -> Arrays:

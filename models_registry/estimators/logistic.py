@@ -9,7 +9,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models_registry.estimators.family import COMMON, Arrays, Layout, header, plain_values
+from models_registry.estimators.family import (
+    COMMON,
+    Arrays,
+    Layout,
+    Unpackable,
+    header,
+    plain_values,
+    refuse_other_classes,
+)
 
 
 class Logistic:
@@ -46,12 +54,21 @@ class Logistic:
         return plain_values(estimator.named_steps["logistic"].get_params())
 
     def made(self, estimator: Any) -> bool:
-        """Whether it is a pipeline."""
-        return hasattr(estimator, "named_steps")
+        """Whether it is a pipeline of a StandardScaler and a LogisticRegression."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        return [type(step) for _, step in getattr(estimator, "steps", ())] == [StandardScaler, LogisticRegression]
 
     def flatten(self, estimator: Any) -> Arrays:
         """Take means, scales and coefficients."""
         scaler, linear = (step for _, step in estimator.steps)
+        refuse_other_classes(linear)
+        if not (scaler.with_mean and scaler.with_std):
+            raise Unpackable(
+                f"the flat form subtracts a mean and divides by a deviation, {scaler} does not: train with "
+                "StandardScaler() as it is by default"
+            )
         return header(scaler.n_features_in_) | {
             "mean": np.asarray(scaler.mean_, dtype=np.float64),
             "scale": np.asarray(scaler.scale_, dtype=np.float64),

@@ -38,7 +38,8 @@ class RegistryContract:
         assert info.gate_verdict("live") == "failed"
         assert info.gate_verdict("challenger") is None
         assert info.feature_schema_hash == SCHEMA_HASH
-        assert {"market", "training_data_digest", "git_commit", "sidecar_sha256"} <= set(info.tags)
+        assert info.tags["identity"] == sidecar(name=self.name).identity
+        assert "sidecar_sha256" in info.tags
         assert info.tags["dagster_run_id"] == "r1"
         assert info.description.startswith("# a model")
         assert info.created_at_ns > 0
@@ -85,6 +86,13 @@ class RegistryContract:
         wrong = dataclasses.replace(packed(), files=dict(packed().files) | {"flat.npz": b"x"})
         with pytest.raises(TamperedModel, match=r"flat\.npz"):
             registry.register(wrong, sidecar(name=self.name), "")
+
+    def test_a_version_that_live_could_not_run_is_refused_before_anything_is_written(self, registry):
+        record = sidecar(name="unrunnable")
+        narrower = record.model_copy(update={"feature_schema": record.feature_schema[1:]})
+        with pytest.raises(TamperedModel, match="has 4 features, the sidecar names 3"):
+            registry.register(packed(), narrower, "")
+        assert "unrunnable" not in registry.names()
 
 
 class TestInMemoryRegistry(RegistryContract):

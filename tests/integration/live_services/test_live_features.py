@@ -208,7 +208,7 @@ async def test_a_session_goes_on_from_stored_sessions_and_one_flipped_bit_is_fou
     with redis.Redis.from_url(config.redis.url.get_secret_value()) as client:
         key = block_key(MODEL.schema.hash, block.partition, block.end_ns)
         assert client.exists(key)
-        client.set(key, pack(replace(block, rows=changed)))
+        client.set(key, pack(replace(block, rows=changed), MODEL.schema.names))
     (difference,) = (await check_skew(config)).differences
     assert (difference.feature, difference.instrument_token) == ("rsi", int(block.tokens[1]))
     assert difference.bar_end_ns == newest

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -54,13 +55,55 @@ def test_the_description_and_its_plots_can_be_opened(registry):
     text = registry.version("described", version).description
     images = re.findall(r"!\[[^]]+]\(([^)]+)\)", text)
     assert len(images) == 2
-    for image in images:
-        response = requests.get(image, timeout=10)
+    for image in images:  # relative to the page, so they outlive the server's port
+        response = requests.get(f"{registry.tracking_uri}/{image}", timeout=10)
         assert response.content.startswith(b"\x89PNG"), image
 
 
 def test_the_page_of_a_version_opens_in_the_machine_learning_view(registry):
     assert registry.url_of("momentum", "3").endswith("/#/models/momentum/versions/3?workflowType=machine_learning")
+
+
+def test_the_tables_of_mlflow_hold_data_set_parameters_and_metrics(registry):
+    import mlflow
+
+    client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    info = registry.version("tabled", register(registry, "tabled"))
+    record = sidecar(name="tabled")
+    run = client.get_run(info.run_id)
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("SYNTHETIC test time:60s", record.training_data_digest[:36])
+    assert record.lineage.sessions == json.loads(used.dataset.source)["sessions"]
+    (model,) = client.search_logged_models(
+        [run.info.experiment_id],
+        filter_string="metrics.auc > 0.5",
+        order_by=[{"field_name": "metrics.trade_net_expectancy_bps", "ascending": False}],
+    )
+    assert f"models:/{model.model_id}" == info.source
+    assert {metric.key: metric.value for metric in model.metrics} == record.metrics
+    assert {metric.dataset_name for metric in model.metrics} == {used.dataset.name}
+    assert run.data.metrics["auc"] == record.metrics["auc"]
+    assert len(client.get_metric_history(info.run_id, "fold_auc")) == len(record.folds)
+    assert model.params["training_data_digest"] == record.training_data_digest
+    folder = model.artifact_location.removeprefix("mlflow-artifacts:")
+    mlmodel = requests.get(f"{registry.tracking_uri}/api/2.0/mlflow-artifacts/artifacts{folder}/MLmodel", timeout=10)
+    assert [column.name for column in record.feature_schema] == re.findall(r'"name": "([^"]+)"', mlmodel.text)
+    about = client.get_registered_model("tabled").description
+    assert not set(about) & set("*`#[")
+
+
+def test_a_server_that_gives_back_other_bytes_makes_no_version(registry, monkeypatch):
+    from models_registry import publishing
+
+    written = publishing.log
+
+    def spoilt(uri, files, *arguments, **options):
+        return written(uri, dict(files) | {"golden.npz": b"lost on the way"}, *arguments, **options)
+
+    monkeypatch.setattr(publishing, "log", spoilt)
+    with pytest.raises(TamperedModel, match=r"golden\.npz of lossy reads back .* no version was made of it"):
+        register(registry, "lossy")
+    assert registry.versions("lossy") == ()
 
 
 @pytest.mark.parametrize("file", ["model.skops", "flat.npz", "golden.npz", "sidecar.json"])

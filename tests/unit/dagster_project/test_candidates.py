@@ -1,28 +1,27 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
-import pytest
 
 from dagster_project.candidates import Candidate, CandidateStore, TradeStore
 from dagster_project.model_facts import trade_facts
+from dagster_project.stored_by_run import StoredByRun
 from models_registry.gates.evidence import FoldTrades, TradeEvidence
 from models_registry.packing import parity
 from tests.models_registry_frames import packed, trained
 
-KEY = dg.AssetKey("momentum_model")
 
-
-def written_and_read(store: dg.IOManager, value: object) -> object:
-    store.handle_output(dg.build_output_context(asset_key=KEY, run_id="a-run"), value)
-    return store.load_input(dg.build_input_context(asset_key=KEY))
+def written_and_read(store: StoredByRun, path: Path, value: object) -> object:
+    store.write(path, value)
+    return store.read(path)
 
 
 def test_a_candidate_comes_back_with_everything_but_its_estimator(tmp_path: Path) -> None:
     model = trained()
     agreement = parity(packed(), model.estimator, model.golden_rows)
-    back = written_and_read(CandidateStore(str(tmp_path)), Candidate(model, packed(), agreement, "SYNTHETIC test"))
+    back = written_and_read(
+        CandidateStore(""), tmp_path / "one", Candidate(model, packed(), agreement, "SYNTHETIC test")
+    )
     assert isinstance(back, Candidate)
     assert back.trained.estimator is None
     assert (back.packed, back.parity, back.market) == (packed(), agreement, "SYNTHETIC test")
@@ -54,29 +53,10 @@ def some_trades() -> TradeEvidence:
 
 
 def test_trades_come_back_as_they_were(tmp_path: Path) -> None:
-    assert written_and_read(TradeStore(str(tmp_path)), some_trades()) == some_trades()
+    assert written_and_read(TradeStore(""), tmp_path / "one.json", some_trades()) == some_trades()
 
 
 def test_a_fold_without_trades_is_a_row_with_a_dash() -> None:
     quiet = replace(some_trades(), by_fold={1: FoldTrades(3, -2.0), 2: FoldTrades(0, float("nan"))})
     records = trade_facts(quiet)["trades_by_fold"].records
     assert [record.data["net bps a trade"] for record in records] == ["-2.00", "–"]
-
-
-def test_what_another_version_wrote_says_what_to_do(tmp_path: Path) -> None:
-    model = trained()
-    candidates, trades = CandidateStore(str(tmp_path / "candidates")), TradeStore(str(tmp_path / "trades"))
-    written_and_read(candidates, Candidate(model, packed(), parity(packed(), model.estimator, model.golden_rows), ""))
-    document = tmp_path / "candidates" / "momentum_model" / "candidate.json"
-    document.write_text(document.read_text().replace('"spec"', '"strategy"'))
-    (tmp_path / "trades").mkdir()
-    (tmp_path / "trades" / "momentum_model.json").write_text('{"by_fold": {}}')
-    for store in (candidates, trades):
-        with pytest.raises(dg.Failure, match="momentum_model was written by another version: materialise it again"):
-            store.load_input(dg.build_input_context(asset_key=KEY))
-
-
-@pytest.mark.parametrize("store", [CandidateStore, TradeStore])
-def test_what_was_not_made_yet_says_what_to_do(tmp_path: Path, store: type) -> None:
-    with pytest.raises(dg.Failure, match=r"materialise .*first, or launch the job that trains"):
-        store(str(tmp_path)).load_input(dg.build_input_context(asset_key=KEY))

@@ -32,6 +32,11 @@ def research(tmp_path, frame):
         yield research
 
 
+def training_set_of(research):
+    (path,) = (research.settings.store_root / "training" / "momentum_training_set").iterdir()
+    return pd.read_parquet(path)
+
+
 def desk_of(research):
     return Desk(OfflineStore(research.settings.store_root), research.settings)
 
@@ -133,9 +138,9 @@ def test_stale_labels_are_refused(research, frame):
         read_labels(found.store, found.bar_sessions()[0], *found.labels)
 
 
-def test_what_one_day_says_of_an_instrument_does_not_overrule_what_all_days_did(research, frame):
+def test_a_share_without_volume_on_a_day_is_still_traded(research, frame):
     assert research.run("market_data").success
-    still = frame.copy()  # without volume all day an instrument looks like an index
+    still = frame.copy()
     still.loc[(date_of(frame) == dt.date(2026, 1, 8)) & (frame["symbol"] == "SYN001"), "volume"] = 0
     research.bring(still)
     assert research.run("market_day", first="2026-01-08").success
@@ -168,7 +173,7 @@ def test_members_only_are_trained_on(research):
     members.write_text("symbol,from,to\nSYN001,2026-01-01,\nSYN002,2026-01-01,2026-01-06\n")
     research.market |= {"membership": members}
     assert research.run("market_data", "momentum_training_set").success
-    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
+    frame = training_set_of(research)
     names = [i.symbol for i in desk_of(research).store.universe().instruments]
     assert {names[k] for k in frame["instrument"]} == {"SYN001"}  # the other's sessions as a member were warm-up
 
@@ -177,7 +182,7 @@ def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, 
     monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
     assert research.run("market_data", "momentum_training_set").success
     assert desk_of(research).schema.names == ("rsi", "trend_slope@5m")
-    frame = pd.read_parquet(research.settings.store_root / "training" / "momentum_training_set.parquet")
+    frame = training_set_of(research)
     assert list(frame.columns[:2]) == ["rsi", "trend_slope@5m"]
 
 

@@ -42,6 +42,7 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
     ]
     assert sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys) == [
         "bars:bars_of_ticks_equal_the_vendors",
+        "bars:no_day_is_thin",
         "bars:no_session_is_missing",
         "bars:outages_are_listed",
         "bars:prices_are_sane",
@@ -51,6 +52,7 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "features:features_pass_audit",
         "features:stored_rows_are_fresh",
         "live_model:live_features_equal_history",
+        "market_day:day_volumes_rise",
         "market_day:seconds_are_not_repeated",
         "momentum_model:packed_model_equals_trained",
         "momentum_model:training_ends_before_replay",
@@ -126,10 +128,20 @@ def test_wrong_settings_are_one_clear_message_of_the_code_location(tmp_path, mon
     assert told in str(caught.value)
 
 
+def test_a_models_page_is_linked_from_its_definition_so_the_link_is_of_the_ports_of_now(settings):
+    now = load_settings(**dict(settings, mlflow={"tracking_uri": "http://127.0.0.1:5123"}))
+    graph = definitions(now, dt.date(2027, 1, 1)).resolve_asset_graph()
+    for name in ("momentum_version", "momentum_champion"):
+        page = graph.get(dg.AssetKey(name)).metadata["mlflow"].value
+        assert page == "http://127.0.0.1:5123/#/models/momentum?workflowType=machine_learning"
+    assert "mlflow" not in graph.get(dg.AssetKey("momentum_model")).metadata
+
+
 def test_what_would_train_wrongly_stops_the_run(defs):
     graph = defs.resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
     assert blocking == {
+        "day_volumes_rise",
         "prices_are_sane",
         "splits_are_explained",
         "features_pass_audit",

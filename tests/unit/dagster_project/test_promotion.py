@@ -115,7 +115,6 @@ class Announcer(PromotionAnnouncer):
 
 def test_a_version_whose_verdict_is_stale_is_skipped_in_words_at_every_look(tmp_path):
     registry, book = InMemoryRegistry(), PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    registry.url_of = lambda name, version: f"http://127.0.0.1:5000/{name}/{version}"
     resources = {
         "settings": Settings(),
         "mlflow": Mlflow(registry),

@@ -30,6 +30,9 @@ def small_frame() -> TrainingFrame:
         instruments=("A", "C"),
         sessions={"2026-01-05": "e" * 64},
         left_out={"not_warm": 4},
+        manifests={"2026-01-04": "f" * 64, "2026-01-05": "0" * 64},
+        membership_digest="m" * 64,
+        actions_digest="a" * 64,
     )
 
 

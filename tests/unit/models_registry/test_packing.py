@@ -1,6 +1,10 @@
 # ruff: noqa: N806
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays, flatten, load_arrays, load_flat
@@ -9,6 +13,7 @@ from models_registry.packing import (
     GoldenRowsDiffer,
     ModelRefusedError,
     TamperedModel,
+    Unpackable,
     load,
     pack,
     parity,
@@ -229,9 +234,37 @@ def test_packing_needs_enough_finite_golden_rows():
         pack(trained().estimator, np.full((64, 4), np.nan))
 
 
-def test_an_unknown_estimator_has_no_flat_form():
-    with pytest.raises(TypeError, match="no flat form"):
-        flatten(object())
+def fitted(estimator, classes=2):
+    """Fit it on a few rows of three features; the flat forms of our families need no more."""
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    return estimator.fit(X, np.digitize(X[:, 0], np.linspace(-0.5, 0.5, classes - 1)))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said"),
+    [
+        (object(), "no flat form for object: train with one of hist_gradient_boosting, logistic_regression"),
+        (fitted(make_pipeline(RobustScaler(), LogisticRegression())), "Pipeline of RobustScaler and LogisticReg"),
+        (fitted(make_pipeline(StandardScaler(with_std=False), LogisticRegression())), r"StandardScaler\(with_std=Fa"),
+        (fitted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression())), "subtracts a mean"),
+        (fitted(make_pipeline(StandardScaler(), LogisticRegression()), classes=3), r"3 classes \(0, 1, 2\)"),
+        (fitted(make_pipeline(StandardScaler(), LinearRegression())), "no flat form for Pipeline of StandardScaler"),
+        (fitted(HistGradientBoostingClassifier(max_iter=2), classes=3), "3 classes"),
+        (fitted(HistGradientBoostingRegressor(max_iter=2)), "no flat form for HistGradientBoostingRegressor"),
+        (HistGradientBoostingClassifier(), "not fitted"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "not fitted"),
+    ],
+)
+def test_what_has_no_flat_form_is_refused_at_training_with_one_sentence(estimator, said):
+    with pytest.raises(Unpackable, match=said):
+        pack(estimator, np.zeros((64, 3)))
+
+
+def test_a_coefficient_that_is_no_number_is_refused_at_training():
+    spoilt = fitted(make_pipeline(StandardScaler(), LogisticRegression()))
+    spoilt[-1].coef_[0, 1] = np.nan
+    with pytest.raises(Unpackable, match="a coefficient is not finite"):
+        pack(spoilt, np.zeros((64, 3)))
 
 
 def test_every_refusal_is_one_tree():

@@ -1,5 +1,6 @@
 import pytest
 
+from models_registry.addresses import model_page, run_page
 from models_registry.refs import ModelRef
 from models_registry.registry import Registry, RegistryUnavailable
 
@@ -10,6 +11,15 @@ def test_a_registry_that_does_not_answer_is_named_with_what_to_do_and_without_it
         registry.resolve(ModelRef(name="momentum", alias="champion"))
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in registry.url_of("momentum", "1")
+
+
+def test_addresses_are_built_of_ids_and_of_the_servers_of_now():
+    assert model_page("http://127.0.0.1:5001/", "momentum") == (
+        "http://127.0.0.1:5001/#/models/momentum?workflowType=machine_learning"
+    )
+    assert run_page("http://desk:secret@host:3000/", "r1") == "http://host:3000/runs/r1"
+    assert run_page("", "r1") == "r1"
+    assert run_page("http://host:3000", "") == ""
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "mlruns", ""])

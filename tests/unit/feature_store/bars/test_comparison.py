@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_store.bars.comparison import BarComparison, compare_bars, comparison_plot
+from feature_store.bars.comparison import BarComparison, compare_bars, comparison_plot, stamp_shift
 from feature_store.market.types import MINUTE_NS, Bars, MarketDataError, Session, Universe
 
 SESSION = Session.regular(dt.date(2026, 1, 5))
@@ -89,6 +89,21 @@ def test_bars_stamped_with_their_end_are_recognised() -> None:
         assert not result.passed
         assert result.shift_ns == shift
         assert f"stamped {shift / 1e9:+g} s off ours" in result.summary()
+
+
+def test_a_shift_is_told_by_the_closes_alone() -> None:
+    vendor = replace(
+        some_bars(),
+        start_ns=some_bars().start_ns + MINUTE_NS,
+        end_ns=some_bars().end_ns + MINUTE_NS,
+        volume=some_bars().volume * 2,
+        high=some_bars().high + 0.05,
+    )
+    assert compared(vendor).shift_ns == MINUTE_NS
+    assert stamp_shift(some_bars(), vendor) == MINUTE_NS
+    assert stamp_shift(some_bars(), replace(some_bars(), volume=vendor.volume)) == 0
+    assert stamp_shift(some_bars(), vendor, [5 * MINUTE_NS]) is None
+    assert stamp_shift(some_bars(), some_bars()[:0]) is None
 
 
 def test_bars_of_another_length_do_not_pass() -> None:

@@ -159,6 +159,34 @@ def test_outages_of_part_and_of_all_of_the_market_are_listed_with_who_was_missin
     ]
 
 
+def test_an_outage_names_all_who_were_missing_at_any_time_of_it(bars: Bars, market: SyntheticMarket) -> None:
+    second = market.sessions[1]
+    first_half = between(bars, second, 60, 70) & np.isin(bars.instrument, [0, 1])
+    other_half = between(bars, second, 70, 80) & np.isin(bars.instrument, [2, 3])
+    (row,) = quality.outages(bars[~(first_half | other_half)], market.sessions, CLOCK, market.universe).to_dict(
+        "records"
+    )
+    assert (row["intervals"], row["missing"], row["whole_market"]) == (20, 4, False)
+    assert row["symbols"] == ("SYN001", "SYN002", "SYN003", "SYN004")
+
+
+def test_a_day_with_few_instruments_or_few_bars_is_thin_and_one_without_any_is_missing() -> None:
+    market = synthetic_market(instruments=4, sessions=5, seed=2, index=False)
+    first, few, sparse, last, _missing = market.bars
+    there = [first[:1400], few[few.instrument == 2], sparse[np.arange(len(sparse)) % 5 == 0], last, last[:0]]
+    found = quality.thin_days(Bars.concatenate(there), market.sessions, CLOCK)
+    assert found["date"].tolist() == [market.sessions[1].date, market.sessions[2].date]
+    assert found["instruments"].tolist() == [1, 4]
+    assert found["usual_instruments"].tolist() == [4, 4]
+
+
+def test_a_short_session_is_not_thin() -> None:
+    market = synthetic_market(instruments=4, sessions=3, seed=2, index=False)
+    evening = dataclasses.replace(market.sessions[1], close_ns=market.sessions[1].open_ns + 60 * MINUTE_NS)
+    bars = Bars.concatenate([market.bars[0], market.bars[1][: 4 * 60], market.bars[2]])
+    assert quality.thin_days(bars, [market.sessions[0], evening, market.sessions[2]], CLOCK).empty
+
+
 def test_bars_of_a_session_are_missing_by_the_session(market: SyntheticMarket) -> None:
     found = quality.outages(market.bars[0], market.sessions[:1], BarClock("session"), market.universe)
     assert found.empty

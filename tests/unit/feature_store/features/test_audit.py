@@ -1,6 +1,7 @@
 """The audit finds each planted leak and fault, names it, and lets honest features pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from feature_store.features import kernels
 from feature_store.features.audit import AuditReport, audit
+from feature_store.features.guards import FrameFeatures, Guards
 from feature_store.features.library import FeatureSpec, declare
 from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.features.window import (
@@ -26,7 +28,7 @@ from feature_store.features.window import (
     total,
     units,
 )
-from feature_store.market.types import Bars, ist_text
+from feature_store.market.types import Bars, Universe, ist_text
 from tests.feature_markets import FeatureMarket, feature_market, with_split
 
 EVERY_EDGE = "every row as the last"
@@ -36,6 +38,10 @@ EVERY_EDGE = "every row as the last"
 def market() -> FeatureMarket:
     """Few enough bars to try every row."""
     return feature_market(3, stocks=2, sessions=3, bars_per_session=45)
+
+
+def with_prices(bars: Bars, change: Callable[[np.ndarray], np.ndarray]) -> Bars:
+    return replace(bars, **{name: change(getattr(bars, name)) for name in ("open", "high", "low", "close")})
 
 
 # --- functions on a data frame ----------------------------------------------------------------------------------------
@@ -209,6 +215,37 @@ def test_honest_functions_pass(market: FeatureMarket) -> None:
     assert report.passed, str(report)
     assert "passed" in str(report)
     assert set(report.compared) == {"prefix", "future perturbation", "permuted instruments", EVERY_EDGE}
+
+
+@pytest.mark.parametrize("finer", [0.007, 0.0003, 1 / 3])
+def test_honest_functions_pass_on_prices_of_any_precision(finer: float, market: FeatureMarket) -> None:
+    fine = with_prices(market.bars, lambda prices: prices + finer)
+    report = audit(HONEST, fine, market.universe)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("finer", "decimals"), [(0.0, 2), (0.007, 3), (0.0003, 4), (1 / 3, None)])
+def test_a_future_is_made_of_other_prices_as_fine_as_those_before_it_which_stay(
+    finer: float, decimals: int | None, market: FeatureMarket
+) -> None:
+    fine = with_prices(market.bars, lambda prices: np.round(prices + finer, 12))
+    told: list[str] = []
+    seen: dict[str, Bars] = {}
+
+    class Recorder(FrameFeatures):
+        def rows(self, bars: Bars, universe: Universe) -> tuple[np.ndarray, np.ndarray]:
+            seen[told[-1] if told else "history"] = bars
+            return super().rows(bars, universe)
+
+    subject = Recorder({"close": lambda f: f.close}, 0)
+    Guards(subject, fine, market.universe, np.random.default_rng(7), cuts=1, edges=1).run(told.append)
+    rng = np.random.default_rng(7)
+    cut = [int(rng.integers(1, len(fine), 1)[0]) for _ in ("prefix", "future perturbation")][-1]
+    other = seen["future perturbation"]
+    assert (other.close[:cut] == fine.close[:cut]).all()
+    assert (other.close[cut:] != fine.close[cut:]).mean() > 0.9
+    if decimals is not None:
+        assert (np.round(other.close, decimals) == other.close).all()
 
 
 def test_a_warm_up_that_is_told_is_tried_from_other_origins(market: FeatureMarket) -> None:

@@ -204,7 +204,7 @@ def test_read_only_strided_and_other_typed_arrays_give_the_same_bits_and_compile
     for change in (frozen, strided, widened):
         bars = Bars(*(change(getattr(market.bars, name)) for name in Bars.__dataclass_fields__))
         assert np.array_equal(feature_table(bars, MIXED, market.universe)[0], rows, equal_nan=True)
-    assert len(kernels.step_bars.signatures) == 1
+    assert len(kernels.step_of().signatures) == 1
 
 
 def test_no_bars_give_no_rows(market: FeatureMarket) -> None:
@@ -282,6 +282,51 @@ def test_a_bar_that_comes_again_or_late_is_refused_by_symbol_and_time(
             engine.step(market.bars[batch])
 
 
+# --- several threads, and memory of the caller's ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schema", [ALL, MIXED], ids=["one clock", "three clocks"])
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_rows_and_state_do_not_depend_on_how_many_threads_share_the_instruments(
+    schema: FeatureSchema, threads: int, market: FeatureMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_store.features.engine._SPLIT_FROM_ROWS", 1)
+    bars, actions = market.bars, CorporateActions((CorporateAction("STOCK1", market.sessions[2].date, "split", 0.5),))
+    engines = [FeatureEngine(schema, market.universe, actions, threads=n) for n in (1, threads)]
+    for part in (bars[:700], bars[700:703], bars[703:]):
+        (rows, warm), (split_rows, split_warm) = (engine.step(part) for engine in engines)
+        assert rows.tobytes() == split_rows.tobytes()
+        assert np.array_equal(warm, split_warm)
+    one, several = (engine.snapshot() for engine in engines)
+    assert all(np.array_equal(one[name], several[name], equal_nan=one[name].dtype == np.float64) for name in one)
+
+
+def test_threads_name_a_bar_that_is_out_of_order_and_an_unknown_instrument(
+    market: FeatureMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_store.features.engine._SPLIT_FROM_ROWS", 1)
+    whose = market.of("STOCK1")
+    order = np.concatenate([market.of("STOCK0")[:5], whose[[0, 2, 1]]])
+    with pytest.raises(BarsOutOfOrder, match=r"bar 7 \(STOCK1"):
+        FeatureEngine(ALL, market.universe, threads=2).step(market.bars[order])
+    for strange in (-1, len(market.universe)):
+        bars = replace(market.bars, instrument=np.full(len(market.bars), strange, dtype=np.int32))
+        with pytest.raises(UnknownInstrument):
+            FeatureEngine(ALL, market.universe, threads=2).step(bars)
+
+
+@pytest.mark.parametrize("schema", [ALL, MIXED], ids=["one clock", "three clocks"])
+def test_rows_are_written_where_the_caller_says(schema: FeatureSchema, market: FeatureMarket) -> None:
+    rows, _ = feature_table(market.bars, schema, market.universe)
+    out = np.ones((len(market.bars), len(schema.names)))
+    given, _ = FeatureEngine(schema, market.universe).step(market.bars, out=out)
+    assert given is out
+    assert np.array_equal(out, rows, equal_nan=True)
+    for wrong in (out[1:], out.astype(np.float32), np.asfortranarray(out)):
+        with pytest.raises(ValueError, match="give a writable, C-contiguous float64 array of shape"):
+            FeatureEngine(schema, market.universe).step(market.bars, out=wrong)
+
+
 # --- the edges of the fixed point -------------------------------------------------------------------------------------
 
 
@@ -342,7 +387,7 @@ def test_state_goes_on_over_the_night(market: FeatureMarket) -> None:
 
 def test_the_kernels_are_made_ready_for_what_a_session_needs() -> None:
     compile_kernels()
-    assert len(kernels.step_bars.signatures) == 1
+    assert len(kernels.step_of().signatures) == 1
 
 
 # --- longer clocks ----------------------------------------------------------------------------------------------------
@@ -423,3 +468,20 @@ def test_a_row_carries_the_newest_closed_longer_bar(market: FeatureMarket) -> No
 def test_a_recursive_feature_on_session_bars_beside_minutes_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(UnknownFeature, match=r"rsi@session: .* needs 361 sessions"):
         feature_schema(["rsi@session"], 1)
+
+
+@pytest.mark.parametrize("kind", ["dividend", "demerger", "split"])
+def test_an_action_is_stepped_over_as_reading_adjusts_for_it_volumes_by_its_kind(
+    market: FeatureMarket, kind: str
+) -> None:
+    schema = feature_schema(["momentum", "relative_volume", "obv_slope"], 1)
+    ex_date = market.sessions[1].date
+    actions = CorporateActions((CorporateAction("STOCK0", ex_date, kind, 0.5),))
+    rows, _ = feature_table(market.bars, schema, market.universe, actions)
+    adjusted = actions.adjust(market.bars, market.universe, ex_date)
+    expected, _ = feature_table(adjusted, schema, market.universe)
+    after = market.bars.start_ns >= market.sessions[1].open_ns
+    assert np.array_equal(rows[after], expected[after], equal_nan=True)
+    untouched, _ = feature_table(market.bars, schema, market.universe)
+    volumes = schema.names.index("relative_volume")
+    assert np.array_equal(rows[after, volumes], untouched[after, volumes], equal_nan=True) == (kind != "split")

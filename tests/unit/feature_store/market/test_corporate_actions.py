@@ -3,7 +3,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from feature_store.market.corporate_actions import CorporateAction, CorporateActions, suspected_splits
+from feature_store.market.corporate_actions import KINDS, CorporateAction, CorporateActions, suspected_splits
 from feature_store.market.types import MINUTE_NS, Bars, InvalidRows, MarketDataError, Session, Universe
 
 UNIVERSE = Universe.from_symbols(["AAA", "BBB", "SYN INDEX"], frozenset({"SYN INDEX"}))
@@ -59,6 +59,18 @@ def test_factors_of_one_instrument_multiply() -> None:
     assert close_of(actions.adjust(bars, UNIVERSE, DAYS[2]), "BBB") == pytest.approx([10, 10.2, 10])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_changes_the_number_of_shares_changes_earlier_volumes(kind: str) -> None:
+    factor = 2.0 if kind == "consolidation" else 0.5
+    bars = bars_of({"BBB": [100, 51, 52]})
+    adjusted = CorporateActions((CorporateAction("BBB", DAYS[1], kind, factor),)).adjust(bars, UNIVERSE, DAYS[2])
+    mine = bars.instrument == UNIVERSE.index_of_symbol["BBB"]
+    changed = kind in {"split", "bonus", "consolidation"}
+    assert adjusted.close[mine][::2].tolist() == [100 * factor, 51, 52]
+    before = np.rint(101 / factor) if changed else 101
+    assert adjusted.volume[mine][::2].tolist() == [before, 101, 101]
+
+
 def test_arrays_for_a_universe_leave_out_foreign_symbols_and_ascend() -> None:
     actions = CorporateActions(
         (
@@ -70,14 +82,14 @@ def test_arrays_for_a_universe_leave_out_foreign_symbols_and_ascend() -> None:
     )
     offsets, ex_ns, factors = actions.for_universe(UNIVERSE)
     assert offsets.tolist() == [0, 0, 1, 3]  # the index first
-    assert factors.tolist() == [0.98, 0.5, 0.25]
+    assert factors.tolist() == [[0.98, 1.0], [0.5, 2.0], [0.25, 4.0]]
     assert ex_ns[1] == Session.regular(DAYS[1]).open_ns - (9 * 60 + 15) * MINUTE_NS
     assert (offsets.dtype, ex_ns.dtype, factors.dtype) == (np.int64, np.int64, np.float64)
 
 
 def test_no_actions_give_empty_arrays_of_the_same_types() -> None:
     offsets, ex_ns, factors = CorporateActions.none().for_universe(UNIVERSE)
-    assert (offsets.tolist(), len(ex_ns), len(factors)) == ([0, 0, 0, 0], 0, 0)
+    assert (offsets.tolist(), len(ex_ns), factors.shape) == ([0, 0, 0, 0], 0, (0, 2))
     assert (offsets.dtype, ex_ns.dtype, factors.dtype) == (np.int64, np.int64, np.float64)
 
 
@@ -101,6 +113,14 @@ def test_an_unadjusted_split_is_flagged_with_its_ratio(after: float, simple: str
     assert flagged[
         ["symbol", "date", "previous_date", "previous_close", "open", "simple_ratio"]
     ].to_numpy().tolist() == [["BBB", DAYS[1], DAYS[0], 100, after, simple]]
+
+
+@pytest.mark.parametrize(("before", "after"), [(660.75, 399.0), (660.75, 400.0), (100.0, 125.0), (100.0, 45.0)])
+def test_a_jump_that_is_no_plain_ratio_of_a_split_is_flagged_without_one(before: float, after: float) -> None:
+    flagged = suspected_splits(bars_of({"AAA": [50, 50, 50], "BBB": [before, after, after]}), UNIVERSE)
+    assert flagged["symbol"].tolist() == ["BBB"]
+    assert flagged["simple_ratio"].tolist() == [""]
+    assert flagged["off"].isna().all()
 
 
 def test_a_split_that_an_action_explains_is_not_flagged() -> None:

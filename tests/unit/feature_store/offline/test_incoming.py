@@ -1,13 +1,17 @@
 """What came in, on the desk's clock, and which of its sessions are replayed and trained on."""
 
 import datetime as dt
+import hashlib
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import MINUTE_NS, MarketDataError
+from feature_store.market.types import IST, MINUTE_NS, CollidingInstruments, Instrument, MarketDataError, Universe
 from feature_store.offline.chosen_sessions import replayed_session, traded_bar_source, training_sessions
-from feature_store.offline.incoming import bar_source_of, bars_on_clock, source_store
+from feature_store.offline.incoming import bar_source_of, bars_on_clock, remove_vanished_sessions, source_store
 from feature_store.offline.stages import store_arrival, store_bars
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.arrivals import generated_arrival, read_market
@@ -124,3 +128,80 @@ def test_what_makes_the_bars_that_are_traded_on_follows_the_feed(store):
     assert traded_bar_source(store, "ticks", None) == "ticks"
     assert traded_bar_source(store, "bars", session_of(store, 6)) == "ticks"
     assert traded_bar_source(store, "bars", None) == "vendor"
+
+
+# --- a market is what it is, whatever its files are called -----------------------------------------------------------
+
+
+def bars_file(folder: Path, name: str, days: list[int], **columns: object) -> Path:
+    """A file of four minutes of AAA and of an index on some days of January 2026."""
+    starts = [pd.Timestamp(f"2026-01-{day:02} 09:15", tz=IST) for day in days]
+    times = [start + pd.Timedelta(minutes=k) for start in starts for k in range(4)]
+    frame = pd.DataFrame([(t, s) for t in times for s in ("AAA", "NEWTHING")], columns=["timestamp", "symbol"])
+    folder.mkdir(exist_ok=True)
+    frame.assign(**({"open": 100.0, "high": 102.0, "low": 99.0, "close": 101.0, "volume": 10} | columns)).to_csv(
+        folder / name, index=False
+    )
+    return folder / name
+
+
+def bring(store: OfflineStore, path: Path, **options: Any) -> list[int]:
+    """Bring in all that a file has; the days that the store then holds."""
+    came = read_market(path, None, **options)
+    list(store_bars(store, list(store_arrival(store, came)), BarClock.minutes(1)))
+    remove_vanished_sessions(store, came)
+    return [date.day for date in store.dates("bars")]
+
+
+def test_next_months_file_adds_its_sessions_and_a_corrected_one_takes_away_its_own(tmp_path):
+    kept = OfflineStore(tmp_path / "store")
+    assert bring(kept, bars_file(tmp_path, "first.csv", [5, 6, 7])) == [5, 6, 7]
+    assert bring(kept, bars_file(tmp_path, "second.csv", [8, 9])) == [5, 6, 7, 8, 9]
+    assert bring(kept, bars_file(tmp_path / "new", "second.csv", [12])) == [5, 6, 7, 8, 9, 12]
+    assert bring(kept, bars_file(tmp_path, "first.csv", [5, 7])) == [5, 7, 8, 9, 12]
+    assert kept.market() == "NSE"
+
+
+def test_a_market_tells_what_it_is_made_of(tmp_path, store):
+    kept = OfflineStore(tmp_path / "store")
+    paths = [bars_file(tmp_path, name, [5]) for name in ("first.csv", "second.csv")]
+    for path in paths:
+        bring(kept, path)
+    sha256 = hashlib.sha256(paths[0].read_bytes()).hexdigest()
+    facts = {"bytes": paths[0].stat().st_size, "sha256": sha256}
+    assert kept.market_details() == {"bars of first.csv": facts, "bars of second.csv": facts}
+    assert OfflineStore(tmp_path / "none").market_details() == {}
+    assert (store.market_details()["edge_bps"], store.market_details()["sessions"]) == (5.0, 3)
+
+
+def test_a_store_of_one_market_refuses_another_by_name(tmp_path, store):
+    kept, path = OfflineStore(tmp_path / "store"), bars_file(tmp_path, "first.csv", [5])
+    bring(kept, path, name="BSE")
+    with pytest.raises(MarketDataError, match="holds the market 'BSE', not 'NSE'"):
+        bring(kept, path)
+    with pytest.raises(MarketDataError, match=r"holds the market 'SYNTHETIC [0-9a-f]{8}', not 'NSE'"):
+        bring(store, path)
+
+
+def test_what_an_instrument_is_is_judged_again_with_more_days_unless_it_was_stated(tmp_path):
+    def traded(*paths, **options):
+        kept = OfflineStore(tmp_path / f"store {'-'.join(path.stem for path in paths)} {len(options)}")
+        for path in paths:
+            bring(kept, path, **(options if path is paths[-1] else {}))
+        return {i.symbol: i.tradable for i in kept.universe().instruments}
+
+    plain = bars_file(tmp_path, "plain.csv", [5])
+    said = bars_file(tmp_path, "said.csv", [6], segment=["NSE", "INDICES"] * 4)
+    table = Universe.from_symbols(["NEWTHING"])
+    assert traded(plain) == {"AAA": True, "NEWTHING": True}
+    assert traded(plain, said) == {"AAA": True, "NEWTHING": False}
+    assert traded(said, plain) == {"AAA": True, "NEWTHING": False}
+    assert traded(said, plain, instruments=table) == {"AAA": True, "NEWTHING": True}
+
+
+def test_an_instrument_keeps_the_token_that_the_store_began_with(tmp_path):
+    kept, path = OfflineStore(tmp_path / "store"), bars_file(tmp_path, "first.csv", [5])
+    table = Universe(instruments=(Instrument(instrument_token=7, symbol="AAA"),))
+    bring(kept, path, instruments=table)
+    with pytest.raises(CollidingInstruments, match=r"knows 'AAA' by the instrument token 7, not \d+"):
+        bring(kept, path)

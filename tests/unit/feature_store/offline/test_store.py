@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,42 @@ def test_a_crash_between_data_and_manifest_is_seen_and_healed_by_writing_again(
     assert store.read_bars([session]).digest() == higher.digest()
 
 
+def test_a_name_is_on_the_disk_with_its_directory_before_the_next_step_is_taken(
+    market: SyntheticMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, Path]] = []
+    fsync, rename, unlink = os.fsync, Path.replace, Path.unlink
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def renamed(self: Path, target: Path) -> Path:
+        steps.append(("renamed", target))
+        return rename(self, target)
+
+    def removed(self: Path, *, missing_ok: bool = False) -> None:
+        steps.append(("removed", self))
+        unlink(self, missing_ok=missing_ok)
+
+    store, session = OfflineStore(tmp_path / "store"), market.sessions[0]
+    store.write_bars(session, market.universe, market.bars[0], market.name)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "unlink", removed)
+    old, folder = data_file(store, market), data_file(store, market).parent
+    higher = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
+    store.write_bars(session, market.universe, higher, market.name)
+    new = data_file(store, market)
+    names = [(what, path.name if path.suffix != ".tmp" else "content") for what, path in steps]
+    a_file = [("synced", "content"), ("renamed", new.name), ("synced", folder.name)]
+    assert names == [*a_file, a_file[0], ("renamed", "manifest.json"), a_file[2], ("removed", old.name)]
+
+    steps.clear()
+    store.drop_session("bars", session)
+    assert [what for what, _ in steps] == ["removed", "synced", "removed"]
+
+
 def test_damaged_data_is_healed_by_writing_the_same_again(store: OfflineStore, market: SyntheticMarket) -> None:
     path = data_file(store, market)
     path.write_bytes(path.read_bytes()[:-50])
@@ -478,6 +515,37 @@ def test_features_whose_history_changed_since_they_were_computed_are_not_written
     store.write_bars(first, market.universe, higher, market.name)
     with pytest.raises(StaleFeatures, match="compute them again"):
         write_features(store, second, SCHEMA, rows)
+
+
+def test_rows_of_sessions_that_are_computed_together_are_those_of_each_alone(
+    store: OfflineStore, market: SyntheticMarket
+) -> None:
+    schema = feature_schema(["momentum", "long_momentum", "rsi", "overnight_gap", "z_score@5m"], 1)
+    split = CorporateActions((CorporateAction("SYN001", market.sessions[3].date, "split", 0.5),))
+    bars, session = market.bars[2], market.sessions[2]
+    store.write_bars(session, market.universe, bars[(bars.instrument != 0)], market.name)  # a day without one of them
+    for chosen in (market.sessions, [market.sessions[k] for k in (0, 1, 3)]):
+        for one, together in zip(chosen, computed(store, chosen, schema, actions=split), strict=True):
+            alone = compute_features(store, one, schema, actions=split)
+            assert together.X.tobytes() == alone.X.tobytes()
+            assert np.array_equal(together.warm, alone.warm)
+            assert np.array_equal(together.history_needed, alone.history_needed)
+            assert together.basis == alone.basis
+            history = [store.read_bars([day]) for day, _ in alone.basis["bars"]]
+            rows, warm = feature_table(Bars.concatenate(history), schema, store.universe(), split)
+            assert rows[-len(alone.X) :].tobytes() == alone.X.tobytes()
+            assert np.array_equal(warm[-len(alone.X) :], alone.warm)
+
+
+def test_a_pinned_store_is_not_written_through(store: OfflineStore, market: SyntheticMarket) -> None:
+    pinned = store.pinned(market.sessions[:1])
+    with pytest.raises(MarketDataError, match="pinned for reading"):
+        pinned.write_bars(market.sessions[0], market.universe, market.bars[0], market.name)
+    store.write_universe(Universe.from_symbols(["ABC"]), market.name)
+    store.drop_session("bars", market.sessions[-1])
+    assert pinned.universe() == market.universe
+    assert len(store.universe()) == len(market.universe) + 1
+    assert pinned.read_bars(market.sessions[:1]).digest() == market.bars[0].digest()
 
 
 def test_features_computed_with_other_corporate_actions_are_not_written(

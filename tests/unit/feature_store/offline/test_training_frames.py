@@ -12,6 +12,7 @@ from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, MarketDataError, Universe, UnknownInstrument, UnreadableFile
 from feature_store.offline import training_frames
 from feature_store.offline.feature_rows import FeatureRows, compute_features, computed, write_features
+from feature_store.offline.session_files import ReplacedMeanwhile
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
@@ -64,6 +65,8 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
     assert frame.label == LABEL
     assert frame.instruments == ("SYN001", "SYN002", "SYN003")
     assert frame.sessions == {str(s.date): store.manifest("bars", s)["digest"] for s in market.sessions}
+    assert set(frame.manifests) == set(frame.sessions)
+    assert (frame.membership_digest, frame.actions_digest) == ("", market.actions.digest)
     assert np.array_equal(frame.decision_ns, bars.end_ns[kept])
     assert (frame.label_end_ns > frame.decision_ns).all()
     assert (frame.start_ns, frame.end_ns) == (market.sessions[0].open_ns, market.sessions[-1].close_ns)
@@ -161,6 +164,8 @@ def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineSto
     joins_ns = market.sessions[4].open_ns
 
     class FromThirdSession:
+        digest = "m" * 64
+
         def mask(self, instrument, time_ns, universe):
             return (instrument != universe.index_of_symbol["SYN002"]) | (time_ns >= joins_ns)
 
@@ -169,6 +174,7 @@ def test_an_instrument_is_not_trained_on_while_it_is_no_member(store: OfflineSto
     assert mine.any()
     assert (frame.decision_ns[mine] >= joins_ns).all()
     assert frame.left_out["not_member"] == 4 * 375
+    assert frame.membership_digest == "m" * 64
     assert frame.digest != whole(store).digest
 
 
@@ -247,17 +253,31 @@ def test_no_sessions_no_rows_or_a_wrong_symbol_are_refused(store: OfflineStore, 
         training_frame(store, [], first, last, features=SCHEMA, label=LABEL)
 
 
-def test_bars_that_change_while_they_are_read_give_no_frame(
-    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before_they_are_read", [True, False])
+def test_a_frame_is_of_the_bars_that_its_digest_names_though_others_are_written_meanwhile(
+    store: OfflineStore, market: SyntheticMarket, monkeypatch: pytest.MonkeyPatch, *, before_they_are_read: bool
 ) -> None:
-    def disturbed(store, sessions, *rest):
-        yield from computed(store, sessions, *rest)
+    undisturbed = whole(store)
+
+    def write() -> None:
         changed = dataclasses.replace(market.bars[0], close=market.bars[0].high.copy())
-        store.write_bars(market.sessions[0], market.universe, changed, market.name)
+        OfflineStore(store.root).write_bars(market.sessions[0], market.universe, changed, market.name)
+        more = Universe.from_symbols(["ABC", *(i.symbol for i in market.universe.instruments)])
+        OfflineStore(store.root).write_universe(more, market.name)
+
+    def disturbed(*arguments):
+        if before_they_are_read:
+            write()
+        yield from computed(*arguments)
+        write()
 
     monkeypatch.setattr(training_frames, "computed", disturbed)
-    with pytest.raises(MarketDataError, match="changed while they were read"):
-        whole(store)
+    if before_they_are_read:
+        with pytest.raises(ReplacedMeanwhile, match="read again"):
+            whole(store)
+    else:
+        assert whole(store).digest == undisturbed.digest
+        assert whole(store).digest != undisturbed.digest
 
 
 def test_a_return_of_zero_is_a_label_like_any_other(store: OfflineStore, market: SyntheticMarket) -> None:

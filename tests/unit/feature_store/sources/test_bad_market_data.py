@@ -13,7 +13,7 @@ import pytest
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.membership import Membership
 from feature_store.market.types import IST, InvalidRows, MarketDataError, MissingColumn, Universe, UnreadableFile
-from feature_store.sources.dated_tables import read_corporate_actions, read_membership
+from feature_store.sources.dated_tables import read_corporate_actions, read_membership, read_universe
 from feature_store.sources.reading import ColumnMapping, SourceBars, SourceTicks, read_bars, read_ticks
 
 UNIVERSE = Universe.from_symbols(["AAA", "BBB"])
@@ -43,11 +43,17 @@ def members() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["symbol", "from", "to"]).astype(object)
 
 
+def instruments() -> pd.DataFrame:
+    rows = [("AAA", "equity", 101, 0.05), ("NEW INDEX", "INDEX", 102, None), ("BBB", "etf", None, 0.01)]
+    return pd.DataFrame(rows, columns=["symbol", "kind", "instrument_token", "tick_size"]).astype(object)
+
+
 GOOD: dict[str, tuple[Callable[[], pd.DataFrame], Callable[..., Any]]] = {
     "bars": (bars, read_bars),
     "ticks": (ticks, read_ticks),
     "actions": (actions, read_corporate_actions),
     "members": (members, read_membership),
+    "instruments": (instruments, read_universe),
 }
 
 
@@ -99,10 +105,8 @@ BAR_ROWS = [
     Row("outside_session", {"timestamp": "2025-10-21 09:17:00+05:30"}),  # Muhurat trading only
     Row("off_grid", {"timestamp": f"{MONDAY} 09:17:30+05:30"}),
     Row("off_grid", {"timestamp": f"{MONDAY} 09:17:00.000001+05:30"}),
-    Row("out_of_order", {"timestamp": f"{MONDAY} 09:15:00+05:30"}),
-    Row("out_of_order", {"timestamp": f"{MONDAY} 14:00:00+05:30"}),
-    Row("out_of_order", {"timestamp": "2026-03-02 09:17:00+05:30"}),
     Row("duplicate_bar", {"timestamp": f"{MONDAY} 09:16:00+05:30"}),
+    Row("superseded_bar", {"timestamp": f"{MONDAY} 09:16:00+05:30", "volume": 9}),
     *(Row("not_a_number", {c: ""}) for c in ("open", "high", "low", "close", "volume")),
     *(Row("not_a_number", {"close": text}) for text in ("abc", "nan", "inf", "-inf", "1,000", "₹100", "--", "1e999")),
     *(Row("non_positive_price", {c: 0.0}) for c in ("open", "high", "low", "close")),
@@ -114,9 +118,19 @@ BAR_ROWS = [
     Row("open_or_close_outside_range", {"close": 102.05}),
     Row("open_or_close_outside_range", {"close": 98.95}),
     Row("negative_volume", {"volume": -1}),
+    Row("price_too_large", {"high": 500_001.0}),
+    Row("price_too_large", {"high": 999_999_999}),
+    Row("price_too_large", {"high": 1e308}),
     Row("volume_too_large", {"volume": 2**53}),
-    Row("volume_too_large", {"volume": 10**12}),  # at these prices more than the exchange trades in a day
+    Row("volume_too_large", {"volume": 3 * 10**10}),
     Row("volume_too_large", {"volume": "99999999999999999999999"}),
+    Row("turnover_too_large", {"volume": 1.5e10}),  # at these prices more than the exchange trades in a day
+    Row("placeholder_number", {"volume": 99_999_999}),
+    Row("placeholder_number", {"volume": 999_999_999}),
+    Row("placeholder_number", {"volume": 2**31 - 1}),
+    Row("placeholder_number", {"volume": 2**32 - 1}),
+    Row("placeholder_number", dict.fromkeys(("open", "high", "low", "close"), 9999.99)),
+    Row("placeholder_number", {"high": 99999.99}),
 ]
 
 TICK_ROWS = [
@@ -127,15 +141,15 @@ TICK_ROWS = [
     Row("unverified_date", {"timestamp": "2031-01-06 09:17:00+05:30"}),
     Row("outside_session", {"timestamp": f"{MONDAY} 09:14:59+05:30"}),
     Row("outside_session", {"timestamp": f"{MONDAY} 15:30:00+05:30"}),
-    Row("out_of_order", {"timestamp": f"{MONDAY} 09:15:00+05:30"}),
-    Row("out_of_order", {"timestamp": f"{MONDAY} 15:29:59+05:30"}),
     Row("not_a_number", {"ltp": ""}),
     Row("not_a_number", {"ltp": "1_000x"}),
     Row("not_a_number", {"volume": ""}),
     Row("non_positive_price", {"ltp": 0}),
     Row("non_positive_price", {"ltp": -5.0}),
     Row("negative_volume", {"volume": -5}),
+    Row("price_too_large", {"ltp": 1e308}),
     Row("volume_too_large", {"volume": 1e300}),
+    Row("placeholder_number", {"volume": 999_999_999}),
     Row("bad_quote", {"bid_price": -1.0}),
     Row("bad_quote", {"ask_price": "inf"}),
     Row("bad_quote", {"bid_price": ""}),  # with a quantity
@@ -202,19 +216,15 @@ def test_rows_bad_in_many_ways_are_all_accounted_for_by_their_first_reason(tmp_p
 
 
 @pytest.mark.parametrize("place", [0, 1, 40, 98])
-@pytest.mark.parametrize("wrong", [f"{MONDAY} 15:29:00+05:30", "2026-03-02 10:00:00+05:30"])
-def test_one_wrong_future_time_costs_one_row(place: int, wrong: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [(f"{MONDAY} 23:29:00+05:30", "outside_session"), ("2026-03-01 10:00+05:30", "not_a_session")]
+)
+def test_one_absurd_time_costs_one_row(place: int, wrong: str, reason: str, tmp_path: Path) -> None:
     for of, (make, read) in list(GOOD.items())[:2]:
         frame = make(200)
         frame.loc[place, "timestamp"] = wrong
         source = read(save(frame, tmp_path / f"{of}.csv"))
-        assert source.quarantine.rows[["row", "reason"]].to_numpy().tolist() == [[place + 1, "out_of_order"]]
-
-
-def test_bars_sorted_newest_first_are_all_read(tmp_path: Path) -> None:
-    source = read_bars(save(bars(30).iloc[::-1], tmp_path / "a.csv"))
-    assert len(source.quarantine) == 0
-    assert (np.diff(source.bars.start_ns) > 0).all()
+        assert source.quarantine.rows[["row", "reason"]].to_numpy().tolist() == [[place + 1, reason]]
 
 
 # --- daily bars ----------------------------------------------------------------------------------------------------
@@ -223,7 +233,7 @@ DAILY_ROWS = [
     Row("not_a_session", {"timestamp": "2026-01-10"}),
     Row("off_grid", {"timestamp": "2026-01-07 10:00:00+05:30"}),
     Row("duplicate_bar", {"timestamp": "2026-01-06 05:30:00+05:30"}),  # the same date at midnight UTC
-    Row("out_of_order", {"timestamp": "2026-02-06"}),
+    Row("contradicting_bar", {"timestamp": "2026-01-06", "close": 100.5}),
     Row("unreadable_time", {"timestamp": "07-01-2026"}),
 ]
 
@@ -235,7 +245,7 @@ def test_a_bad_row_of_daily_bars_is_quarantined(row: Row, tmp_path: Path) -> Non
         frame.loc[2, column] = value
     source = read_bars(save(frame, tmp_path / "daily.csv"))
     assert source.clock.kind == "session"
-    assert source.quarantine.counts() == {row.reason: 1}
+    assert source.quarantine.counts() == {row.reason: 2 if row.reason == "contradicting_bar" else 1}
     assert rows_of(source) == 5
 
 
@@ -311,6 +321,7 @@ REQUIRED = [
     *(("ticks", column) for column in ("bid_price", "ask_price", "bid_quantity", "ask_quantity")),
     *(("actions", column) for column in ("symbol", "ex_date", "kind", "factor")),
     *(("members", column) for column in ("symbol", "from", "to")),
+    *(("instruments", column) for column in ("symbol", "kind")),
 ]
 
 
@@ -422,6 +433,38 @@ def test_a_bad_row_of_a_small_table_is_told_with_its_number(of: str, row: Row, k
         read(path, universe=UNIVERSE) if of == "members" else read(path)
     assert str(path) in str(error.value)
     assert [number for number, _ in error.value.problems] == [2]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_instruments_says_what_they_are_and_may_give_tokens_and_tick_sizes(
+    kind: str, tmp_path: Path
+) -> None:
+    frame = instruments().astype({"instrument_token": "Int64", "tick_size": float})
+    universe = read_universe(save(frame, tmp_path / f"a.{kind}"))
+    found = {i.symbol: (i.tradable, i.instrument_token, i.tick_size_inr) for i in universe.instruments}
+    crc_of_bbb = Universe.from_symbols(["BBB"]).tokens[0]
+    assert found == {"AAA": (True, 101, 0.05), "NEW INDEX": (False, 102, 0.05), "BBB": (True, crc_of_bbb, 0.01)}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("symbol", "", "row 2: the symbol is missing"),
+        ("symbol", "AAA", "'AAA' is there twice"),
+        ("kind", "", "row 2: NEW INDEX is of kind ''; write one of equity, etf, index"),
+        ("kind", "stock", "is of kind 'stock'"),
+        ("instrument_token", 1.5, "no whole number above 0"),
+        ("instrument_token", "x", "no whole number above 0"),
+        ("instrument_token", 101, "'NEW INDEX' and 'AAA' have one instrument token, 101"),
+        ("tick_size", 0, "no number of rupees above 0"),
+    ],
+)
+def test_a_wrong_row_refuses_a_table_of_instruments(column: str, value: object, says: str, tmp_path: Path) -> None:
+    frame = instruments()
+    frame.loc[1, column] = value
+    with pytest.raises(MarketDataError, match=says) as error:
+        read_universe(save(frame, tmp_path / "a.csv"))
+    assert "a.csv" in str(error.value)
 
 
 def test_all_bad_rows_of_a_small_table_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:

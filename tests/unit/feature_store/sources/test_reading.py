@@ -102,7 +102,6 @@ BAD_BARS = {
     "volume_too_large": {"volume": 1e300},
     "outside_session": {"timestamp": "2026-01-05 15:30:00+05:30"},
     "off_grid": {"timestamp": "2026-01-05 09:17:30+05:30"},
-    "out_of_order": {"timestamp": "2026-01-05 09:15:00+05:30"},
     "duplicate_bar": {"timestamp": "2026-01-05 09:16:00+05:30"},
 }
 
@@ -149,7 +148,6 @@ def test_csv_rows_with_too_few_or_many_fields_are_quarantined_and_rows_still_cou
 
 
 BAD_TICKS = {
-    "out_of_order": ("timestamp", "2026-01-05 09:15:00+05:30"),
     "outside_session": ("timestamp", "2026-01-05 15:30:00+05:30"),
     "non_positive_price": ("ltp", -5.0),
     "negative_volume": ("volume", -5),
@@ -172,13 +170,6 @@ def test_a_decrease_of_day_volume_is_kept_and_counted(path: Path) -> None:
     source = read_ticks(save(tick_frame().assign(volume=[5, 10, 7, 12]), path))
     assert source.volume_decreases == 1
     assert source.ticks.day_volume.tolist() == [5, 10, 7, 12]
-
-
-def test_indices_are_not_tradable(path: Path) -> None:
-    frame = bar_frame(symbols=("AAA", "INDEX", "NIFTY 50"))
-    frame.loc[frame["symbol"] == "INDEX", "volume"] = 0
-    universe = read_bars(save(frame, path)).universe
-    assert {i.symbol: i.tradable for i in universe.instruments} == {"AAA": True, "INDEX": False, "NIFTY 50": False}
 
 
 def test_a_given_universe_is_kept_and_other_symbols_are_quarantined(path: Path) -> None:

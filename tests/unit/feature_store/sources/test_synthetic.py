@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_sessions_are_those_of_the_exchange_and_the_tick_session_comes_last(mark
 
 
 def test_the_market_says_that_it_is_synthetic(market: SyntheticMarket) -> None:
-    assert market.name.startswith("SYNTHETIC")
+    assert re.fullmatch(r"SYNTHETIC [0-9a-f]{8}", market.name)
+    assert (market.details["sessions"], market.details["seed"]) == (len(market.sessions), 7)
     assert [i.symbol for i in market.universe.instruments][:3] == ["SYN INDEX", "SYN001", "SYN002"]
 
 
@@ -98,7 +100,7 @@ def test_more_sessions_of_ticks_change_nothing_in_those_before_them(options: dic
     for session, ticks, bars in zip(three.tick_sessions, three.ticks, longer.bars[3:], strict=True):
         assert known_sessions(ticks) == (session,)
         assert bars_of_session(ticks, session, len(three.universe), MINUTE).digest() == bars.digest()
-    assert three.name == f"{one.name} tick_sessions=3"
+    assert three.details == one.details | {"tick_sessions": 3}
     assert market_sessions(3, tick_sessions=3) == (*three.sessions, *three.tick_sessions)
 
 
@@ -107,7 +109,7 @@ def test_every_option_changes_the_data_and_the_name(option: str) -> None:
     value = HARD.get(option, False)
     plain, other = synthetic_market(4, 5), synthetic_market(4, 5, **{option: value})
     assert plain.name != other.name
-    assert f"{option}={value:g}" in other.name
+    assert other.details == plain.details | {option: value}
     assert Bars.concatenate(plain.bars).digest() != Bars.concatenate(other.bars).digest()
 
 

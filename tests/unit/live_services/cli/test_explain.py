@@ -55,7 +55,7 @@ def sidecar(name: str, version: str, **changes: object) -> Sidecar:
         "seed": 1,
         "created_by": "dagster run 42",
         "created_at_ns": SESSION.open_ns,
-        "run_url": "http://dagster/runs/42",
+        "run_id": "42",
     }
     return Sidecar.model_validate(fields | changes)
 
@@ -74,7 +74,7 @@ async def explained(asked: str, events: list[Event] | tuple[Event, ...] = EVENTS
 
 def drawn(explanation: Explanation) -> str:
     out = io.StringIO()
-    Console(file=out, width=300).print(render(explanation))
+    Console(file=out, width=300).print(render(explanation, "http://dagster/"))
     return out.getvalue()
 
 
