@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _FACTS = b"alpha_panda"
 _COLUMNS = ("forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
-_PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out", "manifests")
-_DIGESTS = ("membership_digest", "actions_digest")
+_PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out")
+_ORIGIN = ("market_details", "manifests", "membership_digest", "actions_digest")
 
 
 class TrainingFrameStore(StoredByRun):
@@ -50,7 +50,7 @@ def write_frame(path: Path, frame: TrainingFrame) -> None:
         "label": asdict(frame.label),
         "label_identity": frame.label.identity(),
         "instruments": frame.instruments,
-        **{name: getattr(frame, name) for name in (*_PLAIN, *_DIGESTS)},
+        **{name: getattr(frame, name) for name in (*_PLAIN, *_ORIGIN)},
     }
     facts["columns_sha256"] = columns_digest(columns)
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
@@ -89,5 +89,5 @@ def read_frame(path: Path) -> TrainingFrame:
         schema=schema,
         label=label,
         instruments=tuple(facts["instruments"]),
-        **{name: facts[name] for name in (*_PLAIN, *_DIGESTS)},
+        **{name: facts[name] for name in (*_PLAIN, *_ORIGIN)},
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from models_registry.gates.evidence import Evidence
 from models_registry.packing import Packed
@@ -27,7 +26,6 @@ def build_sidecar(
     live_gate: GateResult | None = None,
     created_by: str,
     created_at_ns: int,
-    market_details: Mapping[str, JsonValue] | None = None,
 ) -> Sidecar:
     """Put together what a version carries.
 
@@ -48,8 +46,6 @@ def build_sidecar(
         Verdicts for ``champion`` and ``live``.
     created_by, created_at_ns
         Who registers it, and when (UTC epoch nanoseconds).
-    market_details : mapping, optional
-        What the store says of where its market came from.
 
     Raises
     ------
@@ -67,7 +63,6 @@ def build_sidecar(
             artifact_sha256=packed.sha256,
             created_by=created_by,
             created_at_ns=created_at_ns,
-            market_details=dict(market_details or {}),
         )
     except ValidationError as error:
         raise unwritable(error, trained.spec.model_name) from error
@@ -79,6 +74,7 @@ def _as_fitted(trained: TrainedModel, frame: TrainingFrame) -> dict[str, Any]:
         "model_name": spec.model_name,
         "algorithm": spec.estimator,
         "market": frame.market,
+        "market_details": frame.market_details,
         "bar_clock": frame.schema.bar_clock,
         "feature_schema": tuple(FeatureColumn.model_validate(column) for column in frame.schema.columns()),
         "feature_schema_hash": frame.schema.hash,

@@ -65,6 +65,7 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
         instruments=tuple(f"SYN{k + 1:03}" for k in range(instruments)),
         sessions={str(date): f"{k:064x}" for k, date in enumerate(dates)},
         manifests={str(date): f"{k + 100:064x}" for k, date in enumerate(dates)},
+        market_details={"instruments": instruments, "sessions": sessions},
         membership_digest="m" * 64,
         actions_digest="a" * 64,
     )

@@ -5,11 +5,10 @@ strategies that ask one model share them. The market that they stand on is one f
 """
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
@@ -276,8 +275,7 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         with expected_failures(RegistryUnavailable):
             standing = standing_champion(registry, keys.model)
         evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
-        details = offline.store().market_details()
-        sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing, details)
+        sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing)
         with expected_failures(RegistryUnavailable):
             number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
         return dg.MaterializeResult(
@@ -318,7 +316,6 @@ def _sidecar(  # noqa: PLR0917
     frame: "TrainingFrame",
     evidence: "Evidence",
     standing: Champion | DamagedChampion | None,
-    market_details: Mapping[str, JsonValue],
 ) -> "Sidecar":
     from models_registry.gates.verdicts import judge
     from models_registry.sidecar import UnwritableSidecar
@@ -335,7 +332,6 @@ def _sidecar(  # noqa: PLR0917
             live_gate=judge(evidence, "live", settings.gates.live),
             created_by=f"Dagster run {run_id}",
             created_at_ns=time.time_ns(),
-            market_details=market_details,
         )
 
 

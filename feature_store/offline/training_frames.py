@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
@@ -80,7 +81,9 @@ class TrainingFrame:
     end_ns: int
     """Close of the last session."""
     market: str = ""
-    """Where the data came from; starts with ``SYNTHETIC`` when it was generated."""
+    """Name of the market; starts with ``SYNTHETIC`` when it was generated."""
+    market_details: dict[str, JsonValue] = field(default_factory=dict)
+    """What the market was made of when the frame was, as the store said it."""
     bar_source: str = ""
     """What the bars were made from: ``ticks`` by our own builder, or the vendor's word; several joined by `` + ``."""
     instruments: tuple[str, ...] = ()
@@ -163,6 +166,7 @@ def training_frame(
         start_ns=sessions[0].open_ns,
         end_ns=sessions[-1].close_ns,
         market=store.market() or "",
+        market_details=store.market_details(),
         bar_source=" + ".join(sorted({str(manifest["bar_source"]) for manifest in sources.bars})),
         instruments=kept.symbols,
         sessions={str(s.date): str(manifest["digest"]) for s, manifest in zip(sessions, sources.bars, strict=True)},

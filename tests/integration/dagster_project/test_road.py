@@ -52,6 +52,7 @@ def test_one_run_without_partition_or_configuration_ends_in_a_registered_version
     assert sidecar.market.startswith("SYNTHETIC")
     assert sidecar.git_commit
     assert sidecar.run_id == first_run.run_id
+    assert sidecar.market_details["instruments"] == 10
     models = ("momentum_model", "momentum_report", "momentum_version")
     for asset in ("market_data", "bars", "features", "labels", "momentum_training_set", *models):
         assert desk.metadata(asset)["market"].startswith("SYNTHETIC")

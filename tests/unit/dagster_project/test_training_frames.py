@@ -31,6 +31,7 @@ def small_frame() -> TrainingFrame:
         sessions={"2026-01-05": "e" * 64},
         left_out={"not_warm": 4},
         manifests={"2026-01-04": "f" * 64, "2026-01-05": "0" * 64},
+        market_details={"instruments": 3, "edge_bps": 6.0},
         membership_digest="m" * 64,
         actions_digest="a" * 64,
     )

@@ -44,6 +44,7 @@ def test_a_sidecar_says_what_made_the_model_as_it_was_at_the_fit() -> None:
     assert written.instruments == ("SYN001", "SYN002", "SYN003", "SYN004")
     assert written.hyperparameters["max_iter"] == 100
     assert written.run_id == FIT.run_id
+    assert written.market_details == {"instruments": 4, "sessions": 12}
     assert written.lineage.membership_digest == "m" * 64
     assert written.lineage.actions_digest == "a" * 64
     assert set(written.lineage.manifests) == set(written.lineage.sessions)

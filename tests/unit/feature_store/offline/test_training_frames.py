@@ -71,6 +71,7 @@ def test_a_training_frame_is_warm_labelled_and_tradable(store: OfflineStore, mar
     assert (frame.label_end_ns > frame.decision_ns).all()
     assert (frame.start_ns, frame.end_ns) == (market.sessions[0].open_ns, market.sessions[-1].close_ns)
     assert frame.market.startswith("SYNTHETIC")
+    assert frame.market_details == store.market_details()
     assert frame.bar_source == "ticks"
     assert len(frame) == kept.sum()
     assert frame.left_out == {
