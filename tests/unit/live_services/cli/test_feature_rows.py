@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
+from feature_store.market.types import DAY_NS, SECOND_NS, ist_ns
 from feature_store.offline.feature_rows import compute_features, read_features, write_features
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.dated_tables import read_corporate_actions
 from feature_store.sources.synthetic import synthetic_market
-from live_services.cli.feature_rows import newest_row
+from live_services.cli.feature_rows import FeatureRow, newest_row, row_record
 from live_services.domain.strategy.checks import stored_schema
 from live_services.settings import MarketSettings, Settings
 
@@ -33,3 +38,19 @@ async def test_stored_rows_are_found_with_corporate_actions_and_stale_ones_are_p
 
     store.write_bars(market.sessions[4], market.universe, market.bars[4][:-1], market.name)
     assert str(market.sessions[3].date) in (await newest_row(settings, "paper", "SYN001")).origin
+
+
+def test_a_row_of_a_replay_says_how_long_ago_it_really_was_and_where_the_strategies_are() -> None:
+    end_ns = ist_ns(dt.date(2026, 2, 17), dt.time(15, 30))
+    row = FeatureRow(
+        "online store",
+        end_ns,
+        end_ns + 281 * DAY_NS,
+        end_ns + SECOND_NS,
+        "0" * 64,
+        False,
+        {"rsi": 80.0, "gap": math.nan},
+    )
+    assert "(281 days ago, 1 s before the strategies' 2026-02-17 15:30:01 IST)" in row.title
+    assert "(281 days ago)" in replace(row, market_ns=0).title
+    assert json.loads(json.dumps(row_record(row, "A"), allow_nan=False))["values"] == {"rsi": 80.0, "gap": None}

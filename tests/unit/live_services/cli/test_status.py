@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 
 from live_services.cli import account_view
 from live_services.cli.account_view import read_account, read_verdicts
-from live_services.cli.status import Health, foreign_records, read_desk, tasks_table
+from live_services.cli.status import (
+    Health,
+    StatusView,
+    dead_letters,
+    foreign_records,
+    processes_table,
+    read_desk,
+    status_record,
+    tasks_table,
+)
 from live_services.cli.strategy_states import read_strategy_states, strategies_table
 from live_services.domain.events import (
     Event,
@@ -20,6 +31,7 @@ from live_services.domain.events import (
     StrategyModelAssigned,
     self_caused,
 )
+from live_services.machine.supervision import ProcessState
 from live_services.settings import Settings
 from tests.account_log import SESSIONS, STRATEGIES, log_of, two_sessions
 from tests.live_world import OPEN, UNIVERSE
@@ -202,3 +214,30 @@ def test_every_service_of_a_chain_has_its_row_in_the_order_in_which_a_tick_meets
 def test_records_that_somebody_else_wrote_on_an_account_s_topics_are_an_alarm() -> None:
     (alarm,) = foreign_records(Health((task("risk_manager"), task("paper_trading", foreign=3)), {}))
     assert alarm.startswith("3 records on what only paper.paper_trading[0] may write are not its own.")
+
+
+async def test_all_of_it_is_one_json_document_and_times_of_processes_are_ist() -> None:
+    health = Health((task("risk_manager", foreign=3) | {"dead_letters": 2},), {})
+    processes = (
+        ProcessState("kafka", "servers", "RUNNING", 7, "", OPEN // 1_000_000_000),
+        ProcessState("market_feed", "services", "FATAL", 0, "exit code 1", 0),
+    )
+    desk = await read_desk(log_of(EVENTS), SETTINGS, {})
+    view = StatusView(Path("home"), processes, (), {"MLflow": "http://x"}, None, health, desk, "")
+    record = json.loads(json.dumps(status_record(view), allow_nan=False))
+    assert [p["since"] for p in record["processes"]] == ["2026-01-05 09:15:00 IST", None]
+    assert [p["gave_up"] for p in record["processes"]] == [False, True]
+    assert record["alarms"] == [*foreign_records(health), *dead_letters(health)]
+    assert record["accounts"][0]["verdicts"]["exits"] == dict(desk.accounts[0].verdicts.exits)  # type: ignore[union-attr]
+    shown = drawn(processes_table(view))
+    assert "2026-01-05 09:15:00" in shown
+    assert "exit code 1" in shown
+
+
+def test_without_room_a_task_keeps_where_it_stands_and_what_it_waits_for() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(
+        tasks_table(Health((task("risk_manager") | {"waiting_for": "market.ticks[0]"},), {}))
+    )
+    assert {"paper.risk_manager[0]", "market.ticks[0]"} <= set(out.getvalue().split())
+    assert "left out for want of room: handled, lag" in out.getvalue()
