@@ -12,6 +12,7 @@ from uuid import uuid4
 import requests
 
 from live_services.machine.embedded import LOOPBACK, EmbeddedServerError, ServerSpec, free_port, listens
+from live_services.machine.mlflow_server import ARTIFACT_ROOT, DATABASE
 
 CODE_LOCATION: Final = "dagster_project.definitions"
 FINDINGS: Final = "findings"
@@ -55,46 +56,34 @@ def python_environment() -> dict[str, str]:
 
 
 def mlflow_spec(directory: Path, port: int | None = None) -> ServerSpec:
-    """Describe an MLflow server on SQLite that keeps its artifacts in ``directory``.
-
-    ``mlflow server`` would load all of MLflow, 230 MB, only to start this very process and wait for it.
-    """
+    """Describe an MLflow server on SQLite that keeps its artifacts in ``directory``."""
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     url = f"http://{LOOPBACK}:{port}"
-    argv = [sys.executable, "-m", "uvicorn", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
-    argv += ["--log-level", "warning", "mlflow.server.fastapi_app:app"]
     return ServerSpec(
         name="mlflow",
-        argv=tuple(argv),
+        argv=(sys.executable, "-m", "live_services.machine.mlflow_server", str(port)),
         directory=directory,
         endpoint=url,
-        env=mlflow_environment() | _mlflow_server_environment(directory),
-        ready=partial(_mlflow_answers, url),
+        env=python_environment() | mlflow_environment() | _mlflow_server_environment(directory),
+        ready=partial(http_answers, f"{url}/health"),
         ready_seconds=120.0,
     )
 
 
 def _mlflow_server_environment(directory: Path) -> dict[str, str]:
-    """Give what ``mlflow server`` hands to its worker; the names stand in ``mlflow.server.constants``."""
+    """Give what ``mlflow server`` hands to the process that serves."""
     return {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{directory / 'mlflow.sqlite'}",
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        DATABASE: f"sqlite:///{directory / 'mlflow.sqlite'}",
+        ARTIFACT_ROOT: "mlflow-artifacts:/",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(directory / "artifacts"),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "_MLFLOW_SGI_NAME": "uvicorn",
         "_MLFLOW_SERVER_BOOT_ID": uuid4().hex,  # with it a server refuses to make scorers out of stored code
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
     }
-
-
-def _mlflow_answers(url: str) -> bool:
-    """Whether MLflow's database answers too; asked first here, it makes its tables before many ask at once."""
-    return http_answers(f"{url}/health") and http_answers(
-        f"{url}/api/2.0/mlflow/experiments/search?max_results=1", seconds=30.0
-    )
 
 
 def mlflow_environment() -> dict[str, str]:
@@ -177,9 +166,9 @@ def _create_dagster_storage(directory: Path) -> None:
                 )
 
 
-def http_answers(url: str, seconds: float = 2.0) -> bool:
-    """Whether a GET is answered with success in time."""
+def http_answers(url: str) -> bool:
+    """Whether a GET is answered with success."""
     try:
-        return requests.get(url, timeout=seconds).ok
+        return requests.get(url, timeout=2.0).ok
     except requests.RequestException:
         return False
