@@ -235,19 +235,18 @@ def _places(
             f"side, row {int(order[back[0] + 1])}: available_at goes back within its key; sort side by it, and check "
             "that it is the time at which the row became known"
         )
-    if not len(order):
-        return np.full(len(times[0]), -1, dtype=np.int64)
-    # One sorted number for (key, time): times by their rank, which for a decision counts the times before it.
-    ranks, rank = np.unique(time, return_inverse=True)
-    before = np.searchsorted(ranks, times[0], side="left")
-    scale = len(ranks) + 1
-    found = np.searchsorted(code * scale + rank, codes[0] * scale + before, side="left") - 1
-    candidate = np.maximum(found, 0)
-    seen = (found >= 0) & (code[candidate] == codes[0])
-    if tolerance is not None:
-        longest = tolerance // dt.timedelta(microseconds=1) * 1000
-        seen &= times[0] - time[candidate] <= longest
-    place: NDArray[np.int64] = np.where(seen, order[candidate], -1)
+    left = pd.DataFrame({"code": codes[0], "time": times[0]}).sort_values("time", kind="stable")
+    right = pd.DataFrame({"code": codes[1], "time": times[1], "place": np.arange(len(order))})
+    joined = pd.merge_asof(
+        left,
+        right.sort_values("time", kind="stable"),
+        on="time",
+        by="code",
+        allow_exact_matches=False,
+        tolerance=None if tolerance is None else tolerance // dt.timedelta(microseconds=1) * 1000,
+    )
+    place = np.empty(len(left), dtype=np.int64)
+    place[left.index.to_numpy()] = joined["place"].fillna(-1).to_numpy()
     return place
 
 
