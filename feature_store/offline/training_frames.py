@@ -253,12 +253,14 @@ def _kept(
     if membership is not None:
         usable["not_member"] = membership.mask(bars.instrument, bars.start_ns, universe)
     kept = np.logical_and.reduce(list(usable.values()))
-    rows, finite = _finite_rows([part.X for part in parts], kept)
+    rows = _rows_kept([part.X for part in parts], kept)
+    values = np.isfinite(rows)
+    finite = values.all(axis=1)
     left_out = _count(usable) | {"not_finite": int((~finite).sum())}
-    empty: NDArray[np.bool_] = np.logical_and(~np.isfinite(rows).any(axis=0), len(rows) > 0)
+    empty: NDArray[np.bool_] = np.logical_and(~values.any(axis=0), len(rows) > 0)
     kept[kept] = finite
     columns: dict[str, NDArray[Any]] = {
-        "X": rows[finite],
+        "X": rows if finite.all() else rows[finite],
         "forward_return": labels.forward_return[kept],
         "decision_ns": bars.end_ns[kept],
         "entry_ns": labels.entry_ns[kept],
@@ -300,12 +302,9 @@ def _session_rows(
     return [rows for rows in found.values() if rows is not None]
 
 
-def _finite_rows(
-    parts: Sequence[NDArray[np.float64]], kept: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _rows_kept(parts: Sequence[NDArray[np.float64]], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
     ends = np.cumsum([len(part) for part in parts])
-    rows = np.concatenate([part[mine] for part, mine in zip(parts, np.split(kept, ends[:-1]), strict=True)])
-    return rows, np.isfinite(rows).all(axis=1)
+    return np.concatenate([part[mine] for part, mine in zip(parts, np.split(kept, ends[:-1]), strict=True)])
 
 
 def _count(usable: dict[str, NDArray[np.bool_]]) -> dict[str, int]:
