@@ -133,7 +133,7 @@ class OneModel(ModelLoader):
     """Knows one version and asks nobody."""
 
     def __init__(self, model: LoadedModel, settings: Settings) -> None:
-        super().__init__(None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
+        super().__init__(None, None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
         self.candidates = {(STRATEGY.name, "champion"): Candidate(model, "the benchmark's model")}
         self._model = model
 

@@ -58,7 +58,7 @@ class FixedModel(ModelLoader):
     """A registry that names one model for every strategy, and nothing for the challenger's rung."""
 
     def __init__(self, settings: Settings, model: LoadedModel = MODEL) -> None:
-        super().__init__(None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
+        super().__init__(None, None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
         self.candidates = {(s.name, "champion"): Candidate(model, "fixed") for s in settings.strategies}
         self._model = model
 

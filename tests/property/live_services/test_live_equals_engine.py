@@ -86,7 +86,7 @@ class FixedModels(ModelLoader):
     """A loader whose aliases the test moves."""
 
     def __init__(self, of: Sequence[Day]) -> None:
-        super().__init__(None, None, STRATEGIES, brokers=BROKERS, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
+        super().__init__(None, None, None, STRATEGIES, brokers=BROKERS, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
         self.candidates = {
             (s.name, rung): Candidate(MODELS["1"], "at first") for s in STRATEGIES for rung in ("champion", "live")
         }

@@ -323,6 +323,7 @@ class NoModels:
     def __init__(self) -> None:
         self.candidates: dict[StrategyKey, object] = {}
         self.refusals: dict[StrategyKey, object] = {}
+        self.strayed: dict[StrategyKey, object] = {}
 
     async def start(self) -> None: ...
 
