@@ -149,11 +149,11 @@ def _is_naive(column: pa.ChunkedArray, time_format: str | None, readable: NDArra
 def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.bool_], stated: ColumnMapping) -> str:
     """Say that most times cannot be read, which is the first, and what reads them."""
     first = int(np.argmin(readable))
-    text = column[first].as_py()
-    named = " and ".join(repr(table.names[name]) for name in ("date", "time") if table.has(name))
+    columns = [table.names[name] for name in ("date", "time") if table.has(name)]
+    text = " ".join(table.text_of(np.array([first]))[columns].fillna("").iloc[0]).strip()
     problem = (
         f"{table.path}: {np.count_nonzero(~readable):,} of {len(readable):,} times cannot be read; the first is "
-        f"{str(text if text is not None else '').strip()!r} (row {table.row_number[first]}, column {named})"
+        f"{text!r} (row {table.row_number[first]}, column {' and '.join(map(repr, columns))})"
     )
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
 
