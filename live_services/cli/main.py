@@ -163,7 +163,7 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
 def run(
-    service: str,
+    service: Annotated[str, typer.Argument(help="Name of the service.")],
     broker: BrokerOption = "paper",
 ) -> None:
     """Run one service in the foreground; `up` runs them all.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 
+import click
 import pytest
 import requests
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from live_services.__main__ import app
@@ -40,6 +43,21 @@ def test_help_of_every_command_explains_itself():
     for command in commands:
         assert command in result.output
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
+
+
+def _commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _commands(command)
+        else:
+            yield command
+
+
+def test_help_of_every_command_says_what_each_argument_and_option_is_for():
+    every = list(_commands(get_command(app)))
+    assert len(every) > 15
+    assert [(c.name, p.name) for c in every for p in c.params if not getattr(p, "help", None)] == []
+    assert "Model name, for example momentum." in runner.invoke(app, ["models", "promote", "--help"]).output
 
 
 def test_a_wrong_command_line_exits_with_2():
