@@ -326,7 +326,9 @@ def _declared(column: sa.Column[Any], connection: sa.Connection) -> str:
 def _insert(connection: sa.Connection, chain: Sequence[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
     previous = chain[-1].sha256 if chain else GENESIS
     number = len(chain) + 1
-    appended = entry.model_copy(update={"number": number, "sha256": entry.digest(number, previous)})
+    # Who waited for the lock, or whose clock is behind, still comes after: what stood when follows the entries' order.
+    later = entry.model_copy(update={"at_ns": max([entry.at_ns, *(before.at_ns for before in chain[-1:])])})
+    appended = later.model_copy(update={"number": number, "sha256": later.digest(number, previous)})
     values = appended.model_dump(mode="json")
     evidence = json.dumps(values["evidence"], sort_keys=True)
     connection.execute(sa.insert(_TABLE).values(values | {"evidence": evidence, "previous_sha256": previous}))

@@ -150,7 +150,7 @@ def promote(
     name: NameArgument,
     version: Annotated[str, typer.Argument(help="Version to promote.")],
     alias: AliasOption = "champion",
-    reason: ReasonOption = "promoted by hand",
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept in the ledger.")] = None,
     override: Annotated[
         str | None, typer.Option("--override", help="Go against the gate for this REASON (kept in the ledger).")
     ] = None,
@@ -164,9 +164,10 @@ def promote(
     if override is not None and not override.strip():
         raise CommandFailed("--override: give the reason; the ledger keeps it")
     settings, rung, number = read_settings(), _alias(alias), _number(version)
+    why = reason if reason is not None else override or "promoted by hand"
     try:
         record = promote_as_person(
-            settings, build_registry(settings), name, number, rung, reason=override or reason, override=override
+            settings, build_registry(settings), name, number, rung, reason=why, override=override
         )
     except GateNotPassed as refused:
         raise CommandFailed(f"{refused} {_how_to_overrule(settings, name, number, rung)}") from refused

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from models_registry.ledger import LedgerTampered, LedgerUnavailable, PromotionLedger
-from models_registry.ledger_entries import standing_versions
+from models_registry.ledger_entries import standing_at, standing_versions
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
@@ -119,6 +119,18 @@ def test_a_person_may_overrule_by_name_and_with_a_reason(desk):
     assert entry.reason == "better [override: shadow looked fine for a week]"
     assert entry.evidence["gate"]["passed"] is False
     assert desk.may_run("3") is None
+
+
+def test_a_reason_that_is_the_override_too_is_kept_once(desk):
+    assert desk.promote("3", reason="a trial", override="a trial").reason == "a trial"
+
+
+def test_who_waited_for_the_lock_comes_after_who_had_it_by_the_times_too(desk):
+    desk.promote("1", now_ns=20)
+    assert desk.promote("2", now_ns=10).at_ns == 20  # decided before, carried out after
+    history = desk.ledger.history("momentum")
+    assert standing_at(history, "champion", 15) is None
+    assert standing_at(history, "champion", 20).to_version == "2"
 
 
 @pytest.mark.parametrize("blank", [{"override": " "}, {"promoted_by": ""}, {"reason": " "}])
