@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from models_registry.description import LONGEST_PAGE
 from models_registry.ledger import LedgerTampered, LedgerUnavailable, PromotionLedger
 from models_registry.ledger_entries import standing_at, standing_versions
 from models_registry.promotion import (
@@ -13,6 +14,7 @@ from models_registry.promotion import (
     promote,
     rollback,
 )
+from models_registry.reconciliation import show_standing
 from models_registry.refs import ModelRef
 from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, UnknownModelVersion
 from models_registry.registry import RegistryUnavailable
@@ -131,6 +133,26 @@ def test_who_waited_for_the_lock_comes_after_who_had_it_by_the_times_too(desk):
     history = desk.ledger.history("momentum")
     assert standing_at(history, "champion", 15) is None
     assert standing_at(history, "champion", 20).to_version == "2"
+
+
+def test_a_page_that_the_registrys_database_cannot_hold_is_shortened_once(desk):
+    page = f"momentum on NSE.\n\n### Folds\n\n{'f' * 3000}\n\n### What made it\n\n{'m' * 1900}"
+    write, written = desk.registry.set_description, []
+
+    def on_postgresql(name, version, description):
+        if len(description) > LONGEST_PAGE:
+            raise RegistryUnavailable("value too long for type character varying(5000)")
+        written.append(description)
+        write(name, version, description)
+
+    write("momentum", "1", page)
+    desk.registry.set_description = on_postgresql
+    desk.promote("1")
+    for _ in range(2):
+        show_standing(desk.registry, desk.ledger.history("momentum"), desk.registry.versions("momentum"))
+    (shown,) = written
+    assert "**Is champion**" in shown
+    assert "Left out here, for want of room: Folds" in shown
 
 
 @pytest.mark.parametrize("blank", [{"override": " "}, {"promoted_by": ""}, {"reason": " "}])

@@ -102,6 +102,13 @@ def test_a_promotion_that_changes_nothing_says_so_and_its_reason_is_in_the_histo
     assert [entry["phase"] for entry in json.loads(run("history", "momentum", "--json"))] == ["intent", "done", "noted"]
 
 
+def test_an_override_keeps_the_persons_own_reason_too(desk):
+    run("promote", "momentum", "3", "--reason", "reviewed", "--override", "small test")
+    run("promote", "momentum", "3", "--override", "a second look")
+    *_, moved, noted = json.loads(run("history", "momentum", "--json"))
+    assert (moved["reason"], noted["reason"]) == ("reviewed [override: small test]", "a second look")
+
+
 @pytest.mark.parametrize("words", [("history", "nosuch"), ("at", "nosuch", "--time", "2026-01-21 11:30")])
 def test_the_history_of_a_model_that_nobody_promoted_is_an_error_in_one_sentence(desk, words):
     run("promote", "momentum", "1")
