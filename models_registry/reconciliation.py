@@ -175,8 +175,9 @@ def _put_back(registry: Registry, intent: LedgerEntry) -> None:
 
 
 def show_standing(registry: Registry, history: Sequence[LedgerEntry], versions: Iterable[VersionInfo]) -> None:
-    """Bring the pages of a model's versions in line with the ledger; one that is so already is not written, and one that
-    grew too long for the registry's database is shortened.
+    """Bring the pages of a model's versions in line with the ledger; one that is so already is not written.
+
+    One that grew too long for the registry's database is shortened.
 
     Raises
     ------
