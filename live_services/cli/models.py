@@ -277,14 +277,15 @@ def at(
 def verify(as_json: JsonOption = False) -> None:
     """Compare the promotion ledger with MLflow's aliases and files, and with what the strategies run.
 
-    Ends with 1 if they do not say the same.
+    Of the models that a strategy asks or the ledger knows; others on the same MLflow are not this desk's. Ends with 1
+    if they do not say the same.
 
     Example: `alpha-panda models verify`
     """
     settings = read_settings()
     registry, ledger, home = build_registry(settings), build_ledger(settings), settings.alpha_panda_home
     entries, models = ledger.verify(), {strategy.name: strategy.model_name for strategy in settings.strategies}
-    names = sorted({*registry.names(), *ledger.names(), *models.values()})
+    names = sorted({*ledger.names(), *models.values()})
     states, unread = _strategy_states(settings)
     views = [v for n in names for v in compare(registry, ledger, n, states, models=models, command=of_home(home))]
     found = kept_differences(ModelFiles(home / "models"), ledger, names)

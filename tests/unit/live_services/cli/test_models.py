@@ -185,6 +185,13 @@ def test_what_strategies_run_is_compared_with_the_ledger(desk, monkeypatch):
     assert (rung["ledger"], rung["mlflow"], rung["runs"]) == ("2", "2", {"momentum": ["2"]})
 
 
+def test_the_models_of_others_on_the_same_mlflow_are_not_compared(desk):
+    run("promote", "momentum", "1")
+    desk.register(packed(), sidecar().model_copy(update={"model_name": "theirs"}))
+    desk.set_alias("theirs", "champion", "1")
+    assert "theirs" not in run("verify")
+
+
 def test_files_that_were_changed_are_found_in_the_registry_and_among_those_kept_here(desk, tmp_path):
     run("promote", "momentum", "1")
     kept = cli_models.ModelFiles(tmp_path / "models")
