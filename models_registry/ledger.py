@@ -123,7 +123,8 @@ class PromotionLedger:
             )
         except ModuleNotFoundError as error:
             raise LedgerUnavailable(
-                f"the driver for {self._shown} is not installed ({error}): install alpha-panda[postgresql]"
+                f"the driver for {self._shown} is not installed ({error}): `.venv/bin/pip install "
+                "--require-hashes -r requirements-postgresql.lock` installs it"
             ) from error
         if self._dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)

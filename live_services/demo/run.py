@@ -88,6 +88,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     """
     demo = Demo(options, console)
     check_files(options)
+    require_demo_home(options.home)  # before the files are read, which may take minutes
     files = None
     if options.bars is not None:
         quarantine = options.home / "store" / "quarantine"
@@ -101,7 +102,6 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             progress=file_progress(console),
         )
         demo.findings = files.findings
-    require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))
         _run_at(demo, fresh_home(options.home), files, starting.close)

@@ -145,6 +145,8 @@ def test_the_demo_refuses_files_that_are_not_there_and_homes_that_are_not_its_ow
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "work.txt").write_text("mine")
     assert "no demo made it" in _fails("demo", "--home", str(tmp_path / "precious"))
+    (tmp_path / "mine.csv").write_text("no bars")
+    assert "no demo made it" in _fails("demo", "--home", "precious", "--bars", "mine.csv")  # before the file is read
     assert (tmp_path / "precious" / "work.txt").read_text() == "mine"
 
 
