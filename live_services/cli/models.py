@@ -213,20 +213,20 @@ def history(
     table = FittingTable(
         (
             Field("#", right=True),
-            Field("when", leave_out=1),
+            Field("when (IST)"),
             Field("alias"),
-            Field("from", leave_out=2, right=True),
+            Field("from", leave_out=1, right=True),
             Field("to", right=True),
             Field("what"),
-            Field("by", text=True),
-            Field("why", text=True),
+            Field("by whom and why", text=True),
         )
     )
     settled = {entry.refers_to for entry in entries if entry.phase in {"done", "undone"}}
     for entry in entries:
         if every_step or entry.phase != "intent" or entry.number not in settled:
-            words = (ist_text(entry.at_ns), entry.alias, entry.from_version or "", entry.to_version or "none")
-            table.add_row(str(entry.number), *words, _what(entry), escape(_who(entry)), escape(entry.reason))
+            when, who_why = ist_text(entry.at_ns).removesuffix(" IST"), escape(f"{_who(entry)}: {entry.reason}")
+            versions = entry.from_version or "", entry.to_version or "none"
+            table.add_row(str(entry.number), when, entry.alias, *versions, _what(entry), who_why)
     out.print(table)
 
 
@@ -235,7 +235,7 @@ def _what(entry: LedgerEntry) -> str:
         "done": entry.action,
         "intent": f"{entry.action} under way",
         "undone": f"{entry.action} taken back",
-        "observed": "alias moved by hand",
+        "observed": "moved by hand",
         "noted": f"{entry.action}, no change",
     }[entry.phase]
 

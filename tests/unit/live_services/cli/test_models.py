@@ -3,6 +3,7 @@ import re
 import shlex
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from live_services.cli import models as cli_models
@@ -107,6 +108,19 @@ def test_an_override_keeps_the_persons_own_reason_too(desk):
     run("promote", "momentum", "3", "--override", "a second look")
     *_, moved, noted = json.loads(run("history", "momentum", "--json"))
     assert (moved["reason"], noted["reason"]) == ("reviewed [override: small test]", "a second look")
+
+
+def test_a_history_says_when_by_whom_and_why_in_80_columns(desk, monkeypatch):
+    monkeypatch.setattr(cli_models.time, "time_ns", lambda: 1_768_970_000 * 10**9)
+    monkeypatch.setattr(cli_models.getpass, "getuser", lambda: "asha")
+    run("promote", "momentum", "1", "--reason", "first of all")
+    desk.set_alias("momentum", "champion", "2")
+    reconcile(desk, ledger(), "momentum", by="strategy runner", now_ns=1_768_970_000 * 10**9)
+    monkeypatch.setattr(cli_models, "out", Console(width=80, highlight=False))
+    shown = run("history", "momentum", "--all")
+    assert "2026-01-21 10:03:20" in shown
+    assert "moved by hand" in shown
+    assert "asha: first of all" in shown
 
 
 @pytest.mark.parametrize("words", [("history", "nosuch"), ("at", "nosuch", "--time", "2026-01-21 11:30")])
