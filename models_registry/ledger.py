@@ -24,8 +24,7 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 import tenacity
 
-from models_registry.ledger_entries import LedgerEntry, objection, repeated, standing
-from models_registry.refs import Alias
+from models_registry.ledger_entries import LedgerEntry, objection, repeated
 
 GENESIS: Final = "0" * 64
 _LOCK_WAIT_S: Final = 30
@@ -222,10 +221,6 @@ class PromotionLedger:
     def names(self) -> tuple[str, ...]:
         """Models that the ledger has entries of; raises as ``history`` does."""
         return tuple(sorted({entry.model_name for entry in self._read()}))
-
-    def standing(self, name: str, alias: Alias) -> LedgerEntry | None:
-        """The promotion that stands on a rung, None if none does; raises as ``history`` does."""
-        return standing(self.history(name), alias)
 
     def verify(self) -> int:
         """Recompute the chain from the first entry and give the number of entries.

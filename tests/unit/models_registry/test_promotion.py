@@ -5,7 +5,7 @@ import pytest
 
 from models_registry.description import LONGEST_PAGE
 from models_registry.ledger import LedgerTampered, LedgerUnavailable, PromotionLedger
-from models_registry.ledger_entries import standing_at, standing_versions
+from models_registry.ledger_entries import standing, standing_at, standing_versions
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
@@ -400,4 +400,4 @@ def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
         thread.join()
     assert failures == []
     desk.ledger.verify()
-    assert desk.registry.resolve(CHAMPION) == desk.ledger.standing("momentum", "champion").to_version
+    assert desk.registry.resolve(CHAMPION) == standing(desk.ledger.history("momentum"), "champion").to_version
