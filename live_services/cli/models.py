@@ -26,8 +26,8 @@ from live_services.messages import expected_failures, message_of
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
 from models_registry.addresses import run_page
-from models_registry.ledger_entries import LedgerEntry, standing_at
-from models_registry.refs import Alias, ModelRef, bars_in_words
+from models_registry.ledger_entries import LedgerEntry, standing, standing_at
+from models_registry.refs import Alias, bars_in_words
 from models_registry.refusals import GateNotPassed
 
 if TYPE_CHECKING:
@@ -106,11 +106,7 @@ def show(
     """
     settings = read_settings()
     registry = build_registry(settings)
-    version = (
-        (_number(version) if version else None)
-        or registry.resolve(ModelRef(name=name, alias="champion"))
-        or _newest(registry, name)
-    )
+    version = _number(version) if version else _champion(settings, name) or _newest(registry, name)
     sidecar = registry.sidecar(name, version)
     if as_json:
         tell_json(_version_record(registry.version(name, version)) | {"sidecar": sidecar.model_dump(mode="json")})
@@ -361,6 +357,11 @@ def _how_to_overrule(settings: Settings, name: str, version: str, alias: Alias) 
     rung = "" if alias == "champion" else f" --alias {alias}"
     command = f'{of_home(settings.alpha_panda_home)} models promote {name} {version}{rung} --override "REASON"'
     return f"To overrule it: `{command}`"
+
+
+def _champion(settings: Settings, name: str) -> str | None:
+    stands = standing(build_ledger(settings).history(name), "champion")
+    return stands.to_version if stands is not None else None
 
 
 def _newest(registry: Registry, name: str) -> str:

@@ -218,6 +218,14 @@ def test_files_that_were_changed_are_found_in_the_registry_and_among_those_kept_
     assert "v1 may not run: flat.npz has SHA-256" in run("verify", code=1)
 
 
+def test_what_is_shown_without_a_version_is_the_ledgers_champion_else_the_newest(desk):
+    desk.set_alias("momentum", "champion", "2")  # by hand
+    assert json.loads(run("show", "momentum", "--json"))["version"] == "3"
+    run("promote", "momentum", "1")
+    desk.set_alias("momentum", "champion", "2")
+    assert json.loads(run("show", "momentum", "--json"))["version"] == "1"
+
+
 def test_versions_are_listed_and_shown_as_json(desk):
     run("promote", "momentum", "1")
     listed = json.loads(run("list", "--json"))
