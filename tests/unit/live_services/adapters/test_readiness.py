@@ -13,9 +13,9 @@ from live_services.adapters.readiness import can_trade, missing
 from live_services.settings import Settings, endpoints_file
 from models_registry import registry as registry_module
 from models_registry.ledger import PromotionLedger
-from models_registry.ledger_entries import LedgerEntry
 from models_registry.registry import VersionInfo
 from tests.live_world import SESSION, UNIVERSE, bars
+from tests.models_registry_fakes import stand
 
 TWO = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}]
 
@@ -55,11 +55,8 @@ def settings(tmp_path, strategies, *, market=True, brokers=("paper",)):
 
 
 def promote(home: Path, ref: str, version: str = "1") -> None:
-    ledger, (name, _, alias) = PromotionLedger(f"sqlite:///{home}/ledger.sqlite"), ref.partition("@")
-    asked = {"model_name": name, "alias": alias, "from_version": None, "to_version": version, "action": "promote"}
-    said = {"at_ns": 1, "by": "asha", "reason": "a test", "phase": "intent", "refers_to": 0}
-    intent = ledger.append(LedgerEntry.model_validate(asked | said))
-    ledger.settle(intent, "done", by="asha", at_ns=1, act=lambda: None)
+    name, _, alias = ref.partition("@")
+    stand(PromotionLedger(f"sqlite:///{home}/ledger.sqlite"), name, alias, version)
 
 
 def keep(made: Settings, session: Session, universe: Universe) -> None:
