@@ -31,6 +31,7 @@ from live_services.machine.supervision import SERVICES, start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
+from models_registry.addresses import models_page
 from models_registry.refs import ModelRef
 from models_registry.specification import StrategySpec, by_model
 
@@ -260,7 +261,7 @@ def _start_servers(demo: Demo, stack: Stack) -> None:
     settings = load_settings()
     asyncio.run(create_topics(settings))
     stack.wait_ready("mlflow", "dagster-code", "dagster-web", tell=demo.tell)
-    demo.tell(f"MLflow   {settings.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+    demo.tell(f"MLflow   {models_page(settings.mlflow.tracking_uri)}")
     demo.tell(f"Dagster  {settings.dagster.url}")
     demo.tell(f"Kafka    {settings.kafka.bootstrap_servers}")
     demo.summary["urls"] = {

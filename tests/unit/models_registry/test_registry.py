@@ -1,6 +1,6 @@
 import pytest
 
-from models_registry.addresses import model_page, run_page
+from models_registry.addresses import model_page, models_page, run_page
 from models_registry.refs import ModelRef
 from models_registry.registry import Registry, RegistryUnavailable
 
@@ -17,6 +17,7 @@ def test_addresses_are_built_of_ids_and_of_the_servers_of_now():
     assert model_page("http://127.0.0.1:5001/", "momentum") == (
         "http://127.0.0.1:5001/#/models/momentum?workflowType=machine_learning"
     )
+    assert models_page("http://desk:secret@host:5001") == "http://host:5001/#/models?workflowType=machine_learning"
     assert run_page("http://desk:secret@host:3000/", "r1") == "http://host:3000/runs/r1"
     assert run_page("", "r1") == "r1"
     assert run_page("http://host:3000", "") == ""
