@@ -107,6 +107,11 @@ def test_an_unknown_service_names_those_there_are():
 
 def test_an_unknown_topic_names_those_there_are(monkeypatch):
     assert "paper.signals.raw" in _fails("topics", "tail", "signals.raw")
+    assert "there is no topic 'qqqq'; `" in _fails("topics", "tail", "qqqq")
+
+
+def test_the_history_of_an_empty_ledger_names_nobody_else():
+    assert _fails("models", "history", "momentum") == "error: the ledger has no promotion of 'momentum'\n"
 
 
 def test_trades_and_explain_without_a_kafka_say_how_to_get_one():
