@@ -311,13 +311,16 @@ def _history(ledger: PromotionLedger, name: str) -> tuple[LedgerEntry, ...]:
 
 
 def _instant(text: str) -> int:
-    """Read a time, IST unless it says otherwise, as UTC epoch nanoseconds."""
+    """Read a time, IST unless it says otherwise, as UTC epoch nanoseconds; of a whole second its last one.
+
+    Commands show times in whole seconds and IST: what happened within one that they show has happened at it.
+    """
     try:
-        found = dt.datetime.fromisoformat(text)
+        found = dt.datetime.fromisoformat(text.removesuffix(" IST"))
     except ValueError as problem:
         raise CommandFailed(f"--time: {text!r} is no date and time; write 2026-01-21T11:30 (IST)") from problem
     aware = found if found.tzinfo is not None else found.replace(tzinfo=IST)
-    return int(aware.timestamp()) * SECOND_NS + aware.microsecond * 1_000
+    return int(aware.timestamp()) * SECOND_NS + (aware.microsecond * 1_000 or SECOND_NS - 1)
 
 
 def promote_as_person(

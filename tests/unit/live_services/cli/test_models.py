@@ -149,6 +149,15 @@ def test_the_version_that_stood_at_a_time_is_the_ledgers(desk, monkeypatch):
     assert "write 2026-01-21T11:30" in run("at", "momentum", "--time", "noon", code=1)
 
 
+def test_a_time_that_was_copied_from_the_history_is_one_at_which_the_promotion_stood(desk, monkeypatch):
+    monkeypatch.setattr(cli_models.time, "time_ns", lambda: 1_768_970_000 * 10**9 + 400_000_000)
+    run("promote", "momentum", "1")
+    assert "2026-01-21 10:03:20" in run("history", "momentum")
+    for copied in ("2026-01-21 10:03:20", "2026-01-21 10:03:20 IST"):
+        assert "was version 1 at 2026-01-21 10:03:20 IST" in run("at", "momentum", "--time", copied)
+    run("at", "momentum", "--time", "2026-01-21 10:03:20.3", code=1)
+
+
 def assigned(version, digest=None, strategy="momentum"):
     return StrategyModelAssigned(
         **self_caused("assigned", strategy, str(version)),
