@@ -88,6 +88,8 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     times = table.times("time", time_format, zone)
     _, readable = times
     reading = TimeReading(stated, replace(stated, time_format=time_format, zone=zone.key), recognised)
+    if not len(readable):
+        return times, reading
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and _is_naive(column, time_format, readable)
