@@ -6,7 +6,7 @@ Reasons, in the order in which they are looked for
     with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``price_too_large``,
     ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
-    ``outside_session``, ``off_grid``, and of several rows for one bar ``superseded_bar``, ``duplicate_bar``,
+    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``off_grid``, and of several rows for one bar ``superseded_bar``, ``duplicate_bar``,
     ``contradicting_bar`` (`Screen.reject_repeated_bars`).
 
 Indices
@@ -63,6 +63,9 @@ _NINES = 8  # so many, and a volume is a placeholder: a real one is just that on
 # none of them is a step of a share's price; larger ones are too large anyway
 _PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
 _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
+_ENOUGH_DAYS = 3  # with one bar each, for a bar at the open to be the whole session's
+_WEEK_OF_SESSIONS = 5  # days between bars of a week or a month; of a session there is a weekend in five at most
+_SEEN_OFTEN = 3  # times, for a step to be the bars' and not that of one wrong time
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
 
@@ -78,6 +81,7 @@ class Screen:
     ) -> None:
         self.table = file.table
         self.time_ns, readable = file.times()
+        self._readable = readable
         self._codes, self._symbols = file.symbols()
         self._instruments = {} if instruments is None else {one.symbol: one for one in instruments.instruments}
         said = _said_to_be_indices(file, self._codes, self._symbols)
@@ -139,7 +143,7 @@ class Screen:
             if self._is_index.all():
                 return np.zeros(len(self.time_ns), dtype=np.float64)
             raise MissingColumn(missing_columns(read_head(self.table.path), self.table.names, {"volume": names}))
-        volume = self.table.numbers("volume")
+        volume = self.table.numbers("volume", counts=True)
         if self._is_index.any():
             with np.errstate(invalid="ignore"):
                 uncountable = ~((volume >= 0) & (volume < _COUNTABLE))
@@ -168,7 +172,7 @@ class Screen:
 
         An open or close outside the range by no more than the 0.0001 rupee that features keep is moved into it.
         """
-        opens, highs, lows, closes = prices
+        opens, highs, lows, closes = prices = np.where(np.isfinite(prices), prices, np.nan)  # rejected above anyway
         self.reject(highs - lows < -_ROUNDING_INR, "high_below_low")
         above, below = np.maximum(opens, closes) - highs, lows - np.minimum(opens, closes)
         self.reject(np.maximum(above, below) > _ROUNDING_INR, "open_or_close_outside_range")
@@ -188,9 +192,9 @@ class Screen:
         else:
             clock = BarClock("time", 0)
         if clock.kind == "session":
+            self.reject(np.bool_(self._is_of_several_sessions()), "longer_than_a_session")
             stamped = np.isin(ist_time_of_day(self.time_ns), _DAILY_STAMPS)
-            at = self._close_ns if layout.stamp == "end" else self._open_ns
-            self.reject(~stamped & (self.time_ns != at), "off_grid")
+            self.reject(~stamped & (self.time_ns != self._open_ns) & (self.time_ns != self._close_ns), "off_grid")
             return clock
         later = layout.stamp == "end"
         since_open = self.time_ns - self._open_ns
@@ -202,10 +206,28 @@ class Screen:
         return BarClock("time", size)
 
     def _is_daily(self) -> bool:
-        """Whether most rows are stamped at one of the midnights that daily exports use."""
+        """Whether bars are one a session: stamped at the midnights that daily exports use, or at its open or close."""
         rows = self.kept()
         stamped = np.isin(ist_time_of_day(self.time_ns[rows]), _DAILY_STAMPS)
-        return bool(2 * np.count_nonzero(stamped) > len(rows))
+        if 2 * np.count_nonzero(stamped) > len(rows):
+            return True
+        at_ends = (self.time_ns[rows] == self._open_ns[rows]) | (self.time_ns[rows] == self._close_ns[rows])
+        if 2 * np.count_nonzero(at_ends) <= len(rows):
+            return False
+        times_a_day = self._days_by_symbol()
+        return len(times_a_day) >= _ENOUGH_DAYS and bool(times_a_day.max() == 1)
+
+    def _is_of_several_sessions(self) -> bool:
+        """Whether bars are of weeks or months."""
+        apart = np.diff(self._days_by_symbol().reset_index(), axis=0)
+        steps = apart[apart[:, 0] == 0, 1]
+        return len(steps) >= _ENOUGH_DAYS - 1 and bool(np.median(steps) >= _WEEK_OF_SESSIONS)
+
+    def _days_by_symbol(self) -> pd.Series[int]:
+        """Count distinct times by symbol and day, ascending, in the whole file, so that no choice of sessions matters."""
+        rows = np.flatnonzero(self._readable)
+        frame = pd.DataFrame({"symbol": self._codes[rows], "day": self._day[rows], "time": self.time_ns[rows]})
+        return frame.groupby(["symbol", "day"])["time"].nunique()
 
     def intervals(self, clock: BarClock, layout: ColumnMapping) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Start and end of each row's bar; meaningful for the rows that are kept."""
@@ -284,7 +306,16 @@ class Screen:
         steps, counts = np.unique(np.diff(self.time_ns[rows])[same], return_counts=True)
         steps, counts = steps[steps > 0], counts[steps > 0]
         likelier = np.lexsort((steps, steps % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
-        return int(steps[likelier[0]]) if len(steps) else MINUTE_NS
+        if not len(steps):
+            return MINUTE_NS
+        commonest = int(steps[likelier[0]])
+        if 2 * counts[likelier[0]] > counts.sum():
+            return commonest
+        # bars of a thinly traded instrument lack those of minutes without a trade: the grid is one that they are all on
+        since_open = self.time_ns[rows] - self._open_ns[rows]
+        shorter = steps[(steps == commonest) | ((steps < commonest) & (counts >= _SEEN_OFTEN))]
+        off = [np.count_nonzero(since_open % step) for step in shorter.tolist()]
+        return int(shorter[::-1][np.argmin(off[::-1])])
 
     def universe(self) -> Universe:
         """Build a universe of the symbols with a usable row: facts of the table where it has any, else what is told.
