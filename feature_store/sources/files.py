@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
@@ -28,6 +28,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
 
 _HEADER_ROWS = 5
+_DELIMITERS: Final = (",", ";", "\t", "|")
 DAMAGE: Final = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
 
 
@@ -43,6 +44,8 @@ class FileHead:
     """Types of a Parquet file's columns; None in a CSV file."""
     rows: list[list[str]]
     """The first lines of a CSV file after its header; see `first_value`."""
+    delimiter: str = ","
+    """What parts the fields of a CSV file: the comma, else the semicolon, tab or bar that its header has instead."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class FileTable:
         codes, values = self.texts(name)
         return np.array([bool(value) for value in values], dtype=np.bool_)[codes]
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Give a column as float64; what is no number is NaN.
+    def numbers(self, name: str, *, counts: bool = False) -> NDArray[np.float64]:
+        """Give a column as float64, of whole numbers if it ``counts``; what is no number is NaN.
 
         Raises
         ------
@@ -79,7 +82,7 @@ class FileTable:
         """
         column = self.columns[name]
         try:
-            if (numbers := numbers_of(column)) is not None:
+            if (numbers := numbers_of(column, counts=counts)) is not None:
                 return numbers
         except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
@@ -192,11 +195,15 @@ def read_head(path: str | Path) -> FileHead:
             schema = pq.read_schema(path)
             return FileHead(path, kind, list(schema.names), list(schema.types), [])
         with _open_text(path) as lines:
-            rows = list(islice((row for row in csv.reader(lines) if row), _HEADER_ROWS))
+            first = next((line for line in lines if line.strip()), "")
+            delimiter = next((mark for mark in _DELIMITERS if mark in first), ",")
+            fields = csv.reader(chain([first], lines), delimiter=delimiter)
+            rows = list(islice((row for row in fields if row), _HEADER_ROWS))
     except DAMAGE as error:
         raise _damaged(path, error) from error
-    columns = rows[0] if rows else []
-    return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
+    if not rows:
+        raise UnreadableFile(f"{path} is empty; export it again")
+    return FileHead(path, kind, rows[0], [None] * len(rows[0]), rows[1:], delimiter)
 
 
 def first_value(head: FileHead, column: str) -> str:
@@ -293,6 +300,8 @@ def load(
     UnreadableFile
         If the file is truncated or damaged, or has no rows.
     """
+    if head.kind != "parquet" and not head.rows:
+        raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
     try:
         bad: list[tuple[int, str]] = []
         if head.kind == "parquet":
@@ -311,6 +320,8 @@ def load(
 
 
 def _damaged(path: Path, error: BaseException) -> UnreadableFile:
+    if isinstance(error, UnicodeError):
+        return UnreadableFile(f"{path} cannot be read as UTF-8 ({error}); save it as CSV in UTF-8")
     return UnreadableFile(f"{path} cannot be read ({error}); it may be truncated or damaged: export it again")
 
 
@@ -367,7 +378,8 @@ def _read_csv(
             stream = pa.CompressedInputStream(stream, "gzip")
         # bytes that are no UTF-8 in a row of the wrong length end in a handler of pyarrow's that cannot raise
         stream = pa.transcoding_input_stream(stream, "utf-8-sig", "utf-8")
-        table = pcsv.read_csv(stream, reading, pcsv.ParseOptions(invalid_row_handler=skip), converting)
+        parsing = pcsv.ParseOptions(delimiter=head.delimiter, invalid_row_handler=skip)
+        table = pcsv.read_csv(stream, reading, parsing, converting)
     return table, bad
 
 

@@ -346,7 +346,7 @@ def _times(table: Bars | Ticks) -> NDArray[np.int64]:
 def _counts(table: FileTable, kept: NDArray[np.intp]) -> NDArray[np.int32]:
     if not table.has("tick_count"):
         return np.zeros(len(kept), dtype=np.int32)
-    counts = np.nan_to_num(table.numbers("tick_count")[kept], posinf=0, neginf=0)
+    counts = np.nan_to_num(table.numbers("tick_count", counts=True)[kept], posinf=0, neginf=0)
     return np.clip(counts, 0, np.iinfo(np.int32).max).astype(np.int32)
 
 

@@ -29,7 +29,7 @@ from feature_store.market.types import (
 from feature_store.sources.files import FileTable
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.time_formats import epoch_format, possible_formats, way_out
-from feature_store.sources.times import EPOCH_FORMATS, NoTime, Times, has_zone, is_text, times_of
+from feature_store.sources.times import EPOCH_FORMATS, NoTime, Times, has_zone, is_text, times_of, written_zone
 
 Kind: TypeAlias = Literal["bars", "ticks"]
 
@@ -52,7 +52,7 @@ class TimeReading:
     doubts: tuple[str, ...] = ()
     """What nothing shows and nobody stated: how it was read all the same, and what to say if that is wrong."""
     unreadable: str = ""
-    """Empty, unless most times cannot be read: then what they are and what to say of them."""
+    """Empty, unless most times cannot be read, or cannot be of the zone they name: then what is to be said of them."""
     undecided: bool = False
     """Whether bars may be stamped otherwise than the layout says: it was not stated, and no bar at an open shows it."""
     naive: bool = False
@@ -90,8 +90,9 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     reading = TimeReading(stated, replace(stated, time_format=time_format, zone=zone.key), recognised)
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
-    naive = stated.zone is None and _is_naive(column, time_format, readable)
-    return _placed(times, replace(reading, naive=naive), kind)
+    naive = stated.zone is None and bool(readable.any()) and _is_naive(column, time_format, readable)
+    placed, reading = _placed(times, replace(reading, naive=naive), kind)
+    return placed, reading if naive else replace(reading, unreadable=_of_another_zone(table, placed, reading, kind))
 
 
 def require_readable(reading: TimeReading) -> None:
@@ -156,6 +157,32 @@ def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.
         f"{str(text if text is not None else '').strip()!r} (row {table.row_number[first]}, column {named})"
     )
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
+
+
+def _of_another_zone(table: FileTable, times: Times, reading: TimeReading, kind: Kind) -> str:
+    """Say that times are the wall clock of Asia/Kolkata in spite of the zone that they name; empty if they are not."""
+    time_ns = times[0][times[1]]
+    time_ns = time_ns[:: max(1, len(time_ns) // _ENOUGH_TICKS)]
+    stated, moved = _placement(time_ns), _placement(time_ns - IST_OFFSET_NS)
+    if stated is None or moved is None or moved.a_session < _BARS_A_SESSION:
+        return ""
+    inside, there = (max(p.inside_start, p.inside_end) for p in (stated, moved))
+    if inside >= 0.5 or there < 1 - _STRAY[kind]:
+        return ""
+    first = str(table.time_column()[int(np.argmax(times[1]))].as_py())
+    formats, ending = possible_formats([first]), written_zone(first)
+    if reading.stated.zone is not None and not ending:
+        way = "correct --timezone (setting market.timezone)"
+    elif len(formats) == 1 and ending:
+        bare = formats[0].replace("%z", ending)
+        way = f'give --time-format "{bare}" (setting market.time_format), which leaves it out'
+    else:
+        way = "take 19,800 seconds (5 hours 30 minutes) off each"
+    return (
+        f"{table.path}: {1 - inside:.0%} of its times lie outside the session as they are written, and all "
+        f"lie in it as the time of day in Asia/Kolkata, which their zone says they are not; the first is {first!r} "
+        f"(column {table.names['time']!r}). If so, {way}"
+    )
 
 
 def _placed(times: Times, reading: TimeReading, kind: Kind) -> tuple[Times, TimeReading]:

@@ -174,3 +174,33 @@ def test_a_format_in_which_no_file_is_written_is_refused(tmp_path: Path) -> None
         MarketDataError, match=r"the times of no file are written as '%d-%m-%Y %H:%M'; correct --time-f"
     ):
         read_market(tmp_path / "bars.csv", tmp_path / "ticks.csv", mapping=mapping)
+
+
+# --- separators and commas -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_fields_are_parted_by_what_parts_the_header(separator: str, decimal: str, tmp_path: Path) -> None:
+    frame = bars("INFY")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv.gz", index=False, sep=separator, decimal=decimal)
+    plain, other = read_bars(tmp_path / "a.csv"), read_bars(tmp_path / "b.csv.gz")
+    assert other.quarantine.counts() == {}
+    np.testing.assert_array_equal(other.bars.close, plain.bars.close)
+
+
+def test_commas_that_group_digits_are_left_out_where_nothing_else_can_be_meant(tmp_path: Path) -> None:
+    frame = bars("INFY")[:3].assign(open="1,23,456.50", high="1,23,500.00", low="999.50", close="1,000.00")
+    frame.assign(volume=["1,234", "987", "12,34,567"]).to_csv(tmp_path / "a.csv", index=False)
+    source = read_bars(tmp_path / "a.csv")
+    assert (source.bars.open[0], source.bars.close[0]) == (123456.5, 1000.0)
+    assert source.bars.volume.tolist() == [1234, 987, 1234567]
+    frame.assign(open="1,234", high="1,500", low="1,000", close="1,100").to_csv(tmp_path / "b.csv", index=False)
+    assert read_bars(tmp_path / "b.csv").quarantine.counts() == {"not_a_number": 3}
+
+
+def test_a_file_of_which_no_row_has_the_headers_fields_is_quarantined(tmp_path: Path) -> None:
+    text = bars("INFY").to_csv(index=False)
+    (tmp_path / "a.csv").write_text(text.replace(",", ";").replace(";", ",", 6))
+    assert read_bars(tmp_path / "a.csv").quarantine.counts() == {"malformed_row": 20}
