@@ -31,6 +31,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.market.indices import is_index_name
 from feature_store.market.types import MarketDataError, MissingColumn
 from feature_store.sources.file_errors import missing_columns, refuse_several_instruments
 from feature_store.sources.files import (
@@ -53,17 +54,19 @@ _FYERS_POSITIONS = dict(zip(("time", *FIELDS), "012345", strict=True))
 _YAHOO_INDICES = {"^NSEI": "NIFTY 50", "^NSEBANK": "NIFTY BANK"}
 _FYERS_SYMBOL = re.compile(r"NSE[:_](?P<symbol>.+?)(?:-(?:EQ|BE|INDEX))?$")
 _SUFFIXES = re.compile(r"(?:\.csv|\.csv\.gz|\.parquet)$", re.IGNORECASE)
-_FILE_SYMBOL = re.compile(
-    r"(?:NSE[_-])?(?P<symbol>(?=[0-9&-]*[A-Z])[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?"
-    r"(?:[_-](?:\d+(?:minute|min|m|hour|h|H|day|d|D)|minute|hour|day|daily)|_(?:D|1|2|3|5|10|15|30|45|60))?"
+_LENGTH = (
+    r"(?:[_-](?:\d+(?:(?i:minute|min|hour|day)|[mhHdD])|(?i:minute|hour|day|daily))|_(?:D|1|2|3|5|10|15|30|45|60))"
 )
+_INTERVAL = re.compile(f"{_LENGTH}$")
+_FILE_SYMBOL = re.compile(rf"(?:NSE[_-])?(?P<symbol>(?=[0-9&-]*[A-Z])[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?{_LENGTH}?")
 _NO_SYMBOLS = frozenset({
-    "ALL", "BARS", "BSE", "CANDLES", "DAILY", "DATA", "EQUITIES", "EQUITY", "EXPORT", "FNO", "HISTORY",
-    "INDICES", "MARKET", "MINUTE", "NSE", "OHLC", "OHLCV", "PRICES", "STOCKS", "TICKS", "UNIVERSE",
+    "ALL", "BARS", "BHAVCOPY", "BSE", "CANDLES", "DAILY", "DATA", "EQUITIES", "EXPORT", "FNO", "HISTORICAL", "HISTORY",
+    "INTRADAY", "MARKET", "MINUTE", "NSE", "OHLC", "OHLCV", "OUTPUT", "PRICES", "SAMPLE", "STOCKS", "TEST", "TICKS",
+    "TRADES", "UNIVERSE",
 })  # fmt: skip
 """What people call files of many instruments."""
 _SEGMENTS = frozenset({"EQ", "EQUITY", "INDEX", "INDICES", "STOCK", "FUT", "FUTSTK", "FUTIDX", "OPTSTK", "OPTIDX"})
-_DATES: Final = ("date", "trade_date", "trading_date", "tradedate")
+_DATES: Final = ("date", "dtyyyymmdd", "trade_date", "trading_date", "tradedate")
 _TIMES_OF_DAY: Final = ("time", "trade_time", "trading_time", "tradetime", "time_of_day")
 _DATE_ALONE = re.compile(
     r"(?:\d{4}-?\d{2}-?\d{2}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[-/ ]?[A-Za-z]{3,9}[-/ ]?\d{2,4})(?: 00:00:00)?"
@@ -220,8 +223,11 @@ def _date_and_time(head: FileHead) -> tuple[str, str] | None:
 
 
 def _symbol_of_file(head: FileHead) -> str:
-    found = _FILE_SYMBOL.fullmatch(_SUFFIXES.sub("", head.path.name))
-    if found is None or found["symbol"] in _NO_SYMBOLS or _DATE_ALONE.fullmatch(found["symbol"]):
+    stem = _SUFFIXES.sub("", head.path.name)
+    if "_" not in (whole := _INTERVAL.sub("", stem)) and is_index_name(whole):  # NIFTY 50_minute
+        return _YAHOO_INDICES.get(whole, whole)
+    found = _FILE_SYMBOL.fullmatch(stem)
+    if found is None or found["symbol"] in _NO_SYMBOLS | _SEGMENTS or _DATE_ALONE.fullmatch(found["symbol"]):
         raise MissingColumn(
             f"{head.path} has no column 'symbol' and its name is no symbol; add the column, rename one of its columns "
             f"{head.columns}, say which of them it is (--columns symbol=COLUMN, setting market.columns), name the file "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -40,6 +41,8 @@ def missing_columns(head: FileHead, found: Mapping[str, str], missing: Mapping[s
     missing : mapping of str
         Names by which each of the others was looked for.
     """
+    if not_a_header := _not_a_header(head):
+        return f"{head.path} has no column with a name: {not_a_header}"
     free = [name for name in head.columns if name not in found.values()]
     pairs: dict[str, str] = {}
     for ours, candidates in missing.items():
@@ -52,6 +55,19 @@ def missing_columns(head: FileHead, found: Mapping[str, str], missing: Mapping[s
         f"{head.path} has no column {lacking}; it has {head.columns}. Add it, rename one of them, or say which it is: "
         f"--columns {option} (setting market.columns = {{ {setting} }})"
     )
+
+
+def _not_a_header(head: FileHead) -> str:
+    """Say why a file's first line does not name its columns, and what to do; empty if it may."""
+    numbers = sum(bool(re.fullmatch(r"-?\d+\.\d+|\d{5,}", name.strip())) for name in head.columns)
+    if 2 * numbers > len(head.columns):
+        return (
+            f"its first line, {head.columns}, is a row of data; write names such as timestamp, symbol, open, high, "
+            "low, close, volume into a line above it"
+        )
+    if head.rows and sum(map(bool, head.columns)) < 3 <= len(head.rows[0]):  # a title, or Excel's sep=
+        return f"its first line is {head.columns}, and the next is {head.rows[0]}; remove the first"
+    return ""
 
 
 def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | None:

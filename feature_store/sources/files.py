@@ -232,8 +232,8 @@ def _open_text(path: Path) -> io.TextIOBase:
 
 
 def plain_name(name: str) -> str:
-    """Give a column's name without regard to case, and with an underscore for spaces and hyphens."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    """Give a column's name without case and angle brackets, with an underscore for spaces and hyphens."""
+    return re.sub(r"[\s-]+", "_", name.strip().strip("<>").lower())
 
 
 def match(

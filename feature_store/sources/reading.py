@@ -2,7 +2,7 @@
 
 Columns are found by name, whatever their case: ``timestamp|datetime|time|date`` (or a date and a time of day),
 ``symbol|ticker|stock_code`` and the like, for bars ``open, high, low, close, volume`` (and ``ticks|tick_count`` if
-there is one), for ticks ``ltp|last_price|price`` and ``volume|day_volume|volume_traded`` (shares since the session's
+there is one), for ticks ``ltp|last_price|price`` and ``day_volume|volume_traded|volume`` (shares since the session's
 open), and the best quote if all four columns are there (``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's
 names of it). Exports of Kite, Dhan, Fyers and yfinance are recognised (``dialects``); any other file needs a
 `ColumnMapping`. Where the times show nothing else (``stamps``) bars are START-stamped, and times without a zone are
@@ -58,14 +58,14 @@ _BAR_COLUMNS = {
     "high": ("high",),
     "low": ("low",),
     "close": ("close",),
-    "volume": ("volume",),
+    "volume": ("volume", "vol"),
 }
 _BAR_EXTRAS = {"tick_count": ("tick_count", "ticks"), **KIND_COLUMNS}
 _TICK_COLUMNS = {
     "time": ("exchange_timestamp", *_TIME),
     "symbol": _SYMBOL,
     "price": ("ltp", "last_price", "price"),
-    "volume": ("volume", "day_volume", "volume_traded"),
+    "volume": ("day_volume", "volume_traded", "volume"),
 }
 _QUOTE_COLUMNS = {
     "bid_price": ("bid_price", "best_bid_price", "best_bid", "bid", "depth_buy_0_price", "depth.buy.0.price"),

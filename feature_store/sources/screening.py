@@ -6,8 +6,8 @@ Reasons, in the order in which they are looked for
     with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``price_too_large``,
     ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
-    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``off_grid``, and of several rows for one bar ``superseded_bar``, ``duplicate_bar``,
-    ``contradicting_bar`` (`Screen.reject_repeated_bars`).
+    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``off_grid``, and of several rows for one
+    bar ``superseded_bar``, ``duplicate_bar``, ``contradicting_bar`` (`Screen.reject_repeated_bars`).
 
 Indices
     What an instrument is comes from the universe that is given, else from the table of instruments, else from the
@@ -224,7 +224,7 @@ class Screen:
         return len(steps) >= _ENOUGH_DAYS - 1 and bool(np.median(steps) >= _WEEK_OF_SESSIONS)
 
     def _days_by_symbol(self) -> pd.Series[int]:
-        """Count distinct times by symbol and day, ascending, in the whole file, so that no choice of sessions matters."""
+        """Count distinct times by symbol and day, ascending, in the whole file: no choice of sessions matters."""
         rows = np.flatnonzero(self._readable)
         frame = pd.DataFrame({"symbol": self._codes[rows], "day": self._day[rows], "time": self.time_ns[rows]})
         return frame.groupby(["symbol", "day"])["time"].nunique()

@@ -67,7 +67,7 @@ def times_of(column: pa.ChunkedArray, time_format: str | None = None, zone: Zone
     if not is_text(column.type):
         raise NoTime(
             f"is {column.type}, which is no time; write timestamps, text such as 2026-01-05T09:15:00+05:30, or say "
-            "that it is an epoch (time_format='epoch_s')"
+            "how it is written: --time-format epoch_s (setting market.time_format)"
         )
     text = column.cast(pa.string()).fill_null("").to_pandas().str.strip()
     return _parsed(text, zone) if time_format is None else _parsed_as(text, time_format, zone)

@@ -78,6 +78,10 @@ def test_a_bar_that_came_twice_is_no_second_instrument(tmp_path: Path) -> None:
         ("BANKNIFTY_day.csv", "BANKNIFTY"),
         ("NIFTY50_5minute.csv", "NIFTY50"),
         ("NIFTY-50.csv", "NIFTY-50"),
+        ("NIFTY 50_minute.csv", "NIFTY 50"),
+        ("India VIX_5minute.parquet", "India VIX"),
+        ("^NSEBANK.csv", "NIFTY BANK"),
+        ("SBIN-5MIN.csv", "SBIN"),
         ("X-D.csv", "X-D"),
         ("MCDOWELL-N.csv", "MCDOWELL-N"),
         ("BAJAJ-AUTO_D.csv", "BAJAJ-AUTO"),
@@ -107,6 +111,10 @@ def test_of_a_files_name_only_an_interval_is_cut_off(name: str, symbol: str, tmp
         "UNIVERSE.csv",
         "NSE_DATA.csv",
         "NIFTY_50.csv",
+        "NIFTY 50 stocks.csv",
+        "NSE_EQ.csv",
+        "BHAVCOPY.csv",
+        "INFY (1).csv",
         "NIFTY_500.csv",
         "20240401.csv",
         "2024-04-01.csv",
@@ -174,6 +182,43 @@ def test_a_format_in_which_no_file_is_written_is_refused(tmp_path: Path) -> None
         MarketDataError, match=r"the times of no file are written as '%d-%m-%Y %H:%M'; correct --time-f"
     ):
         read_market(tmp_path / "bars.csv", tmp_path / "ticks.csv", mapping=mapping)
+
+
+def test_headers_of_metastock_and_metatrader_are_read_as_they_stand(tmp_path: Path) -> None:
+    frame = bars("INFY")
+    when = pd.to_datetime(frame["timestamp"])
+    prices = {f"<{name.upper()}>": frame[name] for name in ("open", "high", "low", "close")}
+    volume = {"<TICKVOL>": 3, "<VOL>": frame["volume"]}
+    day = {"<TICKER>": "INFY", "<DTYYYYMMDD>": when.dt.strftime("%Y%m%d"), "<TIME>": when.dt.strftime("%H%M%S")}
+    pd.DataFrame(day | prices | volume).to_csv(tmp_path / "a.txt.csv", index=False)
+    day = {"<DATE>": when.dt.strftime("%Y.%m.%d"), "<TIME>": when.dt.strftime("%H:%M:%S")}
+    pd.DataFrame(day | prices | volume).to_csv(tmp_path / "INFY.csv", index=False, sep="\t")
+    for name in ("a.txt.csv", "INFY.csv"):
+        source = read_bars(tmp_path / name)
+        assert [instrument.symbol for instrument in source.universe.instruments] == ["INFY"]
+        assert (len(source.bars), source.bars.volume.tolist()) == (len(frame), frame["volume"].tolist())
+        assert source.bars.start_ns[0] == when.iloc[0].value
+
+
+@pytest.mark.parametrize(
+    ("above", "says"),
+    [
+        ("", r"its first line, \['2026-01-05 09:15.*is a row of data; write names"),
+        ("Prices of INFY\n", "no column with a name: its first line is .'Prices of INFY'., and the next"),
+        ("sep=,\n", "remove the first"),
+    ],
+)
+def test_a_first_line_that_names_no_columns_is_said_to_be_none(above: str, says: str, tmp_path: Path) -> None:
+    frame = bars("INFY").drop(columns="symbol").astype({"high": float, "low": float})
+    (tmp_path / "INFY.csv").write_text(above + frame.to_csv(index=False, header=bool(above)))
+    with pytest.raises(MissingColumn, match=says):
+        read_bars(tmp_path / "INFY.csv")
+
+
+def test_of_two_volumes_of_ticks_that_of_the_day_is_the_days(tmp_path: Path) -> None:
+    ticks = bars("INFY").rename(columns={"close": "ltp"}).assign(volume=7, volume_traded=range(100, 120))
+    ticks.to_csv(tmp_path / "a.csv", index=False)
+    assert read_ticks(tmp_path / "a.csv").ticks.day_volume.tolist() == list(range(100, 120))
 
 
 # --- separators and commas -----------------------------------------------------------------------------------------

@@ -121,8 +121,9 @@ def test_an_open_or_close_beyond_the_range_by_the_rounding_of_adjusted_prices_is
 
 
 INDICES = ("NIFTY 50", "Nifty Bank", "NIFTY50", "BANKNIFTY", "NSE:SOMETHING-INDEX", "^CNXIT", "NIFTY FIN SERVICE",
-           "Nifty Financial Services", "INDIA VIX", "SENSEX", "NSE_INDEX|Nifty New Thing")  # fmt: skip
-SHARES = ("NIFTYBEES", "BANKBEES", "MY SHARE", "NIFTY 50 FUND", "AAA-INDEXED")
+           "Nifty Financial Services", "INDIA VIX", "SENSEX", "NSE_INDEX|Nifty New Thing", "NIFTY_BANK", "India-Vix",
+           "BSE:SENSEX", "NSEI", "CNXBAN", "NiftySmallcap100", "NIFTYMIDCAP")  # fmt: skip
+SHARES = ("NIFTYBEES", "BANKBEES", "MY SHARE", "NIFTY 50 FUND", "AAA-INDEXED", "SETFNIF50", "NIFTY1", "NSE_BEES")
 
 
 @pytest.mark.parametrize("volume", [0, 5000, 5_000_000_000_000, "", -1])
