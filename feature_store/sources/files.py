@@ -17,12 +17,13 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
-from feature_store.sources.times import NoTime, Times, joined, numbers_of, plain, times_of
+from feature_store.sources.times import NoTime, Times, is_text, joined, numbers_of, plain, times_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
@@ -298,7 +299,7 @@ def load(
     Raises
     ------
     UnreadableFile
-        If the file is truncated or damaged, or has no rows.
+        If the file is truncated or damaged, has no rows, or has a row that swallows others.
     """
     if head.kind != "parquet" and not head.rows:
         raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
@@ -315,8 +316,29 @@ def load(
     bad_rows = np.array([row for row, _ in bad], dtype=np.int64)
     malformed = pd.DataFrame({"row": bad_rows, "text": pd.Series([line for _, line in bad], dtype="str")})
     numbers = np.delete(np.arange(1, len(table) + len(bad) + 1), bad_rows - 1)
+    if head.kind != "parquet":
+        _refuse_open_quotes(head.path, [*bad, *_of_several_lines(table, numbers)])
     columns = {ours: table.column(table.column_names.index(theirs)) for ours, theirs in names.items()}
     return FileTable(head.path, columns, dict(names), numbers, malformed)
+
+
+def _of_several_lines(table: pa.Table, row_number: NDArray[np.int64]) -> list[tuple[int, str]]:
+    """Number and text of the first field of each column that goes over several lines."""
+    return [
+        (int(row_number[at]), str(column[at]))
+        for column in table.columns
+        if is_text(column.type) and (at := pc.index(pc.match_substring(column, "\n"), True).as_py()) >= 0
+    ]
+
+
+def _refuse_open_quotes(path: Path, rows: list[tuple[int, str]]) -> None:
+    """Refuse a file with a row that takes in those after it: they would be lost without a count."""
+    for row, text in sorted(rows):
+        if lines := text.rstrip().count("\n"):
+            raise UnreadableFile(
+                f"{path}: row {row} has a quote that is not closed in its line, so it takes in the next {lines:,}; "
+                f"correct it: {text.splitlines()[0]!r}"
+            )
 
 
 def _damaged(path: Path, error: BaseException) -> UnreadableFile:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.market.types import IST, MarketDataError, MissingColumn
+from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
 from feature_store.sources.arrivals import read_market
 from feature_store.sources.reading import ColumnMapping, read_bars, read_ticks
 
@@ -249,3 +249,14 @@ def test_a_file_of_which_no_row_has_the_headers_fields_is_quarantined(tmp_path: 
     text = bars("INFY").to_csv(index=False)
     (tmp_path / "a.csv").write_text(text.replace(",", ";").replace(";", ",", 6))
     assert read_bars(tmp_path / "a.csv").quarantine.counts() == {"malformed_row": 20}
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rows_after_it(place: int, tmp_path: Path) -> None:
+    lines = bars("INFY").to_csv(index=False).splitlines()
+    fields = lines[5].split(",")
+    fields[place] = f'"{fields[place]}'
+    lines[5] = ",".join(fields)
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(UnreadableFile, match=r"row 5 has a quote that is not closed .* the next 15; correct it: '"):
+        read_bars(tmp_path / "a.csv")
