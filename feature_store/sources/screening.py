@@ -7,7 +7,8 @@ Reasons, in the order in which they are looked for
     ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
     ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``off_grid``, and of several rows for one
-    bar ``superseded_bar``, ``duplicate_bar``, ``contradicting_bar`` (`Screen.reject_repeated_bars`).
+    bar ``several_instruments``, ``superseded_bar``, ``duplicate_bar``, ``contradicting_bar``
+    (`Screen.reject_repeated_bars`).
 
 Indices
     What an instrument is comes from the universe that is given, else from the table of instruments, else from the
@@ -65,6 +66,7 @@ _PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
 _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
 _ENOUGH_DAYS = 3  # with one bar each, for a bar at the open to be the whole session's
 _WEEK_OF_SESSIONS = 5  # days between bars of a week or a month; of a session there is a weekend in five at most
+_ENOUGH_BARS = 10  # of a symbol, to say of most of them that they are of several instruments
 _SEEN_OFTEN = 3  # times, for a step to be the bars' and not that of one wrong time
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
@@ -246,6 +248,8 @@ class Screen:
         That with the larger volume wins, for a vendor's later look at a bar has seen more of it: the others are a
         ``superseded_bar``. Of several with the largest volume and equal prices the first is kept, the others are a
         ``duplicate_bar``; if their prices differ nobody can say which is right, and each is a ``contradicting_bar``.
+        A symbol most of whose bars are there with several opens and several closes stands for several instruments
+        (series of a share, two exchanges, strikes): all its rows are of ``several_instruments``.
         """
         rows = self.kept()
         keys = ["symbol", "start"]
@@ -256,6 +260,9 @@ class Screen:
         of_row = frame["row"].to_numpy()
         looks = {f"price {k}": of_kind[of_row] for k, of_kind in enumerate(prices)}
         frame = frame.assign(volume=volume[of_row], **looks)
+        several = self._symbols_of_several(frame, rows)
+        self.reject(np.isin(self._codes, several), "several_instruments")
+        frame = frame[~frame["symbol"].isin(several)]
         largest = frame[frame["volume"] == frame.groupby(keys)["volume"].transform("max")]
         of_bar = largest.groupby(keys)[list(looks)]
         at_odds = (of_bar.transform("min") != of_bar.transform("max")).any(axis=1)
@@ -263,6 +270,15 @@ class Screen:
         self._reject_some(frame.drop(largest.index)["row"], "superseded_bar")
         self._reject_some(largest[at_odds]["row"], "contradicting_bar")
         self._reject_some(alike[alike.duplicated(keys)]["row"], "duplicate_bar")
+
+    def _symbols_of_several(self, repeated: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Give the codes of symbols of which most bars are repeated with other opens and other closes."""
+        of_bar = repeated.groupby(["symbol", "start"])
+        looks = of_bar.agg(opens=("price 0", "nunique"), closes=("price 3", "nunique"), rows=("row", "size"))
+        apart = ((looks["opens"] > 1) & (looks["closes"] > 1)).groupby("symbol").sum()
+        surplus = (looks["rows"] - 1).groupby("symbol").sum()
+        bars = pd.Series(np.bincount(self._codes[rows], minlength=len(self._symbols)))[apart.index] - surplus
+        return apart.index[(bars >= _ENOUGH_BARS) & (2 * apart > bars)].to_numpy(dtype=np.intp)
 
     def _reject_some(self, rows: pd.Series[int], reason: str) -> None:
         chosen = np.zeros(len(self._reason), dtype=np.bool_)

@@ -190,6 +190,17 @@ def test_two_symbols_of_one_token_are_refused_by_name_unless_a_table_gives_them_
     assert read(frame, tmp_path, instruments=table).universe == table
 
 
+def test_a_symbol_that_stands_for_several_instruments_is_not_made_one_of_the_larger_volumes(tmp_path: Path) -> None:
+    of_one = [{"minute": k, "volume": 10 + k % 3} for k in range(12)]
+    series = [{"minute": k, "open": 100.5, "close": 100.6, "volume": 11, "series": "BE"} for k in range(2, 12)]
+    single = [{"minute": k, "symbol": "BBB"} for k in range(12)]
+    source = read(bars_of(*of_one, *series, *single), tmp_path)
+    assert source.quarantine.counts() == {"several_instruments": 22}
+    assert [i.symbol for i in source.universe.instruments] == ["BBB"]
+    later_looks = [{"minute": k, "close": 100.6, "volume": 20} for k in range(12)]
+    assert read(bars_of(*of_one, *later_looks), tmp_path).quarantine.counts() == {"superseded_bar": 12}
+
+
 # --- how long a bar is ---------------------------------------------------------------------------------------------
 
 
