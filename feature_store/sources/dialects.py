@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from feature_store.market.indices import is_index_name
 from feature_store.market.types import MarketDataError, MissingColumn
-from feature_store.sources.file_errors import missing_columns, refuse_several_instruments
+from feature_store.sources.file_errors import identifying_columns, missing_columns, refuse_several_instruments
 from feature_store.sources.files import (
     FileHead,
     FileTable,
@@ -66,6 +66,9 @@ _NO_SYMBOLS = frozenset({
 })  # fmt: skip
 """What people call files of many instruments."""
 _SEGMENTS = frozenset({"EQ", "EQUITY", "INDEX", "INDICES", "STOCK", "FUT", "FUTSTK", "FUTIDX", "OPTSTK", "OPTIDX"})
+LOOSE_SYMBOL_COLUMNS: Final = ("name", "stock_name", "code", "instrument_key")
+"""Columns that hold symbols in some files, and in others something else."""
+_SYMBOL_LIKE = re.compile(r"(?=.*[A-Z])[A-Z0-9&.:^_|-]+")
 _DATES: Final = ("date", "dtyyyymmdd", "trade_date", "trading_date", "tradedate")
 _TIMES_OF_DAY: Final = ("time", "trade_time", "trading_time", "tradetime", "time_of_day")
 _DATE_ALONE = re.compile(
@@ -151,12 +154,15 @@ def read_market_file(
     dialect, columns = _recognised(head, stated) if kind == "bars" else _recognised_ticks(head)
     names = _names(head, required, optional, {**columns, **stated.columns})
     recognised: tuple[str, ...] = ()
+    if symbol is not None or "symbol" not in names:
+        names |= identifying_columns(head)
     if symbol is not None:
         names.pop("symbol", None)
     elif "symbol" not in names:
         symbol = _symbol_of_file(head)
         recognised = (f"no column for the symbol: all rows are {symbol}, by the file's name",)
-    table = load(head, names, ("time", "date", "symbol"), progress=progress)
+    texts = ("time", "date", "symbol", *identifying_columns(head))
+    table = load(head, names, texts, progress=progress)
     when, reading = times_of_file(table, stated, kind)
     if symbol is not None:
         refuse_several_instruments(table, when, kind)
@@ -202,12 +208,19 @@ def _names(
     elif "time" not in given and (pair := _date_and_time(head)) is not None:
         candidates["date"], candidates["time"] = ((plain_name(name),) for name in pair)
     names = found_columns(head, candidates)
-    if "symbol" in names and "symbol" not in given and first_value(head, names["symbol"]).upper() in _SEGMENTS:
+    if "symbol" in names and "symbol" not in given and not _names_instruments(head, names["symbol"]):
         del names["symbol"]
     missing = [ours for ours in required if ours not in names and ours != "symbol"]
     if missing and missing != ["volume"]:  # which indices may lack: `screening` says whether all are
         raise MissingColumn(missing_columns(head, names, {ours: candidates[ours] for ours in missing}))
     return names
+
+
+def _names_instruments(head: FileHead, column: str) -> bool:
+    """Whether a column's first value may be a symbol: not a kind of instrument, nor the name of a company."""
+    value = first_value(head, column)
+    plainly = plain_name(column) not in LOOSE_SYMBOL_COLUMNS or _SYMBOL_LIKE.fullmatch(value) is not None
+    return plainly and value.upper() not in _SEGMENTS
 
 
 def _date_and_time(head: FileHead) -> tuple[str, str] | None:

@@ -26,6 +26,11 @@ _LIKELY: Final = {
     "price": ("last", "rate", "last_traded_price", "trade_price", "close", "p"),
 }
 """Names that other exports use for ours; proposed, never taken for granted."""
+_IDENTIFYING: Final = frozenset({
+    "name", "code", "company", "company_name", "stock_name", "instrument_key", "instrument_token", "instrument_id",
+    "token", "symboltoken", "symbol_token", "scrip_code", "security_code", "security_id", "isin", "tckrsymb", "asset",
+    "contract", "series",
+})  # fmt: skip
 _LEVELS_APART: Final = 0.05  # of consecutive prices: one instrument does not jump so in a quarter of its rows
 _JUMPING: Final = 0.25
 _REPEATED: Final = 3  # times with several prices, of which a correction or two are not
@@ -81,18 +86,34 @@ def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | No
     return holding[0] if holding else by_name[near[0]] if near else None
 
 
+def identifying_columns(head: FileHead) -> dict[str, str]:
+    """Columns that no file needs, but that tell instruments apart where there are several, each by its own name."""
+    return {f"identity {name}": name for name in head.columns if plain_name(name) in _IDENTIFYING}
+
+
 def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> None:
     """Refuse rows of one symbol that plainly are of several instruments.
 
-    They are if most of a file's times are there with several opens and several closes (a corrected bar keeps one of
-    them), or if a quarter of the steps from one price to the next, in order of time, are wider than a share is ever
-    seen to jump.
+    They are if a column that tells instruments apart has several values, if most of a file's times are there with
+    several opens and several closes (a corrected bar keeps one of them), or if a quarter of the steps from one price to
+    the next, in order of time, are wider than a share is ever seen to jump.
 
     Raises
     ------
     MissingColumn
         If they are; the message names two of the rows.
     """
+    for name in table.columns:
+        if not name.startswith("identity "):
+            continue
+        _, values = table.texts(name)
+        if len(several := [value for value in values if value]) > 1:
+            theirs = table.names[name]
+            raise MissingColumn(
+                f"{table.path} plainly holds several instruments: its column {theirs!r} has {len(several):,} values "
+                f"({several[0]!r}, {several[1]!r}); add a column for the symbol, or say that it is this one: "
+                f"--columns symbol={shlex.quote(theirs)} (setting market.columns)"
+            )
     time_ns, readable = when
     price = table.numbers("close" if kind == "bars" else "price")
     rows = np.flatnonzero(readable & np.isfinite(price) & (price > 0))

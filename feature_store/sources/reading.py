@@ -35,7 +35,7 @@ from feature_store.market.types import (
     date_of_day,
     ist_day,
 )
-from feature_store.sources.dialects import read_market_file
+from feature_store.sources.dialects import LOOSE_SYMBOL_COLUMNS, read_market_file
 from feature_store.sources.files import FileTable, Progress
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
@@ -49,7 +49,8 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
 
 _TIME = ("timestamp", "datetime", "time", "date")
 _SYMBOL = ("symbol", "tradingsymbol", "trading_symbol", "ticker", "stock_code", "stockcode", "scrip", "scrip_name",
-           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name")  # fmt: skip
+           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name",
+           "tckrsymb", *LOOSE_SYMBOL_COLUMNS)  # fmt: skip
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,

@@ -329,6 +329,8 @@ class Screen:
             return commonest
         # bars of a thinly traded instrument lack those of minutes without a trade: the grid is one that they are all on
         since_open = self.time_ns[rows] - self._open_ns[rows]
+        if counts.max() < _SEEN_OFTEN and not np.any(since_open % MINUTE_NS):
+            return MINUTE_NS
         shorter = steps[(steps == commonest) | ((steps < commonest) & (counts >= _SEEN_OFTEN))]
         off = [np.count_nonzero(since_open % step) for step in shorter.tolist()]
         return int(shorter[::-1][np.argmin(off[::-1])])

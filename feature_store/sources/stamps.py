@@ -35,6 +35,7 @@ Kind: TypeAlias = Literal["bars", "ticks"]
 
 _SAMPLE: Final = 200  # rows from the file's beginning that say whether text is ISO 8601
 _HALF_MINUTE_NS: Final = 30 * SECOND_NS  # the shortest bars whose last second is looked for
+_USUALLY_INSIDE: Final = 0.8  # of the times; files with the minutes before the open and after the close have 0.9
 _STRAY: Final = {"bars": 0.001, "ticks": 0.1}  # share of times outside: ticks before the open are usual
 _ENOUGH_TICKS: Final = 200_000  # to see where they lie
 _BARS_A_SESSION: Final = 3  # fewer times a day are no bars of minutes or hours
@@ -232,6 +233,12 @@ def _zoned(reading: TimeReading, as_ist: _Placement, as_utc: _Placement, kind: K
             reading,
             f"{1 - ist:.0%} of the times lie outside the session as Asia/Kolkata, {1 - utc:.0%} as UTC; if they are "
             "UTC, give --timezone UTC (setting market.timezone)",
+        )
+    if ist < _USUALLY_INSIDE:
+        return _in_doubt(
+            reading,
+            f"{1 - ist:.0%} of the times lie outside the session as Asia/Kolkata; if they are of another zone, give "
+            "--timezone ZONE (setting market.timezone)",
         )
     return reading
 

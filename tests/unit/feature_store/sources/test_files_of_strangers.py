@@ -39,6 +39,26 @@ def test_a_column_for_the_symbol_wins_over_the_files_name(column: str, tmp_path:
     assert [instrument.symbol for instrument in source.universe.instruments] == list(SYMBOLS)
 
 
+@pytest.mark.parametrize("column", ["Name", "code", "instrument_key"])
+def test_a_column_that_may_hold_symbols_is_their_column_if_it_does(column: str, tmp_path: Path) -> None:
+    frame = bars("M&M").rename(columns={"symbol": column})
+    frame.to_csv(tmp_path / "NIFTY50.csv", index=False)
+    assert symbols_of(tmp_path / "NIFTY50.csv") == ["M&M"]
+    frame.assign(**{column: "Mahindra and Mahindra"}).to_csv(tmp_path / "MM.csv", index=False)
+    assert symbols_of(tmp_path / "MM.csv") == ["MM"]
+
+
+@pytest.mark.parametrize(("column", "values"), [("company", ("Infosys", "TCS Ltd")), ("instrument_token", (1, 2))])
+def test_a_file_of_one_name_whose_other_columns_tell_instruments_apart_is_refused(
+    column: str, values: tuple[object, object], tmp_path: Path
+) -> None:
+    first, second = (bars("ANY").drop(columns="symbol").assign(**{column: value}) for value in values)
+    second["timestamp"] = second["timestamp"].str.replace("01-05", "01-06")
+    pd.concat([first, second]).to_csv(tmp_path / "NIFTY50.csv", index=False)
+    with pytest.raises(MissingColumn, match=f"its column '{column}' has 2 values .*--columns symbol={column} "):
+        read_bars(tmp_path / "NIFTY50.csv")
+
+
 def test_a_column_of_the_kind_of_instrument_is_no_symbol(tmp_path: Path) -> None:
     bars("SBIN").rename(columns={"symbol": "instrument"}).assign(instrument="EQUITY").to_csv(tmp_path / "SBIN.csv")
     assert symbols_of(tmp_path / "SBIN.csv") == ["SBIN"]

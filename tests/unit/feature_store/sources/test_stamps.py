@@ -163,3 +163,14 @@ def test_the_wall_clock_of_india_under_the_name_of_utc_is_refused_with_the_way_o
         read_market(path, None)
     if written != "epoch":
         assert len(read_bars(path, mapping=ColumnMapping({}, written)).bars) == len(wall)
+
+
+def test_times_of_which_many_lie_outside_the_session_are_said_to(tmp_path: Path) -> None:
+    wall = pd.date_range("2026-01-05 11:45", "2026-01-05 17:59", freq="min")  # Singapore
+    prices = dict.fromkeys(("open", "high", "low", "close"), 100)
+    frame = pd.DataFrame({"time": wall, "symbol": "AAA", **prices, "volume": 1})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    said = read_bars(tmp_path / "a.csv").recognised
+    assert any("40% of the times lie outside the session as Asia/Kolkata" in one for one in said)
+    stated = read_bars(tmp_path / "a.csv", mapping=ColumnMapping(zone="Asia/Singapore"))
+    assert (len(stated.bars), stated.recognised) == (375, ())
