@@ -107,11 +107,11 @@ def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> Non
         if not name.startswith("identity "):
             continue
         _, values = table.texts(name)
-        if len(several := [value for value in values if value]) > 1:
+        if len(told := [value for value in values if value]) > 1:
             theirs = table.names[name]
             raise MissingColumn(
-                f"{table.path} plainly holds several instruments: its column {theirs!r} has {len(several):,} values "
-                f"({several[0]!r}, {several[1]!r}); add a column for the symbol, or say that it is this one: "
+                f"{table.path} plainly holds several instruments: its column {theirs!r} has {len(told):,} values "
+                f"({told[0]!r}, {told[1]!r}); add a column for the symbol, or say that it is this one: "
                 f"--columns symbol={shlex.quote(theirs)} (setting market.columns)"
             )
     time_ns, readable = when

@@ -6,9 +6,9 @@ Reasons, in the order in which they are looked for
     with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``price_too_large``,
     ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
-    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``off_grid``, and of several rows for one
-    bar ``several_instruments``, ``superseded_bar``, ``duplicate_bar``, ``contradicting_bar``
-    (`Screen.reject_repeated_bars`).
+    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``other_bar_length`` (of a symbol among
+    shorter bars of others), ``off_grid``, and of several rows for one bar ``several_instruments``, ``superseded_bar``,
+    ``duplicate_bar``, ``contradicting_bar`` (`Screen.reject_repeated_bars`).
 
 Indices
     What an instrument is comes from the universe that is given, else from the table of instruments, else from the
@@ -67,6 +67,7 @@ _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are 
 _ENOUGH_DAYS = 3  # with one bar each, for a bar at the open to be the whole session's
 _WEEK_OF_SESSIONS = 5  # days between bars of a week or a month; of a session there is a weekend in five at most
 _ENOUGH_BARS = 10  # of a symbol, to say of most of them that they are of several instruments
+_NEARLY_ALL = 0.9  # of the steps of a symbol's bars: those of a thinly traded one are of many lengths
 _SEEN_OFTEN = 3  # times, for a step to be the bars' and not that of one wrong time
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
@@ -203,7 +204,12 @@ class Screen:
         length = self._close_ns - self._open_ns
         inside = (since_open > 0) & (since_open <= length) if later else (since_open >= 0) & (since_open < length)
         self.reject(~inside, "outside_session")
-        size = clock.size or self._commonest_step_ns()
+        if clock.size:
+            size = clock.size
+        else:
+            rows, steps, codes = self._steps_within_days()
+            size = _clock_of_steps(steps, since_open[rows])
+            self.reject(np.isin(self._codes, _of_longer_bars(steps, codes, size)), "other_bar_length")
         self.reject((since_open % size != 0) & ~(later & (since_open == length)), "off_grid")
         return BarClock("time", size)
 
@@ -315,25 +321,13 @@ class Screen:
         """Rows without a reason, of the sessions that are wanted."""
         return np.flatnonzero((self._reason == 0) & self._wanted)
 
-    def _commonest_step_ns(self) -> int:
+    def _steps_within_days(self) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.int32]]:
+        """Give the kept rows by symbol and time, the steps within a day from one to the next, and whose these are."""
         rows = self.kept()
         rows = rows[np.lexsort((self.time_ns[rows], self._codes[rows]))]
-        same = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0)
-        steps, counts = np.unique(np.diff(self.time_ns[rows])[same], return_counts=True)
-        steps, counts = steps[steps > 0], counts[steps > 0]
-        likelier = np.lexsort((steps, steps % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
-        if not len(steps):
-            return MINUTE_NS
-        commonest = int(steps[likelier[0]])
-        if 2 * counts[likelier[0]] > counts.sum():
-            return commonest
-        # bars of a thinly traded instrument lack those of minutes without a trade: the grid is one that they are all on
-        since_open = self.time_ns[rows] - self._open_ns[rows]
-        if counts.max() < _SEEN_OFTEN and not np.any(since_open % MINUTE_NS):
-            return MINUTE_NS
-        shorter = steps[(steps == commonest) | ((steps < commonest) & (counts >= _SEEN_OFTEN))]
-        off = [np.count_nonzero(since_open % step) for step in shorter.tolist()]
-        return int(shorter[::-1][np.argmin(off[::-1])])
+        steps = np.diff(self.time_ns[rows])
+        within = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0) & (steps > 0)
+        return rows, steps[within], self._codes[rows[1:]][within]
 
     def universe(self) -> Universe:
         """Build a universe of the symbols with a usable row: facts of the table where it has any, else what is told.
@@ -396,3 +390,28 @@ def _is_placeholder(volume: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether a volume is what software writes for none: eight nines or more, or the limit of an integer."""
     nines = [10.0**digits - 1.0 for digits in range(_NINES, 12)]
     return np.isin(volume, [*nines, *_LIMITS_OF_INTEGERS])
+
+
+def _clock_of_steps(steps: NDArray[np.int64], since_open: NDArray[np.int64]) -> int:
+    """Give the length of bars from the steps within a day from one to the next, and their times after the open."""
+    sizes, counts = np.unique(steps, return_counts=True)
+    if not len(sizes):
+        return MINUTE_NS
+    likelier = np.lexsort((sizes, sizes % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
+    commonest = int(sizes[likelier[0]])
+    if 2 * counts.max() > counts.sum():
+        return commonest
+    # bars of a thinly traded instrument lack those of minutes without a trade: the grid is one that they are all on
+    if counts.max() < _SEEN_OFTEN and not np.any(since_open % MINUTE_NS):
+        return MINUTE_NS
+    shorter = sizes[(sizes == commonest) | ((sizes < commonest) & (counts >= _SEEN_OFTEN))]
+    off = [np.count_nonzero(since_open % size) for size in shorter.tolist()]
+    return int(shorter[::-1][np.argmin(off[::-1])])
+
+
+def _of_longer_bars(steps: NDArray[np.int64], codes: NDArray[np.int32], size: int) -> NDArray[np.intp]:
+    """Give the codes of symbols whose bars plainly are longer: nearly all of many steps are of one length."""
+    n = np.bincount(codes)
+    longer = np.flatnonzero((n >= _ENOUGH_BARS) & (np.bincount(codes[steps <= size], minlength=len(n)) == 0))
+    plainly = [np.unique(steps[codes == k], return_counts=True)[1].max() > _NEARLY_ALL * n[k] for k in longer]
+    return longer[np.array(plainly, dtype=np.bool_)]

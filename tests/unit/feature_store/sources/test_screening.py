@@ -231,6 +231,14 @@ def test_bars_of_a_thinly_traded_share_keep_their_length_though_most_steps_are_l
     assert set(source.bars.end_ns - source.bars.start_ns) == {MINUTE_NS}
 
 
+def test_bars_of_five_minutes_are_not_read_as_minutes_because_another_share_has_those(tmp_path: Path) -> None:
+    minutes, fives = [{"minute": k} for k in range(60)], [{"minute": 5 * k, "symbol": "BBB"} for k in range(12)]
+    source = read(bars_of(*minutes, *fives), tmp_path)
+    assert source.quarantine.counts() == {"other_bar_length": 12}
+    thin = [{"minute": int(k), "symbol": "BBB"} for k in np.cumsum([5, 5, 5, 5, 5, 5, 5, 6, 4, 3, 5, 2])]
+    assert read(bars_of(*minutes, *thin), tmp_path).quarantine.counts() == {}
+
+
 def test_prices_that_are_all_infinite_are_no_numbers(tmp_path: Path) -> None:
     source = read(bars_of({}, dict.fromkeys(("open", "high", "low", "close"), "inf")), tmp_path)
     assert source.quarantine.counts() == {"not_a_number": 1}
