@@ -21,7 +21,7 @@ _LIKELY: Final = {
     "open": ("o", "op"),
     "high": ("h", "hi"),
     "low": ("l", "lo"),
-    "close": ("c", "cl", "last", "ltp"),
+    "close": ("c", "cl", "last", "ltp", "price"),
     "volume": ("v", "vol", "qty", "quantity", "traded_qty", "traded_quantity", "shares", "tottrdqty"),
     "price": ("last", "rate", "last_traded_price", "trade_price", "close", "p"),
 }
@@ -31,6 +31,7 @@ _IDENTIFYING: Final = frozenset({
     "token", "symboltoken", "symbol_token", "scrip_code", "security_code", "security_id", "isin", "tckrsymb", "asset",
     "contract", "series",
 })  # fmt: skip
+_OF_A_QUOTE: Final = re.compile("buy|sell|bid|ask|depth", re.IGNORECASE)  # what is offered, never what was traded
 _LEVELS_APART: Final = 0.05  # of consecutive prices: one instrument does not jump so in a quarter of its rows
 _JUMPING: Final = 0.25
 _REPEATED: Final = 3  # times with several prices, of which a correction or two are not
@@ -48,7 +49,7 @@ def missing_columns(head: FileHead, found: Mapping[str, str], missing: Mapping[s
     """
     if not_a_header := _not_a_header(head):
         return f"{head.path} has no column with a name: {not_a_header}"
-    free = [name for name in head.columns if name not in found.values()]
+    free = [name for name in head.columns if name not in found.values() and not _OF_A_QUOTE.search(name)]
     pairs: dict[str, str] = {}
     for ours, candidates in missing.items():
         theirs = _likely(ours, candidates, [name for name in free if name not in pairs.values()])

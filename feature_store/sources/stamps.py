@@ -38,6 +38,7 @@ _HALF_MINUTE_NS: Final = 30 * SECOND_NS  # the shortest bars whose last second i
 _USUALLY_INSIDE: Final = 0.8  # of the times; files with the minutes before the open and after the close have 0.9
 _STRAY: Final = {"bars": 0.001, "ticks": 0.1}  # share of times outside: ticks before the open are usual
 _ENOUGH_TICKS: Final = 200_000  # to see where they lie
+_ENOUGH_TIMES: Final = 30_000  # to see that they lie hours away
 _BARS_A_SESSION: Final = 3  # fewer times a day are no bars of minutes or hours
 
 
@@ -163,7 +164,7 @@ def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.
 def _of_another_zone(table: FileTable, times: Times, reading: TimeReading, kind: Kind) -> str:
     """Say that times are the wall clock of Asia/Kolkata in spite of the zone that they name; empty if they are not."""
     time_ns = times[0][times[1]]
-    time_ns = time_ns[:: max(1, len(time_ns) // _ENOUGH_TICKS)]
+    time_ns = time_ns[:: max(1, len(time_ns) // _ENOUGH_TIMES)]
     stated, moved = _placement(time_ns), _placement(time_ns - IST_OFFSET_NS)
     if stated is None or moved is None or moved.a_session < _BARS_A_SESSION:
         return ""

@@ -235,6 +235,13 @@ def test_a_first_line_that_names_no_columns_is_said_to_be_none(above: str, says:
         read_bars(tmp_path / "INFY.csv")
 
 
+def test_a_quantity_that_is_offered_is_not_proposed_as_the_days_volume(tmp_path: Path) -> None:
+    ticks = bars("INFY").rename(columns={"close": "LTP", "volume": "BuyQty"}).drop(columns="open")
+    ticks.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(MissingColumn, match=r"has no column 'day_volume'.*--columns volume=COLUMN "):
+        read_ticks(tmp_path / "a.csv")
+
+
 def test_of_two_volumes_of_ticks_that_of_the_day_is_the_days(tmp_path: Path) -> None:
     ticks = bars("INFY").rename(columns={"close": "ltp"}).assign(volume=7, volume_traded=range(100, 120))
     ticks.to_csv(tmp_path / "a.csv", index=False)
