@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.market.types import MissingColumn
@@ -29,7 +30,7 @@ _LIKELY: Final = {
 _IDENTIFYING: Final = frozenset({
     "name", "code", "company", "company_name", "stock_name", "instrument_key", "instrument_token", "instrument_id",
     "token", "symboltoken", "symbol_token", "scrip_code", "security_code", "security_id", "isin", "tckrsymb", "asset",
-    "contract", "series",
+    "contract",
 })  # fmt: skip
 _OF_A_QUOTE: Final = re.compile("buy|sell|bid|ask|depth", re.IGNORECASE)  # what is offered, never what was traded
 _LEVELS_APART: Final = 0.05  # of consecutive prices: one instrument does not jump so in a quarter of its rows
@@ -89,7 +90,11 @@ def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | No
 
 def identifying_columns(head: FileHead) -> dict[str, str]:
     """Columns that no file needs, but that tell instruments apart where there are several, each by its own name."""
-    return {f"identity {name}": name for name in head.columns if plain_name(name) in _IDENTIFYING}
+    return {
+        f"identity {name}": name
+        for name, kind in zip(head.columns, head.types, strict=True)
+        if plain_name(name) in _IDENTIFYING and not (kind is not None and pa.types.is_nested(kind))
+    }
 
 
 def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> None:

@@ -172,7 +172,8 @@ def _of_another_zone(table: FileTable, times: Times, reading: TimeReading, kind:
     if inside >= 0.5 or there < 1 - _STRAY[kind]:
         return ""
     first = str(table.time_column()[int(np.argmax(times[1]))].as_py())
-    formats, ending = possible_formats([first]), written_zone(first)
+    text = is_text(table.time_column().type)  # of which a format may leave the zone out
+    formats, ending = possible_formats([first] if text else ()), written_zone(first)
     if reading.stated.zone is not None and not ending:
         way = "correct --timezone (setting market.timezone)"
     elif len(formats) == 1 and ending:

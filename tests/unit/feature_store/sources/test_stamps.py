@@ -163,6 +163,10 @@ def test_the_wall_clock_of_india_under_the_name_of_utc_is_refused_with_the_way_o
         read_market(path, None)
     if written != "epoch":
         assert len(read_bars(path, mapping=ColumnMapping({}, written)).bars) == len(wall)
+    timestamps = pd.DataFrame({"time": wall.tz_localize("UTC"), "symbol": "AAA", **prices, "volume": 1})
+    timestamps.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(MarketDataError, match="take 19,800 seconds"):
+        read_market(tmp_path / "a.parquet", None)
 
 
 def test_times_of_which_many_lie_outside_the_session_are_said_to(tmp_path: Path) -> None:
