@@ -18,7 +18,7 @@ from feature_store.market.types import MarketDataError
 from live_services.domain.money import rupees
 from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
-from models_registry.refs import ModelRef
+from models_registry.ledger_entries import standing
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
     from live_services.backtest.sessions import SessionTrades, TestedSession
     from live_services.domain.account.trades import Trade
+    from models_registry.ledger import PromotionLedger
     from models_registry.packing import Parity
     from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
@@ -69,17 +70,20 @@ class DamagedChampion:
     reason: str
 
 
-def standing_champion(registry: Registry, model: str) -> Champion | DamagedChampion | None:
-    """Give the version that is champion now.
+def standing_champion(registry: Registry, ledger: PromotionLedger, model: str) -> Champion | DamagedChampion | None:
+    """Give the version that is champion now, by the ledger, to which a promotion holds its verdict.
 
     Raises
     ------
     models_registry.registry.RegistryUnavailable
         If the registry does not answer.
+    models_registry.ledger.LedgerError
+        If the ledger does not, or was tampered with.
     """
-    number = registry.resolve(ModelRef(name=model, alias="champion"))
-    if number is None:
+    stands = standing(ledger.history(model), "champion")
+    if stands is None:
         return None
+    number = stands.to_version
     try:
         return Champion(number, *registry.fetch(model, number))
     except ModelRefusedError as refused:

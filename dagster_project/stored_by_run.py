@@ -13,7 +13,7 @@ from dagster import InputContext, OutputContext, UPathIOManager
 from upath import UPath
 
 KEPT_RUNS: Final = 3
-"""Runs whose values stay on disk; more than may run at once, so none loses what it still reads."""
+"""Runs whose values stay on disk when they are over; those of a run that is not over stay beside them."""
 
 
 class StoredByRun(UPathIOManager):
@@ -53,7 +53,9 @@ class StoredByRun(UPathIOManager):
         self.write(fresh, obj)
         fresh.rename(target)
         for old in sorted(target.parent.iterdir(), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_RUNS]:
-            _remove(old)
+            run = context.step_context.instance.get_run_by_id(old.name.removeprefix(".").partition(".")[0])
+            if run is None or run.is_finished:
+                _remove(old)
 
     def load_from_path(self, context: InputContext, path: UPath) -> Any:
         """Read a value.

@@ -15,6 +15,11 @@ def without_credentials(address: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def models_page(tracking_uri: str) -> str:
+    """Page of all models in the MLflow interface."""
+    return f"{_shown(tracking_uri)}/#/models{_UI}"
+
+
 def model_page(tracking_uri: str, name: str) -> str:
     """Page of a model and its versions in the MLflow interface."""
     return f"{_shown(tracking_uri)}/#/models/{quote(name)}{_UI}"

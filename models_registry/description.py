@@ -54,6 +54,8 @@ _VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*war
 _RIGHT: Final = {"rows", "AUC", "log loss", "naive log loss", "buy at", "sell at", "trades", "net bps a trade"}
 _MOST_DETAILS: Final = 600
 """Characters of a market's details on the page; the sidecar has them all."""
+LONGEST_PAGE: Final = 5000
+"""Characters of a version's description in MLflow's database. SQLite holds more, PostgreSQL refuses it."""
 _ORIGIN: Final = "### What made it"
 DECILES_PLOT: Final = "score_deciles.png"
 CALIBRATION_PLOT: Final = "calibration.png"

@@ -24,8 +24,7 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 import tenacity
 
-from models_registry.ledger_entries import LedgerEntry, objection, repeated, standing
-from models_registry.refs import Alias
+from models_registry.ledger_entries import LedgerEntry, objection, repeated
 
 GENESIS: Final = "0" * 64
 _LOCK_WAIT_S: Final = 30
@@ -123,7 +122,8 @@ class PromotionLedger:
             )
         except ModuleNotFoundError as error:
             raise LedgerUnavailable(
-                f"the driver for {self._shown} is not installed ({error}): install alpha-panda[postgresql]"
+                f"the driver for {self._shown} is not installed ({error}): `.venv/bin/pip install "
+                "--require-hashes -r requirements-postgresql.lock` installs it"
             ) from error
         if self._dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
@@ -221,10 +221,6 @@ class PromotionLedger:
     def names(self) -> tuple[str, ...]:
         """Models that the ledger has entries of; raises as ``history`` does."""
         return tuple(sorted({entry.model_name for entry in self._read()}))
-
-    def standing(self, name: str, alias: Alias) -> LedgerEntry | None:
-        """The promotion that stands on a rung, None if none does; raises as ``history`` does."""
-        return standing(self.history(name), alias)
 
     def verify(self) -> int:
         """Recompute the chain from the first entry and give the number of entries.
@@ -326,7 +322,9 @@ def _declared(column: sa.Column[Any], connection: sa.Connection) -> str:
 def _insert(connection: sa.Connection, chain: Sequence[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
     previous = chain[-1].sha256 if chain else GENESIS
     number = len(chain) + 1
-    appended = entry.model_copy(update={"number": number, "sha256": entry.digest(number, previous)})
+    # Who waited for the lock, or whose clock is behind, still comes after: what stood when follows the entries' order.
+    later = entry.model_copy(update={"at_ns": max([entry.at_ns, *(before.at_ns for before in chain[-1:])])})
+    appended = later.model_copy(update={"number": number, "sha256": later.digest(number, previous)})
     values = appended.model_dump(mode="json")
     evidence = json.dumps(values["evidence"], sort_keys=True)
     connection.execute(sa.insert(_TABLE).values(values | {"evidence": evidence, "previous_sha256": previous}))

@@ -30,7 +30,8 @@ class LedgerEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     at_ns: int
-    """When this step was taken, UTC epoch nanoseconds; that of a ``done`` is the instant from which it stands."""
+    """When this step was taken, UTC epoch nanoseconds, never before the entry before it; that of a ``done`` is the
+    instant from which it stands."""
     model_name: str = Field(min_length=1)
     alias: Alias
     from_version: str | None

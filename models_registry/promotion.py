@@ -151,7 +151,7 @@ def promote(
             at_ns=now_ns,
             action="override" if overruled else "promote",
             by=promoted_by,
-            reason=f"{reason} [override: {override}]" if override is not None else reason,
+            reason=reason if override in {None, reason} else f"{reason} [override: {override}]",
             override=overruled,
         )
         try:
@@ -244,7 +244,7 @@ def _gate_objection(info: VersionInfo, sidecar: Sidecar, alias: Alias) -> GateNo
     if not failed:
         return GateNotPassed(
             f"{what} carries no passed gate for {alias} (its tag says {info.gate_verdict(alias)}): train it again, or "
-            "overrule the gate with a reason"
+            "overrule the gate with a reason."
         )
     listed = "; ".join(f"{check.name}: {check.observed}, required {check.required}" for check in failed)
     return GateNotPassed(

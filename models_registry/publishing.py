@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models_registry.addresses import plot_source
-from models_registry.description import shortened
+from models_registry.description import LONGEST_PAGE, shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
@@ -31,7 +31,6 @@ _ABOUT: Final = (
     "The alias challenger is scored in shadow, champion trades on paper, live trades real money. They are moved by "
     "Dagster or by alpha-panda models promote, which keep the ledger; one that is moved here by hand is refused."
 )
-_LONGEST_PAGE: Final = 5000  # characters of a version's description in MLflow's database
 _ROOM_FOR_STANDING: Final = 800  # for what the ledger will say of the version on its page
 _LONGEST_DIGEST: Final = 36  # of a data set in MLflow's tables; its source has the whole one
 
@@ -115,10 +114,10 @@ def add_version(
     images = _plots_markdown(plots, run_id)
     try:
         return create(description + images)
-    except RestException:  # SQLite holds a page of any length, PostgreSQL refuses a long one
-        if len(description + images) <= _LONGEST_PAGE:
+    except RestException:
+        if len(description + images) <= LONGEST_PAGE:
             raise
-        return create(shortened(description, _LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
+        return create(shortened(description, LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
 
 
 def _quiet_mlflow() -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
+from models_registry.description import LONGEST_PAGE, shortened
 from models_registry.ledger import LedgerMoved, LedgerUnavailable, PromotionLedger
 from models_registry.ledger_entries import LedgerEntry, open_intent, standing
 from models_registry.refs import Alias
@@ -176,14 +177,22 @@ def _put_back(registry: Registry, intent: LedgerEntry) -> None:
 def show_standing(registry: Registry, history: Sequence[LedgerEntry], versions: Iterable[VersionInfo]) -> None:
     """Bring the pages of a model's versions in line with the ledger; one that is so already is not written.
 
+    One that grew too long for the registry's database is shortened.
+
     Raises
     ------
     RegistryUnavailable, UnknownModelVersion
     """
     for info in versions:
         wanted = with_standing(info.description, history, info.version)
-        if wanted.strip() != info.description.strip():
+        if wanted.strip() == info.description.strip():
+            continue
+        try:
             registry.set_description(info.name, info.version, wanted)
+        except RegistryUnavailable:
+            if len(wanted) <= LONGEST_PAGE:
+                raise
+            registry.set_description(info.name, info.version, shortened(wanted, LONGEST_PAGE))
 
 
 def show_moved(registry: Registry, ledger: PromotionLedger, settled: LedgerEntry) -> None:

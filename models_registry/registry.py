@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from pydantic import ValidationError
@@ -293,13 +293,20 @@ class Registry:
     def _artifact(self, folder: str, file: str) -> bytes:
         path = f"/api/2.0/mlflow-artifacts/artifacts/{folder}/extra_files/{quote(file)}"
         response = self._request("GET", path)
-        if response.status_code in {400, 404, 500}:  # the server answers 500 for a file that is not on its disk
+        # The server answers 500 for a file that is not on its disk, and for a trouble of its own.
+        if response.status_code in {400, 404} or (response.status_code == 500 and not self._lists(folder, file)):
             raise TamperedModel(
                 f"{file} cannot be read from the registry ({response.status_code} at {self._shown}{path}): "
                 "the version is incomplete, promote another one or train again"
             )
         self._expect_ok(response, path)
         return response.content
+
+    def _lists(self, folder: str, file: str) -> bool:
+        path = "/api/2.0/mlflow-artifacts/artifacts"
+        response = self._request("GET", path, params={"path": f"{unquote(folder)}/extra_files"})
+        self._expect_ok(response, path)
+        return file in {item["path"] for item in response.json().get("files", [])}
 
     def _pages(self, path: str, key: str, **query: str) -> Iterator[dict[str, Any]]:
         token = ""

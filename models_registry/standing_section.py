@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Final, get_args
 
 from feature_store.market.types import ist_text
@@ -15,6 +16,7 @@ from models_registry.refs import Alias
 
 _BEGIN: Final = "<!-- what the promotion ledger says -->"
 _END: Final = "<!-- end of what the promotion ledger says -->"
+_LONGEST_REASON: Final = 200  # the ledger has it whole
 _SECTION: Final = re.compile(f"{_BEGIN}.*?{_END}\n*", re.DOTALL)
 
 
@@ -49,7 +51,7 @@ def _line(promotions: Sequence[LedgerEntry], version: str) -> str:
     against = " **against its gate**" if entry.override else ""
     back = "was brought back to" if entry.action == "rollback" else "was put on"
     state = "Was" if then else "Is"
-    why = " ".join(entry.reason.split())  # a line break would end the paragraph
+    why = shorten(entry.reason, _LONGEST_REASON, placeholder="…")  # a line break would end the paragraph
     return (
         f"**{state} {entry.alias}**{against}: it {back} this rung by {_said(entry)}{until}. Reason: {why} (ledger "
         f"entry {entry.number})"

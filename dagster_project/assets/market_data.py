@@ -226,6 +226,9 @@ def _rows_plot(done: Sequence[StagedDay]) -> dg.MarkdownMetadataValue:
 # --- the whole market ---------------------------------------------------------------------------------------------
 
 
+_NOTHING_FOUND: Final = "nothing was inferred, mended or left out"
+
+
 @dg.asset(
     group_name=GROUP,
     kinds={"parquet", "numba"},
@@ -254,7 +257,7 @@ def market_data(
     return dg.MaterializeResult(
         metadata=_arrival_facts(arrival)
         | {
-            FINDINGS: dg.MetadataValue.md("\n".join(f"* {line}" for line in found) or "nothing"),
+            FINDINGS: dg.MetadataValue.md("\n".join(f"* {line}" for line in found) or _NOTHING_FOUND),
             "instruments": len(desk.store.universe()),
             "universe_digest": desk.store.universe().digest,
             "sessions_removed": [date.isoformat() for date in gone],

@@ -24,7 +24,7 @@ from dagster_project.model_facts import (
     version_facts,
 )
 from dagster_project.model_keys import ModelKeys
-from dagster_project.resources import MlflowResource, OfflineStoreResource
+from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource
 from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
@@ -251,12 +251,14 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         mlflow: dg.ResourceParam[MlflowResource],
+        ledger: dg.ResourceParam[LedgerResource],
         offline: dg.ResourceParam[OfflineStoreResource],
         candidate: Candidate,
         frame: Any,
         trades: Any,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks Dagster takes only the bare class
         """Judge the candidate against the champion, and register it whatever the verdict."""
+        from models_registry.ledger import LedgerError
         from models_registry.registry import RegistryUnavailable
 
         if frame.digest != candidate.trained.data_digest:
@@ -272,8 +274,8 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
                 allow_retries=False,
             )
         registry = mlflow.registry()
-        with expected_failures(RegistryUnavailable):
-            standing = standing_champion(registry, keys.model)
+        with expected_failures(RegistryUnavailable, LedgerError):
+            standing = standing_champion(registry, ledger.ledger(), keys.model)
         evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
         sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing)
         with expected_failures(RegistryUnavailable):

@@ -352,6 +352,7 @@ def _read_parquet(path: Path, columns: list[str], progress: Progress | None) -> 
         groups, total, done = [], file.metadata.num_rows, 0
         for k in range(file.num_row_groups):
             groups.append(file.read_row_group(k, columns=columns))
+            groups[-1].validate(full=True)  # text whose bytes are none ends elsewhere, as no error of a file
             done += len(groups[-1])
             if progress:
                 progress(done, total)

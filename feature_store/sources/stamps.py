@@ -90,6 +90,8 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     times = table.times("time", time_format, zone)
     _, readable = times
     reading = TimeReading(stated, replace(stated, time_format=time_format, zone=zone.key), recognised)
+    if not len(readable):
+        return times, reading
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and bool(readable.any()) and _is_naive(column, time_format, readable)
@@ -152,11 +154,11 @@ def _is_naive(column: pa.ChunkedArray, time_format: str | None, readable: NDArra
 def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.bool_], stated: ColumnMapping) -> str:
     """Say that most times cannot be read, which is the first, and what reads them."""
     first = int(np.argmin(readable))
-    text = column[first].as_py()
-    named = " and ".join(repr(table.names[name]) for name in ("date", "time") if table.has(name))
+    columns = [table.names[name] for name in ("date", "time") if table.has(name)]
+    text = " ".join(table.text_of(np.array([first]))[columns].fillna("").iloc[0]).strip()
     problem = (
         f"{table.path}: {np.count_nonzero(~readable):,} of {len(readable):,} times cannot be read; the first is "
-        f"{str(text if text is not None else '').strip()!r} (row {table.row_number[first]}, column {named})"
+        f"{text!r} (row {table.row_number[first]}, column {' and '.join(map(repr, columns))})"
     )
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
 

@@ -26,7 +26,7 @@ Question = Callable[[Settings], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Lacking:
-    """A strategy on a rung behind whose alias no version stands."""
+    """A strategy on a rung on which no version stands, by the ledger: that is what runners follow."""
 
     strategy: StrategySpec
     rung: Alias
@@ -45,7 +45,7 @@ def has_market(settings: Settings) -> bool:
 
 
 def can_trade(settings: Settings) -> bool:
-    """Whether some strategy has a version behind its alias and no other's is still to come; also without a registry.
+    """Whether a version stands for some strategy and no other's is still to come; also without a registry.
 
     Asked are the rungs of the brokers that run: an account of paper trades the champion, one of real money what a
     person let live. Nobody waits for a challenger. A version is still to come while a strategy's model has none at all,
@@ -130,19 +130,22 @@ def _changed_since_start(settings: Settings) -> str | None:
 
 
 def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
-    """Give the strategies, each on its rungs, behind whose alias no version stands; None without an answer."""
+    """Give the strategies, each on its rungs, for which no version stands; None without an answer."""
+    from models_registry.ledger import LedgerError, PromotionLedger
+    from models_registry.ledger_entries import standing
     from models_registry.registry import Registry, RegistryUnavailable
 
     if not settings.mlflow.tracking_uri:
         return ()
     registry = Registry(settings.mlflow.tracking_uri)
     try:
+        ledger = PromotionLedger(settings.ledger_url)
         return tuple(
             _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry.versions(strategy.model_name)))
             for strategy, rung in _traded(settings)
-            if registry.resolve(strategy.ref(rung)) is None
+            if standing(ledger.history(strategy.model_name), rung) is None
         )
-    except RegistryUnavailable:
+    except (RegistryUnavailable, LedgerError):
         return None
 
 

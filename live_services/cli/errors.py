@@ -37,7 +37,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(asked, names, n=_SUGGESTIONS) or [n for n in names if asked in n][:_SUGGESTIONS]
     if near:
         return f"did you mean {' or '.join(names[n] for n in near)}?"
-    if len(names) > _FEW:
+    if not names or len(names) > _FEW:
         return ""
     return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names.values())}"
 

@@ -105,7 +105,7 @@ def up(
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
-    from models_registry.addresses import without_credentials
+    from models_registry.addresses import models_page
 
     settings = read_settings()
     try:
@@ -113,7 +113,7 @@ def up(
             with jar_progress(out) as progress:
                 stack = start_everything(settings, tell=_tell, ports=Ports(), progress=progress)
             running = load_settings()
-            _tell(f"MLflow {without_credentials(running.mlflow.tracking_uri)}/#/models?workflowType=machine_learning")
+            _tell(f"MLflow {models_page(running.mlflow.tracking_uri)}")
             _tell(f"Dagster {running.dagster.url}")
             if detach:
                 again = of_home(settings.alpha_panda_home)
@@ -163,7 +163,7 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")
 def run(
-    service: str,
+    service: Annotated[str, typer.Argument(help="Name of the service.")],
     broker: BrokerOption = "paper",
 ) -> None:
     """Run one service in the foreground; `up` runs them all.

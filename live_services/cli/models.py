@@ -26,8 +26,8 @@ from live_services.messages import expected_failures, message_of
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
 from models_registry.addresses import run_page
-from models_registry.ledger_entries import LedgerEntry, standing_at
-from models_registry.refs import Alias, ModelRef, bars_in_words
+from models_registry.ledger_entries import LedgerEntry, standing, standing_at
+from models_registry.refs import Alias, bars_in_words
 from models_registry.refusals import GateNotPassed
 
 if TYPE_CHECKING:
@@ -106,11 +106,7 @@ def show(
     """
     settings = read_settings()
     registry = build_registry(settings)
-    version = (
-        (_number(version) if version else None)
-        or registry.resolve(ModelRef(name=name, alias="champion"))
-        or _newest(registry, name)
-    )
+    version = _number(version) if version else _champion(settings, name) or _newest(registry, name)
     sidecar = registry.sidecar(name, version)
     if as_json:
         tell_json(_version_record(registry.version(name, version)) | {"sidecar": sidecar.model_dump(mode="json")})
@@ -150,7 +146,7 @@ def promote(
     name: NameArgument,
     version: Annotated[str, typer.Argument(help="Version to promote.")],
     alias: AliasOption = "champion",
-    reason: ReasonOption = "promoted by hand",
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept in the ledger.")] = None,
     override: Annotated[
         str | None, typer.Option("--override", help="Go against the gate for this REASON (kept in the ledger).")
     ] = None,
@@ -164,9 +160,10 @@ def promote(
     if override is not None and not override.strip():
         raise CommandFailed("--override: give the reason; the ledger keeps it")
     settings, rung, number = read_settings(), _alias(alias), _number(version)
+    why = reason if reason is not None else override or "promoted by hand"
     try:
         record = promote_as_person(
-            settings, build_registry(settings), name, number, rung, reason=override or reason, override=override
+            settings, build_registry(settings), name, number, rung, reason=why, override=override
         )
     except GateNotPassed as refused:
         raise CommandFailed(f"{refused} {_how_to_overrule(settings, name, number, rung)}") from refused
@@ -212,20 +209,20 @@ def history(
     table = FittingTable(
         (
             Field("#", right=True),
-            Field("when", leave_out=1),
+            Field("when (IST)"),
             Field("alias"),
-            Field("from", leave_out=2, right=True),
+            Field("from", leave_out=1, right=True),
             Field("to", right=True),
             Field("what"),
-            Field("by", text=True),
-            Field("why", text=True),
+            Field("by whom and why", text=True),
         )
     )
     settled = {entry.refers_to for entry in entries if entry.phase in {"done", "undone"}}
     for entry in entries:
         if every_step or entry.phase != "intent" or entry.number not in settled:
-            words = (ist_text(entry.at_ns), entry.alias, entry.from_version or "", entry.to_version or "none")
-            table.add_row(str(entry.number), *words, _what(entry), escape(_who(entry)), escape(entry.reason))
+            when, who_why = ist_text(entry.at_ns).removesuffix(" IST"), escape(f"{_who(entry)}: {entry.reason}")
+            versions = entry.from_version or "", entry.to_version or "none"
+            table.add_row(str(entry.number), when, entry.alias, *versions, _what(entry), who_why)
     out.print(table)
 
 
@@ -234,7 +231,7 @@ def _what(entry: LedgerEntry) -> str:
         "done": entry.action,
         "intent": f"{entry.action} under way",
         "undone": f"{entry.action} taken back",
-        "observed": "alias moved by hand",
+        "observed": "moved by hand",
         "noted": f"{entry.action}, no change",
     }[entry.phase]
 
@@ -276,14 +273,15 @@ def at(
 def verify(as_json: JsonOption = False) -> None:
     """Compare the promotion ledger with MLflow's aliases and files, and with what the strategies run.
 
-    Ends with 1 if they do not say the same.
+    Of the models that a strategy asks or the ledger knows; others on the same MLflow are not this desk's. Ends with 1
+    if they do not say the same.
 
     Example: `alpha-panda models verify`
     """
     settings = read_settings()
     registry, ledger, home = build_registry(settings), build_ledger(settings), settings.alpha_panda_home
     entries, models = ledger.verify(), {strategy.name: strategy.model_name for strategy in settings.strategies}
-    names = sorted({*registry.names(), *ledger.names(), *models.values()})
+    names = sorted({*ledger.names(), *models.values()})
     states, unread = _strategy_states(settings)
     views = [v for n in names for v in compare(registry, ledger, n, states, models=models, command=of_home(home))]
     found = kept_differences(ModelFiles(home / "models"), ledger, names)
@@ -313,13 +311,16 @@ def _history(ledger: PromotionLedger, name: str) -> tuple[LedgerEntry, ...]:
 
 
 def _instant(text: str) -> int:
-    """Read a time, IST unless it says otherwise, as UTC epoch nanoseconds."""
+    """Read a time, IST unless it says otherwise, as UTC epoch nanoseconds; of a whole second its last one.
+
+    Commands show times in whole seconds and IST: what happened within one that they show has happened at it.
+    """
     try:
-        found = dt.datetime.fromisoformat(text)
+        found = dt.datetime.fromisoformat(text.removesuffix(" IST"))
     except ValueError as problem:
         raise CommandFailed(f"--time: {text!r} is no date and time; write 2026-01-21T11:30 (IST)") from problem
     aware = found if found.tzinfo is not None else found.replace(tzinfo=IST)
-    return int(aware.timestamp()) * SECOND_NS + aware.microsecond * 1_000
+    return int(aware.timestamp()) * SECOND_NS + (aware.microsecond * 1_000 or SECOND_NS - 1)
 
 
 def promote_as_person(
@@ -359,6 +360,11 @@ def _how_to_overrule(settings: Settings, name: str, version: str, alias: Alias) 
     rung = "" if alias == "champion" else f" --alias {alias}"
     command = f'{of_home(settings.alpha_panda_home)} models promote {name} {version}{rung} --override "REASON"'
     return f"To overrule it: `{command}`"
+
+
+def _champion(settings: Settings, name: str) -> str | None:
+    stands = standing(build_ledger(settings).history(name), "champion")
+    return stands.to_version if stands is not None else None
 
 
 def _newest(registry: Registry, name: str) -> str:

@@ -37,8 +37,9 @@ async def tail(
 
     known = [name for t in all_topics() for name in (t.name, t.dlq)]
     if topic not in known:
+        near = did_you_mean(topic, known)
         raise CommandFailed(
-            f"there is no topic {topic!r}; {did_you_mean(topic, known)} {to_type('topics list')} names them all"
+            f"there is no topic {topic!r}; {f'{near} ' if near else ''}{to_type('topics list')} names them all"
         )
     seen = 0
     async for record in follow(settings.kafka, [topic], from_beginning=from_beginning):

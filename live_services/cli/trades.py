@@ -76,7 +76,8 @@ async def read_trades(
     if strategy is not None:
         known = {spec.name for spec in strategies} | {trade.strategy for trade in trades}
         if strategy not in known:
-            raise CommandFailed(f"there is no strategy {strategy!r}; {did_you_mean(strategy, sorted(known))}")
+            near = did_you_mean(strategy, sorted(known))
+            raise CommandFailed(f"there is no strategy {strategy!r}{f'; {near}' if near else ''}")
     chosen = tuple(
         trade
         for trade in trades

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 from rich.console import Console
+from rich.text import Text
 
 from live_services.failures import CommandFailed
 from live_services.machine.research_servers import CODE_LOCATION, FINDINGS, NOTHING_TO_LOOK_AT
@@ -191,7 +192,7 @@ def run_progress(console: Console) -> Iterator[Progress]:
         yield lambda _line: None
         return
     with console.status("Dagster starts the run") as status:
-        yield lambda line: status.update(line[: console.width - 4])
+        yield lambda line: status.update(Text(line[: console.width - 4]))  # a log line is no markup
 
 
 def registered_version(registry: Registry, name: str, run_id: str) -> VersionInfo:

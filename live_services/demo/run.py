@@ -31,6 +31,7 @@ from live_services.machine.supervision import SERVICES, start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
+from models_registry.addresses import models_page
 from models_registry.refs import ModelRef
 from models_registry.specification import StrategySpec, by_model
 
@@ -88,6 +89,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     """
     demo = Demo(options, console)
     check_files(options)
+    require_demo_home(options.home)  # before the files are read, which may take minutes
     files = None
     if options.bars is not None:
         quarantine = options.home / "store" / "quarantine"
@@ -101,7 +103,6 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             progress=file_progress(console),
         )
         demo.findings = files.findings
-    require_demo_home(options.home)
     with ExitStack() as starting:
         starting.enter_context(start_lock(options.home))
         _run_at(demo, fresh_home(options.home), files, starting.close)
@@ -260,7 +261,7 @@ def _start_servers(demo: Demo, stack: Stack) -> None:
     settings = load_settings()
     asyncio.run(create_topics(settings))
     stack.wait_ready("mlflow", "dagster-code", "dagster-web", tell=demo.tell)
-    demo.tell(f"MLflow   {settings.mlflow.tracking_uri}/#/models?workflowType=machine_learning")
+    demo.tell(f"MLflow   {models_page(settings.mlflow.tracking_uri)}")
     demo.tell(f"Dagster  {settings.dagster.url}")
     demo.tell(f"Kafka    {settings.kafka.bootstrap_servers}")
     demo.summary["urls"] = {

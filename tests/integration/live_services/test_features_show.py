@@ -60,7 +60,13 @@ async def test_a_row_of_the_online_store_says_bar_time_age_schema_and_that_it_is
     row = await newest_row(settings, "paper", "BBB")
     assert row.values == {"rsi": 2.0, "momentum": 3.0}
     assert row.passed_over == ()
-    for part in ("online store", "09:45:00 IST", "20 s old", SCHEMA.hash[:12], "warm"):
+    for part in (
+        "online store",
+        "09:45:00 IST",
+        "20 s before the strategies' 2026-01-05 09:45:20 IST",
+        SCHEMA.hash[:12],
+        "warm",
+    ):
         assert part in row.title
     write(settings, warm=False)
     assert "WARMING" in (await newest_row(settings, "paper", "BBB")).title
@@ -86,7 +92,7 @@ async def test_a_stale_a_missing_and_a_foreign_row_are_passed_over_with_the_reas
 async def test_what_is_passed_over_is_named_beside_the_row_that_was_found(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = feature_rows.FeatureRow("offline store", END, END, SCHEMA.hash, False, {"rsi": 1.0})
+    found = feature_rows.FeatureRow("offline store", END, END, END, SCHEMA.hash, False, {"rsi": 1.0})
     monkeypatch.setattr(feature_rows, "_from_store", lambda *_: found)
     row = await newest_row(settings, "paper", "AAA")
     assert row.values == {"rsi": 1.0}

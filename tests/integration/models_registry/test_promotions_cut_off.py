@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from models_registry.ledger import LedgerError, LedgerMoved, LedgerTampered, LedgerUnavailable, PromotionLedger
-from models_registry.ledger_entries import done, open_intent
+from models_registry.ledger_entries import done, open_intent, standing
 from models_registry.promotion import PromotionError, promote, rollback
 from models_registry.reconciliation import reconcile
 from models_registry.refs import ModelRef
@@ -127,7 +127,7 @@ class Desk:
         return reconcile(self.registry, PromotionLedger(self.url), "momentum", by=by, now_ns=7)["champion"]
 
     def stands(self):
-        entry = self.ledger.standing("momentum", "champion")
+        entry = standing(self.ledger.history("momentum"), "champion")
         return entry.to_version if entry else None
 
     def assert_whole(self):
@@ -165,7 +165,7 @@ def test_a_promoter_that_dies_at_any_step_never_leaves_the_desk_without_what_sta
         assert (looked.version, looked.named, looked.objection) == (expected, expected, None), step
         desk.assert_whole()
         if step in STEPS[1:4]:
-            settled = desk.ledger.standing("momentum", "champion")
+            settled = standing(desk.ledger.history("momentum"), "champion")
             assert (settled.by, settled.settled_by) == ("asha", "the runner")
     with capsys.disabled():
         sys.stdout.write(
@@ -229,7 +229,7 @@ def test_a_process_that_is_killed_while_it_holds_the_lock_leaves_an_intent_and_n
         desk.registry.set_alias("momentum", "champion", "1")
     assert desk.somebody_looks().version == "1"
     desk.assert_whole()
-    settled = desk.ledger.standing("momentum", "champion")
+    settled = standing(desk.ledger.history("momentum"), "champion")
     assert (settled.by, settled.settled_by) == ("the killed one", "the runner")
 
 
@@ -331,6 +331,6 @@ def test_who_may_only_read_the_ledger_is_told_so_and_reads_it(postgresql):
         connection.exec_driver_sql("GRANT SELECT ON promotion_ledger TO reader")
     engine.dispose()
     reader = PromotionLedger(desk.url.replace("postgres@", "reader@"))
-    assert reader.standing("momentum", "champion").to_version == "1"
+    assert standing(reader.history("momentum"), "champion").to_version == "1"
     with pytest.raises(LedgerUnavailable, match=r"permission denied.*may this process write there"):
         desk.promote("2", ledger=reader)

@@ -123,6 +123,21 @@ def test_a_file_changed_on_the_servers_disk_is_refused(registry, mlflow_server, 
         registry.fetch(name, version)
 
 
+def test_a_file_that_the_server_has_and_cannot_give_makes_no_version_a_tampered_one(registry, monkeypatch):
+    version = register(registry, "stuck")
+    ask = requests.Session.request
+
+    def in_trouble(session, method, url, **arguments):
+        answer = ask(session, method, url, **arguments)
+        if url.endswith("/flat.npz"):
+            answer.status_code = 500
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", in_trouble)
+    with pytest.raises(RegistryUnavailable, match="answered 500"):
+        registry.fetch("stuck", version)
+
+
 def test_a_promotion_moves_the_real_alias_and_a_rollback_moves_it_back(registry, tmp_path):
     ledger = PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
     announced = []

@@ -30,11 +30,12 @@ from live_services.settings import Settings
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence
 from models_registry.gates.limits import GateLimits
 from models_registry.gates.verdicts import judge
+from models_registry.ledger import PromotionLedger
 from models_registry.packing import Packed, pack, parity
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
 from models_registry.version import build_sidecar
-from tests.models_registry_fakes import InMemoryRegistry
+from tests.models_registry_fakes import InMemoryRegistry, stand
 from tests.models_registry_frames import FIT, PLAUSIBLE
 from tests.models_registry_frames import packed as any_packed
 from tests.models_registry_frames import sidecar as any_sidecar
@@ -215,16 +216,28 @@ def test_a_champion_whose_features_are_gone_cannot_be_compared_and_the_reason_is
 
 
 def test_a_damaged_champion_cannot_be_compared_with_and_the_check_says_why(
-    world: World, candidate: TrainedModel
+    world: World, candidate: TrainedModel, tmp_path: Path
 ) -> None:
-    registry = InMemoryRegistry()
-    registry.set_alias("momentum", "champion", registry.register(any_packed(), any_sidecar()))
+    registry, ledger = InMemoryRegistry(), PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    stand(ledger, "momentum", "champion", registry.register(any_packed(), any_sidecar()))
     registry.files["momentum", "1"]["flat.npz"] += b"x"
-    damaged = standing_champion(registry, "momentum")
+    damaged = standing_champion(registry, ledger, "momentum")
     found = champion_comparison(world.ground(SPEC), candidate, damaged, minimum_sessions=5, told=lambda _: None)
     assert found.outcome == "not_comparable"
     assert found.how.startswith("champion v1 cannot be compared: flat.npz has SHA-256")
     assert "the artifact was changed after training" in found.how
+
+
+def test_the_champion_is_the_ledgers_whatever_an_alias_says(tmp_path: Path) -> None:
+    registry, ledger = InMemoryRegistry(), PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    for _ in "12":
+        registry.register(any_packed(), any_sidecar())
+    registry.set_alias("momentum", "champion", "2")  # by hand
+    assert standing_champion(registry, ledger, "momentum") is None
+    stand(ledger, "momentum", "champion", "1")
+    found = standing_champion(registry, ledger, "momentum")
+    assert found is not None
+    assert found.version == "1"
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------

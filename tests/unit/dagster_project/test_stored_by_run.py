@@ -76,6 +76,15 @@ def test_a_run_reads_what_it_made_though_another_wrote_since(desk: Desk) -> None
     assert len(desk.kept()) == 2
 
 
+def test_a_run_that_takes_long_keeps_what_it_made_however_many_others_write(desk: Desk) -> None:
+    desk.meanwhile = ["made"] * (KEPT_RUNS + 1)
+    run = desk.run("made", "pause", "used")
+    assert run.success
+    assert desk.seen == f"by {run.run_id}"
+    desk.run("made")
+    assert len(desk.kept()) == KEPT_RUNS
+
+
 def test_a_run_that_makes_only_the_rest_reads_what_was_made_last(desk: Desk) -> None:
     desk.run("made")
     last = desk.run("made")

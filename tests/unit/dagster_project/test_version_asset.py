@@ -13,7 +13,7 @@ import pytest
 from dagster_project.assets.models import model_assets
 from dagster_project.candidates import Candidate
 from dagster_project.model_keys import ModelKeys
-from dagster_project.resources import MlflowResource, OfflineStoreResource
+from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource
 from live_services.settings import Settings
 from models_registry.packing import parity
 from tests.models_registry_frames import TRADES, packed, spec, trained
@@ -49,6 +49,7 @@ def refusal(home: Path, trades_of: Candidate, candidate: Candidate) -> str:
         resources={
             "settings": Settings(alpha_panda_home=home),
             "mlflow": MlflowResource(tracking_uri=""),
+            "ledger": LedgerResource(f"sqlite:///{home}/ledger.sqlite"),
             "offline": OfflineStoreResource(root=str(home)),
             "candidates": kept,
             "training_frames": kept,

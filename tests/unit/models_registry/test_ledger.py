@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from live_services.cli import models as cli_models
 from models_registry.ledger import LedgerMoved, LedgerTampered, LedgerUnavailable, PromotionLedger
-from models_registry.ledger_entries import LedgerEntry
+from models_registry.ledger_entries import LedgerEntry, standing
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def entry(version="1", **changes):
 
 def promoted(ledger, version, **changes):
     """Both steps of a promotion."""
-    stands = ledger.standing("momentum", changes.get("alias", "champion"))
+    stands = standing(ledger.history("momentum"), changes.get("alias", "champion"))
     intent = ledger.append(entry(version, phase="intent", refers_to=stands.number if stands else 0, **changes))
     return ledger.settle(intent, "done", by="asha", at_ns=intent.at_ns, act=lambda: None)
 
@@ -95,8 +95,8 @@ def test_what_stands_is_the_aliases_own_and_an_intent_does_not_stand(ledger):
     promoted(ledger, "1")
     promoted(ledger, "2", alias="challenger")
     ledger.append(entry("3", phase="intent", refers_to=2))
-    assert ledger.standing("momentum", "champion").to_version == "1"
-    assert ledger.standing("momentum", "live") is None
+    assert standing(ledger.history("momentum"), "champion").to_version == "1"
+    assert standing(ledger.history("momentum"), "live") is None
 
 
 def test_an_intent_that_was_judged_against_what_stands_no_more_is_refused(ledger):
@@ -145,10 +145,10 @@ def test_an_alias_that_was_moved_by_hand_is_noted_once(ledger):
 def test_a_ledger_of_before_there_were_intents_is_read_verified_and_continued(ledger, path, entries):
     change(path, OLD_TABLE + "".join(OLD_ENTRIES[:entries]))
     assert ledger.verify() == entries
-    stands = ledger.standing("momentum", "champion")
+    stands = standing(ledger.history("momentum"), "champion")
     assert (stands and stands.to_version) == ("2" if entries else None)
     promoted(ledger, "3")
-    assert PromotionLedger(f"sqlite:///{path}").standing("momentum", "champion").to_version == "3"
+    assert standing(PromotionLedger(f"sqlite:///{path}").history("momentum"), "champion").to_version == "3"
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         change(path, "DELETE FROM promotion_ledger")
 
@@ -188,7 +188,6 @@ def test_what_is_read_of_a_tampered_ledger_is_an_error_that_names_the_entry(ledg
     change(path, f"{DROP_GUARDS} UPDATE promotion_ledger SET {changed} WHERE number = 2")
     for read in (
         lambda: ledger.history("momentum"),
-        lambda: ledger.standing("momentum", "champion"),
         lambda: ledger.append(entry("4")),
         lambda: ledger.history("another"),
     ):

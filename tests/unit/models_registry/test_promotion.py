@@ -3,8 +3,9 @@ import threading
 
 import pytest
 
+from models_registry.description import LONGEST_PAGE
 from models_registry.ledger import LedgerTampered, LedgerUnavailable, PromotionLedger
-from models_registry.ledger_entries import standing_versions
+from models_registry.ledger_entries import standing, standing_at, standing_versions
 from models_registry.promotion import (
     NothingToRollBack,
     OverrideNeedsReason,
@@ -13,6 +14,7 @@ from models_registry.promotion import (
     promote,
     rollback,
 )
+from models_registry.reconciliation import show_standing
 from models_registry.refs import ModelRef
 from models_registry.refusals import GateNotPassed, GateStale, TamperedModel, UnknownModelVersion
 from models_registry.registry import RegistryUnavailable
@@ -119,6 +121,38 @@ def test_a_person_may_overrule_by_name_and_with_a_reason(desk):
     assert entry.reason == "better [override: shadow looked fine for a week]"
     assert entry.evidence["gate"]["passed"] is False
     assert desk.may_run("3") is None
+
+
+def test_a_reason_that_is_the_override_too_is_kept_once(desk):
+    assert desk.promote("3", reason="a trial", override="a trial").reason == "a trial"
+
+
+def test_who_waited_for_the_lock_comes_after_who_had_it_by_the_times_too(desk):
+    desk.promote("1", now_ns=20)
+    assert desk.promote("2", now_ns=10).at_ns == 20  # decided before, carried out after
+    history = desk.ledger.history("momentum")
+    assert standing_at(history, "champion", 15) is None
+    assert standing_at(history, "champion", 20).to_version == "2"
+
+
+def test_a_page_that_the_registrys_database_cannot_hold_is_shortened_once(desk):
+    page = f"momentum on NSE.\n\n### Folds\n\n{'f' * 3000}\n\n### What made it\n\n{'m' * 1900}"
+    write, written = desk.registry.set_description, []
+
+    def on_postgresql(name, version, description):
+        if len(description) > LONGEST_PAGE:
+            raise RegistryUnavailable("value too long for type character varying(5000)")
+        written.append(description)
+        write(name, version, description)
+
+    write("momentum", "1", page)
+    desk.registry.set_description = on_postgresql
+    desk.promote("1")
+    for _ in range(2):
+        show_standing(desk.registry, desk.ledger.history("momentum"), desk.registry.versions("momentum"))
+    (shown,) = written
+    assert "**Is champion**" in shown
+    assert "Left out here, for want of room: Folds" in shown
 
 
 @pytest.mark.parametrize("blank", [{"override": " "}, {"promoted_by": ""}, {"reason": " "}])
@@ -366,4 +400,4 @@ def test_promoters_at_once_leave_the_alias_where_the_ledger_ends(desk):
         thread.join()
     assert failures == []
     desk.ledger.verify()
-    assert desk.registry.resolve(CHAMPION) == desk.ledger.standing("momentum", "champion").to_version
+    assert desk.registry.resolve(CHAMPION) == standing(desk.ledger.history("momentum"), "champion").to_version

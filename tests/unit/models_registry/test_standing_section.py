@@ -52,6 +52,12 @@ def test_the_section_is_replaced_however_often_it_is_written_and_nothing_else_is
     assert with_standing(other, [], "1") == page
 
 
+def test_a_long_reason_is_cut_between_words_because_a_page_has_little_room():
+    page = with_standing(PAGE, [entry(1, "1", reason="word " * 400)], "1")
+    assert "word word… (ledger entry 1)" in page
+    assert len(page) < len(PAGE) + 500
+
+
 @pytest.mark.parametrize("phase", ["intent", "undone", "observed", "noted"])
 def test_what_is_no_promotion_is_not_said(phase):
     assert with_standing(PAGE, [entry(1, "1", phase=phase)], "1") == PAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,22 +12,19 @@ from feature_store.offline.store import OfflineStore
 from live_services.adapters.readiness import can_trade, missing
 from live_services.settings import Settings, endpoints_file
 from models_registry import registry as registry_module
-from models_registry.refs import ModelRef
+from models_registry.ledger import PromotionLedger
 from models_registry.registry import VersionInfo
 from tests.live_world import SESSION, UNIVERSE, bars
+from tests.models_registry_fakes import stand
 
 TWO = [{"name": "momentum"}, {"name": "fade", "holding_bars": 5}]
 
 
-class Aliases:
-    """What a registry answers: the version behind each alias, and the verdicts of a model's versions, oldest first."""
+class Verdicts:
+    """What a registry answers: the verdicts of a model's versions, oldest first."""
 
     def __init__(self) -> None:
-        self.behind: dict[str, str] = {}
         self.verdicts: dict[str, list[str]] = {}
-
-    def resolve(self, ref: ModelRef) -> str | None:
-        return self.behind.get(str(ref))
 
     def versions(self, name: str) -> tuple[VersionInfo, ...]:
         judged = enumerate(self.verdicts.get(name, []), start=1)
@@ -37,7 +35,7 @@ class Aliases:
 
 @pytest.fixture
 def registry(monkeypatch):
-    answers = Aliases()
+    answers = Verdicts()
     monkeypatch.setattr(registry_module, "Registry", lambda _uri: answers)
     return answers
 
@@ -54,6 +52,11 @@ def settings(tmp_path, strategies, *, market=True, brokers=("paper",)):
     if market:
         keep(made, SESSION, UNIVERSE)
     return made
+
+
+def promote(home: Path, ref: str, version: str = "1") -> None:
+    name, _, alias = ref.partition("@")
+    stand(PromotionLedger(f"sqlite:///{home}/ledger.sqlite"), name, alias, version)
 
 
 def keep(made: Settings, session: Session, universe: Universe) -> None:
@@ -77,7 +80,7 @@ def test_without_any_model_the_replay_waits(tmp_path, registry):
 
 
 def test_the_replay_waits_for_a_second_strategy_that_was_never_trained(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     assert not can_trade(settings(tmp_path, TWO))
     said = missing(settings(tmp_path, TWO))
     assert said is not None
@@ -86,31 +89,39 @@ def test_the_replay_waits_for_a_second_strategy_that_was_never_trained(tmp_path,
 
 
 def test_the_replay_waits_while_a_version_that_passed_is_promoted(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     registry.verdicts["fade"] = ["failed", "passed"]
     assert not can_trade(settings(tmp_path, TWO))
-    registry.behind["fade@champion"] = "2"
+    promote(tmp_path, "fade@champion", "2")
     assert can_trade(settings(tmp_path, TWO))
     assert missing(settings(tmp_path, TWO)) is None
 
 
 def test_a_strategy_whose_newest_version_was_refused_holds_nobody_up(tmp_path, registry):
     registry.verdicts["fade"] = ["passed", "failed"]
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     assert can_trade(settings(tmp_path, TWO))
     said = missing(settings(tmp_path, TWO))
     assert said is not None
     assert "nothing is traded by fade: launch the job train_fade" in said
-    registry.behind.clear()
     registry.verdicts["momentum"] = ["failed"]
-    assert not can_trade(settings(tmp_path, TWO))
+    assert not can_trade(settings(tmp_path / "another", TWO))
+
+
+def test_an_alias_that_was_moved_by_hand_starts_and_stops_no_replay(tmp_path, registry):
+    registry.verdicts["momentum"] = ["passed"]
+    registry.resolve = lambda ref: "1"  # what runners refuse, because the ledger knows nothing of it
+    assert not can_trade(settings(tmp_path, TWO[:1]))
+    promote(tmp_path, "momentum@champion")
+    registry.resolve = lambda ref: None  # what stands goes on
+    assert can_trade(settings(tmp_path, TWO[:1]))
 
 
 BOTH = [{"name": "momentum", "brokers": ["paper", "zerodha"]}]
 
 
 def test_each_broker_that_runs_asks_its_own_rung_and_nobody_waits_for_a_challenger(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     paper = settings(tmp_path, BOTH)
     assert can_trade(paper)
     assert missing(paper) is None
@@ -121,12 +132,12 @@ def test_each_broker_that_runs_asks_its_own_rung_and_nobody_waits_for_a_challeng
     assert said is not None
     assert "no version stands behind momentum@live yet, so nothing is traded by momentum and the replay waits" in said
     assert "models promote NAME VERSION --alias live`" in said
-    registry.behind["momentum@live"] = "1"
+    promote(tmp_path, "momentum@live")
     assert can_trade(only_live)
 
 
 def test_a_strategy_that_no_person_let_live_does_not_hold_up_its_paper_account(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     registry.verdicts["momentum"] = ["passed"]
     both = settings(tmp_path, BOTH, brokers=("paper", "zerodha"))
     assert can_trade(both)
@@ -137,7 +148,7 @@ def test_a_strategy_that_no_person_let_live_does_not_hold_up_its_paper_account(t
 
 
 def test_strategies_of_brokers_that_do_not_run_are_not_waited_for_and_none_at_all_is_said(tmp_path, registry):
-    registry.behind["momentum@champion"] = "1"
+    promote(tmp_path, "momentum@champion")
     elsewhere = {"name": "fade", "brokers": ["zerodha"]}
     assert can_trade(settings(tmp_path, [{"name": "momentum"}, elsewhere]))
     said = missing(settings(tmp_path, [elsewhere]))
@@ -147,7 +158,8 @@ def test_strategies_of_brokers_that_do_not_run_are_not_waited_for_and_none_at_al
 
 
 def test_a_settings_file_that_was_changed_while_the_stack_runs_needs_a_restart(tmp_path, registry, monkeypatch):
-    registry.behind |= {"momentum@champion": "1", "fade@champion": "1"}
+    for ref in ("momentum@champion", "fade@champion"):
+        promote(tmp_path, ref)
     configuration, endpoints = tmp_path / "desk.toml", endpoints_file(tmp_path)
     endpoints.parent.mkdir()
     made = settings(tmp_path, TWO)

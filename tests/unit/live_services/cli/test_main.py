@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 
+import click
 import pytest
 import requests
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from live_services.__main__ import app
@@ -40,6 +43,21 @@ def test_help_of_every_command_explains_itself():
     for command in commands:
         assert command in result.output
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
+
+
+def _commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _commands(command)
+        else:
+            yield command
+
+
+def test_help_of_every_command_says_what_each_argument_and_option_is_for():
+    every = list(_commands(get_command(app)))
+    assert len(every) > 15
+    assert [(c.name, p.name) for c in every for p in c.params if not getattr(p, "help", None)] == []
+    assert "Model name, for example momentum." in runner.invoke(app, ["models", "promote", "--help"]).output
 
 
 def test_a_wrong_command_line_exits_with_2():
@@ -89,6 +107,11 @@ def test_an_unknown_service_names_those_there_are():
 
 def test_an_unknown_topic_names_those_there_are(monkeypatch):
     assert "paper.signals.raw" in _fails("topics", "tail", "signals.raw")
+    assert "there is no topic 'qqqq'; `" in _fails("topics", "tail", "qqqq")
+
+
+def test_the_history_of_an_empty_ledger_names_nobody_else():
+    assert _fails("models", "history", "momentum") == "error: the ledger has no promotion of 'momentum'\n"
 
 
 def test_trades_and_explain_without_a_kafka_say_how_to_get_one():
@@ -127,6 +150,8 @@ def test_the_demo_refuses_files_that_are_not_there_and_homes_that_are_not_its_ow
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "work.txt").write_text("mine")
     assert "no demo made it" in _fails("demo", "--home", str(tmp_path / "precious"))
+    (tmp_path / "mine.csv").write_text("no bars")
+    assert "no demo made it" in _fails("demo", "--home", "precious", "--bars", "mine.csv")  # before the file is read
     assert (tmp_path / "precious" / "work.txt").read_text() == "mine"
 
 

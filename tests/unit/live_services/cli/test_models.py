@@ -3,6 +3,7 @@ import re
 import shlex
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from live_services.cli import models as cli_models
@@ -102,6 +103,26 @@ def test_a_promotion_that_changes_nothing_says_so_and_its_reason_is_in_the_histo
     assert [entry["phase"] for entry in json.loads(run("history", "momentum", "--json"))] == ["intent", "done", "noted"]
 
 
+def test_an_override_keeps_the_persons_own_reason_too(desk):
+    run("promote", "momentum", "3", "--reason", "reviewed", "--override", "small test")
+    run("promote", "momentum", "3", "--override", "a second look")
+    *_, moved, noted = json.loads(run("history", "momentum", "--json"))
+    assert (moved["reason"], noted["reason"]) == ("reviewed [override: small test]", "a second look")
+
+
+def test_a_history_says_when_by_whom_and_why_in_80_columns(desk, monkeypatch):
+    monkeypatch.setattr(cli_models.time, "time_ns", lambda: 1_768_970_000 * 10**9)
+    monkeypatch.setattr(cli_models.getpass, "getuser", lambda: "asha")
+    run("promote", "momentum", "1", "--reason", "first of all")
+    desk.set_alias("momentum", "champion", "2")
+    reconcile(desk, ledger(), "momentum", by="strategy runner", now_ns=1_768_970_000 * 10**9)
+    monkeypatch.setattr(cli_models, "out", Console(width=80, highlight=False))
+    shown = run("history", "momentum", "--all")
+    assert "2026-01-21 10:03:20" in shown
+    assert "moved by hand" in shown
+    assert "asha: first of all" in shown
+
+
 @pytest.mark.parametrize("words", [("history", "nosuch"), ("at", "nosuch", "--time", "2026-01-21 11:30")])
 def test_the_history_of_a_model_that_nobody_promoted_is_an_error_in_one_sentence(desk, words):
     run("promote", "momentum", "1")
@@ -126,6 +147,15 @@ def test_the_version_that_stood_at_a_time_is_the_ledgers(desk, monkeypatch):
         "at", "momentum", "--time", "2026-01-21 12:00", "--alias", "live", code=1
     )
     assert "write 2026-01-21T11:30" in run("at", "momentum", "--time", "noon", code=1)
+
+
+def test_a_time_that_was_copied_from_the_history_is_one_at_which_the_promotion_stood(desk, monkeypatch):
+    monkeypatch.setattr(cli_models.time, "time_ns", lambda: 1_768_970_000 * 10**9 + 400_000_000)
+    run("promote", "momentum", "1")
+    assert "2026-01-21 10:03:20" in run("history", "momentum")
+    for copied in ("2026-01-21 10:03:20", "2026-01-21 10:03:20 IST"):
+        assert "was version 1 at 2026-01-21 10:03:20 IST" in run("at", "momentum", "--time", copied)
+    run("at", "momentum", "--time", "2026-01-21 10:03:20.3", code=1)
 
 
 def assigned(version, digest=None, strategy="momentum"):
@@ -178,6 +208,13 @@ def test_what_strategies_run_is_compared_with_the_ledger(desk, monkeypatch):
     assert (rung["ledger"], rung["mlflow"], rung["runs"]) == ("2", "2", {"momentum": ["2"]})
 
 
+def test_the_models_of_others_on_the_same_mlflow_are_not_compared(desk):
+    run("promote", "momentum", "1")
+    desk.register(packed(), sidecar().model_copy(update={"model_name": "theirs"}))
+    desk.set_alias("theirs", "champion", "1")
+    assert "theirs" not in run("verify")
+
+
 def test_files_that_were_changed_are_found_in_the_registry_and_among_those_kept_here(desk, tmp_path):
     run("promote", "momentum", "1")
     kept = cli_models.ModelFiles(tmp_path / "models")
@@ -188,6 +225,14 @@ def test_files_that_were_changed_are_found_in_the_registry_and_among_those_kept_
     assert "the files of momentum v1 that are kept here are not what the ledger recorded" in run("verify", code=1)
     files["flat.npz"] += b" "
     assert "v1 may not run: flat.npz has SHA-256" in run("verify", code=1)
+
+
+def test_what_is_shown_without_a_version_is_the_ledgers_champion_else_the_newest(desk):
+    desk.set_alias("momentum", "champion", "2")  # by hand
+    assert json.loads(run("show", "momentum", "--json"))["version"] == "3"
+    run("promote", "momentum", "1")
+    desk.set_alias("momentum", "champion", "2")
+    assert json.loads(run("show", "momentum", "--json"))["version"] == "1"
 
 
 def test_versions_are_listed_and_shown_as_json(desk):

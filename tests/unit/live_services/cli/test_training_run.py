@@ -1,10 +1,13 @@
 """What a person who waits for a training is told: what was made, what was found, and why it stopped."""
 
+import io
+
 import pytest
 from dagster_graphql.schema import create_schema
 from graphql import parse, validate
+from rich.console import Console
 
-from live_services.cli.training_run import _RUN, RunLog
+from live_services.cli.training_run import _RUN, RunLog, run_progress
 
 
 def told_of(*events):
@@ -94,6 +97,14 @@ def test_a_run_that_failed_outside_its_steps_says_why_too():
 
 def test_the_line_of_progress_is_the_runs_log():
     assert told_of({"__typename": "LogMessageEvent", "message": "bars: session 3 of 9"})[1] == ["bars: session 3 of 9"]
+
+
+def test_a_log_line_with_brackets_is_shown_as_it_is():
+    terminal = Console(force_terminal=True, width=80, file=io.StringIO())
+    with run_progress(terminal) as progress:
+        progress("read [/data/minute.csv] 3 of 9")
+        terminal.print("done")
+    assert "read [/data/minute.csv] 3 of 9" in terminal.file.getvalue()
 
 
 def test_what_is_asked_of_a_run_is_what_dagster_can_answer():

@@ -5,6 +5,7 @@ import pytest
 from live_services.services.model_loading import build_loader
 from live_services.settings import Settings
 from models_registry.ledger import PromotionLedger
+from models_registry.ledger_entries import standing
 from models_registry.promotion import PromotionUnderWay, promote
 from models_registry.refs import ModelRef
 from models_registry.registry import RegistryUnavailable
@@ -47,7 +48,7 @@ async def test_a_poll_carries_out_a_promotion_that_was_cut_off_and_follows_it(re
         promoted(registry, ledger, "1")
     registry.set_alias = move
     await loader.refresh()
-    stands = ledger.standing("momentum", "champion")
+    stands = standing(ledger.history("momentum"), "champion")
     assert (stands.to_version, stands.by, stands.settled_by) == ("1", "asha", "strategy runner")
     assert registry.resolve(ModelRef(name="momentum", alias="champion")) == "1"
     assert loader.refusals[CHAMPION].version == "1"  # it was trained on other features than this strategy's
