@@ -94,7 +94,7 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
         return times, reading
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
-    naive = stated.zone is None and bool(readable.any()) and _is_naive(column, time_format, readable)
+    naive = stated.zone is None and _is_naive(column, time_format, readable)
     placed, reading = _placed(times, replace(reading, naive=naive), kind)
     return placed, reading if naive else replace(reading, unreadable=_of_another_zone(table, placed, reading, kind))
 
