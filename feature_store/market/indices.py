@@ -1,7 +1,8 @@
 """Which names are indices of the exchange: an index is context for features and is never traded.
 
 An index is told by its exact name, never by a space in it or by a volume of nothing: ``NIFTYBEES`` is a fund that
-trades, ``NIFTY 50`` is not. Where a file or a table of instruments says what an instrument is, that wins.
+trades, ``NIFTY 50`` and ``Nifty_50`` are not. Where a file or a table of instruments says what an instrument is, that
+wins.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from feature_store.market.types import MARKET_INDEX_SYMBOLS
+from feature_store.market.types import MARKET_INDEX_SYMBOLS, index_spelling
 
 AS_OF: Final = dt.date(2025, 6, 30)
 """The date of the list; an index that is younger needs a segment in its file, or a table of instruments."""
@@ -56,7 +57,7 @@ NIFTY50 TR 2X LEVERAGE|NIFTY50 PR 2X LEVERAGE|NIFTY50 TR 1X INVERSE|NIFTY50 PR 1
 
 # One word: Fyers (``NSE:NIFTY50-INDEX`` without its ends), the underlyings of derivatives, and exports of charts.
 _ONE_WORD: Final = """
-NIFTY|NIFTY50|CNXNIFTY|BANKNIFTY|NIFTYBANK|CNXBANK|FINNIFTY|NIFTYFINSERVICE|CNXFINANCE|MIDCPNIFTY|NIFTYMIDSELECT
+NIFTY|NIFTY50|NSEI|NSEBANK|BSESN|NIFTYMIDCAP|CNXNIFTY|BANKNIFTY|NIFTYBANK|CNXBANK|FINNIFTY|NIFTYFINSERVICE|CNXFINANCE|MIDCPNIFTY|NIFTYMIDSELECT
 NIFTYNXT50|CNXJUNIOR|NIFTY100|NIFTY200|NIFTY500|CNX100|CNX200|CNX500|NIFTYMIDCAP50|NIFTYMIDCAP100
 NIFTYMIDCAP150|NIFTYSMLCAP50|NIFTYSMLCAP100|NIFTYSMLCAP250|NIFTYMIDSML400|INDIAVIX|NIFTYAUTO|CNXAUTO|NIFTYENERGY
 CNXENERGY|NIFTYFMCG|CNXFMCG|NIFTYIT|CNXIT|NIFTYMEDIA|CNXMEDIA|NIFTYMETAL|CNXMETAL|NIFTYPHARMA|CNXPHARMA|NIFTYPSUBANK
@@ -70,16 +71,19 @@ _YAHOO: Final = """
 ^CNXIT|^CNXMEDIA|^CNXMETAL|^CNXMNC|^CNXPHARMA|^CNXPSE|^CNXPSUBANK|^CNXREALTY|^CNXSC|^CNXSERVICE|^INDIAVIX|^BSESN
 NIFTY_FIN_SERVICE|NIFTY_FIN_SERVICE.NS|NIFTY_MID_SELECT|NIFTY_MID_SELECT.NS
 """
+_BREEZE: Final = "CNXBAN|NIFFIN|NIFSEL|INDVIX|BSESEN"
 _OTHERS: Final = "SENSEX|BSE SENSEX|BANKEX|BSE BANKEX|SENSEX50|BSE SENSEX 50"
 
 INDEX_NAMES: Final = frozenset(
-    "|".join((_KITE, _EXCHANGE, _ONE_WORD, _YAHOO, _OTHERS)).replace("\n", "|").split("|")
+    "|".join((_KITE, _EXCHANGE, _ONE_WORD, _YAHOO, _BREEZE, _OTHERS)).replace("\n", "|").split("|")
 ) - {""}
 """Names of indices in upper case, as the exchange, Kite, Fyers and Yahoo write them.
 
 Source: the daily ``ind_close_all`` report of NSE Indices; Kite Connect's list of instruments, segment INDICES; the
-symbol master of Fyers; Yahoo's quote pages. As of `AS_OF`.
+symbol master of Fyers; Yahoo's quote pages; the stock codes of ICICI's Breeze. As of `AS_OF`.
 """
+
+_SPELLINGS: Final = frozenset(map(index_spelling, (*INDEX_NAMES, *MARKET_INDEX_SYMBOLS)))
 
 STATED_AS_INDEX: Final = frozenset(
     {"INDEX", "INDICES", "NSE_INDEX", "BSE_INDEX", "NSE-INDEX", "NSE_INDICES", "IDX", "IDX_I", "NSE_IDX", "AMXIDX"}
@@ -91,5 +95,5 @@ Source: Kite (``INDICES``), Upstox (``NSE_INDEX``, ``INDEX``), Dhan (``IDX_I``, 
 
 
 def is_index_name(symbol: str) -> bool:
-    """Whether a name is exactly that of an index, whatever its case: ``NIFTY 50`` is, ``NIFTYBEES`` is not."""
-    return symbol.strip().upper() in INDEX_NAMES or symbol in MARKET_INDEX_SYMBOLS
+    """Whether a name is exactly that of an index, in any `index_spelling`: ``NIFTY_50`` is, ``NIFTYBEES`` is not."""
+    return index_spelling(symbol) in _SPELLINGS

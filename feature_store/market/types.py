@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -39,6 +40,18 @@ REGULAR_OPEN_NS, REGULAR_CLOSE_NS = 33_300 * SECOND_NS, 55_800 * SECOND_NS
 REGULAR_SESSION_NS = REGULAR_CLOSE_NS - REGULAR_OPEN_NS
 MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
+
+
+def index_spelling(symbol: str) -> str:
+    """Give one spelling of an index's name: capitals, without its exchange and what parts its words.
+
+    >>> index_spelling("NSE_INDEX|Nifty 50"), index_spelling("NIFTY_50"), index_spelling("BSE:SENSEX")
+    ('NIFTY50', 'NIFTY50', 'SENSEX')
+    """
+    return re.sub(r"^(?:NSE_INDEX\||BSE_INDEX\||NSE:|BSE:)|[\s_-]+", "", symbol.strip().upper())
+
+
+_MARKET_INDICES = tuple(dict.fromkeys(index_spelling(symbol) for symbol in MARKET_INDEX_SYMBOLS))
 
 _EPOCH = dt.date(1970, 1, 1)
 _Times = TypeVar("_Times", int, NDArray[np.int64])
@@ -143,7 +156,7 @@ class Universe(BaseModel):
         """
 
         def place(one: Instrument) -> tuple[bool, str]:
-            return one.tradable and one.symbol not in MARKET_INDEX_SYMBOLS, one.symbol
+            return one.tradable and index_spelling(one.symbol) not in _MARKET_INDICES, one.symbol
 
         return cls(instruments=tuple(sorted(instruments, key=place)))
 
@@ -205,7 +218,8 @@ class Universe(BaseModel):
     @cached_property
     def market_index(self) -> int | None:
         """Index here of the market's own index (`MARKET_INDEX_SYMBOLS`), the context of relative features."""
-        return next((self.index_of_symbol[s] for s in MARKET_INDEX_SYMBOLS if s in self.index_of_symbol), None)
+        spelt = {index_spelling(symbol): place for symbol, place in reversed(self.index_of_symbol.items())}
+        return next((spelt[name] for name in _MARKET_INDICES if name in spelt), None)
 
     def partition_of(self, index: NDArray[np.int32], partitions: int) -> NDArray[np.int32]:
         """Market partition of each instrument index: a hash of its token alone, so it outlives changes of the universe.

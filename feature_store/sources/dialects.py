@@ -31,8 +31,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.market.indices import is_index_name
 from feature_store.market.types import MarketDataError, MissingColumn
-from feature_store.sources.file_errors import missing_columns, refuse_several_instruments
+from feature_store.sources.file_errors import identifying_columns, missing_columns, refuse_several_instruments
 from feature_store.sources.files import (
     FileHead,
     FileTable,
@@ -53,17 +54,22 @@ _FYERS_POSITIONS = dict(zip(("time", *FIELDS), "012345", strict=True))
 _YAHOO_INDICES = {"^NSEI": "NIFTY 50", "^NSEBANK": "NIFTY BANK"}
 _FYERS_SYMBOL = re.compile(r"NSE[:_](?P<symbol>.+?)(?:-(?:EQ|BE|INDEX))?$")
 _SUFFIXES = re.compile(r"(?:\.csv|\.csv\.gz|\.parquet)$", re.IGNORECASE)
-_FILE_SYMBOL = re.compile(
-    r"(?:NSE[_-])?(?P<symbol>(?=[0-9&-]*[A-Z])[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?"
-    r"(?:[_-](?:\d+(?:minute|min|m|hour|h|H|day|d|D)|minute|hour|day|daily)|_(?:D|1|2|3|5|10|15|30|45|60))?"
+_LENGTH = (
+    r"(?:[_-](?:\d+(?:(?i:minute|min|hour|day)|[mhHdD])|(?i:minute|hour|day|daily))|_(?:D|1|2|3|5|10|15|30|45|60))"
 )
+_INTERVAL = re.compile(f"{_LENGTH}$")
+_FILE_SYMBOL = re.compile(rf"(?:NSE[_-])?(?P<symbol>(?=[0-9&-]*[A-Z])[A-Z0-9][A-Z0-9&-]*?)(?:-EQ)?(?:\.NS)?{_LENGTH}?")
 _NO_SYMBOLS = frozenset({
-    "ALL", "BARS", "BSE", "CANDLES", "DAILY", "DATA", "EQUITIES", "EQUITY", "EXPORT", "FNO", "HISTORY",
-    "INDICES", "MARKET", "MINUTE", "NSE", "OHLC", "OHLCV", "PRICES", "STOCKS", "TICKS", "UNIVERSE",
+    "ALL", "BARS", "BHAVCOPY", "BSE", "CANDLES", "DAILY", "DATA", "EQUITIES", "EXPORT", "FNO", "HISTORICAL", "HISTORY",
+    "INTRADAY", "MARKET", "MINUTE", "NSE", "OHLC", "OHLCV", "OUTPUT", "PRICES", "SAMPLE", "STOCKS", "TEST", "TICKS",
+    "TRADES", "UNIVERSE",
 })  # fmt: skip
 """What people call files of many instruments."""
 _SEGMENTS = frozenset({"EQ", "EQUITY", "INDEX", "INDICES", "STOCK", "FUT", "FUTSTK", "FUTIDX", "OPTSTK", "OPTIDX"})
-_DATES: Final = ("date", "trade_date", "trading_date", "tradedate")
+LOOSE_SYMBOL_COLUMNS: Final = ("name", "stock_name", "code", "instrument_key")
+"""Columns that hold symbols in some files, and in others something else."""
+_SYMBOL_LIKE = re.compile(r"(?=.*[A-Z])[A-Z0-9&.:^_|-]+")
+_DATES: Final = ("date", "dtyyyymmdd", "trade_date", "trading_date", "tradedate")
 _TIMES_OF_DAY: Final = ("time", "trade_time", "trading_time", "tradetime", "time_of_day")
 _DATE_ALONE = re.compile(
     r"(?:\d{4}-?\d{2}-?\d{2}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[-/ ]?[A-Za-z]{3,9}[-/ ]?\d{2,4})(?: 00:00:00)?"
@@ -148,12 +154,15 @@ def read_market_file(
     dialect, columns = _recognised(head, stated) if kind == "bars" else _recognised_ticks(head)
     names = _names(head, required, optional, {**columns, **stated.columns})
     recognised: tuple[str, ...] = ()
+    if symbol is not None or "symbol" not in names:
+        names |= identifying_columns(head)
     if symbol is not None:
         names.pop("symbol", None)
     elif "symbol" not in names:
         symbol = _symbol_of_file(head)
         recognised = (f"no column for the symbol: all rows are {symbol}, by the file's name",)
-    table = load(head, names, ("time", "date", "symbol"), progress=progress)
+    texts = ("time", "date", "symbol", *identifying_columns(head))
+    table = load(head, names, texts, progress=progress)
     when, reading = times_of_file(table, stated, kind)
     if symbol is not None:
         refuse_several_instruments(table, when, kind)
@@ -199,12 +208,19 @@ def _names(
     elif "time" not in given and (pair := _date_and_time(head)) is not None:
         candidates["date"], candidates["time"] = ((plain_name(name),) for name in pair)
     names = found_columns(head, candidates)
-    if "symbol" in names and "symbol" not in given and first_value(head, names["symbol"]).upper() in _SEGMENTS:
+    if "symbol" in names and "symbol" not in given and not _names_instruments(head, names["symbol"]):
         del names["symbol"]
     missing = [ours for ours in required if ours not in names and ours != "symbol"]
     if missing and missing != ["volume"]:  # which indices may lack: `screening` says whether all are
         raise MissingColumn(missing_columns(head, names, {ours: candidates[ours] for ours in missing}))
     return names
+
+
+def _names_instruments(head: FileHead, column: str) -> bool:
+    """Whether a column's first value may be a symbol: not a kind of instrument, nor the name of a company."""
+    value = first_value(head, column)
+    plainly = plain_name(column) not in LOOSE_SYMBOL_COLUMNS or _SYMBOL_LIKE.fullmatch(value) is not None
+    return plainly and value.upper() not in _SEGMENTS
 
 
 def _date_and_time(head: FileHead) -> tuple[str, str] | None:
@@ -220,8 +236,11 @@ def _date_and_time(head: FileHead) -> tuple[str, str] | None:
 
 
 def _symbol_of_file(head: FileHead) -> str:
-    found = _FILE_SYMBOL.fullmatch(_SUFFIXES.sub("", head.path.name))
-    if found is None or found["symbol"] in _NO_SYMBOLS or _DATE_ALONE.fullmatch(found["symbol"]):
+    stem = _SUFFIXES.sub("", head.path.name)
+    if "_" not in (whole := _INTERVAL.sub("", stem)) and is_index_name(whole):  # NIFTY 50_minute
+        return _YAHOO_INDICES.get(whole, whole)
+    found = _FILE_SYMBOL.fullmatch(stem)
+    if found is None or found["symbol"] in _NO_SYMBOLS | _SEGMENTS or _DATE_ALONE.fullmatch(found["symbol"]):
         raise MissingColumn(
             f"{head.path} has no column 'symbol' and its name is no symbol; add the column, rename one of its columns "
             f"{head.columns}, say which of them it is (--columns symbol=COLUMN, setting market.columns), name the file "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.market.types import MissingColumn
@@ -20,11 +22,17 @@ _LIKELY: Final = {
     "open": ("o", "op"),
     "high": ("h", "hi"),
     "low": ("l", "lo"),
-    "close": ("c", "cl", "last", "ltp"),
+    "close": ("c", "cl", "last", "ltp", "price"),
     "volume": ("v", "vol", "qty", "quantity", "traded_qty", "traded_quantity", "shares", "tottrdqty"),
     "price": ("last", "rate", "last_traded_price", "trade_price", "close", "p"),
 }
 """Names that other exports use for ours; proposed, never taken for granted."""
+_IDENTIFYING: Final = frozenset({
+    "name", "code", "company", "company_name", "stock_name", "instrument_key", "instrument_token", "instrument_id",
+    "token", "symboltoken", "symbol_token", "scrip_code", "security_code", "security_id", "isin", "tckrsymb", "asset",
+    "contract",
+})  # fmt: skip
+_OF_A_QUOTE: Final = re.compile("buy|sell|bid|ask|depth", re.IGNORECASE)  # what is offered, never what was traded
 _LEVELS_APART: Final = 0.05  # of consecutive prices: one instrument does not jump so in a quarter of its rows
 _JUMPING: Final = 0.25
 _REPEATED: Final = 3  # times with several prices, of which a correction or two are not
@@ -40,7 +48,9 @@ def missing_columns(head: FileHead, found: Mapping[str, str], missing: Mapping[s
     missing : mapping of str
         Names by which each of the others was looked for.
     """
-    free = [name for name in head.columns if name not in found.values()]
+    if not_a_header := _not_a_header(head):
+        return f"{head.path} has no column with a name: {not_a_header}"
+    free = [name for name in head.columns if name not in found.values() and not _OF_A_QUOTE.search(name)]
     pairs: dict[str, str] = {}
     for ours, candidates in missing.items():
         theirs = _likely(ours, candidates, [name for name in free if name not in pairs.values()])
@@ -54,6 +64,19 @@ def missing_columns(head: FileHead, found: Mapping[str, str], missing: Mapping[s
     )
 
 
+def _not_a_header(head: FileHead) -> str:
+    """Say why a file's first line does not name its columns, and what to do; empty if it may."""
+    numbers = sum(bool(re.fullmatch(r"-?\d+\.\d+|\d{5,}", name.strip())) for name in head.columns)
+    if 2 * numbers > len(head.columns):
+        return (
+            f"its first line, {head.columns}, is a row of data; write names such as timestamp, symbol, open, high, "
+            "low, close, volume into a line above it"
+        )
+    if head.rows and sum(map(bool, head.columns)) < 3 <= len(head.rows[0]):  # a title, or Excel's sep=
+        return f"its first line is {head.columns}, and the next is {head.rows[0]}; remove the first"
+    return ""
+
+
 def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | None:
     by_name = {plain_name(name): name for name in free}
     names = (*candidates, *_LIKELY.get(ours, ()))
@@ -65,18 +88,38 @@ def _likely(ours: str, candidates: tuple[str, ...], free: list[str]) -> str | No
     return holding[0] if holding else by_name[near[0]] if near else None
 
 
+def identifying_columns(head: FileHead) -> dict[str, str]:
+    """Columns that no file needs, but that tell instruments apart where there are several, each by its own name."""
+    return {
+        f"identity {name}": name
+        for name, kind in zip(head.columns, head.types, strict=True)
+        if plain_name(name) in _IDENTIFYING and not (kind is not None and pa.types.is_nested(kind))
+    }
+
+
 def refuse_several_instruments(table: FileTable, when: Times, kind: Kind) -> None:
     """Refuse rows of one symbol that plainly are of several instruments.
 
-    They are if most of a file's times are there with several opens and several closes (a corrected bar keeps one of
-    them), or if a quarter of the steps from one price to the next, in order of time, are wider than a share is ever
-    seen to jump.
+    They are if a column that tells instruments apart has several values, if most of a file's times are there with
+    several opens and several closes (a corrected bar keeps one of them), or if a quarter of the steps from one price to
+    the next, in order of time, are wider than a share is ever seen to jump.
 
     Raises
     ------
     MissingColumn
         If they are; the message names two of the rows.
     """
+    for name in table.columns:
+        if not name.startswith("identity "):
+            continue
+        _, values = table.texts(name)
+        if len(told := [value for value in values if value]) > 1:
+            theirs = table.names[name]
+            raise MissingColumn(
+                f"{table.path} plainly holds several instruments: its column {theirs!r} has {len(told):,} values "
+                f"({told[0]!r}, {told[1]!r}); add a column for the symbol, or say that it is this one: "
+                f"--columns symbol={shlex.quote(theirs)} (setting market.columns)"
+            )
     time_ns, readable = when
     price = table.numbers("close" if kind == "bars" else "price")
     rows = np.flatnonzero(readable & np.isfinite(price) & (price > 0))

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
@@ -17,17 +17,19 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_store.market.types import IST, MarketDataError, MissingColumn, UnreadableFile
-from feature_store.sources.times import NoTime, Times, joined, numbers_of, plain, times_of
+from feature_store.sources.times import NoTime, Times, is_text, joined, numbers_of, plain, times_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much is read and how much there is: bytes of a CSV file, rows of a Parquet file."""
 
 _HEADER_ROWS = 5
+_DELIMITERS: Final = (",", ";", "\t", "|")
 DAMAGE: Final = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, zlib.error, MemoryError)
 
 
@@ -43,6 +45,8 @@ class FileHead:
     """Types of a Parquet file's columns; None in a CSV file."""
     rows: list[list[str]]
     """The first lines of a CSV file after its header; see `first_value`."""
+    delimiter: str = ","
+    """What parts the fields of a CSV file: the comma, else the semicolon, tab or bar that its header has instead."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class FileTable:
         codes, values = self.texts(name)
         return np.array([bool(value) for value in values], dtype=np.bool_)[codes]
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Give a column as float64; what is no number is NaN.
+    def numbers(self, name: str, *, counts: bool = False) -> NDArray[np.float64]:
+        """Give a column as float64, of whole numbers if it ``counts``; what is no number is NaN.
 
         Raises
         ------
@@ -79,7 +83,7 @@ class FileTable:
         """
         column = self.columns[name]
         try:
-            if (numbers := numbers_of(column)) is not None:
+            if (numbers := numbers_of(column, counts=counts)) is not None:
                 return numbers
         except DAMAGE as error:
             raise UnreadableFile(f"{self.path}: column {self.names[name]!r} cannot be read ({error})") from error
@@ -192,11 +196,15 @@ def read_head(path: str | Path) -> FileHead:
             schema = pq.read_schema(path)
             return FileHead(path, kind, list(schema.names), list(schema.types), [])
         with _open_text(path) as lines:
-            rows = list(islice((row for row in csv.reader(lines) if row), _HEADER_ROWS))
+            first = next((line for line in lines if line.strip()), "")
+            delimiter = next((mark for mark in _DELIMITERS if mark in first), ",")
+            fields = csv.reader(chain([first], lines), delimiter=delimiter)
+            rows = list(islice((row for row in fields if row), _HEADER_ROWS))
     except DAMAGE as error:
         raise _damaged(path, error) from error
-    columns = rows[0] if rows else []
-    return FileHead(path, kind, columns, [None] * len(columns), rows[1:])
+    if not rows:
+        raise UnreadableFile(f"{path} is empty; export it again")
+    return FileHead(path, kind, rows[0], [None] * len(rows[0]), rows[1:], delimiter)
 
 
 def first_value(head: FileHead, column: str) -> str:
@@ -225,8 +233,8 @@ def _open_text(path: Path) -> io.TextIOBase:
 
 
 def plain_name(name: str) -> str:
-    """Give a column's name without regard to case, and with an underscore for spaces and hyphens."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    """Give a column's name without case and angle brackets, with an underscore for spaces and hyphens."""
+    return re.sub(r"[\s-]+", "_", name.strip().strip("<>").lower())
 
 
 def match(
@@ -291,8 +299,10 @@ def load(
     Raises
     ------
     UnreadableFile
-        If the file is truncated or damaged, or has no rows.
+        If the file is truncated or damaged, has no rows, or has a row that swallows others.
     """
+    if head.kind != "parquet" and not head.rows:
+        raise UnreadableFile(f"{head.path} has columns but no rows; export it again")
     try:
         bad: list[tuple[int, str]] = []
         if head.kind == "parquet":
@@ -306,11 +316,34 @@ def load(
     bad_rows = np.array([row for row, _ in bad], dtype=np.int64)
     malformed = pd.DataFrame({"row": bad_rows, "text": pd.Series([line for _, line in bad], dtype="str")})
     numbers = np.delete(np.arange(1, len(table) + len(bad) + 1), bad_rows - 1)
+    if head.kind != "parquet":
+        _refuse_open_quotes(head.path, [*bad, *_of_several_lines(table, numbers)])
     columns = {ours: table.column(table.column_names.index(theirs)) for ours, theirs in names.items()}
     return FileTable(head.path, columns, dict(names), numbers, malformed)
 
 
+def _of_several_lines(table: pa.Table, row_number: NDArray[np.int64]) -> list[tuple[int, str]]:
+    """Number and text of the first field of each column that goes over several lines."""
+    return [
+        (int(row_number[at]), str(column[at]))
+        for column in table.columns
+        if is_text(column.type) and (at := pc.index(pc.match_substring(column, "\n"), True).as_py()) >= 0
+    ]
+
+
+def _refuse_open_quotes(path: Path, rows: list[tuple[int, str]]) -> None:
+    """Refuse a file with a row that takes in those after it: they would be lost without a count."""
+    for row, text in sorted(rows):
+        if lines := text.rstrip().count("\n"):
+            raise UnreadableFile(
+                f"{path}: row {row} has a quote that is not closed in its line, so it takes in the next {lines:,}; "
+                f"correct it: {text.splitlines()[0]!r}"
+            )
+
+
 def _damaged(path: Path, error: BaseException) -> UnreadableFile:
+    if isinstance(error, UnicodeError):
+        return UnreadableFile(f"{path} cannot be read as UTF-8 ({error}); save it as CSV in UTF-8")
     return UnreadableFile(f"{path} cannot be read ({error}); it may be truncated or damaged: export it again")
 
 
@@ -368,7 +401,8 @@ def _read_csv(
             stream = pa.CompressedInputStream(stream, "gzip")
         # bytes that are no UTF-8 in a row of the wrong length end in a handler of pyarrow's that cannot raise
         stream = pa.transcoding_input_stream(stream, "utf-8-sig", "utf-8")
-        table = pcsv.read_csv(stream, reading, pcsv.ParseOptions(invalid_row_handler=skip), converting)
+        parsing = pcsv.ParseOptions(delimiter=head.delimiter, invalid_row_handler=skip)
+        table = pcsv.read_csv(stream, reading, parsing, converting)
     return table, bad
 
 

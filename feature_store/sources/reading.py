@@ -2,7 +2,7 @@
 
 Columns are found by name, whatever their case: ``timestamp|datetime|time|date`` (or a date and a time of day),
 ``symbol|ticker|stock_code`` and the like, for bars ``open, high, low, close, volume`` (and ``ticks|tick_count`` if
-there is one), for ticks ``ltp|last_price|price`` and ``volume|day_volume|volume_traded`` (shares since the session's
+there is one), for ticks ``ltp|last_price|price`` and ``day_volume|volume_traded|volume`` (shares since the session's
 open), and the best quote if all four columns are there (``bid_price, ask_price, bid_quantity, ask_quantity`` and Kite's
 names of it). Exports of Kite, Dhan, Fyers and yfinance are recognised (``dialects``); any other file needs a
 `ColumnMapping`. Where the times show nothing else (``stamps``) bars are START-stamped, and times without a zone are
@@ -35,7 +35,7 @@ from feature_store.market.types import (
     date_of_day,
     ist_day,
 )
-from feature_store.sources.dialects import read_market_file
+from feature_store.sources.dialects import LOOSE_SYMBOL_COLUMNS, read_market_file
 from feature_store.sources.files import FileTable, Progress
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.quarantine import Quarantine
@@ -49,7 +49,8 @@ __all__ = ["BarFile", "BarSource", "ColumnMapping", "Progress", "Quarantine", "S
 
 _TIME = ("timestamp", "datetime", "time", "date")
 _SYMBOL = ("symbol", "tradingsymbol", "trading_symbol", "ticker", "stock_code", "stockcode", "scrip", "scrip_name",
-           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name")  # fmt: skip
+           "instrument", "instrument_name", "symbol_name", "stock", "security", "security_name",
+           "tckrsymb", *LOOSE_SYMBOL_COLUMNS)  # fmt: skip
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = {
     "time": _TIME,
@@ -58,14 +59,14 @@ _BAR_COLUMNS = {
     "high": ("high",),
     "low": ("low",),
     "close": ("close",),
-    "volume": ("volume",),
+    "volume": ("volume", "vol"),
 }
 _BAR_EXTRAS = {"tick_count": ("tick_count", "ticks"), **KIND_COLUMNS}
 _TICK_COLUMNS = {
     "time": ("exchange_timestamp", *_TIME),
     "symbol": _SYMBOL,
     "price": ("ltp", "last_price", "price"),
-    "volume": ("volume", "day_volume", "volume_traded"),
+    "volume": ("day_volume", "volume_traded", "volume"),
 }
 _QUOTE_COLUMNS = {
     "bid_price": ("bid_price", "best_bid_price", "best_bid", "bid", "depth_buy_0_price", "depth.buy.0.price"),
@@ -346,7 +347,7 @@ def _times(table: Bars | Ticks) -> NDArray[np.int64]:
 def _counts(table: FileTable, kept: NDArray[np.intp]) -> NDArray[np.int32]:
     if not table.has("tick_count"):
         return np.zeros(len(kept), dtype=np.int32)
-    counts = np.nan_to_num(table.numbers("tick_count")[kept], posinf=0, neginf=0)
+    counts = np.nan_to_num(table.numbers("tick_count", counts=True)[kept], posinf=0, neginf=0)
     return np.clip(counts, 0, np.iinfo(np.int32).max).astype(np.int32)
 
 

@@ -6,8 +6,9 @@ Reasons, in the order in which they are looked for
     with columns for each symbol), ``not_a_number``, ``non_positive_price``, ``negative_volume``, ``price_too_large``,
     ``volume_too_large``, ``turnover_too_large``, ``placeholder_number`` (such as 99999999, which stands for nothing);
     for bars ``high_below_low``, ``open_or_close_outside_range``; for ticks ``bad_quote``, ``crossed_quote``; then
-    ``outside_session``, ``off_grid``, and of several rows for one bar ``superseded_bar``, ``duplicate_bar``,
-    ``contradicting_bar`` (`Screen.reject_repeated_bars`).
+    ``longer_than_a_session`` (bars of weeks and months), ``outside_session``, ``other_bar_length`` (of a symbol among
+    shorter bars of others), ``off_grid``, and of several rows for one bar ``several_instruments``, ``superseded_bar``,
+    ``duplicate_bar``, ``contradicting_bar`` (`Screen.reject_repeated_bars`).
 
 Indices
     What an instrument is comes from the universe that is given, else from the table of instruments, else from the
@@ -63,6 +64,11 @@ _NINES = 8  # so many, and a volume is a placeholder: a real one is just that on
 # none of them is a step of a share's price; larger ones are too large anyway
 _PRICE_PLACEHOLDERS = (9999.99, 9999.9999, 99999.9, 99999.99, 99999.9999)
 _ROUNDING_INR = 0.00015  # prices are kept to 0.0001 rupee; adjusted prices are rounded column by column
+_ENOUGH_DAYS = 3  # with one bar each, for a bar at the open to be the whole session's
+_WEEK_OF_SESSIONS = 5  # days between bars of a week or a month; of a session there is a weekend in five at most
+_ENOUGH_BARS = 10  # of a symbol, to say of most of them that they are of several instruments
+_NEARLY_ALL = 0.9  # of the steps of a symbol's bars: those of a thinly traded one are of many lengths
+_SEEN_OFTEN = 3  # times, for a step to be the bars' and not that of one wrong time
 _DAILY_STAMPS = (0, IST_OFFSET_NS)  # midnight in Asia/Kolkata, and midnight UTC, as Fyers stamps days
 
 
@@ -78,6 +84,7 @@ class Screen:
     ) -> None:
         self.table = file.table
         self.time_ns, readable = file.times()
+        self._readable = readable
         self._codes, self._symbols = file.symbols()
         self._instruments = {} if instruments is None else {one.symbol: one for one in instruments.instruments}
         said = _said_to_be_indices(file, self._codes, self._symbols)
@@ -139,7 +146,7 @@ class Screen:
             if self._is_index.all():
                 return np.zeros(len(self.time_ns), dtype=np.float64)
             raise MissingColumn(missing_columns(read_head(self.table.path), self.table.names, {"volume": names}))
-        volume = self.table.numbers("volume")
+        volume = self.table.numbers("volume", counts=True)
         if self._is_index.any():
             with np.errstate(invalid="ignore"):
                 uncountable = ~((volume >= 0) & (volume < _COUNTABLE))
@@ -168,7 +175,7 @@ class Screen:
 
         An open or close outside the range by no more than the 0.0001 rupee that features keep is moved into it.
         """
-        opens, highs, lows, closes = prices
+        opens, highs, lows, closes = prices = np.where(np.isfinite(prices), prices, np.nan)  # rejected above anyway
         self.reject(highs - lows < -_ROUNDING_INR, "high_below_low")
         above, below = np.maximum(opens, closes) - highs, lows - np.minimum(opens, closes)
         self.reject(np.maximum(above, below) > _ROUNDING_INR, "open_or_close_outside_range")
@@ -188,24 +195,47 @@ class Screen:
         else:
             clock = BarClock("time", 0)
         if clock.kind == "session":
+            self.reject(np.bool_(self._is_of_several_sessions()), "longer_than_a_session")
             stamped = np.isin(ist_time_of_day(self.time_ns), _DAILY_STAMPS)
-            at = self._close_ns if layout.stamp == "end" else self._open_ns
-            self.reject(~stamped & (self.time_ns != at), "off_grid")
+            self.reject(~stamped & (self.time_ns != self._open_ns) & (self.time_ns != self._close_ns), "off_grid")
             return clock
         later = layout.stamp == "end"
         since_open = self.time_ns - self._open_ns
         length = self._close_ns - self._open_ns
         inside = (since_open > 0) & (since_open <= length) if later else (since_open >= 0) & (since_open < length)
         self.reject(~inside, "outside_session")
-        size = clock.size or self._commonest_step_ns()
+        if clock.size:
+            size = clock.size
+        else:
+            rows, steps, codes = self._steps_within_days()
+            size = _clock_of_steps(steps, since_open[rows])
+            self.reject(np.isin(self._codes, _of_longer_bars(steps, codes, size)), "other_bar_length")
         self.reject((since_open % size != 0) & ~(later & (since_open == length)), "off_grid")
         return BarClock("time", size)
 
     def _is_daily(self) -> bool:
-        """Whether most rows are stamped at one of the midnights that daily exports use."""
+        """Whether bars are one a session: stamped at the midnights that daily exports use, or at its open or close."""
         rows = self.kept()
         stamped = np.isin(ist_time_of_day(self.time_ns[rows]), _DAILY_STAMPS)
-        return bool(2 * np.count_nonzero(stamped) > len(rows))
+        if 2 * np.count_nonzero(stamped) > len(rows):
+            return True
+        at_ends = (self.time_ns[rows] == self._open_ns[rows]) | (self.time_ns[rows] == self._close_ns[rows])
+        if 2 * np.count_nonzero(at_ends) <= len(rows):
+            return False
+        times_a_day = self._days_by_symbol()
+        return len(times_a_day) >= _ENOUGH_DAYS and bool(times_a_day.max() == 1)
+
+    def _is_of_several_sessions(self) -> bool:
+        """Whether bars are of weeks or months."""
+        apart = np.diff(self._days_by_symbol().reset_index(), axis=0)
+        steps = apart[apart[:, 0] == 0, 1]
+        return len(steps) >= _ENOUGH_DAYS - 1 and bool(np.median(steps) >= _WEEK_OF_SESSIONS)
+
+    def _days_by_symbol(self) -> pd.Series[int]:
+        """Count distinct times by symbol and day, ascending, in the whole file: no choice of sessions matters."""
+        rows = np.flatnonzero(self._readable)
+        frame = pd.DataFrame({"symbol": self._codes[rows], "day": self._day[rows], "time": self.time_ns[rows]})
+        return frame.groupby(["symbol", "day"])["time"].nunique()
 
     def intervals(self, clock: BarClock, layout: ColumnMapping) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Start and end of each row's bar; meaningful for the rows that are kept."""
@@ -224,6 +254,8 @@ class Screen:
         That with the larger volume wins, for a vendor's later look at a bar has seen more of it: the others are a
         ``superseded_bar``. Of several with the largest volume and equal prices the first is kept, the others are a
         ``duplicate_bar``; if their prices differ nobody can say which is right, and each is a ``contradicting_bar``.
+        A symbol most of whose bars are there with several opens and several closes stands for several instruments
+        (series of a share, two exchanges, strikes): all its rows are of ``several_instruments``.
         """
         rows = self.kept()
         keys = ["symbol", "start"]
@@ -234,6 +266,9 @@ class Screen:
         of_row = frame["row"].to_numpy()
         looks = {f"price {k}": of_kind[of_row] for k, of_kind in enumerate(prices)}
         frame = frame.assign(volume=volume[of_row], **looks)
+        several = self._symbols_of_several(frame, rows)
+        self.reject(np.isin(self._codes, several), "several_instruments")
+        frame = frame[~frame["symbol"].isin(several)]
         largest = frame[frame["volume"] == frame.groupby(keys)["volume"].transform("max")]
         of_bar = largest.groupby(keys)[list(looks)]
         at_odds = (of_bar.transform("min") != of_bar.transform("max")).any(axis=1)
@@ -241,6 +276,15 @@ class Screen:
         self._reject_some(frame.drop(largest.index)["row"], "superseded_bar")
         self._reject_some(largest[at_odds]["row"], "contradicting_bar")
         self._reject_some(alike[alike.duplicated(keys)]["row"], "duplicate_bar")
+
+    def _symbols_of_several(self, repeated: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Give the codes of symbols of which most bars are repeated with other opens and other closes."""
+        of_bar = repeated.groupby(["symbol", "start"])
+        looks = of_bar.agg(opens=("price 0", "nunique"), closes=("price 3", "nunique"), rows=("row", "size"))
+        apart = ((looks["opens"] > 1) & (looks["closes"] > 1)).groupby("symbol").sum()
+        surplus = (looks["rows"] - 1).groupby("symbol").sum()
+        bars = pd.Series(np.bincount(self._codes[rows], minlength=len(self._symbols)))[apart.index] - surplus
+        return apart.index[(bars >= _ENOUGH_BARS) & (2 * apart > bars)].to_numpy(dtype=np.intp)
 
     def _reject_some(self, rows: pd.Series[int], reason: str) -> None:
         chosen = np.zeros(len(self._reason), dtype=np.bool_)
@@ -277,14 +321,13 @@ class Screen:
         """Rows without a reason, of the sessions that are wanted."""
         return np.flatnonzero((self._reason == 0) & self._wanted)
 
-    def _commonest_step_ns(self) -> int:
+    def _steps_within_days(self) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.int32]]:
+        """Give the kept rows by symbol and time, the steps within a day from one to the next, and whose these are."""
         rows = self.kept()
         rows = rows[np.lexsort((self.time_ns[rows], self._codes[rows]))]
-        same = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0)
-        steps, counts = np.unique(np.diff(self.time_ns[rows])[same], return_counts=True)
-        steps, counts = steps[steps > 0], counts[steps > 0]
-        likelier = np.lexsort((steps, steps % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
-        return int(steps[likelier[0]]) if len(steps) else MINUTE_NS
+        steps = np.diff(self.time_ns[rows])
+        within = (np.diff(self._codes[rows]) == 0) & (np.diff(self._day[rows]) == 0) & (steps > 0)
+        return rows, steps[within], self._codes[rows[1:]][within]
 
     def universe(self) -> Universe:
         """Build a universe of the symbols with a usable row: facts of the table where it has any, else what is told.
@@ -347,3 +390,28 @@ def _is_placeholder(volume: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether a volume is what software writes for none: eight nines or more, or the limit of an integer."""
     nines = [10.0**digits - 1.0 for digits in range(_NINES, 12)]
     return np.isin(volume, [*nines, *_LIMITS_OF_INTEGERS])
+
+
+def _clock_of_steps(steps: NDArray[np.int64], since_open: NDArray[np.int64]) -> int:
+    """Give the length of bars from the steps within a day from one to the next, and their times after the open."""
+    sizes, counts = np.unique(steps, return_counts=True)
+    if not len(sizes):
+        return MINUTE_NS
+    likelier = np.lexsort((sizes, sizes % MINUTE_NS != 0, -counts))  # of equally common ones, whole minutes, short
+    commonest = int(sizes[likelier[0]])
+    if 2 * counts.max() > counts.sum():
+        return commonest
+    # bars of a thinly traded instrument lack those of minutes without a trade: the grid is one that they are all on
+    if counts.max() < _SEEN_OFTEN and not np.any(since_open % MINUTE_NS):
+        return MINUTE_NS
+    shorter = sizes[(sizes == commonest) | ((sizes < commonest) & (counts >= _SEEN_OFTEN))]
+    off = [np.count_nonzero(since_open % size) for size in shorter.tolist()]
+    return int(shorter[::-1][np.argmin(off[::-1])])
+
+
+def _of_longer_bars(steps: NDArray[np.int64], codes: NDArray[np.int32], size: int) -> NDArray[np.intp]:
+    """Give the codes of symbols whose bars plainly are longer: nearly all of many steps are of one length."""
+    n = np.bincount(codes)
+    longer = np.flatnonzero((n >= _ENOUGH_BARS) & (np.bincount(codes[steps <= size], minlength=len(n)) == 0))
+    plainly = [np.unique(steps[codes == k], return_counts=True)[1].max() > _NEARLY_ALL * n[k] for k in longer]
+    return longer[np.array(plainly, dtype=np.bool_)]

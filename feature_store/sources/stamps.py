@@ -29,14 +29,16 @@ from feature_store.market.types import (
 from feature_store.sources.files import FileTable
 from feature_store.sources.mappings import ColumnMapping
 from feature_store.sources.time_formats import epoch_format, possible_formats, way_out
-from feature_store.sources.times import EPOCH_FORMATS, NoTime, Times, has_zone, is_text, times_of
+from feature_store.sources.times import EPOCH_FORMATS, NoTime, Times, has_zone, is_text, times_of, written_zone
 
 Kind: TypeAlias = Literal["bars", "ticks"]
 
 _SAMPLE: Final = 200  # rows from the file's beginning that say whether text is ISO 8601
 _HALF_MINUTE_NS: Final = 30 * SECOND_NS  # the shortest bars whose last second is looked for
+_USUALLY_INSIDE: Final = 0.8  # of the times; files with the minutes before the open and after the close have 0.9
 _STRAY: Final = {"bars": 0.001, "ticks": 0.1}  # share of times outside: ticks before the open are usual
 _ENOUGH_TICKS: Final = 200_000  # to see where they lie
+_ENOUGH_TIMES: Final = 30_000  # to see that they lie hours away
 _BARS_A_SESSION: Final = 3  # fewer times a day are no bars of minutes or hours
 
 
@@ -52,7 +54,7 @@ class TimeReading:
     doubts: tuple[str, ...] = ()
     """What nothing shows and nobody stated: how it was read all the same, and what to say if that is wrong."""
     unreadable: str = ""
-    """Empty, unless most times cannot be read: then what they are and what to say of them."""
+    """Empty, unless most times cannot be read, or cannot be of the zone they name: then what is to be said of them."""
     undecided: bool = False
     """Whether bars may be stamped otherwise than the layout says: it was not stated, and no bar at an open shows it."""
     naive: bool = False
@@ -93,7 +95,8 @@ def times_of_file(table: FileTable, stated: ColumnMapping, kind: Kind) -> tuple[
     if 2 * np.count_nonzero(readable) < len(readable):
         return times, replace(reading, recognised=(), unreadable=_unreadable(table, column, readable, stated))
     naive = stated.zone is None and _is_naive(column, time_format, readable)
-    return _placed(times, replace(reading, naive=naive), kind)
+    placed, reading = _placed(times, replace(reading, naive=naive), kind)
+    return placed, reading if naive else replace(reading, unreadable=_of_another_zone(table, placed, reading, kind))
 
 
 def require_readable(reading: TimeReading) -> None:
@@ -160,6 +163,33 @@ def _unreadable(table: FileTable, column: pa.ChunkedArray, readable: NDArray[np.
     return f"{problem}. {way_out(possible_formats(_distinct(column)), stated.time_format)}"
 
 
+def _of_another_zone(table: FileTable, times: Times, reading: TimeReading, kind: Kind) -> str:
+    """Say that times are the wall clock of Asia/Kolkata in spite of the zone that they name; empty if they are not."""
+    time_ns = times[0][times[1]]
+    time_ns = time_ns[:: max(1, len(time_ns) // _ENOUGH_TIMES)]
+    stated, moved = _placement(time_ns), _placement(time_ns - IST_OFFSET_NS)
+    if stated is None or moved is None or moved.a_session < _BARS_A_SESSION:
+        return ""
+    inside, there = (max(p.inside_start, p.inside_end) for p in (stated, moved))
+    if inside >= 0.5 or there < 1 - _STRAY[kind]:
+        return ""
+    first = str(table.time_column()[int(np.argmax(times[1]))].as_py())
+    text = is_text(table.time_column().type)  # of which a format may leave the zone out
+    formats, ending = possible_formats([first] if text else ()), written_zone(first)
+    if reading.stated.zone is not None and not ending:
+        way = "correct --timezone (setting market.timezone)"
+    elif len(formats) == 1 and ending:
+        bare = formats[0].replace("%z", ending)
+        way = f'give --time-format "{bare}" (setting market.time_format), which leaves it out'
+    else:
+        way = "take 19,800 seconds (5 hours 30 minutes) off each"
+    return (
+        f"{table.path}: {1 - inside:.0%} of its times lie outside the session as they are written, and all "
+        f"lie in it as the time of day in Asia/Kolkata, which their zone says they are not; the first is {first!r} "
+        f"(column {table.names['time']!r}). If so, {way}"
+    )
+
+
 def _placed(times: Times, reading: TimeReading, kind: Kind) -> tuple[Times, TimeReading]:
     """Recognise zone and stamp by where the times lie in their sessions."""
     time_ns, readable = times
@@ -207,6 +237,12 @@ def _zoned(reading: TimeReading, as_ist: _Placement, as_utc: _Placement, kind: K
             reading,
             f"{1 - ist:.0%} of the times lie outside the session as Asia/Kolkata, {1 - utc:.0%} as UTC; if they are "
             "UTC, give --timezone UTC (setting market.timezone)",
+        )
+    if ist < _USUALLY_INSIDE:
+        return _in_doubt(
+            reading,
+            f"{1 - ist:.0%} of the times lie outside the session as Asia/Kolkata; if they are of another zone, give "
+            "--timezone ZONE (setting market.timezone)",
         )
     return reading
 

@@ -6,6 +6,7 @@ never guessed: a day above 12 anywhere in the file decides, else both formats st
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -62,7 +63,9 @@ def possible_formats(values: Iterable[str]) -> tuple[str, ...]:
     compact = Counter(len(text) for text in texts if re.fullmatch(r"(?:19|20)\d{6,12}", text) and len(text) in _COMPACT)
     if compact and 2 * compact.most_common(1)[0][1] > len(texts):
         return (_COMPACT[compact.most_common(1)[0][0]],)
-    shapes = [(_skeleton(found), found) for found in map(_SHAPE.fullmatch, texts) if found is not None]
+    shapes = [
+        (_skeleton(found), found) for found in map(_SHAPE.fullmatch, texts) if found and _is_month(found["month"])
+    ]
     if not shapes:
         return ()
     skeleton, count = Counter(skeleton for skeleton, _ in shapes).most_common(1)[0]
@@ -72,6 +75,10 @@ def possible_formats(values: Iterable[str]) -> tuple[str, ...]:
         return (skeleton.date + skeleton.rest,)
     dates = [(int(m["a"]), int(m["b"]), int(m["c"])) for s, m in shapes if s == skeleton]
     return tuple(order + skeleton.rest for order in _orders(skeleton.date, dates))
+
+
+def _is_month(name: str | None) -> bool:
+    return name is None or name.title() in {*calendar.month_name, *calendar.month_abbr}
 
 
 def _skeleton(found: re.Match[str]) -> _Skeleton:

@@ -21,6 +21,7 @@ EPOCH_FORMATS: Final = {"epoch_s": 10**9, "epoch_ms": 10**6, "epoch_us": 10**3, 
 
 _NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
+_GROUPED = r"-?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?"
 _DATE_ONLY = r"^\d{4}-\d{2}(?:-\d{2})?$"
 _DATE_FIRST = r"^\d{4}-?\d{2}"  # or pandas reads "now" and "today" as this very moment
 
@@ -66,23 +67,45 @@ def times_of(column: pa.ChunkedArray, time_format: str | None = None, zone: Zone
     if not is_text(column.type):
         raise NoTime(
             f"is {column.type}, which is no time; write timestamps, text such as 2026-01-05T09:15:00+05:30, or say "
-            "that it is an epoch (time_format='epoch_s')"
+            "how it is written: --time-format epoch_s (setting market.time_format)"
         )
     text = column.cast(pa.string()).fill_null("").to_pandas().str.strip()
     return _parsed(text, zone) if time_format is None else _parsed_as(text, time_format, zone)
 
 
-def numbers_of(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
-    """Give a column as float64, what is no number as NaN; None if it is of a type that is no number."""
+def numbers_of(column: pa.ChunkedArray, *, counts: bool = False) -> NDArray[np.float64] | None:
+    """Give a column as float64, what is no number as NaN; None if it is of a type that is no number.
+
+    Commas of text group digits (``1,23,456.50``) or stand for the decimal point (``1234,50``) if the column's numbers
+    leave no other reading; in a column that ``counts`` they group. Else what has one is no number.
+    """
     column = plain(column)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type):
         return np.ascontiguousarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
     if pa.types.is_decimal(column.type):
         return np.ascontiguousarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
     if is_text(column.type):
-        values = pd.to_numeric(column.cast(pa.string()).to_pandas(), errors="coerce")
+        values = pd.to_numeric(_without_commas(column.cast(pa.string()).to_pandas(), counts), errors="coerce")
         return np.ascontiguousarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     return None
+
+
+def _without_commas(text: pd.Series[str], counts: bool) -> pd.Series[str]:
+    with_comma = text.str.contains(",", regex=False, na=False)
+    if not with_comma.any():
+        return text
+    commas = text[with_comma].str.strip()
+    grouped, pointed = commas.str.fullmatch(_GROUPED), commas.str.fullmatch(r"-?\d+,\d+")
+    only_grouped = grouped & (counts | ~pointed)
+    if only_grouped.any() and not (pointed & ~grouped).any():
+        return text.mask(with_comma, commas.where(~grouped, commas.str.replace(",", "")))
+    if (
+        (pointed & ~grouped).any()
+        and not only_grouped.any()
+        and not text.str.contains(".", regex=False, na=False).any()
+    ):
+        return text.mask(with_comma, commas.where(~pointed, commas.str.replace(",", ".")))
+    return text
 
 
 def joined(dates: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -99,7 +122,13 @@ def joined(dates: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def has_zone(text: str) -> bool:
     """Whether an ISO 8601 time says its zone."""
-    return bool(re.search(_ZONE, text) and not re.search(_DATE_ONLY, text))
+    return bool(written_zone(text))
+
+
+def written_zone(text: str) -> str:
+    """Give the zone at the end of a time that has one, as it is written there, else nothing."""
+    found = re.search(_ZONE, text)
+    return found[0] if found and not re.search(_DATE_ONLY, text) else ""
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -77,6 +77,10 @@ def look_at(
     mapping = _mapping(stated or {}, 1 if ticks is None else 2)
     of_bars = _bars_of(bars, ticks, mapping, progress)
     findings = _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
+    if not any(one.tradable for one in of_bars.universe.instruments):
+        raise CommandFailed(
+            f"{bars} holds nothing but indices, which are never traded; give a file with bars of shares or funds too"
+        )
     sessions, minutes = known_sessions(of_bars.bars), _minutes_of(bars, of_bars.clock, tell)
     desk = of_one_desk([spec.model_copy(update={"bar_minutes": minutes}) for spec in strategies], minutes)
     _require_bars_enough(bars, desk, minutes)

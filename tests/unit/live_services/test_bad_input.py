@@ -271,6 +271,12 @@ def test_the_reading_of_a_file_is_shown_in_a_terminal_and_nothing_elsewhere(tmp_
         assert ("100%" in shown.getvalue()) is terminal
 
 
+def test_a_file_of_nothing_but_indices_is_refused_by_the_demo(tmp_path):
+    _bars(sessions=9).assign(symbol="NIFTY_50").drop_duplicates("timestamp").to_csv(tmp_path / "bars.csv", index=False)
+    with pytest.raises(CommandFailed, match=r"bars\.csv holds nothing but indices, which are never traded"):
+        look_at(tmp_path / "bars.csv", None, Path("q"), STRATEGIES, lambda _: None)
+
+
 def test_daily_bars_are_refused_by_the_demo(tmp_path):
     days = _bars()
     days["timestamp"] = days["timestamp"].dt.normalize()

@@ -85,3 +85,10 @@ def test_tokens_are_found_whatever_their_order_and_those_that_are_not_there_are_
 def test_a_token_that_no_array_can_hold_names_no_instrument(token: int) -> None:
     with pytest.raises(ValidationError, match="instrument_token"):
         Instrument(instrument_token=token, symbol="AAA")
+
+
+@pytest.mark.parametrize("name", ["NIFTY 50", "Nifty 50", "NIFTY_50", "NSE_INDEX|Nifty 50", "nifty"])
+def test_the_markets_index_is_found_however_its_name_is_spelt(name: str) -> None:
+    universe = Universe.from_symbols(["AAA", "NIFTY BANK", name], frozenset({"NIFTY BANK", name}))
+    assert universe.market_index is not None
+    assert universe.instruments[universe.market_index].symbol == name

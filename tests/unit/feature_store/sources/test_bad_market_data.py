@@ -279,9 +279,6 @@ DAMAGES = {
     "a header alone": Damage("csv", lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "no rows"),
     "another kind": Damage("csv", lambda path: path.rename(path.with_suffix(".xlsx")), "is not a file"),
     "other columns": Damage("csv", lambda path: path.write_text("a,b\n1,2\n"), "has no column", MissingColumn),
-    "semicolons": Damage(
-        "csv", lambda path: path.write_text(path.read_text().replace(",", ";")), "has no column", MissingColumn
-    ),
     "no header": Damage(
         "csv", lambda path: path.write_text(path.read_text().split("\n", 1)[1]), "has no column", MissingColumn
     ),

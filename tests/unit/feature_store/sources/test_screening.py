@@ -1,6 +1,7 @@
 """Which rows are used: in whatever order they stand, one for each bar, and what is an index and what is a share."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.market.types import IST, CollidingInstruments, Instrument, MissingColumn, Universe
+from feature_store.market.types import (
+    IST,
+    MINUTE_NS,
+    REGULAR_SESSION_NS,
+    CollidingInstruments,
+    Instrument,
+    MissingColumn,
+    Universe,
+)
 from feature_store.sources.reading import SourceBars, SourceTicks, read_bars, read_ticks
 
 OPEN = pd.Timestamp("2026-01-05 09:15", tz=IST)
@@ -112,8 +121,9 @@ def test_an_open_or_close_beyond_the_range_by_the_rounding_of_adjusted_prices_is
 
 
 INDICES = ("NIFTY 50", "Nifty Bank", "NIFTY50", "BANKNIFTY", "NSE:SOMETHING-INDEX", "^CNXIT", "NIFTY FIN SERVICE",
-           "Nifty Financial Services", "INDIA VIX", "SENSEX", "NSE_INDEX|Nifty New Thing")  # fmt: skip
-SHARES = ("NIFTYBEES", "BANKBEES", "MY SHARE", "NIFTY 50 FUND", "AAA-INDEXED")
+           "Nifty Financial Services", "INDIA VIX", "SENSEX", "NSE_INDEX|Nifty New Thing", "NIFTY_BANK", "India-Vix",
+           "BSE:SENSEX", "NSEI", "CNXBAN", "NiftySmallcap100", "NIFTYMIDCAP")  # fmt: skip
+SHARES = ("NIFTYBEES", "BANKBEES", "MY SHARE", "NIFTY 50 FUND", "AAA-INDEXED", "SETFNIF50", "NIFTY1", "NSE_BEES")
 
 
 @pytest.mark.parametrize("volume", [0, 5000, 5_000_000_000_000, "", -1])
@@ -178,3 +188,57 @@ def test_two_symbols_of_one_token_are_refused_by_name_unless_a_table_gives_them_
         Instrument(instrument_token=k, symbol=s) for k, s in enumerate(["plumless", "buckeroo"], start=1)
     )
     assert read(frame, tmp_path, instruments=table).universe == table
+
+
+def test_a_symbol_that_stands_for_several_instruments_is_not_made_one_of_the_larger_volumes(tmp_path: Path) -> None:
+    of_one = [{"minute": k, "volume": 10 + k % 3} for k in range(12)]
+    series = [{"minute": k, "open": 100.5, "close": 100.6, "volume": 11, "series": "BE"} for k in range(2, 12)]
+    single = [{"minute": k, "symbol": "BBB"} for k in range(12)]
+    source = read(bars_of(*of_one, *series, *single), tmp_path)
+    assert source.quarantine.counts() == {"several_instruments": 22}
+    assert [i.symbol for i in source.universe.instruments] == ["BBB"]
+    later_looks = [{"minute": k, "close": 100.6, "volume": 20} for k in range(12)]
+    assert read(bars_of(*of_one, *later_looks), tmp_path).quarantine.counts() == {"superseded_bar": 12}
+
+
+# --- how long a bar is ---------------------------------------------------------------------------------------------
+
+
+def stamped(times: Iterable[pd.Timestamp]) -> pd.DataFrame:
+    return bars_of(*({"timestamp": time.strftime("%Y-%m-%d %H:%M:%S")} for time in times))
+
+
+@pytest.mark.parametrize("time_of_day", ["00:00", "09:15", "15:30"])
+def test_one_bar_a_session_is_the_sessions_and_not_its_first_minute(time_of_day: str, tmp_path: Path) -> None:
+    days = pd.bdate_range("2026-01-05", "2026-01-09")
+    path = tmp_path / "bars.csv"
+    stamped(days + pd.Timedelta(f"{time_of_day}:00")).to_csv(path, index=False)
+    for sessions in (None, [days[0].date()]):
+        source = read_bars(path, sessions)
+        assert (str(source.clock), source.quarantine.counts()) == ("session", {})
+        assert set(source.bars.end_ns - source.bars.start_ns) == {REGULAR_SESSION_NS}
+
+
+def test_bars_of_weeks_are_not_read_as_those_of_their_first_session(tmp_path: Path) -> None:
+    source = read(stamped(pd.date_range("2026-02-02", periods=5, freq="7D")), tmp_path)
+    assert (len(source.bars), source.quarantine.counts()) == (0, {"longer_than_a_session": 5})
+
+
+def test_bars_of_a_thinly_traded_share_keep_their_length_though_most_steps_are_longer(tmp_path: Path) -> None:
+    minutes = np.cumsum([3, 2, 3, 1, 4, 3, 2] * 3).tolist()
+    source = read(bars_of(*({"minute": minute} for minute in minutes)), tmp_path)
+    assert (len(source.bars), source.quarantine.counts()) == (len(minutes), {})
+    assert set(source.bars.end_ns - source.bars.start_ns) == {MINUTE_NS}
+
+
+def test_bars_of_five_minutes_are_not_read_as_minutes_because_another_share_has_those(tmp_path: Path) -> None:
+    minutes, fives = [{"minute": k} for k in range(60)], [{"minute": 5 * k, "symbol": "BBB"} for k in range(12)]
+    source = read(bars_of(*minutes, *fives), tmp_path)
+    assert source.quarantine.counts() == {"other_bar_length": 12}
+    thin = [{"minute": int(k), "symbol": "BBB"} for k in np.cumsum([5, 5, 5, 5, 5, 5, 5, 6, 4, 3, 5, 2])]
+    assert read(bars_of(*minutes, *thin), tmp_path).quarantine.counts() == {}
+
+
+def test_prices_that_are_all_infinite_are_no_numbers(tmp_path: Path) -> None:
+    source = read(bars_of({}, dict.fromkeys(("open", "high", "low", "close"), "inf")), tmp_path)
+    assert source.quarantine.counts() == {"not_a_number": 1}

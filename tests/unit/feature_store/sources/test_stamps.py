@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.market.types import IST, MINUTE_NS
+from feature_store.market.types import IST, MINUTE_NS, MarketDataError
 from feature_store.sources.arrivals import read_market
 from feature_store.sources.reading import ColumnMapping, SourceBars, read_bars
 
@@ -141,3 +141,40 @@ def test_ticks_do_not_overrule_a_stated_stamp(tmp_path: Path) -> None:
     assert first == frame("14:51", "15:21")["timestamp"].dt.as_unit("ns").astype("int64").iloc[0]
     assert arrival.recognised["bars"] == ()
     assert arrival.quarantined == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("%Y-%m-%dT%H:%M:%SZ", r'give --time-format "%Y-%m-%dT%H:%M:%SZ"'),
+        ("%Y-%m-%d %H:%M:%S+00:00", r'give --time-format "%Y-%m-%d %H:%M:%S\+00:00"'),
+        ("epoch", "take 19,800 seconds"),
+    ],
+)
+def test_the_wall_clock_of_india_under_the_name_of_utc_is_refused_with_the_way_out(
+    written: str, says: str, tmp_path: Path
+) -> None:
+    wall = pd.date_range("2026-01-05 09:15", "2026-01-05 15:29", freq="min")
+    times = wall.astype("datetime64[s]").astype("int64") if written == "epoch" else wall.strftime(written)
+    prices = dict.fromkeys(("open", "high", "low", "close"), 100)
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"time": times, "symbol": "AAA", **prices, "volume": 1}).to_csv(path, index=False)
+    with pytest.raises(MarketDataError, match=f"88% of its times lie outside the session as they are written.*{says}"):
+        read_market(path, None)
+    if written != "epoch":
+        assert len(read_bars(path, mapping=ColumnMapping({}, written)).bars) == len(wall)
+    timestamps = pd.DataFrame({"time": wall.tz_localize("UTC"), "symbol": "AAA", **prices, "volume": 1})
+    timestamps.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(MarketDataError, match="take 19,800 seconds"):
+        read_market(tmp_path / "a.parquet", None)
+
+
+def test_times_of_which_many_lie_outside_the_session_are_said_to(tmp_path: Path) -> None:
+    wall = pd.date_range("2026-01-05 11:45", "2026-01-05 17:59", freq="min")  # Singapore
+    prices = dict.fromkeys(("open", "high", "low", "close"), 100)
+    frame = pd.DataFrame({"time": wall, "symbol": "AAA", **prices, "volume": 1})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    said = read_bars(tmp_path / "a.csv").recognised
+    assert any("40% of the times lie outside the session as Asia/Kolkata" in one for one in said)
+    stated = read_bars(tmp_path / "a.csv", mapping=ColumnMapping(zone="Asia/Singapore"))
+    assert (len(stated.bars), stated.recognised) == (375, ())

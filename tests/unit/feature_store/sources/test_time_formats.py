@@ -147,3 +147,8 @@ def test_ticks_and_bars_in_epochs_are_told_by_their_size(
         assert source.reading.layout.time_format == time_format
         table = source.bars if hasattr(source, "bars") else source.ticks
         assert len(table) == 10
+
+
+def test_a_month_that_no_format_reads_gives_no_format() -> None:
+    assert possible_formats(["02-Sept-2024 09:15"]) == ()
+    assert possible_formats(["02-SEP-2024 09:15"]) == ("%d-%b-%Y %H:%M",)
