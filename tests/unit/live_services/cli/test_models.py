@@ -26,7 +26,7 @@ class _Registry(InMemoryRegistry):
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli_models, "out", Console(width=250, highlight=False))
     kept = _Registry()
     monkeypatch.setattr(cli_models, "build_registry", lambda settings: kept)
     return kept
