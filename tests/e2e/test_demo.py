@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.strangers_file import TIME_FORMAT, write_strangers_file
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
@@ -77,6 +79,29 @@ def test_a_person_overrules_the_gate_of_a_market_that_is_too_small(tmp_path: Pat
     assert model["gate_passed"] is False
     assert model["promotion"]["override"] == "the test's reason"
     assert summary["totals"]["fills"] >= 2
+
+
+def test_a_strangers_file_with_an_edge_goes_to_paper_orders_with_one_option(tmp_path: Path) -> None:
+    file = write_strangers_file(tmp_path / "MINUTES.CSV", instruments=10, sessions=12, edge_bps=15.0)
+    summary_file = tmp_path / "summary.json"
+    done = _demo(tmp_path / "demo", "--bars", str(file), "--time-format", TIME_FORMAT, "--summary", str(summary_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(summary_file.read_text())
+    assert summary["market"] == "NSE"
+    assert summary["models"]["momentum"]["promotion"] == {"promoted_by": "sensor", "override": None}
+    assert summary["totals"]["fills"] >= 2
+    assert summary["explanation"]["order"]["symbol"].startswith("STK")
+
+
+def test_a_strangers_file_without_an_edge_ends_in_a_refusal_that_names_the_override(tmp_path: Path) -> None:
+    file = write_strangers_file(tmp_path / "MINUTES.CSV", instruments=10, sessions=12, edge_bps=0.0)
+    summary_file = tmp_path / "summary.json"
+    done = _demo(tmp_path / "demo", "--bars", str(file), "--time-format", TIME_FORMAT, "--summary", str(summary_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _left_behind(tmp_path / "demo") == []
+    model = json.loads(summary_file.read_text())["models"]["momentum"]
+    assert (model["gate_passed"], model["promotion"]) == (False, None)
+    assert '--override-gate "REASON"' in done.stdout
 
 
 @pytest.mark.skipif(
