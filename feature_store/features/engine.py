@@ -91,14 +91,14 @@ class FeatureEngine:
         self._warm_after = np.array(_warm_after(own), dtype=np.int64)
         offsets, ex_ns, factors = (actions or CorporateActions.none()).for_universe(universe)
         n = len(universe)
-        self._is_index = np.array([not one.tradable for one in universe.instruments], dtype=np.bool_)
         self._actions = (offsets, ex_ns, factors)
         self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
         self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
         self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
         self._header = empty_header(n, offsets)
         market_index = -1 if universe.market_index is None else universe.market_index
-        self._before = (self._column, self._warm_after, anchor_days(schema.clock), market_index)
+        is_index = np.array([not one.tradable for one in universe.instruments], dtype=np.bool_)
+        self._before = (self._column, self._warm_after, anchor_days(schema.clock), market_index, is_index)
         self._behind = (*self._actions, self._ring, self._smoothed, self._header)
         self._own_columns = len(own)
         self._places = [schema.names.index(spec.name) for spec in own]
@@ -144,7 +144,7 @@ class FeatureEngine:
         rows = np.empty((len(bars), self._own_columns)) if self._longer else wide
         warm = np.empty(len(bars), dtype=np.bool_)
         columns = (
-            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, self._shares(bars),
+            bars.instrument, bars.start_ns, bars.end_ns, bars.open, bars.high, bars.low, bars.close, bars.volume,
             bars.spread_bps, bars.imbalance,
         )  # fmt: skip
         try:
@@ -172,22 +172,16 @@ class FeatureEngine:
             warm &= longer_warm
         return wide, warm
 
-    def _shares(self, bars: Bars) -> NDArray[np.int64]:
-        """Give the bars' volumes; an index trades none, for its level times a number of shares is no turnover."""
-        if not self._is_index.any():
-            return bars.volume
-        return np.where(self._is_index.take(bars.instrument, mode="clip"), np.int64(0), bars.volume)
-
     def _stepped(self, columns: tuple[NDArray[Any], ...], rows: NDArray[np.float64], warm: NDArray[np.bool_]) -> int:
         """Run the compiled step over all instruments, or over a part of them in each thread; give its status."""
         parts = self._parts(columns[0])
-        contexts = [self._context, *(self._context.copy() for _ in parts[1:])]
 
         def part(bounds: tuple[int, int], context: NDArray[np.int64]) -> int:
             return int(self._step(*columns, *bounds, *self._before, context, *self._behind, rows, warm))
 
         if len(parts) == 1:
             return part(parts[0], self._context)
+        contexts = [self._context, *(self._context.copy() for _ in parts[1:])]
         with ThreadPoolExecutor(len(parts)) as threads:
             statuses = list(threads.map(part, parts, contexts))
         return next((status for status in statuses if status < 0), 0)

@@ -259,14 +259,15 @@ _evaluate: Any = None  # `uncompiled_step` puts the one of its features here, in
 
 def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     instrument, start_ns, end_ns, opens, highs, lows, closes, volumes, spreads, imbalances, first, last,
-    column, warm_after, anchor_days, market_index, context, first_action, ex_ns, factors,
+    column, warm_after, anchor_days, market_index, is_index, context, first_action, ex_ns, factors,
     ring, smoothed, header, out, warm,
 ):  # fmt: skip
     """Step the state of instruments ``first`` to ``last - 1`` over their bars and write their feature rows.
 
     Rows are NaN where not warm; those of other instruments are left alone, so that several threads can share the work.
     ``column`` names for each declared feature its column in ``out``, or -1; ``warm_after`` the bars, sessions and
-    anchors after which a row is warm. ``context`` holds the end and the close of the index's newest bar: each thread
+    anchors after which a row is warm. What ``is_index`` has no volume, for its level times shares is no turnover.
+    ``context`` holds the end and the close of the index's newest bar: each thread
     needs its own. Returns -1 at an index outside the universe, ``-2 - row`` at a bar that ends no later than its
     instrument's one before, else 0.
     """
@@ -305,7 +306,7 @@ def _step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             _begin_session(ring, smoothed, header, i, t, day, day // anchor_days, o, h, low)
         has_depth = not (math.isnan(spreads[row]) or math.isnan(imbalances[row]))
         _append(
-            ring, i, t, o, h, low, c, volumes[row], index_close[row],
+            ring, i, t, o, h, low, c, 0 if is_index[i] else volumes[row], index_close[row],
             _fixed(spreads[row], DEPTH_UNITS) if has_depth else 0,
             _fixed(imbalances[row], DEPTH_UNITS) if has_depth else 0, int(has_depth),
         )  # fmt: skip
@@ -325,7 +326,9 @@ _steps: dict[tuple[Any, ...], Any] = {}
 
 _INPUT = (int32[::1], int64[::1], int64[::1], *[float64[::1]] * 4, int64[::1], float64[::1], float64[::1])
 _RANGE = (int64, int64)
-_CONSTANTS = (int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], float64[:, ::1])
+_CONSTANTS = (
+    int64[::1], int64[::1], int64, int64, boolean[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1],
+)  # fmt: skip
 _STATE = (int64[:, :, ::1], float64[:, :, ::1], int64[:, ::1], float64[:, ::1], boolean[::1])
 
 
