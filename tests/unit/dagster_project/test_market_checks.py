@@ -37,7 +37,8 @@ def with_an_outage(frame):
 
 
 def with_a_thin_instrument(frame):
-    return frame[(frame["symbol"] != "SYN002") | (np.arange(len(frame)) % 4 == 0)]
+    own = np.random.default_rng(0).permutation(frame.index[frame["symbol"] == "SYN002"])  # a grid would be longer bars
+    return frame.drop(own[len(own) // 4 :])
 
 
 def with_a_frozen_price(frame):
