@@ -98,8 +98,8 @@ class OnlinePublisher:
         """Write what waits; False if Redis did not take it."""
         from redis.exceptions import RedisError
 
-        for key, (schema, block) in list(self._waiting.items()):
-            del self._waiting[key]  # an offer that comes while Redis answers waits for the next round
+        for key in list(self._waiting):
+            schema, block = self._waiting.pop(key)  # the newest by now; one that comes while Redis answers waits again
             try:
                 await _write(client, schema, block)
             except (RedisError, OSError, TimeoutError) as failure:

@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from feature_store.features.schema import FeatureSchema
+from feature_store.online.blocks import Block
 from live_services.adapters import online_features
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.domain.basis import Stamp
@@ -121,3 +124,27 @@ async def test_without_a_redis_rows_are_offered_to_nobody() -> None:
     async with OnlinePublisher(Settings(), lambda o: counts.update([o])) as rows:
         trade(rows)
     assert not counts
+
+
+def empty_block(partition: int, end_ns: int) -> Block:
+    none = np.empty(0, dtype=np.int64)
+    return Block("of one schema", partition, end_ns, none, none, np.empty(0, dtype=np.bool_), np.empty((0, 1)))
+
+
+async def test_rows_that_come_while_another_partitions_are_written_are_the_ones_written_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher = OnlinePublisher(settings_of("redis://127.0.0.1:1/0"), lambda _outcome: None)
+    schema, written = loaded_model().schema, []
+
+    async def write(_client: object, _schema: FeatureSchema, block: Block) -> None:
+        written.append((block.partition, block.end_ns))
+        if len(written) == 1:
+            publisher.offer(schema, empty_block(1, 2))
+
+    monkeypatch.setattr(online_features, "_write", write)
+    async with publisher:
+        publisher.offer(schema, empty_block(0, 1))
+        publisher.offer(schema, empty_block(1, 1))
+        await asyncio.sleep(0)
+    assert written == [(0, 1), (1, 2)]
