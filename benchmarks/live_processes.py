@@ -22,9 +22,10 @@ from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 from live_services.adapters.kafka import MAX_POLL_RECORDS, commit_together, connection, transactional_producer
+from live_services.adapters.logs import configure_logging
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.adapters.telemetry import NoTelemetry, configure_logging
+from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.basis import Stamp
 from live_services.domain.limits import RiskLimits
 from live_services.domain.strategy.desk import LoadedModel

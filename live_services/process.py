@@ -53,7 +53,7 @@ def run(service: str, broker: str, settings: Settings) -> None:
     CommandFailed
         There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
     """
-    from live_services.adapters.telemetry import configure_logging
+    from live_services.adapters.logs import configure_logging
 
     entry, chosen = runnable(service, broker, settings)
     require_layout(settings.alpha_panda_home)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from feature_store.market.types import SECOND_NS, Instrument, Session, Ticks, Universe
+from live_services.adapters.logs import configure_logging
 from live_services.adapters.sessions import MarketSessions
-from live_services.adapters.telemetry import NoTelemetry, configure_logging
+from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import (
     BarValues,

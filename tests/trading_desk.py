@@ -54,7 +54,7 @@ from live_services.domain.topics import (
 )
 from live_services.machine.stack import Stack, create_topics, environment
 from live_services.machine.supervision import SERVICES
-from live_services.runtime.loop import decode_position
+from live_services.runtime.positions import decode_position
 from live_services.settings import Settings, load_settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence
 from models_registry.gates.limits import GateLimits

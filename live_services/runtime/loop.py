@@ -7,7 +7,6 @@ to the committed watermark without producing, and goes on from there. Failures: 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -21,7 +20,6 @@ from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
     ConsumerRebalanceListener,
-    OffsetAndMetadata,
     TopicPartition,
 )
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -29,6 +27,7 @@ from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFen
 
 from live_services.adapters.assignor import OneMemberAssignor
 from live_services.adapters.groups import begins_ns
+from live_services.adapters.health import TaskHealth
 from live_services.adapters.kafka import (
     MAX_POLL_RECORDS,
     commit_together,
@@ -40,13 +39,14 @@ from live_services.adapters.kafka import (
     value_of,
 )
 from live_services.adapters.sessions import MarketSessions
-from live_services.adapters.telemetry import TaskHealth, Telemetry
+from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
+from live_services.runtime.positions import decode_position, encode_position, watermark_of
 from live_services.runtime.service import Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
@@ -335,7 +335,7 @@ class _Runtime:
         if run.owes_watermark:
             every_ms = runtime.commit_interval_ms if run.is_waited_for else runtime.watermark_interval_ms
             waits.append(every_ms - since_forward)
-        if run.live and run.session is not None and run.now_ns != _watermark_of(running.positions):
+        if run.live and run.session is not None and run.now_ns != watermark_of(running.positions):
             waits.append(runtime.offsets_interval_ms - since_commit)
         return max(0, round(min(waits)))
 
@@ -454,40 +454,6 @@ def _headers(output: Output) -> list[tuple[str, bytes]]:
     if output.control_of is not None:
         headers.append((TASK_HEADER, str(output.control_of).encode()))
     return headers
-
-
-def _watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | None:
-    return next((p.watermark_ns for p in positions.values()), None)
-
-
-def encode_position(position: Committed) -> OffsetAndMetadata:
-    """Write what a commit says of a partition, as an offset with metadata."""
-    metadata = {
-        "watermark_ns": position.watermark_ns,
-        "session_open_offset": position.session_open_offset,
-        "session_open_ns": position.session_open_ns,
-    }
-    return OffsetAndMetadata(position.offset, json.dumps(metadata))
-
-
-def decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) -> Committed:
-    """Read what a commit said of a partition.
-
-    Raises
-    ------
-    WrongShape
-        If this runtime did not write it.
-    """
-    try:
-        fields = json.loads(metadata)
-        return Committed(
-            offset, int(fields["watermark_ns"]), int(fields["session_open_offset"]), int(fields["session_open_ns"])
-        )
-    except (ValueError, TypeError, KeyError) as cause:
-        raise WrongShape(
-            f"group {group} has an offset for {tp.topic}[{tp.partition}] that this runtime did not commit "
-            f"(metadata {metadata!r}): delete the group's offsets to start from the earliest record"
-        ) from cause
 
 
 async def _within(seconds: float, awaited: Any) -> None:

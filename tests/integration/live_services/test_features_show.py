@@ -16,7 +16,8 @@ from feature_store.market.types import MINUTE_NS, UnknownInstrument
 from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import DIRECTORY_KEY, Block
 from feature_store.online.store import OnlineStore
-from live_services.adapters.telemetry import LiveTelemetry, TaskHealth
+from live_services.adapters.health import TaskHealth
+from live_services.adapters.telemetry import LiveTelemetry
 from live_services.cli import feature_rows
 from live_services.cli.feature_rows import newest_row
 from live_services.domain.log import TaskId

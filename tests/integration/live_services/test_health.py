@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from live_services.adapters.telemetry import HEALTH_TTL_SECONDS, LiveTelemetry, TaskHealth
+from live_services.adapters.health import HEALTH_TTL_SECONDS, TaskHealth
+from live_services.adapters.telemetry import LiveTelemetry
 from live_services.domain import keys
 from live_services.domain.log import TaskId
 from live_services.machine.embedded import embedded_valkey

@@ -26,12 +26,13 @@ from feature_store.offline.store import OfflineStore
 from feature_store.online.blocks import block_key, pack
 from feature_store.online.store import OnlineStore
 from live_services.adapters.groups import groups_begin
+from live_services.adapters.health import TaskHealth
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.adapters.telemetry import NoTelemetry, TaskHealth, Telemetry
+from live_services.adapters.telemetry import NoTelemetry, Telemetry
 from live_services.backtest.engine import MarketDay, assignments_at_open, run_session
 from live_services.cli.main import app
 from live_services.cli.skew_check import check_skew

@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.groups import groups_begin
+from live_services.adapters.health import TaskHealth
 from live_services.adapters.kafka import (
     FeedProducer,
     KafkaSetupError,
@@ -32,7 +33,7 @@ from live_services.adapters.kafka import (
     value_of,
 )
 from live_services.adapters.sessions import MarketSessions
-from live_services.adapters.telemetry import NoTelemetry, TaskHealth, Telemetry
+from live_services.adapters.telemetry import NoTelemetry, Telemetry
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import DeadLetter, Event, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame

@@ -11,7 +11,8 @@ import structlog
 from pydantic import SecretStr
 from rich.console import Console
 
-from live_services.adapters.telemetry import HealthReporter, Metrics, TaskHealth
+from live_services.adapters.health import HealthReporter, TaskHealth
+from live_services.adapters.metrics import Metrics
 from live_services.cli.status import Health, tasks_table
 from live_services.domain.log import Readiness, TaskId
 from live_services.settings import RedisSettings, Settings

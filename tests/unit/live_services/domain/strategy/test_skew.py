@@ -15,7 +15,7 @@ from feature_store.market.clocks import BarClock
 from feature_store.market.types import Instrument, Session, Ticks, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters import telemetry
+from live_services.adapters import metrics as adapter
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import StoredRecord
 from live_services.cli.skew_check import compared, session_on_log
@@ -203,8 +203,8 @@ def test_the_monitor_raises_the_metric_and_an_event_for_one_flipped_bit(monkeypa
             super().__init__()
             registries.append(self)
 
-    monkeypatch.setattr(telemetry, "CollectorRegistry", Kept)
-    metrics = telemetry.Metrics()
+    monkeypatch.setattr(adapter, "CollectorRegistry", Kept)
+    metrics = adapter.Metrics()
     metrics.committed(said)
     metrics.close()
     for result, rows in (("different", 1), ("equal", len(signals) - 1)):

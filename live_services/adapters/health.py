@@ -1,0 +1,149 @@
+"""The health of tasks, and each broker's newest portfolio, in Redis.
+
+Nothing here may stop trading: a Redis that is away is logged once and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+
+from live_services.domain import keys
+from live_services.domain.events import Event
+from live_services.domain.log import Readiness, TaskId
+from live_services.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+HEALTH_TTL_SECONDS: Final = 15
+_REPORT_SECONDS: Final = 1.0
+# Longer than a slow answer on loopback, shorter than the health's time to live.
+_REDIS_TIMEOUT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHealth:
+    """One task at one moment."""
+
+    task: TaskId
+    watermark_ns: int
+    session: str
+    """Date of the open session, or empty."""
+    live: bool
+    """False while what was handled before a restart is run again."""
+    records_handled: int
+    outputs: dict[str, int]
+    """Events committed by event type."""
+    dead_letters: int
+    foreign_records: int
+    """On topics that only this task may write, by somebody else."""
+    lag_records: int
+    """Records on the log that were not fetched yet."""
+    waiting_for: str
+    """Input partition that holds the merge, or empty."""
+    pid: int
+    readiness: Readiness | None = None
+    """Which instruments are WARMING; None for a service without features."""
+
+
+class HealthReporter:
+    """Writes task health, and each broker's newest portfolio, to Redis; away from the trading loop.
+
+    Use as an async context manager; without a Redis URL it does nothing. ``values`` holds what the next write sends, by
+    key.
+    """
+
+    def __init__(self, settings: Settings, metrics_port: int = 0) -> None:
+        self._url = settings.redis.url.get_secret_value()
+        self._metrics_port = metrics_port
+        self.values: dict[str, str] = {}
+        self._portfolios: dict[str, str] = {}
+        self._gone: set[str] = set()
+        self._writer: asyncio.Task[None] | None = None
+        self._away = False
+        self._log = structlog.get_logger(__name__)
+
+    def report(self, health: TaskHealth) -> None:
+        """Keep a task's newest health for the next write."""
+        task = health.task
+        content = {
+            **asdict(health),
+            "task": str(task),
+            "service": task.service,
+            "broker": task.scope,
+            "partition": task.partition,
+            "metrics_port": self._metrics_port,
+            "readiness": str(health.readiness) if health.readiness is not None else "",
+            "warming": len(health.readiness.warming) if health.readiness is not None else 0,
+        }
+        self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Keep the newest portfolio for the next write."""
+        for event in events:
+            if event.event_type == "pnl.snapshot":
+                self._portfolios[keys.portfolio(event.broker)] = event.model_dump_json()
+
+    def withdraw(self, task: TaskId) -> None:
+        """Have a task's health removed."""
+        key = keys.task_health(task.scope, task.service, task.partition)
+        self.values.pop(key, None)
+        self._gone.add(key)
+
+    async def __aenter__(self) -> Self:
+        if self._url:
+            self._writer = asyncio.create_task(self._write_forever(), name="health")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write_forever(self) -> None:
+        from redis.asyncio import Redis
+
+        client = Redis.from_url(
+            self._url, socket_timeout=_REDIS_TIMEOUT_SECONDS, socket_connect_timeout=_REDIS_TIMEOUT_SECONDS
+        )
+        try:
+            while True:
+                await self._write(client)
+                await asyncio.sleep(_REPORT_SECONDS)
+        finally:
+            await self._write(client)
+            await client.aclose()
+
+    async def _write(self, client: Redis) -> None:
+        from redis.exceptions import RedisError
+
+        gone, self._gone = self._gone, set()  # what comes in while Redis answers waits for the next write
+        portfolios, self._portfolios = self._portfolios, {}
+        try:
+            async with client.pipeline(transaction=False) as pipe:
+                for key in gone:
+                    pipe.delete(key)
+                for key, content in self.values.items():
+                    pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
+                for key, content in portfolios.items():
+                    pipe.set(key, content)
+                await pipe.execute()
+        except (RedisError, OSError) as failure:
+            if not self._away:
+                self._log.warning("redis_is_away", failure=str(failure), consequence="no health and portfolio shown")
+            self._away = True
+            self._gone |= gone
+            self._portfolios = portfolios | self._portfolios
+        else:
+            if self._away:
+                self._log.info("redis_is_back")
+            self._away = False

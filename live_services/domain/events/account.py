@@ -1,0 +1,141 @@
+"""What an account holds, and what it enters a session with."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from live_services.domain.events.envelope import Event, Frozen
+from live_services.domain.events.orders import ExitTerms
+from live_services.domain.limits import AccountConfig
+from live_services.domain.topics import Topic
+from models_registry.refs import Alias
+from models_registry.specification import Broker, Product
+
+
+class Position(Frozen):
+    """What a strategy holds of an instrument: from its opening fill until nothing is left."""
+
+    strategy: str
+    rung: Alias
+    instrument_token: int
+    symbol: str
+    product: Product
+    quantity: int
+    """Signed; never 0."""
+    cost_inr_e4: int
+    """What the quantity cost, signed as it is: average price times quantity, exact."""
+    realized_inr_e4: int
+    """Of shares of it that were closed already, before charges."""
+    charges_inr_e4: int
+    opened_ns: int
+    opening_order_id: str
+    opening_fill_id: str
+    signal_id: str
+    model_name: str
+    model_version: str
+    feature_schema_hash: str
+    exit: ExitTerms
+    mark_price: float | None = None
+    """Rupees, of the session before; only in the record that carries it into the next one."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The strategy and the instrument token: one position each."""
+        return self.strategy, self.instrument_token
+
+
+class PositionMark(Frozen):
+    """One position of a snapshot; flat (quantity 0) where it was closed since the snapshot before."""
+
+    strategy: str
+    instrument_token: int
+    symbol: str
+    model_version: str
+    quantity: int
+    """Signed."""
+    cost_inr_e4: int
+    mark_price: float
+    realized_inr_e4: int
+    """Before charges."""
+    unrealized_inr: float
+    charges_inr_e4: int
+    opened_ns: int
+    opening_order_id: str
+    expiry_ns: int
+
+    @property
+    def average_price(self) -> float:
+        """Rupees a share; 0 when flat."""
+        return self.cost_inr_e4 / self.quantity / 10_000 if self.quantity else 0.0
+
+
+class StrategyTotals(Frozen):
+    """What a strategy's version came to since the account began; positions in it are in the snapshot."""
+
+    strategy: str
+    model_name: str
+    model_version: str
+    realized_inr_e4: int
+    """Before charges."""
+    charges_inr_e4: int
+    fills: int
+    trades: int
+    """Round trips that ended."""
+
+
+class PnlSnapshot(Event):
+    """The account at a whole second: every fill with an earlier event time is in it, and no later one.
+
+    ``cash + holdings at cost = starting cash + realized - charges`` holds exactly.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "pnl_snapshots"
+
+    event_type: Literal["pnl.snapshot"] = "pnl.snapshot"
+    broker: Broker
+    session_date: str
+    positions: tuple[PositionMark, ...]
+    """What is open, and what was closed since the snapshot before."""
+    strategies: tuple[StrategyTotals, ...]
+    starting_cash_inr_e4: int
+    cash_inr_e4: int
+    holdings_at_cost_inr_e4: int
+    realized_inr_e4: int
+    """Before charges, since the account began."""
+    charges_inr_e4: int
+    realized_today_inr_e4: int
+    charges_today_inr_e4: int
+    unrealized_inr: float
+    equity_inr: float
+    """Cash and holdings at their marks."""
+    equity_at_open_inr: float
+    """Equity with which the session began, its positions at the marks of the session before."""
+    fills: int
+    """Fills since the session's open."""
+    orders_under_way: int
+    charges_exact: bool
+    """False if a schedule other than the day's was used for any fill of the session."""
+
+    @property
+    def net_today_inr(self) -> float:
+        """Profit or loss of the session after charges, rupees."""
+        return self.equity_inr - self.equity_at_open_inr
+
+
+class AccountOpened(Event):
+    """Control: what an account enters a session with, and by which limits it trades until its end.
+
+    Restart and replay begin with it, whoever restarted overnight and whatever the settings say by then.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["account.opened"] = "account.opened"
+    broker: Broker
+    session_date: str
+    config: AccountConfig
+    starting_cash_inr_e4: int
+    cash_inr_e4: int
+    equity_inr: float
+    positions: tuple[Position, ...]
+    strategies: tuple[StrategyTotals, ...]
