@@ -16,8 +16,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -32,6 +30,16 @@ from pydantic_settings import (
 )
 
 from live_services.domain.limits import AccountConfig
+from live_services.operations_settings import (
+    DeadLettersSettings,
+    Environment,
+    LoggingSettings,
+    MonitoringSettings,
+    PreflightSettings,
+    ProcessesSettings,
+    Section,
+    TracingSettings,
+)
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
 
@@ -113,11 +121,7 @@ _HttpAddress = Annotated[str, AfterValidator(_http_address)]
 _IsoDate = Annotated[str, AfterValidator(_iso_date)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """Apache Kafka; without ``bootstrap_servers`` an embedded one is started on loopback."""
 
     bootstrap_servers: Annotated[str, AfterValidator(_server_list)] = ""
@@ -129,32 +133,32 @@ class KafkaSettings(_Section):
     ssl_cafile: Path | None = None
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Redis or Valkey; without ``url`` an embedded one is started on loopback. The URL may hold a password."""
 
     url: Annotated[SecretStr, AfterValidator(_redis_address)] = SecretStr("")
 
 
-class MlflowSettings(_Section):
+class MlflowSettings(Section):
     """The model registry; without ``tracking_uri`` a server on SQLite is started on loopback."""
 
     tracking_uri: _HttpAddress = ""
     poll_seconds: float = Field(default=5.0, gt=0)
 
 
-class DagsterSettings(_Section):
+class DagsterSettings(Section):
     """Where a person finds the Dagster UI; empty when none is running."""
 
     url: _HttpAddress = ""
 
 
-class LedgerSettings(_Section):
+class LedgerSettings(Section):
     """The append-only promotion ledger, a SQLAlchemy URL; default: SQLite in the home directory."""
 
     url: SecretStr = SecretStr("")
 
 
-class SyntheticSettings(_Section):
+class SyntheticSettings(Section):
     """The generated market; always labelled SYNTHETIC."""
 
     instruments: int = Field(default=20, ge=2, le=3000)
@@ -182,13 +186,13 @@ class SyntheticSettings(_Section):
         return self
 
 
-class MarketSettings(_Section):
+class MarketSettings(Section):
     """What comes in, and how it is replayed."""
 
     source: Literal["synthetic", "files"] = "synthetic"
     bars_file: Path | None = None
     ticks_file: Path | None = None
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """The files' own names of our columns (``time``, ``symbol``, ``open`` …); others go by their usual names."""
     time_format: str = ""
     """How the files write times: a format of `datetime.strptime`, or ``epoch_s``, ``epoch_ms``, ``epoch_us``,
@@ -261,21 +265,21 @@ class TradingSettings(AccountConfig):
     enabled: bool = False
 
 
-class BrokersSettings(_Section):
+class BrokersSettings(Section):
     """``TRADING__<BROKER>__…``."""
 
     paper: TradingSettings = TradingSettings(enabled=True)
     zerodha: TradingSettings = TradingSettings()
 
 
-class SkewSettings(_Section):
+class SkewSettings(Section):
     """The monitor that computes live feature rows again from the recorded market."""
 
     instruments: int = Field(default=8, ge=1)
     """How many of a market partition are compared; others every day, chosen by a hash."""
 
 
-class RuntimeSettings(_Section):
+class RuntimeSettings(Section):
     """The one runtime loop."""
 
     watermark_interval_ms: int = Field(default=1000, ge=1)
@@ -312,6 +316,13 @@ class Settings(BaseSettings):
     gates: GatesSettings = GatesSettings()
     skew: SkewSettings = SkewSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    environment: Environment = "development"
+    preflight: PreflightSettings = PreflightSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
+    processes: ProcessesSettings = ProcessesSettings()
+    dead_letters: DeadLettersSettings = DeadLettersSettings()
 
     @field_validator("strategies")
     @classmethod
