@@ -139,16 +139,22 @@ def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, 
 async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
+    from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.services.feed_health import FeedHealth
     from live_services.services.market_feed import run_market_feed
 
-    if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+    async with LiveTelemetry(settings, "market_feed") as telemetry:
+        if not await market_arrives(settings, stop, telemetry.waits):
+            return
+        if not await model_arrives(settings, stop, telemetry.waits):
+            return
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        await run_market_feed(settings, stop)
+        await run_market_feed(settings, stop, FeedHealth(telemetry))
 
 
-def _chain(build: Build) -> Run:
+def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
     """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
@@ -157,10 +163,11 @@ def _chain(build: Build) -> Run:
         from live_services.adapters.telemetry import LiveTelemetry
         from live_services.runtime.loop import run_chain
 
-        if not await market_arrives(settings, stop):
-            return
-        async with LiveTelemetry(settings) as telemetry, build(settings, broker, telemetry) as chain:
-            await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
+        async with LiveTelemetry(settings, name, broker if of_broker else "shared") as telemetry:
+            if not await market_arrives(settings, stop, telemetry.waits):
+                return
+            async with build(settings, broker, telemetry) as chain:
+                await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
 
@@ -198,9 +205,16 @@ async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry
 
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
     ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True),
-    ServiceEntry("strategy_runner", "shared", ("strategy_runner",), _chain(_strategy_runner), needs_model=True),
-    ServiceEntry("account", "broker", ("risk_manager", "{broker}_trading", "portfolio_manager"), _chain(_account)),
-    ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain(_skew_monitor)),
+    ServiceEntry(
+        "strategy_runner", "shared", ("strategy_runner",), _chain("strategy_runner", _strategy_runner), needs_model=True
+    ),
+    ServiceEntry(
+        "account",
+        "broker",
+        ("risk_manager", "{broker}_trading", "portfolio_manager"),
+        _chain("account", _account, of_broker=True),
+    ),
+    ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain("skew_monitor", _skew_monitor)),
 )
 """Every process there is, in the order in which a tick meets them."""
 

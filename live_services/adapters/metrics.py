@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from live_services.adapters.health import TaskHealth
 from live_services.domain.events import Event, FeatureSkewMeasured
@@ -14,16 +12,10 @@ from live_services.domain.log import TaskId
 
 
 class Metrics:
-    """Prometheus metrics of one process, on a loopback port.
+    """Prometheus metrics of one process; `live_services.adapters.health_server` serves its registry."""
 
-    Parameters
-    ----------
-    port
-        0 picks a free one; ``Metrics.port`` says which.
-    """
-
-    def __init__(self, port: int = 0) -> None:
-        registry = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
         labels = ["broker", "service", "partition"]
         self._watermark = Gauge("alpha_panda_watermark_seconds", "Event time reached", labels, registry=registry)
         self._handled = Gauge("alpha_panda_records_handled", "Records since the start", labels, registry=registry)
@@ -41,12 +33,6 @@ class Metrics:
         self._blocks = Counter(
             "alpha_panda_online_feature_blocks", "Feature blocks by outcome", ["broker", "outcome"], registry=registry
         )
-        self._server: tuple[WSGIServer, Thread] = start_http_server(port, addr="127.0.0.1", registry=registry)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._server[0].server_port
 
     def report(self, health: TaskHealth) -> None:
         """Set the gauges of a task."""
@@ -74,10 +60,3 @@ class Metrics:
         """Drop the gauges of a task."""
         for gauge in (self._watermark, self._handled, self._lag, self._dead, self._warming):
             gauge.remove_by_labels({"broker": task.scope, "service": task.service, "partition": str(task.partition)})
-
-    def close(self) -> None:
-        """Stop listening."""
-        server, thread = self._server
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from live_services.adapters.health import HealthReporter, TaskHealth
+from live_services.adapters.health_server import HealthServer, announce
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.process_health import ProcessHealth
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
+from live_services.domain.topics import Scope
 from live_services.settings import Settings
+
+_TURN_SECONDS: Final = 0.5
 
 
 class Telemetry(Protocol):
@@ -43,14 +50,29 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics and health together, for a service process; an async context manager."""
+    """Metrics and health together, for the process of that name; an async context manager, which serves them."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._metrics = Metrics(settings.runtime.metrics_port)
-        self._health = HealthReporter(settings, self._metrics.port)
+    def __init__(self, settings: Settings, process: str, scope: Scope = "shared") -> None:
+        self._home = settings.alpha_panda_home
+        self._metrics = Metrics()
+        self._process = ProcessHealth(settings, process, scope)
+        self._server = HealthServer(settings.runtime.metrics_port, self._process, self._metrics.registry)
+        self._health = HealthReporter(settings, self._server.port)
+        self._turning: asyncio.Task[None] | None = None
+        self._announced: Path | None = None
+
+    @property
+    def port(self) -> int:
+        """Loopback port of health and metrics."""
+        return self._server.port
+
+    def waits(self, reason: str) -> None:
+        """Say what the process waits for before it begins; empty: for nothing any more."""
+        self._process.waits(reason)
 
     def report(self, health: TaskHealth) -> None:
         """Pass a task's health on."""
+        self._process.report(health)
         self._metrics.report(health)
         self._health.report(health)
 
@@ -65,10 +87,13 @@ class LiveTelemetry:
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
+        self._process.withdraw(task)
         self._metrics.withdraw(task)
         self._health.withdraw(task)
 
     async def __aenter__(self) -> Self:
+        self._announced = announce(self._home, self._process.process, self._process.scope, self.port)
+        self._turning = asyncio.create_task(self._turn(), name="turning")
         await self._health.__aenter__()
         return self
 
@@ -76,4 +101,14 @@ class LiveTelemetry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._health.__aexit__(kind, error, trace)
-        self._metrics.close()
+        if self._turning is not None:
+            self._turning.cancel()
+            await asyncio.gather(self._turning, return_exceptions=True)
+        if self._announced is not None:
+            self._announced.unlink(missing_ok=True)
+        self._server.close()
+
+    async def _turn(self) -> None:
+        while True:
+            self._process.turned()
+            await asyncio.sleep(_TURN_SECONDS)

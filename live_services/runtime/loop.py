@@ -48,7 +48,7 @@ from live_services.runtime.inbox import Inbox, received
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
-from live_services.runtime.service import Service, WarmsUp
+from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
@@ -128,6 +128,8 @@ class _Running:
     inner: InnerWatch
     inbox: Inbox
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
+    last_outputs_s: dict[str, float] = field(default_factory=dict)
+    """By topic, wall clock of the last commit with an event on it."""
     committed_at: float = 0.0
     forwarded_at: float = 0.0
     reported_at: float = 0.0
@@ -366,7 +368,9 @@ class _Runtime:
                 f"{run.task}: another process runs this task now (transactional id taken over); this one ends"
             ) from cause
         running.positions = positions
-        self._telemetry.committed([o.event for o in outputs if o.event.event_type != "watermark"])
+        said = [output for output in outputs if output.event.event_type != "watermark"]
+        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), time.time())
+        self._telemetry.committed([output.event for output in said])
 
     async def _commit(
         self,
@@ -445,6 +449,8 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         waiting_for=run.merge.waiting_for(),
         pid=os.getpid(),
         readiness=run.readiness if isinstance(service, WarmsUp) else None,
+        last_output_s=max((running.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
+        strategies=run.strategies if isinstance(service, RunsStrategies) else (),
     )
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import urllib.request
 from dataclasses import replace
 
 import pytest
@@ -26,28 +25,20 @@ def health() -> TaskHealth:
     )
 
 
-def test_metrics_are_served_on_loopback() -> None:
-    metrics = Metrics()
-    try:
-        metrics.report(health())
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        metrics.withdraw(TASK)
-    finally:
-        metrics.close()
-    assert 'alpha_panda_watermark_seconds{broker="paper",partition="0",service="risk_manager"} 5.0' in text
+def test_the_watermark_of_a_task_is_a_gauge_until_the_task_goes() -> None:
+    metrics, labels = Metrics(), {"broker": "paper", "partition": "0", "service": "risk_manager"}
+    metrics.report(health())
+    assert metrics.registry.get_sample_value("alpha_panda_watermark_seconds", labels) == 5.0
+    metrics.withdraw(TASK)
+    assert metrics.registry.get_sample_value("alpha_panda_watermark_seconds", labels) is None
 
 
 def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_of_the_health() -> None:
     cold = replace(health(), readiness=Readiness(3, ("AAA", "CCC")))
     metrics, reporter = Metrics(), HealthReporter(Settings())
-    try:
-        metrics.report(cold)
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    finally:
-        metrics.close()
-    assert 'alpha_panda_warming_instruments{broker="paper",partition="0",service="risk_manager"} 2.0' in text
+    metrics.report(cold)
+    labels = {"broker": "paper", "partition": "0", "service": "risk_manager"}
+    assert metrics.registry.get_sample_value("alpha_panda_warming_instruments", labels) == 2.0
     reporter.report(cold)
     (content,) = (json.loads(value) for value in reporter.values.values())
     assert (content["readiness"], content["warming"]) == ("WARMING 2 of 3 (AAA, CCC)", 2)
