@@ -18,6 +18,7 @@ from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
+    from live_services.adapters.metrics import Metrics
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
@@ -151,7 +152,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        await run_market_feed(settings, stop, FeedHealth(telemetry))
+        await run_market_feed(settings, stop, FeedHealth(telemetry), times=telemetry.metrics)
 
 
 def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
@@ -179,10 +180,18 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
-    count, brokers = partial(telemetry.online_block, "shared"), running_brokers(settings)
-    async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
-        history = StoredHistory(settings)
-        runner = StrategyRunner(settings, loader, stamp(settings), brokers=brokers, rows=rows, history=history)
+    metrics = telemetry.metrics
+    count = partial(metrics.online_block, "shared")
+    async with _loader(settings, metrics) as loader, OnlinePublisher(settings, count) as rows:
+        runner = StrategyRunner(
+            settings,
+            loader,
+            stamp(settings),
+            brokers=running_brokers(settings),
+            rows=rows,
+            history=StoredHistory(settings),
+            inferred=metrics.inferred,
+        )
         yield Chain("strategy_runner", (runner,))
 
 
@@ -222,11 +231,12 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
 
 
 @asynccontextmanager
-async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
+async def _loader(settings: Settings, metrics: Metrics) -> AsyncIterator[ModelLoader]:
     from live_services.services.model_loading import build_loader
 
-    loader = build_loader(settings, build_registry(settings), build_ledger(settings), running_brokers(settings))
-    nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
+    brokers = running_brokers(settings)
+    loader = build_loader(settings, build_registry(settings), build_ledger(settings), brokers, metrics)
+    nudges = asyncio.create_task(_nudge(settings, loader, metrics), name="promotions")
     try:
         yield loader
     finally:
@@ -235,11 +245,14 @@ async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
         await loader.stop()
 
 
-async def _nudge(settings: Settings, loader: ModelLoader) -> None:
+async def _nudge(settings: Settings, loader: ModelLoader, metrics: Metrics) -> None:
     from live_services.adapters.kafka import follow
+    from live_services.domain.events import ModelPromoted, event_or_none
 
-    async for _ in follow(settings.kafka, [MODELS_PROMOTED.name]):
+    async for record in follow(settings.kafka, [MODELS_PROMOTED.name]):
         loader.nudge()
+        if isinstance(promoted := event_or_none(record.value), ModelPromoted):
+            metrics.promoted(promoted.alias)
 
 
 def build_registry(settings: Settings) -> Registry:

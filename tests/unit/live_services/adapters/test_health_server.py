@@ -15,9 +15,10 @@ from urllib.error import HTTPError
 import pytest
 
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.health_server import HealthServer, PortTaken, announced
+from live_services.adapters.health_server import HealthServer, PortTaken
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
+from live_services.adapters.scrape_targets import announced
 from live_services.adapters.telemetry import LiveTelemetry
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.settings import RuntimeSettings, Settings
@@ -148,7 +149,7 @@ async def test_a_process_says_in_its_home_where_it_listens_until_it_ends(tmp_pat
     async with LiveTelemetry(settings, "account", "paper") as telemetry:
         (one,) = announced(tmp_path)
         assert (one.process, one.scope, one.address) == ("account", "paper", f"127.0.0.1:{telemetry.port}")
-        (tmp_path / "run" / "ports" / "broken.json").write_text("[")
+        (tmp_path / "run" / "metrics" / "broken.json").write_text("[")
         assert len([*announced(tmp_path)]) == 1
     assert [*announced(tmp_path)] == []
 
