@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from live_services.composition import (
     SERVICES,
@@ -53,12 +55,25 @@ def run(service: str, broker: str, settings: Settings) -> None:
     CommandFailed
         There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
     """
+    import structlog
+
     from live_services.adapters.logs import configure_logging
+    from live_services.adapters.redaction import secrets_of
 
     entry, chosen = runnable(service, broker, settings)
     require_layout(settings.alpha_panda_home)
-    configure_logging(entry.name)
-    asyncio.run(_until_stopped(entry, chosen, settings))
+    scope = chosen if entry.scope == "broker" else ""
+    configure_logging(
+        entry.name, settings.alpha_panda_home, settings.logging, scope=scope, secrets=secrets_of(settings)
+    )
+    try:
+        asyncio.run(_until_stopped(entry, chosen, settings))
+    except expected_failures() as problem:
+        structlog.get_logger("error").error("process_failed", reason=message_of(problem))
+        raise
+    except Exception:
+        structlog.get_logger("error").exception("process_crashed")
+        raise
 
 
 async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> None:
@@ -67,5 +82,14 @@ async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings
     await entry.run(settings, broker, stop_on_signals())
 
 
+def _end(code: int) -> NoReturn:
+    """End this process; if the disk of its log hangs, without waiting for the thread that writes there."""
+    from live_services.adapters.logs import stop_logging
+
+    if not stop_logging():
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -330,7 +330,11 @@ class TaskRun:
             self.records_handled += len(own)
         else:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
-        self._produce(self._chain.handle(item, self._state, time_ns))
+        if isinstance(item, EventRecord):  # what is logged while it is handled belongs to its chain
+            with structlog.contextvars.bound_contextvars(correlation_id=item.event.correlation_id):
+                self._produce(self._chain.handle(item, self._state, time_ns))
+        else:
+            self._produce(self._chain.handle(item, self._state, time_ns))
 
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
@@ -339,7 +343,12 @@ class TaskRun:
 
     def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
         _log.error(
-            "record_failed", task=str(self.task), service=service, event_id=record.event.event_id, exc_info=failure
+            "record_failed",
+            task=str(self.task),
+            stage=service,
+            event_id=record.event.event_id,
+            correlation_id=record.event.correlation_id,
+            exc_info=failure,
         )
         self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}", service))
 
