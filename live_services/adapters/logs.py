@@ -175,14 +175,19 @@ def configure_logging(
 
 
 def log_beside(
-    service: str, home: Path | None = None, settings: LoggingSettings | None = None, *, secrets: Iterable[str] = ()
+    service: str,
+    home: Path | None = None,
+    settings: LoggingSettings | None = None,
+    *,
+    secrets: Iterable[str] = (),
+    libraries: Iterable[str] = (),
 ) -> LogWiring:
-    """Write the channels' files, and nothing else, from a process whose console and libraries are another's.
+    """Write the channels' files, and nothing else, from a process whose console is another's.
 
     For the command line and for Dagster's processes: lines are few, and each is on disk when the call returns. No file
-    or directory is made before the first line.
+    or directory is made before the first line. What ``libraries`` log goes on where it went, and to the files too.
     """
-    return _wire(Origin(service), home, settings or LoggingSettings(), secrets, own=False)
+    return _wire(Origin(service), home, settings or LoggingSettings(), secrets, own=False, libraries=tuple(libraries))
 
 
 def stop_logging(seconds: float = _STOP_SECONDS) -> bool:
@@ -201,7 +206,13 @@ def stop_logging(seconds: float = _STOP_SECONDS) -> bool:
 
 
 def _wire(
-    origin: Origin, home: Path | None, settings: LoggingSettings, secrets: Iterable[str], *, own: bool
+    origin: Origin,
+    home: Path | None,
+    settings: LoggingSettings,
+    secrets: Iterable[str],
+    *,
+    own: bool,
+    libraries: tuple[str, ...] = (),
 ) -> LogWiring:
     global _current  # noqa: PLW0603
     stop_logging()
@@ -218,11 +229,12 @@ def _wire(
         logging.basicConfig(handlers=[handler], level=level, force=True)
         loggers: tuple[logging.Logger, ...] = (logging.getLogger(),)
     else:
-        loggers = tuple(logging.getLogger(name) for name in CHANNELS)
+        loggers = tuple(logging.getLogger(name) for name in (*CHANNELS, *libraries))
         for logger in loggers:
             logger.addHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = False
+            if logger.name in CHANNELS:
+                logger.setLevel(level)
+                logger.propagate = False
     files = {name: Path(file.baseFilename) for name, file in sinks.files.items()}
     _current = LogWiring(origin.service, settings.level, files, own, own, sinks, handler, brake, loggers)
     return _current

@@ -260,3 +260,11 @@ def test_who_writes_is_said_by_the_process_and_not_by_a_field_of_the_same_name(t
     structlog.get_logger("audit").info("halted", service="risk_manager")
     (line,) = lines(tmp_path, "audit")
     assert (line["service"], line["said_service"]) == ("cli", "risk_manager")
+
+
+def test_what_named_libraries_log_goes_to_the_files_and_on_where_it_went(tmp_path, caplog) -> None:
+    log_beside("dagster", tmp_path, libraries=("mlflow",))
+    logging.getLogger("mlflow.store.db").warning("creating tables")
+    (line,) = lines(tmp_path, "application")
+    assert (line["logger"], line["event"]) == ("mlflow.store.db", "creating tables")
+    assert caplog.messages == ["creating tables"]

@@ -8,8 +8,9 @@ from live_services.adapters.health import TaskHealth
 from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import DeadLetter, OrderFilled, PnlSnapshot, self_caused
 from live_services.domain.log import TaskId
-from tests.account_log import EVENTS
+from tests.account_log import two_sessions
 
+EVENTS = two_sessions()
 TASK = TaskId("risk_manager", "paper", 0)
 
 
