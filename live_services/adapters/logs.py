@@ -22,7 +22,16 @@ from live_services.adapters.log_queue import Brake, Direct, Queued
 from live_services.adapters.redaction import redaction
 from live_services.operations_settings import LoggingSettings
 
-__all__ = ["CHANNELS", "WIRING_FILE", "LogWiring", "configure_logging", "log_beside", "stop_logging", "wiring"]
+__all__ = [
+    "CHANNELS",
+    "WIRING_FILE",
+    "LogWiring",
+    "Routed",
+    "configure_logging",
+    "log_beside",
+    "stop_logging",
+    "wiring",
+]
 
 WIRING_FILE: Final = "alpha_panda.log"
 """Has a line for each start of a process: which channel goes where."""
@@ -134,6 +143,15 @@ class LogWiring:
     def failed(self) -> int:
         """Lines that a file did not take."""
         return sum(file.failed for file in self._sinks.files.values())
+
+
+class Routed(logging.Handler):
+    """Hands records to this process's wiring, if it has one; for a library that takes the name of a handler's class."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on."""
+        if _current is not None:
+            _current._handler.handle(record)
 
 
 _current: LogWiring | None = None

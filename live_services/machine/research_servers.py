@@ -37,6 +37,10 @@ run_monitoring:
   enabled: true
 run_retries:
   enabled: true
+python_logs:
+  dagster_handler_config:
+    handlers:
+      channels: {class: live_services.adapters.logs.Routed, level: INFO}
 retention:
   schedule:
     purge_after_days:

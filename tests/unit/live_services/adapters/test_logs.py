@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from live_services.adapters.log_queue import Brake, Queued
-from live_services.adapters.logs import CHANNELS, configure_logging, log_beside, stop_logging, wiring
+from live_services.adapters.logs import CHANNELS, Routed, configure_logging, log_beside, stop_logging, wiring
 from live_services.operations_settings import LoggingSettings
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -268,3 +268,13 @@ def test_what_named_libraries_log_goes_to_the_files_and_on_where_it_went(tmp_pat
     (line,) = lines(tmp_path, "application")
     assert (line["logger"], line["event"]) == ("mlflow.store.db", "creating tables")
     assert caplog.messages == ["creating tables"]
+
+
+def test_a_handler_that_a_library_makes_by_its_name_writes_to_this_processs_files(tmp_path) -> None:
+    logger = logging.Logger("dagster")  # of a run: no child of the root
+    logger.addHandler(Routed())
+    logger.error("nobody is wired yet")
+    log_beside("dagster", tmp_path)
+    logger.error("a step failed")
+    for channel in ("application", "error"):
+        assert [line["event"] for line in lines(tmp_path, channel)] == ["a step failed"]
