@@ -17,22 +17,13 @@ from typing import Any, Final
 import structlog
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-from live_services.adapters.log_lines import CHANNELS, JsonLines, Origin, ReadableLines, channel_of, line_of
+from live_services.adapters import log_lines
+from live_services.adapters.log_lines import JsonLines, Origin, ReadableLines, channel_of, line_of
 from live_services.adapters.log_queue import Brake, Direct, Queued
 from live_services.adapters.redaction import redaction
 from live_services.operations_settings import LoggingSettings
 
-__all__ = [
-    "CHANNELS",
-    "WIRING_FILE",
-    "LogWiring",
-    "Routed",
-    "configure_logging",
-    "log_beside",
-    "stop_logging",
-    "wiring",
-]
-
+CHANNELS: Final = log_lines.CHANNELS
 WIRING_FILE: Final = "alpha_panda.log"
 """Has a line for each start of a process: which channel goes where."""
 _MB: Final = 1024 * 1024
