@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from live_services.composition import (
     SERVICES,
@@ -62,13 +63,25 @@ def run(service: str, broker: str, settings: Settings) -> bool:
     CommandFailed
         There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
     """
+    import structlog
+
     from live_services.adapters.logs import configure_logging
+    from live_services.adapters.redaction import secrets_of
 
     entry, chosen = runnable(service, broker, settings)
     require_layout(settings.alpha_panda_home)
-    configure_logging(entry.name)
+    scope = chosen if entry.scope == "broker" else ""
+    configure_logging(
+        entry.name, settings.alpha_panda_home, settings.logging, scope=scope, secrets=secrets_of(settings)
+    )
     try:
         return asyncio.run(_until_stopped(entry, chosen, settings))
+    except expected_failures() as problem:
+        structlog.get_logger("error").error("process_failed", reason=message_of(problem))
+        raise
+    except Exception:
+        structlog.get_logger("error").exception("process_crashed")
+        raise
     finally:
         call_off()
 
@@ -80,5 +93,14 @@ async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings
     return stop.is_set()
 
 
+def _end(code: int) -> NoReturn:
+    """End this process; if the disk of its log hangs, without waiting for the thread that writes there."""
+    from live_services.adapters.logs import stop_logging
+
+    if not stop_logging():
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -12,6 +12,7 @@ from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
 from live_services.adapters.scrape_targets import ScrapeTarget
+from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
@@ -93,7 +94,7 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics and health together, for the process of that name; an async context manager, which serves them.
+    """Metrics, health and log lines together, for the process of that name; an async context manager, which serves them.
 
     Parameters
     ----------
@@ -115,6 +116,7 @@ class LiveTelemetry:
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
         self._health = HealthReporter(settings, self._server.port)
         self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self._server.port)
+        self._lines = WorkLines()
         self._turning: asyncio.Task[None] | None = None
 
     @property
@@ -131,17 +133,20 @@ class LiveTelemetry:
         self._process.report(health)
         self.metrics.report(health)
         self._health.report(health)
+        self._lines.report(health)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Pass committed events on."""
         self.metrics.committed(events)
         self._health.committed(events)
+        self._lines.committed(events)
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
         self._process.withdraw(task)
         self.metrics.withdraw(task)
         self._health.withdraw(task)
+        self._lines.withdraw(task)
 
     def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
         """Count an assignment."""
