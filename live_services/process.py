@@ -15,6 +15,7 @@ from live_services.composition import (
     ServiceEntry,
     keep_loopback_off_the_proxy,
     read_settings,
+    run_process,
     runnable,
 )
 from live_services.domain.topics import BROKERS
@@ -64,7 +65,7 @@ def run(service: str, broker: str, settings: Settings) -> None:
 async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> None:
     from live_services.runtime.loop import stop_on_signals
 
-    await entry.run(settings, broker, stop_on_signals())
+    await run_process(entry, broker, settings, stop_on_signals())
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyHistoryUsed,
     StrategyModelAssigned,
+    TradingSwitched,
     Watermark,
     topic_of,
 )
@@ -223,7 +224,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
     events = [
-        *(signal(), validated(), fill, *account.of(AccountOpened, OrderSubmitted, OrderCancelled, PnlSnapshot)),
+        *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
+        *account.of(OrderCancelled, PnlSnapshot),
         changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
