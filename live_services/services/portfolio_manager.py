@@ -189,7 +189,7 @@ class PortfolioManager(Service[PortfolioState]):
                 broker=self._broker,
                 reason=event.reason,
                 positions=held,
-                consequence="nothing ends them but the stops and targets that rest; switched on again, what is due ends",
+                consequence="only stops and targets that rest end them; once it is on again, what is due ends",
             )
         elif event.enabled and state.trading is False:
             _log.info("trading_is_on", broker=self._broker, consequence="what was validated before is not ordered")

@@ -12,9 +12,25 @@ from live_services.domain.events.account import (
     TradingSwitched,
 )
 from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, decode_event, event_or_none, topic_of
-from live_services.domain.events.envelope import LAST_NS, Basis, Event, Instant, ModelStamped, event_id, self_caused
+from live_services.domain.events.envelope import (
+    LAST_NS,
+    AnswersCommands,
+    Basis,
+    Event,
+    Instant,
+    ModelStamped,
+    event_id,
+    self_caused,
+)
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter
+from live_services.domain.events.operations import (
+    Command,
+    DeadLetter,
+    TradingState,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingStateInForce,
+)
 from live_services.domain.events.orders import (
     MOST_PROPOSED,
     BarValues,
@@ -48,9 +64,11 @@ __all__ = [
     "LAST_NS",
     "MOST_PROPOSED",
     "AccountOpened",
+    "AnswersCommands",
     "AnyEvent",
     "BarValues",
     "Basis",
+    "Command",
     "DeadLetter",
     "Event",
     "ExitReason",
@@ -82,6 +100,10 @@ __all__ = [
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
     "StrategyTotals",
+    "TradingState",
+    "TradingStateChanged",
+    "TradingStateCommanded",
+    "TradingStateInForce",
     "TradingSwitched",
     "Watermark",
     "decode_event",
