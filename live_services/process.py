@@ -18,6 +18,7 @@ from live_services.composition import (
     ServiceEntry,
     keep_loopback_off_the_proxy,
     read_settings,
+    run_process,
     runnable,
 )
 from live_services.domain.topics import BROKERS
@@ -89,7 +90,7 @@ def run(service: str, broker: str, settings: Settings) -> bool:
 async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> bool:
     stop = stop_on_signals()
     async with watched(settings.processes.stall_seconds, stop):
-        await entry.run(settings, broker, stop)
+        await run_process(entry, broker, settings, stop)
     return stop.is_set()
 
 

@@ -94,7 +94,7 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics, health and log lines together, for the process of that name; an async context manager, which serves them.
+    """Metrics, health and log lines together, for the process of that name; a context manager, which serves them.
 
     Parameters
     ----------

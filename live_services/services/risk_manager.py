@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
-from live_services.domain.events import AccountOpened, Event, OrderFilled, SignalGenerated
+from live_services.domain.events import AccountOpened, Event, OrderFilled, SignalGenerated, TradingSwitched
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
@@ -42,7 +42,7 @@ class RiskManager(Service[RiskState]):
         return RiskState(context, self._broker, self._stamp)
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or the session's limits.
+        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record.
 
         Raises
         ------
@@ -57,6 +57,10 @@ class RiskManager(Service[RiskState]):
             return state.opened(event) if event.intent == "open" else ()
         if isinstance(event, AccountOpened):
             state.context = replace(state.context, config=event.config)
+            return ()
+        if isinstance(event, TradingSwitched):
+            if event.enabled:
+                state.ordered_again(event.event_time_ns)
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
