@@ -18,7 +18,6 @@ from live_services.composition import (
     runnable,
 )
 from live_services.domain.topics import BROKERS
-from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
 from live_services.settings import Settings
 from models_registry.specification import Broker
@@ -51,12 +50,13 @@ def run(service: str, broker: str, settings: Settings) -> None:
     Raises
     ------
     CommandFailed
-        There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
+        There is no such process or broker, or the broker is not to run, or the process lacks what it cannot do without.
     """
     from live_services.adapters.logs import configure_logging
+    from live_services.preflight.own_needs import require_own_needs
 
     entry, chosen = runnable(service, broker, settings)
-    require_layout(settings.alpha_panda_home)
+    require_own_needs(entry, settings)
     configure_logging(entry.name)
     asyncio.run(_until_stopped(entry, chosen, settings))
 
