@@ -22,7 +22,6 @@ from live_services.composition import (
     runnable,
 )
 from live_services.domain.topics import BROKERS
-from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
 from live_services.runtime.watchdog import call_off, stop_on_signals, watched
 from live_services.settings import Settings
@@ -62,15 +61,16 @@ def run(service: str, broker: str, settings: Settings) -> bool:
     Raises
     ------
     CommandFailed
-        There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
+        There is no such process or broker, or the broker is not to run, or the process lacks what it cannot do without.
     """
     import structlog
 
     from live_services.adapters.logs import configure_logging
     from live_services.adapters.redaction import secrets_of
+    from live_services.preflight.own_needs import require_own_needs
 
     entry, chosen = runnable(service, broker, settings)
-    require_layout(settings.alpha_panda_home)
+    require_own_needs(entry, settings)
     scope = chosen if entry.scope == "broker" else ""
     configure_logging(
         entry.name, settings.alpha_panda_home, settings.logging, scope=scope, secrets=secrets_of(settings)

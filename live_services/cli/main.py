@@ -19,6 +19,7 @@ from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
+from live_services.cli.preflight import run_preflight
 from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
@@ -43,6 +44,7 @@ Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line."""
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.command("preflight")(run_preflight)
 app.command()(train)
 app.command()(logs)
 app.add_typer(topics_app, name="topics")
@@ -121,6 +123,8 @@ def up(
             if detach:
                 again = of_home(settings.alpha_panda_home)
                 _tell(f"running; `{again} status` shows it, `{again} down` stops it")
+                if stack.held_back:
+                    raise CommandFailed(f"the live services do not run: mend what preflight says, then `{again} up -d`")
                 return
             _tell("Ctrl-C stops everything")
             hold(stack, _tell)

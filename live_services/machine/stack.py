@@ -80,6 +80,8 @@ class Stack:
         self.home = settings.alpha_panda_home.absolute()
         self.supervisor = Supervisor(self.home)
         self.desk = desk(settings)
+        self.held_back: tuple[str, ...] = ()
+        """What keeps the services from being started, one line each."""
         self._specs: tuple[ServerSpec, ...] = ()
 
     @property
