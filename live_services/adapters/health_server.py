@@ -1,24 +1,19 @@
 """The one loopback port of a process: ``/health/live``, ``/health/ready``, ``/health`` and ``/metrics``.
 
-It answers on threads of its own, also while the event loop stands still. Which port it is, is written into the home, in
-the form that Prometheus discovers targets by, and goes with the process.
+It answers on threads of its own, also while the event loop stands still. Which port it is, `scrape_targets` writes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from live_services.adapters.process_health import ProcessHealth
-from live_services.domain.topics import Scope
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -118,43 +113,3 @@ def application(health: ProcessHealth, registry: CollectorRegistry) -> WSGIAppli
 
 def _with(document: dict[str, Any], *questions: str) -> Answer:
     return all(document[question] for question in questions), document
-
-
-# --- where the ports stand --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A process that listens, by its own word; it may have been killed since."""
-
-    process: str
-    scope: str
-    address: str
-    """Host and port."""
-
-
-def ports_directory(home: Path) -> Path:
-    """Where each process writes its port: ``{scope}.{process}.json``, as Prometheus's ``file_sd_configs`` read it."""
-    return home / "run" / "ports"
-
-
-def announce(home: Path, process: str, scope: Scope, port: int) -> Path:
-    """Write which port a process listens on; gives the file, which goes when the process does."""
-    path = ports_directory(home) / f"{scope}.{process}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    labels = {"service": process, "broker": scope}
-    new = path.with_suffix(f".{os.getpid()}.new")  # read by others at any moment: whole or not at all
-    new.write_text(json.dumps([{"targets": [f"{_LOOPBACK}:{port}"], "labels": labels}]) + "\n")
-    new.replace(path)
-    return path
-
-
-def announced(home: Path) -> Iterator[Announced]:
-    """Give the processes of a home that said where they listen; a file that cannot be read is passed over."""
-    for path in sorted(ports_directory(home).glob("*.json")):
-        try:
-            (group,) = json.loads(path.read_text())
-            (address,) = group["targets"]
-            yield Announced(group["labels"]["service"], group["labels"]["broker"], str(address))
-        except (OSError, ValueError, TypeError, KeyError):
-            continue

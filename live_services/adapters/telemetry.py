@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from live_services.adapters.health import HealthReporter, TaskHealth
-from live_services.adapters.health_server import HealthServer, announce
+from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
+from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
@@ -53,13 +53,12 @@ class LiveTelemetry:
     """Metrics and health together, for the process of that name; an async context manager, which serves them."""
 
     def __init__(self, settings: Settings, process: str, scope: Scope = "shared") -> None:
-        self._home = settings.alpha_panda_home
         self._metrics = Metrics()
         self._process = ProcessHealth(settings, process, scope)
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self._metrics.registry)
         self._health = HealthReporter(settings, self._server.port)
         self._turning: asyncio.Task[None] | None = None
-        self._announced: Path | None = None
+        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self.port)
 
     @property
     def port(self) -> int:
@@ -92,7 +91,7 @@ class LiveTelemetry:
         self._health.withdraw(task)
 
     async def __aenter__(self) -> Self:
-        self._announced = announce(self._home, self._process.process, self._process.scope, self.port)
+        self._target.write()
         self._turning = asyncio.create_task(self._turn(), name="turning")
         await self._health.__aenter__()
         return self
@@ -104,8 +103,8 @@ class LiveTelemetry:
         if self._turning is not None:
             self._turning.cancel()
             await asyncio.gather(self._turning, return_exceptions=True)
-        if self._announced is not None:
-            self._announced.unlink(missing_ok=True)
+        if kind is None:
+            self._target.remove()
         self._server.close()
 
     async def _turn(self) -> None:
