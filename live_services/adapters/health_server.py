@@ -1,6 +1,6 @@
 """The one loopback port of a process: ``/health/live``, ``/health/ready``, ``/health`` and ``/metrics``.
 
-It answers on threads of its own, also while the event loop stands still.
+It answers on threads of its own, also while the event loop stands still. Which port it is, `scrape_targets` writes.
 """
 
 from __future__ import annotations

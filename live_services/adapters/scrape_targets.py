@@ -1,4 +1,4 @@
-"""Where Prometheus and `status` find the processes of a home: each writes a file that ``file_sd_configs`` reads.
+"""Where Prometheus finds the processes of a home: each writes a file that ``file_sd_configs`` reads.
 
 https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_sd_config
 """
@@ -6,8 +6,6 @@ https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -55,24 +53,3 @@ class ScrapeTarget:
             self._path.unlink(missing_ok=True)
         except OSError as failure:
             _log.warning("scrape_target_not_removed", file=str(self._path), reason=str(failure))
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A process that listens, by its own word; it may have been killed since."""
-
-    process: str
-    scope: str
-    address: str
-    """Host and port."""
-
-
-def announced(home: Path) -> Iterator[Announced]:
-    """Give the processes of a home that said where they listen; a file that cannot be read is passed over."""
-    for path in sorted(targets_directory(home).glob("*.json")):
-        try:
-            (group,) = json.loads(path.read_text(encoding="utf-8"))
-            (address,) = group["targets"]
-            yield Announced(group["labels"]["process"], group["labels"]["world"], str(address))
-        except (OSError, ValueError, TypeError, KeyError):
-            continue

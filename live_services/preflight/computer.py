@@ -113,15 +113,17 @@ def metrics_finding(settings: Settings) -> Iterator[Finding]:
     """Say whether a metrics port opened here answers."""
     import requests
 
+    from live_services.adapters.health_server import HealthServer
     from live_services.adapters.metrics import Metrics
+    from live_services.adapters.process_health import ProcessHealth
 
-    metrics = Metrics(0)
+    server = HealthServer(0, ProcessHealth(settings, "preflight", "shared"), Metrics().registry)
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy knows nothing of loopback
-            answer = session.get(f"http://127.0.0.1:{metrics.port}/metrics", timeout=3.0)
+            answer = session.get(f"http://127.0.0.1:{server.port}/metrics", timeout=3.0)
     finally:
-        metrics.close()
+        server.close()
     if answer.ok and "alpha_panda" in answer.text:
         yield ok("metrics", "a metrics port answers")
         return

@@ -18,7 +18,6 @@ from live_services.adapters.health import TaskHealth
 from live_services.adapters.health_server import HealthServer, PortTaken
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
-from live_services.adapters.scrape_targets import announced
 from live_services.adapters.telemetry import LiveTelemetry
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.settings import RuntimeSettings, Settings
@@ -142,16 +141,6 @@ async def test_it_answers_that_the_loop_stands_still_while_the_loop_stands_still
     async with LiveTelemetry(settings, "account", "paper") as telemetry:
         await asyncio.sleep(0)
         assert not ask_while_the_loop_stands_still(telemetry.port)["live"]  # on the loop's own thread
-
-
-async def test_a_process_says_in_its_home_where_it_listens_until_it_ends(tmp_path: Path) -> None:
-    settings = Settings(alpha_panda_home=tmp_path)
-    async with LiveTelemetry(settings, "account", "paper") as telemetry:
-        (one,) = announced(tmp_path)
-        assert (one.process, one.scope, one.address) == ("account", "paper", f"127.0.0.1:{telemetry.port}")
-        (tmp_path / "run" / "metrics" / "broken.json").write_text("[")
-        assert len([*announced(tmp_path)]) == 1
-    assert [*announced(tmp_path)] == []
 
 
 def test_a_port_that_is_taken_is_named_with_its_key() -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 from live_services.adapters.health import HealthReporter, TaskHealth
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.telemetry import LiveTelemetry
-from live_services.cli.status import Health, tasks_table
+from live_services.cli.status import tasks_table
+from live_services.cli.task_health import Health
 from live_services.domain.log import Readiness, TaskId
 from live_services.settings import RedisSettings, Settings
 
@@ -58,7 +59,7 @@ def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_
     (content,) = (json.loads(value) for value in reporter.values.values())
     assert (content["readiness"], content["warming"]) == ("WARMING 2 of 3 (AAA, CCC)", 2)
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(tasks_table(Health((content,), {})))
+    console.print(tasks_table(Health((content,), {}), 0.0))
     assert "WARMING 2 of 3 (AAA, CCC)" in console.export_text()
 
 
