@@ -20,6 +20,7 @@ from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
+    from live_services.adapters.metrics import Metrics
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
@@ -165,17 +166,24 @@ async def run_process(entry: ServiceEntry, broker: Broker, settings: Settings, s
 async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
+    from live_services.adapters.telemetry import LiveTelemetry
     from live_services.services.market_feed import run_market_feed
 
     if await market_arrives(settings, stop) and await model_arrives(settings, stop):
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        _log.info("started", service="market_feed", broker="shared")
-        await run_market_feed(settings, stop)
+        async with LiveTelemetry(settings, "market_feed") as telemetry:
+            _started(telemetry, "market_feed", "shared")
+            await run_market_feed(settings, stop, times=telemetry.metrics)
 
 
-def _chain(build: Build) -> Run:
+def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
+    _log.info("started", service=service, broker=scope)
+    telemetry.active(service, scope)
+
+
+def _chain(name: str, build: Build, *, shared: bool = True) -> Run:
     """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
@@ -186,9 +194,10 @@ def _chain(build: Build) -> Run:
 
         if not await market_arrives(settings, stop):
             return
-        async with LiveTelemetry(settings) as telemetry, build(settings, broker, telemetry) as chain:
+        scope: Scope = "shared" if shared else broker
+        async with LiveTelemetry(settings, name, scope) as telemetry, build(settings, broker, telemetry) as chain:
             for service in chain.services:
-                _log.info("started", service=service.name, broker=service.scope)
+                _started(telemetry, service.name, service.scope)
             await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
@@ -201,10 +210,18 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
-    count, brokers = partial(telemetry.online_block, "shared"), running_brokers(settings)
-    async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
-        history = StoredHistory(settings)
-        runner = StrategyRunner(settings, loader, stamp(settings), brokers=brokers, rows=rows, history=history)
+    metrics = telemetry.metrics
+    count = partial(metrics.online_block, "shared")
+    async with _loader(settings, metrics) as loader, OnlinePublisher(settings, count) as rows:
+        runner = StrategyRunner(
+            settings,
+            loader,
+            stamp(settings),
+            brokers=running_brokers(settings),
+            rows=rows,
+            history=StoredHistory(settings),
+            inferred=metrics.inferred,
+        )
         yield Chain("strategy_runner", (runner,))
 
 
@@ -227,9 +244,16 @@ async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry
 
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
     ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True),
-    ServiceEntry("strategy_runner", "shared", ("strategy_runner",), _chain(_strategy_runner), needs_model=True),
-    ServiceEntry("account", "broker", ("risk_manager", "{broker}_trading", "portfolio_manager"), _chain(_account)),
-    ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain(_skew_monitor)),
+    ServiceEntry(
+        "strategy_runner", "shared", ("strategy_runner",), _chain("strategy_runner", _strategy_runner), needs_model=True
+    ),
+    ServiceEntry(
+        "account",
+        "broker",
+        ("risk_manager", "{broker}_trading", "portfolio_manager"),
+        _chain("account", _account, shared=False),
+    ),
+    ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain("skew_monitor", _skew_monitor)),
 )
 """Every process there is, in the order in which a tick meets them."""
 
@@ -237,11 +261,12 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
 
 
 @asynccontextmanager
-async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
+async def _loader(settings: Settings, metrics: Metrics) -> AsyncIterator[ModelLoader]:
     from live_services.services.model_loading import build_loader
 
-    loader = build_loader(settings, build_registry(settings), build_ledger(settings), running_brokers(settings))
-    nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
+    brokers = running_brokers(settings)
+    loader = build_loader(settings, build_registry(settings), build_ledger(settings), brokers, metrics)
+    nudges = asyncio.create_task(_nudge(settings, loader, metrics), name="promotions")
     try:
         yield loader
     finally:
@@ -250,11 +275,14 @@ async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
         await loader.stop()
 
 
-async def _nudge(settings: Settings, loader: ModelLoader) -> None:
+async def _nudge(settings: Settings, loader: ModelLoader, metrics: Metrics) -> None:
     from live_services.adapters.kafka import follow
+    from live_services.domain.events import ModelPromoted, event_or_none
 
-    async for _ in follow(settings.kafka, [MODELS_PROMOTED.name]):
+    async for record in follow(settings.kafka, [MODELS_PROMOTED.name]):
         loader.nudge()
+        if isinstance(promoted := event_or_none(record.value), ModelPromoted):
+            metrics.promoted(promoted.alias)
 
 
 def build_registry(settings: Settings) -> Registry:

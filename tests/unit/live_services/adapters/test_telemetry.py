@@ -5,6 +5,7 @@ import io
 import json
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import structlog
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from live_services.adapters.health import HealthReporter, TaskHealth
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.telemetry import LiveTelemetry
 from live_services.cli.status import Health, tasks_table
 from live_services.domain.log import Readiness, TaskId
 from live_services.settings import RedisSettings, Settings
@@ -26,28 +28,24 @@ def health() -> TaskHealth:
     )
 
 
-def test_metrics_are_served_on_loopback() -> None:
-    metrics = Metrics()
-    try:
-        metrics.report(health())
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
+async def test_metrics_are_served_on_loopback_and_the_process_is_found_by_its_file(tmp_path: Path) -> None:
+    settings = Settings(alpha_panda_home=tmp_path)
+    async with LiveTelemetry(settings, "account", "paper") as telemetry:
+        telemetry.report(health())
+        ((target,),) = [one["targets"] for one in json.loads((tmp_path / "run/metrics/paper.account.json").read_text())]
+        assert target == f"127.0.0.1:{telemetry.port}"
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as answer:
             text = answer.read().decode()
-        metrics.withdraw(TASK)
-    finally:
-        metrics.close()
     assert 'alpha_panda_watermark_seconds{broker="paper",partition="0",service="risk_manager"} 5.0' in text
+    assert list((tmp_path / "run/metrics").iterdir()) == []
 
 
 def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_of_the_health() -> None:
     cold = replace(health(), readiness=Readiness(3, ("AAA", "CCC")))
     metrics, reporter = Metrics(), HealthReporter(Settings())
-    try:
-        metrics.report(cold)
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    finally:
-        metrics.close()
-    assert 'alpha_panda_warming_instruments{broker="paper",partition="0",service="risk_manager"} 2.0' in text
+    metrics.report(cold)
+    labels = {"broker": "paper", "service": "risk_manager", "partition": "0"}
+    assert metrics.registry.get_sample_value("alpha_panda_warming_instruments", labels) == 2.0
     reporter.report(cold)
     (content,) = (json.loads(value) for value in reporter.values.values())
     assert (content["readiness"], content["warming"]) == ("WARMING 2 of 3 (AAA, CCC)", 2)
