@@ -178,8 +178,13 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        _log.info("started", service="market_feed", broker="shared")
+        _started(telemetry, "market_feed", "shared")
         await run_market_feed(settings, stop, FeedHealth(telemetry), times=telemetry.metrics)
+
+
+def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
+    _log.info("started", service=service, broker=scope)
+    telemetry.active(service, scope)
 
 
 def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
@@ -196,7 +201,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                 return
             async with build(settings, broker, telemetry) as chain:
                 for service in chain.services:
-                    _log.info("started", service=service.name, broker=service.scope)
+                    _started(telemetry, service.name, service.scope)
                 await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
