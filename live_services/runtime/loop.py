@@ -64,7 +64,7 @@ from live_services.runtime.task import (
 )
 from live_services.settings import Settings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 # Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
 _MAX_PENDING_ROWS: Final = 200_000

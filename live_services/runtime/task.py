@@ -39,7 +39,7 @@ from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 TopicPartitionKey = tuple[str, int]
 
