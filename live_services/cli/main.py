@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.halts import flatten, halt, reduce, resume
 from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
 from live_services.cli.preflight import run_preflight
@@ -48,6 +49,8 @@ features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at f
 app.command("preflight")(run_preflight)
 app.command()(train)
 app.command()(logs)
+for _change in (halt, reduce, flatten, resume):
+    app.command()(_change)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
