@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.kafka import create_topics
 from live_services.composition import SERVICES
+from live_services.domain import keys
 from live_services.failures import CommandFailed
 from live_services.machine.embedded import embedded_valkey, redis_answers, running, valkey_spec
 from live_services.machine.stack import Stack
 from live_services.preflight.kafka import KAFKA_CHECKS, clock_skew_ms, kafka_findings
+from live_services.preflight.observability import metrics_finding
 from live_services.preflight.own_needs import require_own_needs
 from live_services.preflight.servers import redis_finding
 from live_services.settings import Settings, load_settings
@@ -107,6 +110,17 @@ def test_a_redis_that_refuses_this_desk_is_not_one_that_is_away(guarded: str) ->
         status, reason = said(url)
         assert status == "failed"
         assert reason.startswith("Redis refuses this desk: ")
+
+
+def test_a_task_whose_metrics_port_is_silent_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with embedded_valkey(tmp_path / "valkey") as url, redis.Redis.from_url(url) as client:
+        health = {"task": "paper.account[0]", "metrics_port": port}
+        client.set(keys.task_health("paper", "account", 0), json.dumps(health))
+        (finding,) = metrics_finding(load_settings(redis={"url": url}))
+    assert finding.status == "failed"
+    assert finding.reason == f"the metrics port of paper.account[0] (port {port}) does not answer"
 
 
 def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest_running(
