@@ -31,7 +31,7 @@ def held_back_by(settings: Settings, tell: Tell, before: tuple[str, ...] = ()) -
         tell(f"preflight: {unwritten}")
     if held:
         tell(
-            f"preflight holds the live services back (policy of {found.policy}; all of it is in logs/{SUMMARY_NAME}). "
-            "The servers and Dagster run"
+            f"preflight holds the live services back (policy of {found.policy}; all of it is in logs/{SUMMARY_NAME}); "
+            "the servers that were started here run"
         )
     return held

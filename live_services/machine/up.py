@@ -27,6 +27,7 @@ from live_services.machine.stack import (
     create_topics,
 )
 from live_services.machine.supervision import SupervisionError, start_lock
+from live_services.preflight.own_needs import require_folders
 from live_services.settings import Settings, load_settings
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -50,6 +51,8 @@ def start_everything(
         A strategy names something that there is not; nothing was started.
     live_services.home.OtherLayout
         What is kept in this home was written by another version; nothing was started.
+    live_services.failures.CommandFailed
+        Folders of the home cannot be written; nothing was started.
     """
     require_known_names(settings.strategies)
     require_layout(settings.alpha_panda_home)
@@ -66,6 +69,7 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
         stack.bring_back_servers(tell=tell)
         start_idle_services(stack, tell)
         return stack
+    require_folders(settings)
     try:
         for reason in stack.desk.skipped:
             tell(reason)

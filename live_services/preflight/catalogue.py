@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Final
 
-from live_services.preflight import computer, configuration, servers
+from live_services.preflight import computer, configuration, observability, servers
 from live_services.preflight.findings import Preflight
 from live_services.preflight.kafka import kafka_findings
 from live_services.preflight.market import market_findings
@@ -31,7 +31,7 @@ def checks(*, topics_must_be_there: bool) -> tuple[Check, ...]:
         Check("logs", computer.logs_finding, policy="always"),
         Check("disk", computer.disk_finding),
         Check("memory", computer.memory_finding),
-        Check("metrics", computer.metrics_finding),
+        Check("metrics", observability.metrics_finding),
         Check("kafka", kafka, _KAFKA_SECONDS, "always"),
         Check("redis", servers.redis_finding),
         Check("mlflow", servers.mlflow_finding),

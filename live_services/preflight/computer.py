@@ -1,4 +1,4 @@
-"""Checks of this computer: folders that can be written, disk, memory, and where logs and metrics go."""
+"""Checks of this computer: folders that can be written, disk and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from live_services.home import OtherLayout, require_layout
-from live_services.next_steps import of_home
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings
 
@@ -107,25 +106,3 @@ def memory_finding(settings: Settings) -> Iterator[Finding]:
         f"{free:,} MB of memory are free, {least:,} are asked for (preflight.min_free_memory_mb)",
         "End other programs, or run servers elsewhere (KAFKA__BOOTSTRAP_SERVERS, MLFLOW__TRACKING_URI)",
     )
-
-
-def metrics_finding(settings: Settings) -> Iterator[Finding]:
-    """Say whether a metrics port opened here answers."""
-    import requests
-
-    from live_services.adapters.health_server import HealthServer
-    from live_services.adapters.metrics import Metrics
-    from live_services.adapters.process_health import ProcessHealth
-
-    server = HealthServer(0, ProcessHealth(settings, "preflight", "shared"), Metrics().registry)
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy knows nothing of loopback
-            answer = session.get(f"http://127.0.0.1:{server.port}/metrics", timeout=3.0)
-    finally:
-        server.close()
-    if answer.ok and "alpha_panda" in answer.text:
-        yield ok("metrics", "a metrics port answers")
-        return
-    way_out = f"See who answers on loopback in its place; `{of_home(settings.alpha_panda_home)} status` names the ports"
-    yield Finding("metrics", "failed", f"the metrics port answered {answer.status_code}", way_out)

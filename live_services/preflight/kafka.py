@@ -17,8 +17,8 @@ from live_services.composition import running_brokers
 from live_services.domain.topics import PREFLIGHT_CLOCK, all_topics
 from live_services.preflight.configuration import groups, transactional_ids
 from live_services.preflight.findings import Finding, Status, ok
-from live_services.preflight.servers import not_started
-from live_services.settings import KafkaSettings, Settings, endpoints_file
+from live_services.preflight.servers import not_started, start_again
+from live_services.settings import KafkaSettings, Settings
 
 if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
@@ -97,7 +97,7 @@ async def _ask(settings: Settings, arguments: Mapping[str, Any], must: bool) -> 
             await _coordinators(client, settings),
         )
     except (KafkaError, OSError, ValueError) as problem:
-        return (unreachable(settings, problem),)
+        return (unreachable(settings, await _cause(settings.kafka, arguments) or problem),)
     finally:
         await client.close()
     return (*found, await _clock(settings))
@@ -124,21 +124,38 @@ def own_topics(settings: Settings) -> Finding | None:
 
 def unreachable(settings: Settings, problem: Exception) -> Finding:
     """Say why Kafka could not be asked: the address, credentials, certificates, or nobody there."""
-    from aiokafka.errors import AuthenticationFailedError, UnsupportedSaslMechanismError
+    from aiokafka.errors import AuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError
 
     servers, protocol = settings.kafka.bootstrap_servers, settings.kafka.security_protocol
     causes = _causes(problem)
     if any(isinstance(c, AuthenticationFailedError | UnsupportedSaslMechanismError) for c in causes):
         reason = f"Kafka at {servers} refuses user {settings.kafka.sasl_username!r} over {protocol}: {problem}"
         way_out = "Correct KAFKA__SASL_USERNAME, KAFKA__SASL_PASSWORD and KAFKA__SASL_MECHANISM"
+    elif any(isinstance(cause, IllegalSaslStateError) for cause in causes):
+        reason = f"Kafka at {servers} asks for no user on this port, and {protocol} names one"
+        way_out = "Correct the port, or KAFKA__SECURITY_PROTOCOL"
     elif any(isinstance(c, ssl.SSLError) for c in causes):
         reason = f"no TLS connection to Kafka at {servers}: {problem}"
         way_out = "Correct KAFKA__SSL_CAFILE, the port, or KAFKA__SECURITY_PROTOCOL"
     else:
-        command = "`up` brings it back" if endpoints_file(settings.alpha_panda_home).exists() else "Start it"
         reason = f"no Kafka answers at {servers} (kafka.bootstrap_servers) over {protocol}"
-        way_out = f"{command}; if it is another's, correct {_KEY} (HOST:PORT) and KAFKA__SECURITY_PROTOCOL"
+        way_out = f"{start_again(settings, _KEY)}; an address is HOST:PORT, over KAFKA__SECURITY_PROTOCOL"
     return Finding("kafka", "failed", reason, way_out, "always")
+
+
+async def _cause(kafka: KafkaSettings, arguments: Mapping[str, Any]) -> Exception | None:
+    """Connect once more and keep why it fails: the client logs that, and says only that it failed."""
+    from aiokafka.conn import collect_hosts, create_conn
+    from aiokafka.errors import KafkaError
+
+    how = {key: value for key, value in arguments.items() if key != "bootstrap_servers"}
+    cause: Exception | None = None
+    for host, port, _ in collect_hosts(kafka.bootstrap_servers):
+        try:
+            (await create_conn(host, port, request_timeout_ms=_TIMEOUT_MS, **how)).close()
+        except (KafkaError, OSError) as problem:  # TimeoutError is one
+            cause = problem
+    return cause
 
 
 def _causes(problem: BaseException | None) -> tuple[BaseException, ...]:

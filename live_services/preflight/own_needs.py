@@ -15,6 +15,19 @@ _COMPUTING: Final = ("strategy_runner", "skew_monitor")
 """Processes that compute features."""
 
 
+def require_folders(settings: Settings) -> None:
+    """Refuse a home of another version, and folders in it that this user cannot write.
+
+    Raises
+    ------
+    CommandFailed
+        Says what is wrong and what to do.
+    """
+    for finding in (*home_finding(settings), *logs_finding(settings)):
+        if finding.status == "failed":
+            raise CommandFailed(f"{finding.reason.rstrip('.')}. {finding.way_out}".rstrip())
+
+
 def require_own_needs(entry: ServiceEntry, settings: Settings) -> None:
     """Refuse to run a process that could not work: its folders, the features that it computes, its topics.
 
@@ -27,9 +40,7 @@ def require_own_needs(entry: ServiceEntry, settings: Settings) -> None:
     live_services.domain.strategy.checks.WrongStrategy
         A strategy names something that there is not.
     """
-    for finding in (*home_finding(settings), *logs_finding(settings)):
-        if finding.status == "failed":
-            raise CommandFailed(f"{finding.reason.rstrip('.')}. {finding.way_out}".rstrip())
+    require_folders(settings)
     if entry.name in _COMPUTING:
         for strategy in settings.strategies:
             strategy_schema(strategy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from typing import Final
 
@@ -23,12 +24,16 @@ def not_started(check: str, server: str, policy: Policy = "production") -> Findi
     return Finding(check, "not started", f"no {server} runs here yet; {to_type('up')} starts one", policy=policy)
 
 
-def _start_again(settings: Settings, key: str) -> str:
-    """Say what to do about a server that does not answer: one of our own, or the desk's."""
-    command = of_home(settings.alpha_panda_home)
-    if endpoints_file(settings.alpha_panda_home).exists():
-        return f"`{command} up` brings back what is down; if it is another's, start it, or correct {key}"
-    return f"Start it, correct {key}, or unset it to have one started here"
+def start_again(settings: Settings, variable: str) -> str:
+    """Say what to do about a server that does not answer: one that `up` started, or one that a setting names."""
+    section, _, name = variable.lower().partition("__")
+    try:
+        started = tomllib.loads(endpoints_file(settings.alpha_panda_home).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        started = {}
+    if name in started.get(section, {}):
+        return f"`{of_home(settings.alpha_panda_home)} up` brings back what is down"
+    return f"Start it, correct {variable}, or unset it to have one started here"
 
 
 def redis_finding(settings: Settings) -> Iterator[Finding]:
@@ -51,7 +56,7 @@ def redis_finding(settings: Settings) -> Iterator[Finding]:
         way_out = "Write user and password into REDIS__URL (redis://USER:PASSWORD@HOST:PORT/0), or let them write"
         yield Finding("redis", "failed", reason, way_out)
     except redis.ConnectionError as gone:
-        yield Finding("redis", "failed", f"no Redis answers: {gone}", _start_again(settings, "REDIS__URL"))
+        yield Finding("redis", "failed", f"no Redis answers: {gone}", start_again(settings, "REDIS__URL"))
     except redis.RedisError as problem:
         reason = f"Redis answers, and takes nothing: {problem}"
         yield Finding("redis", "failed", reason, "Mend it: it may be full, a replica, or no Redis at all")
@@ -76,7 +81,7 @@ def mlflow_finding(settings: Settings) -> Iterator[Finding]:
         )
     except requests.RequestException as problem:
         reason = f"no MLflow answers at {shown} ({type(problem).__name__})"
-        yield Finding("mlflow", "failed", reason, _start_again(settings, key))
+        yield Finding("mlflow", "failed", reason, start_again(settings, key))
         return
     if answer.status_code in _NOT_ALLOWED:
         reason = f"MLflow at {shown} refuses this desk ({answer.status_code})"
@@ -133,7 +138,7 @@ def dagster_finding(settings: Settings) -> Iterator[Finding]:
         return
     except requests.RequestException as problem:
         reason = f"no Dagster answers at {url} ({type(problem).__name__}), so nothing is trained or promoted"
-        yield Finding("dagster", "failed", reason, _start_again(settings, key), "advice")
+        yield Finding("dagster", "failed", reason, start_again(settings, key), "advice")
         return
     found = {entry["name"]: entry["locationOrLoadError"] or {} for entry in entries}
     broken = {name: state["message"] for name, state in found.items() if state.get("__typename") == "PythonError"}

@@ -9,7 +9,7 @@ import pytest
 
 from live_services import process
 from live_services.home import LAYOUT
-from live_services.preflight.computer import disk_finding, home_finding, logs_finding, memory_finding, metrics_finding
+from live_services.preflight.computer import disk_finding, home_finding, logs_finding, memory_finding
 from live_services.settings import load_settings
 
 NOBODY = 65534
@@ -84,10 +84,6 @@ def test_little_disk_and_little_memory_are_said_with_their_keys(home):
         finding = found(check, **much)
         assert (finding.status, finding.policy) == ("failed", "production")
         assert f"1,000,000,000 are asked for (preflight.{key})" in finding.reason.replace(" MB", "")
-
-
-def test_a_metrics_port_answers(home):
-    assert found(metrics_finding).reason == "a metrics port answers"
 
 
 def test_a_process_that_starts_again_says_what_it_lacks_and_asks_no_server_beside_kafka(home, monkeypatch, capsys):

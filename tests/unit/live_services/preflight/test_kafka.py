@@ -5,7 +5,7 @@ import ssl
 import threading
 
 import pytest
-from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError
+from aiokafka.errors import AuthenticationFailedError
 
 from live_services.domain.topics import all_topics
 from live_services.preflight.kafka import (
@@ -45,9 +45,7 @@ def test_a_kafka_that_is_away_is_said_once_with_its_address():
 
 def test_a_refused_user_is_named_with_the_keys_of_the_credentials():
     kafka = {"bootstrap_servers": "k:9093", "security_protocol": "SASL_SSL", "sasl_username": "desk"}
-    refused = KafkaConnectionError("unable to bootstrap")
-    refused.__cause__ = AuthenticationFailedError("invalid credentials")
-    finding = unreachable(load_settings(kafka=kafka), refused)
+    finding = unreachable(load_settings(kafka=kafka), AuthenticationFailedError("invalid credentials"))
     assert "refuses user 'desk' over SASL_SSL" in finding.reason
     assert "KAFKA__SASL_PASSWORD" in finding.way_out
     broken = unreachable(load_settings(kafka=kafka), ssl.SSLError("certificate verify failed"))
@@ -58,9 +56,10 @@ def test_kafka_over_tls_gets_a_tls_greeting_and_certificates_that_are_not_there_
     heard = []
 
     def listen(server):
-        client, _ = server.accept()
-        with client:
-            heard.append(client.recv(1))
+        for _ in range(2):  # the second time it is asked why the first failed
+            client, _ = server.accept()
+            with client:
+                heard.append(client.recv(1))
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=listen, args=(server,))
@@ -70,7 +69,7 @@ def test_kafka_over_tls_gets_a_tls_greeting_and_certificates_that_are_not_there_
         thread.join(5.0)
     assert finding.status == "failed"
     assert "over SSL" in finding.reason
-    assert heard == [b"\x16"]  # a TLS handshake record
+    assert heard == [b"\x16"] * 2  # a TLS handshake record
     (finding,) = kafka_findings(load_settings(kafka=kafka | {"ssl_cafile": tmp_path / "ca.pem"}))
     assert "KAFKA__SSL_CAFILE" in finding.reason
 

@@ -71,8 +71,9 @@ def test_a_server_that_is_away_is_failed_with_the_setting_that_names_it(home):
         assert finding.reason.startswith("no ")
         assert finding.way_out == f"Start it, correct {key}, or unset it to have one started here"
     endpoints_file(home).parent.mkdir(parents=True)
-    endpoints_file(home).write_text("")
-    assert "up` brings back what is down" in found(redis_finding, **asked[0][1]).way_out
+    endpoints_file(home).write_text(f'redis.url = "redis://{NOBODY}/0"')
+    assert "up` brings back what is down" in found(redis_finding).way_out
+    assert "unset it" in found(mlflow_finding, **asked[1][1]).way_out
 
 
 def test_a_server_that_refuses_this_desk_is_not_one_that_is_away():
