@@ -414,6 +414,7 @@ async def test_a_foreign_record_on_an_inner_topic_is_alarmed_and_trades_nothing(
             while not kept.foreign_records("toy_risk"):
                 await asyncio.sleep(0.1)
     assert kept.foreign_records("toy_risk") == 1
+    assert max(h.last_output_s for h in kept.health if h.task.service == "toy_risk") > 0
     assert kept.foreign_records("toy_portfolio") == 0
     said = await all_outputs(kafka)
     said[PAPER.signals_validated.name].remove(value_of(intruder))
