@@ -171,6 +171,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
     from live_services.services.market_feed import run_market_feed
 
     async with LiveTelemetry(settings, "market_feed") as telemetry:
+        telemetry.active("market_feed", "shared")
         if not await market_arrives(settings, stop, telemetry.waits):
             return
         if not await model_arrives(settings, stop, telemetry.waits):

@@ -364,18 +364,18 @@ class _Runtime:
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
-        said = [output for output in outputs if output.event.event_type != "watermark"]
-        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), time.time())
         self._tell(running, outputs)
 
     def _tell(self, running: _Running, outputs: Sequence[Output]) -> None:
         """Report what is on the log now."""
-        events, topics = [o.event for o in outputs if o.event.event_type != "watermark"], {o.topic for o in outputs}
+        said, now_s = [output for output in outputs if output.event.event_type != "watermark"], time.time()
+        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), now_s)
+        events, topics = [output.event for output in said], {output.topic for output in outputs}
         self._telemetry.committed(events)
         for service in self._chain.services:
             if any(topic.name in topics for topic in service.outputs):
                 self._telemetry.active(service.name, self._chain.scope)
-        for latency in running.arrivals.committed(events, running.run.now_ns, time.time()):
+        for latency in running.arrivals.committed(events, running.run.now_ns, now_s):
             told = self._telemetry.signal_latency if latency.of == "signal" else self._telemetry.order_latency
             told(latency.broker, latency.seconds)
 

@@ -3,9 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import structlog
@@ -14,7 +12,6 @@ from rich.console import Console
 
 from live_services.adapters.health import HealthReporter, TaskHealth
 from live_services.adapters.metrics import Metrics
-from live_services.adapters.telemetry import LiveTelemetry
 from live_services.cli.status import tasks_table
 from live_services.cli.task_health import Health
 from live_services.domain.log import Readiness, TaskId
@@ -35,18 +32,6 @@ def test_the_watermark_of_a_task_is_a_gauge_until_the_task_goes() -> None:
     assert metrics.registry.get_sample_value("alpha_panda_watermark_seconds", labels) == 5.0
     metrics.withdraw(TASK)
     assert metrics.registry.get_sample_value("alpha_panda_watermark_seconds", labels) is None
-
-
-async def test_metrics_are_served_on_loopback_and_the_process_is_found_by_its_file(tmp_path: Path) -> None:
-    settings = Settings(alpha_panda_home=tmp_path)
-    async with LiveTelemetry(settings, "account", "paper") as telemetry:
-        telemetry.report(health())
-        ((target,),) = [one["targets"] for one in json.loads((tmp_path / "run/metrics/paper.account.json").read_text())]
-        assert target == f"127.0.0.1:{telemetry.port}"
-        with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    assert 'alpha_panda_watermark_seconds{broker="paper",partition="0",service="risk_manager"} 5.0' in text
-    assert list((tmp_path / "run/metrics").iterdir()) == []
 
 
 def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_of_the_health() -> None:
