@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,19 +24,19 @@ from live_services.machine.restarts import (
     Death,
     Restarts,
     after_death,
-    pause_seconds,
     read_restarts,
     restarts_file,
     restarts_json,
     started_again,
 )
-from live_services.machine.supervision import NotRunning, ProcessState, SupervisionError, Supervisor
+from live_services.machine.supervision import NotRunning, ProcessState, Refused, SupervisionError, Supervisor
 
 _LOOK_SECONDS: Final = 0.5
 _DEAD: Final = frozenset({"EXITED", "FATAL"})
 """FATAL: it could not even be started."""
 _UP: Final = frozenset({"RUNNING", "STARTING"})
 _PORT_PAUSE_SECONDS: Final = 5.0
+_SERVER_WELL_SECONDS: Final = 60.0  # a server that ran so long had come up; it commits nothing by which one could tell
 
 Away = Callable[[], str]
 """Names a server outside this stack that does not answer; empty if all do."""
@@ -71,11 +72,21 @@ class Keeper:
             died_anew = state.state in _DEAD and state.since_s > known.died_at
             if known.state != "running" and (state.state in _UP or died_anew):  # a person, or `up`, started it
                 known = self._known[name] = replace(known, state="running", count=0, in_a_row=0, next_try=0.0)
-            if state.state in _DEAD and known.state == "running":
+            if state.state == "STOPPED":
+                self._forget(name)
+            elif state.state in _DEAD and known.state == "running":
                 self._known[name] = self._judge(self._programs[name], state, known, states.values(), now)
             elif state.state in _DEAD and known.state == "waiting" and known.next_try <= now:
                 self._known[name] = self._bring_back(self._programs[name], state, known, now)
         self._write()
+
+    def _forget(self, name: str) -> None:
+        """Begin anew with what a person stopped."""
+        self._known.pop(name, None)
+        self._mark_of(name).unlink(missing_ok=True)
+
+    def _mark_of(self, name: str) -> Path:
+        return progress_directory(self._supervisor.home) / name
 
     def _judge(
         self, program: KeptProgram, state: ProcessState, known: Restarts, all_states: Iterable[ProcessState], now: float
@@ -85,9 +96,9 @@ class Keeper:
             return replace(known, state="over", died_at=died_at, count=0, in_a_row=0, next_try=0.0)
         is_server = state.group == SERVERS
         if is_server:
-            got_on = died_at - state.started_s >= self._plan.processes.backoff_max_seconds
+            got_on = died_at - state.started_s >= _SERVER_WELL_SECONDS
         else:
-            got_on = (progress_directory(self._supervisor.home) / program.name).exists()
+            got_on = self._mark_of(program.name).exists()
         away = "" if is_server or got_on else self._away(state, all_states)
         return after_death(known, Death(died_at, self._reason(program, state), got_on, away), self._plan.processes)
 
@@ -111,15 +122,10 @@ class Keeper:
             if holder:  # not its own fault: it waits as long as that lasts
                 why = f"its port {program.port} is taken by {holder}: end that, and it starts by itself"
                 return replace(known, last_error=why, next_try=now + _PORT_PAUSE_SECONDS)
-        (progress_directory(self._supervisor.home) / program.name).unlink(missing_ok=True)
+        self._mark_of(program.name).unlink(missing_ok=True)
         self._log_begins[program.name] = _size(self._supervisor.log_of(program.name))
-        try:
+        with suppress(Refused):  # it ended at once, which the next look judges, or supervisord is stopping
             self._supervisor.start_program(state.group, program.name)
-        except NotRunning:
-            raise
-        except SupervisionError as refusal:  # it ended at once, or supervisord stops
-            pause = pause_seconds(known.in_a_row + 1, self._plan.processes)
-            return replace(started_again(known), state="running", last_error=str(refusal), next_try=now + pause)
         return started_again(known)
 
     def _write(self) -> None:
@@ -135,9 +141,13 @@ def _size(path: Path) -> int:
 
 def _server_away() -> str:
     from live_services.machine.stack import servers_away
+    from live_services.messages import expected_failures
     from live_services.settings import load_settings
 
-    return servers_away(load_settings())
+    try:
+        return servers_away(load_settings())
+    except expected_failures():  # the settings were broken meanwhile, which the service's own last words say
+        return ""
 
 
 def keep(home: Path, stop: threading.Event) -> None:
@@ -150,6 +160,8 @@ def keep(home: Path, stop: threading.Event) -> None:
             keeper.look(time.time())
         except NotRunning:
             return
+        except SupervisionError as problem:
+            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from live_services.operations_settings import ProcessesSettings
 
-State = Literal["running", "waiting", "gave up", "over"]
+State = Literal["running", "waiting", "stopped", "gave up", "over"]
 """waiting  it died and is started again at ``next_try``
+stopped  it was down when a person stopped its group
 gave up  it died too often in a row; `up` starts it again
 over     it did all it had to do"""
 
@@ -47,7 +48,7 @@ class Death:
     """Seconds since 1970."""
     reason: str
     got_on: bool
-    """Whether it had committed something since its last death (a server: had run for a while)."""
+    """Whether it had committed something since its last death (a server: had run for a minute)."""
     server_away: str = ""
     """Server without which it could not work when it died; empty if all were there."""
 

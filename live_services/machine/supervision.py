@@ -48,10 +48,11 @@ from live_services.machine.programs import (
     write_plan,
     write_private,
 )
-from live_services.machine.restarts import Restarts, read_restarts, restarts_file, told
+from live_services.machine.restarts import Restarts, read_restarts, restarts_file, restarts_json, told
 from live_services.next_steps import of_home
 from live_services.operations_settings import ProcessesSettings
 
+_DEAD: Final = frozenset({"EXITED", "FATAL"})
 START_LOCK: Final = "start.lock"
 """In the home; it stays there, for a lock on a file that is removed keeps nobody out."""
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
@@ -203,8 +204,16 @@ class Supervisor:
         self._call("startProcessGroup", group, False)
 
     def stop_group(self, group: str) -> None:
-        """Stop all programs of a group and wait until they have ended."""
+        """Stop all programs of a group and wait until they have ended; what is down there stays down."""
         self._call("stopProcessGroup", group, True)
+        down = {state.name for state in self.states() if state.group == group and state.state in _DEAD}
+        if down:
+            self._call("stopProcessGroup", KEEPER, True)
+            known = {one.name: one for one in read_restarts(self.home)}
+            for name in down:
+                known[name] = replace(known.get(name, Restarts(name)), state="stopped", next_try=0.0)
+            write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
+            self.start_program(KEEPER, KEEPER)
 
     def start_program(self, group: str, name: str) -> None:
         """Start one program, without waiting; nothing happens if it runs."""
@@ -273,7 +282,7 @@ class Supervisor:
         deadline = time.monotonic() + budget_seconds
         present = {p.group for p in processes}
         for group in (g for g in (KEEPER, SERVICES, SERVERS) if g in present):
-            self.stop_group(group)
+            self._call("stopProcessGroup", group, True)
         self._call("shutdown")
         while _alive(supervisor_pid) and time.monotonic() < deadline:
             if self._process is not None:
@@ -357,8 +366,8 @@ def start_lock(home: Path) -> Iterator[None]:
 
 def _kept_state(state: ProcessState, restarts: Restarts, now: float) -> ProcessState:
     """Say of a process that ended what the keeper made of it."""
-    named = {"waiting": "BACKOFF", "gave up": "FATAL"}.get(restarts.state)
-    if state.state not in {"EXITED", "FATAL"} or named is None:
+    named = {"waiting": "BACKOFF", "stopped": "STOPPED", "gave up": "FATAL"}.get(restarts.state)
+    if state.state not in _DEAD or named is None:
         return state
     return replace(state, state=named, description=told(restarts, now))
 

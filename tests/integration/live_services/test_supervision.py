@@ -96,13 +96,14 @@ def test_a_killed_process_comes_back_and_so_does_the_keeper(services: _Kept) -> 
     with pytest.raises(AlreadyRunning, match=f"--home {services.supervisor.home} down`"):
         services.supervisor.start({}, {})
     first = services.end("sleeper")
-    _until(lambda: services.runs_anew("sleeper", first))
+    _until(lambda: services.restarts("sleeper").restarts == 1)
     told = services.restarts("sleeper")
     assert (told.state, told.count, told.restarts, told.last_error) == ("running", 1, 1, "terminated by SIGKILL")
     keeper = services.end(KEEPER)  # supervisord itself keeps the keeper
     _until(lambda: services.runs_anew(KEEPER, keeper))
     second = services.end("sleeper")
-    _until(lambda: services.runs_anew("sleeper", second))
+    _until(lambda: services.restarts("sleeper").restarts == 2)
+    assert services.state("sleeper").pid not in (first, second)
     assert services.restarts("sleeper").count == 2
 
 
@@ -128,6 +129,16 @@ def test_a_process_that_gets_on_between_its_deaths_is_started_again_without_end(
 def test_a_replay_that_is_over_stays_over(services: _Kept) -> None:
     _until(lambda: services.restarts("market_feed").state == "over")
     assert services.state("market_feed").state == "EXITED"
+
+
+def test_what_is_down_when_its_group_is_stopped_stays_down_until_it_is_started(services: _Kept) -> None:
+    services.end("sleeper")
+    services.supervisor.stop_group(SERVICES)
+    time.sleep(_QUICK.backoff_max_seconds + 1.0)  # the keeper has looked, and all pauses are over
+    states = {process.state for process in services.supervisor.processes() if process.group == SERVICES}
+    assert states <= {"STOPPED", "EXITED"}
+    services.supervisor.start_group(SERVICES)
+    _until(lambda: services.state("sleeper").state == "RUNNING" and services.restarts("sleeper").state == "running")
 
 
 def test_servers_come_back_and_what_dies_without_them_is_not_to_blame(tmp_path: Path) -> None:
