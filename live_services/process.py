@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
+from live_services.adapters.redaction import redaction, secrets_of
 from live_services.composition import (
     SERVICES,
     ServiceEntry,
@@ -44,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("service", help=", ".join(entry.name for entry in SERVICES))
     parser.add_argument("broker", nargs="?", default="paper", help=f"{' or '.join(BROKERS)}; what is shared has none")
     asked = parser.parse_args(arguments)
+    secrets: tuple[str, ...] = ()
     try:
         keep_loopback_off_the_proxy()
-        stopped = run(asked.service, asked.broker, read_settings())
+        settings = read_settings()
+        secrets = secrets_of(settings)
+        stopped = run(asked.service, asked.broker, settings)
     except expected_failures() as problem:
-        print(f"error: {message_of(problem)}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
+        said = redaction(secrets)(message_of(problem))
+        print(f"error: {said}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
         return 1
     return _STOPPED if stopped else 0
 
@@ -66,7 +71,6 @@ def run(service: str, broker: str, settings: Settings) -> bool:
     import structlog
 
     from live_services.adapters.logs import configure_logging
-    from live_services.adapters.redaction import secrets_of
     from live_services.preflight.own_needs import require_own_needs
 
     entry, chosen = runnable(service, broker, settings)

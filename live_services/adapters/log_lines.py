@@ -70,7 +70,11 @@ def line_of(record: logging.LogRecord, origin: Origin, redact: Redact) -> dict[s
     if isinstance(record.msg, dict):
         said = dict(record.msg)
         line |= {"event": said.pop("event", ""), "module": record.module}
-        line |= {f"said_{name}" if name in line else name: value for name, value in said.items()}
+        for name, value in said.items():
+            if name not in line:
+                line[name] = value
+            elif line[name] != value:
+                line[f"said_{name}"] = value
     else:
         line |= {"event": record.msg, "logger": record.name} | getattr(record, "context", {})
         if held_back := getattr(record, "held_back", 0):
@@ -97,6 +101,7 @@ class ReadableLines(logging.Formatter):
         return readable(getattr(record, "line", {}))
 
 
+_FOR_MACHINES: Final = ("pid", "event_time_ns")
 _RENDERER: Final = ConsoleRenderer(
     colors=False,
     pad_event_to=0,
@@ -107,5 +112,5 @@ _RENDERER: Final = ConsoleRenderer(
 
 
 def readable(line: Mapping[str, Any]) -> str:
-    """Write a line's fields for a person."""
-    return str(_RENDERER(None, "", dict(line)))
+    """Write a line's fields for a person, without those that only a machine needs."""
+    return str(_RENDERER(None, "", {name: value for name, value in line.items() if name not in _FOR_MACHINES}))

@@ -205,6 +205,9 @@ def stop_logging(seconds: float = _STOP_SECONDS) -> bool:
     if _current is None:
         return True
     gone, _current = _current, None
+    if gone.held_back:
+        said = {"event": "library_lines_held_back", "lines": gone.held_back}
+        gone._handler.handle(logging.LogRecord("application", logging.INFO, __file__, 0, said, None, None))
     for logger in gone._loggers:
         logger.removeHandler(gone._handler)
         logger.propagate = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +23,7 @@ _TEXT: Final = re.compile(
     r"""["']?\s*(?:=|:(?!//)|=>)\s*["']?(?:(?:bearer|basic|token)\s+)?)"""
     r"""([^\s"',;&}\])]+)"""
 )
-_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_.~-]{8,}=*")
+_BEARER: Final = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9+/_.~-]{8,}=*")
 _URL: Final = re.compile(r"""(?<=://)[^\s/?#"'@]*@""")  # begins at the slashes: a long word costs nothing
 _SHORTEST: Final = 4  # a password of three letters would black out half of every line
 
@@ -50,8 +51,11 @@ def redaction(secrets: Iterable[str] = ()) -> Redact:
     def text(value: str) -> str:
         if values is not None:
             value = values.sub(HIDDEN, value)
-        value = _URL.sub(f"{HIDDEN}@", value)
-        return _TEXT.sub(rf"\1{HIDDEN}", _BEARER.sub(rf"\1 {HIDDEN}", value))
+        if "://" in value:
+            value = _URL.sub(f"{HIDDEN}@", value)
+        if ":" in value or "=" in value:
+            value = _TEXT.sub(_hidden, value)
+        return _BEARER.sub(_hidden, value) if " " in value else value
 
     def redact(value: Any) -> Any:
         match value:
@@ -62,7 +66,7 @@ def redaction(secrets: Iterable[str] = ()) -> Redact:
             case SecretStr() | SecretBytes():
                 return HIDDEN
             case Mapping():
-                return {text(str(k)): HIDDEN if _is_secret(k, v) else redact(v) for k, v in value.items()}
+                return {text(str(k)): _hidden_by(str(k), v) or redact(v) for k, v in value.items()}
             case list() | tuple() | set() | frozenset():
                 return [redact(one) for one in value]
         return text(repr(value))
@@ -70,8 +74,17 @@ def redaction(secrets: Iterable[str] = ()) -> Redact:
     return redact
 
 
-def _is_secret(key: object, value: object) -> bool:
-    return isinstance(value, str | bytes) and _KEY.fullmatch(str(key)) is not None
+def _hidden(found: re.Match[str]) -> str:
+    return found[1] + HIDDEN
+
+
+def _hidden_by(key: str, value: object) -> str:
+    return HIDDEN if isinstance(value, str | bytes) and _names_a_secret(key) else ""
+
+
+@lru_cache(maxsize=1000)
+def _names_a_secret(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 def secrets_of(settings: BaseModel) -> tuple[str, ...]:

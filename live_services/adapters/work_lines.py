@@ -58,7 +58,8 @@ class WorkLines:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._paces: dict[TaskId, _Pace] = {}
+        self._paces: dict[tuple[str, int], _Pace] = {}
+        """By scope and partition: the services of a chain go at one pace."""
 
     def committed(self, events: Sequence[Event]) -> None:
         """Log events that are on the log now; a dead letter as a warning with ``dlq=true``."""
@@ -69,24 +70,25 @@ class WorkLines:
                 _trading.info(event.event_type, **_step(event))
 
     def report(self, health: TaskHealth) -> None:
-        """Log a task's pace if a minute is over."""
-        now, before = self._clock(), self._paces.get(health.task)
-        if before is None:
-            self._paces[health.task] = _Pace(now, health.records_handled)
-        elif now - before.at >= _PACE_SECONDS:
-            self._paces[health.task] = _Pace(now, health.records_handled)
+        """Log a task's pace if a minute is over; said once for all services of its chain."""
+        key, now = (health.task.scope, health.task.partition), self._clock()
+        before = self._paces.get(key)
+        if before is not None and now - before.at < _PACE_SECONDS:
+            return
+        self._paces[key] = _Pace(now, health.records_handled)
+        if before is not None:
             _performance.info(
                 "pace",
                 task=str(health.task),
                 records_per_second=round((health.records_handled - before.records) / (now - before.at), 1),
                 lag_records=health.lag_records,
                 waiting_for=health.waiting_for,
-                watermark=ist_text(health.watermark_ns),
+                watermark=ist_text(health.watermark_ns) if health.watermark_ns else "",
             )
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
-        self._paces.pop(task, None)
+        self._paces.pop((task.scope, task.partition), None)
 
 
 def _ids(event: Event) -> dict[str, Any]:

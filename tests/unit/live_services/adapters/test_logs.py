@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 
 from live_services.adapters.log_queue import Brake, Queued
 from live_services.adapters.logs import CHANNELS, Routed, configure_logging, log_beside, stop_logging, wiring
@@ -130,6 +132,20 @@ def test_a_library_repeats_a_line_once_a_second_and_what_was_held_back_is_counte
     assert passes("library", "port 4711 is closed") == 0
     assert passes("library", "port 4712 is closed") is None
     assert brake.held_back == 2997 + 1
+
+
+async def test_a_broker_that_is_away_is_one_line_of_aiokafka_and_a_count(tmp_path) -> None:
+    wired = configure_logging("account", tmp_path, LoggingSettings(third_party_seconds=3600))
+    for _ in range(20):
+        consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:9")
+        with pytest.raises(KafkaConnectionError):
+            await consumer.start()
+        await consumer.stop()
+    stop_logging()
+    *theirs, ours = lines(tmp_path, "application")
+    assert len(theirs) == len({line["event"] for line in theirs}) >= 1
+    assert wired.held_back == 19 * len(theirs)
+    assert (ours["event"], ours["lines"]) == ("library_lines_held_back", wired.held_back)
 
 
 def test_a_channels_lines_are_never_held_back(tmp_path) -> None:

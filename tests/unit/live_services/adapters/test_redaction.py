@@ -31,7 +31,14 @@ def test_what_stands_behind_the_name_of_a_secret_or_in_an_address_is_hidden(text
 
 @pytest.mark.parametrize(
     "text",
-    ["instrument_token=408065", "tokens: 3", "redis://127.0.0.1:6379/0", "see docs/secrets.md", "a@b.example"],
+    [
+        "instrument_token=408065",
+        "tokens: 3",
+        "redis://127.0.0.1:6379/0",
+        "see docs/secrets.md",
+        "a@b.example",
+        "a basic algorithm",
+    ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert plain(text) == text

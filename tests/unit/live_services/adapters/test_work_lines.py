@@ -51,12 +51,13 @@ def test_a_dead_letter_is_a_warning_marked_dlq() -> None:
     assert line["failure"] == "ValueError: no price"
 
 
-def test_the_pace_of_a_task_is_said_once_a_minute() -> None:
+def test_the_pace_of_a_chain_is_said_once_a_minute() -> None:
     now = [0.0]
     said = WorkLines(lambda: now[0])
     health = TaskHealth(TASK, 0, "2026-01-05", True, 0, {}, 0, 0, 7, "", 42)
     with capture_logs() as lines:
         for second in range(121):
             now[0] = float(second)
-            said.report(replace(health, records_handled=second * 50))
+            for service in ("risk_manager", "portfolio_manager"):
+                said.report(replace(health, task=replace(TASK, service=service), records_handled=second * 50))
     assert [line["records_per_second"] for line in lines] == [50.0, 50.0]
