@@ -87,7 +87,7 @@ class HealthReporter:
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self._away = False
-        self._log = structlog.get_logger(__name__)
+        self._log = structlog.get_logger("monitoring")
 
     def report(self, health: TaskHealth) -> None:
         """Keep a task's newest health for the next write."""

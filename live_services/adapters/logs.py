@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
+
+CHANNELS: Final = (
+    "trading",
+    "market_data",
+    "api",
+    "error",
+    "application",
+    "monitoring",
+    "performance",
+    "audit",
+)
+"""What a line is about; each module logs on one: ``structlog.get_logger("trading")``."""
 
 
 def configure_logging(service: str, level: int = logging.INFO) -> None:

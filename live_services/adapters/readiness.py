@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 Question = Callable[[Settings], bool]
 Waits = Callable[[str], None]

@@ -131,6 +131,11 @@ class Chain:
         for service, own in zip(self.services, state.of, strict=True):
             yield from service.commands(own, now_ns)
 
+    def commanded(self, record: EventRecord, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Give the services' answers to a command."""
+        for k in self._readers.get(record.position.topic, ()):
+            yield from self.services[k].commanded(record, state.of[k], now_ns)
+
     def readiness(self, state: ChainState) -> Readiness | None:
         """Say which instruments are WARMING; None for a chain without features."""
         for service, own in zip(self.services, state.of, strict=True):

@@ -44,6 +44,7 @@ from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
+from live_services.runtime.inbox import Inbox, received
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
@@ -63,7 +64,7 @@ from live_services.runtime.task import (
 )
 from live_services.settings import Settings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 # Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
 _MAX_PENDING_ROWS: Final = 200_000
@@ -125,6 +126,7 @@ class _Running:
     run: TaskRun
     producer: AIOKafkaProducer
     inner: InnerWatch
+    inbox: Inbox
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     last_outputs_s: dict[str, float] = field(default_factory=dict)
     """By topic, wall clock of the last commit with an event on it."""
@@ -147,8 +149,9 @@ class _Runtime:
         self._generation = 0
         self._tasks: dict[int, _Running] = {}
         self._owners: dict[TopicPartition, _Running] = {}
-        self._inputs = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role != "control"}
+        self._inputs = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
+        self._commands = [i.topic for i in chain.inputs if i.role == "command"]
         self._consumer: AIOKafkaConsumer = None
         _check_shape(chain, settings)
 
@@ -187,12 +190,14 @@ class _Runtime:
         for partition, records in fetched.items():
             owner = self._owners[partition]
             for first in range(0, len(records), _STEP_RECORDS):
-                for received in map(_received, records[first : first + _STEP_RECORDS]):
-                    await self._learn_universe(received)
-                    owner.run.receive(received)
+                for record in map(received, records[first : first + _STEP_RECORDS]):
+                    await self._learn_universe(record)
+                    owner.run.receive(record)
                 owner.run.step()
                 await asyncio.sleep(0)
         for running in self._tasks.values():
+            for command in running.inbox.take():
+                running.run.receive_command(command)
             running.run.step()
         await self._flush_all(force=False)
         if self._assignment.generation == self._generation:
@@ -254,11 +259,12 @@ class _Runtime:
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
-        inner = InnerWatch(kafka, self._chain.inner, task)
+        inner, inbox = InnerWatch(kafka, self._chain.inner, task), Inbox(kafka, self._commands)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await producer.start()
                 await inner.start()
+                await inbox.start()
             committed = {
                 (tp.topic, tp.partition): decode_position(self._group, tp, *position)
                 for tp, position in (await committed_offsets(kafka, self._group, partitions)).items()
@@ -275,8 +281,7 @@ class _Runtime:
             if not committed:
                 await self._begin(producer, starts, resume.begin_ns)
         except BaseException:
-            await _within(_STOP_SECONDS, producer.stop())
-            await _within(_STOP_SECONDS, inner.stop())
+            await _stop_all(producer, inner, inbox)
             raise
         run = TaskRun(
             self._chain,
@@ -287,7 +292,7 @@ class _Runtime:
             resume=resume,
             market_partitions=kafka.market_partitions,
         )
-        return _Running(run, producer, inner)
+        return _Running(run, producer, inner, inbox)
 
     async def _begin(self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int) -> None:
         """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
@@ -318,8 +323,7 @@ class _Runtime:
         for running in tasks.values():
             for service in self._chain.services:
                 self._telemetry.withdraw(replace(running.run.task, service=service.name))
-            await _within(_STOP_SECONDS, running.producer.stop())
-            await _within(_STOP_SECONDS, running.inner.stop())
+            await _stop_all(running.producer, running.inner, running.inbox)
 
     # --- committing ---------------------------------------------------------------------------------------------
 
@@ -412,13 +416,13 @@ class _Runtime:
 
     async def _check_topics(self) -> None:
         known = await self._consumer.topics()
-        names = {*self._inputs, *(t.name for t in self._chain.outputs), *(t.name for t in self._controls)}
+        names = {i.topic.name for i in self._chain.inputs} | {t.name for t in self._chain.outputs}
         if missing := sorted(names - set(known)):
             raise WrongShape(f"{self._chain.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
 
 
 def _check_shape(chain: Chain, settings: Settings) -> None:
-    merged = [i.topic for i in chain.inputs if i.role != "control"]
+    merged = [i.topic for i in chain.inputs if i.role == "gating"]
     if blind := [t.name for t in merged if not t.merged]:
         raise WrongShape(f"{chain.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
     if chain.single_task or settings.kafka.market_partitions == 1:
@@ -450,16 +454,16 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
     )
 
 
-def _received(record: Any) -> Received:
-    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
-    return Received(record.topic, record.partition, record.offset, record.key, record.value or b"", headers)
-
-
 def _headers(output: Output) -> list[tuple[str, bytes]]:
     headers = headers_of(output.event)
     if output.control_of is not None:
         headers.append((TASK_HEADER, str(output.control_of).encode()))
     return headers
+
+
+async def _stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:
+    for one in ours:
+        await _within(_STOP_SECONDS, one.stop())
 
 
 async def _within(seconds: float, awaited: Any) -> None:

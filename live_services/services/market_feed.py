@@ -36,7 +36,7 @@ from live_services.domain.replay import Cut, cuts_of_session
 from live_services.domain.topics import Topic, market_topic
 from live_services.settings import MarketSettings, Settings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("market_data")
 
 _MAX_UNFLUSHED: Final = 256  # records said in one transaction; more only fills memory
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed

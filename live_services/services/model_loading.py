@@ -35,7 +35,7 @@ from models_registry.run_rule import content_objection, may_run
 from models_registry.sidecar import Sidecar, sidecar_bytes
 from models_registry.specification import Broker, StrategySpec
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("trading")
 
 _FIRST_TRIES: Final = 5  # a registry that starts beside us needs a moment; then the session starts without a model
 _FIRST_WAIT_SECONDS: Final = 1.0

@@ -29,7 +29,7 @@ from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("trading")
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ class RiskManager(Service[RiskState]):
             Input(topics.signals_raw),
             Input(topics.orders_filled),
             Input(topics.control, "control"),
+            Input(topics.commands, "command"),
         )
         self.outputs: tuple[Topic, ...] = (topics.signals_validated, topics.signals_rejected)
         self._broker: Broker = broker

@@ -48,7 +48,7 @@ from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
 from models_registry.specification import Broker
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("trading")
 
 
 class RowSink(Protocol):

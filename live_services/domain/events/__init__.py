@@ -5,9 +5,25 @@ Ticks and bars travel in frames (``live_services/domain/frames.py``); everything
 
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, Position, PositionMark, StrategyTotals
 from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, decode_event, event_or_none, topic_of
-from live_services.domain.events.envelope import LAST_NS, Basis, Event, Instant, ModelStamped, event_id, self_caused
+from live_services.domain.events.envelope import (
+    LAST_NS,
+    AnswersCommands,
+    Basis,
+    Event,
+    Instant,
+    ModelStamped,
+    event_id,
+    self_caused,
+)
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter
+from live_services.domain.events.operations import (
+    Command,
+    DeadLetter,
+    TradingState,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingStateInForce,
+)
 from live_services.domain.events.orders import (
     MOST_PROPOSED,
     BarValues,
@@ -41,9 +57,11 @@ __all__ = [
     "LAST_NS",
     "MOST_PROPOSED",
     "AccountOpened",
+    "AnswersCommands",
     "AnyEvent",
     "BarValues",
     "Basis",
+    "Command",
     "DeadLetter",
     "Event",
     "ExitReason",
@@ -75,6 +93,10 @@ __all__ = [
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
     "StrategyTotals",
+    "TradingState",
+    "TradingStateChanged",
+    "TradingStateCommanded",
+    "TradingStateInForce",
     "Watermark",
     "decode_event",
     "event_id",
