@@ -19,6 +19,7 @@ _ENDED_BY = {
     "time": "time: the holding that was asked for was over",
     "square_off": "square-off: its product's last time of the session",
     "carried": "the next session's open: it should have ended in the session before",
+    "flatten": "a person's command to hold nothing",
 }
 
 
