@@ -167,15 +167,20 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.services.feed_health import FeedHealth
     from live_services.services.market_feed import run_market_feed
 
-    if await market_arrives(settings, stop) and await model_arrives(settings, stop):
+    async with LiveTelemetry(settings, "market_feed") as telemetry:
+        telemetry.active("market_feed", "shared")
+        if not await market_arrives(settings, stop, telemetry.waits):
+            return
+        if not await model_arrives(settings, stop, telemetry.waits):
+            return
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        async with LiveTelemetry(settings, "market_feed") as telemetry:
-            _started(telemetry, "market_feed", "shared")
-            await run_market_feed(settings, stop, times=telemetry.metrics)
+        _started(telemetry, "market_feed", "shared")
+        await run_market_feed(settings, stop, FeedHealth(telemetry), times=telemetry.metrics)
 
 
 def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
@@ -183,7 +188,7 @@ def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
     telemetry.active(service, scope)
 
 
-def _chain(name: str, build: Build, *, shared: bool = True) -> Run:
+def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
     """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
@@ -192,13 +197,13 @@ def _chain(name: str, build: Build, *, shared: bool = True) -> Run:
         from live_services.adapters.telemetry import LiveTelemetry
         from live_services.runtime.loop import run_chain
 
-        if not await market_arrives(settings, stop):
-            return
-        scope: Scope = "shared" if shared else broker
-        async with LiveTelemetry(settings, name, scope) as telemetry, build(settings, broker, telemetry) as chain:
-            for service in chain.services:
-                _started(telemetry, service.name, service.scope)
-            await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
+        async with LiveTelemetry(settings, name, broker if of_broker else "shared") as telemetry:
+            if not await market_arrives(settings, stop, telemetry.waits):
+                return
+            async with build(settings, broker, telemetry) as chain:
+                for service in chain.services:
+                    _started(telemetry, service.name, service.scope)
+                await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
 
@@ -251,7 +256,7 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
         "account",
         "broker",
         ("risk_manager", "{broker}_trading", "portfolio_manager"),
-        _chain("account", _account, shared=False),
+        _chain("account", _account, of_broker=True),
     ),
     ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain("skew_monitor", _skew_monitor)),
 )

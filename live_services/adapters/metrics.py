@@ -24,11 +24,11 @@ from live_services.domain.events import (
     SignalRejected,
 )
 from live_services.domain.histograms import HISTOGRAMS
-from live_services.domain.log import TaskId
+from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.money import RUPEE
 from live_services.domain.topics import BROKERS, Scope, all_topics
 from models_registry.refs import Alias
-from models_registry.specification import Broker
+from models_registry.specification import RUNG_OF_BROKER, Broker
 
 OTHER: Final = "other"
 """Stands for every value of a label that neither the settings nor the code name."""
@@ -67,7 +67,7 @@ _TOPICS: Final = frozenset(topic.name for topic in all_topics())
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own.
+    """The metrics of one process, in a registry of their own; `live_services.adapters.health_server` serves it.
 
     Parameters
     ----------
@@ -82,6 +82,8 @@ class Metrics:
         self._strategies: Final = frozenset(strategies)
         self._given: Final = buckets or {}
         self._lags: set[tuple[str, str, str]] = set()
+        self._runtime: dict[TaskId, tuple[StrategyRuntime, ...]] = {}
+        """What each task of a strategy runner runs."""
         self._declare_tasks()
         self._declare_runtime()
         self._declare_market()
@@ -188,6 +190,9 @@ class Metrics:
         self._foreign.labels(*labels).set(health.foreign_records)
         if health.readiness is not None:
             self._warming.labels(*labels).set(len(health.readiness.warming))
+        if health.strategies:
+            self._runtime[health.task] = health.strategies
+            self._show_strategies()
 
     def withdraw(self, task: TaskId) -> None:
         """Drop the gauges of a task."""
@@ -195,6 +200,16 @@ class Metrics:
         gauges = (self._watermark, self._live, self._handled, self._lag, self._dead, self._foreign, self._warming)
         for gauge in gauges:
             gauge.remove_by_labels(labels)
+        if self._runtime.pop(task, None) is not None:
+            self._show_strategies()
+
+    def _show_strategies(self) -> None:
+        """Show how many strategies of each broker run a version, on every task, of how many that it has."""
+        for broker, rung in RUNG_OF_BROKER.items():
+            said = [one for task in self._runtime.values() for one in task if one.rung == rung]
+            names = {one.strategy for one in said}
+            self._configured.labels(broker).set(len(names))
+            self._ready.labels(broker).set(len(names - {one.strategy for one in said if one.state != "ready"}))
 
     def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
         """Count an assignment of partitions to this member, and drop the lag of those that it no longer has."""
@@ -294,11 +309,6 @@ class Metrics:
         name = self._named(strategy)
         self._inferences.labels(name).inc(rows)
         self._inference_seconds.labels(name).observe(seconds)
-
-    def strategies(self, broker: Broker, *, ready: int, configured: int) -> None:
-        """Show how many of a broker's strategies run a version, of how many in the settings."""
-        self._ready.labels(broker).set(ready)
-        self._configured.labels(broker).set(configured)
 
     def promoted(self, alias: str) -> None:
         """Count a promotion that was announced."""

@@ -22,6 +22,8 @@ _LOOK_AGAIN_SECONDS: Final = 1.0
 _log = structlog.get_logger("application")
 
 Question = Callable[[Settings], bool]
+Waits = Callable[[str], None]
+"""Takes what is waited for, in words; empty once it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,29 +163,31 @@ def _jobs(strategies: Sequence[StrategySpec]) -> str:
     return f"the job {names[0]}" if len(names) == 1 else f"the jobs {' and '.join(names)}, one after the other,"
 
 
-async def market_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def market_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for a market; False if ``stop`` came first. Nobody but a person ends this wait, so it has no other end."""
-    return await _arrives(has_market, settings, stop) is not None
+    return await _arrives(has_market, settings, stop, waits) is not None
 
 
-async def model_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def model_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for the models that are to come, and for the strategy runner to see them; False if ``stop`` came first."""
-    waited = await _arrives(can_trade, settings, stop)
+    waited = await _arrives(can_trade, settings, stop, waits)
     if waited:
         await _stopped(stop, settings.mlflow.poll_seconds + _LOOK_AGAIN_SECONDS)
     return waited is not None and not stop.is_set()
 
 
-async def _arrives(there: Question, settings: Settings, stop: asyncio.Event) -> bool | None:
+async def _arrives(there: Question, settings: Settings, stop: asyncio.Event, waits: Waits) -> bool | None:
     """Whether it had to be waited for; None if it was stopped."""
     waited = False
     while not await asyncio.to_thread(there, settings):
         if not waited:
             reason = await asyncio.to_thread(missing, load_settings())
             _log.warning("waiting", reason=reason)
+            waits(reason or "the registry and the ledger have not answered yet")
         waited = True
         if await _stopped(stop, _LOOK_AGAIN_SECONDS):
             return None
+    waits("")
     return waited
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from prometheus_client import start_http_server
-
 from live_services.adapters.health import HealthReporter, TaskHealth
+from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.process_health import ProcessHealth
 from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
 from live_services.settings import Settings
 from models_registry.specification import Broker
+
+_TURN_SECONDS: Final = 0.5
 
 
 class Telemetry(Protocol):
@@ -90,14 +93,13 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics and health together, for a service process; an async context manager.
+    """Metrics and health together, for the process of that name; an async context manager, which serves them.
 
     Parameters
     ----------
     settings
     process, scope
-        Its name in the table of processes, and whose it is; Prometheus finds it by them while it runs. Without a name
-        it is not to be found.
+        Its name in the table of processes, and whose it is; Prometheus finds it by them while it runs.
 
     Attributes
     ----------
@@ -105,23 +107,27 @@ class LiveTelemetry:
         What services count beside what the runtime reports.
     """
 
-    def __init__(self, settings: Settings, process: str = "", scope: Scope = "shared") -> None:
-        self.metrics: Final = Metrics(
-            [strategy.name for strategy in settings.strategies], settings.monitoring.prometheus_buckets
-        )
-        self._server = start_http_server(
-            settings.runtime.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
-        )
-        self._health = HealthReporter(settings, self.port)
-        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self.port) if process else None
+    def __init__(self, settings: Settings, process: str, scope: Scope = "shared") -> None:
+        names = [strategy.name for strategy in settings.strategies]
+        self.metrics: Final = Metrics(names, settings.monitoring.prometheus_buckets)
+        self._process = ProcessHealth(settings, process, scope)
+        self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
+        self._health = HealthReporter(settings, self._server.port)
+        self._turning: asyncio.Task[None] | None = None
+        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self.port)
 
     @property
     def port(self) -> int:
-        """The port of ``/metrics``, on loopback."""
-        return self._server[0].server_port
+        """Loopback port of health and metrics."""
+        return self._server.port
+
+    def waits(self, reason: str) -> None:
+        """Say what the process waits for before it begins; empty: for nothing any more."""
+        self._process.waits(reason)
 
     def report(self, health: TaskHealth) -> None:
         """Pass a task's health on."""
+        self._process.report(health)
         self.metrics.report(health)
         self._health.report(health)
 
@@ -132,6 +138,7 @@ class LiveTelemetry:
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
+        self._process.withdraw(task)
         self.metrics.withdraw(task)
         self._health.withdraw(task)
 
@@ -160,18 +167,23 @@ class LiveTelemetry:
         self.metrics.order_latency(broker, seconds)
 
     async def __aenter__(self) -> Self:
+        self._target.write()
+        self._turning = asyncio.create_task(self._turn(), name="turning")
         await self._health.__aenter__()
-        if self._target is not None:
-            self._target.write()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._target is not None and kind is None:
-            self._target.remove()
         await self._health.__aexit__(kind, error, trace)
-        server, thread = self._server
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        if self._turning is not None:
+            self._turning.cancel()
+            await asyncio.gather(self._turning, return_exceptions=True)
+        if kind is None:
+            self._target.remove()
+        self._server.close()
+
+    async def _turn(self) -> None:
+        while True:
+            self._process.turned()
+            await asyncio.sleep(_TURN_SECONDS)

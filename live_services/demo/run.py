@@ -373,7 +373,7 @@ def _by_person(demo: Demo, settings: Settings, registry: Registry, version: Vers
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
     from live_services.cli.explain import explain_from_log
     from live_services.cli.explanation_tree import render
-    from live_services.cli.status import read_health
+    from live_services.cli.task_health import read_health
     from live_services.composition import replay_sessions
     from live_services.demo.replay_view import Tally, table, watch
 

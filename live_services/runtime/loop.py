@@ -49,7 +49,7 @@ from live_services.runtime.inbox import Inbox, received
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
-from live_services.runtime.service import Service, WarmsUp
+from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
@@ -115,6 +115,8 @@ class _Running:
     inbox: Inbox
     arrivals: Arrivals = field(default_factory=lambda: Arrivals(_PROPOSALS))
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
+    last_outputs_s: dict[str, float] = field(default_factory=dict)
+    """By topic, wall clock of the last commit with an event on it."""
     committed_at: float = 0.0
     forwarded_at: float = 0.0
     reported_at: float = 0.0
@@ -370,12 +372,14 @@ class _Runtime:
 
     def _tell(self, running: _Running, outputs: Sequence[Output]) -> None:
         """Report what is on the log now."""
-        events, topics = [o.event for o in outputs if o.event.event_type != "watermark"], {o.topic for o in outputs}
+        said, now_s = [output for output in outputs if output.event.event_type != "watermark"], time.time()
+        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), now_s)
+        events, topics = [output.event for output in said], {output.topic for output in outputs}
         self._telemetry.committed(events)
         for service in self._chain.services:
             if any(topic.name in topics for topic in service.outputs):
                 self._telemetry.active(service.name, self._chain.scope)
-        for latency in running.arrivals.committed(events, running.run.now_ns, time.time()):
+        for latency in running.arrivals.committed(events, running.run.now_ns, now_s):
             told = self._telemetry.signal_latency if latency.of == "signal" else self._telemetry.order_latency
             told(latency.broker, latency.seconds)
 
@@ -458,6 +462,8 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         waiting_for=run.merge.waiting_for(),
         pid=os.getpid(),
         readiness=run.readiness if isinstance(service, WarmsUp) else None,
+        last_output_s=max((running.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
+        strategies=run.strategies if isinstance(service, RunsStrategies) else (),
     )
 
 

@@ -29,7 +29,7 @@ from live_services.domain.events import (
     event_id,
     self_caused,
 )
-from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
+from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.topics import (
@@ -277,6 +277,29 @@ class StrategyRunner(Service[StrategyState]):
     def readiness(self, state: StrategyState) -> Readiness:
         """Say how many instruments may be traded, and which are WARMING."""
         return Readiness(*state.desk.warming())
+
+    def strategies(self, state: StrategyState | None) -> tuple[StrategyRuntime, ...]:
+        """Say what runs of each strategy on each rung; before a session opens, what its next one would begin with."""
+        return tuple(self._runtime(state, key) for key in self._asked)
+
+    def _runtime(self, state: StrategyState | None, key: StrategyKey) -> StrategyRuntime:
+        (strategy, rung), name = key, self._asked[key].model_name
+        candidate, refusal = self._loader.candidates.get(key), self._loader.refusals.get(key)
+        model = candidate.model if candidate is not None else None
+        if state is not None:
+            refusal, model = self._refusal(state, key), state.running(key)
+        refusal = refusal or self._loader.strayed.get(key)
+        amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
+        if model is not None:
+            version = model.identity.model_version
+            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or self._loader.outage)
+        if amiss:
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
+        if candidate is None:
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=self._silence())
+        if candidate.model is None:
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
+        return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
 
     def _say_warming(self, state: StrategyState) -> None:
         instruments, warming = state.desk.warming()

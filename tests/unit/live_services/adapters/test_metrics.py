@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.histograms import HISTOGRAMS
-from live_services.domain.log import TaskId
+from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.topics import BROKERS, all_topics, consumer_group
 from live_services.settings import Settings
 from models_registry.refs import Alias
@@ -150,7 +150,6 @@ def test_models_frames_latencies_and_warnings_have_the_names_that_dashboards_ask
     metrics.frames_acknowledged([0.002, 0.003])
     metrics.signal_latency("paper", 0.01)
     metrics.order_latency("paper", 0.02)
-    metrics.strategies("paper", ready=1, configured=2)
     metrics.validator_warning("orders", "paper", "no_recent_data")
     metrics.promoted("champion")
     metrics.commit_took("account", "paper", 0.01)
@@ -162,13 +161,37 @@ def test_models_frames_latencies_and_warnings_have_the_names_that_dashboards_ask
     assert value(metrics, "market_tick_emit_latency_seconds_count") == 2.0
     assert value(metrics, "alpha_panda_tick_to_signal_seconds_count", broker="paper") == 1.0
     assert value(metrics, "alpha_panda_signal_to_order_seconds_sum", broker="paper") == 0.02
-    assert value(metrics, "alpha_panda_strategies_ready", broker="paper") == 1.0
     assert value(metrics, "alpha_panda_promotions_total", rung="champion") == 1.0
     assert value(metrics, "alpha_panda_commits_total", service="account", broker="paper") == 1.0
     warned = {"stage": "orders", "broker": "paper", "issue": "no_recent_data"}
     assert value(metrics, "validator_warnings_total", **warned) == 1.0
     activity = {"service": "market_feed", "stage": "market_data", "broker": "shared"}
     assert value(metrics, "trading_last_activity_timestamp_unix", **activity) is not None
+
+
+def running(partition: int, *states: Literal["ready", "disabled", "waiting"]) -> TaskHealth:
+    """A runner's task with so many strategies, each on paper's rung and without a challenger."""
+    names = [f"s{k}" for k in range(len(states))]
+    said = [StrategyRuntime(name, "champion", state, "m") for name, state in zip(names, states, strict=True)]
+    shadows = [StrategyRuntime(name, "challenger", "disabled", "m") for name in names]
+    task = TaskId("strategy_runner", "shared", partition)
+    return TaskHealth(task, 5, "2026-01-05", True, 1, {}, 0, 0, 0, "", 42, strategies=(*said, *shadows))
+
+
+def test_a_strategy_is_ready_when_it_runs_a_version_on_every_task() -> None:
+    metrics = Metrics()
+
+    def ready() -> tuple[float | None, float | None]:
+        names = "alpha_panda_strategies_ready", "alpha_panda_strategies_configured"
+        return value(metrics, names[0], broker="paper"), value(metrics, names[1], broker="paper")
+
+    metrics.report(running(0, "ready", "ready", "disabled"))
+    assert ready() == (2.0, 3.0)
+    metrics.report(running(1, "ready", "waiting", "disabled"))
+    assert ready() == (1.0, 3.0)
+    metrics.withdraw(TaskId("strategy_runner", "shared", 1))
+    assert ready() == (2.0, 3.0)
+    assert value(metrics, "alpha_panda_strategies_ready", broker="zerodha") == 0.0
 
 
 # --- what bounds the series -------------------------------------------------------------------------------------------
@@ -205,8 +228,7 @@ def told_anything() -> Metrics:
         metrics.inferred(name, 1, 0.1)
         metrics.promoted(name)
         metrics.validator_warning(name, "paper", name)
-    metrics.strategies("paper", ready=1, configured=1)
-    metrics.report(TaskHealth(TASK, 5, "2026-01-05", True, 12, {}, 1, 0, 7, "market.ticks[0]", 42))
+    metrics.report(running(0, "ready"))
     metrics.rebalanced(GROUP, [("market.ticks", 0)])
     metrics.lag(GROUP, {("market.ticks", 0): 3})
     metrics.active("risk_manager", "paper")

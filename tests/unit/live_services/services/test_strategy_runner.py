@@ -748,3 +748,30 @@ async def test_every_row_that_a_model_scores_is_counted_and_each_call_is_timed(r
     assert rows is not None
     assert calls is not None
     assert rows >= calls > 0
+
+
+async def test_what_is_said_to_run_is_what_is_loaded_and_never_what_is_only_configured(registry: Registry) -> None:
+    strategies = StrategySpec(name="momentum"), StrategySpec(name="patient", model="other")
+    registry.aliases_of["other"] = {}
+    world = World(registry, *strategies)
+
+    def said(state: StrategyState | None) -> dict[str, tuple[str, str, str]]:
+        found = world.runner.strategies(state)
+        return {one.strategy: (one.state, one.version, one.reason) for one in found if one.rung == "champion"}
+
+    silence = ("waiting", "", "the model registry has not answered yet")
+    assert said(None) == {"momentum": silence, "patient": silence}
+    await world.loader.refresh()
+    none = ("disabled", "", "other@champion stands for no version: no version was promoted to it")
+    assert said(None) == {"momentum": ("ready", "1", ""), "patient": none}
+    assert said(world.state)["momentum"][0] == "waiting"
+    await world.say()
+    assert said(world.state) == said(None)
+    registry.alias, registry.bad = "2", {"2": "digest differs"}
+    await world.say(OPEN + MINUTE)
+    assert said(world.state)["momentum"] == ("ready", "1", "version 2 is refused: digest differs")
+    assert said(None)["momentum"] == ("disabled", "", "version 2 is refused: digest differs")
+    registry.down = True
+    await world.say(OPEN + 2 * MINUTE)
+    state, version, reason = said(world.state)["momentum"]
+    assert (state, version, "connection refused" in reason) == ("ready", "1", True)
