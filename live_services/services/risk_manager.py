@@ -80,7 +80,8 @@ class RiskManager(Service[RiskState]):
             )
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record.
+        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record: the
+        session's limits, a trading state, whether it trades.
 
         Raises
         ------

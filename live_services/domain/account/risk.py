@@ -277,6 +277,7 @@ class RiskState:
     def ordered_again(self, now_ns: int) -> None:
         """Begin anew with what is open: nobody ordered the exits that came while the trading stage was off."""
         self._exits.clear()
+        self._held_back.clear()
         for position in self.context.books.positions.values():
             if position.instrument_token not in self.context.universe.index_of_token:
                 continue
