@@ -230,7 +230,7 @@ def log_the_command(context: typer.Context) -> None:
 
     try:
         settings = load_settings()
-    except (ValidationError, SettingsError, SettingsFileError, tomllib.TOMLDecodeError, OSError):
+    except (ValidationError, SettingsError, SettingsFileError, CommandFailed, tomllib.TOMLDecodeError, OSError):
         log_beside("cli")  # the command says what is wrong
     else:
         log_beside("cli", settings.alpha_panda_home, settings.logging, secrets=secrets_of(settings))
