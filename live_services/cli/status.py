@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -34,6 +35,8 @@ _PLACES: Final = {service: place for place, service in enumerate(_HOSTED)}
 def show_status(settings: Settings, console: Console, *, as_json: bool, watch: bool) -> int:
     """Show the desk once, or every two seconds until Ctrl-C; gives the exit code: 0 it is well, 3 it is not.
 
+    Watched as JSON, each look is one line.
+
     Raises
     ------
     live_services.machine.supervision.NotRunning
@@ -46,7 +49,9 @@ def show_status(settings: Settings, console: Console, *, as_json: bool, watch: b
             code = NOT_WELL if ailments(view) else 0
             if watch and console.is_terminal and not as_json:
                 console.clear()
-            if as_json:
+            if as_json and watch:
+                console.print(json.dumps(status_record(view)), soft_wrap=True, markup=False)
+            elif as_json:
                 tell_json(status_record(view))
             else:
                 console.print(render(view, settings))
