@@ -25,6 +25,8 @@ from models_registry.addresses import without_credentials
 from models_registry.specification import Broker
 
 FEED: Final = "market_feed"
+# A session's verdicts are read in a few seconds; a broker that hangs answers never.
+_LOG_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,14 @@ def _read_health(settings: Settings) -> tuple[Health, str]:
 
 def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:
     try:
-        return asyncio.run(read_desk(log_backwards(settings), settings, health.portfolios)), ""
+        return asyncio.run(_read_in_time(settings, health)), ""
+    except TimeoutError:
+        why = f"{settings.kafka.bootstrap_servers} did not give what was asked within {_LOG_SECONDS:.0f} s"
     except expected_failures() as problem:
-        accounts = tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values())
-        return DeskView(accounts, ()), message_of(problem)
+        why = message_of(problem)
+    return DeskView(tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values()), ()), why
+
+
+async def _read_in_time(settings: Settings, health: Health) -> DeskView:
+    async with asyncio.timeout(_LOG_SECONDS):
+        return await read_desk(log_backwards(settings), settings, health.portfolios)
