@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.halts import flatten, halt, reduce, resume
 from live_services.cli.output import JsonOption, tell_json
 from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
@@ -44,6 +45,8 @@ topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at wha
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
 app.command()(train)
+for _change in (halt, reduce, flatten, resume):
+    app.command()(_change)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")

@@ -14,6 +14,7 @@ from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     AccountOpened,
+    AnswersCommands,
     Event,
     MarketGap,
     OrderCancelled,
@@ -89,6 +90,8 @@ class PortfolioManager(Service[PortfolioState]):
             equity_inr=books.equity_inr(),
             positions=books.carried(),
             strategies=books.strategy_totals(),
+            trading_states=books.trading_states.in_force,
+            command_offset=books.command_offset,
         )
 
     def handle(self, record: Record, state: PortfolioState, now_ns: int) -> Iterable[Event]:
@@ -119,6 +122,8 @@ class PortfolioManager(Service[PortfolioState]):
             if event.config != self._config:
                 _log.warning("account_settings_changed", broker=self._broker, consequence="from the next session on")
             self._say_carried(state)
+        elif isinstance(event, AnswersCommands):
+            state.books.on_answer(event)
         elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
             raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
 from live_services.domain.account.orders import Order
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.basis import Outcome
 from live_services.domain.events import (
     AccountOpened,
+    AnswersCommands,
     Intent,
     OrderFilled,
     OrderRejected,
@@ -26,6 +28,7 @@ from live_services.domain.events import (
     Position,
     Side,
     StrategyTotals,
+    TradingStateChanged,
 )
 from live_services.domain.money import RUPEE, inr_e4, share
 
@@ -65,6 +68,11 @@ class AccountView(Protocol):
     @property
     def epoch(self) -> int:
         """Changes when the books were opened anew from a record."""
+        ...
+
+    @property
+    def trading_states(self) -> TradingStates:
+        """Who may trade."""
         ...
 
     @property
@@ -119,6 +127,9 @@ class Books:
         self.closed: list[Position] = []
         """Closed since the last snapshot, at quantity 0."""
         self.epoch = 0
+        self.trading_states = TradingStates()
+        self.command_offset = -1
+        """Of the last command that the account answered."""
         self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
         """Last price by index in the universe, rupees; NaN before the first."""
         self._totals: dict[VersionKey, _Total] = {}
@@ -313,6 +324,12 @@ class Books:
         if not self._gross[index]:
             del self._gross[index]
 
+    def on_answer(self, event: AnswersCommands) -> None:
+        """Take what was answered to a command."""
+        self.command_offset = max(self.command_offset, event.command_offset)
+        if isinstance(event, TradingStateChanged):
+            self.trading_states = self.trading_states.after(event.in_force)
+
     # --- from session to session ----------------------------------------------------------------------------------
 
     def carried(self) -> tuple[Position, ...]:
@@ -321,6 +338,8 @@ class Books:
 
     def open_from(self, event: AccountOpened) -> None:
         """Begin the session with what a record carries into it."""
+        self.trading_states = TradingStates.carried(event.trading_states)
+        self.command_offset = event.command_offset
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}
