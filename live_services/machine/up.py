@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,7 @@ from live_services.domain.strategy.checks import require_known_names
 from live_services.home import demo_mark, mark_demo, owned_home, require_layout
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.programs import SERVICES
+from live_services.machine.restarts import news, read_restarts
 from live_services.machine.stack import (
     ANY_PORTS,
     Ports,
@@ -87,7 +89,7 @@ def start_idle_services(stack: Stack, tell: Tell) -> None:
 
 
 def hold(stack: Stack, tell: Tell) -> None:
-    """Keep everything running until Ctrl-C or SIGTERM, then stop it all.
+    """Keep everything running until Ctrl-C or SIGTERM, telling what dies and comes back, then stop it all.
 
     Raises
     ------
@@ -96,7 +98,11 @@ def hold(stack: Stack, tell: Tell) -> None:
     """
     with stopped_at_the_end(stack, tell):
         lacking = missing(load_settings())
+        known = read_restarts(stack.home)
         while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
+            known, before_it = read_restarts(stack.home), known
+            for line in news(before_it, known, time.time()):
+                tell(line)
             if lacking is None:
                 continue
             lacking, before = missing(load_settings()), lacking
