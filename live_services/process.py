@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from live_services.composition import (
     SERVICES,
@@ -20,12 +22,17 @@ from live_services.composition import (
 from live_services.domain.topics import BROKERS
 from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
+from live_services.runtime.watchdog import call_off, stop_on_signals, watched
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
+_STOPPED: Final = 128 + signal.SIGTERM
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the process that the command line names; gives its exit code: 0 it is over, 1 it failed (one line says why).
+    """Run the process that the command line names; gives its exit code.
+
+    0: it is over. 1: it failed, one line says why. 143: it was asked to stop before it was over.
 
     Parameters
     ----------
@@ -38,15 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         keep_loopback_off_the_proxy()
-        run(asked.service, asked.broker, read_settings())
+        stopped = run(asked.service, asked.broker, read_settings())
     except expected_failures() as problem:
         print(f"error: {message_of(problem)}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
         return 1
-    return 0
+    return _STOPPED if stopped else 0
 
 
-def run(service: str, broker: str, settings: Settings) -> None:
-    """Run one process of the table in the foreground until SIGINT or SIGTERM.
+def run(service: str, broker: str, settings: Settings) -> bool:
+    """Run one process of the table in the foreground until SIGINT or SIGTERM; whether one of them ended it.
+
+    It ends within five seconds of them, and by itself when its loop has not turned for ``processes.stall_seconds``.
 
     Raises
     ------
@@ -58,13 +67,17 @@ def run(service: str, broker: str, settings: Settings) -> None:
     entry, chosen = runnable(service, broker, settings)
     require_layout(settings.alpha_panda_home)
     configure_logging(entry.name)
-    asyncio.run(_until_stopped(entry, chosen, settings))
+    try:
+        return asyncio.run(_until_stopped(entry, chosen, settings))
+    finally:
+        call_off()
 
 
-async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> None:
-    from live_services.runtime.loop import stop_on_signals
-
-    await entry.run(settings, broker, stop_on_signals())
+async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> bool:
+    stop = stop_on_signals()
+    async with watched(settings.processes.stall_seconds, stop):
+        await entry.run(settings, broker, stop)
+    return stop.is_set()
 
 
 if __name__ == "__main__":

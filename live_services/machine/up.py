@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,16 +14,17 @@ from live_services.adapters.readiness import missing
 from live_services.domain.strategy.checks import require_known_names
 from live_services.home import demo_mark, mark_demo, owned_home, require_layout
 from live_services.machine.kafka_jars import Progress
+from live_services.machine.programs import SERVICES
+from live_services.machine.restarts import news, read_restarts
 from live_services.machine.stack import (
     ANY_PORTS,
     Ports,
     Stack,
     Tell,
     create_topics,
-    program_name,
     require_external,
 )
-from live_services.machine.supervision import SERVICES, SupervisionError, start_lock
+from live_services.machine.supervision import SupervisionError, start_lock
 from live_services.settings import Settings, load_settings
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -57,6 +59,7 @@ def start_everything(
 def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Progress | None) -> Stack:
     stack = Stack(settings)
     if stack.supervisor.running:
+        stack.bring_back_servers(tell=tell)
         start_idle_services(stack, tell)
         return stack
     try:
@@ -76,16 +79,17 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
 
 def start_idle_services(stack: Stack, tell: Tell) -> None:
     """Start the services that are not running, and say what they wait for."""
-    if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
+    idle = stack.down(SERVICES)
+    if idle:
         stack.start_services()
-        tell("services started: " + ", ".join(program_name(*process) for process in stack.desk.processes))
+        tell("services started: " + ", ".join(process.name for process in idle))
     lacking = missing(load_settings())
     if lacking is not None:
         tell(lacking)
 
 
 def hold(stack: Stack, tell: Tell) -> None:
-    """Keep everything running until Ctrl-C or SIGTERM, then stop it all.
+    """Keep everything running until Ctrl-C or SIGTERM, telling what dies and comes back, then stop it all.
 
     Raises
     ------
@@ -94,7 +98,11 @@ def hold(stack: Stack, tell: Tell) -> None:
     """
     with stopped_at_the_end(stack, tell):
         lacking = missing(load_settings())
+        known = read_restarts(stack.home)
         while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
+            known, before_it = read_restarts(stack.home), known
+            for line in news(before_it, known, time.time()):
+                tell(line)
             if lacking is None:
                 continue
             lacking, before = missing(load_settings()), lacking

@@ -26,6 +26,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, Un
 from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
 from live_services.adapters.kafka import FeedProducer
 from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
@@ -208,6 +209,7 @@ class Feed:
         self._topic: Final = market_topic(settings.market.feed)
         self._log = log
         self._opened = dict(opened)
+        self._progress = ProgressMark(settings.alpha_panda_home, "market_feed")
         self._reached = [reached.get(p, _NOTHING) for p in range(settings.kafka.market_partitions)]
 
     async def run(self, stop: asyncio.Event, progress: Progress | None = None) -> bool:
@@ -280,7 +282,7 @@ class Feed:
         if told is None:
             opening = session_opened(session, replay.universe)
             self._log.say(opening)
-            await self._log.flush()
+            await self._flush()
             self._opened[session.open_ns] = opening
         self._join(replay, join_ns)
         ended = await self._say_cuts(replay, stop, progress)
@@ -310,7 +312,7 @@ class Feed:
             if not due:
                 continue
             if (early := pace.early_by(cut.watermark_ns)) > 0:
-                await self._log.flush()
+                await self._flush()
                 unflushed = 0
                 await _sleep(early, stop)
             if stop.is_set():
@@ -319,7 +321,7 @@ class Feed:
                 self._say_cut(replay, partition, cut)
             unflushed += len(due)
             if unflushed >= _MAX_UNFLUSHED:
-                await self._log.flush()
+                await self._flush()
                 unflushed = 0
             if time.monotonic() - yielded > _YIELD_SECONDS:
                 await asyncio.sleep(0)
@@ -327,8 +329,12 @@ class Feed:
             if progress is not None:
                 finished = cut.watermark_ns == session_end_ns(session)
                 progress(FeedProgress(session, cut.watermark_ns, sent, len(replay.market), finished))
-        await self._log.flush()
+        await self._flush()
         return not stop.is_set()
+
+    async def _flush(self) -> None:
+        await self._log.flush()
+        self._progress.got_on()
 
     def _cuts(self, replay: Replay) -> Iterator[Cut]:
         paced = self._market.speed > 0
