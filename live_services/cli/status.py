@@ -19,8 +19,10 @@ from live_services.cli.output import Document, Field, FittingTable, tell_json
 from live_services.cli.status_view import StatusView, read_status
 from live_services.cli.strategy_states import strategies_table, strategy_record
 from live_services.cli.task_health import Health
+from live_services.cli.trading_states import trading_states_record, trading_states_table
 from live_services.composition import SERVICES
 from live_services.domain.topics import BROKERS, Scope
+from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.settings import Settings
 
@@ -71,7 +73,9 @@ def status_record(view: StatusView) -> Document:
         "is_well": not alarms,
         "alarms": alarms,
         "processes": [
-            asdict(process) | {"since": _since(process) or None, "gave_up": process.gave_up}
+            asdict(process)
+            | {"since": _since(process) or None, "gave_up": process.gave_up}
+            | {"restarts": _restarts(view, process).restarts, "last_error": _restarts(view, process).last_error or None}
             for process in view.processes
         ],
         "skipped": list(view.skipped),
@@ -90,6 +94,7 @@ def status_record(view: StatusView) -> Document:
             }
             for account in view.accounts
         ],
+        "trading_states": trading_states_record(view.trading_states),
         "redis_problem": view.redis_problem or None,
         "log_problem": view.log_problem or None,
     }
@@ -108,6 +113,8 @@ def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
         yield tasks_table(view.health, view.at_s)
     if view.strategies:
         yield strategies_table(view.strategies)
+    if view.trading_states:
+        yield trading_states_table(view.trading_states)
     for account in view.accounts:
         yield account_view.render(account, settings)
     for alarm in ailments(view):
@@ -141,9 +148,27 @@ def processes_table(view: StatusView) -> FittingTable:
             state,
             str(process.pid) if process.pid else "",
             _since(process).removesuffix(" IST"),
-            "the replay is over" if is_over(process) else escape(process.description),
+            escape(_because(view, process)),
         )
     return table
+
+
+def _because(view: StatusView, process: ProcessState) -> str:
+    """Say why a process is down, or what it was brought back from."""
+    if is_over(process):
+        return "the replay is over"
+    if process.description:
+        return process.description
+    known = _restarts(view, process)
+    if not known.restarts:
+        return ""
+    return (
+        f"started again {known.restarts} {'time' if known.restarts == 1 else 'times'}, last after: {known.last_error}"
+    )
+
+
+def _restarts(view: StatusView, process: ProcessState) -> Restarts:
+    return next((one for one in view.restarts if one.name == process.name), Restarts(process.name))
 
 
 def _since(process: ProcessState) -> str:
