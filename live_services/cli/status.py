@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
@@ -56,7 +56,7 @@ def show_status(settings: Settings, console: Console, *, as_json: bool, watch: b
             elif as_json:
                 tell_json(status_record(view))
             else:
-                console.print(render(view, settings))
+                print_status(view, settings, console)
             if not watch:
                 return code
             time.sleep(_LOOK_AGAIN_SECONDS)
@@ -100,15 +100,19 @@ def status_record(view: StatusView) -> Document:
     }
 
 
-def render(view: StatusView, settings: Settings) -> RenderableType:
-    """Lay out what runs and how it does; the alarms come last, where a person looks first."""
-    return Group(*_parts(view, settings))
+def print_status(view: StatusView, settings: Settings, console: Console) -> None:
+    """Show what runs and how it does; the alarms come last, where a person looks first.
+
+    Lines of words are left to the terminal to break: what can be typed in them can be copied.
+    """
+    for part in _parts(view, settings):
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
     yield processes_table(view)
-    yield from map(_line, view.skipped)
-    yield _line(" · ".join(f"{name} {address}" for name, address in view.addresses.items()))
+    yield from map(Text, view.skipped)
+    yield Text(" · ".join(f"{name} {address}" for name, address in view.addresses.items()))
     if view.health.tasks:
         yield tasks_table(view.health, view.at_s)
     if view.strategies:
@@ -118,11 +122,7 @@ def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
     for account in view.accounts:
         yield account_view.render(account, settings)
     for alarm in ailments(view):
-        yield Text.assemble(("ALARM: ", "bold red"), alarm, overflow="fold")
-
-
-def _line(text: str) -> Text:
-    return Text(text, overflow="fold")
+        yield Text.assemble(("ALARM: ", "bold red"), alarm)
 
 
 _COLOURS: Final = {"RUNNING": "green", "EXITED": "dim", "FATAL": "bold red", "BACKOFF": "red"}
