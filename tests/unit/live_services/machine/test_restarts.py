@@ -11,6 +11,7 @@ from live_services.machine.restarts import (
     Death,
     Restarts,
     after_death,
+    news,
     pause_seconds,
     read_restarts,
     restarts_file,
@@ -50,6 +51,15 @@ def test_a_death_without_a_server_counts_not_but_the_pause_grows_up_to_its_maxim
     assert (one.count, one.state, one.next_try) == (0, "waiting", 5.0)
     assert told(one, 2.0) == "starts again in 3 s: error: no such topic (kafka was away)"
     assert [pause_seconds(n, _SETTINGS) for n in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_what_died_and_came_back_is_news_once():
+    died = _die(Restarts("account"), 10.0)
+    back = started_again(died)
+    assert news((), (died,), 10.0) == ["account died; it starts again in 1 s: error: no such topic"]
+    assert news((died,), (died,), 10.5) == []
+    assert news((died,), (back,), 11.0) == ["account was started again"]
+    assert news((back,), (back,), 12.0) == []
 
 
 def test_without_restarts_the_first_death_is_the_last():
