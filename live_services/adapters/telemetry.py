@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from live_services.adapters.health import HealthReporter, TaskHealth
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.settings import Settings
@@ -43,21 +44,24 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics and health together, for a service process; an async context manager."""
+    """Metrics, health and log lines together, for a service process; an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
         self._metrics = Metrics(settings.runtime.metrics_port)
         self._health = HealthReporter(settings, self._metrics.port)
+        self._lines = WorkLines()
 
     def report(self, health: TaskHealth) -> None:
         """Pass a task's health on."""
         self._metrics.report(health)
         self._health.report(health)
+        self._lines.report(health)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Pass committed events on."""
         self._metrics.committed(events)
         self._health.committed(events)
+        self._lines.committed(events)
 
     def online_block(self, broker: str, outcome: str) -> None:
         """Count a block that was offered to the online store."""
@@ -67,6 +71,7 @@ class LiveTelemetry:
         """Forget a task."""
         self._metrics.withdraw(task)
         self._health.withdraw(task)
+        self._lines.withdraw(task)
 
     async def __aenter__(self) -> Self:
         await self._health.__aenter__()

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
 from live_services.cli.preflight import run_preflight
 from live_services.cli.train import train
@@ -45,6 +46,7 @@ config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
 app.command("preflight")(run_preflight)
 app.command()(train)
+app.command()(logs)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
@@ -81,6 +83,7 @@ def main(context: typer.Context, home: HomeOption = None, _version: VersionOptio
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
         context.obj = home  # the demo asks whether it was said: what the environment names is a desk's
+    log_the_command(context)
     if context.invoked_subcommand != "run":
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():

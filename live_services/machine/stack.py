@@ -144,7 +144,7 @@ class Stack:
         if settings.mlflow.tracking_uri:
             tell(f"MLflow: using {settings.mlflow.tracking_uri}")
         else:
-            specs.append(research_servers.mlflow_spec(self.home / "mlflow", _port("mlflow", ports.mlflow, tell)))
+            specs.append(research_servers.mlflow_spec(self.home, _port("mlflow", ports.mlflow, tell)))
         if settings.dagster.url:
             tell(f"Dagster: using {settings.dagster.url}")
         else:
