@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from live_services.domain.histograms import checked_buckets
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Environment = Literal["development", "testing", "production"]
@@ -38,6 +40,12 @@ class MonitoringSettings(Section):
     consumer_lag_records: int = Field(default=5000, ge=1)
     stuck_seconds: float = Field(default=60.0, gt=0)
 
+    @field_validator("prometheus_buckets")
+    @classmethod
+    def _of_histograms_that_exist(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        checked_buckets(value)
+        return value
+
 
 class LoggingSettings(Section):
     """Log files of the channels, in ``{home}/logs``."""
@@ -64,7 +72,7 @@ class ProcessesSettings(Section):
     """How processes are brought back."""
 
     restart_limit: int = Field(default=5, ge=0)
-    """Deaths in a row, without anything committed in between, after which a process stays down."""
+    """So many restarts in a row, without anything committed in between, are tried before a process stays down."""
     backoff_seconds: float = Field(default=1.0, gt=0)
     """Before the first restart; doubled with each further one."""
     backoff_max_seconds: float = Field(default=60.0, gt=0)

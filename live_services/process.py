@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from live_services.adapters.redaction import redaction, secrets_of
 from live_services.composition import (
@@ -18,16 +19,22 @@ from live_services.composition import (
     ServiceEntry,
     keep_loopback_off_the_proxy,
     read_settings,
+    run_process,
     runnable,
 )
 from live_services.domain.topics import BROKERS
 from live_services.messages import expected_failures, message_of
+from live_services.runtime.watchdog import call_off, stop_on_signals, watched
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
+_STOPPED: Final = 128 + signal.SIGTERM
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the process that the command line names; gives its exit code: 0 it is over, 1 it failed (one line says why).
+    """Run the process that the command line names; gives its exit code.
+
+    0: it is over. 1: it failed, one line says why. 143: it was asked to stop before it was over.
 
     Parameters
     ----------
@@ -43,16 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_loopback_off_the_proxy()
         settings = read_settings()
         secrets = secrets_of(settings)
-        run(asked.service, asked.broker, settings)
+        stopped = run(asked.service, asked.broker, settings)
     except expected_failures() as problem:
         said = redaction(secrets)(message_of(problem))
         print(f"error: {said}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
         return 1
-    return 0
+    return _STOPPED if stopped else 0
 
 
-def run(service: str, broker: str, settings: Settings) -> None:
-    """Run one process of the table in the foreground until SIGINT or SIGTERM.
+def run(service: str, broker: str, settings: Settings) -> bool:
+    """Run one process of the table in the foreground until SIGINT or SIGTERM; whether one of them ended it.
+
+    It ends within five seconds of them, and by itself when its loop has not turned for ``processes.stall_seconds``.
 
     Raises
     ------
@@ -72,19 +81,22 @@ def run(service: str, broker: str, settings: Settings) -> None:
     )
     try:
         require_own_needs(entry, settings)
-        asyncio.run(_until_stopped(entry, chosen, settings))
+        return asyncio.run(_until_stopped(entry, chosen, settings))
     except expected_failures() as problem:
         structlog.get_logger("error").error("process_failed", reason=message_of(problem))
         raise
     except Exception:
         structlog.get_logger("error").exception("process_crashed")
         raise
+    finally:
+        call_off()
 
 
-async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> None:
-    from live_services.runtime.loop import stop_on_signals
-
-    await entry.run(settings, broker, stop_on_signals())
+async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> bool:
+    stop = stop_on_signals()
+    async with watched(settings.processes.stall_seconds, stop):
+        await run_process(entry, broker, settings, stop)
+    return stop.is_set()
 
 
 def _end(code: int) -> NoReturn:

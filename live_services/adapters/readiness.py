@@ -15,13 +15,15 @@ from models_registry.refs import Alias, ModelRef
 from models_registry.specification import RUNG_OF_BROKER, StrategySpec, by_model
 
 if TYPE_CHECKING:
-    from models_registry.registry import VersionInfo
+    from models_registry.registry import Registry
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 _log = structlog.get_logger("application")
 
 Question = Callable[[Settings], bool]
+Waits = Callable[[str], None]
+"""Takes what is waited for, in words; empty once it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def has_market(settings: Settings) -> bool:
 
 
 def can_trade(settings: Settings) -> bool:
-    """Whether a version stands for some strategy and no other's is still to come; also without a registry.
+    """Whether a version stands for some strategy and no other's is still to come; a registry that is away brings none.
 
     Asked are the rungs of the brokers that run: an account of paper trades the champion, one of real money what a
     person let live. Nobody waits for a challenger. A version is still to come while a strategy's model has none at all,
@@ -60,11 +62,12 @@ def can_trade(settings: Settings) -> bool:
 
 def _traded(settings: Settings) -> tuple[tuple[StrategySpec, Alias], ...]:
     """Give each strategy once for every rung that an account which runs trades it on."""
-    running = [broker for broker in settings.active_brokers if getattr(settings.trading, broker).enabled]
     return tuple(
         (strategy, rung)
         for strategy in settings.strategies
-        for rung in dict.fromkeys(RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in running)
+        for rung in dict.fromkeys(
+            RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in settings.active_brokers
+        )
     )
 
 
@@ -83,8 +86,8 @@ def missing(settings: Settings) -> str | None:
         )
     if not _traded(settings):
         return (
-            "no strategy trades on an account that runs: name one of its brokers in ACTIVE_BROKERS and enable it "
-            "(TRADING__<BROKER>__ENABLED), or name a running one in the strategy's brokers"
+            "no strategy speaks to an account that runs: name one of its brokers in ACTIVE_BROKERS, or name a running "
+            "one in the strategy's brokers"
         )
     found = _without_model(settings)
     unknown = (_Lacking(strategy, rung, to_come=True) for strategy, rung in _traded(settings))
@@ -130,10 +133,13 @@ def _changed_since_start(settings: Settings) -> str | None:
 
 
 def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
-    """Give the strategies, each on its rungs, for which no version stands; None without an answer."""
+    """Give the strategies, each on its rungs, for which no version stands; None without an answer of the ledger.
+
+    The registry is asked only for what stands nowhere; while it is away nothing can come from it, and nobody waits.
+    """
     from models_registry.ledger import LedgerError, PromotionLedger
     from models_registry.ledger_entries import standing
-    from models_registry.registry import Registry, RegistryUnavailable
+    from models_registry.registry import Registry
 
     if not settings.mlflow.tracking_uri:
         return ()
@@ -141,15 +147,21 @@ def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
     try:
         ledger = PromotionLedger(settings.ledger_url)
         return tuple(
-            _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry.versions(strategy.model_name)))
+            _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry))
             for strategy, rung in _traded(settings)
             if standing(ledger.history(strategy.model_name), rung) is None
         )
-    except (RegistryUnavailable, LedgerError):
+    except LedgerError:
         return None
 
 
-def _is_to_come(ref: ModelRef, newest_first: Sequence[VersionInfo]) -> bool:
+def _is_to_come(ref: ModelRef, registry: Registry) -> bool:
+    from models_registry.registry import RegistryUnavailable
+
+    try:
+        newest_first = registry.versions(ref.name)
+    except RegistryUnavailable:
+        return False
     if not newest_first:
         return True
     return ref.alias == "champion" and newest_first[0].gate_verdict("champion") == "passed"
@@ -160,29 +172,31 @@ def _jobs(strategies: Sequence[StrategySpec]) -> str:
     return f"the job {names[0]}" if len(names) == 1 else f"the jobs {' and '.join(names)}, one after the other,"
 
 
-async def market_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def market_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for a market; False if ``stop`` came first. Nobody but a person ends this wait, so it has no other end."""
-    return await _arrives(has_market, settings, stop) is not None
+    return await _arrives(has_market, settings, stop, waits) is not None
 
 
-async def model_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def model_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for the models that are to come, and for the strategy runner to see them; False if ``stop`` came first."""
-    waited = await _arrives(can_trade, settings, stop)
+    waited = await _arrives(can_trade, settings, stop, waits)
     if waited:
         await _stopped(stop, settings.mlflow.poll_seconds + _LOOK_AGAIN_SECONDS)
     return waited is not None and not stop.is_set()
 
 
-async def _arrives(there: Question, settings: Settings, stop: asyncio.Event) -> bool | None:
+async def _arrives(there: Question, settings: Settings, stop: asyncio.Event, waits: Waits) -> bool | None:
     """Whether it had to be waited for; None if it was stopped."""
     waited = False
     while not await asyncio.to_thread(there, settings):
         if not waited:
             reason = await asyncio.to_thread(missing, load_settings())
             _log.warning("waiting", reason=reason)
+            waits(reason or "the registry and the ledger have not answered yet")
         waited = True
         if await _stopped(stop, _LOOK_AGAIN_SECONDS):
             return None
+    waits("")
     return waited
 
 

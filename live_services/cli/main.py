@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.halts import flatten, halt, reduce, resume
 from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
 from live_services.cli.preflight import run_preflight
@@ -39,7 +40,8 @@ Start with **alpha-panda demo**: the whole road on this machine, in about three 
 Settings come from options, the environment (`KAFKA__BOOTSTRAP_SERVERS`), `alpha-panda.toml`, the running stack and
 defaults, in this order; **alpha-panda config show** says which it was.
 
-Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line.""",
+Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line; of **status** also 3: the desk is not
+well.""",
 )
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
@@ -47,6 +49,8 @@ features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at f
 app.command("preflight")(run_preflight)
 app.command()(train)
 app.command()(logs)
+for _change in (halt, reduce, flatten, resume):
+    app.command()(_change)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
@@ -151,21 +155,24 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:
-    """Show the processes, the health of every task, what each strategy runs, and each account: cash, equity, open
-    positions, profit or loss by strategy and version, and what risk said in the session.
+def status(
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
+) -> None:
+    """Show the processes, the health of every task, each strategy as it is configured and as it runs, and each account:
+    cash, equity, open positions, profit or loss by strategy and version, and what risk said in the session.
 
-    Example: `alpha-panda status`
+    Every reason why the desk is not well stands at the end as an ALARM. Exit code: 0 it is well, 3 it is not.
+
+    Example: `alpha-panda status --watch`
 
     Example: `alpha-panda status --json`
     """
-    from live_services.cli.status import print_status, read_status, status_record
+    from live_services.cli.status import show_status
 
-    view = read_status(settings := read_settings())
-    if as_json:
-        tell_json(status_record(view))
-    else:
-        print_status(view, settings, wide_enough(out))
+    code = show_status(read_settings(), wide_enough(out), as_json=as_json, watch=watch)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from feature_store.market.types import SECOND_NS, Session, ist_text
-from live_services.cli.status import Health, read_health
+from live_services.cli.task_health import Health, read_health
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import (
@@ -32,8 +32,8 @@ from live_services.domain.frames import FRAME_TOPICS, rows_of
 from live_services.domain.money import RUPEE
 from live_services.domain.topics import broker_topics, market_topic
 from live_services.failures import CommandFailed
+from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack
-from live_services.machine.supervision import SERVICES
 from live_services.next_steps import to_type
 from live_services.settings import Settings
 from models_registry.specification import Broker

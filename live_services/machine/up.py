@@ -18,15 +18,15 @@ from live_services.domain.strategy.checks import require_known_names
 from live_services.home import demo_mark, mark_demo, owned_home, require_layout
 from live_services.machine.clearance import held_back_by
 from live_services.machine.kafka_jars import Progress
+from live_services.machine.programs import SERVICES
 from live_services.machine.stack import (
     ANY_PORTS,
     Ports,
     Stack,
     Tell,
     create_topics,
-    program_name,
 )
-from live_services.machine.supervision import SERVICES, SupervisionError, start_lock
+from live_services.machine.supervision import SupervisionError, start_lock
 from live_services.preflight.own_needs import require_folders
 from live_services.settings import Settings, load_settings
 
@@ -66,6 +66,7 @@ def start_everything(
 def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Progress | None) -> Stack:
     stack = Stack(settings)
     if stack.supervisor.running:
+        stack.bring_back_servers(tell=tell)
         start_idle_services(stack, tell)
         return stack
     require_folders(settings)
@@ -83,7 +84,8 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
 
 def start_idle_services(stack: Stack, tell: Tell) -> None:
     """Start the services that are not running, unless preflight holds them back, and say what they wait for."""
-    if any(p.group == SERVICES and p.state not in {"RUNNING", "STARTING"} for p in stack.supervisor.processes()):
+    idle = stack.down(SERVICES)
+    if idle:
         running = load_settings()
         not_created = _create_topics(running)
         if not_created and not stack.held_back:
@@ -92,7 +94,7 @@ def start_idle_services(stack: Stack, tell: Tell) -> None:
         if stack.held_back:
             return
         stack.start_services()
-        tell("services started: " + ", ".join(program_name(*process) for process in stack.desk.processes))
+        tell("services started: " + ", ".join(process.name for process in idle))
     lacking = missing(load_settings())
     if lacking is not None:
         tell(lacking)

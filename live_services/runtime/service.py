@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import Event
-from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, TaskId
+from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.topics import Scope, Topic
 
 State = TypeVar("State")
@@ -125,4 +125,13 @@ class WarmsUp(Protocol):
 
     def readiness(self, state: Any, /) -> Readiness:
         """Say which instruments are WARMING."""
+        ...
+
+
+@runtime_checkable
+class RunsStrategies(Protocol):
+    """A service that scores with models."""
+
+    def strategies(self, state: Any | None, /) -> tuple[StrategyRuntime, ...]:
+        """Say what it runs of each strategy on each rung; without a state: what it would run in a session."""
         ...

@@ -33,7 +33,7 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
-from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
@@ -375,6 +375,11 @@ class TaskRun:
     def readiness(self) -> Readiness | None:
         """Which instruments are WARMING; None for a service without features, or outside a session."""
         return None if self._state is None else self._chain.readiness(self._state)
+
+    @property
+    def strategies(self) -> tuple[StrategyRuntime, ...]:
+        """What runs of each strategy on each rung; empty for a chain without models."""
+        return self._chain.strategies(self._state)
 
     @property
     def has_events(self) -> bool:
