@@ -263,33 +263,6 @@ def servers_away(settings: Settings) -> str:
     return ""
 
 
-def require_external(settings: Settings) -> None:
-    """Ask the servers that settings name before anything is started.
-
-    Raises
-    ------
-    SupervisionError
-        One does not answer; the message names its key.
-    """
-    if settings.kafka.bootstrap_servers and not broker_answers(_kafka_connection(settings)):
-        raise SupervisionError(
-            f"no Kafka answers at {settings.kafka.bootstrap_servers} (KAFKA__BOOTSTRAP_SERVERS) over "
-            f"{settings.kafka.security_protocol} (KAFKA__SECURITY_PROTOCOL). Start it, correct the settings, or remove "
-            "the address to have one started here."
-        )
-    url = settings.redis.url.get_secret_value()
-    if url and not redis_answers(url):
-        raise SupervisionError(
-            "no Redis answers at REDIS__URL. Start it, correct the setting, or remove it to have one started here."
-        )
-    uri = settings.mlflow.tracking_uri
-    if uri and not research_servers.http_answers(f"{uri}/health"):
-        raise SupervisionError(
-            f"no MLflow answers at {uri} (MLFLOW__TRACKING_URI). Start it, correct the setting, or remove it to have "
-            "one started here."
-        )
-
-
 def _kafka_connection(settings: Settings) -> Mapping[str, Any]:
     from live_services.adapters.kafka import connection
 
