@@ -376,13 +376,14 @@ def _process_state(said: Mapping[str, Any]) -> ProcessState:
     """Read supervisord's word; what it says of times is in the machine's zone, so they are taken as numbers."""
     running = said["statename"] in {"RUNNING", "STARTING"}
     since_s = int(said["start"] if running else said["stop"])
-    why = str(said["spawnerr"]) or (f"exit code {said['exitstatus']}" if said["exitstatus"] else "")
+    ended = "ended by a signal" if said["exitstatus"] == -1 else f"exit code {said['exitstatus']}"
+    why = str(said["spawnerr"]) or (ended if said["exitstatus"] else "")
     return ProcessState(
         said["name"],
         said["group"],
         said["statename"],
         int(said["pid"]),
-        "" if running else why,
+        "" if running or said["statename"] == "STOPPED" else why,
         since_s,
         int(said["start"]),
         int(said["exitstatus"]),
