@@ -10,6 +10,7 @@ import datetime as dt
 import hashlib
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -40,6 +41,7 @@ from live_services.operations_settings import (
     Section,
     TracingSettings,
 )
+from live_services.replaced_settings import refuse_replaced_names
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
 
@@ -437,5 +439,10 @@ def load_settings(**overrides: Any) -> Settings:
     ------
     pydantic.ValidationError
         Names each wrong key and what was expected.
+    live_services.replaced_settings.ReplacedSetting
+        A name of an earlier version is used; says what replaced it.
     """
+    file = _readable(config_file())
+    written = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    refuse_replaced_names(os.environ, written, file)
     return Settings(**overrides)

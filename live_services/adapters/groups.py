@@ -17,7 +17,7 @@ from live_services.domain.clock import session_end_ns, session_of
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 from live_services.settings import KafkaSettings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
 _WAIT_SECONDS: Final = 60.0  # a group whose process cannot start must not hold the market of the others for ever

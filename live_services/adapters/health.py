@@ -1,4 +1,4 @@
-"""The health of tasks, and each broker's newest portfolio, in Redis.
+"""The health of tasks, and each broker's newest portfolio, in Redis; what a process says by HTTP is in `health_server`.
 
 Nothing here may stop trading: a Redis that is away is logged once and tried again.
 """
@@ -10,13 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
 from live_services.domain import keys
 from live_services.domain.events import Event
-from live_services.domain.log import Readiness, TaskId
+from live_services.domain.log import Readiness, StrategyRuntime, TaskId
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +51,25 @@ class TaskHealth:
     pid: int
     readiness: Readiness | None = None
     """Which instruments are WARMING; None for a service without features."""
+    last_output_s: float = 0.0
+    """Wall clock of the last commit with an event of this service, seconds since 1970; 0: none since the start."""
+    strategies: tuple[StrategyRuntime, ...] = ()
+    """What it runs of each strategy on each rung; empty for all but a strategy runner."""
+
+
+def task_record(health: TaskHealth, metrics_port: int = 0) -> dict[str, Any]:
+    """Give a task's health as plain JSON, the same in Redis and by HTTP."""
+    task, readiness = health.task, health.readiness
+    return {
+        **asdict(health),
+        "task": str(task),
+        "service": task.service,
+        "broker": task.scope,
+        "partition": task.partition,
+        "metrics_port": metrics_port,
+        "readiness": str(readiness) if readiness is not None else "",
+        "warming": len(readiness.warming) if readiness is not None else 0,
+    }
 
 
 class HealthReporter:
@@ -68,22 +87,12 @@ class HealthReporter:
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self._away = False
-        self._log = structlog.get_logger(__name__)
+        self._log = structlog.get_logger("monitoring")
 
     def report(self, health: TaskHealth) -> None:
         """Keep a task's newest health for the next write."""
-        task = health.task
-        content = {
-            **asdict(health),
-            "task": str(task),
-            "service": task.service,
-            "broker": task.scope,
-            "partition": task.partition,
-            "metrics_port": self._metrics_port,
-            "readiness": str(health.readiness) if health.readiness is not None else "",
-            "warming": len(health.readiness.warming) if health.readiness is not None else 0,
-        }
-        self.values[keys.task_health(task.scope, task.service, task.partition)] = json.dumps(content)
+        key = keys.task_health(health.task.scope, health.task.service, health.task.partition)
+        self.values[key] = json.dumps(task_record(health, self._metrics_port))
 
     def committed(self, events: Sequence[Event]) -> None:
         """Keep the newest portfolio for the next write."""

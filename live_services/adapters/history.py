@@ -20,7 +20,7 @@ from live_services.domain.strategy.checks import strategy_schema
 from live_services.domain.strategy.history import SessionHistory, no_bars
 from live_services.settings import Settings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("market_data")
 
 _LISTED: Final = 5
 

@@ -21,7 +21,7 @@ from live_services.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("market_data")
 
 Outcome = Literal["written", "replaced", "failed"]
 """written    it is in the online store.

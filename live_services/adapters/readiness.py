@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 Question = Callable[[Settings], bool]
+Waits = Callable[[str], None]
+"""Takes what is waited for, in words; empty once it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ def can_trade(settings: Settings) -> bool:
 
 def _traded(settings: Settings) -> tuple[tuple[StrategySpec, Alias], ...]:
     """Give each strategy once for every rung that an account which runs trades it on."""
-    running = [broker for broker in settings.active_brokers if getattr(settings.trading, broker).enabled]
     return tuple(
         (strategy, rung)
         for strategy in settings.strategies
-        for rung in dict.fromkeys(RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in running)
+        for rung in dict.fromkeys(
+            RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in settings.active_brokers
+        )
     )
 
 
@@ -83,8 +86,8 @@ def missing(settings: Settings) -> str | None:
         )
     if not _traded(settings):
         return (
-            "no strategy trades on an account that runs: name one of its brokers in ACTIVE_BROKERS and enable it "
-            "(TRADING__<BROKER>__ENABLED), or name a running one in the strategy's brokers"
+            "no strategy speaks to an account that runs: name one of its brokers in ACTIVE_BROKERS, or name a running "
+            "one in the strategy's brokers"
         )
     found = _without_model(settings)
     unknown = (_Lacking(strategy, rung, to_come=True) for strategy, rung in _traded(settings))
@@ -169,29 +172,31 @@ def _jobs(strategies: Sequence[StrategySpec]) -> str:
     return f"the job {names[0]}" if len(names) == 1 else f"the jobs {' and '.join(names)}, one after the other,"
 
 
-async def market_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def market_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for a market; False if ``stop`` came first. Nobody but a person ends this wait, so it has no other end."""
-    return await _arrives(has_market, settings, stop) is not None
+    return await _arrives(has_market, settings, stop, waits) is not None
 
 
-async def model_arrives(settings: Settings, stop: asyncio.Event) -> bool:
+async def model_arrives(settings: Settings, stop: asyncio.Event, waits: Waits) -> bool:
     """Wait for the models that are to come, and for the strategy runner to see them; False if ``stop`` came first."""
-    waited = await _arrives(can_trade, settings, stop)
+    waited = await _arrives(can_trade, settings, stop, waits)
     if waited:
         await _stopped(stop, settings.mlflow.poll_seconds + _LOOK_AGAIN_SECONDS)
     return waited is not None and not stop.is_set()
 
 
-async def _arrives(there: Question, settings: Settings, stop: asyncio.Event) -> bool | None:
+async def _arrives(there: Question, settings: Settings, stop: asyncio.Event, waits: Waits) -> bool | None:
     """Whether it had to be waited for; None if it was stopped."""
     waited = False
     while not await asyncio.to_thread(there, settings):
         if not waited:
             reason = await asyncio.to_thread(missing, load_settings())
             _log.warning("waiting", reason=reason)
+            waits(reason or "the registry and the ledger have not answered yet")
         waited = True
         if await _stopped(stop, _LOOK_AGAIN_SECONDS):
             return None
+    waits("")
     return waited
 
 

@@ -14,7 +14,7 @@ from live_services.domain.events import SessionOpened, decode_event
 from live_services.domain.topics import MARKET_SESSIONS
 from live_services.settings import KafkaSettings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("market_data")
 
 _UNIVERSES: Final = 4
 """Universes with their arrays; a process that lives for weeks needs those of the session before and of this one."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from feature_store.market.types import SECOND_NS, Bars, Session, Ticks, Universe
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, OrderFilled, PnlSnapshot, SignalGenerated
+from live_services.domain.events import Event, OrderFilled, PnlSnapshot, SignalGenerated, TradingStateChanged
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.partitions import part_of
@@ -33,6 +33,8 @@ _STAGES: Final = {
     for stage, event_type in enumerate(
         (
             "account.opened",
+            "trading.switched",
+            "trading.state_changed",
             "signal.generated",
             "signal.shadowed",
             "signal.validated",
@@ -73,6 +75,8 @@ class MarketDay:
     history: SessionHistory | None = None
     """What features go on from; the live strategy runner logs the digest of the one it had. None: from the engine's
     session before, if that had the same universe, else from nothing."""
+    trading_states: Sequence[TradingStateChanged] = ()
+    """What people commanded and when it came into force, of all accounts, in order of time; none: nobody did."""
 
 
 def assignments_at_open(
@@ -122,11 +126,13 @@ class Engine:
         desks = self._desks_of(day)
         accounts = [self._account(broker, day, topic) for broker in self._config.accounts]
         events = [event for account in accounts for event in account.open()]
-        for part, watermark_ns in _frames(market, day.session, frame_ns):
+        events += _controlled(accounts, day, day.session.open_ns)
+        for part, watermark_ns in _frames(market, day, frame_ns):
             proposals = self._proposals(desks, part, day.universe, watermark_ns)
             events += proposals
             for account in accounts:
                 events += account.step(part, proposals, watermark_ns)
+            events += _controlled(accounts, day, watermark_ns)
         self._states = {account.broker: account.state for account in accounts}
         return tuple(sorted(events, key=lambda event: (event.event_time_ns, _STAGES[event.event_type])))
 
@@ -187,8 +193,11 @@ class _Account:
 
     def open(self) -> Iterator[Event]:
         for event in self.chain.commands(self.state, self.state.session.open_ns):
-            yield event
-            yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
+            yield from self.control(event)
+
+    def control(self, event: Event) -> Iterator[Event]:
+        yield event
+        yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
 
     def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int) -> Iterator[Event]:
         """Take one frame and the watermark behind it.
@@ -204,9 +213,20 @@ class _Account:
         yield from self.chain.advance(self.state, watermark_ns)
 
 
-def _frames(market: Ticks | Bars, session: Session, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:
-    end_ns = session.close_ns + SECOND_NS
-    cuts = [end_ns] if frame_ns is None else [*range(session.open_ns + frame_ns, end_ns, frame_ns), end_ns]
+def _controlled(accounts: Sequence[_Account], day: MarketDay, at_ns: int) -> Iterator[Event]:
+    """Let come into force what was commanded for an instant: all before it was handled, and nothing of it."""
+    for event in day.trading_states:
+        if event.event_time_ns == at_ns:
+            for account in accounts:
+                if account.broker == event.broker:
+                    yield from account.control(event)
+
+
+def _frames(market: Ticks | Bars, day: MarketDay, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:
+    session, end_ns = day.session, day.session.close_ns + SECOND_NS
+    grid = () if frame_ns is None else range(session.open_ns + frame_ns, end_ns, frame_ns)
+    commanded = (e.event_time_ns for e in day.trading_states if session.open_ns < e.event_time_ns < end_ns)
+    cuts = sorted({*grid, *commanded, end_ns})
     edges = [0, *np.searchsorted(event_times(market), cuts).tolist()]
     for (first, end), watermark_ns in zip(itertools.pairwise(edges), cuts, strict=True):
         yield market[first:end], watermark_ns

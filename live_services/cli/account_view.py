@@ -43,6 +43,10 @@ class Verdicts:
     """Raised at the market, by reason."""
     brackets: int = 0
     """Pairs of stop and target set to rest."""
+    accepted_of: Counter[str] = field(default_factory=Counter)
+    """Entries by strategy."""
+    rejected_of: dict[str, Counter[str]] = field(default_factory=dict)
+    """By strategy and rule."""
 
     def __str__(self) -> str:
         return (
@@ -91,6 +95,7 @@ async def read_verdicts(log: LogBackwards, broker: Broker, since_ns: int) -> Ver
     async for accepted in since(log, topics.signals_validated, SignalValidated, since_ns):
         if accepted.intent == "open":
             said.accepted += 1
+            said.accepted_of[accepted.strategy] += 1
         elif accepted.reason == "bracket":
             said.brackets += 1
         else:
@@ -100,6 +105,7 @@ async def read_verdicts(log: LogBackwards, broker: Broker, since_ns: int) -> Ver
             said.already_open += 1
         else:
             said.rejected[refused.rule] += 1
+            said.rejected_of.setdefault(refused.strategy, Counter())[refused.rule] += 1
     return said
 
 
@@ -114,7 +120,9 @@ def render(view: AccountView, settings: Settings) -> RenderableType:
     ]
     if view.verdicts is not None:
         parts.append(Text(f"risk: {view.verdicts}"))
-    parts += _alarms(view, held)
+    parts += _carried(view, held)
+    if view.verdicts is not None and view.verdicts.rejected_of:
+        parts.append(_rejections(view.verdicts))
     if held:
         parts.append(_positions(held, view, config, settings.strategies))
     if snapshot.strategies:
@@ -134,15 +142,18 @@ def _money(snapshot: PnlSnapshot) -> Text:
     )
 
 
-def _alarms(view: AccountView, held: Sequence[PositionMark]) -> list[Text]:
-    date, snapshot = dt.date.fromisoformat(view.snapshot.session_date), view.snapshot
+def _carried(view: AccountView, held: Sequence[PositionMark]) -> list[Text]:
+    date = dt.date.fromisoformat(view.snapshot.session_date)
     carried = [position for position in held if _is_carried(position, date)]
-    alarms = []
-    if carried:
-        alarms.append(Text(f"carried from an earlier session: {_named(carried)}", style="bold yellow"))
-    if held and view.close_ns is not None and snapshot.event_time_ns > view.close_ns:
-        alarms.append(Text(f"ALARM: open after the session's close: {_named(held)}", style="bold red"))
-    return alarms
+    return [Text(f"carried from an earlier session: {_named(carried)}", style="bold yellow")] if carried else []
+
+
+def open_after_close(view: AccountView) -> str:
+    """Name what an account holds although its session is over; empty if it holds nothing then."""
+    held = [position for position in view.snapshot.positions if position.quantity]
+    if not held or view.close_ns is None or view.snapshot.event_time_ns <= view.close_ns:
+        return ""
+    return f"{view.snapshot.broker}: open after the session's close: {_named(held)}"
 
 
 def _named(positions: Sequence[PositionMark]) -> str:
@@ -189,6 +200,18 @@ def _positions(
 def _clock(time_ns: int, day: dt.date) -> str:
     moment = dt.datetime.fromtimestamp(time_ns // SECOND_NS, IST)
     return f"{moment:%H:%M:%S}" if moment.date() == day else f"{moment:%m-%d %H:%M:%S}"
+
+
+def _rejections(verdicts: Verdicts) -> FittingTable:
+    table = FittingTable(
+        (Field("strategy"), Field("accepted", right=True), Field("rejected", right=True), Field("by rule", text=True)),
+        title="risk in the session, by strategy",
+    )
+    for strategy in sorted({*verdicts.accepted_of, *verdicts.rejected_of}):
+        rules = verdicts.rejected_of.get(strategy, Counter[str]())
+        by_rule = ", ".join(f"{rule} {count:,}" for rule, count in rules.most_common())
+        table.add_row(strategy, f"{verdicts.accepted_of[strategy]:,}", f"{rules.total():,}", by_rule)
+    return table
 
 
 def _version(total: StrategyTotals) -> str:

@@ -19,6 +19,7 @@ _ENDED_BY = {
     "time": "time: the holding that was asked for was over",
     "square_off": "square-off: its product's last time of the session",
     "carried": "the next session's open: it should have ended in the session before",
+    "flatten": "a person's command to hold nothing",
 }
 
 
@@ -88,6 +89,12 @@ def _add_exit(root: Tree, explanation: Explanation, order: OrderSubmitted) -> No
         exit_ = root.add(f"ended by {_ENDED_BY[reason]}" if filled is not None else f"asked by {_ENDED_BY[reason]}")
     else:
         exit_ = root.add("an exit that rests behind its entry")
+    if (commanded := explanation.commanded) is not None:
+        whom = commanded.strategy or order.broker
+        said = (
+            f"of {whom} by {commanded.commanded_by}, in force since {ist_text(commanded.since_ns)}: {commanded.reason}"
+        )
+        exit_.add(f"commanded {escape(said)}")
     opening = explanation.opening
     if opening is None:
         exit_.add("what opened the position is not on the log any more")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from feature_store.market.types import MINUTE_NS, Universe, UnknownInstrument, UnreadableFile, ist_text
 from feature_store.online.store import OnlineStore, OnlineStoreError
 from live_services.cli.errors import did_you_mean
-from live_services.cli.status import read_health
+from live_services.cli.task_health import read_health
 from live_services.domain.events import SignalGenerated, event_or_none
 from live_services.domain.strategy.checks import stored_schema
 from live_services.domain.topics import broker_topics

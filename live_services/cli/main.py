@@ -17,7 +17,10 @@ from rich.table import Column, Table
 
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
+from live_services.cli.halts import flatten, halt, reduce, resume
+from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
+from live_services.cli.preflight import run_preflight
 from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
@@ -37,12 +40,17 @@ Start with **alpha-panda demo**: the whole road on this machine, in about three 
 Settings come from options, the environment (`KAFKA__BOOTSTRAP_SERVERS`), `alpha-panda.toml`, the running stack and
 defaults, in this order; **alpha-panda config show** says which it was.
 
-Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line.""",
+Exit codes: 0 done, 1 it failed (the message says why), 2 wrong command line; of **status** also 3: the desk is not
+well.""",
 )
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.command("preflight")(run_preflight)
 app.command()(train)
+app.command()(logs)
+for _change in (halt, reduce, flatten, resume):
+    app.command()(_change)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
@@ -79,6 +87,7 @@ def main(context: typer.Context, home: HomeOption = None, _version: VersionOptio
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
         context.obj = home  # the demo asks whether it was said: what the environment names is a desk's
+    log_the_command(context)
     if context.invoked_subcommand != "run":
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():
@@ -118,6 +127,8 @@ def up(
             if detach:
                 again = of_home(settings.alpha_panda_home)
                 _tell(f"running; `{again} status` shows it, `{again} down` stops it")
+                if stack.held_back:
+                    raise CommandFailed(f"the live services do not run: mend what preflight says, then `{again} up -d`")
                 return
             _tell("Ctrl-C stops everything")
             hold(stack, _tell)
@@ -144,21 +155,24 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:
-    """Show the processes, the health of every task, what each strategy runs, and each account: cash, equity, open
-    positions, profit or loss by strategy and version, and what risk said in the session.
+def status(
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
+) -> None:
+    """Show the processes, the health of every task, each strategy as it is configured and as it runs, and each account:
+    cash, equity, open positions, profit or loss by strategy and version, and what risk said in the session.
 
-    Example: `alpha-panda status`
+    Every reason why the desk is not well stands at the end as an ALARM. Exit code: 0 it is well, 3 it is not.
+
+    Example: `alpha-panda status --watch`
 
     Example: `alpha-panda status --json`
     """
-    from live_services.cli.status import print_status, read_status, status_record
+    from live_services.cli.status import show_status
 
-    view = read_status(settings := read_settings())
-    if as_json:
-        tell_json(status_record(view))
-    else:
-        print_status(view, settings, wide_enough(out))
+    code = show_status(read_settings(), wide_enough(out), as_json=as_json, watch=watch)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command(epilog=f"SERVICE is one of {', '.join(entry.name for entry in SERVICES)}.")

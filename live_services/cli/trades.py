@@ -23,7 +23,7 @@ from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
 from models_registry.specification import Broker, StrategySpec
 
-_REASONS: Final = ("target", "stop", "time", "square_off", "carried")
+_REASONS: Final = ("target", "stop", "time", "square_off", "carried", "flatten")
 
 
 @dataclass(frozen=True, slots=True)

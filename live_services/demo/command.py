@@ -25,6 +25,12 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
     time_format: TimeFormatOption = None,
     timezone: TimezoneOption = None,
     stamp: StampOption = None,
+    universe: Annotated[
+        Path | None, typer.Option(help="Table of what your instruments are: symbol, kind, instrument_token, tick_size.")
+    ] = None,
+    corporate_actions: Annotated[
+        Path | None, typer.Option(help="Table of splits and the like: symbol, ex_date, kind, factor.")
+    ] = None,
     override_gate: Annotated[
         str | None, typer.Option(help="Promote although the gate says no, for this REASON (kept in the ledger).")
     ] = None,
@@ -50,11 +56,13 @@ def demo(  # noqa: PLR0917 (each one is an option of the command line)
     from live_services.demo.demo_home import DEMO_HOME
     from live_services.demo.run import DemoOptions, run_demo
 
+    tables = {"universe": universe, "corporate_actions": corporate_actions}
     run_demo(
         DemoOptions(
             bars=bars,
             ticks=ticks,
-            market=market_settings(columns, time_format, timezone, stamp),
+            market=market_settings(columns, time_format, timezone, stamp)
+            | {name: str(path.absolute()) for name, path in tables.items() if path is not None},
             override_gate=override_gate,
             keep=keep,
             summary=summary,

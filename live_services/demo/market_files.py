@@ -59,7 +59,8 @@ def look_at(
     tell
         Takes one line for the person who waits.
     stated
-        Settings under ``market`` that say how the files are written; see `live_services.cli.market_options`.
+        Settings under ``market`` that say how the files are written, what their instruments are (``universe``), and
+        which prices a corporate action moved (``corporate_actions``); see `live_services.cli.market_options`.
     progress
         Shows how far the reading of a file is.
 
@@ -70,12 +71,16 @@ def look_at(
     feature_store.market.types.MarketDataError
         A file cannot be read at all.
     """
+    from feature_store.sources.dated_tables import read_corporate_actions, read_universe
     from feature_store.sources.mappings import require_used
     from feature_store.sources.reading import known_sessions, read_ticks
     from feature_store.sources.stamps import require_readable
 
-    mapping = _mapping(stated or {}, 1 if ticks is None else 2)
-    of_bars = _bars_of(bars, ticks, mapping, progress)
+    stated = stated or {}
+    instruments = read_universe(stated["universe"]) if "universe" in stated else None
+    read_corporate_actions(stated.get("corporate_actions"))  # so that a wrong table is refused before anything starts
+    mapping = _mapping(stated, 1 if ticks is None else 2)
+    of_bars = _bars_of(bars, ticks, mapping, instruments, progress)
     findings = _tell_of(bars, "bars", len(of_bars.bars), of_bars, quarantine, tell)
     if not any(one.tradable for one in of_bars.universe.instruments):
         raise CommandFailed(
@@ -88,7 +93,9 @@ def look_at(
         _require_sessions(bars, sessions[:-1], sessions[-1], "the last session of the file", desk)
         return MarketFiles(minutes, sessions[-2].date, findings)
     with progress(ticks) as reading:
-        of_ticks = read_ticks(ticks, universe=of_bars.universe, mapping=mapping, progress=reading)
+        of_ticks = read_ticks(
+            ticks, universe=of_bars.universe, instruments=instruments, mapping=mapping, progress=reading
+        )
     require_readable(of_ticks.reading)
     require_used(mapping, [of_bars.reading.layout, of_ticks.reading.layout])
     findings += _tell_of(ticks, "ticks", len(of_ticks.ticks), of_ticks, quarantine, tell)
@@ -98,15 +105,17 @@ def look_at(
     return MarketFiles(minutes, max(before), findings)
 
 
-def _bars_of(bars: Path, ticks: Path | None, mapping: ColumnMapping, progress: FileProgress) -> SourceBars:
+def _bars_of(
+    bars: Path, ticks: Path | None, mapping: ColumnMapping, instruments: Universe | None, progress: FileProgress
+) -> SourceBars:
     from feature_store.sources.reading import read_bars
     from feature_store.sources.stamps import require_readable
     from feature_store.sources.stamps_by_ticks import settled_by_ticks
 
     with progress(bars) as reading:
-        of_bars = read_bars(bars, mapping=mapping, progress=reading)
+        of_bars = read_bars(bars, instruments=instruments, mapping=mapping, progress=reading)
     require_readable(of_bars.reading)
-    return settled_by_ticks(of_bars, bars, ticks, mapping=mapping)
+    return settled_by_ticks(of_bars, bars, ticks, instruments=instruments, mapping=mapping)
 
 
 def _mapping(stated: Mapping[str, Any], files: int) -> ColumnMapping:

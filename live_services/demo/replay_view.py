@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from feature_store.market.types import SECOND_NS, Session, ist_text
-from live_services.cli.status import Health, read_health
+from live_services.cli.task_health import Health, read_health
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import (

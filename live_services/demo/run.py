@@ -146,8 +146,10 @@ def check_files(options: DemoOptions) -> None:
     CommandFailed
         Names the file or the option.
     """
-    for option, path in (("--bars", options.bars), ("--ticks", options.ticks)):
-        if path is not None and not path.is_file():
+    files = {"--bars": options.bars, "--ticks": options.ticks}
+    tables = {f"--{name.replace('_', '-')}": options.market.get(name) for name in ("universe", "corporate_actions")}
+    for option, path in (files | tables).items():
+        if path is not None and not Path(path).is_file():
             raise CommandFailed(f"{option}: there is no file {path}")
     if options.override_gate is not None and not options.override_gate.strip():
         raise CommandFailed("--override-gate: give the reason; the ledger keeps it")
@@ -155,7 +157,7 @@ def check_files(options: DemoOptions) -> None:
         raise CommandFailed("--ticks needs --bars as well: the model is trained on the bars of earlier sessions")
     if options.market and options.bars is None:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in options.market)
-        raise CommandFailed(f"{named}: says how your own files are read; give them with --bars (and --ticks)")
+        raise CommandFailed(f"{named}: is said of your own files; give them with --bars (and --ticks)")
     _require_sessions(options)
     if options.bars is not None and (options.sessions or options.instruments):
         raise CommandFailed("--sessions and --instruments shape the synthetic market; they do not go with --bars")
@@ -372,7 +374,7 @@ def _by_person(demo: Demo, settings: Settings, registry: Registry, version: Vers
 async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> None:
     from live_services.cli.explain import explain_from_log
     from live_services.cli.explanation_tree import render
-    from live_services.cli.status import read_health
+    from live_services.cli.task_health import read_health
     from live_services.composition import replay_sessions
     from live_services.demo.replay_view import Tally, table, watch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import Event
 from live_services.domain.topics import Scope
+from models_registry.refs import Alias
 
 _NAMED: Final = 5  # symbols in a line; a whole exchange would not fit
 
@@ -88,3 +89,19 @@ class Readiness:
             return f"all {self.instruments} warm"
         more = ", …" if len(self.warming) > _NAMED else ""
         return f"WARMING {len(self.warming)} of {self.instruments} ({', '.join(self.warming[:_NAMED])}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyRuntime:
+    """What a task runs of a strategy on a rung, whatever is configured."""
+
+    strategy: str
+    rung: Alias
+    state: Literal["ready", "disabled", "waiting"]
+    """ready: a version is loaded and scores. disabled: none does, and it is known why. waiting: the registry or the
+    ledger has not answered yet."""
+    model_name: str
+    version: str = ""
+    """Which one scores; empty unless ready."""
+    reason: str = ""
+    """Why none scores, or why what stands on the rung does not; empty if nothing is amiss."""

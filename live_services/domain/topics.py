@@ -59,6 +59,9 @@ SHARED_TOPICS: Final = (
     MODELS_REFUSED,
 )
 
+PREFLIGHT_CLOCK: Final = Topic("preflight.clock")
+"""Where preflight reads the broker's clock off a record; no event goes there, and nobody consumes it."""
+
 
 def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
     """Give the topic that the market comes on."""
@@ -81,6 +84,8 @@ class BrokerTopics:
         self.orders_cancelled: Final = stage("orders.cancelled")
         self.pnl_snapshots: Final = stage("pnl.snapshots", watermarked=True)
         self.control: Final = stage("control")
+        self.commands: Final = stage("commands")
+        """What people ask of the broker's chain: read on arrival, and answered on `control`."""
         self.gateway_events: Final = stage("gateway.events", merged=True)
         """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 

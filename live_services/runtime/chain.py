@@ -16,9 +16,18 @@ import numpy as np
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
-from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, Readiness, Record, TaskId
+from live_services.domain.log import (
+    NOWHERE,
+    EventRecord,
+    LogPosition,
+    MarketSlice,
+    Readiness,
+    Record,
+    StrategyRuntime,
+    TaskId,
+)
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
-from live_services.runtime.service import Input, Opening, Service, WarmsUp
+from live_services.runtime.service import Input, Opening, RunsStrategies, Service, WarmsUp
 
 
 class WrongTopic(Exception):
@@ -122,12 +131,23 @@ class Chain:
         for service, own in zip(self.services, state.of, strict=True):
             yield from service.commands(own, now_ns)
 
+    def commanded(self, record: EventRecord, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Give the services' answers to a command."""
+        for k in self._readers.get(record.position.topic, ()):
+            yield from self.services[k].commanded(record, state.of[k], now_ns)
+
     def readiness(self, state: ChainState) -> Readiness | None:
         """Say which instruments are WARMING; None for a chain without features."""
         for service, own in zip(self.services, state.of, strict=True):
             if isinstance(service, WarmsUp):
                 return service.readiness(own)
         return None
+
+    def strategies(self, state: ChainState | None) -> tuple[StrategyRuntime, ...]:
+        """Say what its services run of each strategy on each rung."""
+        states = state.of if state is not None else [None] * len(self.services)
+        pairs = zip(self.services, states, strict=True)
+        return tuple(one for s, own in pairs if isinstance(s, RunsStrategies) for one in s.strategies(own))
 
     def promise(self, state: ChainState, now_ns: int) -> int:
         """Watermark that may be forwarded on the chain's topics after ``advance(now_ns)``."""

@@ -20,7 +20,7 @@ from live_services.domain.log import TaskId
 from live_services.runtime.task import Output
 from live_services.settings import KafkaSettings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 _POLL_MS: Final = 200
 

@@ -18,6 +18,7 @@ from live_services.domain.frames import Headers
 from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.runtime.chain import Chain
+from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.task import Committed, Output, Received, Resume, TaskRun, TopicPartitionKey
 
@@ -95,13 +96,14 @@ class MemoryTask:
         """End the process and start its successor from what is committed."""
         chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
-        ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role != "control"}
+        ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
             Source(topic.name, partition, rank)
             for topic, rank in ranks.items()
             for partition in self._partitions(topic, chain.single_task)
         ]
         starts = {key: position.session_open_offset for key, position in self.committed.items()}
+        self._next_command = {i.topic: 0 for i in chain.inputs if i.role == "command"}
         self.next = {(s.topic, s.partition): starts.get((s.topic, s.partition), 0) for s in sources}
         self.run = TaskRun(
             chain,
@@ -143,7 +145,13 @@ class MemoryTask:
         return len(records)
 
     def step(self) -> None:
-        """Handle what is due."""
+        """Handle what is due; commands come first, as they do on arrival."""
+        for topic, first in self._next_command.items():
+            records = self.log.partitions[topic.name, 0][first:]
+            for record in records:
+                if (command := command_of(record, topic)) is not None:
+                    self.run.receive_command(command)
+            self._next_command[topic] += len(records)
         self.run.step()
 
     def commit(self) -> bool:

@@ -15,15 +15,16 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import Event
-from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
+from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.topics import Scope, Topic
 
 State = TypeVar("State")
 """A service's state for one session of one task."""
 
-Role = Literal["gating", "control"]
+Role = Literal["gating", "control", "command"]
 """gating   a record at T waits until this input's watermark has passed T.
-control  what this task itself put on the log; read back at a restart, never waited for."""
+control  what this task itself put on the log; read back at a restart, never waited for.
+command  what people ask of it; read on arrival, from the earliest record, never waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,14 @@ class Service(ABC, Generic[State]):
         """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
         return ()
 
+    def commanded(self, record: EventRecord, state: State, now_ns: int) -> Iterable[Event]:
+        """Answer a command with control events effective at ``now_ns``, as `commands` gives them.
+
+        What is to be known of the command after a restart stands in the answer: the first record of
+        `live_services.domain.events.AnswersCommands` with the command's offset ends it, and without one it comes again.
+        """
+        return ()
+
     @abstractmethod
     def handle(self, record: Record, state: State, now_ns: int) -> Iterable[Event]:
         """Handle one record. ``now_ns`` is its event time (of a slice: that of its last row).
@@ -116,4 +125,13 @@ class WarmsUp(Protocol):
 
     def readiness(self, state: Any, /) -> Readiness:
         """Say which instruments are WARMING."""
+        ...
+
+
+@runtime_checkable
+class RunsStrategies(Protocol):
+    """A service that scores with models."""
+
+    def strategies(self, state: Any | None, /) -> tuple[StrategyRuntime, ...]:
+        """Say what it runs of each strategy on each rung; without a state: what it would run in a session."""
         ...

@@ -12,7 +12,7 @@ Everything that decides what a task says is here and in the merge; the runtime a
 from __future__ import annotations
 
 import base64
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,15 +22,24 @@ import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
-from live_services.domain.events import DeadLetter, Event, Watermark, decode_event, event_id, event_or_none, topic_of
+from live_services.domain.events import (
+    AnswersCommands,
+    DeadLetter,
+    Event,
+    Watermark,
+    decode_event,
+    event_id,
+    event_or_none,
+    topic_of,
+)
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
-from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 TopicPartitionKey = tuple[str, int]
 
@@ -170,6 +179,9 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._commands: deque[EventRecord] = deque()
+        self._answered = -1
+        """Offset of the last command that was answered."""
         self._state: ChainState | None = None
         self._promised_ns = BEGINNING_NS
         self._forwarded_ns = BEGINNING_NS
@@ -186,6 +198,10 @@ class TaskRun:
             self._push(record)
         except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
             self._refuse(record, f"{type(failure).__name__}: {failure}")
+
+    def receive_command(self, record: EventRecord) -> None:
+        """Take a command, in the order of its topic; it is answered once the task is live in a session."""
+        self._commands.append(record)
 
     def _push(self, record: Received) -> None:
         topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
@@ -297,7 +313,14 @@ class TaskRun:
     def _issue_commands(self) -> None:
         if self._state is None:
             return
-        for event in self._chain.commands(self._state, self.now_ns):
+        self._issue(self._chain.commands(self._state, self.now_ns))
+        while self._commands:
+            record = self._commands.popleft()
+            if record.position.offset > self._answered:
+                self._issue(self._chain.commanded(record, self._state, self.now_ns))
+
+    def _issue(self, events: Iterable[Event]) -> None:
+        for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
                 self._produce([event])  # an announcement: said once, never read back
@@ -316,6 +339,8 @@ class TaskRun:
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
+        if isinstance(event, AnswersCommands):
+            self._answered = max(self._answered, event.command_offset)
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -330,7 +355,9 @@ class TaskRun:
             self.records_handled += len(own)
         else:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
-        self._produce(self._chain.handle(item, self._state, time_ns))
+        life = {"correlation_id": item.event.correlation_id} if isinstance(item, EventRecord) else {}
+        with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
+            self._produce(self._chain.handle(item, self._state, time_ns))
 
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
@@ -338,9 +365,8 @@ class TaskRun:
             self._bury(self._letter_of(item, "no session was open at its event time", self.task.service))
 
     def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        _log.error(
-            "record_failed", task=str(self.task), service=service, event_id=record.event.event_id, exc_info=failure
-        )
+        ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+        _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
         self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}", service))
 
     # --- out ----------------------------------------------------------------------------------------------------
@@ -349,6 +375,11 @@ class TaskRun:
     def readiness(self) -> Readiness | None:
         """Which instruments are WARMING; None for a service without features, or outside a session."""
         return None if self._state is None else self._chain.readiness(self._state)
+
+    @property
+    def strategies(self) -> tuple[StrategyRuntime, ...]:
+        """What runs of each strategy on each rung; empty for a chain without models."""
+        return self._chain.strategies(self._state)
 
     @property
     def has_events(self) -> bool:

@@ -6,14 +6,30 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
 
+import structlog
+
+from feature_store.market.types import ist_text
 from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
-from live_services.domain.events import AccountOpened, Event, OrderFilled, SignalGenerated
+from live_services.domain.events import (
+    AccountOpened,
+    AnswersCommands,
+    Event,
+    OrderFilled,
+    SignalGenerated,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingStateInForce,
+    TradingSwitched,
+    event_id,
+)
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
+
+_log = structlog.get_logger("trading")
 
 
 class RiskManager(Service[RiskState]):
@@ -29,6 +45,7 @@ class RiskManager(Service[RiskState]):
             Input(topics.signals_raw),
             Input(topics.orders_filled),
             Input(topics.control, "control"),
+            Input(topics.commands, "command"),
         )
         self.outputs: tuple[Topic, ...] = (topics.signals_validated, topics.signals_rejected)
         self._broker: Broker = broker
@@ -40,8 +57,31 @@ class RiskManager(Service[RiskState]):
         context = RiskContext(opening.session, opening.universe, self._config, opening.chain["portfolio_manager"].books)
         return RiskState(context, self._broker, self._stamp)
 
+    def commanded(self, record: EventRecord, state: RiskState, now_ns: int) -> Iterable[Event]:
+        """Put a commanded trading state in force from ``now_ns`` on; other commands are for others."""
+        command = record.event
+        if isinstance(command, TradingStateCommanded):
+            yield TradingStateChanged(
+                broker=self._broker,
+                event_id=event_id("trading_state_changed", command.event_id),
+                correlation_id=command.correlation_id,
+                causation_id=command.event_id,
+                event_time_ns=now_ns,
+                command_offset=record.position.offset,
+                in_force=TradingStateInForce(
+                    strategy=command.strategy,
+                    state=command.state,
+                    flatten=command.flatten,
+                    since_ns=now_ns,
+                    reason=command.reason,
+                    commanded_by=command.commanded_by,
+                    commanded_at_ns=command.commanded_at_ns,
+                ),
+            )
+
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or the session's limits.
+        """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record: the
+        session's limits, a trading state, whether it trades.
 
         Raises
         ------
@@ -57,6 +97,14 @@ class RiskManager(Service[RiskState]):
         if isinstance(event, AccountOpened):
             state.context = replace(state.context, config=event.config)
             return ()
+        if isinstance(event, TradingSwitched):
+            if event.enabled:
+                state.ordered_again(event.event_time_ns)
+            return ()
+        if isinstance(event, TradingStateChanged):
+            return state.trading_state_changed(event)
+        if isinstance(event, AnswersCommands):
+            return ()  # the answer to a command for others
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
     def due_ns(self, state: RiskState) -> int:
@@ -64,5 +112,16 @@ class RiskManager(Service[RiskState]):
         return state.due_ns()
 
     def fire(self, state: RiskState, at_ns: int) -> Iterable[Event]:
-        """Close what is due, then judge what was proposed."""
-        return state.fire(at_ns)
+        """Close what is due, then judge what was proposed; what a halt holds back is said, for nobody closes it."""
+        before = len(state.held_back)
+        yield from state.fire(at_ns)
+        for (strategy, instrument_token), reason in state.held_back[before:]:
+            _log.warning(
+                "exit_held_back",
+                broker=self._broker,
+                strategy=strategy,
+                instrument_token=instrument_token,
+                reason=reason,
+                due=ist_text(at_ns),
+                consequence="the position stays open until the halt is lifted, or it is flattened",
+            )

@@ -36,7 +36,7 @@ from live_services.services.strategy_runner import HistorySource
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("monitoring")
 
 
 @dataclass(slots=True)

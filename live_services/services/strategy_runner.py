@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Protocol
 
 import structlog
@@ -29,7 +29,7 @@ from live_services.domain.events import (
     event_id,
     self_caused,
 )
-from live_services.domain.log import MarketSlice, Readiness, Record, TaskId
+from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.topics import (
@@ -44,11 +44,12 @@ from live_services.domain.topics import (
 )
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.model_loading import ModelLoader, Refusal
+from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
 from models_registry.specification import Broker
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("trading")
 
 
 class RowSink(Protocol):
@@ -112,6 +113,8 @@ class StrategyRunner(Service[StrategyState]):
     rows : RowSink, optional
     history : HistorySource, optional
         Default: none, so that every instrument is WARMING at first.
+    inferred : Inferred, optional
+        Hears of each call of a model.
     """
 
     name = "strategy_runner"
@@ -126,6 +129,7 @@ class StrategyRunner(Service[StrategyState]):
         brokers: Sequence[Broker] = ("paper",),
         rows: RowSink | None = None,
         history: HistorySource | None = None,
+        inferred: Inferred | None = None,
     ) -> None:
         self.inputs: tuple[Input, ...] = (
             Input(market_topic(settings.market.feed)),
@@ -147,6 +151,7 @@ class StrategyRunner(Service[StrategyState]):
         self._stamp: Final = stamp
         self._rows: Final = rows
         self._history: Final = history
+        self._inferred: Final = inferred
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
@@ -273,6 +278,29 @@ class StrategyRunner(Service[StrategyState]):
         """Say how many instruments may be traded, and which are WARMING."""
         return Readiness(*state.desk.warming())
 
+    def strategies(self, state: StrategyState | None) -> tuple[StrategyRuntime, ...]:
+        """Say what runs of each strategy on each rung; before a session opens, what its next one would begin with."""
+        return tuple(self._runtime(state, key) for key in self._asked)
+
+    def _runtime(self, state: StrategyState | None, key: StrategyKey) -> StrategyRuntime:
+        (strategy, rung), name = key, self._asked[key].model_name
+        candidate, refusal = self._loader.candidates.get(key), self._loader.refusals.get(key)
+        model = candidate.model if candidate is not None else None
+        if state is not None:
+            refusal, model = self._refusal(state, key), state.running(key)
+        refusal = refusal or self._loader.strayed.get(key)
+        amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
+        if model is not None:
+            version = model.identity.model_version
+            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or self._loader.outage)
+        if amiss:
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
+        if candidate is None:
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=self._silence())
+        if candidate.model is None:
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
+        return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
+
     def _say_warming(self, state: StrategyState) -> None:
         instruments, warming = state.desk.warming()
         if warming != (state.warming or ()):
@@ -290,7 +318,10 @@ class StrategyRunner(Service[StrategyState]):
             state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
         model = self._loader.loaded(event.model_name, event.model_version)
-        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
+        asked = model
+        if self._inferred is not None:
+            asked = replace(model, model=TimedModel(model.model, event.strategy, self._inferred))
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, asked, event.rung))
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),

@@ -19,6 +19,8 @@ from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
     AccountOpened,
+    AnswersCommands,
+    Command,
     DeadLetter,
     Event,
     FeatureSkewMeasured,
@@ -38,6 +40,9 @@ from live_services.domain.events import (
     SignalValidated,
     StrategyHistoryUsed,
     StrategyModelAssigned,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingSwitched,
     Watermark,
     topic_of,
 )
@@ -220,10 +225,13 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     skew |= {"history_digest": "d", "differences": ()}
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
+    commanded: dict[str, Any] = {"reason": "r", "commanded_by": "desk", "commanded_at_ns": SESSION.open_ns}
+    scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
     events = [
-        *(signal(), validated(), fill, *account.of(AccountOpened, OrderSubmitted, OrderCancelled, PnlSnapshot)),
+        *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
+        *account.of(OrderCancelled, PnlSnapshot),
         changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
@@ -231,6 +239,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
+        changed(signal(), TradingStateCommanded, **commanded, state="HALTED"),
+        changed(signal(), TradingStateChanged, in_force={**commanded, "state": "HALTED", **scope}, command_offset=3),
         changed(signal(), ModelPromoted, **promoted, previous_version=None, promoted_by="p"),
         changed(signal(), ModelLoaded, **shared, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
         changed(signal(), ModelRefused, **shared, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
@@ -254,6 +264,9 @@ def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     topics = {cls: topic_of(event) for cls, event in found.items()}
     of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
+    for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
+        of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
+        assert of_a_broker == {getattr(broker_topics(broker), topic)}
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
 from live_services.domain.account.orders import Order
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.basis import Outcome
 from live_services.domain.events import (
     AccountOpened,
+    AnswersCommands,
     Intent,
     OrderFilled,
     OrderRejected,
@@ -26,6 +28,7 @@ from live_services.domain.events import (
     Position,
     Side,
     StrategyTotals,
+    TradingStateChanged,
 )
 from live_services.domain.money import RUPEE, inr_e4, share
 
@@ -68,6 +71,11 @@ class AccountView(Protocol):
         ...
 
     @property
+    def trading_states(self) -> TradingStates:
+        """Who may trade."""
+        ...
+
+    @property
     def open_positions(self) -> int:
         """Positions that are open, or will be once the orders under way have filled."""
         ...
@@ -78,6 +86,10 @@ class AccountView(Protocol):
 
     def is_closing(self, key: PositionKey) -> bool:
         """Whether an exit at the market is under way."""
+        ...
+
+    def is_protected(self, key: PositionKey) -> bool:
+        """Whether a stop or a target rests."""
         ...
 
     def quantity(self, instrument_token: int) -> int:
@@ -119,6 +131,9 @@ class Books:
         self.closed: list[Position] = []
         """Closed since the last snapshot, at quantity 0."""
         self.epoch = 0
+        self.trading_states = TradingStates()
+        self.command_offset = -1
+        """Of the last command that the account answered."""
         self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
         """Last price by index in the universe, rupees; NaN before the first."""
         self._totals: dict[VersionKey, _Total] = {}
@@ -151,6 +166,11 @@ class Books:
     def is_closing(self, key: PositionKey) -> bool:
         """Whether an exit at the market is under way."""
         return key in self._closing
+
+    def is_protected(self, key: PositionKey) -> bool:
+        """Whether a stop or a target rests."""
+        resting = (order.submitted for order in self.orders.values() if order.submitted.reason == "bracket")
+        return any((submitted.strategy, submitted.instrument_token) == key for submitted in resting)
 
     def quantity(self, instrument_token: int) -> int:
         """Shares held or under way of an instrument, of all strategies, without netting."""
@@ -313,6 +333,12 @@ class Books:
         if not self._gross[index]:
             del self._gross[index]
 
+    def on_answer(self, event: AnswersCommands) -> None:
+        """Take what was answered to a command."""
+        self.command_offset = max(self.command_offset, event.command_offset)
+        if isinstance(event, TradingStateChanged):
+            self.trading_states = self.trading_states.after(event.in_force)
+
     # --- from session to session ----------------------------------------------------------------------------------
 
     def carried(self) -> tuple[Position, ...]:
@@ -321,6 +347,8 @@ class Books:
 
     def open_from(self, event: AccountOpened) -> None:
         """Begin the session with what a record carries into it."""
+        self.trading_states = TradingStates.carried(event.trading_states)
+        self.command_offset = event.command_offset
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}

@@ -1,7 +1,8 @@
 """Risk: every proposal becomes exactly one validated or one rejected signal, and every position gets its exit.
 
 A rule is a small callable ``(proposal, context) -> Rejection | None``. It looks at the books as they are: an order that
-was accepted before stands in them as under way, also within one instant.
+was accepted before stands in them as under way, also within one instant. While a strategy is HALTED its exits are held
+back, whatever they are for; stop and target rest all the same, as what was judged with the entry.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalRejected,
     SignalValidated,
+    TradingStateChanged,
     event_id,
 )
 from live_services.domain.limits import AccountConfig
@@ -65,6 +67,16 @@ class Rule(Protocol):
     def __call__(self, proposal: SignalGenerated, context: RiskContext, /) -> Rejection | None:
         """Refuse the proposal with a reason, or let it pass with None."""
         ...
+
+
+def trading_state(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
+    """Refuse an entry while a person's command lets the strategy, or the whole broker, only leave positions."""
+    in_force = context.books.trading_states.strictest(proposal.strategy)
+    if in_force is None:
+        return None
+    scope = in_force.strategy or proposal.broker
+    observed = f"{in_force.state} since {ist_text(in_force.since_ns)} by {in_force.commanded_by}: {in_force.reason}"
+    return Rejection("trading_state", f"{scope} is ACTIVE", observed)
 
 
 def tradable(proposal: SignalGenerated, context: RiskContext) -> Rejection | None:
@@ -124,6 +136,7 @@ def open_positions(_proposal: SignalGenerated, context: RiskContext) -> Rejectio
 
 OPEN_RULES: Final[tuple[Rule, ...]] = (
     already_open,
+    trading_state,
     tradable,
     market_hours,
     quantity_per_instrument,
@@ -131,8 +144,9 @@ OPEN_RULES: Final[tuple[Rule, ...]] = (
     gross_notional,
     open_positions,
 )
-CLOSE_RULES: Final = ("market_hours", "nothing_to_reduce")
-"""What an exit is asked: whether it could fill now, and whether there is a position. Never its size."""
+CLOSE_RULES: Final = ("trading_state", "market_hours", "nothing_to_reduce")
+"""What an exit is asked: whether its strategy is HALTED, whether it could fill now, and whether there is a position.
+Never its size."""
 
 _RULE_NAMES: Final = tuple(rule.__name__ for rule in OPEN_RULES)
 
@@ -175,6 +189,10 @@ def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
     )
 
 
+_Exit = tuple[int, PositionKey, str, Reason]
+"""When it is due, the position, its opening order, and what it is for: an exit or a bracket."""
+
+
 @dataclass(slots=True)
 class RiskState:
     """What risk has to do in a session: proposals of this instant, and the exits of what is open."""
@@ -186,8 +204,10 @@ class RiskState:
     """Heap, in the order in which they are judged: time, priority, strategy, instrument, id."""
     _proposed: dict[str, SignalGenerated] = field(default_factory=dict)
     """What waits to be judged, by id."""
-    _exits: list[tuple[int, PositionKey, str, Reason]] = field(default_factory=list)
-    """Heap of (due, position, its opening order, exit or bracket)."""
+    _exits: list[_Exit] = field(default_factory=list)
+    """Heap."""
+    _held_back: list[_Exit] = field(default_factory=list)
+    """Exits that were due while their strategy was HALTED, in that order."""
     _epoch: int = 0
 
     def propose(self, proposal: SignalGenerated) -> None:
@@ -218,6 +238,26 @@ class RiskState:
         self._schedule(position, fill.event_time_ns)
         yield from self._bracket(position, fill.event_time_ns, fill.quantity + fill.remaining_quantity, fill.basis)
 
+    @property
+    def held_back(self) -> tuple[tuple[PositionKey, Reason], ...]:
+        """Exits that are due, and wait until their strategy is HALTED no more."""
+        return tuple((key, reason) for _, key, _, reason in self._held_back)
+
+    def trading_state_changed(self, event: TradingStateChanged) -> Iterator[SignalValidated]:
+        """Close what is to be flattened, whatever else is in force, then what was held back and may go on now.
+
+        At once, not at the next watermark: the market may stall.
+        """
+        at_ns, change = event.event_time_ns, event.in_force
+        if change.flatten:
+            held = sorted(self.context.books.positions.items())
+            for key, position in held:
+                if change.strategy in (None, position.strategy):
+                    yield from self._exit(at_ns, key, position.opening_order_id, "flatten", at_ns)
+        held_back, self._held_back = self._held_back, []
+        for one in held_back:
+            yield from self._exit_unless_halted(one, at_ns)
+
     def due_ns(self) -> int:
         """Give the next instant at which something is to be judged or closed."""
         if self._epoch != self.context.books.epoch:
@@ -228,21 +268,33 @@ class RiskState:
     def fire(self, at_ns: int) -> Iterator[RiskVerdict]:
         """First the exits, then the proposals by stated priority, one at a time."""
         while self._exits and self._exits[0][0] <= at_ns:
-            yield from self._exit(*heapq.heappop(self._exits), at_ns)
+            yield from self._exit_unless_halted(heapq.heappop(self._exits), at_ns)
         while self._proposals and self._proposals[0][0] <= at_ns:
             yield judge(self._proposed.pop(heapq.heappop(self._proposals)[-1]), self.context)
 
     # --- exits ----------------------------------------------------------------------------------------------------
 
+    def ordered_again(self, now_ns: int) -> None:
+        """Begin anew with what is open: nobody ordered the exits that came while the trading stage was off."""
+        self._exits.clear()
+        self._held_back.clear()
+        for position in self.context.books.positions.values():
+            if position.instrument_token not in self.context.universe.index_of_token:
+                continue
+            self._schedule(position, now_ns)
+            if position.exit.is_bracketed and not self.context.books.is_protected(position.key):
+                self._push(now_ns, position, "bracket")
+
     def _enter_carried(self) -> None:
         """Take what the session began with: what should have ended is closed at the open, the rest is protected."""
         self._epoch, session = self.context.books.epoch, self.context.session
         self._exits.clear()
+        self._held_back.clear()
         for position in self.context.books.positions.values():
             if position.instrument_token not in self.context.universe.index_of_token:
                 continue  # nobody can close it today; the portfolio manager alarms
             self._schedule(position, session.open_ns)
-            if position.exit.stop_distance_inr_e4 or position.exit.target_distance_inr_e4:
+            if position.exit.is_bracketed:
                 self._push(session.open_ns, position, "bracket")
 
     def _schedule(self, position: Position, now_ns: int) -> None:
@@ -261,9 +313,19 @@ class RiskState:
         carried = position.opened_ns < session.open_ns
         if carried and (position.product == "MIS" or expiry_ns <= session.open_ns):
             return session.open_ns, "carried"
+        flat_from_ns = self.context.books.trading_states.flat_from_ns(position.strategy)
+        if flat_from_ns is not None:
+            return flat_from_ns, "flatten"
         if position.product == "MIS" and self.context.square_off_ns < expiry_ns:
             return self.context.square_off_ns, "square_off"
         return expiry_ns, "time"
+
+    def _exit_unless_halted(self, one: _Exit, at_ns: int) -> Iterator[SignalValidated]:
+        _, (strategy, _), _, reason = one
+        if reason != "bracket" and self.context.books.trading_states.is_halted(strategy):
+            self._held_back.append(one)
+            return
+        yield from self._exit(*one, at_ns)
 
     def _exit(
         self, due_ns: int, key: PositionKey, opening_order_id: str, reason: Reason, at_ns: int
@@ -282,7 +344,7 @@ class RiskState:
     def _bracket(self, position: Position, at_ns: int, quantity: int, basis: Basis) -> Iterator[SignalValidated]:
         """Let stop and target of a position rest as one pair, at distances from its average price."""
         terms, direction = position.exit, 1 if position.quantity > 0 else -1
-        if terms.stop_distance_inr_e4 is None and terms.target_distance_inr_e4 is None:
+        if not terms.is_bracketed:
             return
         price = share(abs(position.cost_inr_e4), 1, abs(position.quantity))
         stop, target = terms.stop_distance_inr_e4, terms.target_distance_inr_e4

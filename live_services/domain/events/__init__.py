@@ -3,11 +3,34 @@
 Ticks and bars travel in frames (``live_services/domain/frames.py``); everything rare is one of these.
 """
 
-from live_services.domain.events.account import AccountOpened, PnlSnapshot, Position, PositionMark, StrategyTotals
+from live_services.domain.events.account import (
+    AccountOpened,
+    PnlSnapshot,
+    Position,
+    PositionMark,
+    StrategyTotals,
+    TradingSwitched,
+)
 from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, decode_event, event_or_none, topic_of
-from live_services.domain.events.envelope import LAST_NS, Basis, Event, Instant, ModelStamped, event_id, self_caused
+from live_services.domain.events.envelope import (
+    LAST_NS,
+    AnswersCommands,
+    Basis,
+    Event,
+    Instant,
+    ModelStamped,
+    event_id,
+    self_caused,
+)
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter
+from live_services.domain.events.operations import (
+    Command,
+    DeadLetter,
+    TradingState,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingStateInForce,
+)
 from live_services.domain.events.orders import (
     MOST_PROPOSED,
     BarValues,
@@ -41,9 +64,11 @@ __all__ = [
     "LAST_NS",
     "MOST_PROPOSED",
     "AccountOpened",
+    "AnswersCommands",
     "AnyEvent",
     "BarValues",
     "Basis",
+    "Command",
     "DeadLetter",
     "Event",
     "ExitReason",
@@ -75,6 +100,11 @@ __all__ = [
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
     "StrategyTotals",
+    "TradingState",
+    "TradingStateChanged",
+    "TradingStateCommanded",
+    "TradingStateInForce",
+    "TradingSwitched",
     "Watermark",
     "decode_event",
     "event_id",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from live_services.domain.events.envelope import Event, Frozen
+from live_services.domain.events.envelope import AnswersCommands, Event, Frozen
+from live_services.domain.events.operations import TradingStateInForce
 from live_services.domain.events.orders import ExitTerms
 from live_services.domain.limits import AccountConfig
 from live_services.domain.topics import Topic
@@ -122,7 +123,7 @@ class PnlSnapshot(Event):
         return self.equity_inr - self.equity_at_open_inr
 
 
-class AccountOpened(Event):
+class AccountOpened(AnswersCommands):
     """Control: what an account enters a session with, and by which limits it trades until its end.
 
     Restart and replay begin with it, whoever restarted overnight and whatever the settings say by then.
@@ -139,3 +140,21 @@ class AccountOpened(Event):
     equity_inr: float
     positions: tuple[Position, ...]
     strategies: tuple[StrategyTotals, ...]
+    trading_states: tuple[TradingStateInForce, ...] = ()
+    """Of every scope that is not ACTIVE."""
+
+
+class TradingSwitched(Event):
+    """Control: from ``event_time_ns`` on a broker's trading stage gives orders, or gives none.
+
+    It is said in every session, so that a restart and a replay follow what was so, whatever the settings say by then:
+    what risk validates while it is off is never ordered.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["trading.switched"] = "trading.switched"
+    broker: Broker
+    session_date: str
+    enabled: bool
+    reason: str

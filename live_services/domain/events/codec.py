@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from live_services.domain.events.account import AccountOpened, PnlSnapshot
+from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.envelope import Event
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter
+from live_services.domain.events.operations import DeadLetter, TradingStateChanged, TradingStateCommanded
 from live_services.domain.events.orders import (
     OrderCancelled,
     OrderFilled,
@@ -42,6 +42,9 @@ AnyEvent = Annotated[
     | OrderCancelled
     | PnlSnapshot
     | AccountOpened
+    | TradingSwitched
+    | TradingStateCommanded
+    | TradingStateChanged
     | SessionOpened
     | MarketGap
     | StrategyModelAssigned

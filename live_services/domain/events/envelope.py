@@ -80,6 +80,13 @@ class Event(Frozen):
     """Where it goes: a shared topic, or the name of a broker's; None for what the runtime places."""
 
 
+class AnswersCommands(Event):
+    """A control record that says up to where its chain had answered the broker's topic of commands."""
+
+    command_offset: int = -1
+    """Of the last command that was answered; -1: none was."""
+
+
 def self_caused(*identity: str | int) -> dict[str, str]:
     """Give the ids of an event at the head of a chain: it is its own cause."""
     own = event_id(*identity)

@@ -14,11 +14,12 @@ from models_registry.specification import Product
 
 Side = Literal["BUY", "SELL"]
 Intent = Literal["open", "close"]
-ExitReason = Literal["stop", "target", "time", "square_off", "carried"]
+ExitReason = Literal["stop", "target", "time", "square_off", "carried", "flatten"]
 """stop, target  the price that rested from the opening fill was touched.
 time         the holding that the strategy asked for is over.
 square_off   a MIS position at its product's last time of the session.
-carried      a position that should have been closed in an earlier session, at the open of this one."""
+carried      a position that should have been closed in an earlier session, at the open of this one.
+flatten      a person commanded that its strategy, or the broker, hold nothing."""
 Reason = Literal["entry", "bracket"] | ExitReason
 """Why an order is there: an entry, the pair of stop and target that rests behind it, or an exit at the market."""
 FillModel = Literal["next_tick", "next_bar_open", "touched_on_tick", "touched_on_bar"]
@@ -47,6 +48,11 @@ class ExitTerms(Frozen):
     """From here on it is closed at the market: decision + horizon, in session time."""
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Whether a stop or a target rests from the opening fill on."""
+        return self.stop_distance_inr_e4 is not None or self.target_distance_inr_e4 is not None
 
 
 class _OnInstrument(ModelStamped):

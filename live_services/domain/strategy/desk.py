@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from feature_store.bars.builder import BarBuilder
 from feature_store.features.engine import FeatureEngine
-from feature_store.features.schema import FeatureSchema
+from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
@@ -182,6 +182,8 @@ class StrategyDesk:
         self._of_bars = of_bars
         self._opens: list[int] = []
         """Of the sessions that it went on from, the last ones."""
+        self._kept_sessions = feature_schema(None, self._clock).history_sessions
+        """What the settings have live read back too, so that any schema of this clock that comes later gets warm."""
         self._bars = SessionBars(mine, session, self._bar_ns, of_bars=of_bars)
         self._waiting: list[Bars] = []
         self._frames: deque[tuple[LogPosition, int, int]] = deque()
@@ -191,11 +193,10 @@ class StrategyDesk:
         """Go on with the next session of the same universe; nobody runs a model in it yet.
 
         Features stand on what was stepped so far, as if it were the history of a desk that begins. A schema that is new
-        then catches up on the last sessions, as many as the schemas in use so far need.
+        then catches up on the last sessions: as many as every feature of this clock needs, or a schema that ever ran.
         """
-        kept = max((engine.schema.history_sessions for engine in self._engines.values()), default=1)
-        self._opens = [*self._opens, self.session.open_ns][-kept:]
-        from_ns = self._opens[0] if len(self._opens) == kept else 0
+        self._opens = [*self._opens, self.session.open_ns][-self._kept_sessions :]
+        from_ns = self._opens[0] if len(self._opens) == self._kept_sessions else 0
         before = [bars for bars in self._bars.parts if bars.end_ns[-1] > from_ns]
         self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
         self._bars.parts += before
@@ -232,6 +233,7 @@ class StrategyDesk:
             self._start_engine(assignment.model.schema)
 
     def _start_engine(self, schema: FeatureSchema) -> None:
+        self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
         self._engines[schema.hash] = FeatureEngine(schema, self._universe, self._actions)
         self._newest[schema.hash] = NewestRows(schema, self._universe, self._own)
         for bars in self._bars.parts:

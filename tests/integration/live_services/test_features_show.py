@@ -41,7 +41,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 
 async def report_watermark(settings: Settings, watermark_ns: int) -> None:
-    async with LiveTelemetry(settings) as telemetry:
+    async with LiveTelemetry(settings, "strategy_runner") as telemetry:
         telemetry.report(
             TaskHealth(TaskId("strategy_runner", "shared", 0), watermark_ns, "2026-01-05", True, 1, {}, 0, 0, 0, "", 1)
         )

@@ -24,7 +24,9 @@ TASK = TaskId("risk_manager", "paper", 0)
 async def test_health_is_written_with_a_time_to_live_and_removed_when_the_task_goes(tmp_path: Path) -> None:
     with embedded_valkey(tmp_path) as url:
         client = Redis.from_url(url, decode_responses=True)
-        async with LiveTelemetry(Settings(redis=RedisSettings(url=SecretStr(url)))) as telemetry:
+        async with LiveTelemetry(
+            Settings(alpha_panda_home=tmp_path, redis=RedisSettings(url=SecretStr(url))), "account", "paper"
+        ) as telemetry:
             telemetry.report(TaskHealth(TASK, 5, "2026-01-05", True, 12, {}, 0, 0, 0, "", 42))
             async with asyncio.timeout(10):
                 while not (content := await client.get(keys.task_health("paper", "risk_manager", 0))):

@@ -15,7 +15,15 @@ from feature_store.market.types import Bars, Instrument, Session, Ticks, Univers
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
-from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, topic_of
+from live_services.domain.events import (
+    Event,
+    OrderFilled,
+    StrategyModelAssigned,
+    TradingStateChanged,
+    TradingStateCommanded,
+    self_caused,
+    topic_of,
+)
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.replay import cuts_of_session
@@ -119,7 +127,25 @@ def feed(of: Sequence[Day], frame_ms: int, partitions: int) -> MemoryLog:
     return log
 
 
-def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills: int) -> MemoryLog:
+def command(choose: random.Random, log: MemoryLog) -> None:
+    """Say what a person might: to a broker or to one of its strategies."""
+    topic = broker_topics(choose.choice(BROKERS)).commands
+    state, flatten = choose.choice((("ACTIVE", False), ("HALTED", False), ("REDUCING", False), ("REDUCING", True)))
+    event = TradingStateCommanded(
+        **self_caused("command", len(log.partitions[topic.name, 0])),
+        broker=topic.scope,
+        event_time_ns=1,
+        commanded_at_ns=1,
+        state=state,
+        flatten=flatten,
+        strategy=choose.choice((None, *(s.name for s in STRATEGIES))),
+        reason="any",
+        commanded_by="a person",
+    )
+    log.append_event(topic, 0, event)
+
+
+def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills: int, commands: int = 0) -> MemoryLog:
     kind = "ticks" if isinstance(of[0].market, Ticks) else "bars"
     choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions)
     config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind), kafka={"market_partitions": partitions})
@@ -140,6 +166,9 @@ def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills
                 progressed |= task.fetch(key, choose.randint(0, 60)) > 0 or task.is_behind
             if partitions == 1 and choose.random() < 0.05:  # or each task would see it at another time
                 loader.candidates["momentum", "champion"] = Candidate(choose.choice([*MODELS.values(), None]), "moved")
+            if commands and choose.random() < 0.1:
+                commands -= 1
+                command(choose, log)
             task.step()
             if kills and choose.random() < 0.1:
                 kills -= 1
@@ -155,15 +184,18 @@ def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills
 
 def run_engine(of: Sequence[Day], partitions: int, log: MemoryLog) -> dict[str, list[Event]]:
     assigned = [e for e in log.events(STRATEGIES_CONTROL) if isinstance(e, StrategyModelAssigned)]
+    control = [event for broker in BROKERS for event in log.events(broker_topics(broker).control)]
+    commanded = [event for event in control if isinstance(event, TradingStateChanged)]
     config = EngineConfig(STRATEGIES, dict.fromkeys(BROKERS, ACCOUNT), market_partitions=partitions)
     engine, events = Engine(config), defaultdict(list)
-    for day in of:
+    for day, until_ns in zip(of, (*(day.session.open_ns for day in of[1:]), 2**62), strict=True):
         assignments = [
             Assignment(e.event_time_ns, e.strategy, MODELS.get(e.model_version or ""), e.rung)
             for e in assigned
             if day.session.open_ns <= e.event_time_ns <= day.session.close_ns
         ]
-        for event in engine.run(MarketDay(day.session, day.universe, day.market, assignments, day.history)):
+        states = [e for e in commanded if day.session.open_ns <= e.event_time_ns < until_ns]
+        for event in engine.run(MarketDay(day.session, day.universe, day.market, assignments, day.history, states)):
             events[topic_of(event).name].append(event)
     return events
 
@@ -184,16 +216,21 @@ def in_order(events: Sequence[Event]) -> list[Event]:
     partitions=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 10_000),
     kills=st.integers(0, 5),
+    commands=st.integers(0, 12),
 )
-@example(on_ticks=True, frame_ms=1000, partitions=2, seed=3, kills=5)
-def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_order_and_the_kills(
-    on_ticks: bool, frame_ms: int, partitions: int, seed: int, kills: int
+@example(on_ticks=True, frame_ms=1000, partitions=2, seed=3, kills=5, commands=0)
+@example(on_ticks=True, frame_ms=1000, partitions=2, seed=4, kills=5, commands=12)
+def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_order_the_kills_and_the_commands(
+    on_ticks: bool, frame_ms: int, partitions: int, seed: int, kills: int, commands: int
 ) -> None:
     of = TICK_DAYS if on_ticks else BAR_DAYS
-    log = run_live(of, frame_ms, partitions, seed, kills)
+    log = run_live(of, frame_ms, partitions, seed, kills, commands)
     engine = run_engine(of, partitions, log)
     for broker in BROKERS:
-        for topic in broker_topics(broker):
+        topics = broker_topics(broker)
+        answered = [e.command_offset for e in log.events(topics.control) if isinstance(e, TradingStateChanged)]
+        assert answered == [*range(len(log.events(topics.commands)))]
+        for topic in set(topics) - {topics.commands}:
             live, expected = log.events(topic), engine[topic.name]
             if topic.per_market_partition:
                 live, expected = in_order(live), in_order(expected)
@@ -205,12 +242,12 @@ def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_o
 
 
 def test_two_sessions_trade_enough_for_the_comparison_to_mean_something() -> None:
-    log = run_live(TICK_DAYS, 1000, 2, seed=1, kills=0)
+    log = run_live(TICK_DAYS, 1000, 2, seed=5, kills=0, commands=12)
     fills = [event for event in log.events("paper.orders.filled") if isinstance(event, OrderFilled)]
-    assert {"entry", "stop", "target", "time"} <= {fill.reason for fill in fills}
+    assert {"entry", "stop", "target", "time", "flatten"} <= {fill.reason for fill in fills}
     assert {fill.strategy for fill in fills} == {"momentum", "other", "slow"}
     rejected = {event.rule for event in log.events("paper.signals.rejected")}  # type: ignore[attr-defined]
-    assert {"already_open", "open_positions"} <= rejected
+    assert {"already_open", "open_positions", "trading_state"} <= rejected
     assert not log.events("zerodha.orders.submitted")
     assert log.events("zerodha.signals.validated")
     assert not {e.event_id for e in log.events("paper.signals.raw")} & {

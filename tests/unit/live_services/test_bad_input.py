@@ -277,6 +277,23 @@ def test_a_file_of_nothing_but_indices_is_refused_by_the_demo(tmp_path):
         look_at(tmp_path / "bars.csv", None, Path("q"), STRATEGIES, lambda _: None)
 
 
+def test_a_table_of_ones_own_says_in_the_demo_what_instruments_are(tmp_path):
+    _bars(sessions=9).assign(symbol="NIFTY_50").drop_duplicates("timestamp").to_csv(tmp_path / "bars.csv", index=False)
+    (tmp_path / "what.csv").write_text("symbol,kind\nNIFTY_50,etf\n")
+    stated, told = {"universe": str(tmp_path / "what.csv")}, []
+    look_at(tmp_path / "bars.csv", None, Path("q"), STRATEGIES, told.append, stated=stated)
+    options = DemoOptions(home=tmp_path / "home", bars=tmp_path / "bars.csv", market=stated)
+    assert f'universe = "{tmp_path / "what.csv"}"' in configuration_toml(options)
+
+
+@pytest.mark.parametrize("option", ["--universe", "--corporate-actions"])
+def test_a_wrong_table_is_refused_by_the_demo_before_anything_starts(tmp_path, option):
+    _bars(sessions=9).to_parquet(tmp_path / "bars.parquet")
+    assert f"{option}: there is no file" in _fails("demo", "--bars", "bars.parquet", option, "nowhere.csv")
+    (tmp_path / "table.csv").write_text("symbol,what\nAAA,one\n")
+    assert "table.csv" in _fails("demo", "--bars", "bars.parquet", option, "table.csv")
+
+
 def test_daily_bars_are_refused_by_the_demo(tmp_path):
     days = _bars()
     days["timestamp"] = days["timestamp"].dt.normalize()

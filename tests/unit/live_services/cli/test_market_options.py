@@ -46,4 +46,4 @@ def test_how_a_file_is_read_changes_nothing_that_is_said_of_a_session():
 def test_the_options_need_a_file():
     result = CliRunner().invoke(app, ["demo", "--time-format", "%d-%m-%Y %H:%M", "--stamp", "end"])
     assert result.exit_code == 1
-    assert "--time-format, --stamp: says how your own files are read; give them with --bars" in result.output
+    assert "--time-format, --stamp: is said of your own files; give them with --bars" in result.output

@@ -5,22 +5,18 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
 from live_services.cli import account_view
 from live_services.cli.account_view import read_account, read_verdicts
-from live_services.cli.status import (
-    Health,
-    StatusView,
-    dead_letters,
-    foreign_records,
-    processes_table,
-    read_desk,
-    status_record,
-    tasks_table,
-)
-from live_services.cli.strategy_states import read_strategy_states, strategies_table
+from live_services.cli.ailments import ailments
+from live_services.cli.status import processes_table, render, status_record, tasks_table
+from live_services.cli.status_view import ServiceProcess, StatusView, read_desk
+from live_services.cli.strategy_states import StrategyRow, read_strategy_states, strategies_table, strategy_rows
+from live_services.cli.task_health import Health, ProcessReport
 from live_services.domain.events import (
     Event,
     ModelRefused,
@@ -109,12 +105,12 @@ async def test_an_account_shows_money_positions_and_profit_by_strategy_and_versi
 async def test_what_is_open_after_the_close_is_an_alarm_and_what_was_carried_in_is_named() -> None:
     view = await read_account(log_of([*EVENTS, told()]), "paper", None)
     assert view is not None
-    assert "ALARM: open after the session's close" in drawn(account_view.render(view, SETTINGS))
+    assert account_view.open_after_close(view).startswith("paper: open after the session's close: ")
     opened = next(e for e in EVENTS if isinstance(e, PnlSnapshot) and e.session_date == LAST.date.isoformat())
     carried = await read_account(log_of([*EVENTS, told()]), "paper", opened)
     assert carried is not None
     shown = drawn(account_view.render(carried, SETTINGS))
-    assert "ALARM" not in shown
+    assert account_view.open_after_close(carried) == ""
     assert "carried from an earlier session: " in shown
 
 
@@ -139,6 +135,8 @@ async def test_verdicts_of_the_session_count_already_open_apart_from_rejections_
     assert verdicts.exits == {"time": 9, "carried": 3}
     assert verdicts.already_open == len(passed_over) - 1
     assert verdicts.rejected == {"gross_notional": 1}
+    assert verdicts.rejected_of == {over_limit.strategy: {"gross_notional": 1}}
+    assert verdicts.accepted_of.total() == verdicts.accepted
     assert "passed over as already open, 1 rejected (gross_notional 1); 12 exits raised (time 9, carried 3)" in str(
         verdicts
     )
@@ -151,37 +149,7 @@ async def test_charges_that_no_schedule_is_verified_for_are_noted() -> None:
     assert "no schedule of charges is verified" in drawn(account_view.render(view, SETTINGS))
 
 
-async def test_a_strategy_shows_what_it_runs_or_why_it_is_disabled_or_what_it_refused() -> None:
-    log = log_of(
-        [
-            assigned("momentum", "2"),
-            assigned("patient", None, reason="no version stands behind momentum@champion"),
-            assigned("momentum", "3", OPEN + 1),
-            refused("momentum", "1", OPEN),
-            refused("momentum", "4", OPEN + 2),
-            assigned("gone", "1"),
-        ]
-    )
-    states = await read_strategy_states(log, STRATEGIES)
-    assert [(state.strategy, state.is_disabled) for state in states] == [("momentum", False), ("patient", True)]
-    shown = " ".join(drawn(strategies_table(states)).split())
-    assert "momentum v3 since 2026-01-05" in shown
-    assert "refused momentum v4: its golden rows differ" in shown
-    assert "DISABLED since 2026-01-05 09:15:00 IST: no version stands behind momentum@champion" in shown
-    assert "v2" not in shown
-    assert "gone" not in shown
-
-
-async def test_a_refusal_is_over_once_a_version_was_assigned_after_it() -> None:
-    log = log_of([refused("momentum", "4", OPEN), assigned("momentum", "5", OPEN + 1)])
-    (state,) = await read_strategy_states(log, STRATEGIES)
-    assert state.refused is None
-
-
-async def test_each_active_account_is_a_block_of_its_own_and_one_without_a_snapshot_is_none() -> None:
-    both = Settings(strategies=STRATEGIES, active_brokers=("paper", "zerodha"))
-    desk = await read_desk(log_of(EVENTS), both, {})
-    assert [account.snapshot.broker for account in desk.accounts] == ["paper"]
+RUNNER = "strategy_runner"
 
 
 def task(service: str, broker: str = "paper", foreign: int = 0) -> dict[str, object]:
@@ -199,9 +167,84 @@ def task(service: str, broker: str = "paper", foreign: int = 0) -> dict[str, obj
     }
 
 
+def runner(*said: tuple[str, str, str, str], rung: str = "champion", partition: int = 0) -> dict[str, object]:
+    strategies = [
+        {"strategy": name, "rung": rung, "state": state, "model_name": "momentum", "version": version, "reason": reason}
+        for name, state, version, reason in said
+    ]
+    name = f"shared.{RUNNER}[{partition}]"
+    return task(RUNNER, "shared") | {"task": name, "strategies": strategies, "partition": partition}
+
+
+def rows_of(*tasks: dict[str, object], states: object = (), skip: str | None = None) -> tuple[StrategyRow, ...]:
+    return strategy_rows(STRATEGIES, lambda _: skip, tasks, states)  # type: ignore[arg-type]
+
+
+async def test_the_log_says_what_a_strategy_was_given_last_and_what_was_refused_since() -> None:
+    log = log_of(
+        [
+            assigned("momentum", "2"),
+            assigned("patient", None, reason="no version stands behind momentum@champion"),
+            assigned("momentum", "3", OPEN + 1),
+            refused("momentum", "1", OPEN),
+            refused("momentum", "4", OPEN + 2),
+            assigned("gone", "1"),
+        ]
+    )
+    states = await read_strategy_states(log, STRATEGIES)
+    assert [(s.strategy, [e.model_version for e in s.assigned]) for s in states] == [
+        ("momentum", ["3"]),
+        ("patient", [None]),
+    ]
+    assert states[0].refused is not None
+    assert states[0].refused.model_version == "4"
+    running = runner(("momentum", "ready", "3", ""), ("patient", "disabled", "", "nothing was promoted to it"))
+    shown = " ".join(drawn(strategies_table(rows_of(running, states=states))).split())
+    assert "ready momentum v3" in shown
+    assert "assigned v3 at 2026-01-05 09:15:00 IST" in shown
+    assert "DISABLED nothing was promoted to it" in shown
+    assert "v2" not in shown
+    assert "gone" not in shown
+
+
+async def test_what_is_configured_is_never_shown_as_running_when_nobody_runs_it() -> None:
+    states = await read_strategy_states(log_of([assigned("momentum", "3")]), STRATEGIES)
+    rows = rows_of(task("risk_manager"), states=states)
+    assert [(row.state, row.versions) for row in rows] == [("not running", ())] * 2
+    shown = " ".join(drawn(strategies_table(rows)).split())
+    assert "NOT RUNNING no strategy runner reports last assigned v3 at 2026-01-05 09:15:00 IST" in shown
+    assert [row.reasons for row in rows_of(skip="TRADING is off")] == [("paper is skipped: TRADING is off",)] * 2
+
+
+def test_market_partitions_that_run_different_things_are_shown_by_the_worst_and_a_challenger_only_if_it_scores() -> (
+    None
+):
+    one = runner(("momentum", "ready", "3", ""))
+    other = runner(("momentum", "waiting", "", "the registry is silent"), partition=1)
+    (row, _) = rows_of(one, other)
+    assert (row.state, row.versions, row.reasons) == ("waiting", ("3",), ("the registry is silent",))
+    assert all(row.broker == "paper" for row in rows_of(runner(("momentum", "waiting", "", ""), rung="challenger")))
+    shadow = [
+        row for row in rows_of(runner(("momentum", "ready", "9", ""), rung="challenger")) if row.broker == "shadow"
+    ]
+    assert [(row.rung, row.versions) for row in shadow] == [("challenger", ("9",))]
+
+
+async def test_a_refusal_is_over_once_a_version_was_assigned_after_it() -> None:
+    log = log_of([refused("momentum", "4", OPEN), assigned("momentum", "5", OPEN + 1)])
+    (state,) = await read_strategy_states(log, STRATEGIES)
+    assert state.refused is None
+
+
+async def test_each_active_account_is_a_block_of_its_own_and_one_without_a_snapshot_is_none() -> None:
+    both = Settings(strategies=STRATEGIES, active_brokers=("paper", "zerodha"))
+    desk = await read_desk(log_of(EVENTS), both, {})
+    assert [account.snapshot.broker for account in desk.accounts] == ["paper"]
+
+
 def test_every_service_of_a_chain_has_its_row_in_the_order_in_which_a_tick_meets_them() -> None:
     services = [task("portfolio_manager"), task("paper_trading"), task("strategy_runner", "shared")]
-    lines = drawn(tasks_table(Health((*services, task("risk_manager")), {}))).splitlines()
+    lines = drawn(tasks_table(Health((*services, task("risk_manager")), {}), 0.0)).splitlines()
     named = [line.split()[0] for line in lines if "[0]" in line]
     assert named == [
         "shared.strategy_runner[0]",
@@ -211,33 +254,169 @@ def test_every_service_of_a_chain_has_its_row_in_the_order_in_which_a_tick_meets
     ]
 
 
-def test_records_that_somebody_else_wrote_on_an_account_s_topics_are_an_alarm() -> None:
-    (alarm,) = foreign_records(Health((task("risk_manager"), task("paper_trading", foreign=3)), {}))
-    assert alarm.startswith("3 records on what only paper.paper_trading[0] may write are not its own.")
+AT_S = OPEN / 1_000_000_000
+BOTH_READY = runner(("momentum", "ready", "3", ""), ("patient", "ready", "3", ""))
+
+
+def process(name: str, state: str = "RUNNING", why: str = "", group: str = "services") -> ProcessState:
+    return ProcessState(name, group, state, 7, why, OPEN // 1_000_000_000)
+
+
+def report(name: str, scope: str = "shared", **says: object) -> ProcessReport:
+    document = {"live": True, "ready": True, "lacks": [], "loop_turned_seconds_ago": 0.1, "tasks": []} | says
+    return ProcessReport(name, scope, "127.0.0.1:1", document)
+
+
+def view(**other: Any) -> StatusView:
+    tasks = other.pop("tasks", (BOTH_READY,))
+    of_a_well_desk: dict[str, Any] = {
+        "home": Path("home"),
+        "at_s": AT_S,
+        "processes": (process("kafka", group="servers"), process("strategy_runner"), process("paper.account")),
+        "services": (
+            ServiceProcess("strategy_runner", "shared", "strategy_runner"),
+            ServiceProcess("account", "paper", "paper.account"),
+        ),
+        "skipped": ("zerodha is skipped",),
+        "addresses": {"MLflow": "http://x"},
+        "lacking": None,
+        "reports": (report("strategy_runner"), report("account", "paper")),
+        "health": Health(tasks, {}),
+        "strategies": rows_of(*tasks),
+        "accounts": (),
+        "redis_problem": "",
+        "log_problem": "",
+    }
+    return StatusView(**of_a_well_desk | other)
+
+
+def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
+    assert ailments(view()) == []
+    over = (*view().processes, process("market_feed", "EXITED"))
+    assert ailments(view(processes=over)) == []
+    assert "the replay is over" in drawn(render(view(processes=over), SETTINGS))
+    warming = task("risk_manager") | {"warming": 3, "readiness": "WARMING 3 of 3"}
+    assert ailments(view(tasks=(BOTH_READY, warming))) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            {"redis_problem": "Redis does not answer: refused"},
+            "Redis does not answer: refused. Trading goes on without",
+        ),
+        (
+            {"log_problem": "no Kafka answers"},
+            "the log cannot be read, so verdicts and what was assigned are not shown",
+        ),
+        ({"lacking": "no market data yet: launch it"}, "no market data yet: launch it"),
+        (
+            {"processes": (*view().processes, process("mlflow", "EXITED", "exit code 1", "servers"))},
+            "mlflow is EXITED: exit code 1; it wrote home/logs/mlflow.log",
+        ),
+        (
+            {"processes": (*view().processes, process("market_feed", "BACKOFF", "starts again in 4 s: no disk"))},
+            "market_feed is BACKOFF: starts again in 4 s: no disk; it wrote home/logs/market_feed.log",
+        ),
+        ({"processes": (*view().processes, process("valkey", "EXITED", "", "servers"))}, "valkey is EXITED; it wrote "),
+        (
+            {"services": (*view().services, ServiceProcess("account", "zerodha", "zerodha.account"))},
+            "zerodha.account is configured and was not when this stack started",
+        ),
+        ({"reports": (report("strategy_runner"),)}, "paper.account runs, but says nothing of its health"),
+        (
+            {"reports": (report("strategy_runner"), ProcessReport("account", "paper", "127.0.0.1:1", None))},
+            "paper.account runs, but says nothing of its health",
+        ),
+        (
+            {
+                "reports": (
+                    report("strategy_runner", live=False, loop_turned_seconds_ago=31.2),
+                    report("account", "paper"),
+                )
+            },
+            "strategy_runner: its event loop has not turned for 31 s",
+        ),
+        (
+            {"reports": (report("strategy_runner", ready=False, lacks=["no task"]), report("account", "paper"))},
+            "strategy_runner is not ready: no task",
+        ),
+        (
+            {"tasks": (BOTH_READY, task("risk_manager") | {"dead_letters": 2})},
+            "paper.risk_manager[0] put 2 records aside",
+        ),
+        (
+            {"tasks": (BOTH_READY, task("paper_trading", foreign=3))},
+            "3 records on what only paper.paper_trading[0] may write are not its own.",
+        ),
+        (
+            {"tasks": (runner(("momentum", "ready", "3", ""), ("patient", "disabled", "", "nothing was promoted")),)},
+            "patient for paper is DISABLED: nothing was promoted",
+        ),
+        (
+            {
+                "tasks": (
+                    runner(("momentum", "ready", "3", ""), ("patient", "ready", "3", "version 4 is refused: why")),
+                )
+            },
+            "patient for paper goes on with momentum v3, but version 4 is refused: why",
+        ),
+    ],
+)
+def test_every_reason_why_a_desk_is_not_well_is_an_alarm_of_one_line(other: dict[str, Any], told: str) -> None:
+    seen = view(**other)
+    (alarm,) = ailments(seen)
+    assert alarm.startswith(told)
+    shown = drawn(render(seen, SETTINGS))
+    assert " ".join(f"ALARM: {alarm}".split()) in " ".join(shown.split())
+
+
+def test_what_all_wait_for_is_said_once() -> None:
+    waits = "no market data yet"
+    lacks = {"ready": False, "lacks": [waits]}
+    seen = view(lacking=waits, reports=(report("strategy_runner", **lacks), report("account", "paper", **lacks)))
+    assert ailments(seen) == [waits]
+
+
+async def test_what_is_open_after_the_close_is_an_alarm_of_the_desk() -> None:
+    account = await read_account(log_of([*EVENTS, told()]), "paper", None)
+    (alarm,) = ailments(view(accounts=(account,)))
+    assert alarm.startswith("paper: open after the session's close: ")
 
 
 async def test_all_of_it_is_one_json_document_and_times_of_processes_are_ist() -> None:
-    health = Health((task("risk_manager", foreign=3) | {"dead_letters": 2},), {})
+    desk = await read_desk(log_of(EVENTS), SETTINGS, {})
     processes = (
         ProcessState("kafka", "servers", "RUNNING", 7, "", OPEN // 1_000_000_000),
         ProcessState("market_feed", "services", "FATAL", 0, "exit code 1", 0),
     )
-    desk = await read_desk(log_of(EVENTS), SETTINGS, {})
-    view = StatusView(Path("home"), processes, (), {"MLflow": "http://x"}, None, health, desk, "")
-    record = json.loads(json.dumps(status_record(view), allow_nan=False))
+    seen = view(processes=processes, services=(), accounts=desk.accounts)
+    record = json.loads(json.dumps(status_record(seen), allow_nan=False))
     assert [p["since"] for p in record["processes"]] == ["2026-01-05 09:15:00 IST", None]
     assert [p["gave_up"] for p in record["processes"]] == [False, True]
-    assert record["alarms"] == [*foreign_records(health), *dead_letters(health)]
+    assert (record["is_well"], record["alarms"]) == (False, ailments(seen))
+    assert record["health"]["paper.account"]["ready"]
+    assert [row["state"] for row in record["strategies"]] == ["ready", "ready"]
     assert record["accounts"][0]["verdicts"]["exits"] == dict(desk.accounts[0].verdicts.exits)  # type: ignore[union-attr]
-    shown = drawn(processes_table(view))
+    shown = drawn(processes_table(seen))
     assert "2026-01-05 09:15:00" in shown
     assert "exit code 1" in shown
+
+
+def test_a_task_says_how_long_ago_it_put_an_event_out_and_whether_it_still_runs_the_past_again() -> None:
+    spoke = task("risk_manager") | {"last_output_s": AT_S - 90, "live": True}
+    again = task("portfolio_manager") | {"last_output_s": AT_S - 7300, "live": False}
+    shown = drawn(tasks_table(Health((spoke, again), {}), AT_S))
+    assert "90 s" in shown
+    assert "2 h" in shown
+    assert "running the past again" in shown
 
 
 def test_without_room_a_task_keeps_where_it_stands_and_what_it_waits_for() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(
-        tasks_table(Health((task("risk_manager") | {"waiting_for": "market.ticks[0]"},), {}))
+        tasks_table(Health((task("risk_manager") | {"waiting_for": "market.ticks[0]"},), {}), 0.0)
     )
     assert {"paper.risk_manager[0]", "market.ticks[0]"} <= set(out.getvalue().split())
-    assert "left out for want of room: handled, lag" in out.getvalue()
+    assert "left out for want of room: handled" in out.getvalue()

@@ -3,18 +3,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+import structlog
 
 from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
-from live_services.domain.events import AccountOpened, DeadLetter, Event, Watermark, self_caused
+from live_services.domain.events import (
+    AccountOpened,
+    DeadLetter,
+    Event,
+    MarketGap,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingStateInForce,
+    Watermark,
+    self_caused,
+)
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.limits import AccountConfig
-from live_services.domain.log import EventRecord, Record, TaskId
+from live_services.domain.log import EventRecord, LogPosition, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
+from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Service
+from live_services.runtime.service import Input, Opening, Service
 from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
@@ -156,13 +168,12 @@ def test_a_bad_record_is_a_dead_letter_and_those_behind_it_go_on() -> None:
     assert sum(event.event_type == "signal.generated" for event in outputs) > 10 * 20 // 8
 
 
-def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic() -> None:
-    task, control = TaskId("account", "paper", 0), PAPER.control
-    ours = [("task", b"paper.account[0]")]
-    opened_account = AccountOpened(
+def account_opened(command_offset: int = -1) -> AccountOpened:
+    return AccountOpened(
         **self_caused("account_opened", "paper", "2026-01-05"),
         broker="paper",
         event_time_ns=OPEN_NS,
+        command_offset=command_offset,
         session_date="2026-01-05",
         config=AccountConfig(),
         starting_cash_inr_e4=1,
@@ -171,6 +182,12 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
         positions=(),
         strategies=(),
     )
+
+
+def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic() -> None:
+    task, control = TaskId("account", "paper", 0), PAPER.control
+    ours = [("task", b"paper.account[0]")]
+    opened_account = account_opened()
     assert control_of(task, control, ours, value_of(opened_account)) == opened_account
     assert control_of(task, control, [("task", b"paper.account[1]")], value_of(opened_account)) is None
     assert control_of(task, control, [], b"garbage") is None
@@ -178,3 +195,137 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
     elsewhere = watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest)
     for value in (b"garbage", b"\xff", value_of(of_zerodha), value_of(elsewhere)):
         assert control_of(task, control, ours, value) is None
+
+
+class Listening(ToyStrategy):
+    """Keeps what is bound to its log lines while it handles an event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound: list[dict[str, object]] = []
+
+    def handle(self, record: Record, state: object, now_ns: int) -> Iterable[Event]:
+        if isinstance(record, EventRecord) and isinstance(record.event, MarketGap):
+            self.bound.append(structlog.contextvars.get_contextvars())
+            return ()
+        return super().handle(record, state, now_ns)
+
+
+def test_what_is_logged_while_an_event_is_handled_carries_its_correlation_id() -> None:
+    service = Listening()
+    feeder = opened(service)
+    gap = MarketGap(broker="shared", **self_caused("gap"), event_time_ns=OPEN_NS + 1, until_ns=OPEN_NS + 2, reason="x")
+    feeder.push(gap)
+    feeder.mark(10 * SECOND_NS)
+    feeder.outputs()
+    assert service.bound == [{"correlation_id": gap.correlation_id}]
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+class Obeys(Service[list[str]]):
+    """Answers each command by a control record, and remembers the records that came back."""
+
+    name = "obeys"
+    scope = "paper"
+    inputs = (Input(MARKET), Input(PAPER.control, "control"), Input(PAPER.commands, "command"))
+    outputs = ()
+    single_task = True
+
+    def open_session(self, opening: Opening[list[str]]) -> list[str]:
+        return []
+
+    def commanded(self, record: EventRecord, state: list[str], now_ns: int) -> Iterable[Event]:
+        assert isinstance(record.event, TradingStateCommanded)
+        yield answer(record.event.reason, record.position.offset, now_ns, seen=len(state))
+
+    def handle(self, record: Record, state: list[str], now_ns: int) -> Iterable[Event]:
+        if isinstance(record, EventRecord) and isinstance(record.event, TradingStateChanged):
+            state.append(record.event.in_force.reason)
+        return ()
+
+
+def answer(reason: str, offset: int, at_ns: int, seen: int = 0) -> TradingStateChanged:
+    return TradingStateChanged(
+        **self_caused("answer", offset, at_ns),
+        broker="paper",
+        event_time_ns=at_ns,
+        command_offset=offset,
+        in_force=TradingStateInForce(
+            strategy=None,
+            state="HALTED",
+            flatten=False,
+            since_ns=at_ns,
+            reason=reason,
+            commanded_by=f"after {seen} others",
+            commanded_at_ns=1,
+        ),
+    )
+
+
+def command(reason: str, offset: int) -> EventRecord:
+    event = TradingStateCommanded(
+        **self_caused("command", reason),
+        broker="paper",
+        event_time_ns=1,
+        commanded_at_ns=1,
+        state="HALTED",
+        reason=reason,
+        commanded_by="test",
+    )
+    return EventRecord(event, LogPosition(PAPER.commands.name, 0, offset))
+
+
+def answered(feeder: Feeder) -> list[tuple[str, str, int]]:
+    return [
+        (event.in_force.reason, event.in_force.commanded_by, event.event_time_ns - OPEN_NS)
+        for event in feeder.outputs()
+        if isinstance(event, TradingStateChanged)
+    ]
+
+
+def test_a_command_waits_for_a_session_and_is_answered_at_its_watermark_without_waiting_for_the_market() -> None:
+    feeder = Feeder(Obeys())
+    feeder.run.receive_command(command("before the open", 0))
+    assert answered(feeder) == []
+    feeder.mark(0)
+    assert answered(feeder) == [("before the open", "after 0 others", 0)]
+    feeder.mark(5 * SECOND_NS)
+    assert answered(feeder) == []
+    feeder.run.receive_command(command("while the market stalls", 1))
+    assert answered(feeder) == [("while the market stalls", "after 1 others", 5 * SECOND_NS)]
+
+
+def test_of_two_commands_of_one_step_the_second_is_answered_when_the_first_is_in_force() -> None:
+    feeder = opened(Obeys())
+    for offset, reason in enumerate(("first", "second")):
+        feeder.run.receive_command(command(reason, offset))
+    assert answered(feeder) == [("first", "after 0 others", 0), ("second", "after 1 others", 0)]
+
+
+def test_a_successor_answers_what_its_control_records_do_not_answer_and_only_once_it_is_live() -> None:
+    at_ns = OPEN_NS + 5 * SECOND_NS
+    feeder = Feeder(Obeys(), Resume(at_ns, OPEN_NS, (answer("first", 0, at_ns),)))
+    for offset, reason in enumerate(("first", "second")):
+        feeder.run.receive_command(command(reason, offset))
+    feeder.mark(0)
+    assert answered(feeder) == []
+    feeder.mark(5 * SECOND_NS)
+    assert answered(feeder) == [("second", "after 1 others", 5 * SECOND_NS)]
+
+
+def test_what_an_earlier_session_answered_is_known_by_the_record_that_carries_the_account_into_this_one() -> None:
+    at_ns = OPEN_NS
+    feeder = Feeder(Obeys(), Resume(at_ns, OPEN_NS, (account_opened(command_offset=0),)))
+    for offset, reason in enumerate(("yesterday", "overnight")):
+        feeder.run.receive_command(command(reason, offset))
+    feeder.mark(0)
+    assert answered(feeder) == [("overnight", "after 0 others", 0)]
+
+
+@pytest.mark.parametrize("value", [b"halt!", value_of(watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest))])
+def test_what_is_no_command_of_this_chain_is_passed_over(value: bytes) -> None:
+    record = Received(PAPER.commands.name, 0, 0, None, value, ())
+    assert command_of(record, PAPER.commands) is None

@@ -43,8 +43,8 @@ def seconds(account: Account) -> list[float]:
 
 def test_an_account_consumes_the_market_and_proposals_and_says_everything_else_itself() -> None:
     chain = account_chain("paper", MARKET_TICKS, AccountConfig(), Stamp())
-    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, PAPER.signals_raw, PAPER.control]
-    assert set(chain.outputs) == set(PAPER) - {PAPER.signals_raw, PAPER.control, PAPER.gateway_events}
+    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, PAPER.signals_raw, PAPER.control, PAPER.commands]
+    assert set(chain.outputs) == set(PAPER) - {PAPER.signals_raw, PAPER.control, PAPER.commands, PAPER.gateway_events}
     assert chain.inner == {
         topic.name
         for topic in (
@@ -61,7 +61,7 @@ def test_an_account_consumes_the_market_and_proposals_and_says_everything_else_i
 def test_without_a_gateway_a_real_account_judges_and_orders_nothing() -> None:
     zerodha = broker_topics("zerodha")
     chain = account_chain("zerodha", MARKET_TICKS, AccountConfig(), Stamp())
-    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, zerodha.signals_raw, zerodha.control]
+    assert [one.topic for one in chain.inputs] == [MARKET_TICKS, zerodha.signals_raw, zerodha.control, zerodha.commands]
     state = chain.open_session(SESSION, UNIVERSE, TaskId("account", "zerodha", 0))
     proposal: SignalGenerated = signal().model_copy(update={"broker": "zerodha", "rung": "live"})
     list(chain.handle(EventRecord(proposal, NOWHERE), state, OPEN))

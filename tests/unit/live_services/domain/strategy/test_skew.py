@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import Instrument, Session, Ticks, Universe
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters import metrics as adapter
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import StoredRecord
+from live_services.adapters.metrics import Metrics
 from live_services.cli.skew_check import compared, session_on_log
 from live_services.domain.events import (
     FeatureSkewMeasured,
@@ -189,27 +188,18 @@ def test_the_monitor_says_every_minute_that_all_rows_are_equal_whatever_the_fram
     assert {event.history_digest for event in said} == {HISTORY.digest}
 
 
-def test_the_monitor_raises_the_metric_and_an_event_for_one_flipped_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_raises_the_metric_and_an_event_for_one_flipped_bit() -> None:
     signals = list(SIGNALS)
     signals[7] = flipped(signals[7], "rsi")
     said = monitored(signals, 1000)
     (wrong,) = [event for event in said if event.rows_different]
     assert (wrong.rows_different, wrong.differences[0].feature) == (1, "rsi")
     assert wrong.event_time_ns >= signals[7].event_time_ns
-    registries: list[CollectorRegistry] = []
-
-    class Kept(CollectorRegistry):
-        def __init__(self) -> None:
-            super().__init__()
-            registries.append(self)
-
-    monkeypatch.setattr(adapter, "CollectorRegistry", Kept)
-    metrics = adapter.Metrics()
+    metrics = Metrics()
     metrics.committed(said)
-    metrics.close()
     for result, rows in (("different", 1), ("equal", len(signals) - 1)):
         labels = {"broker": "shared", "result": result}
-        assert registries[0].get_sample_value("alpha_panda_feature_skew_rows_total", labels) == rows
+        assert metrics.registry.get_sample_value("alpha_panda_feature_skew_rows_total", labels) == rows
 
 
 def test_a_row_that_went_to_two_brokers_is_compared_once() -> None:

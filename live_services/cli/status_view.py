@@ -1,0 +1,134 @@
+"""What there is to know of a desk, put together: supervisor, processes, Redis and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from live_services.adapters.readiness import missing
+from live_services.cli.account_view import AccountView, read_account
+from live_services.cli.log_view import LogBackwards, log_backwards
+from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
+from live_services.cli.task_health import Health, ProcessReport, ask_processes, read_health, together
+from live_services.composition import skip_reason
+from live_services.domain.events import PnlSnapshot
+from live_services.domain.topics import Scope
+from live_services.machine.stack import Stack, program_name
+from live_services.machine.supervision import ProcessState
+from live_services.messages import expected_failures, message_of
+from live_services.settings import Settings
+from models_registry.addresses import without_credentials
+from models_registry.specification import Broker
+
+FEED: Final = "market_feed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeskView:
+    """What the log knows: the accounts, and what each strategy was given to run."""
+
+    accounts: tuple[AccountView, ...]
+    strategies: tuple[StrategyState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """A process of the table, and what it is called there and by the supervisor."""
+
+    process: str
+    scope: Scope
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """All that `status` knows."""
+
+    home: Path
+    at_s: float
+    """When it was looked; wall clock, seconds since 1970."""
+    processes: tuple[ProcessState, ...]
+    services: tuple[ServiceProcess, ...]
+    """Those that the settings have run."""
+    skipped: tuple[str, ...]
+    addresses: Mapping[str, str]
+    lacking: str | None
+    """What the desk waits for before it trades."""
+    reports: tuple[ProcessReport, ...]
+    """What processes of this home say of themselves."""
+    health: Health
+    strategies: tuple[StrategyRow, ...]
+    accounts: tuple[AccountView, ...]
+    redis_problem: str
+    """Why Redis could not be read; empty if it was."""
+    log_problem: str
+    """Why the log could not be read; empty if it was."""
+
+
+async def read_desk(log: LogBackwards, settings: Settings, portfolios: Mapping[Broker, PnlSnapshot]) -> DeskView:
+    """Read accounts and strategies off the log."""
+    read = [await read_account(log, broker, portfolios.get(broker)) for broker in settings.active_brokers]
+    return DeskView(
+        tuple(account for account in read if account is not None),
+        await read_strategy_states(log, settings.strategies),
+    )
+
+
+def read_status(settings: Settings) -> StatusView:
+    """Ask what runs and how it does; what does not answer is part of what is seen.
+
+    Raises
+    ------
+    live_services.machine.supervision.NotRunning
+        If nothing runs on this home.
+    """
+    stack = Stack(settings)
+    services = tuple(ServiceProcess(e.name, scope, program_name(e, scope)) for e, scope in stack.desk.processes)
+    order = {service.program: place for place, service in enumerate(services)}
+    running = sorted(stack.supervisor.processes(), key=lambda p: (p.group, order.get(p.name, -1), p.name))
+    reports = ask_processes(stack.home)
+    in_redis, redis_problem = _read_health(settings)
+    health = together(in_redis, reports)
+    desk, log_problem = _read_desk(settings, health)
+    return StatusView(
+        home=stack.home,
+        at_s=time.time(),
+        processes=tuple(running),
+        services=services,
+        skipped=stack.desk.skipped,
+        addresses={
+            "MLflow": without_credentials(settings.mlflow.tracking_uri),
+            "Dagster": settings.dagster.url,
+            "Kafka": settings.kafka.bootstrap_servers,
+        },
+        lacking=missing(settings),
+        reports=reports,
+        health=health,
+        strategies=strategy_rows(
+            settings.strategies, lambda broker: skip_reason(settings, broker), health.tasks, desk.strategies
+        ),
+        accounts=desk.accounts,
+        redis_problem=redis_problem,
+        log_problem=log_problem,
+    )
+
+
+def _read_health(settings: Settings) -> tuple[Health, str]:
+    import redis
+
+    try:
+        return read_health(settings), ""
+    except redis.RedisError as problem:
+        return Health((), {}), f"Redis does not answer: {str(problem).rstrip('.')}"
+
+
+def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:
+    try:
+        return asyncio.run(read_desk(log_backwards(settings), settings, health.portfolios)), ""
+    except expected_failures() as problem:
+        accounts = tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values())
+        return DeskView(accounts, ()), message_of(problem)

@@ -1,0 +1,125 @@
+"""How the tasks are, by the word of their processes: over HTTP from those of this home, in Redis from all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from live_services.adapters.scrape_targets import targets_directory
+from live_services.domain import keys
+from live_services.domain.events import PnlSnapshot
+from live_services.domain.topics import BROKERS
+from live_services.settings import Settings
+from models_registry.specification import Broker
+
+# A process whose loop stands still answers all the same; one that does not within this time is stopped or gone.
+_ANSWER_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The newest health of each task (JSON documents), and each broker's newest snapshot."""
+
+    tasks: tuple[dict[str, Any], ...]
+    portfolios: Mapping[Broker, PnlSnapshot]
+
+    def task(self, service: str, broker: str) -> dict[str, Any] | None:
+        """Give the task of a service that is furthest behind."""
+        mine = [t for t in self.tasks if t["service"] == service and t["broker"] == broker]
+        return min(mine, key=lambda t: int(t["watermark_ns"]), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What a process of this home said at ``/health``."""
+
+    process: str
+    scope: str
+    address: str
+    """Host and port."""
+    document: dict[str, Any] | None
+    """None: it did not answer."""
+
+    @property
+    def tasks(self) -> tuple[dict[str, Any], ...]:
+        """Its tasks, as in Redis."""
+        return tuple(self.document["tasks"]) if self.document is not None else ()
+
+
+def read_health(settings: Settings) -> Health:
+    """Read what Redis knows of health and portfolios; empty when no Redis is set.
+
+    Raises
+    ------
+    redis.RedisError
+        If Redis does not answer.
+    """
+    import redis
+
+    url = settings.redis.url.get_secret_value()
+    if not url:
+        return Health((), {})
+    client = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)
+    try:
+        tasks = [client.get(key) for key in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+        portfolios = {broker: client.get(keys.portfolio(broker)) for broker in BROKERS}
+    finally:
+        client.close()
+    read = ((broker, _snapshot(value)) for broker, value in portfolios.items())
+    return Health(
+        tuple(json.loads(task) for task in tasks if task is not None),
+        {broker: snapshot for broker, snapshot in read if snapshot is not None},
+    )
+
+
+def _snapshot(value: Any) -> PnlSnapshot | None:
+    """Read a snapshot; None for none, and for that of another version, which the log replaces."""
+    try:
+        return PnlSnapshot.model_validate_json(value) if value is not None else None
+    except ValidationError:
+        return None
+
+
+def ask_processes(home: Path) -> tuple[ProcessReport, ...]:
+    """Ask every process of a home that said where it listens how it is, all at once."""
+    targets = list(_targets(home))
+    with ThreadPoolExecutor(max_workers=max(len(targets), 1)) as pool:
+        return tuple(pool.map(lambda target: _ask(*target), targets))
+
+
+def _targets(home: Path) -> Iterator[tuple[str, str, str]]:
+    for path in sorted(targets_directory(home).glob("*.json")):
+        try:
+            (group,) = json.loads(path.read_text(encoding="utf-8"))
+            (address,) = group["targets"]
+            yield group["labels"]["process"], group["labels"]["world"], str(address)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # of another version, or half removed
+
+
+def _ask(process: str, scope: str, address: str) -> ProcessReport:
+    """Ask a process; somebody else may answer at the port that it had."""
+    import requests
+
+    try:
+        said: Any = requests.get(f"http://{address}/health", timeout=_ANSWER_SECONDS).json()
+    except requests.RequestException:
+        said = None
+    is_it = isinstance(said, dict) and (said.get("process"), said.get("broker")) == (process, scope)
+    return ProcessReport(process, scope, address, said if is_it else None)
+
+
+def together(health: Health, reports: Sequence[ProcessReport]) -> Health:
+    """Put what processes of this home say of their tasks before what Redis has of them."""
+    own = {task["task"]: task for report in reports for task in report.tasks}
+    return Health((*_others(health.tasks, own), *own.values()), health.portfolios)
+
+
+def _others(tasks: Iterable[dict[str, Any]], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (task for task in tasks if task["task"] not in own)
