@@ -23,3 +23,11 @@ def task_health_pattern() -> str:
 def portfolio(scope: Scope) -> str:
     """JSON of a broker's newest ``PnlSnapshot``."""
     return f"{PREFIX}:{scope}:portfolio"
+
+
+def strategies(scope: Scope) -> str:
+    """JSON of a broker's newest ``BrokerStrategies``: how many of its strategies run a version, and why others do not.
+
+    Of several tasks of the runner the last one to change says it.
+    """
+    return f"{PREFIX}:{scope}:strategies"
