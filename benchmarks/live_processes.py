@@ -32,7 +32,8 @@ from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, Topic
 from live_services.runtime.chain import Chain
-from live_services.runtime.loop import run_chain, stop_on_signals
+from live_services.runtime.loop import run_chain
+from live_services.runtime.watchdog import stop_on_signals
 from live_services.services.account import account_chain
 from live_services.services.market_feed import run_market_feed
 from live_services.services.model_loading import Candidate, ModelLoader

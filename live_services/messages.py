@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from live_services.failures import CommandFailed
-from live_services.next_steps import to_type
+from live_services.next_steps import program, to_type
 from live_services.settings import SettingsFileError, config_file
 from live_services.settings_report import describe_error
 
@@ -77,4 +77,14 @@ def message_of(problem: Exception) -> str:
         return f"no answer from {where}: {type(problem).__name__}. Is it running? See {to_type('status')}."
     if isinstance(problem, redis.RedisError):
         return f"Redis does not answer: {problem}. See {to_type('status')}."
-    return str(problem) or type(problem).__name__
+    return _of_a_file(problem) or str(problem) or type(problem).__name__
+
+
+def _of_a_file(problem: Exception) -> str:
+    """Say what the system would not do with a file; empty for all else."""
+    if not isinstance(problem, OSError) or not problem.filename or not problem.strerror:
+        return ""
+    return (
+        f"{problem.filename} cannot be used: {problem.strerror}. Give this user the right to it, or correct what is in "
+        f"its way; `{program()} --home DIR` takes another home."
+    )

@@ -72,7 +72,7 @@ class ProcessesSettings(Section):
     """How processes are brought back."""
 
     restart_limit: int = Field(default=5, ge=0)
-    """Deaths in a row, without anything committed in between, after which a process stays down."""
+    """So many restarts in a row, without anything committed in between, are tried before a process stays down."""
     backoff_seconds: float = Field(default=1.0, gt=0)
     """Before the first restart; doubled with each further one."""
     backoff_max_seconds: float = Field(default=60.0, gt=0)

@@ -36,8 +36,9 @@ from live_services.domain.log import EventRecord, MarketSlice, Record, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, STRATEGIES_CONTROL, Topic, broker_topics
 from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog
-from live_services.runtime.loop import run_chain, stop_on_signals
+from live_services.runtime.loop import run_chain
 from live_services.runtime.service import Input, Opening, Service
+from live_services.runtime.watchdog import stop_on_signals
 from live_services.settings import KafkaSettings, Settings
 
 PAPER = broker_topics("paper")

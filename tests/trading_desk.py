@@ -52,8 +52,8 @@ from live_services.domain.topics import (
     broker_topics,
     consumer_group,
 )
+from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack, create_topics, environment
-from live_services.machine.supervision import SERVICES
 from live_services.runtime.positions import decode_position
 from live_services.settings import Settings, load_settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence

@@ -15,7 +15,7 @@ from models_registry.refs import Alias, ModelRef
 from models_registry.specification import RUNG_OF_BROKER, StrategySpec, by_model
 
 if TYPE_CHECKING:
-    from models_registry.registry import VersionInfo
+    from models_registry.registry import Registry
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
@@ -47,7 +47,7 @@ def has_market(settings: Settings) -> bool:
 
 
 def can_trade(settings: Settings) -> bool:
-    """Whether a version stands for some strategy and no other's is still to come; also without a registry.
+    """Whether a version stands for some strategy and no other's is still to come; a registry that is away brings none.
 
     Asked are the rungs of the brokers that run: an account of paper trades the champion, one of real money what a
     person let live. Nobody waits for a challenger. A version is still to come while a strategy's model has none at all,
@@ -133,10 +133,13 @@ def _changed_since_start(settings: Settings) -> str | None:
 
 
 def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
-    """Give the strategies, each on its rungs, for which no version stands; None without an answer."""
+    """Give the strategies, each on its rungs, for which no version stands; None without an answer of the ledger.
+
+    The registry is asked only for what stands nowhere; while it is away nothing can come from it, and nobody waits.
+    """
     from models_registry.ledger import LedgerError, PromotionLedger
     from models_registry.ledger_entries import standing
-    from models_registry.registry import Registry, RegistryUnavailable
+    from models_registry.registry import Registry
 
     if not settings.mlflow.tracking_uri:
         return ()
@@ -144,15 +147,21 @@ def _without_model(settings: Settings) -> tuple[_Lacking, ...] | None:
     try:
         ledger = PromotionLedger(settings.ledger_url)
         return tuple(
-            _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry.versions(strategy.model_name)))
+            _Lacking(strategy, rung, _is_to_come(strategy.ref(rung), registry))
             for strategy, rung in _traded(settings)
             if standing(ledger.history(strategy.model_name), rung) is None
         )
-    except (RegistryUnavailable, LedgerError):
+    except LedgerError:
         return None
 
 
-def _is_to_come(ref: ModelRef, newest_first: Sequence[VersionInfo]) -> bool:
+def _is_to_come(ref: ModelRef, registry: Registry) -> bool:
+    from models_registry.registry import RegistryUnavailable
+
+    try:
+        newest_first = registry.versions(ref.name)
+    except RegistryUnavailable:
+        return False
     if not newest_first:
         return True
     return ref.alias == "champion" and newest_first[0].gate_verdict("champion") == "passed"

@@ -12,6 +12,7 @@ from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
 from live_services.adapters.scrape_targets import ScrapeTarget
+from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
@@ -93,13 +94,13 @@ class NoTelemetry:
 
 
 class LiveTelemetry:
-    """Metrics and health together, for the process of that name; an async context manager, which serves them.
+    """Metrics, health and log lines together, for the process of that name; a context manager, which serves them.
 
     Parameters
     ----------
     settings
     process, scope
-        Its name in the table of processes, and whose it is; Prometheus finds it by them while it runs.
+        Its name in the table of processes, and whose it is; Prometheus and `status` find it by them while it runs.
 
     Attributes
     ----------
@@ -108,13 +109,15 @@ class LiveTelemetry:
     """
 
     def __init__(self, settings: Settings, process: str, scope: Scope = "shared") -> None:
-        names = [strategy.name for strategy in settings.strategies]
-        self.metrics: Final = Metrics(names, settings.monitoring.prometheus_buckets)
+        self.metrics: Final = Metrics(
+            [strategy.name for strategy in settings.strategies], settings.monitoring.prometheus_buckets
+        )
         self._process = ProcessHealth(settings, process, scope)
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
         self._health = HealthReporter(settings, self._server.port)
+        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self._server.port)
+        self._lines = WorkLines()
         self._turning: asyncio.Task[None] | None = None
-        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self.port)
 
     @property
     def port(self) -> int:
@@ -130,17 +133,20 @@ class LiveTelemetry:
         self._process.report(health)
         self.metrics.report(health)
         self._health.report(health)
+        self._lines.report(health)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Pass committed events on."""
         self.metrics.committed(events)
         self._health.committed(events)
+        self._lines.committed(events)
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
         self._process.withdraw(task)
         self.metrics.withdraw(task)
         self._health.withdraw(task)
+        self._lines.withdraw(task)
 
     def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
         """Count an assignment."""
@@ -167,20 +173,20 @@ class LiveTelemetry:
         self.metrics.order_latency(broker, seconds)
 
     async def __aenter__(self) -> Self:
-        self._target.write()
         self._turning = asyncio.create_task(self._turn(), name="turning")
         await self._health.__aenter__()
+        self._target.write()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:  # a process that failed stays among the targets, so that Prometheus shows it as down
+            self._target.remove()
         await self._health.__aexit__(kind, error, trace)
         if self._turning is not None:
             self._turning.cancel()
             await asyncio.gather(self._turning, return_exceptions=True)
-        if kind is None:
-            self._target.remove()
         self._server.close()
 
     async def _turn(self) -> None:

@@ -32,6 +32,8 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
     StrategyModelAssigned,
+    TradingStateChanged,
+    TradingStateInForce,
 )
 from live_services.domain.topics import STRATEGIES_CONTROL, BrokerTopics, broker_topics
 from live_services.failures import CommandFailed
@@ -87,6 +89,8 @@ class Explanation(BaseModel):
     """What became of the order."""
     verdict: SignalValidated | SignalRejected | None
     """Risk's word that the order stands on: of an exit, why it was raised. None: risk has not judged yet."""
+    commanded: TradingStateInForce | None
+    """Of an exit that flattened: the command."""
     signal: SignalGenerated
     """The proposal at the head: score, feature row, bar, and the offsets of the market frames of that bar."""
     orders: tuple[OrderStory, ...]
@@ -172,6 +176,7 @@ async def explain(asked: str, log: LogBackwards, sidecars: SidecarSource, broker
         order=story.order if story is not None else None,
         outcomes=story.outcomes if story is not None else (),
         verdict=verdict,
+        commanded=await _commanded(log, topics, verdict),
         signal=signal,
         orders=stories,
         trade=_trade(stories),
@@ -280,6 +285,21 @@ async def _verdict(log: LogBackwards, topics: BrokerTopics, order: OrderSubmitte
     if verdict is None:
         raise BrokenChain("validated signal", f"{wanted} is not on {topic.name}; its retention may have dropped it")
     return verdict
+
+
+async def _commanded(
+    log: LogBackwards, topics: BrokerTopics, verdict: RiskVerdict | None
+) -> TradingStateInForce | None:
+    """Give the newest command before an exit that flattened its strategy, or the broker."""
+    if not isinstance(verdict, SignalValidated) or verdict.reason != "flatten":
+        return None
+
+    def flattened(event: TradingStateChanged) -> bool:
+        scope, since_ns = event.in_force.strategy, event.in_force.since_ns
+        return event.in_force.flatten and scope in (None, verdict.strategy) and since_ns <= verdict.event_time_ns
+
+    change = await newest(log, topics.control, TradingStateChanged, flattened)
+    return change.in_force if change is not None else None
 
 
 def _trade(stories: Sequence[OrderStory]) -> Trade | None:

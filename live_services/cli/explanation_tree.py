@@ -89,6 +89,12 @@ def _add_exit(root: Tree, explanation: Explanation, order: OrderSubmitted) -> No
         exit_ = root.add(f"ended by {_ENDED_BY[reason]}" if filled is not None else f"asked by {_ENDED_BY[reason]}")
     else:
         exit_ = root.add("an exit that rests behind its entry")
+    if (commanded := explanation.commanded) is not None:
+        whom = commanded.strategy or order.broker
+        said = (
+            f"of {whom} by {commanded.commanded_by}, in force since {ist_text(commanded.since_ns)}: {commanded.reason}"
+        )
+        exit_.add(f"commanded {escape(said)}")
     opening = explanation.opening
     if opening is None:
         exit_.add("what opened the position is not on the log any more")

@@ -32,8 +32,8 @@ from live_services.domain.frames import FRAME_TOPICS, rows_of
 from live_services.domain.money import RUPEE
 from live_services.domain.topics import broker_topics, market_topic
 from live_services.failures import CommandFailed
+from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack
-from live_services.machine.supervision import SERVICES
 from live_services.next_steps import to_type
 from live_services.settings import Settings
 from models_registry.specification import Broker

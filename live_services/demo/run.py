@@ -26,8 +26,9 @@ from live_services.demo.demo_home import fresh_home, note_own_promotions, requir
 from live_services.demo.market_files import MarketFiles, look_at, sessions_to_train
 from live_services.failures import CommandFailed
 from live_services.machine.embedded import stop
+from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack, Tell, create_topics, environment, program_name
-from live_services.machine.supervision import SERVICES, start_lock
+from live_services.machine.supervision import start_lock
 from live_services.machine.up import interrupts_ignored, signals_as_interrupts
 from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
@@ -145,9 +146,9 @@ def check_files(options: DemoOptions) -> None:
     CommandFailed
         Names the file or the option.
     """
-    named = {"--bars": options.bars, "--ticks": options.ticks}
+    files = {"--bars": options.bars, "--ticks": options.ticks}
     tables = {f"--{name.replace('_', '-')}": options.market.get(name) for name in ("universe", "corporate_actions")}
-    for option, path in (named | tables).items():
+    for option, path in (files | tables).items():
         if path is not None and not Path(path).is_file():
             raise CommandFailed(f"{option}: there is no file {path}")
     if options.override_gate is not None and not options.override_gate.strip():

@@ -31,3 +31,8 @@ def strategies(scope: Scope) -> str:
     Of several tasks of the runner the last one to change says it.
     """
     return f"{PREFIX}:{scope}:strategies"
+
+
+def preflight_probe() -> str:
+    """Written for a second to see whether this desk may write; nobody reads it."""
+    return f"{PREFIX}:shared:preflight"

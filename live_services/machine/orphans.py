@@ -29,13 +29,15 @@ def orphans(socket_path: Path) -> tuple[psutil.Process, ...]:
 
 def names(processes: tuple[psutil.Process, ...]) -> str:
     """Name them as supervisord did, each once."""
-    found = set()
-    for process in processes:
-        try:
-            found.add(process.environ().get("SUPERVISOR_PROCESS_NAME", "unknown"))
-        except (psutil.Error, OSError):
-            continue
-    return ", ".join(sorted(found))
+    return ", ".join(sorted({name for process in processes if (name := name_of(process))}))
+
+
+def name_of(process: psutil.Process) -> str:
+    """Name one as supervisord did; empty if it ended."""
+    try:
+        return str(process.environ().get("SUPERVISOR_PROCESS_NAME", "unknown"))
+    except (psutil.Error, OSError):
+        return ""
 
 
 def stop_orphans(socket_path: Path) -> str:

@@ -14,33 +14,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from live_services.adapters.progress_marks import process_name
 from live_services.composition import ServiceEntry, processes, running_brokers, skipped
 from live_services.domain.topics import Scope, all_topics
 from live_services.home import mark_layout
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
+    LOOPBACK,
     ServerNotReady,
     ServerSpec,
     broker_answers,
     death,
     free_port,
     kafka_spec,
+    listens,
     redis_answers,
     valkey_spec,
 )
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.orphans import stop_orphans
-from live_services.machine.supervision import (
-    SERVERS,
-    SERVICES,
-    AlreadyRunning,
-    Program,
-    SupervisionError,
-    Supervisor,
-    write_private,
-)
+from live_services.machine.ports import port_of
+from live_services.machine.programs import KEEPER, SERVERS, SERVICES, Program, read_plan, write_private
+from live_services.machine.supervision import AlreadyRunning, ProcessState, SupervisionError, Supervisor
 from live_services.next_steps import of_home
 from live_services.settings import Settings, config_file, endpoints_file, load_settings
+
+_SERVER_BACK_SECONDS: Final = 120.0
+_SERVICE_STOP_SECONDS: Final = 6.0
+"""A service gives itself five, and then ends as if it were killed; what was not committed then is run again."""
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -79,6 +80,8 @@ class Stack:
         self.home = settings.alpha_panda_home.absolute()
         self.supervisor = Supervisor(self.home)
         self.desk = desk(settings)
+        self.held_back: tuple[str, ...] = ()
+        """What keeps the services from being started, one line each."""
         self._specs: tuple[ServerSpec, ...] = ()
 
     @property
@@ -119,10 +122,11 @@ class Stack:
         with ThreadPoolExecutor() as pool:  # Kafka's formatting and Dagster's tables take seconds each
             list(pool.map(lambda spec: spec.prepare(), self._specs))
         groups = {
-            SERVERS: [Program(s.name, s.argv, s.env, s.stop_seconds) for s in self._specs],
+            SERVERS: [Program(s.name, s.argv, s.env, s.stop_seconds, port_of(s.endpoint)) for s in self._specs],
             SERVICES: [_service_program(entry, scope) for entry, scope in self.desk.processes],
         }
-        self.supervisor.start({group: programs for group, programs in groups.items() if programs}, self.environment)
+        present = {group: programs for group, programs in groups.items() if programs}
+        self.supervisor.start(present, self.environment, settings.processes)
         if self._specs:
             self.supervisor.start_group(SERVERS)
         return self._specs
@@ -142,7 +146,7 @@ class Stack:
         if settings.mlflow.tracking_uri:
             tell(f"MLflow: using {settings.mlflow.tracking_uri}")
         else:
-            specs.append(research_servers.mlflow_spec(self.home / "mlflow", _port("mlflow", ports.mlflow, tell)))
+            specs.append(research_servers.mlflow_spec(self.home, _port("mlflow", ports.mlflow, tell)))
         if settings.dagster.url:
             tell(f"Dagster: using {settings.dagster.url}")
         else:
@@ -172,9 +176,42 @@ class Stack:
                         f"see {self.supervisor.log_of(spec.name)}"
                     )
             for process in self.supervisor.processes():
-                if process.group == SERVERS and process.state == "FATAL":  # EXITED is started again
+                if process.group == SERVERS and process.state == "FATAL":
                     raise death(process.name, self.supervisor.log_of(process.name), None)
             time.sleep(0.1)
+
+    def down(self, group: str) -> tuple[ProcessState, ...]:
+        """Give the processes of a group that do not run, in the order of the table."""
+        order = {program_name(*process): place for place, process in enumerate(self.desk.processes)}
+        idle = [p for p in self.supervisor.processes() if p.group == group and p.state not in {"RUNNING", "STARTING"}]
+        return tuple(sorted(idle, key=lambda process: order.get(process.name, -1)))
+
+    def bring_back_servers(self, *, tell: Tell) -> None:
+        """Start the servers of a running stack that are down, and wait until they listen; the keeper is one too.
+
+        Raises
+        ------
+        live_services.machine.embedded.ServerNotReady
+            One does not listen within two minutes.
+        """
+        self.supervisor.start_program(KEEPER, KEEPER)
+        down = self.down(SERVERS)
+        for process in down:
+            tell(f"{process.name} is down and is started again: {process.description or 'it was stopped'}")
+        if not down:
+            return
+        self.supervisor.start_group(SERVERS)
+        ports = {program.name: program.port for program in read_plan(self.home).programs}
+        deadline = time.monotonic() + _SERVER_BACK_SECONDS
+        for name in (process.name for process in down if ports.get(process.name)):
+            while not listens(LOOPBACK, ports[name]):
+                if time.monotonic() > deadline:
+                    raise ServerNotReady(
+                        f"{name} does not listen on port {ports[name]} after {_SERVER_BACK_SECONDS:.0f} s; see "
+                        f"{self.supervisor.log_of(name)}"
+                    )
+                time.sleep(0.1)
+            tell(f"{name} is back")
 
     def start_services(self) -> None:
         """Start the feed and every broker's services; the topics must be there."""
@@ -204,14 +241,26 @@ def _port(server: str, preferred: int, tell: Tell) -> int:
 
 
 def program_name(entry: ServiceEntry, scope: Scope) -> str:
-    """Name a process of the table for supervisord; a broker's name comes first."""
-    return entry.name if scope == "shared" else f"{scope}.{entry.name}"
+    """Name a process of the table for supervisord."""
+    return process_name(entry.name, scope)
 
 
 def _service_program(entry: ServiceEntry, scope: Scope) -> Program:
     broker = () if scope == "shared" else (scope,)
     argv = (sys.executable, "-m", "live_services.process", entry.name, *broker)
-    return Program(program_name(entry, scope), argv, stop_seconds=20.0)
+    return Program(program_name(entry, scope), argv, stop_seconds=_SERVICE_STOP_SECONDS, may_be_over=not entry.is_chain)
+
+
+def servers_away(settings: Settings) -> str:
+    """Name a server that live services cannot do without and that does not answer; empty if all of them do."""
+    url, uri = settings.redis.url.get_secret_value(), settings.mlflow.tracking_uri
+    if settings.kafka.bootstrap_servers and not broker_answers(_kafka_connection(settings), 3.0):
+        return "Kafka"
+    if url and not redis_answers(url):
+        return "Redis"
+    if uri and not research_servers.http_answers(f"{uri}/health"):
+        return "MLflow"
+    return ""
 
 
 def require_external(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """The processes of ``alpha-panda up``: supervisord with a generated configuration, groups of servers and services.
 
+What dies is brought back by a keeper (`live_services.machine.keeper`), which supervisord runs beside them.
+
 SupervisionError
 ├── AlreadyRunning      a stack runs on this home, or another command is starting one
 ├── NotRunning          none does
@@ -12,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,20 +23,36 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 from xmlrpc.client import Error as XmlRpcError
 from xmlrpc.client import Fault, ServerProxy
 
+from live_services.adapters.progress_marks import progress_directory
 from live_services.failures import CommandFailed
 from live_services.machine.embedded import death, stop
 from live_services.machine.orphans import names, orphans
+from live_services.machine.programs import (
+    KEEPER,
+    LOGS,
+    RUN,
+    SERVERS,
+    SERVICES,
+    KeptProgram,
+    Plan,
+    Program,
+    log_file,
+    supervisor_configuration,
+    write_plan,
+    write_private,
+)
+from live_services.machine.restarts import Restarts, read_restarts, restarts_file, restarts_json, told
 from live_services.next_steps import of_home
+from live_services.operations_settings import ProcessesSettings
 
-SERVERS: Final = "servers"
-SERVICES: Final = "services"
+_DEAD: Final = frozenset({"EXITED", "FATAL"})
 START_LOCK: Final = "start.lock"
 """In the home; it stays there, for a lock on a file that is removed keeps nobody out."""
 _SOCKET_PATH_LIMIT: Final = 100  # of a Unix socket: 104 bytes on macOS, 108 on Linux
@@ -60,28 +78,26 @@ class ProcessFailed(SupervisionError):
     """A process ended and was not brought back."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """One supervised process."""
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    stop_seconds: float = 15.0
-
-
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """What supervisord says of a process: RUNNING, STARTING, BACKOFF, STOPPING, EXITED, STOPPED or FATAL."""
+    """What supervisord says of a process, and the keeper of one that ended.
+
+    RUNNING, STARTING, STOPPING, STOPPED, EXITED (it is over, or the keeper has not looked yet), BACKOFF (it died and is
+    started again) or FATAL (it died too often).
+    """
 
     name: str
     group: str
     state: str
     pid: int
     description: str
-    """Why it does not run, in supervisord's words; empty while it does."""
+    """Why it does not run; empty while it does."""
     since_s: int
     """When it started, or ended; seconds since 1970, 0 if it never did."""
+    started_s: int = 0
+    """When it started last; seconds since 1970, 0 if it never did."""
+    exit_code: int = 0
+    """Of its last end; -1 for a signal. It means nothing while it runs."""
 
     @property
     def gave_up(self) -> bool:
@@ -97,8 +113,8 @@ class Supervisor:
 
     def __init__(self, home: Path) -> None:
         self.home = home.absolute()
-        self.run_directory = self.home / "run"
-        self.logs = self.home / "logs"
+        self.run_directory = self.home / RUN
+        self.logs = self.home / LOGS
         self.configuration = self.run_directory / "supervisord.conf"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -126,8 +142,22 @@ class Supervisor:
         """Whether this very object started the supervisord that runs."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, groups: Mapping[str, Sequence[Program]], environment: Mapping[str, str]) -> None:
-        """Start supervisord; the programs themselves start with ``start_group``.
+    def start(
+        self,
+        groups: Mapping[str, Sequence[Program]],
+        environment: Mapping[str, str],
+        processes: ProcessesSettings | None = None,
+    ) -> None:
+        """Start supervisord and the keeper; the programs themselves start with ``start_group``.
+
+        Parameters
+        ----------
+        groups
+            Programs by group.
+        environment
+            Added to that of every program.
+        processes
+            How what dies is brought back; default: as settings have it that say nothing of it.
 
         Raises
         ------
@@ -142,7 +172,8 @@ class Supervisor:
         self.run_directory.mkdir(parents=True, exist_ok=True)
         self.run_directory.chmod(0o700)
         self.logs.mkdir(parents=True, exist_ok=True)
-        write_private(self.configuration, supervisor_configuration(self, groups))
+        self._begin_keeping(groups, processes or ProcessesSettings())
+        write_private(self.configuration, supervisor_configuration(self.home, self.socket_path, groups))
         with (self.logs / "supervisord.out").open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self.configuration)],
@@ -157,14 +188,32 @@ class Supervisor:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise death("supervisord", self.logs / "supervisord.out", self._process.poll())
             time.sleep(0.05)
+        self.start_program(KEEPER, KEEPER)
+
+    def _begin_keeping(self, groups: Mapping[str, Sequence[Program]], processes: ProcessesSettings) -> None:
+        """Forget the deaths of an earlier stack, and write down what the keeper is to keep."""
+        restarts_file(self.home).unlink(missing_ok=True)
+        marks = progress_directory(self.home)
+        shutil.rmtree(marks, ignore_errors=True)
+        marks.mkdir()
+        kept = tuple(KeptProgram(p.name, p.port, p.may_be_over) for programs in groups.values() for p in programs)
+        write_plan(self.home, Plan(kept, processes))
 
     def start_group(self, group: str) -> None:
-        """Start all programs of a group, without waiting."""
+        """Start all programs of a group that do not run, without waiting."""
         self._call("startProcessGroup", group, False)
 
     def stop_group(self, group: str) -> None:
-        """Stop all programs of a group and wait until they have ended."""
+        """Stop all programs of a group and wait until they have ended; what is down there stays down."""
         self._call("stopProcessGroup", group, True)
+        down = {state.name for state in self.states() if state.group == group and state.state in _DEAD}
+        if down:
+            self._call("stopProcessGroup", KEEPER, True)
+            known = {one.name: one for one in read_restarts(self.home)}
+            for name in down:
+                known[name] = replace(known.get(name, Restarts(name)), state="stopped", next_try=0.0)
+            write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
+            self.start_program(KEEPER, KEEPER)
 
     def start_program(self, group: str, name: str) -> None:
         """Start one program, without waiting; nothing happens if it runs."""
@@ -175,21 +224,29 @@ class Supervisor:
                 raise
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """Ask for the state of every process.
+        """Ask for the state of every process, and why it is down if it is.
 
         Raises
         ------
         NotRunning
             If no supervisord answers on this home.
         """
+        restarts, now = {one.name: one for one in read_restarts(self.home)}, time.time()
+        return tuple(
+            _kept_state(state, restarts[state.name], now) if state.name in restarts else state
+            for state in self.states()
+        )
+
+    def states(self) -> tuple[ProcessState, ...]:
+        """Ask supervisord alone; raises as `processes`."""
         return tuple(_process_state(process) for process in self._call("getAllProcessInfo"))
 
     def log_of(self, name: str) -> Path:
         """Where a process writes."""
-        return self.logs / f"{name}.log"
+        return log_file(self.home, name)
 
     def require_alive(self, group: str) -> None:
-        """Raise if a process of the group gave up.
+        """Raise if a process of the group is down for good.
 
         Raises
         ------
@@ -224,8 +281,8 @@ class Supervisor:
         supervisor_pid = int(self._call("getPID"))
         deadline = time.monotonic() + budget_seconds
         present = {p.group for p in processes}
-        for group in (g for g in (SERVICES, SERVERS) if g in present):
-            self.stop_group(group)
+        for group in (g for g in (KEEPER, SERVICES, SERVERS) if g in present):
+            self._call("stopProcessGroup", group, True)
         self._call("shutdown")
         while _alive(supervisor_pid) and time.monotonic() < deadline:
             if self._process is not None:
@@ -307,13 +364,28 @@ def start_lock(home: Path) -> Iterator[None]:
         yield
 
 
+def _kept_state(state: ProcessState, restarts: Restarts, now: float) -> ProcessState:
+    """Say of a process that ended what the keeper made of it."""
+    named = {"waiting": "BACKOFF", "stopped": "STOPPED", "gave up": "FATAL"}.get(restarts.state)
+    if state.state not in _DEAD or named is None:
+        return state
+    return replace(state, state=named, description=told(restarts, now))
+
+
 def _process_state(said: Mapping[str, Any]) -> ProcessState:
     """Read supervisord's word; what it says of times is in the machine's zone, so they are taken as numbers."""
     running = said["statename"] in {"RUNNING", "STARTING"}
     since_s = int(said["start"] if running else said["stop"])
     why = str(said["spawnerr"]) or (f"exit code {said['exitstatus']}" if said["exitstatus"] else "")
     return ProcessState(
-        said["name"], said["group"], said["statename"], int(said["pid"]), "" if running else why, since_s
+        said["name"],
+        said["group"],
+        said["statename"],
+        int(said["pid"]),
+        "" if running else why,
+        since_s,
+        int(said["start"]),
+        int(said["exitstatus"]),
     )
 
 
@@ -323,72 +395,3 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def supervisor_configuration(supervisor: Supervisor, groups: Mapping[str, Sequence[Program]]) -> str:
-    """Write supervisord's configuration: everything restarts when it dies, nothing outlives its group."""
-    sections: dict[str, dict[str, object]] = {
-        "supervisord": {
-            "nodaemon": "true",
-            "logfile": supervisor.logs / "supervisord.log",
-            "logfile_maxbytes": "5MB",
-            "pidfile": supervisor.run_directory / "supervisord.pid",
-            "identifier": "alpha-panda",
-            "strip_ansi": "true",
-            "umask": "077",
-        },
-        "unix_http_server": {"file": supervisor.socket_path, "chmod": "0700"},
-        "rpcinterface:supervisor": {
-            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-        },
-        "supervisorctl": {"serverurl": f"unix://{supervisor.socket_path}"},
-    }
-    for group, programs in groups.items():
-        sections[f"group:{group}"] = {"programs": ",".join(p.name for p in programs)}
-        for program in programs:
-            sections[f"program:{program.name}"] = _program_section(program, supervisor.log_of(program.name))
-    text = "; written by `alpha-panda up`; changes are lost at the next start\n"
-    for name, values in sections.items():
-        lines = "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
-        text += f"\n[{name}]\n{lines}"
-    return text
-
-
-def _program_section(program: Program, log: Path) -> dict[str, object]:
-    environment = ",".join(f'{key}="{_quotable(key, value)}"' for key, value in sorted(program.env.items()))
-    return {
-        "command": shlex.join(program.argv),
-        "environment": environment,
-        "autostart": "false",  # `up` starts the servers first, creates the topics, then starts the services
-        "autorestart": "unexpected",  # a replay that is over exits with 0 and stays over
-        "exitcodes": "0",
-        "startsecs": "1",
-        "startretries": "5",
-        "stopsignal": "TERM",
-        "stopwaitsecs": round(program.stop_seconds),
-        "stopasgroup": "true",
-        "killasgroup": "true",
-        "redirect_stderr": "true",
-        "stdout_logfile": log,
-        "stdout_logfile_maxbytes": "20MB",
-        "stdout_logfile_backups": "3",
-    }
-
-
-def _escaped(value: str) -> str:
-    return value.replace("%", "%%")  # supervisord expands %(name)s
-
-
-def _quotable(key: str, value: str) -> str:
-    if '"' in value or "\n" in value:
-        raise SupervisionError(f"{key} has a quote or a line break in it, which supervisord cannot pass on: {value!r}")
-    return value
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.touch(mode=0o600)
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -20,7 +20,7 @@ from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.task import Received
 from live_services.settings import KafkaSettings
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("application")
 
 _POLL_MS: Final = 200
 

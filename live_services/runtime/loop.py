@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ from live_services.adapters.kafka import (
     transactional_producer,
     value_of,
 )
+from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
@@ -96,15 +96,6 @@ async def run_chain(
     await _Runtime(chain, settings, sessions, telemetry, stop).run()
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Give an event that SIGINT and SIGTERM set; call inside the running loop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
 @dataclass(slots=True)
 class _Running:
     """A task with its producer and the times at which its last commits began (monotonic seconds)."""
@@ -113,6 +104,8 @@ class _Running:
     producer: AIOKafkaProducer
     inner: InnerWatch
     inbox: Inbox
+    begun_ns: int
+    """Watermark that was committed when it was taken over."""
     arrivals: Arrivals = field(default_factory=lambda: Arrivals(_PROPOSALS))
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     last_outputs_s: dict[str, float] = field(default_factory=dict)
@@ -132,6 +125,7 @@ class _Runtime:
         self._telemetry = telemetry
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
+        self._mark = ProgressMark(settings.alpha_panda_home, process_name(chain.name, chain.scope))
         self._assignment = Assignment()
         self._generation = 0
         self._tasks: dict[int, _Running] = {}
@@ -291,7 +285,7 @@ class _Runtime:
             resume=resume,
             market_partitions=kafka.market_partitions,
         )
-        return _Running(run, producer, inner, inbox)
+        return _Running(run, producer, inner, inbox, resume.watermark_ns)
 
     async def _begin(self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int) -> None:
         """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
@@ -367,6 +361,8 @@ class _Runtime:
                 f"{run.task}: another process runs this task now (transactional id taken over); this one ends"
             ) from cause
         running.positions = positions
+        if run.now_ns > running.begun_ns:  # what every start commits again is no progress
+            self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
         self._tell(running, outputs)
 

@@ -26,6 +26,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, Un
 from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
 from live_services.adapters.kafka import FeedProducer
 from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
@@ -233,6 +234,7 @@ class Feed:
         self._times = times
         self._queued: list[float] = []
         """When each frame since the last flush was queued, monotonic seconds."""
+        self._progress = ProgressMark(settings.alpha_panda_home, "market_feed")
         self._reached = [reached.get(p, _NOTHING) for p in range(settings.kafka.market_partitions)]
 
     async def run(self, stop: asyncio.Event, progress: Progress | None = None) -> bool:
@@ -358,6 +360,7 @@ class Feed:
 
     async def _flush(self) -> None:
         await self._log.flush()
+        self._progress.got_on()
         if self._times is not None:
             now, queued, self._queued = time.monotonic(), self._queued, []
             self._times.frames_acknowledged([now - at for at in queued])

@@ -39,6 +39,7 @@ _log = structlog.get_logger("trading")
 
 _FIRST_TRIES: Final = 5  # a registry that starts beside us needs a moment; then the session starts without a model
 _FIRST_WAIT_SECONDS: Final = 1.0
+_FIRST_LOOK_SECONDS: Final = 20.0  # enough to fetch models; a registry that hangs does not keep a session waiting
 
 VersionKey = tuple[str, str]
 """Model name and version."""
@@ -274,11 +275,24 @@ class ModelLoader:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _first_look(self) -> None:
-        for waits_left in reversed(range(_FIRST_TRIES)):
-            await self.refresh()
-            if not self.outage or not waits_left:
-                return
-            await asyncio.sleep(_FIRST_WAIT_SECONDS)
+        try:
+            async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+                for waits_left in reversed(range(_FIRST_TRIES)):
+                    await self.refresh()
+                    if not self.outage or not waits_left:
+                        return
+                    await asyncio.sleep(_FIRST_WAIT_SECONDS)
+        except TimeoutError:
+            self._note_outage(self.outage or f"the model registry did not answer in {_FIRST_LOOK_SECONDS:.0f} s")
+
+    def _note_outage(self, reason: str) -> None:
+        """Go on with what runs; what would run by the ledger is not known."""
+        if not self.outage:
+            _log.warning("model_registry_unreachable", reason=reason, running="goes on")
+        self.outage = reason
+        self.candidates.clear()
+        self.refusals.clear()
+        self.strayed.clear()
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -301,12 +315,7 @@ class ModelLoader:
                 for (name, rung), strategy in self._strategies.items():
                     await self._refresh_one((name, rung), standings[strategy.model_name].get(rung))
             except (RegistryUnavailable, LedgerError, OSError, SQLAlchemyError) as failure:
-                if not self.outage:
-                    _log.warning("model_registry_unreachable", reason=str(failure), running="goes on")
-                self.outage = f"the model registry or the ledger cannot be asked: {failure}"
-                self.candidates.clear()
-                self.refusals.clear()
-                self.strayed.clear()
+                self._note_outage(f"the model registry or the ledger cannot be asked: {failure}")
             else:
                 self.outage = ""
 

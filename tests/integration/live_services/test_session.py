@@ -78,8 +78,10 @@ def test_sessions_in_which_each_process_is_killed_are_the_same_sessions(open_des
     first, second = desk.sessions
     with desk.trading(sessions=2, speed=100):
         desk.until(lambda: len(desk.events(PAPER.orders_filled)) >= 3)
+        registry = desk.kill("mlflow")  # what ran is kept under the home: nobody waits for a registry
         for program in (RUNNER, ACCOUNT, MONITOR):
             kill_at_work(desk, program)
+        desk.until(lambda: desk.is_back("mlflow", registry))
 
         # The feed goes on at another speed where its predecessor was, to the end of the session and no further.
         desk.configure(sessions=1)

@@ -242,12 +242,12 @@ def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_o
 
 
 def test_two_sessions_trade_enough_for_the_comparison_to_mean_something() -> None:
-    log = run_live(TICK_DAYS, 1000, 2, seed=1, kills=0)
+    log = run_live(TICK_DAYS, 1000, 2, seed=5, kills=0, commands=12)
     fills = [event for event in log.events("paper.orders.filled") if isinstance(event, OrderFilled)]
-    assert {"entry", "stop", "target", "time"} <= {fill.reason for fill in fills}
+    assert {"entry", "stop", "target", "time", "flatten"} <= {fill.reason for fill in fills}
     assert {fill.strategy for fill in fills} == {"momentum", "other", "slow"}
     rejected = {event.rule for event in log.events("paper.signals.rejected")}  # type: ignore[attr-defined]
-    assert {"already_open", "open_positions"} <= rejected
+    assert {"already_open", "open_positions", "trading_state"} <= rejected
     assert not log.events("zerodha.orders.submitted")
     assert log.events("zerodha.signals.validated")
     assert not {e.event_id for e in log.events("paper.signals.raw")} & {

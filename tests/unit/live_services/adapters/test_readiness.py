@@ -13,7 +13,7 @@ from live_services.adapters.readiness import can_trade, missing
 from live_services.settings import Settings, endpoints_file
 from models_registry import registry as registry_module
 from models_registry.ledger import PromotionLedger
-from models_registry.registry import VersionInfo
+from models_registry.registry import RegistryUnavailable, VersionInfo
 from tests.live_world import SESSION, UNIVERSE, bars
 from tests.models_registry_fakes import stand
 
@@ -86,6 +86,19 @@ def test_the_replay_waits_for_a_second_strategy_that_was_never_trained(tmp_path,
     assert said is not None
     assert "nothing is traded by fade and the replay waits for fade: launch the job train_fade at" in said
     assert "take what is not to trade out of [[strategies]]" in said
+
+
+def test_a_registry_that_is_away_holds_up_no_strategy_that_has_its_model(tmp_path, registry, monkeypatch):
+    def away(_name: str) -> tuple[VersionInfo, ...]:
+        raise RegistryUnavailable("no MLflow answers")
+
+    monkeypatch.setattr(registry, "versions", away)
+    assert not can_trade(settings(tmp_path, TWO))
+    promote(tmp_path, "momentum@champion")
+    assert can_trade(settings(tmp_path, TWO))
+    said = missing(settings(tmp_path, TWO))
+    assert said is not None
+    assert "nothing is traded by fade: launch the job train_fade at" in said
 
 
 def test_the_replay_waits_while_a_version_that_passed_is_promoted(tmp_path, registry):

@@ -21,7 +21,8 @@ from live_services.domain.money import paise_text
 from models_registry.refs import GateResult
 from models_registry.sidecar import Sidecar
 from tests.account_log import MODEL, Backwards, log_of, two_sessions
-from tests.live_world import OPEN, SESSION
+from tests.account_world import Account
+from tests.live_world import OPEN, SESSION, signal, ticks
 
 EVENTS = two_sessions()
 ORDER = next(event for event in EVENTS if isinstance(event, OrderSubmitted))
@@ -122,6 +123,20 @@ async def test_an_exit_names_its_reason_the_order_that_opened_and_what_the_trade
     assert f"filled {opening.quantity:,} at {paise_text(opening.price_inr_e4)}" in text
     assert f"ended by {reason}, held " in text
     assert f"net {paise_text(trade.net_pnl_inr_e4)}" in text
+
+
+async def test_an_exit_that_flattened_names_who_commanded_it_and_why() -> None:
+    raw = signal()
+    account = Account().say(raw).market(ticks((0, 61, 100.0))).command("REDUCING", 100, flatten=True)
+    way_out = account.market(ticks((0, 120, 101.0))).of(OrderFilled)[-1]
+    log = log_of([raw, *account.events])
+    found = await explain(way_out.order_id, log, lambda *ids: sidecar(*ids, feature_schema_hash="hash"))
+    assert found.commanded is not None
+    assert (found.commanded.commanded_by, found.commanded.reason) == ("asha", "the desk said so")
+    tree = drawn(found)
+    assert "ended by a person's command to hold nothing" in tree
+    assert "commanded of paper by asha" in tree
+    assert (await explain(raw.event_id, log, lambda *ids: sidecar(*ids, feature_schema_hash="hash"))).commanded is None
 
 
 async def test_a_proposal_that_was_passed_over_names_the_rule_its_limit_and_what_it_saw() -> None:

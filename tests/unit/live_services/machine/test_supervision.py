@@ -17,20 +17,16 @@ from rich.console import Console
 
 from live_services.demo.demo_home import fresh_home
 from live_services.demo.run import DemoOptions, run_demo
+from live_services.failures import CommandFailed
 from live_services.home import DEMO_MARKER
+from live_services.machine.programs import SERVERS, SERVICES, Program, supervisor_configuration, write_private
 from live_services.machine.stack import Stack
 from live_services.machine.supervision import (
-    SERVERS,
-    SERVICES,
     AlreadyRunning,
     NotRunning,
-    Program,
     Refused,
-    SupervisionError,
     Supervisor,
     start_lock,
-    supervisor_configuration,
-    write_private,
 )
 from live_services.machine.up import start_everything
 from live_services.settings import endpoints_file, load_settings
@@ -44,19 +40,21 @@ def _read(text: str) -> configparser.RawConfigParser:
 
 def test_a_program_is_started_with_its_own_words_and_environment(tmp_path):
     program = Program("feed", ("/py thon", "-m", "live_services", "100%"), {"KEY": "va lue"}, stop_seconds=7.0)
-    text = supervisor_configuration(Supervisor(tmp_path), {SERVERS: [], SERVICES: [program]})
+    text = supervisor_configuration(tmp_path, tmp_path / "s.sock", {SERVERS: [], SERVICES: [program]})
     section = _read(text)["program:feed"]
     assert shlex.split(section["command"].replace("%%", "%")) == list(program.argv)
     assert section["environment"] == 'KEY="va lue"'
     assert (section["stopasgroup"], section["killasgroup"], section["autostart"]) == ("true", "true", "false")
     assert section["stopwaitsecs"] == "7"
+    assert (section["autorestart"], section["startsecs"]) == ("false", "0")
+    assert _read(text)["program:keeper"]["autorestart"] == "true"
     assert _read(text)["group:services"]["programs"] == "feed"
 
 
 def test_a_value_that_supervisord_cannot_pass_on_is_refused(tmp_path):
     program = Program("feed", ("x",), {"KEY": 'a"b'})
-    with pytest.raises(SupervisionError, match="KEY has a quote"):
-        supervisor_configuration(Supervisor(tmp_path), {SERVICES: [program]})
+    with pytest.raises(CommandFailed, match="KEY has a quote"):
+        supervisor_configuration(tmp_path, tmp_path / "s.sock", {SERVICES: [program]})
 
 
 def test_the_control_socket_of_a_deep_home_still_fits(tmp_path):

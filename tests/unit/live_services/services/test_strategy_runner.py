@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,8 @@ class Registry:
         self.bad: dict[str, str] = {}
         self.gate: dict[str, str] = {}
         self.down = False
+        self.hangs_s = 0.0
+        """How long an answer takes."""
         self.trained_to: dict[str, int] = {}
         self.asked: list[str] = []
         self.fetched: list[str] = []
@@ -71,6 +74,7 @@ class Registry:
 
     def standings(self, name: str) -> dict[Alias, Standing]:
         self.asked.append(name)
+        time.sleep(self.hangs_s)
         if self.down:
             raise RegistryUnavailable("connection refused")
         standing = self.aliases_of.get(name, {} if self.alias is None else {"champion": self.alias})
@@ -629,6 +633,21 @@ async def test_a_restart_needs_no_registry_for_versions_that_ran_here(registry: 
     await world.restart(control)
     assert await world.say(OPEN + MINUTE) == []
     assert (world.running, registry.fetched) == ("1", ["1"])
+    await world.loader.stop()
+
+
+async def test_a_restart_does_not_wait_for_a_registry_that_hangs(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ModelFiles(tmp_path)
+    control = [e for e in await World(registry, kept=kept).say() if isinstance(e, StrategyModelAssigned)]
+    monkeypatch.setattr(model_loading, "_FIRST_LOOK_SECONDS", 0.05)
+    registry.hangs_s = 0.5
+    world = World(registry, kept=kept)
+    await world.restart(control)
+    assert (world.running, world.loader.outage) == ("1", "the model registry did not answer in 0 s")
+    said = world.runner.commands(world.state, OPEN + MINUTE)
+    assert not [event for event in said if isinstance(event, StrategyModelAssigned)]
     await world.loader.stop()
 
 

@@ -1,0 +1,27 @@
+"""``python -m tests.account_process BOOTSTRAP_SERVERS`` runs the paper account as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from live_services.adapters.logs import configure_logging
+from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.telemetry import NoTelemetry
+from live_services.domain.basis import Stamp
+from live_services.domain.topics import MARKET_TICKS
+from live_services.runtime.loop import run_chain, stop_on_signals
+from live_services.services.account import account_chain
+from tests.toy_chain import toy_settings
+
+
+async def run_account(bootstrap_servers: str) -> None:
+    settings = toy_settings(bootstrap_servers, Path("unused"))
+    chain = account_chain("paper", MARKET_TICKS, settings.trading.paper, Stamp())
+    await run_chain(chain, settings, MarketSessions(settings.kafka), NoTelemetry(), stop_on_signals())
+
+
+if __name__ == "__main__":
+    configure_logging("account")
+    asyncio.run(run_account(sys.argv[1]))

@@ -1,0 +1,153 @@
+"""Halts on a real Kafka: while the market stalls, over a kill, and while no account runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from live_services.adapters.groups import groups_begin
+from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.cli import trading_commands
+from live_services.cli.trading_commands import command_trading_state
+from live_services.domain.clock import watermark
+from live_services.domain.events import (
+    Event,
+    OrderFilled,
+    OrderSubmitted,
+    SignalRejected,
+    TradingStateChanged,
+    decode_event,
+)
+from live_services.domain.frames import encode_tick_frame
+from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics, consumer_group
+from live_services.failures import CommandFailed
+from live_services.settings import KafkaSettings, Settings
+from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
+from tests.toy_chain import session_opened
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+PAPER = broker_topics("paper")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
+    """A home whose topics are empty; its market has one partition."""
+    desk = Settings(
+        alpha_panda_home=tmp_path, kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=1)
+    )
+    admin = AIOKafkaAdminClient(**connection(desk.kafka))
+    await admin.start()
+    try:
+        async with asyncio.timeout(30):
+            while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
+                await admin.delete_topics(names)
+                await asyncio.sleep(0.2)
+    finally:
+        await admin.close()
+    await create_topics(desk)
+    return desk
+
+
+@asynccontextmanager
+async def account(desk: Settings) -> AsyncIterator[None]:
+    """The account's process, killed in the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, cwd=ROOT
+    )
+    try:
+        yield
+    finally:
+        process.send_signal(signals.SIGKILL)
+        await process.wait()
+
+
+class Desk:
+    """What the feed and the strategies say, by seconds after the open."""
+
+    def __init__(self, producer: FeedProducer) -> None:
+        self._producer = producer
+        self._frames = 0
+
+    async def open(self) -> None:
+        self._producer.say(session_opened(SESSION, UNIVERSE))
+        await self.until(0)
+
+    async def until(self, seconds: float, *rows: tuple[int, float, float], proposals: tuple[Event, ...] = ()) -> None:
+        """Say what came, and that nothing earlier will come any more."""
+        at_ns = OPEN + round(seconds * SECOND)
+        for proposal in proposals:
+            self._producer.say(proposal)
+        if rows:
+            frame = encode_tick_frame(ticks(*rows), UNIVERSE, self._frames, at_ns, SESSION)
+            self._producer.say_frame(MARKET_TICKS, 0, frame)
+            self._frames += 1
+        for topic in (MARKET_TICKS, PAPER.signals_raw):
+            if not rows or topic != MARKET_TICKS:
+                self._producer.say_on(topic, 0, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest))
+        await self._producer.flush()
+
+
+async def said(desk: Settings, topic: Topic) -> list[Event]:
+    return [decode_event(record.value) async for record in read_topic(desk.kafka, topic.name)]
+
+
+async def until_said(desk: Settings, topic: Topic, wanted: Callable[[Event], bool]) -> Event:
+    async with asyncio.timeout(30):
+        while True:
+            found = [event for event in await said(desk, topic) if wanted(event)]
+            if found:
+                return found[0]
+            await asyncio.sleep(0.1)
+
+
+async def exits(desk: Settings) -> list[tuple[str, float]]:
+    orders = [order for order in await said(desk, PAPER.orders_submitted) if isinstance(order, OrderSubmitted)]
+    return [(order.reason, (order.event_time_ns - OPEN) / SECOND) for order in orders if order.intent == "close"]
+
+
+async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is_lifted_by_one_sent_meanwhile(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with FeedProducer(desk.kafka, 10_000) as producer:
+        market = Desk(producer)
+        async with account(desk):
+            group = consumer_group("account", "paper")
+            await groups_begin(desk.kafka, MARKET_TICKS, [group], asyncio.Event())
+            await market.open()
+            await market.until(60.5, proposals=(signal(),))
+            await market.until(100, (0, 61, 100.0))
+            await until_said(desk, PAPER.orders_filled, lambda event: isinstance(event, OrderFilled))
+            begun = time.time_ns()
+            assert await command_trading_state(desk, "halt", "fills look wrong", strategy="momentum") == ""
+            (halted,) = [e for e in await said(desk, PAPER.control) if isinstance(e, TradingStateChanged)]
+            assert halted.in_force.since_ns == OPEN + 100 * SECOND, "the market has come no further"
+            assert begun < halted.in_force.commanded_at_ns < time.time_ns()
+            assert "momentum at paper: HALTED is in force from the watermark" in capsys.readouterr().out
+            with pytest.raises(CommandFailed, match="there is no strategy 'momentun' at paper; did you mean momentum"):
+                await command_trading_state(desk, "halt", "any", strategy="momentun")
+        async with account(desk):
+            await market.until(700, (1, 650, 9.0), proposals=(signal(1, 200),))
+            refused = await until_said(desk, PAPER.signals_rejected, lambda event: isinstance(event, SignalRejected))
+            assert isinstance(refused, SignalRejected)
+            assert refused.rule == "trading_state"
+            assert await exits(desk) == []
+        monkeypatch.setattr(trading_commands, "_ANSWER_SECONDS", 0.1)
+        assert await command_trading_state(desk, "resume", "explained", strategy="momentum") == ""
+        assert "nothing runs on this home; it stands on the log" in capsys.readouterr().out
+        async with account(desk):
+            raised = await until_said(desk, PAPER.orders_submitted, lambda e: getattr(e, "intent", "") == "close")
+            assert await exits(desk) == [("time", 700.0)], "the market has come no further"
+            await market.until(720, (0, 710, 101.0))
+            closed = await until_said(desk, PAPER.orders_filled, lambda e: getattr(e, "intent", "") == "close")
+            assert closed.event_time_ns > raised.event_time_ns
+    changes = [event for event in await said(desk, PAPER.control) if isinstance(event, TradingStateChanged)]
+    assert [(one.in_force.state, one.command_offset) for one in changes] == [("HALTED", 0), ("ACTIVE", 1)]
