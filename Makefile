@@ -9,9 +9,11 @@ ARGS ?=
 demo: .venv/ready
 	@$(BIN)/alpha-panda demo $(ARGS)
 
-# Two workers, each with servers of its own, take the files in turn, the slow ones first; ARGS asks for what it says.
+# Two workers, each with servers of its own, take the files in turn, the slow ones first; ARGS asks for what it says. A
+# worker that crashes ends the run: one in its place runs into the same crash, and then xdist waits for ever.
 test: .venv/ready-to-test
-	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile \
+	    --no-loadscope-reorder --max-worker-restart 0)
 
 check: .venv/ready-to-test
 	$(BIN)/ruff check .

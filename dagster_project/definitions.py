@@ -24,6 +24,8 @@ from dagster_project.sensors.promotion import promote_champion
 from dagster_project.strategies import strategy_assets
 from dagster_project.training_frames import TrainingFrameStore
 from feature_store.market.types import IST
+from live_services.adapters.logs import log_beside
+from live_services.adapters.redaction import secrets_of
 from live_services.domain.strategy.checks import WrongStrategy, require_known_names
 from live_services.next_steps import to_type
 from live_services.settings import Settings, load_settings
@@ -89,4 +91,6 @@ def defs() -> dg.Definitions:
         said = describe_error(wrong) if isinstance(wrong, ValidationError) else str(wrong)
         way_out = f"Then start again ({to_type('down')}, {to_type('up')}), or reload the location under `dagster dev`."
         raise dg.DagsterInvalidDefinitionError(f"{said}\n{way_out}") from wrong
+    home, secrets = settings.alpha_panda_home, secrets_of(settings)
+    log_beside("dagster", home, settings.logging, secrets=secrets, libraries=("dagster", "mlflow", "alembic"))
     return definitions(settings, dt.datetime.now(IST).date())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import structlog
 
 from live_services.domain.topics import BROKERS, MODELS_PROMOTED, Scope, consumer_group, market_topic
 from live_services.failures import CommandFailed
@@ -18,6 +20,7 @@ from models_registry.specification import Broker
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
+    from live_services.adapters.metrics import Metrics
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
@@ -27,11 +30,11 @@ if TYPE_CHECKING:
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
 
+_log = structlog.get_logger("application")
+
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
-_WITHOUT_GATEWAY: Final = {
-    "zerodha_trading": "no gateway to the broker is enabled: proposals are judged, and no order is given",
-}
-"""Trading stages that do not run, and why."""
+_WITHOUT_GATEWAY: Final = ("zerodha_trading",)
+"""Trading stages that there is no service for yet."""
 
 
 def keep_loopback_off_the_proxy() -> None:
@@ -81,38 +84,52 @@ class ServiceEntry:
     """Whether it has nothing to do before a model is promoted."""
 
     def hosts(self, scope: Scope) -> tuple[str, ...]:
-        """Name the services in it; without a gateway a real broker's trading stage is skipped."""
+        """Name the services in it; a real broker's trading stage is none of them before there is a gateway."""
         named = tuple(service.format(broker=scope) for service in self.services)
         return tuple(service for service in named if service not in _WITHOUT_GATEWAY)
 
 
 def processes(settings: Settings) -> tuple[tuple[ServiceEntry, Scope], ...]:
-    """Decide from the settings what runs: what is shared, then what each active and enabled broker has."""
+    """Decide from the settings what runs: what is shared, then what each active broker has."""
     shared: list[tuple[ServiceEntry, Scope]] = [(entry, "shared") for entry in SERVICES if entry.scope == "shared"]
     of_brokers = [entry for entry in SERVICES if entry.scope == "broker"]
     return (*shared, *((entry, broker) for broker in running_brokers(settings) for entry in of_brokers))
 
 
 def skip_reason(settings: Settings, broker: Broker) -> str | None:
-    """Say why a broker does not run, or None when it does."""
-    if broker not in settings.active_brokers:
-        return f"it is not in ACTIVE_BROKERS ({', '.join(settings.active_brokers)})"
+    """Say why a broker's account does not run, or None when it does: ``ACTIVE_BROKERS`` decides."""
+    if broker in settings.active_brokers:
+        return None
+    return f"it is not in ACTIVE_BROKERS: {', '.join(settings.active_brokers) or 'none is'}"
+
+
+def trading_off(settings: Settings, broker: Broker) -> str | None:
+    """Say why an account that runs gives no orders, or None when it does: ``TRADING__<BROKER>__ENABLED`` decides."""
     if not getattr(settings.trading, broker).enabled:
-        return f"TRADING__{broker.upper()}__ENABLED is false"
+        return f"TRADING__{broker.upper()}__ENABLED is false: proposals are judged, and no order is given"
+    if f"{broker}_trading" in _WITHOUT_GATEWAY:
+        from live_services.services.account import NO_GATEWAY
+
+        return f"TRADING__{broker.upper()}__ENABLED is true, but {NO_GATEWAY}"
     return None
 
 
 def running_brokers(settings: Settings) -> tuple[Broker, ...]:
-    """Give the brokers whose accounts run."""
+    """Give the brokers whose accounts run, whether they trade or not."""
     return tuple(broker for broker in BROKERS if skip_reason(settings, broker) is None)
 
 
 def skipped(settings: Settings) -> tuple[str, ...]:
-    """Say, one line each, what does not run and why: brokers, and trading stages of those that do."""
-    reasons = ((broker, skip_reason(settings, broker)) for broker in BROKERS)
-    brokers = tuple(f"{broker} is skipped: {reason}" for broker, reason in reasons if reason is not None)
-    stages = (f"{broker}_trading" for broker in running_brokers(settings))
-    return (*brokers, *(f"{s} is skipped: {_WITHOUT_GATEWAY[s]}" for s in stages if s in _WITHOUT_GATEWAY))
+    """Say, one line each, what does not run and why: accounts, and the trading stages of those that do."""
+    return tuple(line for broker in BROKERS for line in _skipped_of(settings, broker))
+
+
+def _skipped_of(settings: Settings, broker: Broker) -> Iterator[str]:
+    reason, off = skip_reason(settings, broker), trading_off(settings, broker)
+    if reason is not None:
+        yield f"skipping {broker}.account ({reason})"
+    elif off is not None:
+        yield f"skipping {broker}_trading ({off})"
 
 
 def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, Broker]:
@@ -136,6 +153,16 @@ def runnable(name: str, broker: str, settings: Settings) -> tuple[ServiceEntry, 
     return entry, chosen
 
 
+async def run_process(entry: ServiceEntry, broker: Broker, settings: Settings, stop: asyncio.Event) -> None:
+    """Run a process of the table until the event is set; says what starts, and what is skipped."""
+    scope: Scope = broker if entry.scope == "broker" else "shared"
+    for line in _skipped_of(settings, broker) if entry.scope == "broker" else ():
+        _log.info(line)
+    for service in entry.hosts(scope):
+        _log.info("starting", service=service, broker=scope)
+    await entry.run(settings, broker, stop)
+
+
 async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
@@ -144,6 +171,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
     from live_services.services.market_feed import run_market_feed
 
     async with LiveTelemetry(settings, "market_feed") as telemetry:
+        telemetry.active("market_feed", "shared")
         if not await market_arrives(settings, stop, telemetry.waits):
             return
         if not await model_arrives(settings, stop, telemetry.waits):
@@ -151,7 +179,13 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         # Who is not there when a session begins would begin with the next one.
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
-        await run_market_feed(settings, stop, FeedHealth(telemetry))
+        _started(telemetry, "market_feed", "shared")
+        await run_market_feed(settings, stop, FeedHealth(telemetry), times=telemetry.metrics)
+
+
+def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
+    _log.info("started", service=service, broker=scope)
+    telemetry.active(service, scope)
 
 
 def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
@@ -167,6 +201,8 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
             if not await market_arrives(settings, stop, telemetry.waits):
                 return
             async with build(settings, broker, telemetry) as chain:
+                for service in chain.services:
+                    _started(telemetry, service.name, service.scope)
                 await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
 
     return run
@@ -179,10 +215,18 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
-    count, brokers = partial(telemetry.online_block, "shared"), running_brokers(settings)
-    async with _loader(settings) as loader, OnlinePublisher(settings, count) as rows:
-        history = StoredHistory(settings)
-        runner = StrategyRunner(settings, loader, stamp(settings), brokers=brokers, rows=rows, history=history)
+    metrics = telemetry.metrics
+    count = partial(metrics.online_block, "shared")
+    async with _loader(settings, metrics) as loader, OnlinePublisher(settings, count) as rows:
+        runner = StrategyRunner(
+            settings,
+            loader,
+            stamp(settings),
+            brokers=running_brokers(settings),
+            rows=rows,
+            history=StoredHistory(settings),
+            inferred=metrics.inferred,
+        )
         yield Chain("strategy_runner", (runner,))
 
 
@@ -200,7 +244,7 @@ async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry
     from live_services.services.account import account_chain
 
     market, config = market_topic(settings.market.feed), getattr(settings.trading, broker)
-    yield account_chain(broker, market, config, stamp(settings))
+    yield account_chain(broker, market, config, stamp(settings), trading_off=trading_off(settings, broker))
 
 
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
@@ -222,11 +266,12 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
 
 
 @asynccontextmanager
-async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
+async def _loader(settings: Settings, metrics: Metrics) -> AsyncIterator[ModelLoader]:
     from live_services.services.model_loading import build_loader
 
-    loader = build_loader(settings, build_registry(settings), build_ledger(settings), running_brokers(settings))
-    nudges = asyncio.create_task(_nudge(settings, loader), name="promotions")
+    brokers = running_brokers(settings)
+    loader = build_loader(settings, build_registry(settings), build_ledger(settings), brokers, metrics)
+    nudges = asyncio.create_task(_nudge(settings, loader, metrics), name="promotions")
     try:
         yield loader
     finally:
@@ -235,11 +280,14 @@ async def _loader(settings: Settings) -> AsyncIterator[ModelLoader]:
         await loader.stop()
 
 
-async def _nudge(settings: Settings, loader: ModelLoader) -> None:
+async def _nudge(settings: Settings, loader: ModelLoader, metrics: Metrics) -> None:
     from live_services.adapters.kafka import follow
+    from live_services.domain.events import ModelPromoted, event_or_none
 
-    async for _ in follow(settings.kafka, [MODELS_PROMOTED.name]):
+    async for record in follow(settings.kafka, [MODELS_PROMOTED.name]):
         loader.nudge()
+        if isinstance(promoted := event_or_none(record.value), ModelPromoted):
+            metrics.promoted(promoted.alias)
 
 
 def build_registry(settings: Settings) -> Registry:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from live_services.domain.histograms import checked_buckets
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Environment = Literal["development", "testing", "production"]
@@ -37,6 +39,12 @@ class MonitoringSettings(Section):
     high_latency_ms: float = Field(default=1000.0, gt=0)
     consumer_lag_records: int = Field(default=5000, ge=1)
     stuck_seconds: float = Field(default=60.0, gt=0)
+
+    @field_validator("prometheus_buckets")
+    @classmethod
+    def _of_histograms_that_exist(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        checked_buckets(value)
+        return value
 
 
 class LoggingSettings(Section):

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
+from live_services.adapters.redaction import redaction, secrets_of
 from live_services.composition import (
     SERVICES,
     ServiceEntry,
     keep_loopback_off_the_proxy,
     read_settings,
+    run_process,
     runnable,
 )
 from live_services.domain.topics import BROKERS
-from live_services.home import require_layout
 from live_services.messages import expected_failures, message_of
 from live_services.runtime.watchdog import call_off, stop_on_signals, watched
 from live_services.settings import Settings
@@ -43,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("service", help=", ".join(entry.name for entry in SERVICES))
     parser.add_argument("broker", nargs="?", default="paper", help=f"{' or '.join(BROKERS)}; what is shared has none")
     asked = parser.parse_args(arguments)
+    secrets: tuple[str, ...] = ()
     try:
         keep_loopback_off_the_proxy()
-        stopped = run(asked.service, asked.broker, read_settings())
+        settings = read_settings()
+        secrets = secrets_of(settings)
+        stopped = run(asked.service, asked.broker, settings)
     except expected_failures() as problem:
-        print(f"error: {message_of(problem)}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
+        said = redaction(secrets)(message_of(problem))
+        print(f"error: {said}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
         return 1
     return _STOPPED if stopped else 0
 
@@ -60,15 +66,27 @@ def run(service: str, broker: str, settings: Settings) -> bool:
     Raises
     ------
     CommandFailed
-        There is no such process or broker, or the broker is not to run, or another version wrote what is in the home.
+        There is no such process or broker, or the broker is not to run, or the process lacks what it cannot do without.
     """
+    import structlog
+
     from live_services.adapters.logs import configure_logging
+    from live_services.preflight.own_needs import require_own_needs
 
     entry, chosen = runnable(service, broker, settings)
-    require_layout(settings.alpha_panda_home)
-    configure_logging(entry.name)
+    require_own_needs(entry, settings)
+    scope = chosen if entry.scope == "broker" else ""
+    configure_logging(
+        entry.name, settings.alpha_panda_home, settings.logging, scope=scope, secrets=secrets_of(settings)
+    )
     try:
         return asyncio.run(_until_stopped(entry, chosen, settings))
+    except expected_failures() as problem:
+        structlog.get_logger("error").error("process_failed", reason=message_of(problem))
+        raise
+    except Exception:
+        structlog.get_logger("error").exception("process_crashed")
+        raise
     finally:
         call_off()
 
@@ -76,9 +94,18 @@ def run(service: str, broker: str, settings: Settings) -> bool:
 async def _until_stopped(entry: ServiceEntry, broker: Broker, settings: Settings) -> bool:
     stop = stop_on_signals()
     async with watched(settings.processes.stall_seconds, stop):
-        await entry.run(settings, broker, stop)
+        await run_process(entry, broker, settings, stop)
     return stop.is_set()
 
 
+def _end(code: int) -> NoReturn:
+    """End this process; if the disk of its log hangs, without waiting for the thread that writes there."""
+    from live_services.adapters.logs import stop_logging
+
+    if not stop_logging():
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

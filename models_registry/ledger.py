@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
+import structlog
 import tenacity
 
 from models_registry.ledger_entries import LedgerEntry, objection, repeated
@@ -163,7 +164,9 @@ class PromotionLedger:
                 return said
             if act is not None:
                 act()
-            return _insert(connection, chain, entry)
+            appended = _insert(connection, chain, entry)
+        _audit(appended)
+        return appended
 
     def settle(
         self,
@@ -202,9 +205,10 @@ class PromotionLedger:
                 return settled
             act()
             changes = {"phase": phase, "refers_to": intent.number, "settled_by": by, "at_ns": at_ns}
-            return _insert(
-                connection, chain, intent.model_copy(update=changes | ({"reason": reason} if reason else {}))
-            )
+            changes |= {"reason": reason} if reason else {}
+            appended = _insert(connection, chain, intent.model_copy(update=changes))
+        _audit(appended)
+        return appended
 
     def history(self, name: str) -> tuple[LedgerEntry, ...]:
         """All entries of a model, oldest first; the whole chain is verified with every reading.
@@ -304,6 +308,25 @@ class PromotionLedger:
             for guard in guards:
                 connection.exec_driver_sql(guard)
             connection.commit()
+
+
+def _audit(entry: LedgerEntry) -> None:
+    """Log an entry that is in the ledger now; the ledger is what counts, the line is for who reads logs."""
+    said = {
+        "model_name": entry.model_name,
+        "alias": entry.alias,
+        "action": entry.action,
+        "phase": entry.phase,
+        "from_version": entry.from_version,
+        "to_version": entry.to_version,
+        "override": entry.override,
+        "by": entry.by,
+        "reason": entry.reason,
+        "settled_by": entry.settled_by,
+        "ledger_entry": entry.number,
+        "ledger_sha256": entry.sha256,
+    }
+    structlog.get_logger("audit").info("promotion_ledger", **said)
 
 
 def _missing_columns(connection: sa.Connection) -> list[sa.Column[Any]] | None:

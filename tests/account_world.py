@@ -9,7 +9,14 @@ from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.account.books import Books
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Event, PnlSnapshot, TradingState, TradingStateCommanded, self_caused
+from live_services.domain.events import (
+    Event,
+    PnlSnapshot,
+    TradingState,
+    TradingStateCommanded,
+    TradingSwitched,
+    self_caused,
+)
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, broker_topics
@@ -42,11 +49,12 @@ class Account:
         universe: Universe = UNIVERSE,
         on_bars: bool = False,
         before: Account | None = None,
+        trading_off: str | None = None,
     ) -> None:
         self.config = config or (before.config if before is not None else limits())
         topic = MARKET_BARS if on_bars else MARKET_TICKS
         self.session = session
-        self.chain = account_chain("paper", topic, self.config, Stamp("digest", "commit"))
+        self.chain = account_chain("paper", topic, self.config, Stamp("digest", "commit"), trading_off=trading_off)
         self.events: list[Event] = []
         self._at = LogPosition(topic.name, 0, 7)
         state = before.state if before is not None else None
@@ -71,6 +79,22 @@ class Account:
         """Hand in ticks or bars."""
         last_ns = int(event_times(table)[-1])
         self._take(self.chain.handle(MarketSlice(table, self._at), self.state, last_ns))
+        return self
+
+    def switch(self, enabled: bool, seconds: float) -> Account:
+        """Let the watermark reach so many seconds after the open, and switch the trading stage there."""
+        self.until(seconds)
+        at_ns, date = OPEN + round(seconds * SECOND), self.session.date.isoformat()
+        switched = TradingSwitched(
+            **self_caused("trading_switched", "paper", date, at_ns, str(enabled)),
+            broker="paper",
+            event_time_ns=at_ns,
+            session_date=date,
+            enabled=enabled,
+            reason="a test",
+        )
+        self._take([switched])
+        self._take(self.chain.handle_control(EventRecord(switched, NOWHERE), self.state))
         return self
 
     def until(self, seconds: float) -> Account:

@@ -11,11 +11,13 @@ from live_services.machine.research_servers import mlflow_spec
 class MlflowServer:
     url: str
     artifacts: Path
+    logs: Path
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory):
     """A real MLflow server on SQLite and a free loopback port, as `up` starts it; stopped with what it started."""
-    spec = mlflow_spec(tmp_path_factory.mktemp("mlflow"))
+    home = tmp_path_factory.mktemp("home")
+    spec = mlflow_spec(home)
     with running(spec):
-        yield MlflowServer(spec.endpoint, spec.directory / "artifacts")
+        yield MlflowServer(spec.endpoint, spec.directory / "artifacts", home / "logs")

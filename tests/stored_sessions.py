@@ -19,7 +19,7 @@ from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decod
 from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.task import Received
-from live_services.services.market_feed import Feed, Progress
+from live_services.services.market_feed import Feed, FrameTimes, Progress
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.live_world import OPEN, random_walk, session_bars
 
@@ -143,11 +143,12 @@ async def live(
     lives: int | None = None,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
+    times: FrameTimes | None = None,
 ) -> bool:
     """One life of the feed: it finds where the log ends and goes on; ``lives`` is how many records it can say."""
     sessions = told_on(log)
     reached = await reached_on(log, market_topic(settings.market.feed), sessions)
-    feed = Feed(market, settings, MemoryFeed(log, lives), sessions.opened, reached)
+    feed = Feed(market, settings, MemoryFeed(log, lives), sessions.opened, reached, times=times)
     return await feed.run(stop or asyncio.Event(), progress)
 
 

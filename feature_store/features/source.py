@@ -21,6 +21,7 @@ import numpy as np
 import platformdirs
 from numba.core.dispatcher import Dispatcher
 
+import feature_store.market.arrays  # noqa: F401 (names of compiled code are apart before the first one is given)
 from feature_store.market import types
 
 _FILES: Final = ("features/window", "features/library", "features/kernels", "features/folding", "features/projection")
@@ -125,8 +126,8 @@ SOURCE_DIGEST: Final = hashlib.sha256(
 
 def keep_compiled_code() -> None:
     """Keep compiled code in the directory of this digest, unless ``NUMBA_CACHE_DIR`` names another."""
-    if not numba.config.CACHE_DIR:
-        numba.config.CACHE_DIR = str(Path(platformdirs.user_cache_dir("alpha-panda")) / "numba" / SOURCE_DIGEST[:16])
+    if not numba.config.CACHE_DIR:  # until the names in it were apart, it was kept in a directory "numba"
+        numba.config.CACHE_DIR = str(Path(platformdirs.user_cache_dir("alpha-panda")) / "kernels" / SOURCE_DIGEST[:16])
 
 
 def compiled_once(function: Callable[..., Any], text: str, signature: tuple[Any, ...]) -> Any:

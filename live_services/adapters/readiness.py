@@ -62,11 +62,12 @@ def can_trade(settings: Settings) -> bool:
 
 def _traded(settings: Settings) -> tuple[tuple[StrategySpec, Alias], ...]:
     """Give each strategy once for every rung that an account which runs trades it on."""
-    running = [broker for broker in settings.active_brokers if getattr(settings.trading, broker).enabled]
     return tuple(
         (strategy, rung)
         for strategy in settings.strategies
-        for rung in dict.fromkeys(RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in running)
+        for rung in dict.fromkeys(
+            RUNG_OF_BROKER[broker] for broker in strategy.brokers if broker in settings.active_brokers
+        )
     )
 
 
@@ -85,8 +86,8 @@ def missing(settings: Settings) -> str | None:
         )
     if not _traded(settings):
         return (
-            "no strategy trades on an account that runs: name one of its brokers in ACTIVE_BROKERS and enable it "
-            "(TRADING__<BROKER>__ENABLED), or name a running one in the strategy's brokers"
+            "no strategy speaks to an account that runs: name one of its brokers in ACTIVE_BROKERS, or name a running "
+            "one in the strategy's brokers"
         )
     found = _without_model(settings)
     unknown = (_Lacking(strategy, rung, to_come=True) for strategy, rung in _traded(settings))

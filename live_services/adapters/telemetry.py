@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -12,10 +12,12 @@ from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.process_health import ProcessHealth
 from live_services.adapters.scrape_targets import ScrapeTarget
+from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
 from live_services.settings import Settings
+from models_registry.specification import Broker
 
 _TURN_SECONDS: Final = 0.5
 
@@ -35,6 +37,30 @@ class Telemetry(Protocol):
         """Forget a task that this process no longer runs."""
         ...
 
+    def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
+        """Take the partitions, by topic and number, that the group gave this member."""
+        ...
+
+    def lag(self, group: str, lags: Mapping[tuple[str, int], int]) -> None:
+        """Take how many records of each partition were not fetched yet (about once a second)."""
+        ...
+
+    def active(self, service: str, scope: Scope) -> None:
+        """Note that a service began, or that an output of it was committed."""
+        ...
+
+    def commit_took(self, service: str, scope: Scope, seconds: float) -> None:
+        """Take the duration of a transaction of a process."""
+        ...
+
+    def signal_latency(self, broker: Broker, seconds: float) -> None:
+        """Take the time from a frame's arrival on Kafka to the commit of a proposal that answers it."""
+        ...
+
+    def order_latency(self, broker: Broker, seconds: float) -> None:
+        """Take the time from a proposal's arrival on Kafka to the commit of its order."""
+        ...
+
 
 class NoTelemetry:
     """Says nothing."""
@@ -48,17 +74,50 @@ class NoTelemetry:
     def withdraw(self, task: TaskId) -> None:
         """Ignore it."""
 
+    def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
+        """Ignore it."""
+
+    def lag(self, group: str, lags: Mapping[tuple[str, int], int]) -> None:
+        """Ignore it."""
+
+    def active(self, service: str, scope: Scope) -> None:
+        """Ignore it."""
+
+    def commit_took(self, service: str, scope: Scope, seconds: float) -> None:
+        """Ignore it."""
+
+    def signal_latency(self, broker: Broker, seconds: float) -> None:
+        """Ignore it."""
+
+    def order_latency(self, broker: Broker, seconds: float) -> None:
+        """Ignore it."""
+
 
 class LiveTelemetry:
-    """Metrics and health together, for the process of that name; an async context manager, which serves them."""
+    """Metrics, health and log lines together, for the process of that name; a context manager, which serves them.
+
+    Parameters
+    ----------
+    settings
+    process, scope
+        Its name in the table of processes, and whose it is; Prometheus and `status` find it by them while it runs.
+
+    Attributes
+    ----------
+    metrics : Metrics
+        What services count beside what the runtime reports.
+    """
 
     def __init__(self, settings: Settings, process: str, scope: Scope = "shared") -> None:
-        self._metrics = Metrics()
+        self.metrics: Final = Metrics(
+            [strategy.name for strategy in settings.strategies], settings.monitoring.prometheus_buckets
+        )
         self._process = ProcessHealth(settings, process, scope)
-        self._server = HealthServer(settings.runtime.metrics_port, self._process, self._metrics.registry)
+        self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
         self._health = HealthReporter(settings, self._server.port)
+        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self._server.port)
+        self._lines = WorkLines()
         self._turning: asyncio.Task[None] | None = None
-        self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self.port)
 
     @property
     def port(self) -> int:
@@ -72,39 +131,62 @@ class LiveTelemetry:
     def report(self, health: TaskHealth) -> None:
         """Pass a task's health on."""
         self._process.report(health)
-        self._metrics.report(health)
+        self.metrics.report(health)
         self._health.report(health)
+        self._lines.report(health)
 
     def committed(self, events: Sequence[Event]) -> None:
         """Pass committed events on."""
-        self._metrics.committed(events)
+        self.metrics.committed(events)
         self._health.committed(events)
-
-    def online_block(self, broker: str, outcome: str) -> None:
-        """Count a block that was offered to the online store."""
-        self._metrics.online_block(broker, outcome)
+        self._lines.committed(events)
 
     def withdraw(self, task: TaskId) -> None:
         """Forget a task."""
         self._process.withdraw(task)
-        self._metrics.withdraw(task)
+        self.metrics.withdraw(task)
         self._health.withdraw(task)
+        self._lines.withdraw(task)
+
+    def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
+        """Count an assignment."""
+        self.metrics.rebalanced(group, partitions)
+
+    def lag(self, group: str, lags: Mapping[tuple[str, int], int]) -> None:
+        """Show the lag of each partition."""
+        self.metrics.lag(group, lags)
+
+    def active(self, service: str, scope: Scope) -> None:
+        """Show when a service was active last."""
+        self.metrics.active(service, scope)
+
+    def commit_took(self, service: str, scope: Scope, seconds: float) -> None:
+        """Count a transaction."""
+        self.metrics.commit_took(service, scope, seconds)
+
+    def signal_latency(self, broker: Broker, seconds: float) -> None:
+        """Measure a proposal."""
+        self.metrics.signal_latency(broker, seconds)
+
+    def order_latency(self, broker: Broker, seconds: float) -> None:
+        """Measure an order."""
+        self.metrics.order_latency(broker, seconds)
 
     async def __aenter__(self) -> Self:
-        self._target.write()
         self._turning = asyncio.create_task(self._turn(), name="turning")
         await self._health.__aenter__()
+        self._target.write()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:  # a process that failed stays among the targets, so that Prometheus shows it as down
+            self._target.remove()
         await self._health.__aexit__(kind, error, trace)
         if self._turning is not None:
             self._turning.cancel()
             await asyncio.gather(self._turning, return_exceptions=True)
-        if kind is None:
-            self._target.remove()
         self._server.close()
 
     async def _turn(self) -> None:

@@ -33,6 +33,7 @@ _STAGES: Final = {
     for stage, event_type in enumerate(
         (
             "account.opened",
+            "trading.switched",
             "trading.state_changed",
             "signal.generated",
             "signal.shadowed",

@@ -18,7 +18,9 @@ from rich.table import Column, Table
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.halts import flatten, halt, reduce, resume
+from live_services.cli.logs import log_the_command, logs
 from live_services.cli.output import JsonOption, tell_json
+from live_services.cli.preflight import run_preflight
 from live_services.cli.train import train
 from live_services.composition import SERVICES, keep_loopback_off_the_proxy, read_settings
 from live_services.failures import CommandFailed
@@ -44,7 +46,9 @@ well.""",
 topics_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at what is on the topics.")
 config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the settings in force.")
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
+app.command("preflight")(run_preflight)
 app.command()(train)
+app.command()(logs)
 for _change in (halt, reduce, flatten, resume):
     app.command()(_change)
 app.add_typer(topics_app, name="topics")
@@ -83,6 +87,7 @@ def main(context: typer.Context, home: HomeOption = None, _version: VersionOptio
     if home is not None:
         os.environ["ALPHA_PANDA_HOME"] = str(home)
         context.obj = home  # the demo asks whether it was said: what the environment names is a desk's
+    log_the_command(context)
     if context.invoked_subcommand != "run":
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its "unable to connect" comes back as our message
     for line in misspelt_environment():
@@ -122,6 +127,8 @@ def up(
             if detach:
                 again = of_home(settings.alpha_panda_home)
                 _tell(f"running; `{again} status` shows it, `{again} down` stops it")
+                if stack.held_back:
+                    raise CommandFailed(f"the live services do not run: mend what preflight says, then `{again} up -d`")
                 return
             _tell("Ctrl-C stops everything")
             hold(stack, _tell)

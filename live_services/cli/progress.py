@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -54,3 +54,8 @@ def jar_progress(console: Console) -> Iterator[kafka_jars.Progress]:
                 bar.update(task, visible=False)
 
         yield progress
+
+
+def waiting(console: Console, words: str, *, quietly: bool = False) -> AbstractContextManager[object]:
+    """Show in a terminal that something is under way; outside one, and quietly, nothing shows."""
+    return nullcontext() if quietly or not console.is_terminal else console.status(words)

@@ -146,9 +146,9 @@ def check_files(options: DemoOptions) -> None:
     CommandFailed
         Names the file or the option.
     """
-    named = {"--bars": options.bars, "--ticks": options.ticks}
+    files = {"--bars": options.bars, "--ticks": options.ticks}
     tables = {f"--{name.replace('_', '-')}": options.market.get(name) for name in ("universe", "corporate_actions")}
-    for option, path in (named | tables).items():
+    for option, path in (files | tables).items():
         if path is not None and not Path(path).is_file():
             raise CommandFailed(f"{option}: there is no file {path}")
     if options.override_gate is not None and not options.override_gate.strip():

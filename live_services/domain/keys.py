@@ -23,3 +23,8 @@ def task_health_pattern() -> str:
 def portfolio(scope: Scope) -> str:
     """JSON of a broker's newest ``PnlSnapshot``."""
     return f"{PREFIX}:{scope}:portfolio"
+
+
+def preflight_probe() -> str:
+    """Written for a second to see whether this desk may write; nobody reads it."""
+    return f"{PREFIX}:shared:preflight"

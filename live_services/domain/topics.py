@@ -59,6 +59,9 @@ SHARED_TOPICS: Final = (
     MODELS_REFUSED,
 )
 
+PREFLIGHT_CLOCK: Final = Topic("preflight.clock")
+"""Where preflight reads the broker's clock off a record; no event goes there, and nobody consumes it."""
+
 
 def market_topic(feed: Literal["ticks", "bars"]) -> Topic:
     """Give the topic that the market comes on."""

@@ -37,6 +37,10 @@ run_monitoring:
   enabled: true
 run_retries:
   enabled: true
+python_logs:
+  dagster_handler_config:
+    handlers:
+      channels: {class: live_services.adapters.logs.Routed, level: INFO}
 retention:
   schedule:
     purge_after_days:
@@ -55,15 +59,15 @@ def python_environment() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(_PACKAGE_ROOT), *others])}
 
 
-def mlflow_spec(directory: Path, port: int | None = None) -> ServerSpec:
-    """Describe an MLflow server on SQLite that keeps its artifacts in ``directory``."""
-    directory = directory.absolute()
+def mlflow_spec(home: Path, port: int | None = None) -> ServerSpec:
+    """Describe an MLflow server on SQLite that keeps its artifacts in ``mlflow`` of a home, and logs in ``logs``."""
+    directory = home.absolute() / "mlflow"
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     url = f"http://{LOOPBACK}:{port}"
     return ServerSpec(
         name="mlflow",
-        argv=(sys.executable, "-m", "live_services.machine.mlflow_server", str(port)),
+        argv=(sys.executable, "-m", "live_services.machine.mlflow_server", str(port), str(home.absolute())),
         directory=directory,
         endpoint=url,
         env=python_environment() | mlflow_environment() | _mlflow_server_environment(directory),

@@ -80,6 +80,8 @@ class Stack:
         self.home = settings.alpha_panda_home.absolute()
         self.supervisor = Supervisor(self.home)
         self.desk = desk(settings)
+        self.held_back: tuple[str, ...] = ()
+        """What keeps the services from being started, one line each."""
         self._specs: tuple[ServerSpec, ...] = ()
 
     @property
@@ -144,7 +146,7 @@ class Stack:
         if settings.mlflow.tracking_uri:
             tell(f"MLflow: using {settings.mlflow.tracking_uri}")
         else:
-            specs.append(research_servers.mlflow_spec(self.home / "mlflow", _port("mlflow", ports.mlflow, tell)))
+            specs.append(research_servers.mlflow_spec(self.home, _port("mlflow", ports.mlflow, tell)))
         if settings.dagster.url:
             tell(f"Dagster: using {settings.dagster.url}")
         else:

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from aiokafka.errors import KafkaError
+
+from live_services.adapters.kafka import KafkaSetupError
 from live_services.adapters.readiness import missing
 from live_services.domain.strategy.checks import require_known_names
 from live_services.home import demo_mark, mark_demo, owned_home, require_layout
+from live_services.machine.clearance import held_back_by
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.programs import SERVICES
 from live_services.machine.restarts import news, read_restarts
@@ -22,12 +26,13 @@ from live_services.machine.stack import (
     Stack,
     Tell,
     create_topics,
-    require_external,
 )
 from live_services.machine.supervision import SupervisionError, start_lock
+from live_services.preflight.own_needs import require_folders
 from live_services.settings import Settings, load_settings
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
+_PREFLIGHT_AGAIN_SECONDS: Final = 15.0
 
 
 def start_everything(
@@ -35,7 +40,8 @@ def start_everything(
 ) -> Stack:
     """Start the servers, wait for them, create the topics, and start the services, which wait for a market and a model.
 
-    Anything that goes wrong stops what was started. A home that a demo made is a person's from now on, and no demo
+    What preflight finds may hold the services back (``Stack.held_back``); the servers run on then. Anything else
+    that goes wrong stops what was started. A home that a demo made is a person's from now on, and no demo
     wipes it.
 
     Raises
@@ -46,6 +52,8 @@ def start_everything(
         A strategy names something that there is not; nothing was started.
     live_services.home.OtherLayout
         What is kept in this home was written by another version; nothing was started.
+    live_services.failures.CommandFailed
+        Folders of the home cannot be written; nothing was started.
     """
     require_known_names(settings.strategies)
     require_layout(settings.alpha_panda_home)
@@ -62,14 +70,12 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
         stack.bring_back_servers(tell=tell)
         start_idle_services(stack, tell)
         return stack
+    require_folders(settings)
     try:
         for reason in stack.desk.skipped:
             tell(reason)
-        require_external(settings)
         stack.start_servers(tell=tell, ports=ports, progress=progress)
         stack.wait_ready(tell=tell)
-        running = load_settings()
-        asyncio.run(create_topics(running))
         start_idle_services(stack, tell)
     except BaseException:
         stack.stop_own()
@@ -78,9 +84,16 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
 
 
 def start_idle_services(stack: Stack, tell: Tell) -> None:
-    """Start the services that are not running, and say what they wait for."""
+    """Start the services that are not running, unless preflight holds them back, and say what they wait for."""
     idle = stack.down(SERVICES)
     if idle:
+        running = load_settings()
+        not_created = _create_topics(running)
+        if not_created and not stack.held_back:
+            tell(not_created)
+        stack.held_back = held_back_by(running, tell, stack.held_back)
+        if stack.held_back:
+            return
         stack.start_services()
         tell("services started: " + ", ".join(process.name for process in idle))
     lacking = missing(load_settings())
@@ -88,8 +101,19 @@ def start_idle_services(stack: Stack, tell: Tell) -> None:
         tell(lacking)
 
 
+def _create_topics(settings: Settings) -> str:
+    """Create the topics that are missing; say what stands in the way, which preflight finds as well, and judges."""
+    try:
+        asyncio.run(create_topics(settings))
+    except (KafkaSetupError, KafkaError, OSError) as problem:
+        return f"the topics could not be created: {problem}"
+    return ""
+
+
 def hold(stack: Stack, tell: Tell) -> None:
     """Keep everything running until Ctrl-C or SIGTERM, telling what dies and comes back, then stop it all.
+
+    Services that preflight held back are started as soon as it does no more.
 
     Raises
     ------
@@ -97,12 +121,15 @@ def hold(stack: Stack, tell: Tell) -> None:
         supervisord ended by itself.
     """
     with stopped_at_the_end(stack, tell):
-        lacking = missing(load_settings())
+        lacking, asked = missing(load_settings()), time.monotonic()
         known = read_restarts(stack.home)
         while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
             known, before_it = read_restarts(stack.home), known
             for line in news(before_it, known, time.time()):
                 tell(line)
+            if stack.held_back and time.monotonic() - asked > _PREFLIGHT_AGAIN_SECONDS:
+                start_idle_services(stack, tell)
+                asked = time.monotonic()
             if lacking is None:
                 continue
             lacking, before = missing(load_settings()), lacking

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ import structlog
 from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
-    ConsumerRebalanceListener,
     TopicPartition,
 )
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -42,7 +41,9 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.log import TaskId
-from live_services.domain.topics import Topic, consumer_group, transactional_id
+from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_group, transactional_id
+from live_services.runtime.arrivals import Arrivals
+from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import Inbox, received
 from live_services.runtime.inner_watch import InnerWatch
@@ -77,6 +78,7 @@ _FETCH_SECONDS: Final = 1.0
 _SESSION_TIMEOUT_MS: Final = 6_000
 _HEARTBEAT_MS: Final = 1_500
 _REPORT_SECONDS: Final = 1.0
+_PROPOSALS: Final = frozenset(broker_topics(broker).signals_raw.name for broker in BROKERS)
 _STOP_SECONDS: Final = 5.0
 _START_SECONDS: Final = 60.0
 
@@ -94,22 +96,6 @@ async def run_chain(
     await _Runtime(chain, settings, sessions, telemetry, stop).run()
 
 
-class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Records what the group gave this member, and nothing else: exceptions here are swallowed by the client."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.partitions: frozenset[TopicPartition] = frozenset()
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self.generation += 1
-        self.partitions = frozenset()
-
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self.generation += 1
-        self.partitions = frozenset(assigned)
-
-
 @dataclass(slots=True)
 class _Running:
     """A task with its producer and the times at which its last commits began (monotonic seconds)."""
@@ -120,6 +106,7 @@ class _Running:
     inbox: Inbox
     begun_ns: int
     """Watermark that was committed when it was taken over."""
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(_PROPOSALS))
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     last_outputs_s: dict[str, float] = field(default_factory=dict)
     """By topic, wall clock of the last commit with an event on it."""
@@ -139,7 +126,7 @@ class _Runtime:
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
         self._mark = ProgressMark(settings.alpha_panda_home, process_name(chain.name, chain.scope))
-        self._assignment = _Assignment()
+        self._assignment = Assignment()
         self._generation = 0
         self._tasks: dict[int, _Running] = {}
         self._owners: dict[TopicPartition, _Running] = {}
@@ -184,10 +171,13 @@ class _Runtime:
         for partition, records in fetched.items():
             owner = self._owners[partition]
             for first in range(0, len(records), _STEP_RECORDS):
-                for record in map(received, records[first : first + _STEP_RECORDS]):
+                step = records[first : first + _STEP_RECORDS]
+                owner.arrivals.came(partition.topic, step)
+                for record in map(received, step):
                     await self._learn_universe(record)
                     owner.run.receive(record)
                 owner.run.step()
+                owner.arrivals.handled(has_events=owner.run.has_events)
                 await asyncio.sleep(0)
         for running in self._tasks.values():
             for command in running.inbox.take():
@@ -232,8 +222,17 @@ class _Runtime:
                 raise
             return
         self._generation = generation
-        owned = [str(running.run.task) for running in self._tasks.values()]
-        _log.info("tasks_taken_over", process=self._chain.name, scope=self._chain.scope, tasks=owned)
+        self._telemetry.rebalanced(self._group, [(tp.topic, tp.partition) for tp in sorted(partitions)])
+        for service in self._chain.services:
+            self._telemetry.active(service.name, self._chain.scope)
+        _log.info(
+            "tasks_taken_over",
+            process=self._chain.name,
+            scope=self._chain.scope,
+            group=self._group,
+            partitions=[f"{tp.topic}[{tp.partition}]" for tp in sorted(partitions)],
+            tasks=[str(running.run.task) for running in self._tasks.values()],
+        )
 
     def _shared_out(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
         shares: dict[int, list[TopicPartition]] = defaultdict(list)
@@ -346,7 +345,7 @@ class _Runtime:
         if not outputs and positions == running.positions:
             return
         running.inner.expect(outputs)
-        running.committed_at = running.forwarded_at = time.monotonic()
+        running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 await self._commit(running.producer, outputs, positions)
@@ -364,9 +363,21 @@ class _Runtime:
         running.positions = positions
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
-        said = [output for output in outputs if output.event.event_type != "watermark"]
-        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), time.time())
-        self._telemetry.committed([output.event for output in said])
+        self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
+        self._tell(running, outputs)
+
+    def _tell(self, running: _Running, outputs: Sequence[Output]) -> None:
+        """Report what is on the log now."""
+        said, now_s = [output for output in outputs if output.event.event_type != "watermark"], time.time()
+        running.last_outputs_s |= dict.fromkeys((output.topic for output in said), now_s)
+        events, topics = [output.event for output in said], {output.topic for output in outputs}
+        self._telemetry.committed(events)
+        for service in self._chain.services:
+            if any(topic.name in topics for topic in service.outputs):
+                self._telemetry.active(service.name, self._chain.scope)
+        for latency in running.arrivals.committed(events, running.run.now_ns, now_s):
+            told = self._telemetry.signal_latency if latency.of == "signal" else self._telemetry.order_latency
+            told(latency.broker, latency.seconds)
 
     async def _commit(
         self,
@@ -397,18 +408,20 @@ class _Runtime:
             if now - running.reported_at < _REPORT_SECONDS:
                 continue
             running.reported_at = now
-            lag = await self._lag(running.run.sources)
+            lags = await self._lags(running.run.sources)
+            self._telemetry.lag(self._group, lags)
             for service in self._chain.services:
-                self._telemetry.report(_health(running, service, lag))
+                self._telemetry.report(_health(running, service, sum(lags.values())))
 
-    async def _lag(self, sources: Iterable[Source]) -> int:
-        lag = 0
+    async def _lags(self, sources: Iterable[Source]) -> dict[TopicPartitionKey, int]:
+        """Give how many records of each partition were not fetched yet."""
+        lags = {}
         for source in sources:
             tp = TopicPartition(source.topic, source.partition)
             end = self._consumer.highwater(tp)
             if end is not None:
-                lag += max(0, end - await self._consumer.position(tp))
-        return lag
+                lags[source.topic, source.partition] = max(0, end - await self._consumer.position(tp))
+        return lags
 
     async def _check_topics(self) -> None:
         known = await self._consumer.topics()

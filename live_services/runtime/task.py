@@ -234,9 +234,8 @@ class TaskRun:
         if self._chain.single_task:  # it reads every partition, and the context of one is another's own
             frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
         if self.merge.push_frame(*where, frame) and frame.refused:
-            self._refuse(
-                record, f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
-            )
+            rows = "; ".join(map(str, frame.refused[:_ROWS_TOLD]))
+            self._refuse(record, f"{len(frame.refused)} rows left out: {rows}")
 
     def _refuse(self, record: Received, failure: str) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""
@@ -355,7 +354,9 @@ class TaskRun:
             self.records_handled += len(own)
         else:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
-        self._produce(self._chain.handle(item, self._state, time_ns))
+        life = {"correlation_id": item.event.correlation_id} if isinstance(item, EventRecord) else {}
+        with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
+            self._produce(self._chain.handle(item, self._state, time_ns))
 
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
@@ -363,9 +364,8 @@ class TaskRun:
             self._bury(self._letter_of(item, "no session was open at its event time", self.task.service))
 
     def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        _log.error(
-            "record_failed", task=str(self.task), service=service, event_id=record.event.event_id, exc_info=failure
-        )
+        ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+        _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
         self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}", service))
 
     # --- out ----------------------------------------------------------------------------------------------------

@@ -16,16 +16,34 @@ from models_registry.specification import Broker
 
 ACCOUNT: Final = "account"
 """Name of the process and of its consumer group."""
+NO_GATEWAY: Final = "there is no gateway to this broker yet: proposals are judged, and no order is given"
+"""Why the trading stage of a real broker is off, enabled or not."""
 
 
-def account_chain(broker: Broker, market: Topic, config: AccountConfig, stamp: Stamp) -> Chain:
+def account_chain(
+    broker: Broker, market: Topic, config: AccountConfig, stamp: Stamp, *, trading_off: str | None = None
+) -> Chain:
     """Build the chain of a broker's account: risk, trading, portfolio.
 
-    Without a gateway a real broker's trading stage is skipped: risk judges, and no order is given.
+    Parameters
+    ----------
+    broker : Broker
+        Of a real one there is no gateway yet: its trading stage is missing.
+    market : Topic
+        That the market comes on.
+    config : AccountConfig
+        By which it enters a session.
+    stamp : Stamp
+        Configuration and code, for what it says.
+    trading_off : str, optional
+        Why the trading stage gives no orders: risk judges all the same. None: it does.
     """
     topics = broker_topics(broker)
     orders = (topics.orders_submitted, topics.orders_filled, topics.orders_rejected, topics.orders_cancelled)
-    risk, portfolio = RiskManager(config, stamp, broker), PortfolioManager(market, config, broker)
+    if broker != "paper":
+        trading_off = trading_off or NO_GATEWAY
+    risk = RiskManager(config, stamp, broker)
+    portfolio = PortfolioManager(market, config, broker, trading_off=trading_off)
     if broker == "paper":
         services: tuple[Service[Any], ...] = (risk, PaperTrading(market, stamp, broker), portfolio)
         return Chain(ACCOUNT, services)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -110,6 +110,18 @@ class SessionSource(Protocol):
         ...
 
 
+class FrameTimes(Protocol):
+    """Who hears how long frames take; `live_services.adapters.metrics.Metrics` does."""
+
+    def frame_queued(self, delay_seconds: float, /) -> None:
+        """Take the time from the moment that a frame was due to its being queued."""
+        ...
+
+    def frames_acknowledged(self, latencies_seconds: Sequence[float], /) -> None:
+        """Take the times from frames' being queued to their being on the log; none if only watermarks went out."""
+        ...
+
+
 Progress = Callable[[FeedProgress], None]
 
 
@@ -140,7 +152,11 @@ def replayed_sessions(settings: Settings) -> tuple[Session, ...]:
 
 
 async def run_market_feed(
-    settings: Settings, stop: asyncio.Event, progress: Progress | None = None, source: SessionSource | None = None
+    settings: Settings,
+    stop: asyncio.Event,
+    progress: Progress | None = None,
+    source: SessionSource | None = None,
+    times: FrameTimes | None = None,
 ) -> bool:
     """Play the configured sessions onto Kafka, from where the log ends; give whether the end of the last was said.
 
@@ -148,6 +164,8 @@ async def run_market_feed(
     ----------
     source
         Default: the offline store.
+    times
+        Who hears how long frames take; default: nobody.
 
     Raises
     ------
@@ -160,7 +178,7 @@ async def run_market_feed(
         async with FeedProducer(settings.kafka, settings.runtime.transaction_timeout_ms) as producer:
             await sessions.refresh()
             reached = await last_watermarks(settings.kafka, topic, sessions.universe)
-            feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached)
+            feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached, times=times)
             return await feed.run(stop, progress)
     except KafkaError as cause:
         if not _was_fenced(cause):
@@ -194,6 +212,8 @@ class Feed:
         By its open: what was told of each session.
     reached
         By partition: the open of the session and the watermark that the log ends with; absent for an empty one.
+    times
+        Who hears how long frames take; default: nobody.
     """
 
     def __init__(
@@ -203,12 +223,17 @@ class Feed:
         log: FeedPort,
         opened: Mapping[int, SessionOpened],
         reached: Mapping[int, Reached],
+        *,
+        times: FrameTimes | None = None,
     ) -> None:
         self._source = source
         self._market: Final = settings.market
         self._topic: Final = market_topic(settings.market.feed)
         self._log = log
         self._opened = dict(opened)
+        self._times = times
+        self._queued: list[float] = []
+        """When each frame since the last flush was queued, monotonic seconds."""
         self._progress = ProgressMark(settings.alpha_panda_home, "market_feed")
         self._reached = [reached.get(p, _NOTHING) for p in range(settings.kafka.market_partitions)]
 
@@ -311,14 +336,15 @@ class Feed:
             sent += cut.rows
             if not due:
                 continue
-            if (early := pace.early_by(cut.watermark_ns)) > 0:
+            due_at = pace.due_at(cut.watermark_ns)
+            if due_at > time.monotonic():
                 await self._flush()
                 unflushed = 0
-                await _sleep(early, stop)
+                await _sleep_until(due_at, stop)
             if stop.is_set():
                 break
             for partition in due:
-                self._say_cut(replay, partition, cut)
+                self._say_cut(replay, partition, cut, due_at)
             unflushed += len(due)
             if unflushed >= _MAX_UNFLUSHED:
                 await self._flush()
@@ -335,6 +361,9 @@ class Feed:
     async def _flush(self) -> None:
         await self._log.flush()
         self._progress.got_on()
+        if self._times is not None:
+            now, queued, self._queued = time.monotonic(), self._queued, []
+            self._times.frames_acknowledged([now - at for at in queued])
 
     def _cuts(self, replay: Replay) -> Iterator[Cut]:
         paced = self._market.speed > 0
@@ -348,7 +377,7 @@ class Feed:
             paced=paced,
         )
 
-    def _say_cut(self, replay: Replay, partition: int, cut: Cut) -> None:
+    def _say_cut(self, replay: Replay, partition: int, cut: Cut, due_at: float) -> None:
         part, (open_ns, reached_ns) = cut.parts[partition], self._reached[partition]
         if len(part) and open_ns == replay.session.open_ns and int(event_times(part)[0]) < reached_ns:
             part = part[event_times(part) >= reached_ns]  # frames were shorter before a restart, or the feed joins late
@@ -358,6 +387,10 @@ class Feed:
         place = (replay.universe, cut.number, cut.watermark_ns, replay.session)
         frame = encode_tick_frame(part, *place) if isinstance(part, Ticks) else encode_bar_frame(part, *place)
         self._log.say_frame(self._topic, partition, frame)
+        if self._times is not None:
+            now = time.monotonic()
+            self._queued.append(now)
+            self._times.frame_queued(now - due_at)
         self._reached[partition] = (replay.session.open_ns, cut.watermark_ns)
 
     def _mark(self, replay: Replay, partition: int, watermark_ns: int) -> None:
@@ -373,17 +406,20 @@ class _Pace:
         self._speed = speed
         self._begun: tuple[int, float] | None = None
 
-    def early_by(self, watermark_ns: int) -> float:
-        """Seconds until a cut is due; 0 at full speed, or when it is late."""
+    def due_at(self, watermark_ns: int) -> float:
+        """Monotonic seconds at which a cut is due; at full speed, now."""
         if self._speed == 0:
-            return 0.0
+            return time.monotonic()
         if self._begun is None:
             self._begun = (watermark_ns, time.monotonic())
         first_ns, begun = self._begun
-        return max(0.0, begun + (watermark_ns - first_ns) / 1e9 / self._speed - time.monotonic())
+        return begun + (watermark_ns - first_ns) / 1e9 / self._speed
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> None:
-    until = time.monotonic() + seconds
-    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+    await _sleep_until(time.monotonic() + seconds, stop)
+
+
+async def _sleep_until(due_at: float, stop: asyncio.Event) -> None:
+    while not stop.is_set() and (left := due_at - time.monotonic()) > 0:
         await asyncio.sleep(min(left, _SLEEP_SECONDS))

@@ -52,6 +52,18 @@ ContentQuestion = Callable[[str, str], str | None]
 """``(name, version)`` → None if what the registry holds is what the ledger recorded, else how it differs."""
 
 
+class LoadCounter(Protocol):
+    """Who counts loads; `live_services.adapters.metrics.Metrics` does."""
+
+    def model_loaded(self, strategy: str, /) -> None:
+        """Count a version that was proved, and that a strategy may run."""
+        ...
+
+    def model_missing(self, strategy: str, /) -> None:
+        """Count a version that is missing or refused, once for each reason."""
+        ...
+
+
 class ModelSource(Protocol):
     """What the loader needs of the registry."""
 
@@ -155,6 +167,8 @@ class ModelLoader:
         log names without asking ``may_run``, so this is all that stands between it and a version registered anew.
     kept
         Files of versions that were loaded here before; None keeps none.
+    counter
+        Who counts loads; None: nobody.
     """
 
     def __init__(
@@ -169,6 +183,7 @@ class ModelLoader:
         poll_seconds: float,
         content_objection: ContentQuestion | None = None,
         kept: KeptFiles | None = None,
+        counter: LoadCounter | None = None,
     ) -> None:
         self.candidates: dict[StrategyKey, Candidate] = {}
         """What the last look found; absent while ledger or registry is silent, or where a version is refused."""
@@ -183,6 +198,9 @@ class ModelLoader:
         self._may_run = may_run
         self._content_objection = content_objection
         self._kept = kept
+        self._counter = counter
+        self._missed: dict[StrategyKey, str] = {}
+        """Why a strategy was last counted as without its version."""
         self._strategies = {(one.spec.name, one.rung): one.spec for one in asked(strategies, brokers)}
         self._bar_minutes = bar_minutes
         self._poll_seconds = poll_seconds
@@ -310,6 +328,8 @@ class ModelLoader:
             why = self.strayed[key].reason if key in self.strayed else "no version was promoted to it"
             self.candidates[key] = Candidate(None, f"{ref} stands for no version: {why}")
             self.refusals.pop(key, None)
+            if rung != "challenger":  # most of the time none stands there, and nothing is amiss
+                self._count_missing(key, why)
             return
         current = self.candidates.get(key)
         if current is not None and current.model is not None and current.model.identity.model_version == version:
@@ -319,9 +339,18 @@ class ModelLoader:
         except ModelRefusedError as refused:
             self.refusals[key] = Refusal(version, str(refused))
             self.candidates.pop(key, None)
+            self._count_missing(key, f"{version}: {refused}")
         else:
             self.candidates[key] = Candidate(model, f"{ref} stands for version {version}")
             self.refusals.pop(key, None)
+            self._missed.pop(key, None)
+            if self._counter is not None:
+                self._counter.model_loaded(strategy.name)
+
+    def _count_missing(self, key: StrategyKey, why: str) -> None:
+        if self._counter is not None and self._missed.get(key) != why:
+            self._counter.model_missing(key[0])
+        self._missed[key] = why
 
     def _note_alias(self, key: StrategyKey, standing: Standing | None) -> None:
         if standing is None or standing.objection is None or standing.named is None:
@@ -396,7 +425,11 @@ class ModelLoader:
 
 
 def build_loader(
-    settings: Settings, source: Registry, ledger: PromotionLedger, brokers: Sequence[Broker] = ("paper",)
+    settings: Settings,
+    source: Registry,
+    ledger: PromotionLedger,
+    brokers: Sequence[Broker] = ("paper",),
+    counter: LoadCounter | None = None,
 ) -> ModelLoader:
     """Build the loader of a process's strategies; what another left under way on their rungs, its looks settle."""
     command = of_home(settings.alpha_panda_home)
@@ -420,4 +453,5 @@ def build_loader(
         poll_seconds=settings.mlflow.poll_seconds,
         content_objection=changed,
         kept=ModelFiles(settings.alpha_panda_home / "models"),
+        counter=counter,
     )

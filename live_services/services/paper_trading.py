@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, MarketGap, SignalValidated
+from live_services.domain.events import Event, MarketGap, SignalValidated, TradingSwitched
 from live_services.domain.log import MarketSlice, Record
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
@@ -23,7 +23,11 @@ class PaperTrading(Service[PaperExchange]):
         topics = broker_topics(broker)
         self.name = f"{broker}_trading"
         self.scope: Scope = broker
-        self.inputs: tuple[Input, ...] = (Input(topics.signals_validated), Input(market))
+        self.inputs: tuple[Input, ...] = (
+            Input(topics.signals_validated),
+            Input(market),
+            Input(topics.control, "control"),
+        )
         self.outputs: tuple[Topic, ...] = (
             topics.orders_submitted,
             topics.orders_filled,
@@ -38,7 +42,7 @@ class PaperTrading(Service[PaperExchange]):
         return PaperExchange(opening.universe, opening.session, books, self._stamp)
 
     def handle(self, record: Record, state: PaperExchange, now_ns: int) -> Iterable[Event]:
-        """Submit a validated signal, or let the market fill what is live.
+        """Submit a validated signal, let the market fill what is live, or be switched on or off.
 
         Raises
         ------
@@ -49,8 +53,12 @@ class PaperTrading(Service[PaperExchange]):
             return state.on_market(record)
         if isinstance(record.event, SignalValidated):
             return state.submit(record.event)
+        if isinstance(record.event, TradingSwitched):
+            return state.switch(record.event.enabled, now_ns)
         if isinstance(record.event, MarketGap):
             return ()  # what is live waits for the price behind it
+        if record.event.TOPIC == "control":
+            return ()  # said to the account's other services
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
     def first_answer(self, market: MarketSlice, row: int, state: PaperExchange) -> int:

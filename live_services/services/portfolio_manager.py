@@ -21,6 +21,7 @@ from live_services.domain.events import (
     OrderFilled,
     OrderRejected,
     OrderSubmitted,
+    TradingSwitched,
     self_caused,
 )
 from live_services.domain.limits import AccountConfig
@@ -43,15 +44,29 @@ class PortfolioState:
     before: Books | None
     """Of the session before, until the record is there that carries them into this one."""
     opened: bool = False
+    trading: bool | None = None
+    """Whether the trading stage gives orders, as the log says; None before it says so."""
 
 
 class PortfolioManager(Service[PortfolioState]):
-    """One task for the account."""
+    """One task for the account.
+
+    Parameters
+    ----------
+    market : Topic
+    config : AccountConfig
+        By which it enters a session.
+    broker : Broker
+    trading_off : str, optional
+        Why the trading stage gives no orders; None: it does.
+    """
 
     name = "portfolio_manager"
     single_task: ClassVar[bool] = True
 
-    def __init__(self, market: Topic, config: AccountConfig, broker: Broker = "paper") -> None:
+    def __init__(
+        self, market: Topic, config: AccountConfig, broker: Broker = "paper", *, trading_off: str | None = None
+    ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
         self.inputs: tuple[Input, ...] = (
@@ -66,6 +81,7 @@ class PortfolioManager(Service[PortfolioState]):
         self._broker: Broker = broker
         # Of a section of the settings what is the account's, which is what comes back from the log.
         self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
+        self._trading_off: Final = trading_off
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
         """Begin with a new account's books; what the session before left is carried over by a record."""
@@ -75,11 +91,23 @@ class PortfolioManager(Service[PortfolioState]):
         return PortfolioState(opening.session, books, clock, before)
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
-        """Put on the log, once a session, what the account enters it with."""
-        if state.opened:
-            return
+        """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
+        if not state.opened:
+            yield self._account_opened(state, now_ns)
+        enabled, date = self._trading_off is None, state.session.date.isoformat()
+        if state.trading is not enabled:
+            yield TradingSwitched(
+                **self_caused("trading_switched", self._broker, date, now_ns, str(enabled)),
+                broker=self._broker,
+                event_time_ns=now_ns,
+                session_date=date,
+                enabled=enabled,
+                reason=self._trading_off or "the trading stage is enabled",
+            )
+
+    def _account_opened(self, state: PortfolioState, now_ns: int) -> AccountOpened:
         books, date = state.before or state.books, state.session.date.isoformat()
-        yield AccountOpened(
+        return AccountOpened(
             **self_caused("account_opened", self._broker, date),
             broker=self._broker,
             event_time_ns=now_ns,
@@ -122,6 +150,9 @@ class PortfolioManager(Service[PortfolioState]):
             if event.config != self._config:
                 _log.warning("account_settings_changed", broker=self._broker, consequence="from the next session on")
             self._say_carried(state)
+        elif isinstance(event, TradingSwitched):
+            self._say_switched(state, event)
+            state.trading = event.enabled
         elif isinstance(event, AnswersCommands):
             state.books.on_answer(event)
         elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
@@ -154,6 +185,19 @@ class PortfolioManager(Service[PortfolioState]):
                     quantity=position.quantity,
                     reason="it is not in the universe of this session",
                 )
+
+    def _say_switched(self, state: PortfolioState, event: TradingSwitched) -> None:
+        held = len(state.books.positions)
+        if not event.enabled and held:
+            _log.warning(
+                "trading_is_off",
+                broker=self._broker,
+                reason=event.reason,
+                positions=held,
+                consequence="only stops and targets that rest end them; once it is on again, what is due ends",
+            )
+        elif event.enabled and state.trading is False:
+            _log.info("trading_is_on", broker=self._broker, consequence="what was validated before is not ordered")
 
     def _say_left_open(self, state: PortfolioState) -> None:
         for position in state.books.positions.values():

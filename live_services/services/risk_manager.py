@@ -20,6 +20,7 @@ from live_services.domain.events import (
     TradingStateChanged,
     TradingStateCommanded,
     TradingStateInForce,
+    TradingSwitched,
     event_id,
 )
 from live_services.domain.limits import AccountConfig
@@ -80,7 +81,7 @@ class RiskManager(Service[RiskState]):
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
         """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record: the
-        session's limits, a trading state.
+        session's limits, a trading state, whether it trades.
 
         Raises
         ------
@@ -95,6 +96,10 @@ class RiskManager(Service[RiskState]):
             return state.opened(event) if event.intent == "open" else ()
         if isinstance(event, AccountOpened):
             state.context = replace(state.context, config=event.config)
+            return ()
+        if isinstance(event, TradingSwitched):
+            if event.enabled:
+                state.ordered_again(event.event_time_ns)
             return ()
         if isinstance(event, TradingStateChanged):
             return state.trading_state_changed(event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Protocol
 
 import structlog
@@ -44,6 +44,7 @@ from live_services.domain.topics import (
 )
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.model_loading import ModelLoader, Refusal
+from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
 from models_registry.specification import Broker
@@ -112,6 +113,8 @@ class StrategyRunner(Service[StrategyState]):
     rows : RowSink, optional
     history : HistorySource, optional
         Default: none, so that every instrument is WARMING at first.
+    inferred : Inferred, optional
+        Hears of each call of a model.
     """
 
     name = "strategy_runner"
@@ -126,6 +129,7 @@ class StrategyRunner(Service[StrategyState]):
         brokers: Sequence[Broker] = ("paper",),
         rows: RowSink | None = None,
         history: HistorySource | None = None,
+        inferred: Inferred | None = None,
     ) -> None:
         self.inputs: tuple[Input, ...] = (
             Input(market_topic(settings.market.feed)),
@@ -147,6 +151,7 @@ class StrategyRunner(Service[StrategyState]):
         self._stamp: Final = stamp
         self._rows: Final = rows
         self._history: Final = history
+        self._inferred: Final = inferred
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
@@ -313,7 +318,10 @@ class StrategyRunner(Service[StrategyState]):
             state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
         model = self._loader.loaded(event.model_name, event.model_version)
-        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
+        asked = model
+        if self._inferred is not None:
+            asked = replace(model, model=TimedModel(model.model, event.strategy, self._inferred))
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, asked, event.rung))
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),

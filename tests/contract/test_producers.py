@@ -42,6 +42,7 @@ from live_services.domain.events import (
     StrategyModelAssigned,
     TradingStateChanged,
     TradingStateCommanded,
+    TradingSwitched,
     Watermark,
     topic_of,
 )
@@ -229,7 +230,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
     events = [
-        *(signal(), validated(), fill, *account.of(AccountOpened, OrderSubmitted, OrderCancelled, PnlSnapshot)),
+        *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
+        *account.of(OrderCancelled, PnlSnapshot),
         changed(validated(), SignalRejected, rule="r", limit="l", observed="o"),
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
@@ -262,8 +264,8 @@ def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     topics = {cls: topic_of(event) for cls, event in found.items()}
     of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
-    for base, topic in ((AnswersCommands, "control"), (Command, "commands")):
-        of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, base)}
+    for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
+        of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
         assert of_a_broker == {getattr(broker_topics(broker), topic)}
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():

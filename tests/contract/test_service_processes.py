@@ -62,6 +62,9 @@ def test_a_service_process_loads_no_cli_library_and_no_client_of_a_broker(home: 
     (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "('127.0.0.1', 9" in told or nobody in told
     assert "Traceback" not in done.stderr
+    errors = [json.loads(line) for line in (home / "logs" / "error.log").read_text().splitlines()]
+    last = next(line for line in reversed(errors) if line["event"] == "process_failed")
+    assert (last["service"], f"error: {last['reason']}") == (entry.name, told)
     loaded = [name for name in said["loaded"] if name.startswith(NOT_IN_A_SERVICE)]
     assert loaded == []
     rich = {name for name in said["loaded"] if name.split(".")[0] == "rich"}

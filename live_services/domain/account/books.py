@@ -88,6 +88,10 @@ class AccountView(Protocol):
         """Whether an exit at the market is under way."""
         ...
 
+    def is_protected(self, key: PositionKey) -> bool:
+        """Whether a stop or a target rests."""
+        ...
+
     def quantity(self, instrument_token: int) -> int:
         """Shares held or under way of an instrument, of all strategies, without netting."""
         ...
@@ -162,6 +166,11 @@ class Books:
     def is_closing(self, key: PositionKey) -> bool:
         """Whether an exit at the market is under way."""
         return key in self._closing
+
+    def is_protected(self, key: PositionKey) -> bool:
+        """Whether a stop or a target rests."""
+        resting = (order.submitted for order in self.orders.values() if order.submitted.reason == "bracket")
+        return any((submitted.strategy, submitted.instrument_token) == key for submitted in resting)
 
     def quantity(self, instrument_token: int) -> int:
         """Shares held or under way of an instrument, of all strategies, without netting."""

@@ -35,6 +35,7 @@ from live_services.domain.money import RUPEE, inr_e4
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
+TRADING_OFF: Final = "trading_off"
 
 _Hit = tuple[int, int, str, int, int, float]
 """Time, number of the order, its id, the row, which of a bracket's prices was touched (0: a market order), the price.
@@ -60,6 +61,8 @@ class PaperExchange:
         self._session = session
         self._books = books
         self._stamp = stamp
+        self.is_on = True
+        """Whether it takes orders; in a session of a log that does not say it, it did."""
         self._charges = ChargeBook()
         self._live: dict[str, tuple[int, Order]] = {}
         """Number and order, by id."""
@@ -72,8 +75,20 @@ class PaperExchange:
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
+    def switch(self, is_on: bool, at_ns: int) -> Iterator[Outcome]:
+        """Take orders from now on, or none: then entries under way end, and the exits that rest go on resting."""
+        self.is_on = is_on
+        for order_id in () if is_on else tuple(self._live):
+            if self._live[order_id][1].submitted.intent == "open":
+                yield self._cancel(order_id, at_ns, TRADING_OFF, self._stamp.basis())
+
     def submit(self, signal: SignalValidated) -> Iterator[OrderSubmitted | Outcome]:
-        """Accept a validated signal as an order at its time; an exit takes the place of what rests for its position."""
+        """Accept a validated signal as an order at its time; an exit takes the place of what rests for its position.
+
+        While it is off it takes none, now or later.
+        """
+        if not self.is_on:
+            return
         index = self._universe.index_of_token[signal.instrument_token]
         key = (signal.strategy, signal.instrument_token)
         if signal.intent == "close" and signal.reason != "bracket":

@@ -274,6 +274,17 @@ class RiskState:
 
     # --- exits ----------------------------------------------------------------------------------------------------
 
+    def ordered_again(self, now_ns: int) -> None:
+        """Begin anew with what is open: nobody ordered the exits that came while the trading stage was off."""
+        self._exits.clear()
+        self._held_back.clear()
+        for position in self.context.books.positions.values():
+            if position.instrument_token not in self.context.universe.index_of_token:
+                continue
+            self._schedule(position, now_ns)
+            if position.exit.is_bracketed and not self.context.books.is_protected(position.key):
+                self._push(now_ns, position, "bracket")
+
     def _enter_carried(self) -> None:
         """Take what the session began with: what should have ended is closed at the open, the rest is protected."""
         self._epoch, session = self.context.books.epoch, self.context.session
@@ -283,7 +294,7 @@ class RiskState:
             if position.instrument_token not in self.context.universe.index_of_token:
                 continue  # nobody can close it today; the portfolio manager alarms
             self._schedule(position, session.open_ns)
-            if position.exit.stop_distance_inr_e4 or position.exit.target_distance_inr_e4:
+            if position.exit.is_bracketed:
                 self._push(session.open_ns, position, "bracket")
 
     def _schedule(self, position: Position, now_ns: int) -> None:
@@ -333,7 +344,7 @@ class RiskState:
     def _bracket(self, position: Position, at_ns: int, quantity: int, basis: Basis) -> Iterator[SignalValidated]:
         """Let stop and target of a position rest as one pair, at distances from its average price."""
         terms, direction = position.exit, 1 if position.quantity > 0 else -1
-        if terms.stop_distance_inr_e4 is None and terms.target_distance_inr_e4 is None:
+        if not terms.is_bracketed:
             return
         price = share(abs(position.cost_inr_e4), 1, abs(position.quantity))
         stop, target = terms.stop_distance_inr_e4, terms.target_distance_inr_e4

@@ -3,7 +3,14 @@
 Ticks and bars travel in frames (``live_services/domain/frames.py``); everything rare is one of these.
 """
 
-from live_services.domain.events.account import AccountOpened, PnlSnapshot, Position, PositionMark, StrategyTotals
+from live_services.domain.events.account import (
+    AccountOpened,
+    PnlSnapshot,
+    Position,
+    PositionMark,
+    StrategyTotals,
+    TradingSwitched,
+)
 from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, decode_event, event_or_none, topic_of
 from live_services.domain.events.envelope import (
     LAST_NS,
@@ -97,6 +104,7 @@ __all__ = [
     "TradingStateChanged",
     "TradingStateCommanded",
     "TradingStateInForce",
+    "TradingSwitched",
     "Watermark",
     "decode_event",
     "event_id",

@@ -142,3 +142,19 @@ class AccountOpened(AnswersCommands):
     strategies: tuple[StrategyTotals, ...]
     trading_states: tuple[TradingStateInForce, ...] = ()
     """Of every scope that is not ACTIVE."""
+
+
+class TradingSwitched(Event):
+    """Control: from ``event_time_ns`` on a broker's trading stage gives orders, or gives none.
+
+    It is said in every session, so that a restart and a replay follow what was so, whatever the settings say by then:
+    what risk validates while it is off is never ordered.
+    """
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["trading.switched"] = "trading.switched"
+    broker: Broker
+    session_date: str
+    enabled: bool
+    reason: str

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from live_services.domain.events.account import AccountOpened, PnlSnapshot
+from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.envelope import Event
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import DeadLetter, TradingStateChanged, TradingStateCommanded
@@ -42,6 +42,7 @@ AnyEvent = Annotated[
     | OrderCancelled
     | PnlSnapshot
     | AccountOpened
+    | TradingSwitched
     | TradingStateCommanded
     | TradingStateChanged
     | SessionOpened

@@ -49,6 +49,11 @@ class ExitTerms(Frozen):
     stop_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
     target_distance_inr_e4: int | None = Field(default=None, gt=0, le=LARGEST_INR * RUPEE)
 
+    @property
+    def is_bracketed(self) -> bool:
+        """Whether a stop or a target rests from the opening fill on."""
+        return self.stop_distance_inr_e4 is not None or self.target_distance_inr_e4 is not None
+
 
 class _OnInstrument(ModelStamped):
     strategy: str

@@ -8,12 +8,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -441,6 +442,23 @@ async def test_a_foreign_record_on_an_inner_topic_is_alarmed_and_trades_nothing(
     said = await all_outputs(kafka)
     said[PAPER.signals_validated.name].remove(value_of(intruder))
     assert said == expected
+
+
+async def test_the_group_and_its_partitions_are_logged_and_counted_at_each_assignment(kafka: KafkaSettings) -> None:
+    class Assigned(NoTelemetry):
+        given: ClassVar[list[tuple[str, list[tuple[str, int]]]]] = []
+
+        def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
+            self.given.append((group, list(partitions)))
+
+    with structlog.testing.capture_logs() as lines:
+        async with running(kafka, toy_strategy(), telemetry=Assigned()):
+            pass
+    group = consumer_group("toy_strategy", "shared")
+    assert Assigned.given[-1] == (group, [(MARKET_TICKS.name, 0)])
+    told = [line for line in lines if line["event"] == "tasks_taken_over"]
+    assert len(told) == len(Assigned.given)
+    assert (told[-1]["group"], told[-1]["partitions"]) == (group, ["market.ticks[0]"])
 
 
 async def test_creating_topics_again_changes_nothing_and_another_partition_count_is_refused(

@@ -7,6 +7,7 @@ import datetime as dt
 import gc
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -18,12 +19,20 @@ from live_services.adapters.kafka import FeedProducer, connection, create_topics
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.adapters.telemetry import NoTelemetry
+from live_services.adapters.telemetry import LiveTelemetry, NoTelemetry
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
 from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Event, OrderFilled, StrategyModelAssigned, Watermark, decode_event, topic_of
+from live_services.domain.events import (
+    Event,
+    OrderFilled,
+    OrderSubmitted,
+    StrategyModelAssigned,
+    Watermark,
+    decode_event,
+    topic_of,
+)
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
@@ -36,6 +45,7 @@ from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
 from tests.live_world import OPEN, SESSION, UNIVERSE, loaded_model, random_walk
+from tests.prometheus_server import Prometheus, prometheus_of
 from tests.stored_sessions import GivenMarket, days_of
 from tests.trading_desk import assert_market_is_whole
 
@@ -134,6 +144,81 @@ async def test_replayed_sessions_give_what_the_engine_gives(config: Settings) ->
     fills = [e for e in await everything(config, PAPER.orders_filled.name) if isinstance(e, OrderFilled)]
     assert {f.strategy for f in fills} == {"momentum", "bracketed"}
     assert len(fills) > 20
+
+
+async def test_prometheus_finds_a_desk_that_runs_and_answers_what_dashboards_and_alerts_ask(
+    config: Settings, tmp_path: Path
+) -> None:
+    config, stop = config.model_copy(update={"alpha_panda_home": tmp_path}), asyncio.Event()
+    days = config.market.model_copy(update=days_of(DAYS[:1]))
+    config = config.model_copy(update={"market": days})
+    with prometheus_of(tmp_path, tmp_path) as prometheus:
+        async with (
+            LiveTelemetry(config, "market_feed") as feed,
+            LiveTelemetry(config, "strategy_runner") as runner,
+            LiveTelemetry(config, "account", "paper") as account,
+            asyncio.TaskGroup() as group,
+        ):
+            inferred = runner.metrics.inferred
+            strategies = StrategyRunner(config, FixedModel(config), Stamp(), inferred=inferred)
+            chains = {
+                Chain("strategy_runner", (strategies,)): runner,
+                account_chain("paper", MARKET_TICKS, config.trading.paper, Stamp()): account,
+            }
+            for chain, telemetry in chains.items():
+                group.create_task(run_chain(chain, config, MarketSessions(config.kafka), telemetry, stop))
+            groups = [consumer_group(chain.name, chain.scope) for chain in chains]
+            await groups_begin(config.kafka, MARKET_TICKS, groups, stop)
+            assert await run_market_feed(config, stop, source=MARKET, times=feed.metrics)
+            await until_ended(config, SESSION)
+            orders = [e for e in await everything(config, PAPER.orders_submitted.name) if isinstance(e, OrderSubmitted)]
+            entries = sum(order.reason == "entry" for order in orders)
+            await until_measured(prometheus, "alpha_panda_signal_to_order_seconds_count", entries)
+            answers = {name: await asyncio.to_thread(prometheus.query, name) for name in MEASURED}
+            firing = await asyncio.to_thread(prometheus.alerts)
+            stop.set()
+    assert {name for name, series in answers.items() if not series} == set()
+    assert {one["metric"]["instance"] for one in answers["up"]} == {
+        "shared.market_feed",
+        "shared.strategy_runner",
+        "paper.account",
+    }
+    assert {one["metric"]["group"] for one in answers["alpha_panda_consumer_lag_records"]} == set(groups)
+    assert {one["metric"]["stage"] for one in answers["trading_last_activity_timestamp_unix"]} == {
+        "market_data",
+        "signals",
+        "risk",
+        "orders",
+        "portfolio",
+    }
+    assert [alert for alert in firing if alert["state"] == "firing"] == []
+
+
+MEASURED = (
+    "up",
+    "trading_last_activity_timestamp_unix",
+    "alpha_panda_consumer_lag_records",
+    "alpha_panda_rebalances_total",
+    "alpha_panda_commits_total",
+    "alpha_panda_commit_seconds_count",
+    "alpha_panda_tick_to_signal_seconds_count",
+    "alpha_panda_equity_inr",
+    "alpha_panda_realized_pnl_inr",
+    "ml_inference_total",
+    "ml_inference_latency_seconds_count",
+    "market_tick_enqueue_delay_seconds_count",
+    "market_tick_emit_latency_seconds_count",
+)
+
+
+async def until_measured(prometheus: Prometheus, name: str, count: int) -> None:
+    """Wait until Prometheus has seen so many."""
+    async with asyncio.timeout(20):
+        while True:
+            series = await asyncio.to_thread(prometheus.query, f"sum({name})")
+            if series and float(series[0]["value"][1]) == count:
+                return
+            await asyncio.sleep(0.3)
 
 
 def in_the_engine(config: EngineConfig) -> list[Event]:

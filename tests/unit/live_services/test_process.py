@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from live_services import process
 from live_services.__main__ import app
-from live_services.composition import SERVICES, processes, skipped
+from live_services.composition import SERVICES, processes, run_process, skipped, trading_off
 from live_services.settings import load_settings
 
 
@@ -23,8 +27,7 @@ def _elsewhere(tmp_path, monkeypatch):
     [
         ("MARKET__SPEED", "0", ["strategist"], "there is no service 'strategist'; choose one of market_feed, "),
         ("MARKET__SPEED", "0", ["account", "bitcoin"], "there is no broker 'bitcoin'; choose one of paper, "),
-        ("MARKET__SPEED", "0", ["account", "zerodha"], "zerodha is not to run: it is not in ACTIVE_BROKERS (paper)"),
-        ("TRADING__PAPER__ENABLED", "false", ["account"], "paper is not to run: TRADING__PAPER__ENABLED is false"),
+        ("MARKET__SPEED", "0", ["account", "zerodha"], "zerodha is not to run: it is not in ACTIVE_BROKERS: paper"),
         ("ACTIVE_BROKERS", "[]", ["account", "paper"], "paper is not to run: it is not in ACTIVE_BROKERS"),
         ("ACTIVE_BROKERS", "paper", ["market_feed"], "Lists are written as JSON"),
         ("KAFKA__MARKET_PARTITIONS", "0", ["market_feed"], "kafka.market_partitions (from environment"),
@@ -67,8 +70,40 @@ def test_a_real_brokers_account_judges_and_gives_no_order_without_a_gateway():
         "zerodha": ("risk_manager", "portfolio_manager"),
     }
     assert skipped(both) == (
-        "zerodha_trading is skipped: no gateway to the broker is enabled: proposals are judged, and no order is given",
+        "skipping zerodha_trading (TRADING__ZERODHA__ENABLED is true, but there is no gateway to this broker yet: "
+        "proposals are judged, and no order is given)",
     )
+
+
+@pytest.mark.parametrize("paper", [False, True])
+@pytest.mark.parametrize("zerodha", [False, True])
+def test_active_brokers_gates_accounts_and_enabled_gates_what_they_order(paper, zerodha):
+    enabled = {"paper": {"enabled": paper}, "zerodha": {"enabled": zerodha}}
+    both = load_settings(active_brokers=("paper", "zerodha"), trading=enabled)
+    accounts = [scope for entry, scope in processes(both) if entry.name == "account"]
+    assert accounts == ["paper", "zerodha"]
+    assert (trading_off(both, "paper") is None) == paper
+    zerodha_line = f"skipping zerodha_trading (TRADING__ZERODHA__ENABLED is {'true, but' if zerodha else 'false: '}"
+    off = [line.partition(": ")[0] for line in skipped(both) if line.startswith("skipping paper")]
+    assert off == ([] if paper else ["skipping paper_trading (TRADING__PAPER__ENABLED is false"])
+    assert [line.startswith(zerodha_line) for line in skipped(both)][-1:] == [True]
+    assert len(skipped(both)) == 2 - paper
+    inactive = load_settings(active_brokers=(), trading=enabled)
+    assert skipped(inactive) == tuple(
+        f"skipping {broker}.account (it is not in ACTIVE_BROKERS: none is)" for broker in ("paper", "zerodha")
+    )
+
+
+def test_a_process_says_what_starts_and_what_is_skipped():
+    async def nothing(_settings, _broker, _stop):
+        return
+
+    account = replace(next(entry for entry in SERVICES if entry.name == "account"), run=nothing)
+    off = load_settings(trading={"paper": {"enabled": False}})
+    with capture_logs() as lines:
+        asyncio.run(run_process(account, "paper", off, asyncio.Event()))
+    assert [line["event"] for line in lines] == [*skipped(off)[:1], "starting", "starting", "starting"]
+    assert [line["service"] for line in lines[1:]] == ["risk_manager", "paper_trading", "portfolio_manager"]
 
 
 def test_what_is_shared_runs_once_whatever_the_brokers_and_a_broker_that_is_off_brings_nothing():

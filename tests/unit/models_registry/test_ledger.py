@@ -2,6 +2,7 @@ import sqlite3
 import threading
 
 import pytest
+import structlog
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -250,3 +251,15 @@ def test_a_ledger_that_cannot_be_opened_says_where_and_what_to_do(tmp_path):
         PromotionLedger("mysql://desk/ledger")
     with pytest.raises(LedgerUnavailable, match="SQLAlchemy URL"):
         PromotionLedger("ledger")
+
+
+def test_every_entry_is_a_line_on_audit_once_it_is_in_the_ledger(ledger):
+    with structlog.testing.capture_logs() as lines:
+        done = promoted(ledger, "1", override=True, action="override")
+        with pytest.raises(LedgerMoved):
+            ledger.append(entry("2", phase="intent"))
+    assert [(line["phase"], line["to_version"], line["by"], line["override"]) for line in lines] == [
+        ("intent", "1", "asha", True),
+        ("done", "1", "asha", True),
+    ]
+    assert lines[-1]["ledger_sha256"] == done.sha256

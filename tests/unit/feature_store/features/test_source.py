@@ -32,10 +32,32 @@ print(kernel(5), sum(kernel.stats.cache_hits.values()))
 """
 
 
-def started(folder: Path, factor: int) -> subprocess.Popen[str]:
+PROGRAM_OF_SEVERAL = """
+import sys
+from numba import int64, njit
+from feature_store.features.source import compiled_once
+
+TEXT = '''
+@njit
+def inner(n):  # calls itself, or it would be copied into outer and have no name
+    return factor if n < 2 else inner(n - 1) + inner(n - 2)
+
+def outer(n):
+    return inner(n) + 1
+'''
+
+for factor in map(int, sys.argv[1:]):
+    known = {"__name__": "__main__", "njit": njit, "factor": factor}
+    exec(TEXT, known)
+    kernel = compiled_once(known["outer"], TEXT, (int64,))
+    print(kernel(10), sum(kernel.stats.cache_hits.values()))
+"""
+
+
+def started(folder: Path, *factors: int, program: str = PROGRAM) -> subprocess.Popen[str]:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(factor)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *map(str, factors)], env=environment, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -50,6 +72,16 @@ def test_code_is_compiled_by_the_first_process_and_loaded_by_those_after_it_unle
     assert [value for value, _ in at_once] == [11, 11]
     assert answers(started(tmp_path, 2), started(tmp_path, 3)) == [[11, 1], [16, 0]]
     assert sorted(path.read_text() for path in tmp_path.glob("step_*")) == ["what it was made of"] * 2
+
+
+def test_code_of_two_processes_that_gave_equal_names_to_what_is_in_it_runs_side_by_side_in_a_third(
+    tmp_path: Path,
+) -> None:
+    """Fresh processes count alike; one that loaded both had the second's ``outer`` call the first's ``inner``."""
+    first, second = (started(tmp_path, factor, program=PROGRAM_OF_SEVERAL) for factor in (2, 3))
+    assert answers(first, second) == [[89 * 2 + 1, 0], [89 * 3 + 1, 0]]
+    both = answers(*(started(tmp_path, *order, program=PROGRAM_OF_SEVERAL) for order in ((2, 3), (3, 2))))
+    assert both == [[89 * 2 + 1, 1, 89 * 3 + 1, 1], [89 * 3 + 1, 1, 89 * 2 + 1, 1]]
 
 
 def test_code_is_compiled_for_the_process_alone_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_strategies_of_brokers_that_do_not_run_are_not_waited_for_and_none_at_al
     assert can_trade(settings(tmp_path, [{"name": "momentum"}, elsewhere]))
     said = missing(settings(tmp_path, [elsewhere]))
     assert said is not None
-    assert said.startswith("no strategy trades on an account that runs")
+    assert said.startswith("no strategy speaks to an account that runs")
     assert not can_trade(settings(tmp_path, [elsewhere]))
 
 

@@ -29,6 +29,7 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalShadowed,
     SignalValidated,
+    TradingSwitched,
 )
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.strategy.desk import Assignment, LoadedModel
@@ -133,8 +134,9 @@ def test_positions_of_long_bars_are_closed_before_the_session_ends() -> None:
 
 
 def test_without_a_model_the_session_is_what_it_was_opened_with_and_one_empty_snapshot() -> None:
-    opened, snapshot = run_session(day(WALK, ()), CONFIG)
+    opened, switched, snapshot = run_session(day(WALK, ()), CONFIG)
     assert isinstance(opened, AccountOpened)
+    assert isinstance(switched, TradingSwitched)
     assert isinstance(snapshot, PnlSnapshot)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+import structlog
 
 from feature_store.market.types import SECOND_NS, Session, Universe
 from live_services.adapters.kafka import headers_of, value_of
@@ -11,6 +12,7 @@ from live_services.domain.events import (
     AccountOpened,
     DeadLetter,
     Event,
+    MarketGap,
     TradingStateChanged,
     TradingStateCommanded,
     TradingStateInForce,
@@ -193,6 +195,31 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
     elsewhere = watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest)
     for value in (b"garbage", b"\xff", value_of(of_zerodha), value_of(elsewhere)):
         assert control_of(task, control, ours, value) is None
+
+
+class Listening(ToyStrategy):
+    """Keeps what is bound to its log lines while it handles an event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound: list[dict[str, object]] = []
+
+    def handle(self, record: Record, state: object, now_ns: int) -> Iterable[Event]:
+        if isinstance(record, EventRecord) and isinstance(record.event, MarketGap):
+            self.bound.append(structlog.contextvars.get_contextvars())
+            return ()
+        return super().handle(record, state, now_ns)
+
+
+def test_what_is_logged_while_an_event_is_handled_carries_its_correlation_id() -> None:
+    service = Listening()
+    feeder = opened(service)
+    gap = MarketGap(broker="shared", **self_caused("gap"), event_time_ns=OPEN_NS + 1, until_ns=OPEN_NS + 2, reason="x")
+    feeder.push(gap)
+    feeder.mark(10 * SECOND_NS)
+    feeder.outputs()
+    assert service.bound == [{"correlation_id": gap.correlation_id}]
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

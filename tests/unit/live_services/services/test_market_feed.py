@@ -398,3 +398,30 @@ async def test_a_session_is_dropped_when_it_is_over() -> None:
     assert await live(market, options, MemoryLog(1))
     assert len(market.alive) == 20
     assert max(market.alive) <= 1, "the thread that loaded it may still hold the last one"
+
+
+# --- how long frames take ---------------------------------------------------------------------------------------------
+
+
+class Heard:
+    """Keeps what a feed says of its frames."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        self.latencies: list[float] = []
+
+    def frame_queued(self, delay_seconds: float, /) -> None:
+        self.delays.append(delay_seconds)
+
+    def frames_acknowledged(self, latencies_seconds: Sequence[float], /) -> None:
+        self.latencies += latencies_seconds
+
+
+@pytest.mark.parametrize("speed", [0.0, 1000.0])
+async def test_each_frame_is_measured_when_it_is_queued_and_when_it_is_on_the_log(speed: float) -> None:
+    log, heard = MemoryLog(2), Heard()
+    settings = settings_of(2, **(days_of(DAYS[:1]) | SHORT), speed=speed)
+    assert await live(GivenMarket(DAYS[:1]), settings, log, times=heard)
+    frames = [one for partition in range(2) for one in said(log, MARKET_TICKS, partition) if isinstance(one, Frame)]
+    assert len(heard.delays) == len(heard.latencies) == len(frames)
+    assert min(heard.delays + heard.latencies) >= 0

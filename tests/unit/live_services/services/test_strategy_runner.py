@@ -12,6 +12,7 @@ import structlog
 
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import Bars, Instrument, Session, Universe
+from live_services.adapters.metrics import Metrics
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
@@ -114,6 +115,7 @@ class World:
         *strategies: StrategySpec,
         brokers: Sequence[Broker] = ("paper",),
         kept: ModelFiles | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         strategies = strategies or (StrategySpec(name="momentum"),)
         self.loader = ModelLoader(
@@ -125,9 +127,11 @@ class World:
             bar_minutes=1,
             poll_seconds=60,
             kept=kept,
+            counter=metrics,
         )
         settings = Settings(strategies=strategies, market=MarketSettings(feed="bars"))
-        self.runner = StrategyRunner(settings, self.loader, Stamp(), brokers=brokers)
+        inferred = metrics.inferred if metrics is not None else None
+        self.runner = StrategyRunner(settings, self.loader, Stamp(), brokers=brokers, inferred=inferred)
         self.state: StrategyState = self.runner.open_session(Opening(SESSION, UNIVERSE, TASK))
 
     def next_session(self, session: Session = NEXT, universe: Universe = UNIVERSE) -> None:
@@ -718,6 +722,51 @@ def test_a_packed_model_is_proved_and_scores_as_it_was_trained() -> None:
         prove(card, changed, "4", 1)
     with pytest.raises(FeatureSchemaMismatch):
         prove(card.model_copy(update={"feature_schema_hash": "other"}), packed.files, "4", 1)
+
+
+# --- what is counted --------------------------------------------------------------------------------------------------
+
+
+def counted(metrics: Metrics) -> tuple[float | None, float | None]:
+    """Versions loaded, and versions missing or refused."""
+    labels = {"strategy_id": "momentum"}
+    registry = metrics.registry
+    return (
+        registry.get_sample_value("ml_model_load_success_total", labels),
+        registry.get_sample_value("ml_model_load_failure_total", labels),
+    )
+
+
+async def test_loads_are_counted_once_for_each_version_and_failures_once_for_each_reason(registry: Registry) -> None:
+    metrics = Metrics(["momentum"])
+    world = World(registry, metrics=metrics)
+    registry.alias = None
+    await world.say()
+    await world.say(OPEN + MINUTE)
+    assert counted(metrics) == (None, 1.0)
+    registry.alias = "1"
+    await world.say(OPEN + 2 * MINUTE)
+    await world.say(OPEN + 3 * MINUTE)
+    assert counted(metrics) == (1.0, 1.0)
+    registry.bad["2"] = "digest differs"
+    registry.alias = "2"
+    await world.say(OPEN + 4 * MINUTE)
+    await world.say(OPEN + 5 * MINUTE)
+    assert counted(metrics) == (1.0, 2.0)
+
+
+async def test_every_row_that_a_model_scores_is_counted_and_each_call_is_timed(registry: Registry) -> None:
+    metrics = Metrics(["momentum"])
+    world, unwatched = World(registry, metrics=metrics), World(registry)
+    for each in (world, unwatched):
+        await each.say()
+    assert world.trade(RISING) == unwatched.trade(RISING)
+    labels = {"strategy": "momentum"}
+    rows = metrics.registry.get_sample_value("ml_inference_total", labels)
+    calls = metrics.registry.get_sample_value("ml_inference_latency_seconds_count", labels)
+    assert rows is not None
+    assert calls is not None
+    assert rows >= calls > 0
 
 
 async def test_what_is_said_to_run_is_what_is_loaded_and_never_what_is_only_configured(registry: Registry) -> None:

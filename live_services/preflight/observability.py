@@ -1,0 +1,72 @@
+"""Checks of what a desk is watched by: the metrics ports of its processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from live_services.domain import keys
+from live_services.preflight.findings import Finding, ok
+from live_services.settings import Settings
+
+_TIMEOUT_SECONDS: Final = 3.0
+
+
+def metrics_finding(settings: Settings) -> Iterator[Finding]:
+    """Say whether the metrics ports of the running processes answer; where none runs, whether one opened here does."""
+    ports = metrics_ports(settings)
+    silent = [f"{task} (port {port})" for task, port in ports.items() if not _answers(port)]
+    if silent:
+        reason = f"the metrics port of {', '.join(silent)} does not answer"
+        yield Finding("metrics", "failed", reason, "Look at its log, and let no other program answer on loopback")
+    elif ports:
+        yield ok("metrics", f"the metrics ports of {len(ports)} tasks answer")
+    elif _one_opened_here_answers():
+        yield ok("metrics", "a metrics port answers")
+    else:
+        reason = "a metrics port that was opened on loopback does not answer"
+        yield Finding("metrics", "failed", reason, "Look for a firewall, or a program that takes loopback's ports")
+
+
+def metrics_ports(settings: Settings) -> Mapping[str, int]:
+    """Give the metrics port of each task that says in Redis how it does; empty while nobody can be asked."""
+    import redis
+
+    url = settings.redis.url.get_secret_value()
+    if not url:
+        return {}
+    client = redis.Redis.from_url(
+        url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, retry=None
+    )
+    try:
+        said = [client.get(key) for key in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+    except redis.RedisError:  # the check of Redis says so
+        return {}
+    finally:
+        client.close()
+    tasks = [json.loads(health) for health in said if health is not None]
+    return {task["task"]: int(task["metrics_port"]) for task in tasks if task["metrics_port"]}
+
+
+def _answers(port: int) -> bool:
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy knows nothing of loopback
+        try:
+            return session.get(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS).ok
+        except requests.RequestException:
+            return False
+
+
+def _one_opened_here_answers() -> bool:
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=CollectorRegistry())
+    try:
+        return _answers(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,26 @@
+"""What a consumer group gave one of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Records what the group gave this member, and nothing else: exceptions here are swallowed by the client."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        """Changes whenever the group moves on."""
+        self.partitions: frozenset[TopicPartition] = frozenset()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Note that nothing is this member's any more."""
+        self.generation += 1
+        self.partitions = frozenset()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Note what is this member's now."""
+        self.generation += 1
+        self.partitions = frozenset(assigned)

@@ -1,0 +1,150 @@
+"""Preflight on real servers: what a newcomer breaks is named, and what works is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+from aiokafka.admin import AIOKafkaAdminClient
+
+from live_services.adapters.kafka import create_topics
+from live_services.composition import SERVICES
+from live_services.domain import keys
+from live_services.failures import CommandFailed
+from live_services.machine.embedded import embedded_valkey, redis_answers, running, valkey_spec
+from live_services.machine.stack import Stack
+from live_services.preflight.kafka import KAFKA_CHECKS, clock_skew_ms, kafka_findings
+from live_services.preflight.observability import metrics_finding
+from live_services.preflight.own_needs import require_own_needs
+from live_services.preflight.servers import redis_finding
+from live_services.settings import Settings, load_settings
+
+pytestmark = pytest.mark.integration
+NOBODY = "127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ALPHA_PANDA_CONFIG", raising=False)
+    return tmp_path / "home"
+
+
+async def remove_topics(settings: Settings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        async with asyncio.timeout(30):
+            while names := [topic for topic in await admin.list_topics() if not topic.startswith("__")]:
+                await admin.delete_topics(names)
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+
+
+async def ask(settings: Settings, *, must: bool = True) -> dict[str, tuple[str, str]]:
+    found = await asyncio.to_thread(kafka_findings, settings, topics_must_be_there=must)
+    return {finding.check: (finding.status, finding.reason) for finding in found}
+
+
+async def test_a_real_kafka_is_asked_for_all_that_the_platform_needs(kafka_servers: str) -> None:
+    settings = load_settings(kafka={"bootstrap_servers": kafka_servers})
+    account = next(entry for entry in SERVICES if entry.name == "account")
+    await remove_topics(settings)
+    try:
+        empty = await ask(settings, must=False)
+        assert empty["topics"][0] == "warning"
+        assert (await ask(settings))["topics"][0] == "failed"
+        await create_topics(settings)
+        found = await ask(settings)
+        assert {check: status for check, (status, _) in found.items()} == dict.fromkeys(KAFKA_CHECKS, "ok"), found
+        assert found["kafka_runtime_compatibility"][1].startswith("Kafka 4.1 or later, aiokafka ")
+        assert abs(await clock_skew_ms(settings.kafka)) < 1000  # it is this computer's own clock
+        other = load_settings(kafka={"bootstrap_servers": kafka_servers, "market_partitions": 2})
+        assert "market.ticks has 1 instead of 2" in (await ask(other))["topics"][1]
+    finally:
+        await remove_topics(settings)
+    with pytest.raises(CommandFailed, match=r"topics: .* are not there"):
+        await asyncio.to_thread(require_own_needs, account, settings)
+
+
+async def test_credentials_for_a_kafka_that_asks_for_none_are_not_a_kafka_that_is_away(kafka_servers: str) -> None:
+    kafka = {"bootstrap_servers": kafka_servers, "security_protocol": "SASL_PLAINTEXT", "sasl_username": "desk"}
+    found = await ask(load_settings(kafka=kafka))
+    assert found["kafka"] == (
+        "failed",
+        f"Kafka at {kafka_servers} asks for no user on this port, and SASL_PLAINTEXT names one",
+    )
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """A Valkey that wants a password, and lets one user only read."""
+    spec = valkey_spec(tmp_path / "valkey")
+    own = spec.endpoint.replace("//", "//:right@")
+    with running(replace(spec, argv=(*spec.argv, "--requirepass", "right"), ready=partial(redis_answers, own))):
+        with redis.Redis.from_url(own) as client:
+            client.acl_setuser(
+                "reader", enabled=True, passwords="+pass", keys="*", categories=["+@read", "+@connection"]
+            )
+        yield spec.endpoint
+
+
+def test_a_redis_that_refuses_this_desk_is_not_one_that_is_away(guarded: str) -> None:
+    def said(url: str) -> tuple[str, str]:
+        (finding,) = redis_finding(load_settings(redis={"url": url}))
+        return finding.status, finding.reason
+
+    assert said(guarded.replace("//", "//:right@")) == ("ok", "it answers and can be written")
+    for url in (guarded, guarded.replace("//", "//:wrong@"), guarded.replace("//", "//reader:pass@")):
+        status, reason = said(url)
+        assert status == "failed"
+        assert reason.startswith("Redis refuses this desk: ")
+
+
+def test_a_task_whose_metrics_port_is_silent_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with embedded_valkey(tmp_path / "valkey") as url, redis.Redis.from_url(url) as client:
+        health = {"task": "paper.account[0]", "metrics_port": port}
+        client.set(keys.task_health("paper", "account", 0), json.dumps(health))
+        (finding,) = metrics_finding(load_settings(redis={"url": url}))
+    assert finding.status == "failed"
+    assert finding.reason == f"the metrics port of paper.account[0] (port {port}) does not answer"
+
+
+def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest_running(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with embedded_valkey(tmp_path / "valkey") as url:
+        for name, value in {
+            "KAFKA__BOOTSTRAP_SERVERS": NOBODY,
+            "REDIS__URL": url,
+            "MLFLOW__TRACKING_URI": f"http://{NOBODY}",
+            "DAGSTER__URL": f"http://{NOBODY}",
+        }.items():
+            monkeypatch.setenv(name, value)
+        command = (sys.executable, "-m", "live_services")
+        try:
+            up = subprocess.run((*command, "up", "--detach"), capture_output=True, text=True, check=False)
+            assert up.returncode == 1
+            said = up.stdout + up.stderr
+            assert f"preflight: kafka failed (holds back live services): no Kafka answers at {NOBODY}" in said
+            assert "preflight: mlflow failed: no MLflow answers" in said
+            assert "the live services do not run: mend what preflight says" in said
+            states = {process.name: process.state for process in Stack(load_settings()).supervisor.processes()}
+            assert {states["market_feed"], states["paper.account"]} == {"STOPPED"}
+            written = json.loads((home / "logs" / "preflight_summary.json").read_text())
+            assert written["holds_back"] == "live services"
+        finally:
+            subprocess.run((*command, "down"), capture_output=True, check=True)

@@ -1,0 +1,80 @@
+"""The preflight command: one table, one file, and an exit code that a script can go by."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from live_services.__main__ import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ALPHA_PANDA_CONFIG", raising=False)
+    return tmp_path / "home"
+
+
+def run(*words):
+    return runner.invoke(app, ["preflight", *words], env={"COLUMNS": "120"})
+
+
+def written(home):
+    return json.loads((home / "logs" / "preflight_summary.json").read_text())
+
+
+def test_before_up_embedded_servers_are_said_and_nothing_is_held_back(home):
+    result = run("--json")
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    states = {check["check"]: check["status"] for check in said["checks"]}
+    assert {states[name] for name in ("kafka", "topics", "redis", "mlflow", "dagster", "models")} == {"not started"}
+    assert (said["holds_back"], states["logs"], states["disk"]) == ("nothing", "ok", "ok")
+    assert written(home) == said
+
+
+def test_production_is_held_back_by_what_development_only_says(home, monkeypatch):
+    assert "Nothing holds the live services back." in run().stdout
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    result = run()
+    assert result.exit_code == 1
+    assert "The live services are held back by instruments" in result.stdout
+    assert written(home)["policy"] == "production"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("KAFKA__BOOTSTRAP_SERVERS", "kafka.example", "write HOST:PORT"),
+        ("BROKER_NAMESPACE", "paper", "set ACTIVE_BROKERS instead"),
+        ("MLFLOW__TRACKING_URI", "mlflow", "write the address of a server"),
+        ("ENVIRONMENT", "live", "'development', 'testing' or 'production'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_a_finding_too(home, monkeypatch, variable, value, reason):
+    monkeypatch.setenv(variable, value)
+    result = run()
+    assert result.exit_code == 1
+    (check,) = written(home)["checks"]
+    assert (check["check"], check["status"], check["blocks"]) == ("settings", "failed", "live services")
+    assert reason in check["reason"]
+
+
+def test_kafka_that_is_away_holds_back_everywhere_and_redis_and_mlflow_only_in_production(home, monkeypatch):
+    monkeypatch.setenv("REDIS__URL", "redis://127.0.0.1:9/0")
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", "http://127.0.0.1:9")
+    assert run().exit_code == 0
+    blocks = {check["check"]: check["blocks"] for check in written(home)["checks"] if check["status"] == "failed"}
+    assert blocks == {
+        "redis": "nothing",
+        "mlflow": "nothing",
+        "model momentum@champion": "strategy momentum",
+        "instruments": "nothing",
+    }
+    monkeypatch.setenv("KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    result = run()
+    assert result.exit_code == 1
+    assert "The live services are held back by kafka." in result.stdout
