@@ -23,6 +23,7 @@ def ailments(view: StatusView) -> list[str]:
     """
     found = [
         *_unanswered(view),
+        *(f"preflight holds the live services back: {line}" for line in view.held_back),
         *_down(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),

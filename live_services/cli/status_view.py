@@ -22,6 +22,7 @@ from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name
 from live_services.machine.supervision import ProcessState
 from live_services.messages import expected_failures, message_of
+from live_services.preflight.run import read_held_back
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
 from models_registry.specification import Broker
@@ -75,6 +76,8 @@ class StatusView:
     """Why Redis could not be read; empty if it was."""
     log_problem: str
     """Why the log could not be read; empty if it was."""
+    held_back: tuple[str, ...] = ()
+    """Why preflight did not let the services start; empty while they run."""
 
 
 async def read_desk(log: LogBackwards, settings: Settings, portfolios: Mapping[Broker, PnlSnapshot]) -> DeskView:
@@ -125,6 +128,7 @@ def read_status(settings: Settings) -> StatusView:
         trading_states=desk.trading_states,
         redis_problem=redis_problem,
         log_problem=log_problem,
+        held_back=read_held_back(stack.home) if any(p.state == "STOPPED" for p in running) else (),
     )
 
 

@@ -38,6 +38,7 @@ from live_services.domain.events import (
     SignalRejected,
     SignalShadowed,
     SignalValidated,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     TradingStateChanged,
@@ -223,6 +224,7 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     history |= {"broken": False}
     skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
     skew |= {"history_digest": "d", "differences": ()}
+    summary = {"session_date": "2026-01-05", "task": "t", "strategies": (), "brokers": ()}
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
     commanded: dict[str, Any] = {"reason": "r", "commanded_by": "desk", "commanded_at_ns": SESSION.open_ns}
@@ -238,6 +240,7 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(signal(), SessionOpened, **shared, **told),
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
+        changed(signal(), StrategiesSummarized, **shared, **summary),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
         changed(signal(), TradingStateCommanded, **commanded, state="HALTED"),
         changed(signal(), TradingStateChanged, in_force={**commanded, "state": "HALTED", **scope}, command_offset=3),

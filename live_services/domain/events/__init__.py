@@ -49,14 +49,17 @@ from live_services.domain.events.orders import (
     SignalValidated,
 )
 from live_services.domain.events.strategy import (
+    BrokerStrategies,
     FeatureSkewMeasured,
     ModelLoaded,
     ModelPromoted,
     ModelRefused,
     SignalShadowed,
     SkewDifference,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
+    StrategyStanding,
 )
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "AnyEvent",
     "BarValues",
     "Basis",
+    "BrokerStrategies",
     "Command",
     "DeadLetter",
     "Event",
@@ -97,8 +101,10 @@ __all__ = [
     "SignalShadowed",
     "SignalValidated",
     "SkewDifference",
+    "StrategiesSummarized",
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
+    "StrategyStanding",
     "StrategyTotals",
     "TradingState",
     "TradingStateChanged",

@@ -26,6 +26,7 @@ from live_services.domain.events.strategy import (
     ModelPromoted,
     ModelRefused,
     SignalShadowed,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
 )
@@ -49,6 +50,7 @@ AnyEvent = Annotated[
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed
+    | StrategiesSummarized
     | FeatureSkewMeasured
     | ModelPromoted
     | ModelLoaded
