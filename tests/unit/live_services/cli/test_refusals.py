@@ -14,7 +14,11 @@ from typer.testing import CliRunner
 from live_services.__main__ import app
 
 NOBODY = "127.0.0.1:1"
-NOTHING_TO_REFUSE = {"config show": "it shows defaults", "topics list": "it lists what the code declares"}
+NOTHING_TO_REFUSE = {
+    "config show": "it shows defaults",
+    "preflight": "it lists what is wrong itself",
+    "topics list": "it lists what the code declares",
+}
 """Commands that need neither an id, nor a server, nor the home."""
 
 WRONG_ID = {
@@ -27,6 +31,7 @@ WRONG_ID = {
     "halt --broker nosuch --reason why": "there is no broker 'nosuch'",
     "reduce --broker nosuch --reason why": "there is no broker 'nosuch'",
     "resume --broker nosuch --reason why": "there is no broker 'nosuch'",
+    "logs --channel nosuch": "there is no channel 'nosuch'",
     "models at nosuch --time 2026-01-01": "the ledger has no promotion of 'nosuch'",
     "models at momentum --time yesterday": "'yesterday' is no date and time",
     "models history nosuch": "the ledger has no promotion of 'nosuch'",
@@ -73,7 +78,6 @@ SERVERS_AWAY = {
     "models verify": f"http://{NOBODY} did not answer",
     "topics tail paper.signals.raw": "no Kafka broker answers at",
     "trades": "no Kafka broker answers at",
-    "up": "no Kafka answers at",
 }
 USES_THE_HOME = ("demo --home home", "models at m --time 2026-01-01", "models history m", "up")
 
