@@ -14,8 +14,12 @@ from typer.testing import CliRunner
 from live_services.__main__ import app
 
 NOBODY = "127.0.0.1:1"
-NOTHING_TO_REFUSE = {"config show": "it shows defaults", "topics list": "it lists what the code declares"}
-"""Commands that need neither an id, nor a server, nor the home."""
+NOTHING_TO_REFUSE = {
+    "config show": "it shows defaults",
+    "preflight": "what is missing is what it shows",
+    "topics list": "it lists what the code declares",
+}
+"""Commands that refuse nothing for want of an id, a server or the home."""
 
 WRONG_ID = {
     "demo --bars nowhere.csv": "there is no file nowhere.csv",
@@ -27,12 +31,14 @@ WRONG_ID = {
     "halt --broker nosuch --reason why": "there is no broker 'nosuch'",
     "reduce --broker nosuch --reason why": "there is no broker 'nosuch'",
     "resume --broker nosuch --reason why": "there is no broker 'nosuch'",
+    "logs --channel nosuch": "nosuch",
     "models at nosuch --time 2026-01-01": "the ledger has no promotion of 'nosuch'",
     "models at momentum --time yesterday": "'yesterday' is no date and time",
     "models history nosuch": "the ledger has no promotion of 'nosuch'",
     "models promote momentum first": "a version is a number, not 'first'",
     "models promote momentum 1 --alias nosuch": "there is no alias 'nosuch'",
     "models rollback nosuch --reason why": "did not answer",
+    "models sample nosuch": "nosuch",
     "models show momentum first": "a version is a number, not 'first'",
     "run nosuch": "there is no service 'nosuch'",
     "run account --broker nosuch": "there is no broker 'nosuch'",
@@ -51,6 +57,7 @@ WITHOUT_A_STACK = {
     "models list": "no model registry is known: start one with ",
     "models promote momentum 1": "no model registry is known: start one with ",
     "models rollback momentum --reason why": "no model registry is known: start one with ",
+    "models sample": "no model registry is known: start one with ",
     "models show momentum": "no model registry is known: start one with ",
     "models verify": "no model registry is known: start one with ",
     "status": "nothing is running on ",
@@ -70,7 +77,6 @@ SERVERS_AWAY = {
     "models verify": f"http://{NOBODY} did not answer",
     "topics tail paper.signals.raw": "no Kafka broker answers at",
     "trades": "no Kafka broker answers at",
-    "up": "no Kafka answers at",
 }
 USES_THE_HOME = ("demo --home home", "models at m --time 2026-01-01", "models history m", "up")
 
