@@ -16,10 +16,10 @@ from live_services.__main__ import app
 NOBODY = "127.0.0.1:1"
 NOTHING_TO_REFUSE = {
     "config show": "it shows defaults",
-    "preflight": "what is missing is what it shows",
+    "preflight": "it lists what is wrong itself",
     "topics list": "it lists what the code declares",
 }
-"""Commands that refuse nothing for want of an id, a server or the home."""
+"""Commands that need neither an id, nor a server, nor the home."""
 
 WRONG_ID = {
     "demo --bars nowhere.csv": "there is no file nowhere.csv",
@@ -31,14 +31,14 @@ WRONG_ID = {
     "halt --broker nosuch --reason why": "there is no broker 'nosuch'",
     "reduce --broker nosuch --reason why": "there is no broker 'nosuch'",
     "resume --broker nosuch --reason why": "there is no broker 'nosuch'",
-    "logs --channel nosuch": "nosuch",
+    "logs --channel nosuch": "there is no channel 'nosuch'",
     "models at nosuch --time 2026-01-01": "the ledger has no promotion of 'nosuch'",
     "models at momentum --time yesterday": "'yesterday' is no date and time",
     "models history nosuch": "the ledger has no promotion of 'nosuch'",
     "models promote momentum first": "a version is a number, not 'first'",
     "models promote momentum 1 --alias nosuch": "there is no alias 'nosuch'",
     "models rollback nosuch --reason why": "did not answer",
-    "models sample nosuch": "nosuch",
+    "models sample nosuch": "no strategy has a model 'nosuch'",
     "models show momentum first": "a version is a number, not 'first'",
     "run nosuch": "there is no service 'nosuch'",
     "run account --broker nosuch": "there is no broker 'nosuch'",
@@ -73,6 +73,7 @@ SERVERS_AWAY = {
     "flatten --reason why": "no Kafka broker answers at",
     "halt --reason why": "no Kafka broker answers at",
     "models list": f"http://{NOBODY} did not answer",
+    "models sample": f"http://{NOBODY} did not answer",
     "models show momentum": f"http://{NOBODY} did not answer",
     "models verify": f"http://{NOBODY} did not answer",
     "topics tail paper.signals.raw": "no Kafka broker answers at",
