@@ -24,8 +24,16 @@ from live_services.domain.events.envelope import (
 )
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
+    DEAD_LETTERS,
     Command,
+    CommandRefused,
     DeadLetter,
+    DeadLetterDecided,
+    LetterAction,
+    LetterReason,
+    RecordHandedIn,
+    RecordTaken,
+    StrategiesStopped,
     TradingState,
     TradingStateChanged,
     TradingStateCommanded,
@@ -60,6 +68,7 @@ from live_services.domain.events.strategy import (
 )
 
 __all__ = [
+    "DEAD_LETTERS",
     "EVENT_CLASSES",
     "LAST_NS",
     "MOST_PROPOSED",
@@ -69,7 +78,9 @@ __all__ = [
     "BarValues",
     "Basis",
     "Command",
+    "CommandRefused",
     "DeadLetter",
+    "DeadLetterDecided",
     "Event",
     "ExitReason",
     "ExitTerms",
@@ -77,6 +88,8 @@ __all__ = [
     "FillModel",
     "Instant",
     "Intent",
+    "LetterAction",
+    "LetterReason",
     "MarketGap",
     "ModelLoaded",
     "ModelPromoted",
@@ -90,6 +103,8 @@ __all__ = [
     "Position",
     "PositionMark",
     "Reason",
+    "RecordHandedIn",
+    "RecordTaken",
     "SessionOpened",
     "Side",
     "SignalGenerated",
@@ -97,6 +112,7 @@ __all__ = [
     "SignalShadowed",
     "SignalValidated",
     "SkewDifference",
+    "StrategiesStopped",
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
     "StrategyTotals",
