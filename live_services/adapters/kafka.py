@@ -33,7 +33,7 @@ from aiokafka.errors import (
 
 from live_services.domain.events import DeadLetter, Event, MarketGap, Watermark, topic_of
 from live_services.domain.frames import EncodedFrame
-from live_services.domain.topics import DLQ_DECISIONS, Topic, all_topics, transactional_id
+from live_services.domain.topics import Topic, all_topics, transactional_id
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
 
@@ -118,7 +118,7 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
 
 def topic_configs(name: str) -> dict[str, str]:
     """Give the configuration with which a topic of the platform is created."""
-    largest = _MAX_LETTER_BYTES if name.endswith((".dlq", DLQ_DECISIONS.name)) else _MAX_FRAME_BYTES
+    largest = _MAX_LETTER_BYTES if name.endswith(".dlq") else _MAX_FRAME_BYTES
     return {**_KEPT, "max.message.bytes": str(largest)}
 
 
