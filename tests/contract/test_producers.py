@@ -21,7 +21,9 @@ from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
     Command,
+    CommandRefused,
     DeadLetter,
+    DeadLetterDecided,
     Event,
     FeatureSkewMeasured,
     MarketGap,
@@ -33,11 +35,14 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     PnlSnapshot,
+    RecordHandedIn,
+    RecordTaken,
     SessionOpened,
     SignalGenerated,
     SignalRejected,
     SignalShadowed,
     SignalValidated,
+    StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
@@ -63,7 +68,8 @@ from live_services.domain.topics import (
 from live_services.preflight import kafka as kafka_checks
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.task import Received, TaskRun
+from live_services.runtime.received import Received
+from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
 from models_registry.specification import Broker
 from tests.account_world import Account
@@ -233,9 +239,12 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
     commanded: dict[str, Any] = {"reason": "r", "commanded_by": "desk", "commanded_at_ns": SESSION.open_ns}
+    decided = {"letter_id": "l", "letter_topic": "t", "action": "dropped", "decided_by": "desk", "reason": "r"}
+    decided |= {"decided_at_ns": SESSION.open_ns}
     scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    halt = changed(signal(), TradingStateCommanded, broker=broker, **commanded, state="HALTED")
     events = [
         *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
         *account.of(OrderCancelled, PnlSnapshot),
@@ -247,8 +256,13 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
-        changed(signal(), TradingStateCommanded, **commanded, state="HALTED"),
+        halt,
+        changed(signal(), RecordHandedIn, **commanded, letter_id="l", record=halt),
         changed(signal(), TradingStateChanged, in_force={**commanded, "state": "HALTED", **scope}, command_offset=3),
+        changed(signal(), StrategiesStopped, **shared, reason="r"),
+        changed(signal(), RecordTaken, letter_id="l"),
+        changed(signal(), CommandRefused, refusal="r"),
+        changed(signal(), DeadLetterDecided, **shared, **decided),
         changed(signal(), ModelPromoted, **promoted, previous_version=None, promoted_by="p"),
         changed(signal(), ModelLoaded, **shared, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
         changed(signal(), ModelRefused, **shared, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
@@ -270,7 +284,7 @@ def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() 
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     found = samples(broker)
     topics = {cls: topic_of(event) for cls, event in found.items()}
-    of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
+    of_a_task = {topics.pop(StrategyHistoryUsed), topics.pop(StrategiesStopped), topics[StrategyModelAssigned]}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
     for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
