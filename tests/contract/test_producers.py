@@ -440,7 +440,11 @@ def test_keys_of_two_brokers_never_meet() -> None:
     made = [
         key
         for scope in BROKERS
-        for key in (keys.portfolio(scope), *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)))
+        for key in (
+            keys.portfolio(scope),
+            keys.pipeline_findings(scope),
+            *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)),
+        )
     ]
     assert len(made) == len(set(made))
     assert all(key.startswith("alpha-panda:") and key.split(":")[1] in BROKERS for key in made)
