@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,7 +17,7 @@ from live_services.domain.events import Command, decode_event
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
-from live_services.runtime.task import Received
+from live_services.runtime.received import Received, received
 from live_services.settings import KafkaSettings
 
 _log = structlog.get_logger("application")
@@ -100,9 +100,3 @@ def command_of(record: Received, topic: Topic) -> EventRecord | None:
         )
         return None
     return EventRecord(event, LogPosition(record.topic, record.partition, record.offset))
-
-
-def received(record: Any) -> Received:
-    """Give a record as the client fetched it."""
-    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
-    return Received(record.topic, record.partition, record.offset, record.key, record.value or b"", headers)

@@ -20,7 +20,8 @@ from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
-from live_services.runtime.task import Committed, Output, Received, Resume, TaskRun, TopicPartitionKey
+from live_services.runtime.received import Received
+from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey
 
 MakeChain = Callable[[], Chain]
 """Builds a chain as a new process would."""

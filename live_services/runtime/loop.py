@@ -45,17 +45,17 @@ from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain
-from live_services.runtime.inbox import Inbox, received
+from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
+from live_services.runtime.received import Received, received
 from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
     CommitTimedOut,
     Output,
-    Received,
     Resume,
     TaskFenced,
     TaskRun,

@@ -38,6 +38,7 @@ from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.received import Received
 
 _log = structlog.get_logger("application")
 
@@ -66,18 +67,6 @@ class CommitTimedOut(RuntimeFailure):
 
 Universes = Callable[[str], Universe | None]
 """Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A record as it was fetched."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)

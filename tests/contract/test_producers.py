@@ -62,7 +62,8 @@ from live_services.domain.topics import (
 )
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.task import Received, TaskRun
+from live_services.runtime.received import Received
+from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
 from models_registry.specification import Broker
 from tests.account_world import Account
