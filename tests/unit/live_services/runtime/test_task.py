@@ -26,8 +26,8 @@ from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import Source
-from live_services.runtime.service import Input, Opening, Service
 from live_services.runtime.received import Received
+from live_services.runtime.service import Input, Opening, Service
 from live_services.runtime.task import PromiseBroken, Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
