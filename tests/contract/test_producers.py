@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from live_services import services
 from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
+from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
@@ -77,6 +78,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
+LETTERS_ADAPTER = KAFKA_ADAPTER.with_name("letters.py")
 RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
 
@@ -126,11 +128,13 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
             assert not {m.split(".")[0] for m in modules} & other, path
 
 
-def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_things_only() -> None:
+def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_carry_typed_things_only() -> None:
     places_of = places("commit_together", "transactional_producer")
     assert {(path, name) for path, name in places_of if path != RUNTIME} == {
         (KAFKA_ADAPTER, "flush"),
         (KAFKA_ADAPTER, "__init__"),
+        (LETTERS_ADAPTER, "decide"),
+        (LETTERS_ADAPTER, "__init__"),
     }
     (commit,) = calls(parsed(RUNTIME), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
@@ -150,6 +154,7 @@ def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_
                 "flush": [],
             },
         ),
+        (LetterDecisions, {"made": [], "decide": ["DeadLetterDecided", "RecordHandedIn | None"]}),
     ],
 )
 def test_a_producer_takes_typed_things_only(producer: type[object], offered: dict[str, list[str]]) -> None:
