@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from live_services.domain import keys
-from live_services.domain.events import Event
+from live_services.domain.events import Event, PnlSnapshot, StrategiesSummarized
 from live_services.domain.log import Readiness, StrategyRuntime, TaskId
 from live_services.settings import Settings
 
@@ -83,7 +83,7 @@ class HealthReporter:
         self._url = settings.redis.url.get_secret_value()
         self._metrics_port = metrics_port
         self.values: dict[str, str] = {}
-        self._portfolios: dict[str, str] = {}
+        self._newest: dict[str, str] = {}
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self._away = False
@@ -95,10 +95,13 @@ class HealthReporter:
         self.values[key] = json.dumps(task_record(health, self._metrics_port))
 
     def committed(self, events: Sequence[Event]) -> None:
-        """Keep the newest portfolio for the next write."""
+        """Keep the newest portfolio and what strategies run for the next write."""
         for event in events:
-            if event.event_type == "pnl.snapshot":
-                self._portfolios[keys.portfolio(event.broker)] = event.model_dump_json()
+            if isinstance(event, PnlSnapshot):
+                self._newest[keys.portfolio(event.broker)] = event.model_dump_json()
+            elif isinstance(event, StrategiesSummarized):
+                for one in event.brokers:
+                    self._newest[keys.strategies(one.broker)] = one.model_dump_json()
 
     def withdraw(self, task: TaskId) -> None:
         """Have a task's health removed."""
@@ -136,14 +139,14 @@ class HealthReporter:
         from redis.exceptions import RedisError
 
         gone, self._gone = self._gone, set()  # what comes in while Redis answers waits for the next write
-        portfolios, self._portfolios = self._portfolios, {}
+        newest, self._newest = self._newest, {}
         try:
             async with client.pipeline(transaction=False) as pipe:
                 for key in gone:
                     pipe.delete(key)
                 for key, content in self.values.items():
                     pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
-                for key, content in portfolios.items():
+                for key, content in newest.items():
                     pipe.set(key, content)
                 await pipe.execute()
         except (RedisError, OSError) as failure:
@@ -151,7 +154,7 @@ class HealthReporter:
                 self._log.warning("redis_is_away", failure=str(failure), consequence="no health and portfolio shown")
             self._away = True
             self._gone |= gone
-            self._portfolios = portfolios | self._portfolios
+            self._newest = newest | self._newest
         else:
             if self._away:
                 self._log.info("redis_is_back")

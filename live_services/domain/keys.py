@@ -25,6 +25,14 @@ def portfolio(scope: Scope) -> str:
     return f"{PREFIX}:{scope}:portfolio"
 
 
+def strategies(scope: Scope) -> str:
+    """JSON of a broker's newest ``BrokerStrategies``: how many of its strategies run a version, and why others do not.
+
+    Of several tasks of the runner the last one to change says it.
+    """
+    return f"{PREFIX}:{scope}:strategies"
+
+
 def preflight_probe() -> str:
     """Written for a second to see whether this desk may write; nobody reads it."""
     return f"{PREFIX}:shared:preflight"

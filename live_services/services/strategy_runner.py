@@ -39,12 +39,14 @@ from live_services.domain.topics import (
     MODELS_REFUSED,
     SIGNALS_SHADOW,
     STRATEGIES_CONTROL,
+    STRATEGIES_SUMMARY,
     Scope,
     Topic,
     broker_topics,
     market_topic,
 )
 from live_services.runtime.service import Input, Opening, Service
+from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
@@ -94,6 +96,8 @@ class StrategyState:
     """What was announced as refused."""
     stopped: str = ""
     """Why nothing is proposed any more in this session; empty: it is."""
+    summarized: tuple[StrategyRuntime, ...] | None = None
+    """What the last loading summary said, without the words of an outage."""
 
     def running(self, key: StrategyKey) -> LoadedModel | None:
         """Give what a strategy runs on a rung."""
@@ -144,6 +148,7 @@ class StrategyRunner(Service[StrategyState]):
             SIGNALS_SHADOW,
             MODELS_LOADED,
             MODELS_REFUSED,
+            STRATEGIES_SUMMARY,
         )
         self._on_bars: Final = settings.market.feed == "bars"
         self._strategies: Final = settings.strategies
@@ -156,6 +161,7 @@ class StrategyRunner(Service[StrategyState]):
         self._rows: Final = rows
         self._history: Final = history
         self._inferred: Final = inferred
+        self._summaries: Final = LoadingSummaries(settings.strategies, brokers)
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
@@ -213,7 +219,7 @@ class StrategyRunner(Service[StrategyState]):
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         """Log what the features stand on; assign to each strategy and rung what it should run and does not; announce
-        each refused version once.
+        each refused version once; and sum up what runs, if it is not what was said last.
 
         What the log already assigned is followed as it was, whatever would be refused now.
         """
@@ -223,18 +229,14 @@ class StrategyRunner(Service[StrategyState]):
         for key in state.desk.keys:
             yield from self._assignment_due(state, key, now_ns)
             yield from self._refusal_due(state, key, now_ns)
+        yield from self._summary_due(state, now_ns)
 
     def flooded(self, letter: DeadLetter, reason: str, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Propose nothing more in this session: the market that models see has holes. Exits are the accounts'."""
         if not state.stopped:
-            identity = event_id("strategies_stopped", str(state.task), letter.event_id)
-            yield StrategiesStopped(
-                event_id=identity,
-                correlation_id=letter.correlation_id,
-                causation_id=letter.event_id,
-                event_time_ns=now_ns,
-                reason=reason,
-            )
+            caused = self_caused("strategies_stopped", str(state.task), letter.event_id)
+            caused["causation_id"] = letter.event_id
+            yield StrategiesStopped(**caused, event_time_ns=now_ns, reason=reason)
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, a gap in it, or a control record of this task.
@@ -324,6 +326,14 @@ class StrategyRunner(Service[StrategyState]):
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
 
+    def _summary_due(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
+        said = standing = self.strategies(state)
+        if self._loader.outage:
+            said = tuple(replace(one, reason="") for one in standing)
+        if said != state.summarized:
+            state.summarized = said
+            yield self._summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)
+
     def _say_warming(self, state: StrategyState) -> None:
         instruments, warming = state.desk.warming()
         if warming != (state.warming or ()):
@@ -394,8 +404,6 @@ class StrategyRunner(Service[StrategyState]):
         self, state: StrategyState, key: StrategyKey, model: LoadedModel | None, reason: str, now_ns: int
     ) -> StrategyModelAssigned:
         strategy, rung = key
-        if model is None and not _may_be_absent(key):
-            _log.warning("strategy_disabled", strategy=strategy, rung=rung, task=str(state.task), reason=reason)
         version = model.identity.model_version if model is not None else None
         return StrategyModelAssigned(
             **self_caused("assigned", str(state.task), strategy, rung, now_ns, version or ""),
@@ -428,7 +436,8 @@ class StrategyRunner(Service[StrategyState]):
 
     def _refused(self, state: StrategyState, key: StrategyKey, refusal: Refusal, now_ns: int) -> ModelRefused:
         (strategy, rung), running = key, _identity(state.running(key))
-        _log.warning("model_refused", strategy=strategy, rung=rung, version=refusal.version, reason=refusal.reason)
+        if running is not None or _may_be_absent(key):  # of one that is skipped for it the summary warns
+            self._summaries.refused(key, refusal)
         date = state.desk.session.date.isoformat()
         return ModelRefused(
             **self_caused("refused", str(state.task), date, strategy, rung, refusal.version, refusal.reason),

@@ -57,14 +57,17 @@ from live_services.domain.events.orders import (
     SignalValidated,
 )
 from live_services.domain.events.strategy import (
+    BrokerStrategies,
     FeatureSkewMeasured,
     ModelLoaded,
     ModelPromoted,
     ModelRefused,
     SignalShadowed,
     SkewDifference,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
+    StrategyStanding,
 )
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "AnyEvent",
     "BarValues",
     "Basis",
+    "BrokerStrategies",
     "Command",
     "CommandRefused",
     "DeadLetter",
@@ -113,8 +117,10 @@ __all__ = [
     "SignalValidated",
     "SkewDifference",
     "StrategiesStopped",
+    "StrategiesSummarized",
     "StrategyHistoryUsed",
     "StrategyModelAssigned",
+    "StrategyStanding",
     "StrategyTotals",
     "TradingState",
     "TradingStateChanged",

@@ -35,6 +35,7 @@ from live_services.domain.events.strategy import (
     ModelPromoted,
     ModelRefused,
     SignalShadowed,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
 )
@@ -62,6 +63,7 @@ AnyEvent = Annotated[
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed
+    | StrategiesSummarized
     | FeatureSkewMeasured
     | ModelPromoted
     | ModelLoaded
