@@ -235,8 +235,7 @@ class StrategyRunner(Service[StrategyState]):
         """Propose nothing more in this session: the market that models see has holes. Exits are the accounts'."""
         if not state.stopped:
             caused = self_caused("strategies_stopped", str(state.task), letter.event_id)
-            caused["causation_id"] = letter.event_id
-            yield StrategiesStopped(**caused, event_time_ns=now_ns, reason=reason)
+            yield StrategiesStopped(**caused | {"causation_id": letter.event_id}, event_time_ns=now_ns, reason=reason)
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, a gap in it, or a control record of this task.

@@ -16,7 +16,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic, value_of
 from live_services.adapters.letters import LetterDecisions
-from live_services.cli import letter_decisions
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
 from live_services.cli.letter_decisions import drop_letter, replay_letter
 from live_services.domain.clock import watermark
@@ -118,7 +117,7 @@ def halt() -> TradingStateCommanded:
 
 
 async def test_letters_are_listed_shown_and_decided_on_once_by_whoever_is_first_also_over_a_restart(
-    desk: Settings, monkeypatch: pytest.MonkeyPatch
+    desk: Settings,
 ) -> None:
     async with FeedProducer(desk.kafka, 10_000) as producer:
         async with account(desk):
@@ -146,7 +145,6 @@ async def test_letters_are_listed_shown_and_decided_on_once_by_whoever_is_first_
     assert {view.letter.event_id for view in await read_letters(desk, decided=True)} == {asked, first, second}
     changes = [event for event in await said(desk, PAPER.control) if isinstance(event, TradingStateChanged)]
     assert [(one.in_force.state, one.in_force.reason) for one in changes] == [("HALTED", "fills look wrong")]
-    monkeypatch.setattr(letter_decisions, "_ANSWER_SECONDS", 0.1)
     async with LetterDecisions(desk.kafka) as slow:
         async with LetterDecisions(desk.kafka):
             pass
