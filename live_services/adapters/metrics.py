@@ -26,6 +26,8 @@ from live_services.domain.events import (
 from live_services.domain.histograms import HISTOGRAMS
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.money import RUPEE
+from live_services.domain.pipeline_findings import ISSUES
+from live_services.domain.pipeline_findings import STAGES as VALIDATED
 from live_services.domain.topics import BROKERS, Scope, all_topics
 from models_registry.refs import Alias
 from models_registry.specification import RUNG_OF_BROKER, Broker
@@ -39,20 +41,9 @@ STAGES: Final[Mapping[str, str]] = {
     **{f"{broker}_trading": "orders" for broker in BROKERS},
     "portfolio_manager": "portfolio",
     "skew_monitor": "features",
+    "pipeline_validator": "monitoring",
 }
 """The stage of the pipeline that each service is."""
-VALIDATED: Final = ("market_data", "signals", "risk", "orders", "portfolio")
-"""Stages that the pipeline validator looks at."""
-ISSUES: Final = (
-    "redis_unavailable",
-    "metrics_parse_error",
-    "validation_error",
-    "no_recent_data",
-    "high_latency",
-    "consumer_lag",
-    "stuck_consumer",
-)
-"""What the pipeline validator may find."""
 RULES: Final = frozenset({*(rule.__name__ for rule in OPEN_RULES), *CLOSE_RULES, "trading_state"})
 """Every rule of risk that can refuse something."""
 _TOPICS: Final = frozenset(topic.name for topic in all_topics())

@@ -111,6 +111,8 @@ class _Running:
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     last_outputs_s: dict[str, float] = field(default_factory=dict)
     """By topic, wall clock of the last commit with an event on it."""
+    latencies_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By topic, the longest latency of the newest commit that answered something there, and its wall clock."""
     committed_at: float = 0.0
     forwarded_at: float = 0.0
     reported_at: float = 0.0
@@ -380,6 +382,8 @@ class _Runtime:
         for latency in running.arrivals.committed(events, running.run.now_ns, now_s):
             told = self._telemetry.signal_latency if latency.of == "signal" else self._telemetry.order_latency
             told(latency.broker, latency.seconds)
+            longest_s, at_s = running.latencies_s.get(latency.topic, (0.0, 0.0))
+            running.latencies_s[latency.topic] = (max(latency.seconds, longest_s if at_s == now_s else 0.0), now_s)
 
     async def _commit(
         self,
@@ -447,6 +451,8 @@ def _check_shape(chain: Chain, settings: Settings) -> None:
 def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
     """Give the row of one service of a task: what the chain shares, and what the service itself put out."""
     run, own = running.run, {topic.name for topic in service.outputs}
+    newest = (running.latencies_s[topic] for topic in own if topic in running.latencies_s)
+    latency_s, answered_s = max(newest, key=lambda answer: answer[1], default=(0.0, 0.0))
     return TaskHealth(
         task=replace(run.task, service=service.name),
         watermark_ns=max(run.now_ns, 0),
@@ -462,6 +468,8 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         readiness=run.readiness if isinstance(service, WarmsUp) else None,
         last_output_s=max((running.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
         strategies=run.strategies if isinstance(service, RunsStrategies) else (),
+        latency_s=latency_s,
+        answered_s=answered_s,
     )
 
 

@@ -94,10 +94,10 @@ class StrategyState:
     """Symbols that were said to be WARMING; None before the first word on it."""
     refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
     """What was announced as refused."""
-    stopped: str = ""
-    """Why nothing is proposed any more in this session; empty: it is."""
     summarized: tuple[StrategyRuntime, ...] | None = None
     """What the last loading summary said, without the words of an outage."""
+    stopped: str = ""
+    """Why nothing is proposed any more in this session; empty: it is."""
 
     def running(self, key: StrategyKey) -> LoadedModel | None:
         """Give what a strategy runs on a rung."""

@@ -12,7 +12,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
-from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
+from live_services.adapters.feed_producer import FeedProducer
+from live_services.adapters.kafka import EventProducer, headers_of, topic_configs
 from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
@@ -80,6 +81,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
+FEED_PRODUCER = KAFKA_ADAPTER.with_name("feed_producer.py")
 LETTERS_ADAPTER = KAFKA_ADAPTER.with_name("letters.py")
 RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
@@ -137,8 +139,8 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
 def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_carry_typed_things_only() -> None:
     places_of = places("commit_together", "transactional_producer")
     assert {(path, name) for path, name in places_of if path != RUNTIME} == {
-        (KAFKA_ADAPTER, "flush"),
-        (KAFKA_ADAPTER, "__init__"),
+        (FEED_PRODUCER, "flush"),
+        (FEED_PRODUCER, "__init__"),
         (LETTERS_ADAPTER, "decide"),
         (LETTERS_ADAPTER, "__init__"),
     }
@@ -445,7 +447,11 @@ def test_keys_of_two_brokers_never_meet() -> None:
     made = [
         key
         for scope in BROKERS
-        for key in (keys.portfolio(scope), *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)))
+        for key in (
+            keys.portfolio(scope),
+            keys.pipeline_findings(scope),
+            *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)),
+        )
     ]
     assert len(made) == len(set(made))
     assert all(key.startswith("alpha-panda:") and key.split(":")[1] in BROKERS for key in made)

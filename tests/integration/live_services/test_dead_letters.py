@@ -13,8 +13,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic, value_of
+from live_services.adapters.kafka import connection, create_topics, read_topic, value_of
 from live_services.adapters.letters import LetterDecisions
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
 from live_services.cli.letter_decisions import drop_letter, replay_letter

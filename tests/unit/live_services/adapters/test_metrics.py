@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.metrics import ISSUES, OTHER, RULES, STAGES, VALIDATED, Metrics
+from live_services.adapters.metrics import OTHER, RULES, STAGES, Metrics
 from live_services.adapters.scrape_targets import ScrapeTarget, targets_directory
+from live_services.domain import pipeline_findings
 from live_services.domain.events import (
     DeadLetter,
     LetterReason,
@@ -189,8 +190,8 @@ ALLOWED = {
     "rule": {*RULES, OTHER},
     "topic": {*(topic.name for topic in all_topics()), OTHER},
     "reason": set(get_args(LetterReason)),
-    "stage": {*STAGES.values(), *VALIDATED, OTHER},
-    "issue": {*ISSUES, OTHER},
+    "stage": {*STAGES.values(), *pipeline_findings.STAGES, OTHER},
+    "issue": {*pipeline_findings.ISSUES, OTHER},
     "rung": {*get_args(Alias), OTHER},
     "service": {*STAGES, "account"},
     "event_type": {"signal.rejected", "dead_letter", "pnl.snapshot"},
