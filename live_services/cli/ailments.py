@@ -10,7 +10,7 @@ from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
 from live_services.machine.supervision import ProcessState
-from live_services.next_steps import of_home
+from live_services.next_steps import of_home, to_type
 
 _UP: Final = ("RUNNING", "STARTING")
 
@@ -85,8 +85,8 @@ def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[st
 def dead_letters(tasks: Sequence[dict[str, Any]]) -> list[str]:
     """Say which tasks could not read records of others."""
     return [
-        f"{task['task']} put {task['dead_letters']:,} records aside that it could not read; they are on the topics "
-        "that end in .dlq, with their reasons"
+        f"{task['task']} put {task['dead_letters']:,} records aside that it could not handle; "
+        f"{to_type('dlq list')} tells them with their reasons"
         for task in tasks
         if task["dead_letters"]
     ]
