@@ -358,7 +358,7 @@ def stamp(settings: Settings) -> Stamp:
 
 
 def engine_config(settings: Settings) -> EngineConfig:
-    """Give what a backtest runs the desk of these settings with."""
+    """Give what a backtest runs the desk of these settings with; its accounts trade, enabled or not."""
     from live_services.backtest.engine import EngineConfig
 
     return EngineConfig(

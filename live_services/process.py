@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stopped = run(asked.service, asked.broker, settings)
     except expected_failures() as problem:
         said = redaction(secrets)(message_of(problem))
-        print(f"error: {said}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
+        sys.stderr.write(f"error: {said}\n")  # at once: print's line end comes after it, and the log's thread between
         return 1
     return _STOPPED if stopped else 0
 
@@ -71,15 +71,16 @@ def run(service: str, broker: str, settings: Settings) -> bool:
     import structlog
 
     from live_services.adapters.logs import configure_logging
-    from live_services.preflight.own_needs import require_own_needs
+    from live_services.preflight.own_needs import require_folders, require_own_needs
 
     entry, chosen = runnable(service, broker, settings)
-    require_own_needs(entry, settings)
+    require_folders(settings)
     scope = chosen if entry.scope == "broker" else ""
     configure_logging(
         entry.name, settings.alpha_panda_home, settings.logging, scope=scope, secrets=secrets_of(settings)
     )
     try:
+        require_own_needs(entry, settings)
         return asyncio.run(_until_stopped(entry, chosen, settings))
     except expected_failures() as problem:
         structlog.get_logger("error").error("process_failed", reason=message_of(problem))

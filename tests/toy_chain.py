@@ -311,8 +311,8 @@ def toy_settings(bootstrap_servers: str, home: Path = Path("unused")) -> Setting
     return Settings(alpha_panda_home=home, kafka=KafkaSettings(bootstrap_servers=bootstrap_servers))
 
 
-async def run_chains(bootstrap_servers: str) -> None:
-    stop, settings = stop_on_signals(), toy_settings(bootstrap_servers)
+async def run_chains(bootstrap_servers: str, stop_seconds: float) -> None:
+    stop, settings = stop_on_signals(stop_seconds), toy_settings(bootstrap_servers)
     async with asyncio.TaskGroup() as group:
         for chain in (toy_strategy(), toy_account()):
             group.create_task(run_chain(chain, settings, MarketSessions(settings.kafka), NoTelemetry(), stop))
@@ -320,4 +320,4 @@ async def run_chains(bootstrap_servers: str) -> None:
 
 if __name__ == "__main__":
     configure_logging("toy")
-    asyncio.run(run_chains(sys.argv[1]))
+    asyncio.run(run_chains(sys.argv[1], float(sys.argv[2])))

@@ -21,8 +21,8 @@ import numpy as np
 import platformdirs
 from numba.core.dispatcher import Dispatcher
 
-import feature_store.market.arrays  # noqa: F401 (names of compiled code are apart before the first one is given)
 from feature_store.market import types
+from feature_store.market.numba_cache import share_safely
 
 _FILES: Final = ("features/window", "features/library", "features/kernels", "features/folding", "features/projection")
 _WALL_CLOCK: Final = (types.ist_day, types.ist_time_of_day, types.IST_OFFSET_NS, types.REGULAR_OPEN_NS)
@@ -126,7 +126,8 @@ SOURCE_DIGEST: Final = hashlib.sha256(
 
 def keep_compiled_code() -> None:
     """Keep compiled code in the directory of this digest, unless ``NUMBA_CACHE_DIR`` names another."""
-    if not numba.config.CACHE_DIR:  # until the names in it were apart, it was kept in a directory "numba"
+    share_safely()
+    if not numba.config.CACHE_DIR:  # what lies in "numba" was not shared safely yet
         numba.config.CACHE_DIR = str(Path(platformdirs.user_cache_dir("alpha-panda")) / "kernels" / SOURCE_DIGEST[:16])
 
 

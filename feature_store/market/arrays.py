@@ -1,28 +1,18 @@
-"""Compiled code: the names in it, arrays on their way into it, and what it knows of the wall clock.
-
-What features, bars and labels compile comes after this import, so that their names are apart from the first one on.
-"""
+"""Arrays on their way into compiled code, and what that code knows of the wall clock."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.core.bytecode import FunctionIdentity
 from numpy.typing import NDArray
 
+from feature_store.market.numba_cache import share_safely
 from feature_store.market.types import ist_day, ist_time_of_day
 
-# numba names what it compiles by module, function, types and a number, and its cache on disk keeps the names. It counts
-# from 1 in each process, so two processes name two functions alike, and in one that loads both, code of the one calls
-# the other: a step over 14 features wrote the columns of one over 34, wherever those would lie. Drawn numbers do not
-# meet, not after a fork either. (https://github.com/numba/numba/issues/10486; there is no setting for it.)
-FunctionIdentity._unique_ids = iter(partial(secrets.randbits, 64), None)
-
+share_safely()  # what bars, features and labels compile comes after this import
 compiled_ist_day: Callable[[int], int] = njit(ist_day)
 compiled_ist_time_of_day: Callable[[int], int] = njit(ist_time_of_day)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 
 from live_services.domain import keys
-from live_services.domain.events import Event, PnlSnapshot
+from live_services.domain.events import Event, PnlSnapshot, StrategiesSummarized
 from live_services.domain.keys import TaskRecord
 from live_services.domain.log import Readiness, StrategyRuntime, TaskId
 from live_services.settings import Settings
@@ -88,7 +88,7 @@ class HealthReporter:
         self._url = settings.redis.url.get_secret_value()
         self._metrics_port = metrics_port
         self.values: dict[str, str] = {}
-        self._portfolios: dict[str, str] = {}
+        self._newest: dict[str, str] = {}
         self._gone: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self._away = False
@@ -100,11 +100,15 @@ class HealthReporter:
         self.values[key] = key.write(task_record(health, self._metrics_port))
 
     def committed(self, events: Sequence[Event]) -> None:
-        """Keep the newest portfolio for the next write."""
+        """Keep the newest portfolio and what strategies run for the next write."""
         for event in events:
             if isinstance(event, PnlSnapshot):
-                key = keys.portfolio(event.broker)
-                self._portfolios[key] = key.write(event)
+                newest = keys.portfolio(event.broker)
+                self._newest[newest] = newest.write(event)
+            elif isinstance(event, StrategiesSummarized):
+                for one in event.brokers:
+                    standing = keys.strategies(one.broker)
+                    self._newest[standing] = standing.write(one)
 
     def withdraw(self, task: TaskId) -> None:
         """Have a task's health removed."""
@@ -142,14 +146,14 @@ class HealthReporter:
         from redis.exceptions import RedisError
 
         gone, self._gone = self._gone, set()  # what comes in while Redis answers waits for the next write
-        portfolios, self._portfolios = self._portfolios, {}
+        newest, self._newest = self._newest, {}
         try:
             async with client.pipeline(transaction=False) as pipe:
                 for key in gone:
                     pipe.delete(key)
                 for key, content in self.values.items():
                     pipe.set(key, content, ex=HEALTH_TTL_SECONDS)
-                for key, content in portfolios.items():
+                for key, content in newest.items():
                     pipe.set(key, content)
                 await pipe.execute()
         except (RedisError, OSError) as failure:
@@ -157,7 +161,7 @@ class HealthReporter:
                 self._log.warning("redis_is_away", failure=str(failure), consequence="no health and portfolio shown")
             self._away = True
             self._gone |= gone
-            self._portfolios = portfolios | self._portfolios
+            self._newest = newest | self._newest
         else:
             if self._away:
                 self._log.info("redis_is_back")

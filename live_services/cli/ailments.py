@@ -8,6 +8,7 @@ from typing import Any, Final
 from live_services.cli.account_view import open_after_close
 from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
+from live_services.cli.trading_states import not_in_force
 from live_services.machine.supervision import ProcessState
 from live_services.next_steps import of_home
 
@@ -18,16 +19,18 @@ def ailments(view: StatusView) -> list[str]:
     """Give every reason why the desk is not well, each with what it means or where to look; empty: it is well.
 
     Wrong is what is down, does not answer, is not ready or was put aside, and a configured strategy that does not run.
-    Not wrong are WARMING instruments, a replay that is over, and what the settings leave out.
+    Not wrong are WARMING instruments, a replay that is over, what the settings leave out, and a halt: a person's word.
     """
     found = [
         *_unanswered(view),
+        *(f"preflight holds the live services back: {line}" for line in view.held_back),
         *_down(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),
         *foreign_records(view.health.tasks),
         *dead_letters(view.health.tasks),
         *(line for row in view.strategies for line in _strategy(row)),
+        *not_in_force(view.trading_states),
         *(line for account in view.accounts if (line := open_after_close(account))),
     ]
     return list(dict.fromkeys(found))

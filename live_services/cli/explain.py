@@ -34,6 +34,7 @@ from live_services.domain.events import (
     StrategyModelAssigned,
     TradingStateChanged,
     TradingStateInForce,
+    TradingSwitched,
 )
 from live_services.domain.topics import STRATEGIES_CONTROL, BrokerTopics, broker_topics
 from live_services.failures import CommandFailed
@@ -91,6 +92,8 @@ class Explanation(BaseModel):
     """Risk's word that the order stands on: of an exit, why it was raised. None: risk has not judged yet."""
     commanded: TradingStateInForce | None
     """Of an exit that flattened: the command."""
+    trading_off: str = ""
+    """Why what was validated was not ordered: the trading stage was off then. Empty for everything else."""
     signal: SignalGenerated
     """The proposal at the head: score, feature row, bar, and the offsets of the market frames of that bar."""
     orders: tuple[OrderStory, ...]
@@ -177,6 +180,7 @@ async def explain(asked: str, log: LogBackwards, sidecars: SidecarSource, broker
         outcomes=story.outcomes if story is not None else (),
         verdict=verdict,
         commanded=await _commanded(log, topics, verdict),
+        trading_off=await _trading_off(log, topics, verdict) if story is None else "",
         signal=signal,
         orders=stories,
         trade=_trade(stories),
@@ -300,6 +304,15 @@ async def _commanded(
 
     change = await newest(log, topics.control, TradingStateChanged, flattened)
     return change.in_force if change is not None else None
+
+
+async def _trading_off(log: LogBackwards, topics: BrokerTopics, verdict: RiskVerdict | None) -> str:
+    """Say why the trading stage was off when something was validated; empty if it was on."""
+    if not isinstance(verdict, SignalValidated):
+        return ""
+    at_ns = verdict.event_time_ns
+    last = await newest(log, topics.control, TradingSwitched, lambda event: event.event_time_ns <= at_ns)
+    return last.reason if last is not None and not last.enabled else ""
 
 
 def _trade(stories: Sequence[OrderStory]) -> Trade | None:

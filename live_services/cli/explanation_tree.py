@@ -29,6 +29,8 @@ def render(explanation: Explanation, dagster_url: str = "") -> Tree:
     root = Tree(_title(explanation))
     if order is not None:
         root.add(", ".join(_end(outcome) for outcome in explanation.outcomes) or _waits(order))
+    if explanation.trading_off:
+        root.add(f"nothing was ordered, then or later: {escape(explanation.trading_off)}")
     if order is not None and order.intent == "close":
         _add_exit(root, explanation, order)
     elif explanation.trade is not None:

@@ -24,6 +24,7 @@ from live_services.cli.errors import did_you_mean, err, out
 from live_services.composition import SERVICES, read_settings
 from live_services.failures import CommandFailed
 from live_services.next_steps import of_home
+from live_services.replaced_settings import ReplacedSetting
 from live_services.settings import SettingsFileError, load_settings
 
 Line = dict[str, Any]
@@ -230,7 +231,7 @@ def log_the_command(context: typer.Context) -> None:
 
     try:
         settings = load_settings()
-    except (ValidationError, SettingsError, SettingsFileError, tomllib.TOMLDecodeError, OSError):
+    except (ValidationError, SettingsError, SettingsFileError, ReplacedSetting, tomllib.TOMLDecodeError, OSError):
         log_beside("cli")  # the command says what is wrong
     else:
         log_beside("cli", settings.alpha_panda_home, settings.logging, secrets=secrets_of(settings))

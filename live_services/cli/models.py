@@ -18,6 +18,7 @@ from live_services.adapters.model_files import ModelFiles
 from live_services.cli.errors import ClearGroup, did_you_mean, out
 from live_services.cli.log_view import log_backwards
 from live_services.cli.model_differences import compare, kept_differences, print_agreement
+from live_services.cli.model_sample import sample
 from live_services.cli.output import Document, Field, FittingTable, JsonOption, facts_table, tell_json
 from live_services.cli.strategy_states import StrategyState, read_strategy_states
 from live_services.composition import announcer, build_ledger, build_registry, read_settings
@@ -43,6 +44,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Models in the registry: what there is, who trades, who promoted it and why.",
 )
+
+app.command("sample")(sample)
 
 NameArgument = Annotated[str, typer.Argument(help="Model name, for example momentum.")]
 AliasOption = Annotated[str, typer.Option("--alias", help="challenger, champion or live.")]

@@ -9,7 +9,6 @@ from typing import Final
 import typer
 from rich.markup import escape
 
-from live_services.adapters.logs import configure_logging
 from live_services.cli.errors import err, out, wide_enough
 from live_services.cli.output import Field, FittingTable, JsonOption, tell_json
 from live_services.cli.progress import waiting
@@ -34,7 +33,6 @@ def run_preflight(as_json: JsonOption = False) -> None:
 
     Example: `ENVIRONMENT=production alpha-panda preflight --json`
     """
-    configure_logging("preflight")
     found, home = _ask(quietly=as_json)
     unwritten = tell_of(found, home)
     if as_json:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
@@ -18,8 +19,10 @@ from live_services.cli.output import Document, Field, FittingTable, tell_json
 from live_services.cli.status_view import StatusView, read_status
 from live_services.cli.strategy_states import strategies_table, strategy_record
 from live_services.cli.task_health import Health
+from live_services.cli.trading_states import trading_states_record, trading_states_table
 from live_services.composition import SERVICES
 from live_services.domain.topics import BROKERS, Scope
+from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.settings import Settings
 
@@ -34,6 +37,8 @@ _PLACES: Final = {service: place for place, service in enumerate(_HOSTED)}
 def show_status(settings: Settings, console: Console, *, as_json: bool, watch: bool) -> int:
     """Show the desk once, or every two seconds until Ctrl-C; gives the exit code: 0 it is well, 3 it is not.
 
+    Watched as JSON, each look is one line.
+
     Raises
     ------
     live_services.machine.supervision.NotRunning
@@ -46,10 +51,12 @@ def show_status(settings: Settings, console: Console, *, as_json: bool, watch: b
             code = NOT_WELL if ailments(view) else 0
             if watch and console.is_terminal and not as_json:
                 console.clear()
-            if as_json:
+            if as_json and watch:
+                console.print(json.dumps(status_record(view)), soft_wrap=True, markup=False)
+            elif as_json:
                 tell_json(status_record(view))
             else:
-                console.print(render(view, settings))
+                print_status(view, settings, console)
             if not watch:
                 return code
             time.sleep(_LOOK_AGAIN_SECONDS)
@@ -66,7 +73,9 @@ def status_record(view: StatusView) -> Document:
         "is_well": not alarms,
         "alarms": alarms,
         "processes": [
-            asdict(process) | {"since": _since(process) or None, "gave_up": process.gave_up}
+            asdict(process)
+            | {"since": _since(process) or None, "gave_up": process.gave_up}
+            | {"restarts": _restarts(view, process).restarts, "last_error": _restarts(view, process).last_error or None}
             for process in view.processes
         ],
         "skipped": list(view.skipped),
@@ -85,32 +94,35 @@ def status_record(view: StatusView) -> Document:
             }
             for account in view.accounts
         ],
+        "trading_states": trading_states_record(view.trading_states),
         "redis_problem": view.redis_problem or None,
         "log_problem": view.log_problem or None,
     }
 
 
-def render(view: StatusView, settings: Settings) -> RenderableType:
-    """Lay out what runs and how it does; the alarms come last, where a person looks first."""
-    return Group(*_parts(view, settings))
+def print_status(view: StatusView, settings: Settings, console: Console) -> None:
+    """Show what runs and how it does; the alarms come last, where a person looks first.
+
+    Lines of words are left to the terminal to break: what can be typed in them can be copied.
+    """
+    for part in _parts(view, settings):
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
     yield processes_table(view)
-    yield from map(_line, view.skipped)
-    yield _line(" · ".join(f"{name} {address}" for name, address in view.addresses.items()))
+    yield from map(Text, view.skipped)
+    yield Text(" · ".join(f"{name} {address}" for name, address in view.addresses.items()))
     if view.health.tasks:
         yield tasks_table(view.health, view.at_s)
     if view.strategies:
         yield strategies_table(view.strategies)
+    if view.trading_states:
+        yield trading_states_table(view.trading_states)
     for account in view.accounts:
         yield account_view.render(account, settings)
     for alarm in ailments(view):
-        yield Text.assemble(("ALARM: ", "bold red"), alarm, overflow="fold")
-
-
-def _line(text: str) -> Text:
-    return Text(text, overflow="fold")
+        yield Text.assemble(("ALARM: ", "bold red"), alarm)
 
 
 _COLOURS: Final = {"RUNNING": "green", "EXITED": "dim", "FATAL": "bold red", "BACKOFF": "red"}
@@ -136,9 +148,27 @@ def processes_table(view: StatusView) -> FittingTable:
             state,
             str(process.pid) if process.pid else "",
             _since(process).removesuffix(" IST"),
-            "the replay is over" if is_over(process) else escape(process.description),
+            escape(_because(view, process)),
         )
     return table
+
+
+def _because(view: StatusView, process: ProcessState) -> str:
+    """Say why a process is down, or what it was brought back from."""
+    if is_over(process):
+        return "the replay is over"
+    if process.description:
+        return process.description
+    known = _restarts(view, process)
+    if not known.restarts:
+        return ""
+    return (
+        f"started again {known.restarts} {'time' if known.restarts == 1 else 'times'}, last after: {known.last_error}"
+    )
+
+
+def _restarts(view: StatusView, process: ProcessState) -> Restarts:
+    return next((one for one in view.restarts if one.name == process.name), Restarts(process.name))
 
 
 def _since(process: ProcessState) -> str:

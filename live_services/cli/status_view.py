@@ -14,25 +14,31 @@ from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
 from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
 from live_services.cli.task_health import Health, ProcessReport, ask_processes, read_health, together
+from live_services.cli.trading_states import TradingStatesView, read_trading_states
 from live_services.composition import skip_reason
 from live_services.domain.events import PnlSnapshot
 from live_services.domain.topics import Scope
+from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name
 from live_services.machine.supervision import ProcessState
 from live_services.messages import expected_failures, message_of
+from live_services.preflight.run import read_held_back
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
 from models_registry.specification import Broker
 
 FEED: Final = "market_feed"
+# A session's verdicts are read in a few seconds; a broker that hangs answers never.
+_LOG_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeskView:
-    """What the log knows: the accounts, and what each strategy was given to run."""
+    """What the log knows: the accounts, what each strategy was given to run, and who may trade."""
 
     accounts: tuple[AccountView, ...]
     strategies: tuple[StrategyState, ...]
+    trading_states: tuple[TradingStatesView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class StatusView:
     at_s: float
     """When it was looked; wall clock, seconds since 1970."""
     processes: tuple[ProcessState, ...]
+    restarts: tuple[Restarts, ...]
+    """How often each was brought back, and why."""
     services: tuple[ServiceProcess, ...]
     """Those that the settings have run."""
     skipped: tuple[str, ...]
@@ -63,18 +71,22 @@ class StatusView:
     health: Health
     strategies: tuple[StrategyRow, ...]
     accounts: tuple[AccountView, ...]
+    trading_states: tuple[TradingStatesView, ...]
     redis_problem: str
     """Why Redis could not be read; empty if it was."""
     log_problem: str
     """Why the log could not be read; empty if it was."""
+    held_back: tuple[str, ...] = ()
+    """Why preflight did not let the services start; empty while they run."""
 
 
 async def read_desk(log: LogBackwards, settings: Settings, portfolios: Mapping[Broker, PnlSnapshot]) -> DeskView:
-    """Read accounts and strategies off the log."""
+    """Read accounts, strategies and trading states off the log."""
     read = [await read_account(log, broker, portfolios.get(broker)) for broker in settings.active_brokers]
     return DeskView(
         tuple(account for account in read if account is not None),
         await read_strategy_states(log, settings.strategies),
+        await read_trading_states(log, settings.active_brokers),
     )
 
 
@@ -98,6 +110,7 @@ def read_status(settings: Settings) -> StatusView:
         home=stack.home,
         at_s=time.time(),
         processes=tuple(running),
+        restarts=read_restarts(stack.home),
         services=services,
         skipped=stack.desk.skipped,
         addresses={
@@ -112,8 +125,10 @@ def read_status(settings: Settings) -> StatusView:
             settings.strategies, lambda broker: skip_reason(settings, broker), health.tasks, desk.strategies
         ),
         accounts=desk.accounts,
+        trading_states=desk.trading_states,
         redis_problem=redis_problem,
         log_problem=log_problem,
+        held_back=read_held_back(stack.home) if any(p.state == "STOPPED" for p in running) else (),
     )
 
 
@@ -128,7 +143,14 @@ def _read_health(settings: Settings) -> tuple[Health, str]:
 
 def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:
     try:
-        return asyncio.run(read_desk(log_backwards(settings), settings, health.portfolios)), ""
+        return asyncio.run(_read_in_time(settings, health)), ""
+    except TimeoutError:
+        why = f"{settings.kafka.bootstrap_servers} did not give what was asked within {_LOG_SECONDS:.0f} s"
     except expected_failures() as problem:
-        accounts = tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values())
-        return DeskView(accounts, ()), message_of(problem)
+        why = message_of(problem)
+    return DeskView(tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values()), (), ()), why
+
+
+async def _read_in_time(settings: Settings, health: Health) -> DeskView:
+    async with asyncio.timeout(_LOG_SECONDS):
+        return await read_desk(log_backwards(settings), settings, health.portfolios)

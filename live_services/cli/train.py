@@ -48,7 +48,7 @@ def train(  # noqa: PLR0917 (each one is an option of the command line)
     from live_services.cli import training_run
 
     settings = read_settings()
-    spec = _specification(settings, name)
+    spec = specification_of(settings, name)
     run_config = configuration(bars, ticks, market_settings(columns, time_format, timezone, stamp))
     _require_dagster(settings)
     run_id = training_run.launch(settings.dagster.url, spec.training_job, run_config)
@@ -91,7 +91,7 @@ def configuration(bars: Path | None, ticks: Path | None, reading: Mapping[str, A
     return {"ops": {"market_data": {"config": said}}} if said else {}
 
 
-def _specification(settings: Settings, name: str) -> StrategySpec:
+def specification_of(settings: Settings, name: str) -> StrategySpec:
     """Give what trains the model of a name, which is a model's or a strategy's."""
     models = by_model(settings.strategies)
     for spec in (*models.values(), *settings.strategies):

@@ -11,7 +11,7 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_store.online.blocks import PREFIX
-from live_services.domain.events import PnlSnapshot
+from live_services.domain.events import BrokerStrategies, PnlSnapshot
 from live_services.domain.log import StrategyRuntime
 from live_services.domain.pipeline_findings import PipelineFindings
 from live_services.domain.topics import Scope
@@ -127,6 +127,14 @@ def portfolio(scope: Scope) -> Key[PnlSnapshot]:
 def pipeline_findings(scope: Scope) -> Key[PipelineFindings]:
     """What the pipeline validator found at its last look at a broker. Expires when it stops looking."""
     return Key(f"{PREFIX}:{scope}:pipeline", PipelineFindings)
+
+
+def strategies(scope: Scope) -> Key[BrokerStrategies]:
+    """What a broker's strategies run, as it was said last: how many run a version, and why others do not.
+
+    Of several tasks of the runner the last one to change says it.
+    """
+    return Key(f"{PREFIX}:{scope}:strategies", BrokerStrategies)
 
 
 def preflight_probe() -> str:

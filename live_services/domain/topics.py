@@ -42,21 +42,25 @@ MARKET_SESSIONS: Final = Topic("market.sessions")
 MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True)
 MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True)
 STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
+STRATEGIES_SUMMARY: Final = Topic("strategies.summary")
 SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
 FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
 MODELS_PROMOTED: Final = Topic("models.promoted")
 MODELS_LOADED: Final = Topic("models.loaded")
 MODELS_REFUSED: Final = Topic("models.refused")
+DLQ_DECISIONS: Final = Topic("dlq.decisions")
 SHARED_TOPICS: Final = (
     MARKET_SESSIONS,
     MARKET_TICKS,
     MARKET_BARS,
     STRATEGIES_CONTROL,
+    STRATEGIES_SUMMARY,
     SIGNALS_SHADOW,
     FEATURES_SKEW,
     MODELS_PROMOTED,
     MODELS_LOADED,
     MODELS_REFUSED,
+    DLQ_DECISIONS,
 )
 
 PREFLIGHT_CLOCK: Final = Topic("preflight.clock")

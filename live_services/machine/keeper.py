@@ -18,7 +18,7 @@ from typing import Final
 
 from live_services.adapters.progress_marks import progress_directory
 from live_services.machine.last_words import end_of, reason_of_end, tail_of
-from live_services.machine.ports import port_is_free, taken_by
+from live_services.machine.ports import taken_by
 from live_services.machine.programs import SERVERS, KeptProgram, Plan, read_plan, write_private
 from live_services.machine.restarts import (
     Death,
@@ -117,11 +117,10 @@ class Keeper:
         return reason_of_end(tail_of(supervisor.log_of(program.name), self._log_begins[program.name]), end)
 
     def _bring_back(self, program: KeptProgram, state: ProcessState, known: Restarts, now: float) -> Restarts:
-        if program.port and not port_is_free(program.port):
-            holder = taken_by(program.port, self._supervisor.socket_path, program.name)
-            if holder:  # not its own fault: it waits as long as that lasts
-                why = f"its port {program.port} is taken by {holder}: end that, and it starts by itself"
-                return replace(known, last_error=why, next_try=now + _PORT_PAUSE_SECONDS)
+        if program.port and (holder := taken_by(program.port, self._supervisor.socket_path, program.name)):
+            # Not its own fault: it waits as long as that lasts.
+            why = f"its port {program.port} is taken by {holder}: end that, and it starts by itself"
+            return replace(known, last_error=why, next_try=now + _PORT_PAUSE_SECONDS)
         self._mark_of(program.name).unlink(missing_ok=True)
         self._log_begins[program.name] = _size(self._supervisor.log_of(program.name))
         with suppress(Refused):  # it ended at once, which the next look judges, or supervisord is stopping

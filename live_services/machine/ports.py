@@ -31,7 +31,7 @@ def port_is_free(port: int) -> bool:
 
 
 def taken_by(port: int, socket_path: Path, name: str) -> str:
-    """Say who listens on a port; what is left of the program itself is stopped, and then nobody does.
+    """Say who listens on a port, empty if nobody does; what is left of the program itself is stopped.
 
     A server's child that outlives it goes on listening; nobody else would end it.
 
@@ -44,6 +44,8 @@ def taken_by(port: int, socket_path: Path, name: str) -> str:
     name
         Of the program.
     """
+    if port_is_free(port):
+        return ""
     left = [process for process in orphans(socket_path) if name_of(process) == name and _listens(process, port)]
     for process in left:
         process.kill()

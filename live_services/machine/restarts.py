@@ -105,6 +105,19 @@ def started_again(before: Restarts) -> Restarts:
     return replace(before, state="running", restarts=before.restarts + 1, next_try=0.0)
 
 
+def news(before: tuple[Restarts, ...], after: tuple[Restarts, ...], now: float) -> list[str]:
+    """Say, one line each, which processes died, were started again or stay down since one reading of the file."""
+    known = {one.name: one for one in before}
+    lines = []
+    for one in after:
+        earlier = known.get(one.name, Restarts(one.name))
+        if one.died_at > earlier.died_at and (said := told(one, now)):
+            lines.append(f"{one.name} died; it {said}")
+        elif one.restarts > earlier.restarts and one.state == "running":
+            lines.append(f"{one.name} was started again")
+    return lines
+
+
 def told(one: Restarts, now: float) -> str:
     """Say in one line why a process does not run and what comes; empty for one that runs or is over."""
     if one.state == "waiting":

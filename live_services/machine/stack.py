@@ -21,6 +21,7 @@ from live_services.home import mark_layout
 from live_services.machine import research_servers
 from live_services.machine.embedded import (
     LOOPBACK,
+    PortInUse,
     ServerNotReady,
     ServerSpec,
     broker_answers,
@@ -33,7 +34,7 @@ from live_services.machine.embedded import (
 )
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.orphans import stop_orphans
-from live_services.machine.ports import port_of
+from live_services.machine.ports import port_of, taken_by
 from live_services.machine.programs import KEEPER, SERVERS, SERVICES, Program, read_plan, write_private
 from live_services.machine.supervision import AlreadyRunning, ProcessState, SupervisionError, Supervisor
 from live_services.next_steps import of_home
@@ -191,27 +192,31 @@ class Stack:
 
         Raises
         ------
+        live_services.machine.embedded.PortInUse
+            Another program listens on the port of one.
         live_services.machine.embedded.ServerNotReady
             One does not listen within two minutes.
         """
         self.supervisor.start_program(KEEPER, KEEPER)
-        down = self.down(SERVERS)
+        down, ports = self.down(SERVERS), {program.name: program.port for program in read_plan(self.home).programs}
         for process in down:
+            port = ports[process.name]
+            if port and (holder := taken_by(port, self.supervisor.socket_path, process.name)):
+                raise PortInUse(f"{process.name}: its port {port} is taken by {holder}: end that and say `up` again")
             tell(f"{process.name} is down and is started again: {process.description or 'it was stopped'}")
-        if not down:
-            return
-        self.supervisor.start_group(SERVERS)
-        ports = {program.name: program.port for program in read_plan(self.home).programs}
+        if down:
+            self.supervisor.start_group(SERVERS)
         deadline = time.monotonic() + _SERVER_BACK_SECONDS
-        for name in (process.name for process in down if ports.get(process.name)):
-            while not listens(LOOPBACK, ports[name]):
+        for process in down:
+            port = ports[process.name]
+            while port and not listens(LOOPBACK, port):
                 if time.monotonic() > deadline:
                     raise ServerNotReady(
-                        f"{name} does not listen on port {ports[name]} after {_SERVER_BACK_SECONDS:.0f} s; see "
-                        f"{self.supervisor.log_of(name)}"
+                        f"{process.name} does not listen on port {port} after {_SERVER_BACK_SECONDS:.0f} s; see "
+                        f"{self.supervisor.log_of(process.name)}"
                     )
                 time.sleep(0.1)
-            tell(f"{name} is back")
+            tell(f"{process.name} is back")
 
     def start_services(self) -> None:
         """Start the feed and every broker's services; the topics must be there."""
@@ -261,33 +266,6 @@ def servers_away(settings: Settings) -> str:
     if uri and not research_servers.http_answers(f"{uri}/health"):
         return "MLflow"
     return ""
-
-
-def require_external(settings: Settings) -> None:
-    """Ask the servers that settings name before anything is started.
-
-    Raises
-    ------
-    SupervisionError
-        One does not answer; the message names its key.
-    """
-    if settings.kafka.bootstrap_servers and not broker_answers(_kafka_connection(settings)):
-        raise SupervisionError(
-            f"no Kafka answers at {settings.kafka.bootstrap_servers} (KAFKA__BOOTSTRAP_SERVERS) over "
-            f"{settings.kafka.security_protocol} (KAFKA__SECURITY_PROTOCOL). Start it, correct the settings, or remove "
-            "the address to have one started here."
-        )
-    url = settings.redis.url.get_secret_value()
-    if url and not redis_answers(url):
-        raise SupervisionError(
-            "no Redis answers at REDIS__URL. Start it, correct the setting, or remove it to have one started here."
-        )
-    uri = settings.mlflow.tracking_uri
-    if uri and not research_servers.http_answers(f"{uri}/health"):
-        raise SupervisionError(
-            f"no MLflow answers at {uri} (MLFLOW__TRACKING_URI). Start it, correct the setting, or remove it to have "
-            "one started here."
-        )
 
 
 def _kafka_connection(settings: Settings) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -205,15 +205,22 @@ class Supervisor:
 
     def stop_group(self, group: str) -> None:
         """Stop all programs of a group and wait until they have ended; what is down there stays down."""
+        down = [state.name for state in self.states() if state.group == group and state.state in _DEAD]
+        known = self._restarts(down)
+        if not any(known[name].state in {"running", "waiting"} for name in down):
+            self._call("stopProcessGroup", group, True)
+            return
+        self._call("stopProcessGroup", KEEPER, True)  # it would bring back what it waits to
         self._call("stopProcessGroup", group, True)
-        down = {state.name for state in self.states() if state.group == group and state.state in _DEAD}
-        if down:
-            self._call("stopProcessGroup", KEEPER, True)
-            known = {one.name: one for one in read_restarts(self.home)}
-            for name in down:
-                known[name] = replace(known.get(name, Restarts(name)), state="stopped", next_try=0.0)
-            write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
-            self.start_program(KEEPER, KEEPER)
+        known = self._restarts(down)
+        for name in down:
+            known[name] = replace(known[name], state="stopped", next_try=0.0)
+        write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
+        self.start_program(KEEPER, KEEPER)
+
+    def _restarts(self, names: Iterable[str]) -> dict[str, Restarts]:
+        """Give what the keeper knows, by name, and of the names what it has not looked at yet."""
+        return {name: Restarts(name) for name in names} | {one.name: one for one in read_restarts(self.home)}
 
     def start_program(self, group: str, name: str) -> None:
         """Start one program, without waiting; nothing happens if it runs."""
@@ -376,13 +383,14 @@ def _process_state(said: Mapping[str, Any]) -> ProcessState:
     """Read supervisord's word; what it says of times is in the machine's zone, so they are taken as numbers."""
     running = said["statename"] in {"RUNNING", "STARTING"}
     since_s = int(said["start"] if running else said["stop"])
-    why = str(said["spawnerr"]) or (f"exit code {said['exitstatus']}" if said["exitstatus"] else "")
+    ended = "ended by a signal" if said["exitstatus"] == -1 else f"exit code {said['exitstatus']}"
+    why = str(said["spawnerr"]) or (ended if said["exitstatus"] else "")
     return ProcessState(
         said["name"],
         said["group"],
         said["statename"],
         int(said["pid"]),
-        "" if running else why,
+        "" if running or said["statename"] == "STOPPED" else why,
         since_s,
         int(said["start"]),
         int(said["exitstatus"]),

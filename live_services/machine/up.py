@@ -19,6 +19,7 @@ from live_services.home import demo_mark, mark_demo, owned_home, require_layout
 from live_services.machine.clearance import held_back_by
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.programs import SERVICES
+from live_services.machine.restarts import news, read_restarts
 from live_services.machine.stack import (
     ANY_PORTS,
     Ports,
@@ -110,7 +111,7 @@ def _create_topics(settings: Settings) -> str:
 
 
 def hold(stack: Stack, tell: Tell) -> None:
-    """Keep everything running until Ctrl-C or SIGTERM, then stop it all.
+    """Keep everything running until Ctrl-C or SIGTERM, telling what dies and comes back, then stop it all.
 
     Services that preflight held back are started as soon as it does no more.
 
@@ -121,7 +122,11 @@ def hold(stack: Stack, tell: Tell) -> None:
     """
     with stopped_at_the_end(stack, tell):
         lacking, asked = missing(load_settings()), time.monotonic()
+        known = read_restarts(stack.home)
         while not stack.supervisor.wait(_LOOK_AGAIN_SECONDS):
+            known, before_it = read_restarts(stack.home), known
+            for line in news(before_it, known, time.time()):
+                tell(line)
             if stack.held_back and time.monotonic() - asked > _PREFLIGHT_AGAIN_SECONDS:
                 start_idle_services(stack, tell)
                 asked = time.monotonic()

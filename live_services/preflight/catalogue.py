@@ -31,6 +31,7 @@ def checks(*, topics_must_be_there: bool) -> tuple[Check, ...]:
         Check("logs", computer.logs_finding, policy="always"),
         Check("disk", computer.disk_finding),
         Check("memory", computer.memory_finding),
+        Check("log_channels", observability.log_channels_finding),
         Check("metrics", observability.metrics_finding),
         Check("kafka", kafka, _KAFKA_SECONDS, "always"),
         Check("redis", servers.redis_finding),

@@ -91,7 +91,7 @@ async def _ask(settings: Settings, arguments: Mapping[str, Any], must: bool) -> 
         await client.bootstrap()
         versions = await _versions(client)
         found = (
-            ok("kafka", f"{len(client.cluster.brokers())} brokers at {settings.kafka.bootstrap_servers}"),
+            ok("kafka", f"it answers at {settings.kafka.bootstrap_servers}, brokers: {len(client.cluster.brokers())}"),
             *compatibility(versions),
             *await _topics(client, settings, must),
             await _coordinators(client, settings),

@@ -16,6 +16,7 @@ from live_services.next_steps import of_home
 from live_services.preflight.findings import Finding, ok
 from live_services.services.market_feed import NothingToReplay, chosen_sessions
 from live_services.settings import Settings
+from models_registry.addresses import without_credentials
 from models_registry.specification import by_model
 
 
@@ -25,7 +26,10 @@ def market_findings(settings: Settings) -> Iterator[Finding]:
     stored = store.sessions() if settings.store_root.exists() else ()
     if not stored:
         jobs = ", ".join(spec.training_job for spec in by_model(settings.strategies).values()) or "a training job"
-        where = settings.dagster.url or f"Dagster (`{of_home(settings.alpha_panda_home)} up` starts one)"
+        where = (
+            without_credentials(settings.dagster.url)
+            or f"Dagster (`{of_home(settings.alpha_panda_home)} up` starts one)"
+        )
         reason = f"{settings.store_root} has no sessions yet, and the live services would wait for them"
         yield Finding("instruments", "failed", reason, f"Launch {jobs} at {where}: it brings the market in and trains")
         return

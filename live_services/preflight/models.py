@@ -15,6 +15,7 @@ from live_services.next_steps import of_home
 from live_services.preflight.findings import Finding, ok
 from live_services.services.model_loading import prove
 from live_services.settings import Settings
+from models_registry.addresses import without_credentials
 from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.ledger_entries import LedgerEntry, standing
@@ -117,7 +118,7 @@ def _proved(settings: Settings, strategy: StrategySpec, rung: Alias, registry: V
 def _other(settings: Settings, strategy: StrategySpec, rung: Alias) -> str:
     command = of_home(settings.alpha_panda_home)
     alias = f" --alias {rung}" if rung != "champion" else ""
-    dagster = settings.dagster.url or "Dagster"
+    dagster = without_credentials(settings.dagster.url) or "Dagster"
     return (
         f"Launch {strategy.training_job} at {dagster}, or promote another version: "
         f"`{command} models promote {strategy.model_name} VERSION{alias}`"

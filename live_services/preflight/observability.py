@@ -1,4 +1,4 @@
-"""Checks of what a desk is watched by: the metrics ports of its processes."""
+"""Checks of what a desk is watched by: the channels that are logged on, and the metrics ports of its processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from live_services.adapters.logs import CHANNELS, wiring
 from live_services.domain import keys
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 3.0
+
+
+def log_channels_finding(_settings: Settings) -> Iterator[Finding]:
+    """Say whether each channel has a handler and a file in this process, and each line got there."""
+    wired = wiring()
+    lacking = [channel for channel in CHANNELS if wired is None or not wired.takes(channel)]
+    if lacking:
+        reason = f"what is logged on {', '.join(lacking)} goes nowhere in this process"
+        yield Finding("log_channels", "failed", reason, "Start it as `alpha-panda` does, which wires them")
+    elif wired is not None and wired.failed:
+        reason = f"{wired.failed} lines could not be written to the files of their channels"
+        yield Finding("log_channels", "failed", reason, "Look at disk and rights of the log folder")
+    else:
+        yield ok("log_channels", f"{len(CHANNELS)} channels have their files")
 
 
 def metrics_finding(settings: Settings) -> Iterator[Finding]:

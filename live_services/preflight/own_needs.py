@@ -29,7 +29,7 @@ def require_folders(settings: Settings) -> None:
 
 
 def require_own_needs(entry: ServiceEntry, settings: Settings) -> None:
-    """Refuse to run a process that could not work: its folders, the features that it computes, its topics.
+    """Refuse to run a process that could not work: the features that it computes, and its topics.
 
     MLflow, Dagster and Redis are not asked: it goes on without them. A Kafka that is away is for the runtime to say.
 
@@ -40,7 +40,6 @@ def require_own_needs(entry: ServiceEntry, settings: Settings) -> None:
     live_services.domain.strategy.checks.WrongStrategy
         A strategy names something that there is not.
     """
-    require_folders(settings)
     if entry.name in _COMPUTING:
         for strategy in settings.strategies:
             strategy_schema(strategy)

@@ -15,10 +15,11 @@ from typing import Final
 
 import structlog
 
+from live_services.adapters.redaction import redaction, secrets_of
 from live_services.home import owned_home
 from live_services.messages import expected_failures, message_of
 from live_services.next_steps import to_type
-from live_services.preflight.findings import Finding, Policy, Preflight, is_strict, summary
+from live_services.preflight.findings import LIVE_SERVICES, Finding, Policy, Preflight, is_strict, summary
 from live_services.settings import Settings
 
 SUMMARY_NAME: Final = "preflight_summary.json"
@@ -42,6 +43,8 @@ class Check:
 def run_checks(settings: Settings, checks: Sequence[Check], now_ns: int) -> Preflight:
     """Ask all checks at once, each in a thread of its own, and wait no longer for any than its budget.
 
+    Secrets that an answer repeats are hidden.
+
     Parameters
     ----------
     now_ns
@@ -49,7 +52,12 @@ def run_checks(settings: Settings, checks: Sequence[Check], now_ns: int) -> Pref
     """
     started = time.monotonic()
     asked = [(check, _asked(check, settings)) for check in checks]
-    findings = [finding for check, answer in asked for finding in _answer(check, answer, started)]
+    hidden = redaction(secrets_of(settings))
+    findings = [
+        replace(finding, reason=str(hidden(finding.reason)))
+        for check, answer in asked
+        for finding in _answer(check, answer, started)
+    ]
     return Preflight(settings.environment, is_strict(settings), now_ns, tuple(findings), time.monotonic() - started)
 
 
@@ -108,6 +116,16 @@ def tell_of(preflight: Preflight, home: Path) -> str | None:
     except OSError as problem:
         return f"{home / 'logs' / SUMMARY_NAME} could not be written: {problem.strerror or problem}"
     return None
+
+
+def read_held_back(home: Path) -> tuple[str, ...]:
+    """Say from the last summary what held the live services back, one line each; empty if nothing did."""
+    try:
+        document = json.loads((home / "logs" / SUMMARY_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    blocking = (check for check in document["checks"] if check["blocks"] == LIVE_SERVICES)
+    return tuple(f"{one['check']}: {one['reason'].rstrip('.')}. {one['way_out']}".rstrip() for one in blocking)
 
 
 def _write(path: Path, text: str) -> None:

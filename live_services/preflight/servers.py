@@ -126,26 +126,27 @@ def dagster_finding(settings: Settings) -> Iterator[Finding]:
     if not url:
         yield not_started("dagster", "Dagster", "advice")
         return
+    shown = without_credentials(url)
     try:
         answer = requests.post(f"{url}/graphql", json={"query": _LOCATIONS}, timeout=_TIMEOUT_SECONDS)
         if answer.status_code in _NOT_ALLOWED:
-            reason = f"Dagster at {url} refuses this desk ({answer.status_code})"
+            reason = f"Dagster at {shown} refuses this desk ({answer.status_code})"
             yield Finding("dagster", "failed", reason, f"Write user and password into {key}", "advice")
             return
         entries = answer.json()["data"]["workspaceOrError"]["locationEntries"]
     except (requests.JSONDecodeError, KeyError, TypeError):
-        yield Finding("dagster", "failed", f"{url} does not answer as Dagster does", f"Correct {key}", "advice")
+        yield Finding("dagster", "failed", f"{shown} does not answer as Dagster does", f"Correct {key}", "advice")
         return
     except requests.RequestException as problem:
-        reason = f"no Dagster answers at {url} ({type(problem).__name__}), so nothing is trained or promoted"
+        reason = f"no Dagster answers at {shown} ({type(problem).__name__}), so nothing is trained or promoted"
         yield Finding("dagster", "failed", reason, start_again(settings, key), "advice")
         return
     found = {entry["name"]: entry["locationOrLoadError"] or {} for entry in entries}
     broken = {name: state["message"] for name, state in found.items() if state.get("__typename") == "PythonError"}
     if broken:
         reason = "; ".join(f"{name} cannot be loaded: {message.strip()[:300]}" for name, message in broken.items())
-        yield Finding("dagster", "failed", reason, f"Mend it and reload it at {url}", "advice")
+        yield Finding("dagster", "failed", reason, f"Mend it and reload it at {shown}", "advice")
     elif not found:
         yield Finding("dagster", "warning", "it has no code location, so there is nothing to train", policy="advice")
     else:
-        yield ok("dagster", f"it answers at {url}")
+        yield ok("dagster", f"it answers at {shown}")

@@ -40,22 +40,23 @@ from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_group, transactional_id
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain
-from live_services.runtime.inbox import Inbox, received
+from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
+from live_services.runtime.received import Received, received
 from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
     CommitTimedOut,
     Output,
-    Received,
     Resume,
     TaskFenced,
     TaskRun,
@@ -250,7 +251,7 @@ class _Runtime:
 
     async def _start_task(self, index: int, partitions: Sequence[TopicPartition]) -> _Running:
         task = TaskId(self._chain.name, self._chain.scope, index)
-        kafka, runtime = self._settings.kafka, self._settings.runtime
+        kafka, runtime, floods = self._settings.kafka, self._settings.runtime, self._settings.dead_letters
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
@@ -286,6 +287,7 @@ class _Runtime:
             starts=starts,
             resume=resume,
             market_partitions=kafka.market_partitions,
+            flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
         )
         return _Running(run, producer, inner, inbox, resume.watermark_ns)
 

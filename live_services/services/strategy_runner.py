@@ -20,10 +20,12 @@ from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
+    DeadLetter,
     Event,
     MarketGap,
     ModelLoaded,
     ModelRefused,
+    StrategiesStopped,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     event_id,
@@ -37,12 +39,14 @@ from live_services.domain.topics import (
     MODELS_REFUSED,
     SIGNALS_SHADOW,
     STRATEGIES_CONTROL,
+    STRATEGIES_SUMMARY,
     Scope,
     Topic,
     broker_topics,
     market_topic,
 )
 from live_services.runtime.service import Input, Opening, Service
+from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
@@ -90,6 +94,10 @@ class StrategyState:
     """Symbols that were said to be WARMING; None before the first word on it."""
     refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
     """What was announced as refused."""
+    summarized: tuple[StrategyRuntime, ...] | None = None
+    """What the last loading summary said, without the words of an outage."""
+    stopped: str = ""
+    """Why nothing is proposed any more in this session; empty: it is."""
 
     def running(self, key: StrategyKey) -> LoadedModel | None:
         """Give what a strategy runs on a rung."""
@@ -140,6 +148,7 @@ class StrategyRunner(Service[StrategyState]):
             SIGNALS_SHADOW,
             MODELS_LOADED,
             MODELS_REFUSED,
+            STRATEGIES_SUMMARY,
         )
         self._on_bars: Final = settings.market.feed == "bars"
         self._strategies: Final = settings.strategies
@@ -152,6 +161,7 @@ class StrategyRunner(Service[StrategyState]):
         self._rows: Final = rows
         self._history: Final = history
         self._inferred: Final = inferred
+        self._summaries: Final = LoadingSummaries(settings.strategies, brokers)
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
@@ -209,7 +219,7 @@ class StrategyRunner(Service[StrategyState]):
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         """Log what the features stand on; assign to each strategy and rung what it should run and does not; announce
-        each refused version once.
+        each refused version once; and sum up what runs, if it is not what was said last.
 
         What the log already assigned is followed as it was, whatever would be refused now.
         """
@@ -219,6 +229,19 @@ class StrategyRunner(Service[StrategyState]):
         for key in state.desk.keys:
             yield from self._assignment_due(state, key, now_ns)
             yield from self._refusal_due(state, key, now_ns)
+        yield from self._summary_due(state, now_ns)
+
+    def flooded(self, letter: DeadLetter, reason: str, state: StrategyState, now_ns: int) -> Iterable[Event]:
+        """Propose nothing more in this session: the market that models see has holes. Exits are the accounts'."""
+        if not state.stopped:
+            identity = event_id("strategies_stopped", str(state.task), letter.event_id)
+            yield StrategiesStopped(
+                event_id=identity,
+                correlation_id=letter.correlation_id,
+                causation_id=letter.event_id,
+                event_time_ns=now_ns,
+                reason=reason,
+            )
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, a gap in it, or a control record of this task.
@@ -235,11 +258,15 @@ class StrategyRunner(Service[StrategyState]):
             _log.warning("market_gap", task=str(state.task), until=ist_text(event.until_ns), reason=event.reason)
             proposals = state.desk.on_gap(event)
             self._offer_rows(state)
-            return proposals
+            return () if state.stopped else proposals
         if isinstance(event, StrategyModelAssigned):
             return self._assign(state, event)
         if isinstance(event, StrategyHistoryUsed):
             _require_same_history(state, event)
+            return ()
+        if isinstance(event, StrategiesStopped):
+            _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
+            state.stopped = event.reason
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
@@ -250,13 +277,13 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         proposals = state.desk.on_ticks(market, record.position)
         self._offer_rows(state)
-        return proposals
+        return () if state.stopped else proposals
 
     def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Decide on the bars that the watermark closed."""
         proposals = state.desk.advance(now_ns)
         self._offer_rows(state)
-        return proposals
+        return () if state.stopped else proposals
 
     def _offer_rows(self, state: StrategyState) -> None:
         """Hand on the rows of a new decision; nothing comes back, so what becomes of them changes no decision."""
@@ -289,6 +316,9 @@ class StrategyRunner(Service[StrategyState]):
         if state is not None:
             refusal, model = self._refusal(state, key), state.running(key)
         refusal = refusal or self._loader.strayed.get(key)
+        if state is not None and state.stopped:
+            why = f"it proposes nothing more in this session: {state.stopped}"
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=why)
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
             version = model.identity.model_version
@@ -300,6 +330,14 @@ class StrategyRunner(Service[StrategyState]):
         if candidate.model is None:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
+
+    def _summary_due(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
+        said = standing = self.strategies(state)
+        if self._loader.outage:
+            said = tuple(replace(one, reason="") for one in standing)
+        if said != state.summarized:
+            state.summarized = said
+            yield self._summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)
 
     def _say_warming(self, state: StrategyState) -> None:
         instruments, warming = state.desk.warming()
@@ -371,8 +409,6 @@ class StrategyRunner(Service[StrategyState]):
         self, state: StrategyState, key: StrategyKey, model: LoadedModel | None, reason: str, now_ns: int
     ) -> StrategyModelAssigned:
         strategy, rung = key
-        if model is None and not _may_be_absent(key):
-            _log.warning("strategy_disabled", strategy=strategy, rung=rung, task=str(state.task), reason=reason)
         version = model.identity.model_version if model is not None else None
         return StrategyModelAssigned(
             **self_caused("assigned", str(state.task), strategy, rung, now_ns, version or ""),
@@ -405,7 +441,8 @@ class StrategyRunner(Service[StrategyState]):
 
     def _refused(self, state: StrategyState, key: StrategyKey, refusal: Refusal, now_ns: int) -> ModelRefused:
         (strategy, rung), running = key, _identity(state.running(key))
-        _log.warning("model_refused", strategy=strategy, rung=rung, version=refusal.version, reason=refusal.reason)
+        if running is not None or _may_be_absent(key):  # of one that is skipped for it the summary warns
+            self._summaries.refused(key, refusal)
         date = state.desk.session.date.isoformat()
         return ModelRefused(
             **self_caused("refused", str(state.task), date, strategy, rung, refusal.version, refusal.reason),

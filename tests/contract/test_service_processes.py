@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
+from live_services.cli.task_health import ask_processes
 from live_services.composition import SERVICES
 
 NOT_IN_A_SERVICE = ("typer", "click", "kiteconnect", "supervisor", "dagster", "mlflow", "sklearn", "live_services.cli")
@@ -66,3 +70,27 @@ def test_a_service_process_loads_no_cli_library_and_no_client_of_a_broker(home: 
     assert loaded == []
     rich = {name for name in said["loaded"] if name.split(".")[0] == "rich"}
     assert rich <= set(said["at_first"])
+
+
+@pytest.mark.parametrize(("service", "scope"), [("market_feed", "shared"), ("account", "paper")])
+def test_a_process_that_waits_for_a_market_answers_what_it_waits_for_until_it_is_stopped(
+    tmp_path: Path, service: str, scope: str
+) -> None:
+    chosen = {"ALPHA_PANDA_HOME": str(tmp_path), "KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    words = [sys.executable, "-m", "live_services.process", service]
+    process = subprocess.Popen(words, env=os.environ | chosen, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        deadline, waiting = time.monotonic() + 60, list[dict[str, Any]]()
+        while not any("no market data" in lack for said in waiting for lack in said["lacks"]):
+            assert time.monotonic() < deadline, "it does not answer"
+            time.sleep(0.1)
+            waiting = [one.document for one in ask_processes(tmp_path) if one.document is not None]
+    finally:
+        process.terminate()
+    (said,) = waiting
+    assert (said["process"], said["broker"], said["live"], said["ready"]) == (service, scope, True, False)
+    assert said["lacks"][0].startswith("no market data yet: ")
+    assert said["strategy_config"] == {"paper": ["momentum"]}
+    assert said["strategy_runtime"] == {"paper": {}}
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert ask_processes(tmp_path) == ()

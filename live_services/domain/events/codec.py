@@ -10,7 +10,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.envelope import Event
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter, TradingStateChanged, TradingStateCommanded
+from live_services.domain.events.operations import (
+    CommandRefused,
+    DeadLetter,
+    DeadLetterDecided,
+    RecordHandedIn,
+    RecordTaken,
+    StrategiesStopped,
+    TradingStateChanged,
+    TradingStateCommanded,
+)
 from live_services.domain.events.orders import (
     OrderCancelled,
     OrderFilled,
@@ -26,6 +35,7 @@ from live_services.domain.events.strategy import (
     ModelPromoted,
     ModelRefused,
     SignalShadowed,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
 )
@@ -45,16 +55,22 @@ AnyEvent = Annotated[
     | TradingSwitched
     | TradingStateCommanded
     | TradingStateChanged
+    | RecordHandedIn
+    | RecordTaken
+    | CommandRefused
+    | StrategiesStopped
     | SessionOpened
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed
+    | StrategiesSummarized
     | FeatureSkewMeasured
     | ModelPromoted
     | ModelLoaded
     | ModelRefused
     | Watermark
-    | DeadLetter,
+    | DeadLetter
+    | DeadLetterDecided,
     Field(discriminator="event_type"),
 ]
 EVENT_CLASSES: Final[tuple[type[Event], ...]] = get_args(get_args(AnyEvent)[0])

@@ -15,9 +15,11 @@ from live_services.domain.topics import (
     MODELS_REFUSED,
     SIGNALS_SHADOW,
     STRATEGIES_CONTROL,
+    STRATEGIES_SUMMARY,
     Topic,
 )
 from models_registry.refs import Alias
+from models_registry.specification import Broker
 
 
 class SignalShadowed(Event):
@@ -75,6 +77,44 @@ class StrategyHistoryUsed(Event):
     today_digest: str
     broken: bool
     """No stored bar told what lay in a gap of the market: features began anew behind it, WARMING."""
+
+
+class StrategyStanding(Frozen):
+    """What a task runs of a strategy on a rung."""
+
+    strategy: str
+    rung: Alias
+    state: Literal["ready", "disabled", "waiting"]
+    """ready: a version is loaded and scores. disabled: none does, and it is known why. waiting: the registry or the
+    ledger has not answered yet."""
+    model_name: str
+    version: str
+    """Empty unless ready."""
+    reason: str
+    """Why none scores, or why what stands on the rung does not; empty if nothing is amiss."""
+
+
+class BrokerStrategies(Frozen):
+    """How many of a broker's strategies run a version; also what Redis holds of them."""
+
+    broker: Broker
+    configured: int
+    ready: int
+    skipped: dict[str, str]
+    """Those that run none, each with the reason."""
+
+
+class StrategiesSummarized(Event):
+    """What a task's strategies run: said at a start, at a session's open and on every change."""
+
+    TOPIC: ClassVar[Topic | str | None] = STRATEGIES_SUMMARY
+
+    event_type: Literal["strategies.summarized"] = "strategies.summarized"
+    broker: Literal["shared"] = "shared"
+    session_date: str
+    task: str
+    strategies: tuple[StrategyStanding, ...]
+    brokers: tuple[BrokerStrategies, ...]
 
 
 class SkewDifference(Frozen):

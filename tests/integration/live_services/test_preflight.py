@@ -146,5 +146,8 @@ def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest
             assert {states["market_feed"], states["paper.account"]} == {"STOPPED"}
             written = json.loads((home / "logs" / "preflight_summary.json").read_text())
             assert written["holds_back"] == "live services"
+            status = subprocess.run((*command, "status"), capture_output=True, text=True, check=False)
+            assert status.returncode == 3
+            assert "ALARM: preflight holds the live services back: kafka: no Kafka answers at" in status.stdout
         finally:
             subprocess.run((*command, "down"), capture_output=True, check=True)

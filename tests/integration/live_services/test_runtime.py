@@ -8,20 +8,21 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import SECOND_NS, Session
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.health import TaskHealth
 from live_services.adapters.kafka import (
-    FeedProducer,
     KafkaSetupError,
     StoredRecord,
     TopicMismatch,
@@ -41,6 +42,7 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import NOWHERE, EventRecord
 from live_services.domain.partitions import part_of
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, Topic, consumer_group, transactional_id
+from live_services.machine.ports import port_of
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain
 from live_services.runtime.task import TaskFenced
@@ -229,25 +231,45 @@ async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(
     assert await all_outputs(kafka) == expected
 
 
-async def start_child(kafka: KafkaSettings) -> asyncio.subprocess.Process:
+async def start_child(kafka: KafkaSettings, stop_seconds: float = 20.0) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.toy_chain",
         kafka.bootstrap_servers,
+        str(stop_seconds),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "."},
     )
 
 
-async def test_a_stopped_process_commits_its_batch_and_a_successor_goes_on(kafka: KafkaSettings) -> None:
+@contextlib.contextmanager
+def hanging(kafka: KafkaSettings) -> Iterator[None]:
+    """Stop the broker's process for as long as the block lasts: its connections stand, and nothing answers."""
+    broker = psutil.Process(listener_on(port_of(kafka.bootstrap_servers)))
+    broker.suspend()
+    try:
+        yield
+    finally:
+        broker.resume()
+
+
+def listener_on(port: int) -> int:
+    listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+    return next(c.pid for c in listening if c.pid is not None)
+
+
+@pytest.mark.parametrize("brokers_hang", [False, True])
+async def test_a_stopped_process_ends_and_its_successor_goes_on(kafka: KafkaSettings, brokers_hang: bool) -> None:
     expected = await chain_on(kafka, SECOND_NS)
     await recreate(kafka)
     feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.1))
-    child = await start_child(kafka)
+    child = await start_child(kafka, stop_seconds=1.0 if brokers_hang else 20.0)
     await until_validated(kafka)
-    child.terminate()
-    assert await asyncio.wait_for(child.wait(), 20) == 0
+    with hanging(kafka) if brokers_hang else contextlib.nullcontext():
+        child.terminate()
+        # Its batch is committed; or it does not wait for brokers that answer nobody, and its successor runs that again.
+        assert await asyncio.wait_for(child.wait(), 20) == (1 if brokers_hang else 0)
     assert len(await events(kafka, PAPER.signals_validated.name)) < SIGNALS
     async with running(kafka, toy_strategy(), toy_account()):
         await feeding

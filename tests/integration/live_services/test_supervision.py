@@ -15,11 +15,13 @@ import psutil
 import pytest
 
 from live_services.adapters.progress_marks import progress_directory
-from live_services.machine.embedded import free_port
+from live_services.machine.embedded import PortInUse, free_port
 from live_services.machine.programs import KEEPER, SERVERS, SERVICES, Program
 from live_services.machine.restarts import Restarts, read_restarts
+from live_services.machine.stack import Stack
 from live_services.machine.supervision import AlreadyRunning, ProcessFailed, ProcessState, Supervisor
 from live_services.operations_settings import ProcessesSettings
+from live_services.settings import load_settings
 
 pytestmark = pytest.mark.integration
 
@@ -136,7 +138,7 @@ def test_what_is_down_when_its_group_is_stopped_stays_down_until_it_is_started(s
     services.supervisor.stop_group(SERVICES)
     time.sleep(_QUICK.backoff_max_seconds + 1.0)  # the keeper has looked, and all pauses are over
     states = {process.state for process in services.supervisor.processes() if process.group == SERVICES}
-    assert states <= {"STOPPED", "EXITED"}
+    assert states <= {"STOPPED", "EXITED", "FATAL"}
     services.supervisor.start_group(SERVICES)
     _until(lambda: services.state("sleeper").state == "RUNNING" and services.restarts("sleeper").state == "running")
 
@@ -145,7 +147,7 @@ def test_servers_come_back_and_what_dies_without_them_is_not_to_blame(tmp_path: 
     port, taken = free_port(), socket.create_server(("127.0.0.1", 0))
     servers = [
         _python("mlflow", _LISTEN_IN_A_CHILD, str(port), port=port),
-        _python("kafka", "raise SystemExit('no room')", port=taken.getsockname()[1]),
+        _python("kafka", _LISTEN, str(taken.getsockname()[1]), port=taken.getsockname()[1]),
         _python("valkey", ""),
     ]
     account = _python("account", "raise SystemExit('error: no Kafka')")
@@ -165,6 +167,14 @@ def test_servers_come_back_and_what_dies_without_them_is_not_to_blame(tmp_path: 
         _until(lambda: kept.restarts("account").restarts > _QUICK.restart_limit + 1)
         assert kept.restarts("account").count <= _QUICK.restart_limit
         assert kept.restarts("account").last_error.startswith("error: no Kafka (")
+        stack, told = Stack(load_settings(alpha_panda_home=tmp_path)), []
+        with pytest.raises(PortInUse, match=f"kafka: its port {taken.getsockname()[1]} is taken by"):
+            stack.bring_back_servers(tell=told.append)
+        taken.close()
+        kept.supervisor.stop_group(SERVERS)
+        stack.bring_back_servers(tell=told.append)
+        assert "mlflow is back" in told
+        assert {"mlflow is down and is started again: it was stopped", "kafka is back"} <= {*told}
         pids = [process.pid for process in kept.supervisor.processes() if process.pid]
     assert not kept.supervisor.running
     assert not any(psutil.pid_exists(pid) for pid in pids)

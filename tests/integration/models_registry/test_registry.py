@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
+from live_services.__main__ import app
 from models_registry.description import describe, plots
 from models_registry.ledger import PromotionLedger
 from models_registry.promotion import promote, rollback
@@ -181,3 +183,24 @@ def test_a_server_that_is_no_mlflow_is_named(mlflow_server):
     registry = Registry(mlflow_server.url + "/elsewhere")
     with pytest.raises(RegistryUnavailable, match="/elsewhere"):
         registry.names()
+
+
+def test_a_sample_is_registered_by_one_command_which_says_what_it_is_and_how_it_may_trade(
+    registry, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW__TRACKING_URI", registry.tracking_uri)
+    monkeypatch.setenv("STRATEGIES", json.dumps([{"name": "smoke"}]))
+    done = CliRunner().invoke(app, ["models", "sample"], env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "smoke version 1 is a SAMPLE for smoke tests" in said
+    assert 'models promote smoke 1 --override "smoke test"' in said
+    info = registry.version("smoke", "1")
+    assert (info.gate_verdict("champion"), info.tags["sample"]) == ("failed", "true")
+    assert "A SAMPLE for smoke tests" in info.description
+    assert registry.sidecar("smoke", "1").market == "SYNTHETIC sample of no market"
+    unknown = CliRunner().invoke(app, ["models", "sample", "smok"])
+    assert unknown.exit_code == 1
+    assert "no strategy has a model 'smok'; did you mean smoke?" in " ".join(unknown.output.split())

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -45,6 +50,17 @@ def test_what_cannot_run_ends_with_1_and_the_message_of_the_command_line(
     typed = CliRunner().invoke(app, ["run", service, *(("--broker", *broker) if broker else ())])
     assert typed.exit_code == 1
     assert " ".join(typed.output.split()) == " ".join(said.split())
+
+
+def test_a_process_that_is_stopped_before_it_is_over_ends_with_143():
+    command = [sys.executable, "-m", "live_services.process", "market_feed"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as feed:
+        assert feed.stderr is not None
+        assert any("no market data yet" in line for line in iter(feed.stderr.readline, ""))
+        feed.send_signal(signal.SIGTERM)
+        feed.communicate(timeout=30)
+    assert feed.returncode == 143
 
 
 def test_a_wrong_command_line_ends_with_2(capsys):

@@ -161,6 +161,15 @@ async def test_a_proposal_gives_its_entry_and_names_all_its_orders() -> None:
     assert "by its stop" in text
 
 
+async def test_a_proposal_that_was_validated_while_trading_was_off_says_why_nothing_was_ordered() -> None:
+    raw = signal(0, 60, feature_schema_hash=MODEL.identity.feature_schema_hash)
+    switched = Account(trading_off="TRADING__PAPER__ENABLED is false").say(raw).close().switch(True, 7200)
+    found = await explained(raw.event_id, [raw, *switched.events])
+    assert found.order is None
+    assert "nothing was ordered, then or later: TRADING__PAPER__ENABLED is false" in drawn(found)
+    assert not (await explained(ORDER.order_id)).trading_off
+
+
 async def test_a_proposal_that_nobody_has_judged_says_so() -> None:
     raw = [event for event in EVENTS if isinstance(event, SignalGenerated)]
     found = await explained(raw[0].event_id, raw)

@@ -13,10 +13,11 @@ from rich.console import Console, RenderableType
 from live_services.cli import account_view
 from live_services.cli.account_view import read_account, read_verdicts
 from live_services.cli.ailments import ailments
-from live_services.cli.status import processes_table, render, status_record, tasks_table
+from live_services.cli.status import print_status, processes_table, status_record, tasks_table
 from live_services.cli.status_view import ServiceProcess, StatusView, read_desk
 from live_services.cli.strategy_states import StrategyRow, read_strategy_states, strategies_table, strategy_rows
 from live_services.cli.task_health import Health, ProcessReport
+from live_services.cli.trading_states import TradingStatesView
 from live_services.domain.events import (
     Event,
     ModelRefused,
@@ -25,8 +26,11 @@ from live_services.domain.events import (
     SignalRejected,
     SignalValidated,
     StrategyModelAssigned,
+    TradingStateCommanded,
+    TradingStateInForce,
     self_caused,
 )
+from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.settings import Settings
 from tests.account_log import SESSIONS, STRATEGIES, log_of, two_sessions
@@ -273,6 +277,8 @@ def view(**other: Any) -> StatusView:
         "home": Path("home"),
         "at_s": AT_S,
         "processes": (process("kafka", group="servers"), process("strategy_runner"), process("paper.account")),
+        "restarts": (),
+        "trading_states": (),
         "services": (
             ServiceProcess("strategy_runner", "shared", "strategy_runner"),
             ServiceProcess("account", "paper", "paper.account"),
@@ -290,11 +296,17 @@ def view(**other: Any) -> StatusView:
     return StatusView(**of_a_well_desk | other)
 
 
+def printed(seen: StatusView) -> str:
+    out = io.StringIO()
+    print_status(seen, SETTINGS, Console(file=out, width=100))
+    return out.getvalue()
+
+
 def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
     assert ailments(view()) == []
     over = (*view().processes, process("market_feed", "EXITED"))
     assert ailments(view(processes=over)) == []
-    assert "the replay is over" in drawn(render(view(processes=over), SETTINGS))
+    assert "the replay is over" in printed(view(processes=over))
     warming = task("risk_manager") | {"warming": 3, "readiness": "WARMING 3 of 3"}
     assert ailments(view(tasks=(BOTH_READY, warming))) == []
 
@@ -368,8 +380,43 @@ def test_every_reason_why_a_desk_is_not_well_is_an_alarm_of_one_line(other: dict
     seen = view(**other)
     (alarm,) = ailments(seen)
     assert alarm.startswith(told)
-    shown = drawn(render(seen, SETTINGS))
-    assert " ".join(f"ALARM: {alarm}".split()) in " ".join(shown.split())
+    assert f"ALARM: {alarm}" in printed(seen).splitlines()
+
+
+def test_a_process_that_was_brought_back_says_how_often_and_from_what() -> None:
+    seen = view(restarts=(Restarts("paper.account", restarts=2, last_error="terminated by SIGKILL"),))
+    assert ailments(seen) == []
+    assert "started again 2 times, last after: terminated by SIGKILL" in " ".join(printed(seen).split())
+    told = {one["name"]: (one["restarts"], one["last_error"]) for one in status_record(seen)["processes"]}
+    assert (told["paper.account"], told["kafka"]) == ((2, "terminated by SIGKILL"), (0, None))
+
+
+def test_a_halt_is_shown_and_is_no_ailment_and_one_that_nobody_answered_is_one() -> None:
+    halted = TradingStateInForce(
+        strategy=None,
+        state="HALTED",
+        flatten=False,
+        since_ns=OPEN,
+        commanded_by="asha",
+        reason="news",
+        commanded_at_ns=OPEN,
+    )
+    seen = view(trading_states=(TradingStatesView("paper", (halted,), ()),))
+    assert ailments(seen) == []
+    assert "HALTED" in printed(seen)
+    command = TradingStateCommanded(
+        **self_caused("command", 1),
+        broker="paper",
+        event_time_ns=OPEN,
+        state="HALTED",
+        flatten=False,
+        strategy=None,
+        reason="news",
+        commanded_by="asha",
+        commanded_at_ns=OPEN,
+    )
+    (alarm,) = ailments(view(trading_states=(TradingStatesView("paper", (), (command,)),)))
+    assert "is NOT in force" in alarm
 
 
 def test_what_all_wait_for_is_said_once() -> None:

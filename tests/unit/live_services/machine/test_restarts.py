@@ -11,6 +11,7 @@ from live_services.machine.restarts import (
     Death,
     Restarts,
     after_death,
+    news,
     pause_seconds,
     read_restarts,
     restarts_file,
@@ -52,6 +53,15 @@ def test_a_death_without_a_server_counts_not_but_the_pause_grows_up_to_its_maxim
     assert [pause_seconds(n, _SETTINGS) for n in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
+def test_what_died_and_came_back_is_news_once():
+    died = _die(Restarts("account"), 10.0)
+    back = started_again(died)
+    assert news((), (died,), 10.0) == ["account died; it starts again in 1 s: error: no such topic"]
+    assert news((died,), (died,), 10.5) == []
+    assert news((died,), (back,), 11.0) == ["account was started again"]
+    assert news((back,), (back,), 12.0) == []
+
+
 def test_without_restarts_the_first_death_is_the_last():
     one = after_death(Restarts("account"), Death(0.0, "it ended", got_on=False), ProcessesSettings(restart_limit=0))
     assert told(one, 0.0) == "ended once and stays down until `up`: it ended"
@@ -70,7 +80,11 @@ def test_the_file_gives_what_was_written_and_one_of_another_version_is_as_none(t
 @pytest.mark.parametrize(
     ("log", "end", "reason"),
     [
-        ("starting\nerror: no topic paper.control\nbye\n", "exit status 1", "error: no topic paper.control"),
+        (
+            "starting\nerror: no topic paper.control\nERROR aiokafka: unable to connect\n",
+            "exit status 1",
+            "error: no topic paper.control",
+        ),
         (
             "Traceback (most recent call last):\n  File x\nlive_services.runtime.task.CommitTimedOut: too late\n",
             "exit status 1",

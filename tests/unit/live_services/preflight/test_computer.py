@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from live_services import process
+from live_services.adapters.logs import stop_logging
 from live_services.home import LAYOUT
 from live_services.preflight.computer import disk_finding, home_finding, logs_finding, memory_finding
 from live_services.settings import load_settings
@@ -96,4 +97,5 @@ def test_a_process_that_starts_again_says_what_it_lacks_and_asks_no_server_besid
     (home / "logs").unlink()
     (home / "alpha-panda.toml").write_text('[[strategies]]\nname = "m"\nfeatures = ["momentm_10"]\n')
     assert process.main(["strategy_runner"]) == 1
+    stop_logging()
     assert "strategies: features of 'm': " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from live_services.preflight.findings import Finding, Preflight, is_strict, lines, ok, summary
-from live_services.preflight.run import Check, run_checks, tell_of
+from live_services.preflight.run import Check, read_held_back, run_checks, tell_of
 from live_services.settings import load_settings
 
 MODEL = Finding("model", "failed", "none stands", "Train one", strategy="momentum")
@@ -61,6 +61,7 @@ def test_the_summary_has_status_duration_reason_and_policy_of_each_check(tmp_pat
     assert (model["reason"], model["way_out"], model["policy"]) == ("none stands", "Train one", "production")
     assert (disk["status"], disk["blocks"]) == ("ok", "nothing")
     assert disk["duration_seconds"] >= 0
+    assert read_held_back(tmp_path / "home") == ("model: none stands. Train one",)
     assert lines(found, found.blocking) == ("model failed (holds back live services): none stands. Train one",)
 
 
@@ -95,3 +96,18 @@ def test_a_summary_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "home").write_text("a file")
     said = tell_of(run_checks(load_settings(), (), 0), tmp_path / "home")
     assert "preflight_summary.json could not be written" in said
+
+
+def test_a_secret_that_an_answer_repeats_is_hidden():
+    settings = load_settings(kafka={"sasl_password": "hunter22"})
+    told = (ok("kafka", "refused me:hunter22@kafka and http://me:secret@mlflow"),)
+    (finding,) = run_checks(settings, (Check("kafka", lambda _: told),), 0).findings
+    assert "hunter22" not in finding.reason
+    assert "secret" not in finding.reason
+    assert "mlflow" in finding.reason
+
+
+def test_where_nothing_was_held_back_or_asked_nothing_is_said(tmp_path):
+    assert read_held_back(tmp_path) == ()
+    tell_of(run_checks(load_settings(), (Check("disk", lambda _: (ok("disk", "9"),)),), 0), tmp_path)
+    assert read_held_back(tmp_path) == ()

@@ -21,6 +21,7 @@ from live_services.domain.events import (
     ModelRefused,
     SignalGenerated,
     SignalShadowed,
+    StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     topic_of,
@@ -133,6 +134,7 @@ class World:
         inferred = metrics.inferred if metrics is not None else None
         self.runner = StrategyRunner(settings, self.loader, Stamp(), brokers=brokers, inferred=inferred)
         self.state: StrategyState = self.runner.open_session(Opening(SESSION, UNIVERSE, TASK))
+        self.summaries: list[StrategiesSummarized] = []
 
     def next_session(self, session: Session = NEXT, universe: Universe = UNIVERSE) -> None:
         """Open the session after the one at hand, as a process does that lives through the night."""
@@ -142,7 +144,9 @@ class World:
         await self.loader.refresh()
         said: list[Event] = []
         for event in self.runner.commands(self.state, now_ns):
-            if not isinstance(event, StrategyHistoryUsed):
+            if isinstance(event, StrategiesSummarized):
+                self.summaries.append(event)
+            elif not isinstance(event, StrategyHistoryUsed):
                 said.append(event)
             said += self.follow(event)
         return said
@@ -501,7 +505,7 @@ async def test_without_a_challenger_nothing_is_assigned_and_nothing_is_said_of_i
     with structlog.testing.capture_logs() as logs:
         said = await World(registry).say()
     assert {event.rung for event in said if isinstance(event, StrategyModelAssigned | ModelLoaded)} == {"champion"}
-    assert logs == []
+    assert [line["event"] for line in logs] == ["strategies_loaded"]
 
 
 async def test_a_challenger_comes_and_goes_without_touching_the_champion(registry: Registry) -> None:
@@ -794,3 +798,28 @@ async def test_what_is_said_to_run_is_what_is_loaded_and_never_what_is_only_conf
     await world.say(OPEN + 2 * MINUTE)
     state, version, reason = said(world.state)["momentum"]
     assert (state, version, "connection refused" in reason) == ("ready", "1", True)
+
+
+async def test_a_loading_summary_is_said_at_the_start_and_on_every_change_and_not_for_the_words_of_an_outage(
+    registry: Registry,
+) -> None:
+    world = World(registry)
+    await world.say()
+    assert [one.brokers[0].ready for one in world.summaries] == [1]
+    await world.say()
+    registry.bad["2"], registry.alias = "its files are damaged", "2"
+    await world.say()
+    goes_on = next(one for one in world.summaries[-1].strategies if one.rung == "champion")
+    assert (goes_on.state, goes_on.version) == ("ready", "1")
+    assert "damaged" in goes_on.reason
+    assert len(world.summaries) == 2
+    registry.alias = None
+    await world.say()
+    assert world.summaries[-1].brokers[0].ready == 0
+    assert "stands for no version" in world.summaries[-1].brokers[0].skipped["momentum"]
+    before = len(world.summaries)
+    registry.down = True
+    for _ in range(3):
+        await world.say()
+    assert len(world.summaries) == before + 1
+    assert world.summaries[-1].brokers[0].ready == 0
