@@ -13,8 +13,9 @@ import redis
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.kafka import FeedProducer, connection, create_topics
+from live_services.adapters.kafka import connection, create_topics
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.pipeline_view import KafkaView, MarketView, Unavailable
 from live_services.adapters.sessions import MarketSessions
@@ -213,7 +214,7 @@ async def test_what_stands_in_redis_is_told_apart_from_a_redis_that_is_away(home
             told = {("risk", "metrics_parse_error"), ("signals", "validation_error"), ("portfolio", "validation_error")}
             left = {("orders", "no_recent_data"), ("portfolio", "no_recent_data")}
             await home.until({*told, *left}, feeding=1)
-            (said,) = read_pipeline_findings(home.settings)[:1]
+            (said, _zerodha) = read_pipeline_findings(client)
             assert {(one.stage, one.issue) for one in said.findings} == {*told, *left}
             other = keys.task_health("paper", "portfolio_manager", 0)
             async with LiveTelemetry(home.settings, "account", "paper") as alive:
