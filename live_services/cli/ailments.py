@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from live_services.cli.account_view import open_after_close
+from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
@@ -27,6 +28,7 @@ def ailments(view: StatusView) -> list[str]:
         *_down(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),
+        *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
         *dead_letters(view.health.tasks),
         *(line for row in view.strategies for line in _strategy(row)),
