@@ -120,6 +120,10 @@ class LogWiring:
     _brake: Brake
     _loggers: tuple[logging.Logger, ...]
 
+    def takes(self, channel: str) -> bool:
+        """Whether a line on a channel gets to a handler, and from there to its file."""
+        return channel in self.files and logging.getLogger(channel).hasHandlers()
+
     @property
     def dropped(self) -> int:
         """Lines that a full queue did not take."""

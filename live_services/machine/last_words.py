@@ -14,8 +14,10 @@ _STALLED: Final = re.compile(r"^Timeout \((?P<time>\d+:\d\d:\d\d(?:\.\d+)?)\)!$"
 """How the stacks begin that faulthandler writes before it ends a process."""
 _FAULT: Final = re.compile(r"^(?:Fatal Python error: .*|.*\bOutOfMemoryError\b.*)$")
 _ERROR: Final = re.compile(
-    r"^(?:error: .*|[\w.]*(?:Error|Exception|Refused|Failed)\b: ?.*|.*\[error.*|.*\b(?:ERROR|FATAL|CRITICAL)\b.*)$"
+    r"^(?:[\w.]*(?:Error|Exception|Refused|Failed)\b: ?.*|.*\[error.*|.*\b(?:ERROR|FATAL|CRITICAL)\b.*)$"
 )
+_FAREWELL: Final = "error: "
+"""How a process of ours says why it ends; what its libraries complain of afterwards is not the reason."""
 _EXIT: Final = "exited: {name} ("
 
 
@@ -37,6 +39,9 @@ def reason_of_end(log: str, end: str) -> str:
             return _short(line)
     if end.startswith("terminated by"):  # it had no time to say anything; what stands there is of before
         return end
+    for line in reversed(lines):
+        if line.startswith(_FAREWELL):
+            return _short(line)
     for line in reversed(lines):
         if (said := _structured_error(line)) or _ERROR.match(line):
             return _short(said or line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -18,16 +17,10 @@ _TIMEOUT_SECONDS: Final = 3.0
 def log_channels_finding(_settings: Settings) -> Iterator[Finding]:
     """Say whether each channel has a handler and a file in this process, and each line got there."""
     wired = wiring()
-    lacking = [
-        channel
-        for channel in CHANNELS
-        if wired is None or channel not in wired.files or not logging.getLogger(channel).hasHandlers()
-    ]
+    lacking = [channel for channel in CHANNELS if wired is None or not wired.takes(channel)]
     if lacking:
         reason = f"what is logged on {', '.join(lacking)} goes nowhere in this process"
-        yield Finding(
-            "log_channels", "failed", reason, "Start it as `alpha-panda` does: `configure_logging` wires them"
-        )
+        yield Finding("log_channels", "failed", reason, "Start it as `alpha-panda` does, which wires them")
     elif wired is not None and wired.failed:
         reason = f"{wired.failed} lines could not be written to the files of their channels"
         yield Finding("log_channels", "failed", reason, "Look at disk and rights of the log folder")

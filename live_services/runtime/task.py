@@ -207,9 +207,8 @@ class TaskRun:
         if self._chain.single_task:  # it reads every partition, and the context of one is another's own
             frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
         if self.merge.push_frame(*where, frame) and frame.refused:
-            self._refuse(
-                record, f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
-            )
+            rows = "; ".join(map(str, frame.refused[:_ROWS_TOLD]))
+            self._refuse(record, f"{len(frame.refused)} rows left out: {rows}")
 
     def _refuse(self, record: Received, failure: str) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""

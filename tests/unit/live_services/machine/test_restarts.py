@@ -80,7 +80,11 @@ def test_the_file_gives_what_was_written_and_one_of_another_version_is_as_none(t
 @pytest.mark.parametrize(
     ("log", "end", "reason"),
     [
-        ("starting\nerror: no topic paper.control\nbye\n", "exit status 1", "error: no topic paper.control"),
+        (
+            "starting\nerror: no topic paper.control\nERROR aiokafka: unable to connect\n",
+            "exit status 1",
+            "error: no topic paper.control",
+        ),
         (
             "Traceback (most recent call last):\n  File x\nlive_services.runtime.task.CommitTimedOut: too late\n",
             "exit status 1",
