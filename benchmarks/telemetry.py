@@ -36,6 +36,7 @@ from live_services.domain.events import (
 from live_services.domain.frames import Headers
 from live_services.domain.log import TaskId
 from live_services.domain.topics import broker_topics
+from live_services.operations_settings import TracingSettings
 from live_services.runtime.arrivals import Arrivals
 from live_services.services.timed_model import TimedModel
 
@@ -109,7 +110,7 @@ def microseconds(run: Callable[[], object], times: int = _TIMES, repeats: int = 
 def measure(tell: Callable[[str], None]) -> list[Figure]:
     """Measure each place where something is counted."""
     metrics = Metrics(["momentum", "reversal", "breakout", "carry"])
-    silent, traced = NoSpans(), LiveTracing(Discarded(), 1.0, "benchmark", "shared")
+    silent, traced = NoSpans(), LiveTracing(Discarded(), TracingSettings(sample_ratio=1.0), "benchmark", "shared")
     headers = headers_of(proposal(1))
     arrivals, frame = Arrivals(["paper.signals.raw"]), [Fetched(1, ())]
     signals = [Fetched(1, tuple(headers_of(proposal(k)))) for k in range(_PROPOSALS)]

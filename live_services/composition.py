@@ -181,26 +181,9 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
         _started(telemetry, "market_feed", "shared")
-        with _tracing(settings, "market_feed", "shared") as tracing:
+        with tracing_of(settings, "market_feed", "shared") as tracing:
             progress = FeedHealth(telemetry)
             await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
-
-
-@contextmanager
-def _tracing(settings: Settings, process: str, scope: Scope) -> Iterator[Tracing]:
-    """Give where a process tells of its work, as spans if they are asked for; what traces is not loaded otherwise."""
-    from live_services.adapters.spans import NoTracing
-
-    if not settings.tracing.enabled:
-        yield NoTracing()
-        return
-    from live_services.adapters.tracing import LiveTracing, otlp_exporter
-
-    tracing = LiveTracing(otlp_exporter(settings.tracing), settings.tracing.sample_ratio, process, scope)
-    try:
-        yield tracing
-    finally:
-        tracing.close()
 
 
 def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
@@ -224,7 +207,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
             async with build(settings, broker, telemetry) as chain:
                 for service in chain.services:
                     _started(telemetry, service.name, service.scope)
-                with _tracing(settings, name, scope) as tracing:
+                with tracing_of(settings, name, scope) as tracing:
                     await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop, tracing=tracing)
 
     return run
@@ -310,6 +293,23 @@ async def _nudge(settings: Settings, loader: ModelLoader, metrics: Metrics) -> N
         loader.nudge()
         if isinstance(promoted := event_or_none(record.value), ModelPromoted):
             metrics.promoted(promoted.alias)
+
+
+@contextmanager
+def tracing_of(settings: Settings, process: str, scope: Scope) -> Iterator[Tracing]:
+    """Give where a process tells of its work, as spans if they are asked for; what traces is not loaded otherwise."""
+    from live_services.adapters.spans import NoTracing
+
+    if not settings.tracing.enabled:
+        yield NoTracing()
+        return
+    from live_services.adapters.tracing import LiveTracing, otlp_exporter
+
+    tracing = LiveTracing(otlp_exporter(settings.tracing), settings.tracing, process, scope)
+    try:
+        yield tracing
+    finally:
+        tracing.close()
 
 
 def build_registry(settings: Settings) -> Registry:

@@ -81,19 +81,22 @@ class LiveTracing:
     ----------
     exporter
         Takes spans in batches, on a thread of its own.
-    sample_ratio
-        Share of the market's cuts that are traced.
+    settings
+        How many of the market's cuts are traced, and where spans go.
     process, scope
         Name in the table of processes, and whose it is.
     """
 
-    def __init__(self, exporter: SpanExporter, sample_ratio: float, process: str, scope: Scope) -> None:
+    def __init__(self, exporter: SpanExporter, settings: TracingSettings, process: str, scope: Scope) -> None:
         self._ids: Final = _Foretold()
         resource = Resource.create({SERVICE_NAME: process, SERVICE_NAMESPACE: "alpha-panda", "broker": scope})
         self._provider: Final = TracerProvider(
-            ParentBased(TraceIdRatioBased(sample_ratio)), resource, shutdown_on_exit=False, id_generator=self._ids
+            ParentBased(TraceIdRatioBased(settings.sample_ratio)),
+            resource,
+            shutdown_on_exit=False,
+            id_generator=self._ids,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, _QUEUE_SPANS, _EVERY_MS, _BATCH_SPANS))
+        self._provider.add_span_processor(_Bounded(Counted(exporter, settings.endpoint)))
         self._tracer: Final = self._provider.get_tracer("alpha_panda")
 
     def feed(self) -> FeedSpans:
@@ -132,11 +135,11 @@ def otlp_exporter(settings: TracingSettings) -> SpanExporter:
     """Build what sends to the collector; ``OTEL_EXPORTER_OTLP_HEADERS`` may hold what it asks for."""
     # The library says it of every batch, and of each attempt.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    return SaysOnce(OTLPSpanExporter(endpoint=settings.endpoint, timeout=_EXPORT_SECONDS), settings.endpoint)
+    return OTLPSpanExporter(endpoint=settings.endpoint, timeout=_EXPORT_SECONDS)
 
 
-class SaysOnce(SpanExporter):
-    """Says once that a collector takes nothing, and once that it does again and how many spans were lost.
+class Counted(SpanExporter):
+    """Counts what becomes of spans; says once when they are lost, and once when no more are, and how many were.
 
     Parameters
     ----------
@@ -149,24 +152,57 @@ class SaysOnce(SpanExporter):
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter: Final = exporter
         self._endpoint: Final = endpoint
-        self._lost = 0
+        self._lock: Final = threading.Lock()
+        self._lost = self._lost_before = 0
+        self.tried = 0
+        """How many were sent, or could not be."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; what is not taken is lost."""
         result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            if not self._lost:
-                consequence = "spans are lost until it answers; trading does not wait for it"
-                _log.warning("traces_not_taken", endpoint=self._endpoint, consequence=consequence)
-            self._lost += len(spans)
-        elif self._lost:
-            _log.info("traces_taken_again", endpoint=self._endpoint, spans_lost=self._lost)
-            self._lost = 0
+        self.tried += len(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._taken()
+        else:
+            self.lose(len(spans))
         return result
+
+    def lose(self, spans: int) -> None:
+        """Count spans that nobody will have."""
+        with self._lock:
+            first, self._lost = not self._lost, self._lost + spans
+        if first:
+            consequence = "spans are lost until it keeps up; trading does not wait for it"
+            _log.warning("traces_not_taken", endpoint=self._endpoint, consequence=consequence)
+
+    def _taken(self) -> None:
+        """End an outage with the second batch in a row that was taken, and nothing lost between both."""
+        with self._lock:
+            lost, before, self._lost_before = self._lost, self._lost_before, self._lost
+            if lost != before or not lost:
+                return
+            self._lost = self._lost_before = 0
+        _log.info("traces_taken_again", endpoint=self._endpoint, spans_lost=lost)
 
     def shutdown(self) -> None:
         """Pass it on."""
         self._exporter.shutdown()
+
+
+class _Bounded(BatchSpanProcessor):
+    """Keeps so many spans for the exporter's thread; what is more is lost, and counted."""
+
+    def __init__(self, exporter: Counted) -> None:
+        super().__init__(exporter, 2 * _QUEUE_SPANS, _EVERY_MS, _BATCH_SPANS)
+        self._counted: Final = exporter
+        self._kept = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._kept - self._counted.tried >= _QUEUE_SPANS:
+            self._counted.lose(1)
+            return
+        self._kept += 1
+        super().on_end(span)
 
 
 class _Foretold(IdGenerator):

@@ -7,7 +7,6 @@ import datetime as dt
 import gc
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -231,9 +230,9 @@ async def test_an_order_is_followed_by_a_collector_from_its_frame_to_its_fill(co
     stop, day = asyncio.Event(), config.market.model_copy(update=days_of(DAYS[:1]))
     config = config.model_copy(update={"market": day})
     with collecting() as collector:
-        exporter = partial(otlp_exporter, TracingSettings(enabled=True, endpoint=collector.endpoint))
+        traced = TracingSettings(endpoint=collector.endpoint, sample_ratio=1.0)
         feed, runner, account = (
-            LiveTracing(exporter(), 1.0, process, scope)
+            LiveTracing(otlp_exporter(traced), traced, process, scope)
             for process, scope in (("market_feed", "shared"), ("strategy_runner", "shared"), ("account", "paper"))
         )
         chains = {

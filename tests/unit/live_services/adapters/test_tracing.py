@@ -12,19 +12,23 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.spans import TRACEPARENT, NoTracing, Tracing, trace_headers, trace_id_of
-from live_services.adapters.tracing import LiveTracing, SaysOnce
+from live_services.adapters.tracing import Counted, LiveTracing
+from live_services.composition import tracing_of
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import OrderFilled, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
+from live_services.operations_settings import TracingSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.services.account import account_chain
+from live_services.settings import Settings
 from tests.account_world import limits
 from tests.toy_chain import OPEN_NS, PAPER, UNIVERSE, frames_of, session_opened, toy_strategy, toy_ticks
 
@@ -43,7 +47,7 @@ LIFE = [
 @contextmanager
 def traced(process: str, ratio: float = 1.0) -> Iterator[tuple[LiveTracing, InMemorySpanExporter]]:
     exporter = InMemorySpanExporter()
-    tracing = LiveTracing(exporter, ratio, process, "shared")
+    tracing = LiveTracing(exporter, TracingSettings(sample_ratio=ratio), process, "shared")
     yield tracing, exporter
     tracing.close()
 
@@ -243,12 +247,12 @@ class Collector(SpanExporter):
 
 def test_a_collector_that_is_away_is_said_once_and_so_is_its_return() -> None:
     collector = Collector()
-    exporter = SaysOnce(collector, "http://collector/v1/traces")
+    exporter = Counted(collector, "http://collector/v1/traces")
     with traced("any") as (tracing, kept):
         market_of(tracing)
     spans = kept.get_finished_spans()
     with capture_logs() as lines:
-        for collector.away in (False, True, True, True, False, False):
+        for collector.away in (False, True, True, False, True, False, False, False):
             exporter.export(spans[:7])
     assert [(line["event"], line["log_level"]) for line in lines] == [
         ("traces_not_taken", "warning"),
@@ -271,12 +275,25 @@ class Hangs(Collector):
 
 def test_nobody_waits_for_a_collector_that_hangs_while_more_comes_than_is_kept() -> None:
     hanging = Hangs()
-    tracing = LiveTracing(hanging, 1.0, "desk", "shared")
+    tracing = LiveTracing(hanging, TracingSettings(sample_ratio=1.0), "desk", "shared")
     spans = tracing.feed()
-    for at_ns in range(9_000):
-        spans.queued("market.ticks", 0, [("event_time_ns", str(at_ns + 1).encode())])
-        if at_ns % 100 == 0:
+    with capture_logs() as lines:
+        for at_ns in range(9_000):
+            spans.queued("market.ticks", 0, [("event_time_ns", str(at_ns + 1).encode())])
             spans.acknowledged()
-    spans.acknowledged()
     tracing.close()
     hanging.released.set()
+    assert [line["event"] for line in lines] == ["traces_not_taken"]
+
+
+def test_tracing_is_off_unless_it_is_asked_for() -> None:
+    with tracing_of(Settings(), "account", "paper") as tracing:
+        assert isinstance(tracing, NoTracing)
+    asked = Settings(tracing=TracingSettings(enabled=True))
+    with tracing_of(asked, "account", "paper") as tracing:
+        assert isinstance(tracing, LiveTracing)
+
+
+def test_an_endpoint_that_is_no_address_is_refused() -> None:
+    with pytest.raises(ValidationError, match="endpoint"):
+        TracingSettings(endpoint="localhost:4318")
