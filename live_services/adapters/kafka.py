@@ -31,7 +31,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from live_services.domain.events import Event, Watermark, topic_of
+from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
@@ -208,7 +208,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 def headers_of(event: Event) -> list[tuple[str, bytes]]:
-    """Give the Kafka headers of an event; a watermark names the universe of its session, as frames do."""
+    """Give an event's headers: a watermark names its session's universe, as frames do; a letter says what it is."""
     headers = [
         ("event_type", event.event_type.encode()),
         ("broker", event.broker.encode()),
@@ -217,6 +217,8 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
     ]
     if isinstance(event, Watermark):
         headers.append(("universe_digest", event.universe_digest.encode()))
+    if isinstance(event, DeadLetter):
+        headers.append(("dlq", b"true"))
     return headers
 
 
@@ -429,12 +431,6 @@ async def topic_partitions(
 
 def stored_record(record: Any) -> StoredRecord:
     """Give what a consumer fetched as a value of our own."""
-    return StoredRecord(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        record.value or b"",
-        tuple((name, value or b"") for name, value in record.headers),  # Kafka allows null for a value
-    )
+    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
+    place = record.topic, record.partition, record.offset, record.timestamp
+    return StoredRecord(*place, record.key, record.value or b"", headers)

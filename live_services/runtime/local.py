@@ -16,8 +16,10 @@ from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
+from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
@@ -85,11 +87,22 @@ class MemoryTask:
     log : MemoryLog
     partition : int
         Of the task; a single task has 0 and reads every partition.
-    tracing : Tracing
+    dead_letters : DeadLettersSettings, optional
+        When they are a flood.
+    tracing : Tracing, optional
         Who hears of its work; default: nobody.
     """
 
-    def __init__(self, make: MakeChain, log: MemoryLog, partition: int = 0, *, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        make: MakeChain,
+        log: MemoryLog,
+        partition: int = 0,
+        *,
+        dead_letters: DeadLettersSettings | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._dead_letters: Final = dead_letters or DeadLettersSettings()
         self._make: Final = make
         self._tracing: Final = tracing or NoTracing()
         self.log: Final = log
@@ -119,6 +132,7 @@ class MemoryTask:
             resume=self._resume(),
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
+            flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
@@ -155,8 +169,7 @@ class MemoryTask:
         for topic, first in self._next_command.items():
             records = self.log.partitions[topic.name, 0][first:]
             for record in records:
-                if (command := command_of(record, topic)) is not None:
-                    self.run.receive_command(command)
+                self.run.receive_command(command_of(record, topic))
             self._next_command[topic] += len(records)
         self.run.step()
 
