@@ -27,7 +27,7 @@ NOT_IN_A_SERVICE = (
     "mlflow",
     "sklearn",
     "live_services.cli",
-    "opentelemetry",
+    "opentelemetry.exporter",  # unless tracing is on; redis loads the rest
 )
 
 # Runs a process until it asks Kafka, which is not there, and says which modules were loaded on the way.
