@@ -13,8 +13,9 @@ import redis
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.kafka import FeedProducer, connection, create_topics
+from live_services.adapters.kafka import connection, create_topics
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import LiveTelemetry, NoTelemetry
