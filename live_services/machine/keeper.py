@@ -76,9 +76,14 @@ class Keeper:
                 self._forget(name)
             elif state.state in _DEAD and known.state == "running":
                 self._known[name] = self._judge(self._programs[name], state, known, states.values(), now)
-            elif state.state in _DEAD and known.state == "waiting" and known.next_try <= now:
+            elif state.state in _DEAD and known.state == "waiting" and self._is_due(known, now):
                 self._known[name] = self._bring_back(self._programs[name], state, known, now)
         self._write()
+
+    def _is_due(self, known: Restarts, now: float) -> bool:
+        """Whether the pause of a process is over; one longer than any pause is of a clock that was set back."""
+        longest = max(self._plan.processes.backoff_max_seconds, _PORT_PAUSE_SECONDS)
+        return not now < known.next_try <= now + longest
 
     def _forget(self, name: str) -> None:
         """Begin anew with what a person stopped."""
@@ -91,7 +96,7 @@ class Keeper:
     def _judge(
         self, program: KeptProgram, state: ProcessState, known: Restarts, all_states: Iterable[ProcessState], now: float
     ) -> Restarts:
-        died_at = min(now, float(state.since_s) or now)
+        died_at = float(state.since_s) or now
         if program.may_be_over and state.exit_code == 0:
             return replace(known, state="over", died_at=died_at, count=0, in_a_row=0, next_try=0.0)
         is_server = state.group == SERVERS
@@ -153,14 +158,16 @@ def keep(home: Path, stop: threading.Event) -> None:
     """Look after the processes of a home until told to stop, or supervisord is gone."""
     supervisor = Supervisor(home)
     plan = read_plan(supervisor.home)
-    keeper = Keeper(supervisor, plan, _server_away)
+    keeper, said = Keeper(supervisor, plan, _server_away), ""
     while not stop.wait(_LOOK_SECONDS):
         try:
             keeper.look(time.time())
         except NotRunning:
             return
-        except SupervisionError as problem:
-            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
+        except (SupervisionError, OSError) as problem:  # a full disk: what it could not write it still knows
+            before, said = said, f"error: {problem}"
+            if said != before:
+                print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
 
 
 def main() -> None:

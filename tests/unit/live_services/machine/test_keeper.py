@@ -1,0 +1,90 @@
+"""What the keeper brings back, on a supervisord that says what the test says."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from live_services.adapters.progress_marks import progress_directory
+from live_services.machine import keeper as keeper_module
+from live_services.machine.keeper import Keeper, keep
+from live_services.machine.programs import SERVICES, KeptProgram, Plan, write_plan
+from live_services.machine.restarts import read_restarts, restarts_file
+from live_services.machine.supervision import NotRunning, ProcessState
+from live_services.operations_settings import ProcessesSettings
+
+PLAN = Plan((KeptProgram("account", 0, False),), ProcessesSettings(restart_limit=2, backoff_max_seconds=5.0))
+
+
+@dataclass
+class Supervised:
+    """One process, which runs once it is started, and ends when the test says so."""
+
+    home: Path
+    ended_s: int = 1_000
+    state: str = "EXITED"
+    started: list[str] = field(default_factory=list)
+    looks_left: int = 1_000
+    socket_path = Path("no-socket")
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    def log_of(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def states(self) -> tuple[ProcessState, ...]:
+        if not self.looks_left:
+            raise NotRunning("it is gone")
+        self.looks_left -= 1
+        return (ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, 1),)
+
+    def start_program(self, _group: str, name: str) -> None:
+        self.started.append(name)
+        self.state = "RUNNING"
+
+    def ends(self, at_s: int) -> None:
+        self.state, self.ended_s = "EXITED", at_s
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Supervised:
+    progress_directory(tmp_path).mkdir(parents=True)
+    return Supervised(tmp_path)
+
+
+def test_a_clock_that_is_set_back_puts_no_restart_off(supervised: Supervised) -> None:
+    kept = Keeper(supervised, PLAN, str)  # type: ignore[arg-type]
+    kept.look(1_000.5)
+    assert supervised.started == []
+    kept.look(1_001.0)
+    assert supervised.started == ["account"]
+    supervised.ends(1_002)
+    kept.look(1_002.5)
+    for now in (400.0, 400.5):  # ten minutes earlier
+        kept.look(now)
+    assert supervised.started == ["account"] * 2
+    supervised.ends(402)
+    kept.look(402.0)
+    (known,) = read_restarts(supervised.home)
+    assert (known.state, known.count) == ("gave up", 3)
+
+
+def test_a_disk_that_takes_nothing_keeps_nothing_down(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(supervised.home, PLAN)
+    file = restarts_file(supervised.home)
+    file.with_name(f".{file.name}.{os.getpid()}").mkdir()  # in the place of what it would write first
+    monkeypatch.setattr(keeper_module, "Supervisor", lambda _home: supervised)
+    monkeypatch.setattr(keeper_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(keeper_module, "_server_away", str)
+    supervised.looks_left = 20
+    keep(supervised.home, threading.Event())
+    assert supervised.started == ["account"]
+    assert capsys.readouterr().err.count("error: ") == 1
