@@ -96,8 +96,9 @@ class Keeper:
     def _judge(
         self, program: KeptProgram, state: ProcessState, known: Restarts, all_states: Iterable[ProcessState], now: float
     ) -> Restarts:
-        died_at = float(state.since_s) or now
-        if program.may_be_over and state.exit_code == 0:
+        ended = state.state == "EXITED"  # else it could not be started, and its last end is of long ago
+        died_at = float(state.since_s) if ended and state.since_s else now
+        if program.may_be_over and ended and state.exit_code == 0:
             return replace(known, state="over", died_at=died_at, count=0, in_a_row=0, next_try=0.0)
         is_server = state.group == SERVERS
         if is_server:

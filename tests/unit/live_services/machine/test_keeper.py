@@ -42,7 +42,8 @@ class Supervised:
         if not self.looks_left:
             raise NotRunning("it is gone")
         self.looks_left -= 1
-        return (ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, 1),)
+        code = 0 if self.state == "FATAL" else 1  # supervisord's word of one that it could not start
+        return (ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, code),)
 
     def start_program(self, _group: str, name: str) -> None:
         self.started.append(name)
@@ -88,3 +89,15 @@ def test_a_disk_that_takes_nothing_keeps_nothing_down(
     keep(supervised.home, threading.Event())
     assert supervised.started == ["account"]
     assert capsys.readouterr().err.count("error: ") == 1
+
+
+def test_what_cannot_be_started_is_tried_again_with_growing_pauses_and_is_never_over(supervised: Supervised) -> None:
+    kept = Keeper(supervised, Plan((KeptProgram("account", 0, True),), PLAN.processes), str)  # type: ignore[arg-type]
+    starts = []
+    for now in range(2_000, 2_020):
+        supervised.state = "FATAL"
+        kept.look(float(now))
+        starts.append(len(supervised.started))
+    assert starts[:5] == [0, 1, 1, 1, 2]
+    (known,) = read_restarts(supervised.home)
+    assert (known.state, known.count, known.restarts) == ("gave up", 3, 2)
