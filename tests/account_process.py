@@ -11,7 +11,8 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.basis import Stamp
 from live_services.domain.topics import MARKET_TICKS
-from live_services.runtime.loop import run_chain, stop_on_signals
+from live_services.runtime.loop import run_chain
+from live_services.runtime.watchdog import stop_on_signals
 from live_services.services.account import account_chain
 from tests.toy_chain import toy_settings
 
