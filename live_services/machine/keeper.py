@@ -36,6 +36,8 @@ _DEAD: Final = frozenset({"EXITED", "FATAL"})
 """FATAL: it could not even be started."""
 _UP: Final = frozenset({"RUNNING", "STARTING"})
 _PORT_PAUSE_SECONDS: Final = 5.0
+_NEEDED: Final = frozenset({"kafka", "valkey", "mlflow"})
+"""Servers that a service uses: without one its death is not its own fault. Dagster is none of them."""
 _SERVER_WELL_SECONDS: Final = 60.0  # a server that ran so long had come up; it commits nothing by which one could tell
 
 Away = Callable[[], str]
@@ -111,7 +113,7 @@ class Keeper:
     def _away(self, of: ProcessState, states: Iterable[ProcessState]) -> str:
         """Name a server that is down, or was started after the process that died, and so was away in its life."""
         for server in states:
-            if server.group == SERVERS and (server.state not in _UP or server.started_s > of.started_s):
+            if server.name in _NEEDED and (server.state not in _UP or server.started_s > of.started_s):
                 return server.name
         return self._external_away()
 

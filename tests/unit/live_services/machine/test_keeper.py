@@ -12,7 +12,7 @@ import pytest
 from live_services.adapters.progress_marks import progress_directory
 from live_services.machine import keeper as keeper_module
 from live_services.machine.keeper import Keeper, keep
-from live_services.machine.programs import SERVICES, KeptProgram, Plan, write_plan
+from live_services.machine.programs import SERVERS, SERVICES, KeptProgram, Plan, write_plan
 from live_services.machine.restarts import read_restarts, restarts_file
 from live_services.machine.supervision import NotRunning, ProcessState
 from live_services.operations_settings import ProcessesSettings
@@ -29,6 +29,8 @@ class Supervised:
     state: str = "EXITED"
     started: list[str] = field(default_factory=list)
     looks_left: int = 1_000
+    server: str = ""
+    """One that gave up."""
     socket_path = Path("no-socket")
 
     @property
@@ -43,7 +45,8 @@ class Supervised:
             raise NotRunning("it is gone")
         self.looks_left -= 1
         code = 0 if self.state == "FATAL" else 1  # supervisord's word of one that it could not start
-        return (ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, code),)
+        one = ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, code)
+        return (one, ProcessState(self.server, SERVERS, "FATAL", 0, "", 1, 1)) if self.server else (one,)
 
     def start_program(self, _group: str, name: str) -> None:
         self.started.append(name)
@@ -74,6 +77,16 @@ def test_a_clock_that_is_set_back_puts_no_restart_off(supervised: Supervised) ->
     kept.look(402.0)
     (known,) = read_restarts(supervised.home)
     assert (known.state, known.count) == ("gave up", 3)
+
+
+@pytest.mark.parametrize(("server", "counts"), [("kafka", 0), ("valkey", 0), ("mlflow", 0), ("dagster-web", 1)])
+def test_only_a_server_that_services_use_excuses_their_deaths(supervised: Supervised, server: str, counts: int) -> None:
+    supervised.server = server
+    plan = Plan((*PLAN.programs, KeptProgram(server, 0, False)), PLAN.processes)
+    Keeper(supervised, plan, str).look(1_000.5)  # type: ignore[arg-type]
+    known = read_restarts(supervised.home)[0]
+    assert known.name == "account"
+    assert (known.count, f"{server} was away" in known.last_error) == (counts, not counts)
 
 
 def test_a_disk_that_takes_nothing_keeps_nothing_down(
