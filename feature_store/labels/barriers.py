@@ -198,6 +198,15 @@ def first_rows(
     return found
 
 
+def compile_barriers() -> None:
+    """Compile the kernels of fills and touches, or load them from numba's cache, so that no first order waits."""
+    at = np.zeros(1, dtype=np.int64)
+    index = np.zeros(1, dtype=np.int32)
+    market = Ticks(index, at, np.ones(1), at)
+    first_rows(market, 1, index, at)
+    first_touches(market, 1, Watches(index, np.ones(1, dtype=np.int8), np.zeros(1), np.full(1, 2.0), at))
+
+
 def _known(instrument: NDArray[np.int32], n_instruments: int, what: str) -> None:
     outside = (instrument < 0) | (instrument >= n_instruments)
     if outside.any():

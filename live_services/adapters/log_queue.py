@@ -51,8 +51,8 @@ class Brake:
         return True
 
 
-class Direct(logging.Handler):
-    """Writes at once: for a command or a run that logs little and ends soon."""
+class _Braked(logging.Handler):
+    """Settles what passes the brake, and takes it; one that cannot be told ends on stderr, never at who logs."""
 
     def __init__(self, write: Write, brake: Brake) -> None:
         super().__init__()
@@ -60,20 +60,34 @@ class Direct(logging.Handler):
         self._brake = brake
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        if self._brake.passes(record):
-            settle(record)
-            self._write(record)
+        """Take a record."""
+        try:
+            if self._brake.passes(record) and self._has_room(record):
+                settle(record)
+                self._take(record)
+        except Exception:  # noqa: BLE001 (a library's wrong template ends neither its work nor trading)
+            self.handleError(record)
+
+    def _has_room(self, record: logging.LogRecord) -> bool:
+        return True
+
+    def _take(self, record: logging.LogRecord) -> None:
+        raise NotImplementedError
 
 
-class Queued(logging.Handler):
+class Direct(_Braked):
+    """Writes at once: for a command or a run that logs little and ends soon."""
+
+    def _take(self, record: logging.LogRecord) -> None:
+        self._write(record)
+
+
+class Queued(_Braked):
     """Hands records to a thread that writes them. A full queue drops and counts; audit lines are never dropped."""
 
     def __init__(self, write: Write, brake: Brake, most: int = QUEUED_LINES) -> None:
-        super().__init__()
+        super().__init__(write, brake)
         self.dropped = 0
-        self._write = write
-        self._brake = brake
         self._most = most
         self.start()
 
@@ -84,14 +98,12 @@ class Queued(logging.Handler):
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record."""
-        if not self._brake.passes(record):
-            return
-        if self._queue.qsize() >= self._most and record.name != "audit":
-            self.dropped += 1
-            return
-        settle(record)
+    def _has_room(self, record: logging.LogRecord) -> bool:
+        full = self._queue.qsize() >= self._most and record.name != "audit"
+        self.dropped += full
+        return not full
+
+    def _take(self, record: logging.LogRecord) -> None:
         self._queue.put(record)
 
     def stop(self, seconds: float) -> bool:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +66,8 @@ class ChannelFile(ConcurrentRotatingFileHandler):
         if time.monotonic() - self._complained_at >= _COMPLAINT_SECONDS and sys.stderr is not None:
             self._complained_at = time.monotonic()
             failure = sys.exc_info()[1]
-            sys.stderr.write(f"cannot write {self.baseFilename}: {failure}; {self.failed} lines are lost so far\n")
+            with suppress(OSError):  # who read it is gone; the thread that writes goes on
+                sys.stderr.write(f"cannot write {self.baseFilename}: {failure}; {self.failed} lines are lost so far\n")
 
 
 class _Sinks:

@@ -53,7 +53,7 @@ _MEANING: Final[dict[Verb, str]] = {
     "halt": "No entry, and no exit either, not even the square-off, until `resume`, `reduce` or `flatten`. Stops, "
     "targets and orders that are at the exchange stay there and may fill.",
     "reduce": "No entry; exits go on.",
-    "flatten": "What was held is being closed at the market; no entry.",
+    "flatten": "What was held is being closed at the market, and if that is closed, at its next open; no entry.",
     "resume": "Entries and exits go on; what a halt held back is raised now.",
 }
 
@@ -102,6 +102,8 @@ async def command_trading_state(
             _tell(f"{_scope(answer.command)}: {_from_when(answer.change.in_force)}. {_MEANING[verb]}")
     for view in await read_trading_states(log, brokers):
         _tell_what_else(view.in_force, strategy, view.broker)
+        if view.off is not None:
+            _tell(f"  {view.broker} gives NO orders, exits neither, until trading is on again: {view.off.reason}")
     waiting = [answer.command for answer in answers if answer.change is None]
     return _not_in_force(settings, waiting) if waiting else ""
 

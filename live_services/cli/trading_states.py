@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 
 from feature_store.market.types import ist_text
-from live_services.cli.log_view import LogBackwards, events_backwards
+from live_services.cli.log_view import LogBackwards, events_backwards, newest
 from live_services.cli.output import Document, Field, FittingTable
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import (
@@ -19,6 +19,7 @@ from live_services.domain.events import (
     TradingStateChanged,
     TradingStateCommanded,
     TradingStateInForce,
+    TradingSwitched,
 )
 from live_services.domain.topics import broker_topics
 from models_registry.specification import Broker
@@ -33,6 +34,8 @@ class TradingStatesView:
     """Of every scope that is not ACTIVE."""
     unanswered: tuple[TradingStateCommanded, ...]
     """What was commanded and is not in force: no account runs, or it waits for its first session. In order."""
+    off: TradingSwitched | None = None
+    """Since when and why no order is given, whatever the states are; None: the trading stage is on."""
 
 
 async def read_trading_states(log: LogBackwards, brokers: Iterable[Broker]) -> tuple[TradingStatesView, ...]:
@@ -59,7 +62,9 @@ async def _read(log: LogBackwards, broker: Broker) -> TradingStatesView:
             if record.offset <= answered:
                 break
             unanswered.append(command)
-    return TradingStatesView(broker, states.in_force, tuple(reversed(unanswered)))
+    switched = await newest(log, topics.control, TradingSwitched)
+    off = switched if switched is not None and not switched.enabled else None
+    return TradingStatesView(broker, states.in_force, tuple(reversed(unanswered)), off)
 
 
 def not_in_force(views: Iterable[TradingStatesView]) -> list[str]:
@@ -79,6 +84,7 @@ def trading_states_record(views: Sequence[TradingStatesView]) -> list[Document]:
             "broker": view.broker,
             "in_force": [one.model_dump(mode="json") for one in view.in_force],
             "unanswered": [one.model_dump(mode="json") for one in view.unanswered],
+            "trading_off": view.off.reason if view.off is not None else None,
         }
         for view in views
     ]
@@ -96,6 +102,9 @@ def trading_states_table(views: Sequence[TradingStatesView]) -> FittingTable:
         )
     )
     for view in views:
+        if view.off is not None:
+            since = ist_text(view.off.event_time_ns).removesuffix(" IST")
+            table.add_row(view.broker, "all", "[yellow]no orders[/]", since, escape(view.off.reason))
         if all(one.strategy is not None for one in view.in_force):
             table.add_row(view.broker, "all", "[green]ACTIVE[/]", "", "")
         for one in view.in_force:

@@ -36,6 +36,8 @@ _DEAD: Final = frozenset({"EXITED", "FATAL"})
 """FATAL: it could not even be started."""
 _UP: Final = frozenset({"RUNNING", "STARTING"})
 _PORT_PAUSE_SECONDS: Final = 5.0
+_NEEDED: Final = frozenset({"kafka", "valkey", "mlflow"})
+"""Servers that a service uses: without one its death is not its own fault. Dagster is none of them."""
 _SERVER_WELL_SECONDS: Final = 60.0  # a server that ran so long had come up; it commits nothing by which one could tell
 
 Away = Callable[[], str]
@@ -76,9 +78,14 @@ class Keeper:
                 self._forget(name)
             elif state.state in _DEAD and known.state == "running":
                 self._known[name] = self._judge(self._programs[name], state, known, states.values(), now)
-            elif state.state in _DEAD and known.state == "waiting" and known.next_try <= now:
+            elif state.state in _DEAD and known.state == "waiting" and self._is_due(known, now):
                 self._known[name] = self._bring_back(self._programs[name], state, known, now)
         self._write()
+
+    def _is_due(self, known: Restarts, now: float) -> bool:
+        """Whether the pause of a process is over; one longer than any pause is of a clock that was set back."""
+        longest = max(self._plan.processes.backoff_max_seconds, _PORT_PAUSE_SECONDS)
+        return not now < known.next_try <= now + longest
 
     def _forget(self, name: str) -> None:
         """Begin anew with what a person stopped."""
@@ -91,8 +98,9 @@ class Keeper:
     def _judge(
         self, program: KeptProgram, state: ProcessState, known: Restarts, all_states: Iterable[ProcessState], now: float
     ) -> Restarts:
-        died_at = min(now, float(state.since_s) or now)
-        if program.may_be_over and state.exit_code == 0:
+        ended = state.state == "EXITED"  # else it could not be started, and its last end is of long ago
+        died_at = float(state.since_s) if ended and state.since_s else now
+        if program.may_be_over and ended and state.exit_code == 0:
             return replace(known, state="over", died_at=died_at, count=0, in_a_row=0, next_try=0.0)
         is_server = state.group == SERVERS
         if is_server:
@@ -105,7 +113,7 @@ class Keeper:
     def _away(self, of: ProcessState, states: Iterable[ProcessState]) -> str:
         """Name a server that is down, or was started after the process that died, and so was away in its life."""
         for server in states:
-            if server.group == SERVERS and (server.state not in _UP or server.started_s > of.started_s):
+            if server.name in _NEEDED and (server.state not in _UP or server.started_s > of.started_s):
                 return server.name
         return self._external_away()
 
@@ -153,14 +161,16 @@ def keep(home: Path, stop: threading.Event) -> None:
     """Look after the processes of a home until told to stop, or supervisord is gone."""
     supervisor = Supervisor(home)
     plan = read_plan(supervisor.home)
-    keeper = Keeper(supervisor, plan, _server_away)
+    keeper, said = Keeper(supervisor, plan, _server_away), ""
     while not stop.wait(_LOOK_SECONDS):
         try:
             keeper.look(time.time())
         except NotRunning:
             return
-        except SupervisionError as problem:
-            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
+        except (SupervisionError, OSError) as problem:  # a full disk: what it could not write it still knows
+            before, said = said, f"error: {problem}"
+            if said != before:
+                print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
 
 
 def main() -> None:

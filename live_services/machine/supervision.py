@@ -205,7 +205,7 @@ class Supervisor:
 
     def stop_group(self, group: str) -> None:
         """Stop all programs of a group and wait until they have ended; what is down there stays down."""
-        down = [state.name for state in self.states() if state.group == group and state.state in _DEAD]
+        down = {s.name: float(s.since_s) for s in self.states() if s.group == group and s.state in _DEAD}
         known = self._restarts(down)
         if not any(known[name].state in {"running", "waiting"} for name in down):
             self._call("stopProcessGroup", group, True)
@@ -213,8 +213,8 @@ class Supervisor:
         self._call("stopProcessGroup", KEEPER, True)  # it would bring back what it waits to
         self._call("stopProcessGroup", group, True)
         known = self._restarts(down)
-        for name in down:
-            known[name] = replace(known[name], state="stopped", next_try=0.0)
+        for name, died_at in down.items():  # with this death, or the keeper would take it for one that came later
+            known[name] = replace(known[name], state="stopped", died_at=died_at, next_try=0.0)
         write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
         self.start_program(KEEPER, KEEPER)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from feature_store.labels.barriers import compile_barriers
 from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, MarketGap, SignalValidated, TradingSwitched
-from live_services.domain.log import MarketSlice, Record
+from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
@@ -35,6 +37,10 @@ class PaperTrading(Service[PaperExchange]):
             topics.orders_cancelled,
         )
         self._stamp = stamp
+
+    async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
+        """Compile the kernels that fill orders: the first one would hold the loop, and with it the heartbeat."""
+        await asyncio.to_thread(compile_barriers)
 
     def open_session(self, opening: Opening[PaperExchange]) -> PaperExchange:
         """Begin the session without orders."""

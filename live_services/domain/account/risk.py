@@ -333,10 +333,11 @@ class RiskState:
         position, session = self.context.books.positions.get(key), self.context.session
         if position is None or position.opening_order_id != opening_order_id or self.context.books.is_closing(key):
             return
-        if not session.open_ns <= at_ns < session.close_ns:
+        if not session.open_ns <= at_ns < session.close_ns or key[1] not in self.context.universe.index_of_token:
             return
         if reason == "bracket":
-            if self._ends(position)[0] > due_ns:
+            # One that ends at once needs none, unless a halt holds its end back.
+            if self._ends(position)[0] > due_ns or self.context.books.trading_states.is_halted(position.strategy):
                 yield from self._bracket(position, at_ns, abs(position.quantity), self.stamp.basis())
             return
         yield self._validated(position, at_ns, abs(position.quantity), reason, self.stamp.basis())

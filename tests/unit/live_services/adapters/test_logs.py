@@ -294,3 +294,22 @@ def test_a_handler_that_a_library_makes_by_its_name_writes_to_this_processs_file
     logger.error("a step failed")
     for channel in ("application", "error"):
         assert [line["event"] for line in lines(tmp_path, channel)] == ["a step failed"]
+
+
+class _Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("it cannot be told")
+
+
+@pytest.mark.parametrize("configure", [configure_logging, log_beside])
+def test_a_line_that_cannot_be_told_is_never_its_writers_failure(tmp_path, capsys, configure) -> None:
+    configure("account", tmp_path)
+    logger = logging.getLogger("trading")
+    logger.warning("%d orders", "three")
+    logger.warning(_Unreadable())
+    logging.getLogger("trading").warning("%d orders", 3)
+    assert stop_logging()
+    assert [line["event"] for line in lines(tmp_path, "trading")] == ["3 orders"]
+    told = capsys.readouterr().err
+    assert "%d orders" in told
+    assert "it cannot be told" in told

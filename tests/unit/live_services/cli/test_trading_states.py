@@ -17,7 +17,14 @@ from live_services.cli.trading_states import (
     trading_states_record,
     trading_states_table,
 )
-from live_services.domain.events import AccountOpened, Event, TradingStateChanged, TradingStateCommanded, self_caused
+from live_services.domain.events import (
+    AccountOpened,
+    Event,
+    TradingStateChanged,
+    TradingStateCommanded,
+    TradingSwitched,
+    self_caused,
+)
 from tests.account_log import log_of
 from tests.account_world import Account
 from tests.live_world import SESSION
@@ -81,6 +88,18 @@ async def test_a_command_that_no_account_has_answered_is_shown_as_waiting() -> N
     (record,) = trading_states_record([view])
     assert [one["reason"] for one in record["unanswered"]] == ["waits"]
     assert [one["state"] for one in record["in_force"]] == ["HALTED"]
+
+
+async def test_that_no_order_is_given_whatever_is_in_force_is_said() -> None:
+    account = Account(trading_off="TRADING__PAPER__ENABLED is false").command("REDUCING", 10, flatten=True)
+    off = await read(*account.of(AccountOpened, TradingStateChanged, TradingSwitched))
+    assert off.off is not None
+    assert "no orders" in shown(off)
+    assert "TRADING__PAPER__ENABLED is false" in shown(off)
+    assert trading_states_record([off])[0]["trading_off"] == "TRADING__PAPER__ENABLED is false"
+    on = await read(*account.switch(True, 20).of(AccountOpened, TradingStateChanged, TradingSwitched))
+    assert on.off is None
+    assert "no orders" not in shown(on)
 
 
 @pytest.mark.parametrize("verb", ["halt", "reduce", "flatten", "resume"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from feature_store.labels import barriers
 from feature_store.market.types import Session, Universe
 from live_services.domain.basis import Stamp
 from live_services.domain.events import AccountOpened, Event, MarketGap, PnlSnapshot, SignalGenerated, self_caused
@@ -22,7 +23,7 @@ from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.settings import TradingSettings
 from tests.account_world import Account, limits
-from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, signal, ticks, token
+from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, signal, ticks, token
 
 NEXT = Session.regular(dt.date(2026, 1, 6))
 END = SESSION.close_ns + SECOND
@@ -254,3 +255,15 @@ def test_what_is_left_open_and_what_cannot_be_closed_is_alarmed() -> None:
         Account(session=NEXT, universe=Universe(instruments=UNIVERSE.instruments[1:]), before=first)
     assert [(one["event"], one["symbol"]) for one in alarms] == [("position_cannot_be_closed", "AAA")]
     assert ("momentum", token(0)) in first.books.positions
+
+
+async def test_the_first_orders_of_a_process_compile_nothing_any_more() -> None:
+    on_ticks, on_bars = Account(), Account(on_bars=True)
+    await on_ticks.chain.prepare(TaskId("account", "paper", 0), ())
+    kernels = (barriers._fill, barriers._touch)
+    compiled = [kernel.signatures for kernel in kernels]
+    assert all(compiled)
+    on_ticks.say(signal(stop_inr=1.0)).market(ticks((0, 61, 100.0), (0, 62, 98.0)))
+    on_bars.say(signal(stop_inr=1.0)).market(bars((0, 1, 100.0, 98.0)))
+    assert on_ticks.books.positions == on_bars.books.positions == {}
+    assert [kernel.signatures for kernel in kernels] == compiled

@@ -7,7 +7,7 @@ import datetime as dt
 
 import pytest
 
-from feature_store.market.types import Bars, Session
+from feature_store.market.types import Bars, Session, Universe
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import (
     AccountOpened,
@@ -15,12 +15,13 @@ from live_services.domain.events import (
     OrderFilled,
     OrderSubmitted,
     SignalRejected,
+    SignalValidated,
     TradingState,
     TradingStateChanged,
     TradingStateInForce,
 )
 from tests.account_world import Account
-from tests.live_world import MINUTE, OPEN, SECOND, SESSION, bars, signal, ticks
+from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, signal, ticks
 
 NEXT = Session.regular(dt.date(2026, 1, 6))
 LATER_NS = NEXT.open_ns - OPEN
@@ -192,6 +193,28 @@ def test_a_halt_goes_on_into_the_next_session_and_what_it_held_back_is_closed_wh
     account.market(tomorrow(bars((0, 0, 98.0, 97.0)))).until(LATER + 61)
     assert exits(account) == []
     assert exits(account.command("ACTIVE", LATER + 90)) == [("momentum", "carried", LATER + 90)]
+
+
+def test_what_a_halt_holds_back_into_the_next_session_has_its_stop_there_too() -> None:
+    first = Account(on_bars=True).say(signal(stop_inr=1.0)).market(bars((0, 1, 100.0, 100.5)))
+    first.command("HALTED", 300).close()
+    account = Account(on_bars=True, session=NEXT, before=first).until(LATER + 1)
+    assert exits(account) == [("momentum", "bracket", LATER)]
+    lifted = account.command("ACTIVE", LATER + 2)
+    assert exits(lifted) == [("momentum", "bracket", LATER), ("momentum", "carried", LATER + 2)]
+    assert [end.why for end in lifted.of(OrderCancelled)] == ["carried_exit"]
+    lifted.market(tomorrow(bars((0, 1, 98.0, 97.0)))).close()
+    assert [fill.reason for fill in lifted.of(OrderFilled)] == ["carried"]
+    assert lifted.books.positions == {}
+
+
+def test_to_flatten_passes_over_what_nobody_can_close_in_this_session() -> None:
+    held = Account(on_bars=True).say(signal(), signal(1)).market(bars((0, 1, 100.0, 100.5), (1, 1, 50.0, 50.0)))
+    gone = Universe(instruments=UNIVERSE.instruments[1:])
+    account = Account(on_bars=True, session=NEXT, universe=gone, before=held.command("HALTED", 300).close())
+    account.command("REDUCING", LATER + 60, flatten=True)
+    assert [(order.symbol, order.reason) for order in account.of(OrderSubmitted)] == [("BBB", "flatten")]
+    assert [one.symbol for one in account.of(SignalValidated)] == ["BBB"]
 
 
 def test_a_delivery_that_could_not_be_flattened_is_closed_at_the_next_open() -> None:

@@ -1,0 +1,116 @@
+"""What the keeper brings back, on a supervisord that says what the test says."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from live_services.adapters.progress_marks import progress_directory
+from live_services.machine import keeper as keeper_module
+from live_services.machine.keeper import Keeper, keep
+from live_services.machine.programs import SERVERS, SERVICES, KeptProgram, Plan, write_plan
+from live_services.machine.restarts import read_restarts, restarts_file
+from live_services.machine.supervision import NotRunning, ProcessState
+from live_services.operations_settings import ProcessesSettings
+
+PLAN = Plan((KeptProgram("account", 0, False),), ProcessesSettings(restart_limit=2, backoff_max_seconds=5.0))
+
+
+@dataclass
+class Supervised:
+    """One process, which runs once it is started, and ends when the test says so."""
+
+    home: Path
+    ended_s: int = 1_000
+    state: str = "EXITED"
+    started: list[str] = field(default_factory=list)
+    looks_left: int = 1_000
+    server: str = ""
+    """One that gave up."""
+    socket_path = Path("no-socket")
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    def log_of(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def states(self) -> tuple[ProcessState, ...]:
+        if not self.looks_left:
+            raise NotRunning("it is gone")
+        self.looks_left -= 1
+        code = 0 if self.state == "FATAL" else 1  # supervisord's word of one that it could not start
+        one = ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, code)
+        return (one, ProcessState(self.server, SERVERS, "FATAL", 0, "", 1, 1)) if self.server else (one,)
+
+    def start_program(self, _group: str, name: str) -> None:
+        self.started.append(name)
+        self.state = "RUNNING"
+
+    def ends(self, at_s: int) -> None:
+        self.state, self.ended_s = "EXITED", at_s
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Supervised:
+    progress_directory(tmp_path).mkdir(parents=True)
+    return Supervised(tmp_path)
+
+
+def test_a_clock_that_is_set_back_puts_no_restart_off(supervised: Supervised) -> None:
+    kept = Keeper(supervised, PLAN, str)  # type: ignore[arg-type]
+    kept.look(1_000.5)
+    assert supervised.started == []
+    kept.look(1_001.0)
+    assert supervised.started == ["account"]
+    supervised.ends(1_002)
+    kept.look(1_002.5)
+    for now in (400.0, 400.5):  # ten minutes earlier
+        kept.look(now)
+    assert supervised.started == ["account"] * 2
+    supervised.ends(402)
+    kept.look(402.0)
+    (known,) = read_restarts(supervised.home)
+    assert (known.state, known.count) == ("gave up", 3)
+
+
+@pytest.mark.parametrize(("server", "counts"), [("kafka", 0), ("valkey", 0), ("mlflow", 0), ("dagster-web", 1)])
+def test_only_a_server_that_services_use_excuses_their_deaths(supervised: Supervised, server: str, counts: int) -> None:
+    supervised.server = server
+    plan = Plan((*PLAN.programs, KeptProgram(server, 0, False)), PLAN.processes)
+    Keeper(supervised, plan, str).look(1_000.5)  # type: ignore[arg-type]
+    known = read_restarts(supervised.home)[0]
+    assert known.name == "account"
+    assert (known.count, f"{server} was away" in known.last_error) == (counts, not counts)
+
+
+def test_a_disk_that_takes_nothing_keeps_nothing_down(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(supervised.home, PLAN)
+    file = restarts_file(supervised.home)
+    file.with_name(f".{file.name}.{os.getpid()}").mkdir()  # in the place of what it would write first
+    monkeypatch.setattr(keeper_module, "Supervisor", lambda _home: supervised)
+    monkeypatch.setattr(keeper_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(keeper_module, "_server_away", str)
+    supervised.looks_left = 20
+    keep(supervised.home, threading.Event())
+    assert supervised.started == ["account"]
+    assert capsys.readouterr().err.count("error: ") == 1
+
+
+def test_what_cannot_be_started_is_tried_again_with_growing_pauses_and_is_never_over(supervised: Supervised) -> None:
+    kept = Keeper(supervised, Plan((KeptProgram("account", 0, True),), PLAN.processes), str)  # type: ignore[arg-type]
+    starts = []
+    for now in range(2_000, 2_020):
+        supervised.state = "FATAL"
+        kept.look(float(now))
+        starts.append(len(supervised.started))
+    assert starts[:5] == [0, 1, 1, 1, 2]
+    (known,) = read_restarts(supervised.home)
+    assert (known.state, known.count, known.restarts) == ("gave up", 3, 2)
