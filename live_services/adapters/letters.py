@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,7 +21,7 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.look_back import records_between
 from live_services.domain.events import DeadLetter, DeadLetterDecided, RecordHandedIn, event_or_none, topic_of
-from live_services.domain.topics import DLQ_DECISIONS, transactional_id
+from live_services.domain.topics import DLQ_DECISIONS, all_topics, transactional_id
 from live_services.failures import CommandFailed
 from live_services.settings import KafkaSettings
 
@@ -31,8 +32,10 @@ class DecidedMeanwhile(CommandFailed):
     """Somebody else began to decide on dead letters at the same time; nothing of this decision is on the log."""
 
 
-async def stored_letters(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[DeadLetter]:
+async def stored_letters(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncGenerator[DeadLetter, None]:
     """Give the dead letters of topics, each topic in order; a letter that was written twice comes once.
+
+    Whoever stops before the end closes it (``contextlib.aclosing``).
 
     Parameters
     ----------
@@ -45,11 +48,12 @@ async def stored_letters(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIt
         If Kafka does not answer, or does not give them.
     """
     known: set[str] = set()
-    async for record in _records(kafka, topics):
-        event = event_or_none(record.value)
-        if isinstance(event, DeadLetter) and event.event_id not in known:
-            known.add(event.event_id)
-            yield event
+    async with aclosing(_records(kafka, topics)) as records:
+        async for record in records:
+            event = event_or_none(record.value)
+            if isinstance(event, DeadLetter) and event.event_id not in known:
+                known.add(event.event_id)
+                yield event
 
 
 async def decisions_made(kafka: KafkaSettings) -> dict[str, DeadLetterDecided]:
@@ -68,7 +72,24 @@ async def decisions_made(kafka: KafkaSettings) -> dict[str, DeadLetterDecided]:
     return made
 
 
-async def _records(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[StoredRecord]:
+async def count_open(kafka: KafkaSettings, at_most: int) -> int:
+    """Count the letters that nobody has decided on, but no further than so many.
+
+    Raises
+    ------
+    KafkaSetupError
+        If Kafka does not answer, or does not give them.
+    """
+    made, count = await decisions_made(kafka), 0
+    async with aclosing(stored_letters(kafka, [topic.dlq for topic in all_topics()])) as letters:
+        async for letter in letters:
+            count += letter.event_id not in made
+            if count == at_most:
+                break
+    return count
+
+
+async def _records(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncGenerator[StoredRecord, None]:
     """Give the committed records of topics of one partition, as far as there are such topics."""
     await topic_partitions(kafka, [])  # says in words that no broker answers
     consumer = read_committed(kafka)

@@ -6,6 +6,7 @@ https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_s
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,17 @@ _log = structlog.get_logger("monitoring")
 def targets_directory(home: Path) -> Path:
     """Give the directory of a home in which each process has a file."""
     return home / "run" / "metrics"
+
+
+def read_targets(home: Path) -> Iterator[tuple[str, str, str]]:
+    """Give process, world and address (host and port) of each process of a home that said where it listens."""
+    for path in sorted(targets_directory(home).glob("*.json")):
+        try:
+            (group,) = json.loads(path.read_text(encoding="utf-8"))
+            (address,) = group["targets"]
+            yield group["labels"]["process"], group["labels"]["world"], str(address)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # of another version, or half removed
 
 
 class ScrapeTarget:

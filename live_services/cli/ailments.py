@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from live_services.cli.account_view import open_after_close
 from live_services.cli.pipeline_findings import pipeline_ailments
-from live_services.cli.status_view import FEED, StatusView
+from live_services.cli.status_view import FEED, MOST_COUNTED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
 from live_services.machine.supervision import ProcessState
@@ -30,7 +30,7 @@ def ailments(view: StatusView) -> list[str]:
         *_not_ready(view),
         *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
-        *dead_letters(view.health.tasks),
+        *_dead_letters(view),
         *(line for row in view.strategies for line in _strategy(row)),
         *not_in_force(view.trading_states),
         *(line for account in view.accounts if (line := open_after_close(account))),
@@ -84,14 +84,15 @@ def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[st
     return (f"{program} is not ready: {reason}" for reason in lacks if reason != known)
 
 
-def dead_letters(tasks: Sequence[dict[str, Any]]) -> list[str]:
-    """Say which tasks could not read records of others."""
-    return [
-        f"{task['task']} put {task['dead_letters']:,} records aside that it could not handle; "
-        f"{to_type('dlq list')} tells them with their reasons"
-        for task in tasks
-        if task["dead_letters"]
-    ]
+def _dead_letters(view: StatusView) -> Iterator[str]:
+    """Say that tasks could not handle records, until somebody has decided on each."""
+    if view.open_letters:
+        tasks = ", ".join(task["task"] for task in view.health.tasks if task["dead_letters"])
+        many = f"{view.open_letters:,}{' or more' if view.open_letters >= MOST_COUNTED else ''}"
+        yield (
+            f"{many} dead letters are open, and {tasks} put such records aside; {to_type('dlq list')} tells them with "
+            "their reasons, and each stays open until it is replayed or dropped"
+        )
 
 
 def foreign_records(tasks: Sequence[dict[str, Any]]) -> list[str]:

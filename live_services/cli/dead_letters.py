@@ -170,10 +170,11 @@ def counts_of(views: Sequence[LetterView]) -> list[Document]:
     return [{"topic": topic, "reason": reason, "open": n} for (topic, reason), n in counted.most_common()]
 
 
-def letter_record(view: LetterView) -> Document:
-    """Give a letter as JSON."""
+def letter_record(view: LetterView, *, with_bytes: bool = True) -> Document:
+    """Give a letter as JSON; a list of them leaves out key and value, which `dlq show` has."""
     decision = view.decision.model_dump(mode="json") if view.decision is not None else None
-    return {**view.letter.model_dump(mode="json"), "decision": decision}
+    left_out = set() if with_bytes else {"key_base64", "value_base64"}
+    return {**view.letter.model_dump(mode="json", exclude=left_out), "decision": decision}
 
 
 def letter_facts(view: LetterView) -> list[tuple[str, str]]:

@@ -39,7 +39,7 @@ def list_letters(
     views = asyncio.run(read_letters(read_settings(), topic=topic, broker=broker, decided=everything))
     counts = counts_of(views)
     if as_json:
-        tell_json({"counts": counts, "letters": [letter_record(view) for view in views[-limit:]]})
+        tell_json({"counts": counts, "letters": [letter_record(view, with_bytes=False) for view in views[-limit:]]})
         return
     if not views:
         out.print("no dead letter" if everything else "no open dead letter")

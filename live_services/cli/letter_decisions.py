@@ -16,6 +16,7 @@ from live_services.adapters.letters import LetterDecisions
 from live_services.cli.answers import ANSWER_SECONDS, answer_to, checked_reason
 from live_services.cli.dead_letters import decision_text, find_letter, place_of, takes_records
 from live_services.cli.log_view import log_backwards
+from live_services.cli.trading_commands import require_strategy
 from live_services.domain.events import (
     CommandRefused,
     DeadLetter,
@@ -47,7 +48,7 @@ async def drop_letter(settings: Settings, letter_id: str, reason: str) -> str:
         If somebody else decides at the same moment.
     """
     reason = checked_reason(reason)
-    letter = (await find_letter(settings, letter_id)).letter
+    letter = await _open_letter(settings, letter_id)
     await _decide(settings, _decided(letter, "dropped", reason))
     return f"{letter.event_id[:8]} ({place_of(letter)}) is dropped; its bytes stay on {letter.topic}.dlq"
 
@@ -64,7 +65,7 @@ async def replay_letter(settings: Settings, letter_id: str, reason: str, value: 
         If somebody else decides at the same moment.
     """
     reason = checked_reason(reason)
-    letter = (await find_letter(settings, letter_id)).letter
+    letter = await _open_letter(settings, letter_id)
     if value is not None and len(value) > _MOST_BYTES:
         raise CommandFailed(f"--value holds {len(value):,} bytes; at most {_MOST_BYTES:,} can be kept with a decision")
     if not takes_records(letter):
@@ -74,6 +75,7 @@ async def replay_letter(settings: Settings, letter_id: str, reason: str, value: 
             "nowhere else: it belongs to a moment that is over, so nothing is decided or traded on it"
         )
     command = _handed_in(letter, value, reason)
+    await require_strategy(settings, command.broker, command.record.strategy)
     await _decide(settings, _decided(letter, "replayed", reason, value), command)
     answer = await answer_to(log_backwards(settings), command)
     if answer is None:
@@ -85,6 +87,18 @@ async def replay_letter(settings: Settings, letter_id: str, reason: str, value: 
     if isinstance(answer, CommandRefused):
         raise CommandFailed(f"the account of {command.broker} refused it: {answer.refusal}")
     return f"{letter.event_id[:8]} counts as a new record from the watermark {ist_text(answer.event_time_ns)} on"
+
+
+async def _open_letter(settings: Settings, letter_id: str) -> DeadLetter:
+    """Find a letter that nobody has decided on; who decides in this moment is found out when it is decided."""
+    view = await find_letter(settings, letter_id)
+    if view.decision is not None:
+        raise _already(view.decision)
+    return view.letter
+
+
+def _already(decision: DeadLetterDecided) -> CommandFailed:
+    return CommandFailed(f"the dead letter {decision.letter_id[:8]} was {decision_text(decision)}")
 
 
 def _handed_in(letter: DeadLetter, value: bytes | None, reason: str) -> RecordHandedIn:
@@ -137,6 +151,6 @@ async def _decide(settings: Settings, decision: DeadLetterDecided, command: Reco
     async with LetterDecisions(settings.kafka) as decisions:
         first = (await decisions.made()).get(decision.letter_id)
         if first is not None:
-            raise CommandFailed(f"the dead letter {decision.letter_id[:8]} was {decision_text(first)}")
+            raise _already(first)
         await decisions.decide(decision, command)
     _audit.info("dead_letter_decided", **decision.model_dump(exclude={"event_type", "schema_version", "value_base64"}))

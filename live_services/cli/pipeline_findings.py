@@ -65,13 +65,14 @@ def pipeline_records(found: Sequence[PipelineFindings]) -> list[Document]:
 
 
 def pipeline_table(found: Sequence[PipelineFindings]) -> FittingTable:
-    """Lay it out, a line for each broker: whether it is watched, and how each stage is."""
+    """Lay it out, a line for each broker: whether it is watched, how each stage is, and why one is not looked at."""
     table = FittingTable(
         (
             Field("broker"),
             Field("pipeline"),
             *(Field(stage.replace("_", " "), text=True) for stage in STAGES),
             Field("strategies", leave_out=1, text=True),
+            Field("because", text=True),
         )
     )
     for one in found:
@@ -80,9 +81,10 @@ def pipeline_table(found: Sequence[PipelineFindings]) -> FittingTable:
         state = f"[{_COLOURS[one.gate.state]}]{one.gate.state}[/]"
         table.add_row(
             one.broker,
-            state if watched else f"{state}: {escape(one.gate.reason)}",
+            state,
             *(_stage(issues[stage], skipped=stage in one.stages_skipped) if watched else "" for stage in STAGES),
             escape(", ".join(one.active_strategies) or "none"),
+            escape(one.gate.reason or "; ".join(one.stages_skipped.values())),
         )
     return table
 

@@ -97,6 +97,7 @@ def status_record(view: StatusView) -> Document:
             for account in view.accounts
         ],
         "trading_states": trading_states_record(view.trading_states),
+        "open_dead_letters": view.open_letters,
         "redis_problem": view.redis_problem or None,
         "log_problem": view.log_problem or None,
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from live_services.adapters.letters import count_open
 from live_services.adapters.readiness import missing
 from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
@@ -16,7 +17,6 @@ from live_services.cli.strategy_states import StrategyRow, StrategyState, read_s
 from live_services.cli.task_health import Health, ProcessReport, ask_processes, read_health, together
 from live_services.cli.trading_states import TradingStatesView, read_trading_states
 from live_services.composition import skip_reason
-from live_services.domain.events import PnlSnapshot
 from live_services.domain.topics import Scope
 from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name
@@ -25,11 +25,12 @@ from live_services.messages import expected_failures, message_of
 from live_services.preflight.run import read_held_back
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
-from models_registry.specification import Broker
 
 FEED: Final = "market_feed"
 # A session's verdicts are read in a few seconds; a broker that hangs answers never.
 _LOG_SECONDS: Final = 30.0
+MOST_COUNTED: Final = 1_000
+"""Dead letters that are counted; a flood of them is not read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class DeskView:
     accounts: tuple[AccountView, ...]
     strategies: tuple[StrategyState, ...]
     trading_states: tuple[TradingStatesView, ...]
+    open_letters: int = 0
+    """Dead letters that nobody has decided on, where a task says that it has put records aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,20 @@ class StatusView:
     """Why Redis could not be read; empty if it was."""
     log_problem: str
     """Why the log could not be read; empty if it was."""
+    open_letters: int = 0
+    """Dead letters that nobody has decided on."""
     held_back: tuple[str, ...] = ()
     """Why preflight did not let the services start; empty while they run."""
 
 
-async def read_desk(log: LogBackwards, settings: Settings, portfolios: Mapping[Broker, PnlSnapshot]) -> DeskView:
-    """Read accounts, strategies and trading states off the log."""
-    read = [await read_account(log, broker, portfolios.get(broker)) for broker in settings.active_brokers]
+async def read_desk(log: LogBackwards, settings: Settings, health: Health) -> DeskView:
+    """Read accounts, strategies, trading states and open dead letters off the log."""
+    read = [await read_account(log, broker, health.portfolios.get(broker)) for broker in settings.active_brokers]
     return DeskView(
         tuple(account for account in read if account is not None),
         await read_strategy_states(log, settings.strategies),
         await read_trading_states(log, settings.active_brokers),
+        await count_open(settings.kafka, MOST_COUNTED) if _put_aside(health) else 0,
     )
 
 
@@ -128,6 +134,7 @@ def read_status(settings: Settings) -> StatusView:
         trading_states=desk.trading_states,
         redis_problem=redis_problem,
         log_problem=log_problem,
+        open_letters=desk.open_letters,
         held_back=read_held_back(stack.home) if any(p.state == "STOPPED" for p in running) else (),
     )
 
@@ -148,9 +155,14 @@ def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:
         why = f"{settings.kafka.bootstrap_servers} did not give what was asked within {_LOG_SECONDS:.0f} s"
     except expected_failures() as problem:
         why = message_of(problem)
-    return DeskView(tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values()), (), ()), why
+    accounts = tuple(AccountView(snapshot, None, None) for snapshot in health.portfolios.values())
+    return DeskView(accounts, (), (), _put_aside(health)), why
+
+
+def _put_aside(health: Health) -> int:
+    return sum(int(task["dead_letters"]) for task in health.tasks)
 
 
 async def _read_in_time(settings: Settings, health: Health) -> DeskView:
     async with asyncio.timeout(_LOG_SECONDS):
-        return await read_desk(log_backwards(settings), settings, health.portfolios)
+        return await read_desk(log_backwards(settings), settings, health)

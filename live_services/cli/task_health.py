@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from live_services.adapters.scrape_targets import targets_directory
+from live_services.adapters.scrape_targets import read_targets
 from live_services.cli.pipeline_findings import read_pipeline_findings
 from live_services.domain import keys
 from live_services.domain.events import PnlSnapshot
@@ -94,19 +93,9 @@ def _read(key: keys.Key[keys.Value], content: Any) -> keys.Value | None:
 
 def ask_processes(home: Path) -> tuple[ProcessReport, ...]:
     """Ask every process of a home that said where it listens how it is, all at once."""
-    targets = list(_targets(home))
+    targets = list(read_targets(home))
     with ThreadPoolExecutor(max_workers=max(len(targets), 1)) as pool:
         return tuple(pool.map(lambda target: _ask(*target), targets))
-
-
-def _targets(home: Path) -> Iterator[tuple[str, str, str]]:
-    for path in sorted(targets_directory(home).glob("*.json")):
-        try:
-            (group,) = json.loads(path.read_text(encoding="utf-8"))
-            (address,) = group["targets"]
-            yield group["labels"]["process"], group["labels"]["world"], str(address)
-        except (OSError, ValueError, TypeError, KeyError):
-            continue  # of another version, or half removed
 
 
 def _ask(process: str, scope: str, address: str) -> ProcessReport:

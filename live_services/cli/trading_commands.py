@@ -126,9 +126,27 @@ async def _brokers(
     named = {one: await _strategies_at(log, settings, one) for one in candidates}
     found = tuple(one for one in candidates if strategy in named[one])
     if not found:
-        hint = did_you_mean(strategy, set().union(*named.values())) or f"{to_type('config show')} names them"
-        raise CommandFailed(f"there is no strategy {strategy!r} at {' or '.join(candidates)}; {hint}")
+        raise _no_strategy(strategy, candidates, set().union(*named.values()))
     return found
+
+
+async def require_strategy(settings: Settings, broker: Broker, strategy: str | None) -> None:
+    """Check that a command is for the whole broker or for a strategy that is known there.
+
+    Raises
+    ------
+    CommandFailed
+        There is no such strategy.
+    """
+    if strategy is not None and strategy not in (
+        named := await _strategies_at(log_backwards(settings), settings, broker)
+    ):
+        raise _no_strategy(strategy, (broker,), named)
+
+
+def _no_strategy(strategy: str, brokers: Sequence[Broker], named: set[str]) -> CommandFailed:
+    hint = did_you_mean(strategy, named) or f"{to_type('config show')} names them"
+    return CommandFailed(f"there is no strategy {strategy!r} at {' or '.join(brokers)}; {hint}")
 
 
 async def _strategies_at(log: LogBackwards, settings: Settings, broker: Broker) -> set[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from live_services.adapters.logs import CHANNELS, wiring
+from live_services.adapters.scrape_targets import read_targets
 from live_services.domain import keys
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings
@@ -65,23 +66,45 @@ def tracing_finding(settings: Settings) -> Iterator[Finding]:
 
 
 def metrics_ports(settings: Settings) -> Mapping[str, int]:
-    """Give the metrics port of each task that says in Redis how it does; empty while nobody can be asked."""
+    """Give the metrics port of each task of this home whose process lives and says in Redis how it does.
+
+    Other machines may write to the same Redis, and who died there is found for some seconds more.
+    """
     import redis
 
     url = settings.redis.url.get_secret_value()
-    if not url:
+    own = {address for _, _, address in read_targets(settings.alpha_panda_home)}
+    if not url or not own:
         return {}
     client = redis.Redis.from_url(
         url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, retry=None
     )
     try:
-        said = [client.get(key) for key in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+        names = [name.decode() for name in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+        said = [_task(name, client.get(name)) for name in names]
     except redis.RedisError:  # the check of Redis says so
         return {}
     finally:
         client.close()
-    tasks = [json.loads(health) for health in said if health is not None]
-    return {task["task"]: int(task["metrics_port"]) for task in tasks if task["metrics_port"]}
+    tasks = [task for task in said if task is not None and f"127.0.0.1:{task.metrics_port}" in own]
+    return {task.task: task.metrics_port for task in tasks if _lives(task.pid)}
+
+
+def _task(name: str, content: Any) -> keys.TaskRecord | None:
+    try:
+        return keys.Key(name, keys.TaskRecord).read(content) if content is not None else None
+    except keys.WrongContent:  # of another version
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _answers(port: int) -> bool:

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic, value_of
-from live_services.adapters.letters import LetterDecisions
+from live_services.adapters.letters import LetterDecisions, count_open
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
 from live_services.cli.letter_decisions import drop_letter, replay_letter
 from live_services.domain.clock import watermark
@@ -143,6 +143,7 @@ async def test_letters_are_listed_shown_and_decided_on_once_by_whoever_is_first_
             await mark(producer, 30)
     assert await decisions(desk) == [(asked, "replayed"), (second, "recorded"), (first, "dropped")]
     assert await read_letters(desk) == []
+    assert await count_open(desk.kafka, 10) == 0
     assert {view.letter.event_id for view in await read_letters(desk, decided=True)} == {asked, first, second}
     changes = [event for event in await said(desk, PAPER.control) if isinstance(event, TradingStateChanged)]
     assert [(one.in_force.state, one.in_force.reason) for one in changes] == [("HALTED", "fills look wrong")]
@@ -173,6 +174,9 @@ async def _shows(desk: Settings, letter_id: str) -> None:
 async def _replays_once_of_two_at_once(desk: Settings, letter_id: str) -> None:
     with pytest.raises(CommandFailed, match="the letter's bytes are still no event"):
         await replay_letter(desk, letter_id, "as it is")
+    assert (await count_open(desk.kafka, 10), await count_open(desk.kafka, 2)) == (3, 2)
+    with pytest.raises(CommandFailed, match="there is no strategy 'momentun' at paper; did you mean momentum"):
+        await replay_letter(desk, letter_id, "misspelt", value_of(halt().model_copy(update={"strategy": "momentun"})))
     with pytest.raises(CommandFailed, match=r"paper\.commands takes trading\.state_commanded of paper"):
         await replay_letter(desk, letter_id, "a signal", value_of(signal()))
     both = [replay_letter(desk, letter_id, "mended", value_of(halt())) for _ in range(2)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -16,9 +17,12 @@ import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.health import TaskHealth, task_record
 from live_services.adapters.kafka import create_topics
+from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.composition import SERVICES
 from live_services.domain import keys
+from live_services.domain.log import TaskId
 from live_services.failures import CommandFailed
 from live_services.machine.embedded import embedded_valkey, redis_answers, running, valkey_spec
 from live_services.machine.stack import Stack
@@ -116,11 +120,23 @@ def test_a_task_whose_metrics_port_is_silent_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with embedded_valkey(tmp_path / "valkey") as url, redis.Redis.from_url(url) as client:
-        health = {"task": "paper.account[0]", "metrics_port": port}
-        client.set(keys.task_health("paper", "account", 0), json.dumps(health))
-        (finding,) = metrics_finding(load_settings(redis={"url": url}))
-    assert finding.status == "failed"
-    assert finding.reason == f"the metrics port of paper.account[0] (port {port}) does not answer"
+        settings = load_settings(redis={"url": url}, alpha_panda_home=tmp_path)
+
+        def found(pid: int) -> tuple[str, str]:
+            task = TaskId("risk_manager", "paper", 0)
+            health = TaskHealth(task, 0, "", True, 0, {}, 0, 0, 0, "", pid)
+            key = keys.task_health("paper", "risk_manager", 0)
+            client.set(key, key.write(task_record(health, port)))
+            (finding,) = metrics_finding(settings)
+            return finding.status, finding.reason
+
+        assert found(os.getpid()) == ("ok", "a metrics port answers")  # another machine's, by its word in Redis
+        ScrapeTarget(tmp_path, "account", "paper", port).write()
+        silent = f"the metrics port of paper.risk_manager[0] (port {port}) does not answer"
+        assert found(os.getpid()) == ("failed", silent)
+        died = subprocess.Popen(("sleep", "0"))
+        died.wait()
+        assert found(died.pid) == ("ok", "a metrics port answers")
 
 
 def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest_running(

@@ -34,7 +34,15 @@ def test_each_broker_has_a_line_with_its_stages_or_the_reason_why_it_is_not_watc
     assert "watched" in paper
     assert "stuck_consumer" in paper
     assert paper.count("ok") == 4
-    assert "suppressed: no strategy of the settings targets zerodha" in zerodha
+    assert "suppressed" in zerodha
+    assert "no strategy of the settings targets zerodha" in zerodha
+
+
+def test_a_reason_leaves_the_heads_of_the_stages_whole_on_a_narrow_screen() -> None:
+    closed = Gate(state="idle", reason="the session of 2026-01-22 is over, and was handled to its end")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(pipeline_table([of("paper", gate=closed)]))
+    assert "market data  signals  risk  orders  portfolio" in console.export_text()
 
 
 def test_a_latency_and_a_lag_are_shown_and_raise_no_alarm() -> None:

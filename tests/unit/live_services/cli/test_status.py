@@ -242,7 +242,7 @@ async def test_a_refusal_is_over_once_a_version_was_assigned_after_it() -> None:
 
 async def test_each_active_account_is_a_block_of_its_own_and_one_without_a_snapshot_is_none() -> None:
     both = Settings(strategies=STRATEGIES, active_brokers=("paper", "zerodha"))
-    desk = await read_desk(log_of(EVENTS), both, {})
+    desk = await read_desk(log_of(EVENTS), both, Health((), {}))
     assert [account.snapshot.broker for account in desk.accounts] == ["paper"]
 
 
@@ -307,6 +307,8 @@ def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
     over = (*view().processes, process("market_feed", "EXITED"))
     assert ailments(view(processes=over)) == []
     assert "the replay is over" in printed(view(processes=over))
+    decided = task("risk_manager") | {"dead_letters": 2}
+    assert ailments(view(tasks=(BOTH_READY, decided))) == []
     warming = task("risk_manager") | {"warming": 3, "readiness": "WARMING 3 of 3"}
     assert ailments(view(tasks=(BOTH_READY, warming))) == []
 
@@ -355,8 +357,8 @@ def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
             "strategy_runner is not ready: no task",
         ),
         (
-            {"tasks": (BOTH_READY, task("risk_manager") | {"dead_letters": 2})},
-            "paper.risk_manager[0] put 2 records aside",
+            {"tasks": (BOTH_READY, task("risk_manager") | {"dead_letters": 2}), "open_letters": 1},
+            "1 dead letters are open, and paper.risk_manager[0] put such records aside",
         ),
         (
             {"tasks": (BOTH_READY, task("paper_trading", foreign=3))},
@@ -433,7 +435,7 @@ async def test_what_is_open_after_the_close_is_an_alarm_of_the_desk() -> None:
 
 
 async def test_all_of_it_is_one_json_document_and_times_of_processes_are_ist() -> None:
-    desk = await read_desk(log_of(EVENTS), SETTINGS, {})
+    desk = await read_desk(log_of(EVENTS), SETTINGS, Health((), {}))
     processes = (
         ProcessState("kafka", "servers", "RUNNING", 7, "", OPEN // 1_000_000_000),
         ProcessState("market_feed", "services", "FATAL", 0, "exit code 1", 0),
