@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
+    from live_services.domain.log import TaskId
+    from live_services.domain.pipeline import BrokerPlan
     from live_services.runtime.chain import Chain
     from live_services.services.model_loading import ModelLoader
     from models_registry.ledger import PromotionLedger
@@ -82,6 +84,8 @@ class ServiceEntry:
     """Whether it is a group that consumes the market."""
     needs_model: bool = False
     """Whether it has nothing to do before a model is promoted."""
+    may_be_over: bool = False
+    """Whether it ends by itself when it has done all it had to do, and is not started again then."""
 
     def hosts(self, scope: Scope) -> tuple[str, ...]:
         """Name the services in it; a real broker's trading stage is none of them before there is a gateway."""
@@ -247,8 +251,40 @@ async def _account(settings: Settings, broker: Broker, _telemetry: LiveTelemetry
     yield account_chain(broker, market, config, stamp(settings), trading_off=trading_off(settings, broker))
 
 
+async def _pipeline_validator(settings: Settings, _broker: Broker, stop: asyncio.Event) -> None:
+    from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.services.pipeline_validator import PipelineValidator
+
+    async with LiveTelemetry(settings, "pipeline_validator") as telemetry:
+        plans = [broker_plan(settings, broker) for broker in BROKERS]
+        warn = telemetry.metrics.validator_warning
+        validator = PipelineValidator(settings, plans, reporting_tasks(settings), telemetry, warn)
+        async with validator:
+            _started(telemetry, validator.name, validator.scope)
+            await validator.run(stop)
+
+
+def broker_plan(settings: Settings, broker: Broker) -> BrokerPlan:
+    """Say of a broker what the pipeline validator goes by: its strategies, and whether it runs and trades."""
+    from live_services.domain.pipeline import BrokerPlan
+
+    strategies = tuple(strategy.name for strategy in settings.strategies if broker in strategy.brokers)
+    return BrokerPlan(broker, strategies, skip_reason(settings, broker), trading_off(settings, broker))
+
+
+def reporting_tasks(settings: Settings) -> tuple[TaskId, ...]:
+    """Name every service of every task of the runner and the accounts: all that say in Redis how they are."""
+    from live_services.domain.log import TaskId
+
+    runner = (TaskId("strategy_runner", "shared", p) for p in range(settings.kafka.market_partitions))
+    (account,) = (entry for entry in SERVICES if entry.name == "account")
+    return (*runner, *(TaskId(name, b, 0) for b in running_brokers(settings) for name in account.hosts(b)))
+
+
 SERVICES: Final[tuple[ServiceEntry, ...]] = (
-    ServiceEntry("market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True),
+    ServiceEntry(
+        "market_feed", "shared", ("market_feed",), _market_feed, is_chain=False, needs_model=True, may_be_over=True
+    ),
     ServiceEntry(
         "strategy_runner", "shared", ("strategy_runner",), _chain("strategy_runner", _strategy_runner), needs_model=True
     ),
@@ -259,8 +295,9 @@ SERVICES: Final[tuple[ServiceEntry, ...]] = (
         _chain("account", _account, of_broker=True),
     ),
     ServiceEntry("skew_monitor", "shared", ("skew_monitor",), _chain("skew_monitor", _skew_monitor)),
+    ServiceEntry("pipeline_validator", "shared", ("pipeline_validator",), _pipeline_validator, is_chain=False),
 )
-"""Every process there is, in the order in which a tick meets them."""
+"""Every process there is, in the order in which a tick meets them; last the one that looks at the others."""
 
 # --- what they are made of ------------------------------------------------------------------------------------------
 

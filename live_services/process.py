@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stopped = run(asked.service, asked.broker, settings)
     except expected_failures() as problem:
         said = redaction(secrets)(message_of(problem))
-        print(f"error: {said}", file=sys.stderr)  # noqa: T201 (the log of a process begins or ends so)
+        sys.stderr.write(f"error: {said}\n")  # at once: print's line end comes after it, and the log's thread between
         return 1
     return _STOPPED if stopped else 0
 

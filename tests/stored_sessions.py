@@ -18,7 +18,7 @@ from live_services.domain.events import Event, MarketGap, Watermark, decode_even
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decode_frame, universe_digest_of
 from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
 from live_services.runtime.local import MemoryLog
-from live_services.runtime.task import Received
+from live_services.runtime.received import Received
 from live_services.services.market_feed import Feed, FrameTimes, Progress
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.live_world import OPEN, random_walk, session_bars

@@ -6,16 +6,16 @@ Nothing here may stop trading: a Redis that is away is logged once and tried aga
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
 from live_services.domain import keys
 from live_services.domain.events import Event, PnlSnapshot, StrategiesSummarized
+from live_services.domain.keys import TaskRecord
 from live_services.domain.log import Readiness, StrategyRuntime, TaskId
 from live_services.settings import Settings
 
@@ -55,21 +55,26 @@ class TaskHealth:
     """Wall clock of the last commit with an event of this service, seconds since 1970; 0: none since the start."""
     strategies: tuple[StrategyRuntime, ...] = ()
     """What it runs of each strategy on each rung; empty for all but a strategy runner."""
+    latency_s: float = 0.0
+    """Of its newest answer, from Kafka's time of what it answers to its commit, seconds of wall clock."""
+    answered_s: float = 0.0
+    """Wall clock of that commit, seconds since 1970; 0: it has answered nothing since the start."""
 
 
-def task_record(health: TaskHealth, metrics_port: int = 0) -> dict[str, Any]:
-    """Give a task's health as plain JSON, the same in Redis and by HTTP."""
+def task_record(health: TaskHealth, metrics_port: int = 0) -> TaskRecord:
+    """Give a task's health as it is written to Redis and told by HTTP."""
     task, readiness = health.task, health.readiness
-    return {
-        **asdict(health),
-        "task": str(task),
-        "service": task.service,
-        "broker": task.scope,
-        "partition": task.partition,
-        "metrics_port": metrics_port,
-        "readiness": str(readiness) if readiness is not None else "",
-        "warming": len(readiness.warming) if readiness is not None else 0,
-    }
+    said = {one.name: getattr(health, one.name) for one in fields(health) if one.name not in ("task", "readiness")}
+    return TaskRecord(
+        **said,
+        task=str(task),
+        service=task.service,
+        broker=task.scope,
+        partition=task.partition,
+        metrics_port=metrics_port,
+        readiness=str(readiness) if readiness is not None else "",
+        warming=len(readiness.warming) if readiness is not None else 0,
+    )
 
 
 class HealthReporter:
@@ -92,16 +97,18 @@ class HealthReporter:
     def report(self, health: TaskHealth) -> None:
         """Keep a task's newest health for the next write."""
         key = keys.task_health(health.task.scope, health.task.service, health.task.partition)
-        self.values[key] = json.dumps(task_record(health, self._metrics_port))
+        self.values[key] = key.write(task_record(health, self._metrics_port))
 
     def committed(self, events: Sequence[Event]) -> None:
         """Keep the newest portfolio and what strategies run for the next write."""
         for event in events:
             if isinstance(event, PnlSnapshot):
-                self._newest[keys.portfolio(event.broker)] = event.model_dump_json()
+                newest = keys.portfolio(event.broker)
+                self._newest[newest] = newest.write(event)
             elif isinstance(event, StrategiesSummarized):
                 for one in event.brokers:
-                    self._newest[keys.strategies(one.broker)] = one.model_dump_json()
+                    standing = keys.strategies(one.broker)
+                    self._newest[standing] = standing.write(one)
 
     def withdraw(self, task: TaskId) -> None:
         """Have a task's health removed."""

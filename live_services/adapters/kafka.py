@@ -31,9 +31,8 @@ from aiokafka.errors import (
     for_code,
 )
 
-from live_services.domain.events import Event, MarketGap, Watermark, topic_of
-from live_services.domain.frames import EncodedFrame
-from live_services.domain.topics import Topic, all_topics, transactional_id
+from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
+from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
 
@@ -53,9 +52,6 @@ _CREATE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _COORDINATOR_SECONDS: Final = 30.0
 _NO_COORDINATOR_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
-_STOP_SECONDS: Final = 5.0
-_FLUSH_SECONDS: Final = 60.0
-"""Longer than a broker takes to restart; a feed that waits longer is better ended and started again."""
 
 
 class KafkaSetupError(Exception):
@@ -212,7 +208,7 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 def headers_of(event: Event) -> list[tuple[str, bytes]]:
-    """Give the Kafka headers of an event; a watermark names the universe of its session, as frames do."""
+    """Give an event's headers: a watermark names its session's universe, as frames do; a letter says what it is."""
     headers = [
         ("event_type", event.event_type.encode()),
         ("broker", event.broker.encode()),
@@ -221,6 +217,8 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
     ]
     if isinstance(event, Watermark):
         headers.append(("universe_digest", event.universe_digest.encode()))
+    if isinstance(event, DeadLetter):
+        headers.append(("dlq", b"true"))
     return headers
 
 
@@ -309,62 +307,6 @@ class EventProducer:
         """
         topic = topic_of(event).name
         await self._producer.send_and_wait(topic, value_of(event), partition=partition, headers=headers_of(event))
-
-
-class FeedProducer:
-    """The one writer of the market: an async context manager that fences every other feed when it is entered.
-
-    What was said since the last :meth:`flush` goes out in one transaction, so it stands on all partitions or on none.
-    """
-
-    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
-        identity = transactional_id("market_feed", "shared", 0)
-        self._producer = transactional_producer(kafka, identity, transaction_timeout_ms)
-        self._said: list[tuple[str, int, bytes, list[tuple[str, bytes]]]] = []
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except KafkaConnectionError:
-            await self._producer.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(TimeoutError):  # brokers that do not answer must not hold a process that ends
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self._producer.stop()
-
-    def say(self, event: Event) -> None:
-        """Say an event on the one topic it belongs to."""
-        self._said.append((topic_of(event).name, 0, value_of(event), headers_of(event)))
-
-    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
-        """Say how far a partition of the market is, or what of it was missed."""
-        self._said.append((topic.name, partition, value_of(event), headers_of(event)))
-
-    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
-        """Say a frame of the market."""
-        self._said.append((topic.name, partition, frame.value, frame.headers))
-
-    async def flush(self) -> None:
-        """Wait until the brokers have everything that was said, in one transaction.
-
-        Raises
-        ------
-        ProducerFenced, InvalidProducerEpoch
-            If another feed was started after this one.
-        aiokafka.errors.KafkaError
-            If it could not be delivered.
-        TimeoutError
-            If the brokers do not answer.
-        """
-        said, self._said = self._said, []
-        if said:
-            async with asyncio.timeout(_FLUSH_SECONDS):
-                await commit_together(self._producer, said, {}, "")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -489,12 +431,6 @@ async def topic_partitions(
 
 def stored_record(record: Any) -> StoredRecord:
     """Give what a consumer fetched as a value of our own."""
-    return StoredRecord(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        record.value or b"",
-        tuple((name, value or b"") for name, value in record.headers),  # Kafka allows null for a value
-    )
+    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
+    place = record.topic, record.partition, record.offset, record.timestamp
+    return StoredRecord(*place, record.key, record.value or b"", headers)

@@ -59,13 +59,18 @@ async def last_watermarks(
 
 
 async def newest_reached(
-    begin: int, end: int, read: ReadRange, universe_of: Callable[[str], Universe | None]
+    begin: int,
+    end: int,
+    read: ReadRange,
+    universe_of: Callable[[str], Universe | None],
+    *,
+    first_step: int = _FIRST_STEP,
 ) -> Reached | None:
     """Go back from the end of a partition, in longer and longer steps, to the last record that is a feed's.
 
     Whatever stands behind it is nobody's: every reader of the market buries it. None if no record is a feed's.
     """
-    step = _FIRST_STEP
+    step = first_step
     while end > begin:
         first, reached = max(begin, end - step), None
         async for record in read(first, end):

@@ -26,6 +26,8 @@ from live_services.domain.events import (
 from live_services.domain.histograms import HISTOGRAMS
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.money import RUPEE
+from live_services.domain.pipeline_findings import ISSUES
+from live_services.domain.pipeline_findings import STAGES as VALIDATED
 from live_services.domain.topics import BROKERS, Scope, all_topics
 from models_registry.refs import Alias
 from models_registry.specification import RUNG_OF_BROKER, Broker
@@ -39,30 +41,11 @@ STAGES: Final[Mapping[str, str]] = {
     **{f"{broker}_trading": "orders" for broker in BROKERS},
     "portfolio_manager": "portfolio",
     "skew_monitor": "features",
+    "pipeline_validator": "monitoring",
 }
 """The stage of the pipeline that each service is."""
-VALIDATED: Final = ("market_data", "signals", "risk", "orders", "portfolio")
-"""Stages that the pipeline validator looks at."""
-ISSUES: Final = (
-    "redis_unavailable",
-    "metrics_parse_error",
-    "validation_error",
-    "no_recent_data",
-    "high_latency",
-    "consumer_lag",
-    "stuck_consumer",
-)
-"""What the pipeline validator may find."""
 RULES: Final = frozenset({*(rule.__name__ for rule in OPEN_RULES), *CLOSE_RULES, "trading_state"})
 """Every rule of risk that can refuse something."""
-LETTER_REASONS: Final[Mapping[str, str]] = {
-    "BadFrame": "bad_frame",
-    "LateRecord": "late",
-    "WrongTopic": "wrong_topic",
-    "ValidationError": "no_event",
-    "no session": "no_session",
-}
-"""Why a record became a dead letter, by the beginning of its failure; any other is ``failed``, in a service."""
 _TOPICS: Final = frozenset(topic.name for topic in all_topics())
 
 
@@ -257,7 +240,7 @@ class Metrics:
                     rule = _one_of(event.rule, RULES)
                     self._rejections.labels(event.broker, self._named(event.strategy), rule).inc()
                 case DeadLetter():
-                    self._letters.labels(_one_of(event.topic, _TOPICS), letter_reason(event.failure)).inc()
+                    self._letters.labels(_one_of(event.topic, _TOPICS), event.reason).inc()
                 case FeatureSkewMeasured():
                     for result in ("equal", "different", "unverified"):
                         self._skew.labels(event.broker, result).inc(getattr(event, f"rows_{result}"))
@@ -324,13 +307,6 @@ class Metrics:
 
     def _named(self, strategy: str) -> str:
         return _one_of(strategy, self._strategies)
-
-
-def letter_reason(failure: str) -> str:
-    """Give the kind of a dead letter's failure, one of a few words."""
-    if "rows left out" in failure[:40]:  # begins with their number
-        return "bad_rows"
-    return next((kind for start, kind in LETTER_REASONS.items() if failure.startswith(start)), "failed")
 
 
 def _one_of(value: str, known: Collection[str]) -> str:

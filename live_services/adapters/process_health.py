@@ -94,7 +94,7 @@ class ProcessHealth:
             "lacks": lacks,
             "strategy_config": configured(self._strategies, self._brokers),
             "strategy_runtime": runtime(self._brokers, [task.strategies for task in tasks]),
-            "tasks": [task_record(task) for task in tasks],
+            "tasks": [task_record(task).model_dump(mode="json") for task in tasks],
         }
 
     def _known(self) -> tuple[TaskHealth, ...]:

@@ -14,6 +14,7 @@ from live_services.adapters.process_health import ProcessHealth
 from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Scope
 from live_services.settings import Settings
@@ -116,7 +117,8 @@ class LiveTelemetry:
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
         self._health = HealthReporter(settings, self._server.port)
         self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self._server.port)
-        self._lines = WorkLines()
+        floods = settings.dead_letters
+        self._lines = WorkLines(flood=LetterFlood(floods.flood_letters, floods.flood_seconds))
         self._turning: asyncio.Task[None] | None = None
 
     @property

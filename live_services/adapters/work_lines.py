@@ -12,6 +12,7 @@ import structlog
 from feature_store.market.types import ist_text
 from live_services.adapters.health import TaskHealth
 from live_services.domain.events import DeadLetter, Event
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 
 _trading = structlog.get_logger("trading")
@@ -56,18 +57,32 @@ class _Pace:
 class WorkLines:
     """Logs what a process committed, and once a minute how fast each of its tasks goes."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, flood: LetterFlood | None = None) -> None:
         self._clock = clock
+        self._flood = flood or LetterFlood()
         self._paces: dict[tuple[str, int], _Pace] = {}
         """By scope and partition: the services of a chain go at one pace."""
 
     def committed(self, events: Sequence[Event]) -> None:
-        """Log events that are on the log now; a dead letter as a warning with ``dlq=true``."""
+        """Log events that are on the log now; a dead letter as a warning with ``dlq=true``, a flood of them as one."""
         for event in events:
             if isinstance(event, DeadLetter):
-                _application.warning("dead_letter", dlq=True, **_letter(event))
+                self._letter(event)
             elif event.event_type not in _TOO_MANY:
                 _trading.info(event.event_type, **_step(event))
+
+    def _letter(self, letter: DeadLetter) -> None:
+        if self._flood.begins_with(letter.event_time_ns):
+            _application.error(
+                "dead_letters_flood",
+                dlq=True,
+                letters=self._flood.letters,
+                seconds=self._flood.seconds,
+                last=_letter(letter),
+                consequence="no further letter of it is logged; they are all on their topics: alpha-panda dlq list",
+            )
+        elif not self._flood.is_on:
+            _application.warning("dead_letter", dlq=True, **_letter(letter))
 
     def report(self, health: TaskHealth) -> None:
         """Log a task's pace if a minute is over; said once for all services of its chain."""
@@ -113,5 +128,6 @@ def _letter(event: DeadLetter) -> dict[str, Any]:
         "partition": event.partition,
         "offset": event.offset,
         "stage": event.service,
+        "reason": event.reason,
         "failure": event.failure,
     }

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from live_services.adapters.scrape_targets import targets_directory
 from live_services.domain import keys
 from live_services.domain.events import PnlSnapshot
@@ -67,22 +65,24 @@ def read_health(settings: Settings) -> Health:
         return Health((), {})
     client = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)
     try:
-        tasks = [client.get(key) for key in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+        found = sorted(client.scan_iter(keys.task_health_pattern(), count=200))
+        tasks = [(keys.Key(name.decode(), keys.TaskRecord), client.get(name)) for name in found]
         portfolios = {broker: client.get(keys.portfolio(broker)) for broker in BROKERS}
     finally:
         client.close()
-    read = ((broker, _snapshot(value)) for broker, value in portfolios.items())
+    snapshots = {broker: _read(keys.portfolio(broker), value) for broker, value in portfolios.items()}
+    records = (_read(key, content) for key, content in tasks)
     return Health(
-        tuple(json.loads(task) for task in tasks if task is not None),
-        {broker: snapshot for broker, snapshot in read if snapshot is not None},
+        tuple(record.model_dump(mode="json") for record in records if record is not None),
+        {broker: snapshot for broker, snapshot in snapshots.items() if snapshot is not None},
     )
 
 
-def _snapshot(value: Any) -> PnlSnapshot | None:
-    """Read a snapshot; None for none, and for that of another version, which the log replaces."""
+def _read(key: keys.Key[keys.Value], content: Any) -> keys.Value | None:
+    """Read a value; None for none, and for that of another version, which the pipeline validator names."""
     try:
-        return PnlSnapshot.model_validate_json(value) if value is not None else None
-    except ValidationError:
+        return key.read(content) if content is not None else None
+    except keys.WrongContent:
         return None
 
 

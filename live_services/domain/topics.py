@@ -48,6 +48,7 @@ FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
 MODELS_PROMOTED: Final = Topic("models.promoted")
 MODELS_LOADED: Final = Topic("models.loaded")
 MODELS_REFUSED: Final = Topic("models.refused")
+DLQ_DECISIONS: Final = Topic("dlq.decisions")
 SHARED_TOPICS: Final = (
     MARKET_SESSIONS,
     MARKET_TICKS,
@@ -59,6 +60,7 @@ SHARED_TOPICS: Final = (
     MODELS_PROMOTED,
     MODELS_LOADED,
     MODELS_REFUSED,
+    DLQ_DECISIONS,
 )
 
 PREFLIGHT_CLOCK: Final = Topic("preflight.clock")

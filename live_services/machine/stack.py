@@ -253,7 +253,7 @@ def program_name(entry: ServiceEntry, scope: Scope) -> str:
 def _service_program(entry: ServiceEntry, scope: Scope) -> Program:
     broker = () if scope == "shared" else (scope,)
     argv = (sys.executable, "-m", "live_services.process", entry.name, *broker)
-    return Program(program_name(entry, scope), argv, stop_seconds=_SERVICE_STOP_SECONDS, may_be_over=not entry.is_chain)
+    return Program(program_name(entry, scope), argv, stop_seconds=_SERVICE_STOP_SECONDS, may_be_over=entry.may_be_over)
 
 
 def servers_away(settings: Settings) -> str:

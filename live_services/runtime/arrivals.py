@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from live_services.domain.events import Event, OrderSubmitted, SignalGenerated
+from live_services.domain.topics import broker_topics
 from models_registry.specification import Broker
 
 _PROPOSAL: Final = b"signal.generated"
@@ -17,6 +18,12 @@ class Latency(NamedTuple):
     of: Literal["signal", "order"]
     broker: Broker
     seconds: float
+
+    @property
+    def topic(self) -> str:
+        """Where the event went."""
+        topics = broker_topics(self.broker)
+        return (topics.signals_raw if self.of == "signal" else topics.orders_submitted).name
 
 
 class Arrivals:

@@ -136,6 +136,11 @@ class Chain:
         for k in self._readers.get(record.position.topic, ()):
             yield from self.services[k].commanded(record, state.of[k], now_ns)
 
+    def flooded(self, letter: DeadLetter, reason: str, state: ChainState, now_ns: int) -> Iterator[Event]:
+        """Give what the services stop with when too many records could not be handled."""
+        for service, own in zip(self.services, state.of, strict=True):
+            yield from service.flooded(letter, reason, own, now_ns)
+
     def readiness(self, state: ChainState) -> Readiness | None:
         """Say which instruments are WARMING; None for a chain without features."""
         for service, own in zip(self.services, state.of, strict=True):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from live_services.adapters.kafka import read_committed
@@ -17,10 +16,9 @@ from live_services.domain.events import Command, decode_event
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
-from live_services.runtime.task import Received
+from live_services.runtime.letters import NotUnderstood
+from live_services.runtime.received import Received, received
 from live_services.settings import KafkaSettings
-
-_log = structlog.get_logger("application")
 
 _POLL_MS: Final = 200
 
@@ -41,7 +39,7 @@ class Inbox:
         self._kafka = kafka
         self._topics = {topic.name: topic for topic in topics}
         self._partitions = [TopicPartition(name, 0) for name in sorted(self._topics)]
-        self._arrived: list[EventRecord] = []
+        self._arrived: list[EventRecord | NotUnderstood] = []
         self._consumer: AIOKafkaConsumer | None = None
         self._following: asyncio.Task[None] | None = None
 
@@ -58,7 +56,7 @@ class Inbox:
             await self._fetch(self._consumer)
         self._following = asyncio.create_task(self._follow(self._consumer), name="inbox")
 
-    def take(self) -> list[EventRecord]:
+    def take(self) -> list[EventRecord | NotUnderstood]:
         """Give what came since the last call, in order; raises what ended the inbox, if anything did."""
         if self._following is not None and self._following.done():
             self._following.result()
@@ -79,30 +77,16 @@ class Inbox:
 
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
         for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-            commands = (command_of(received(record), self._topics[record.topic]) for record in records)
-            self._arrived += (command for command in commands if command is not None)
+            self._arrived += (command_of(received(record), self._topics[record.topic]) for record in records)
 
 
-def command_of(record: Received, topic: Topic) -> EventRecord | None:
-    """Read a command; None for what is none of this topic, which is passed over and said: nobody waits behind it."""
+def command_of(record: Received, topic: Topic) -> EventRecord | NotUnderstood:
+    """Read a command; what is none of this topic becomes a dead letter in its place, and nobody waits behind it."""
     try:
         event = decode_event(record.value)
         check_place(event, topic)
         if not isinstance(event, Command):
             raise WrongTopic(f"{event.event_type} is no command")
     except (WrongTopic, ValueError) as failure:
-        _log.error(
-            "command_not_understood",
-            topic=record.topic,
-            offset=record.offset,
-            failure=str(failure),
-            consequence="it is passed over",
-        )
-        return None
+        return NotUnderstood(record, f"{type(failure).__name__}: {failure}")
     return EventRecord(event, LogPosition(record.topic, record.partition, record.offset))
-
-
-def received(record: Any) -> Received:
-    """Give a record as the client fetched it."""
-    headers = tuple((name, value or b"") for name, value in record.headers)  # Kafka allows null for a value
-    return Received(record.topic, record.partition, record.offset, record.key, record.value or b"", headers)

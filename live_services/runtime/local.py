@@ -15,12 +15,15 @@ from feature_store.market.types import Universe
 from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
+from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
-from live_services.runtime.task import Committed, Output, Received, Resume, TaskRun, TopicPartitionKey
+from live_services.runtime.received import Received
+from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey
 
 MakeChain = Callable[[], Chain]
 """Builds a chain as a new process would."""
@@ -83,9 +86,19 @@ class MemoryTask:
     log : MemoryLog
     partition : int
         Of the task; a single task has 0 and reads every partition.
+    dead_letters : DeadLettersSettings, optional
+        When they are a flood.
     """
 
-    def __init__(self, make: MakeChain, log: MemoryLog, partition: int = 0) -> None:
+    def __init__(
+        self,
+        make: MakeChain,
+        log: MemoryLog,
+        partition: int = 0,
+        *,
+        dead_letters: DeadLettersSettings | None = None,
+    ) -> None:
+        self._dead_letters: Final = dead_letters or DeadLettersSettings()
         self._make: Final = make
         self.log: Final = log
         self._partition: Final = partition
@@ -113,6 +126,7 @@ class MemoryTask:
             starts=dict(self.next),
             resume=self._resume(),
             market_partitions=self.log.market_partitions,
+            flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
@@ -149,8 +163,7 @@ class MemoryTask:
         for topic, first in self._next_command.items():
             records = self.log.partitions[topic.name, 0][first:]
             for record in records:
-                if (command := command_of(record, topic)) is not None:
-                    self.run.receive_command(command)
+                self.run.receive_command(command_of(record, topic))
             self._next_command[topic] += len(records)
         self.run.step()
 

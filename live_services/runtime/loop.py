@@ -40,22 +40,23 @@ from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_group, transactional_id
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain
-from live_services.runtime.inbox import Inbox, received
+from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
+from live_services.runtime.received import Received, received
 from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
     CommitTimedOut,
     Output,
-    Received,
     Resume,
     TaskFenced,
     TaskRun,
@@ -110,6 +111,8 @@ class _Running:
     positions: dict[TopicPartitionKey, Committed] = field(default_factory=dict)
     last_outputs_s: dict[str, float] = field(default_factory=dict)
     """By topic, wall clock of the last commit with an event on it."""
+    latencies_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By topic, the longest latency of the newest commit that answered something there, and its wall clock."""
     committed_at: float = 0.0
     forwarded_at: float = 0.0
     reported_at: float = 0.0
@@ -248,7 +251,7 @@ class _Runtime:
 
     async def _start_task(self, index: int, partitions: Sequence[TopicPartition]) -> _Running:
         task = TaskId(self._chain.name, self._chain.scope, index)
-        kafka, runtime = self._settings.kafka, self._settings.runtime
+        kafka, runtime, floods = self._settings.kafka, self._settings.runtime, self._settings.dead_letters
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
@@ -284,6 +287,7 @@ class _Runtime:
             starts=starts,
             resume=resume,
             market_partitions=kafka.market_partitions,
+            flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
         )
         return _Running(run, producer, inner, inbox, resume.watermark_ns)
 
@@ -378,6 +382,8 @@ class _Runtime:
         for latency in running.arrivals.committed(events, running.run.now_ns, now_s):
             told = self._telemetry.signal_latency if latency.of == "signal" else self._telemetry.order_latency
             told(latency.broker, latency.seconds)
+            longest_s, at_s = running.latencies_s.get(latency.topic, (0.0, 0.0))
+            running.latencies_s[latency.topic] = (max(latency.seconds, longest_s if at_s == now_s else 0.0), now_s)
 
     async def _commit(
         self,
@@ -445,6 +451,8 @@ def _check_shape(chain: Chain, settings: Settings) -> None:
 def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
     """Give the row of one service of a task: what the chain shares, and what the service itself put out."""
     run, own = running.run, {topic.name for topic in service.outputs}
+    newest = (running.latencies_s[topic] for topic in own if topic in running.latencies_s)
+    latency_s, answered_s = max(newest, key=lambda answer: answer[1], default=(0.0, 0.0))
     return TaskHealth(
         task=replace(run.task, service=service.name),
         watermark_ns=max(run.now_ns, 0),
@@ -460,6 +468,8 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         readiness=run.readiness if isinstance(service, WarmsUp) else None,
         last_output_s=max((running.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
         strategies=run.strategies if isinstance(service, RunsStrategies) else (),
+        latency_s=latency_s,
+        answered_s=answered_s,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.clock import NEVER_NS
-from live_services.domain.events import Event
+from live_services.domain.events import DeadLetter, Event
 from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.topics import Scope, Topic
 
@@ -81,6 +81,18 @@ class Service(ABC, Generic[State]):
 
         What is to be known of the command after a restart stands in the answer: the first record of
         `live_services.domain.events.AnswersCommands` with the command's offset ends it, and without one it comes again.
+        """
+        return ()
+
+    def flooded(self, letter: DeadLetter, reason: str, state: State, now_ns: int) -> Iterable[Event]:
+        """Stop what must not go on while so many records cannot be handled, by control events effective at ``now_ns``.
+
+        Parameters
+        ----------
+        letter
+            With which the flood began; it is their cause, by which a restart knows that they were said.
+        reason
+            For people.
         """
         return ()
 

@@ -11,7 +11,6 @@ Everything that decides what a task says is here and in the merge; the runtime a
 
 from __future__ import annotations
 
-import base64
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,16 +27,18 @@ from live_services.domain.events import (
     Event,
     Watermark,
     decode_event,
-    event_id,
     event_or_none,
     topic_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
+from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.received import Received
 
 _log = structlog.get_logger("application")
 
@@ -66,18 +67,6 @@ class CommitTimedOut(RuntimeFailure):
 
 Universes = Callable[[str], Universe | None]
 """Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A record as it was fetched."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +132,8 @@ class TaskRun:
         None: nothing was ever committed.
     market_partitions
         How many partitions the market has; context that travels in several of them is counted once.
+    flood
+        When its dead letters are one; default: with the numbers that settings have by default.
     """
 
     def __init__(
@@ -155,6 +146,7 @@ class TaskRun:
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
         market_partitions: int = 1,
+        flood: LetterFlood | None = None,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -162,8 +154,6 @@ class TaskRun:
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
         self.records_handled = 0
-        self.dead_letters_of: Counter[str] = Counter()
-        """By service."""
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
         self._chain = chain
@@ -172,6 +162,7 @@ class TaskRun:
         """Digest by the open of its session."""
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
+        self._letters = Letters(task, self._topics, flood or LetterFlood())
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
         self._forwards = any(t.watermarked for t in chain.outputs)
         self._starts = dict(starts)
@@ -179,7 +170,7 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
-        self._commands: deque[EventRecord] = deque()
+        self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
         self._state: ChainState | None = None
@@ -197,11 +188,11 @@ class TaskRun:
         try:
             self._push(record)
         except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
-            self._refuse(record, f"{type(failure).__name__}: {failure}")
+            self._refuse(record, self._letters.of_record(record, failure, self._reached_ns(record)))
 
-    def receive_command(self, record: EventRecord) -> None:
+    def receive_command(self, command: EventRecord | NotUnderstood) -> None:
         """Take a command, in the order of its topic; it is answered once the task is live in a session."""
-        self._commands.append(record)
+        self._commands.append(command)
 
     def _push(self, record: Received) -> None:
         topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
@@ -234,14 +225,15 @@ class TaskRun:
         if self._chain.single_task:  # it reads every partition, and the context of one is another's own
             frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
         if self.merge.push_frame(*where, frame) and frame.refused:
-            rows = "; ".join(map(str, frame.refused[:_ROWS_TOLD]))
-            self._refuse(record, f"{len(frame.refused)} rows left out: {rows}")
+            told = f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
+            self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
 
-    def _refuse(self, record: Received, failure: str) -> None:
+    def _refuse(self, record: Received, letter: DeadLetter) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""
-        time_ns = max(0, self.merge.watermark_ns(record.topic, record.partition))
-        letter = self._letter(self._topics[record.topic], record, failure, time_ns)
         self.merge.push_refused(record.topic, record.partition, record.offset, letter)
+
+    def _reached_ns(self, record: Received) -> int:
+        return max(0, self.merge.watermark_ns(record.topic, record.partition))
 
     def _know(self, session: Session, digest: str) -> None:
         if self._universes(digest) is None:
@@ -313,10 +305,21 @@ class TaskRun:
         if self._state is None:
             return
         self._issue(self._chain.commands(self._state, self.now_ns))
+        if (first := self._letters.begun_by) is not None:
+            self._issue(self._chain.flooded(first, self._letters.reason_of(first), self._state, self.now_ns))
+            self._letters.answered(first.event_id)  # also by a chain that stops nothing
         while self._commands:
-            record = self._commands.popleft()
-            if record.position.offset > self._answered:
-                self._issue(self._chain.commanded(record, self._state, self.now_ns))
+            self._answer(self._commands.popleft(), self._state)
+
+    def _answer(self, command: EventRecord | NotUnderstood, state: ChainState) -> None:
+        if command.position.offset <= self._answered:
+            return
+        if isinstance(command, NotUnderstood):
+            letter, refused = self._letters.of_command(command, self.now_ns)
+            self._bury(letter)
+            self._issue([refused])
+        else:
+            self._issue(self._chain.commanded(command, state, self.now_ns))
 
     def _issue(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -340,6 +343,7 @@ class TaskRun:
         self.records_handled += 1
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
+        self._letters.answered(event.causation_id)
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -361,12 +365,17 @@ class TaskRun:
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
         if isinstance(item, EventRecord) and time_ns >= self._begin_ns:
-            self._bury(self._letter_of(item, "no session was open at its event time", self.task.service))
+            why = "no session was open at its event time"
+            self._bury(self._letters.of_event(item, "no_session", why, self.task.service))
 
     def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
-        _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
-        self._bury(self._letter_of(record, f"{type(failure).__name__}: {failure}", service))
+        if not self._letters.are_a_flood:
+            ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+            _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
+        self._bury(self._letters.of_event(record, "failed", f"{type(failure).__name__}: {failure}", service))
+
+    def _bury(self, letter: DeadLetter) -> None:
+        self._emit(Output(self._letters.count(letter), 0, letter))
 
     # --- out ----------------------------------------------------------------------------------------------------
 
@@ -379,6 +388,11 @@ class TaskRun:
     def strategies(self) -> tuple[StrategyRuntime, ...]:
         """What runs of each strategy on each rung; empty for a chain without models."""
         return self._chain.strategies(self._state)
+
+    @property
+    def dead_letters_of(self) -> Counter[str]:
+        """How many records could not be handled, by service."""
+        return self._letters.counted
 
     @property
     def has_events(self) -> bool:
@@ -448,42 +462,6 @@ class TaskRun:
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
-
-    # --- dead letters -------------------------------------------------------------------------------------------
-
-    def _bury(self, letter: DeadLetter) -> None:
-        self.dead_letters_of[letter.service] += 1
-        self._emit(Output(self._topics[letter.topic].dlq, 0, letter))
-
-    def _letter_of(self, record: EventRecord, failure: str, service: str) -> DeadLetter:
-        place, value = record.position, record.event.model_dump_json().encode()
-        topic = self._topics[place.topic] if record.event.TOPIC is None else topic_of(record.event)
-        on_log = place.topic == topic.name  # an inner edge: its own place on the log is not known yet
-        received = Received(
-            topic.name, place.partition if on_log else 0, place.offset if on_log else -1, None, value, ()
-        )
-        return self._letter(topic, received, failure, record.event.event_time_ns, service)
-
-    def _letter(
-        self, topic: Topic, record: Received, failure: str, time_ns: int, service: str | None = None
-    ) -> DeadLetter:
-        service = service or self.task.service
-        identity = event_id("dead_letter", service, record.topic, record.partition, record.offset, failure)
-        return DeadLetter(
-            event_type="dead_letter",
-            broker=topic.scope,
-            event_id=identity,
-            correlation_id=identity,
-            causation_id=identity,
-            event_time_ns=time_ns,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            service=service,
-            failure=failure,
-            key_base64=None if record.key is None else base64.b64encode(record.key).decode(),
-            value_base64=base64.b64encode(record.value).decode(),
-        )
 
 
 def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:

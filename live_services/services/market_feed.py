@@ -24,7 +24,7 @@ import structlog
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, UnknownError
 
 from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
-from live_services.adapters.kafka import FeedProducer
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
@@ -79,7 +79,7 @@ class FeedProgress:
 
 
 class FeedPort(Protocol):
-    """Where the feed speaks; `live_services.adapters.kafka.FeedProducer` has it."""
+    """Where the feed speaks; `live_services.adapters.feed_producer.FeedProducer` has it."""
 
     def say(self, event: Event) -> None:
         """Say an event on the one topic it belongs to."""

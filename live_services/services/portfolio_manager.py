@@ -120,6 +120,7 @@ class PortfolioManager(Service[PortfolioState]):
             strategies=books.strategy_totals(),
             trading_states=books.trading_states.in_force,
             command_offset=books.command_offset,
+            handed_in=books.handed_in,
         )
 
     def handle(self, record: Record, state: PortfolioState, now_ns: int) -> Iterable[Event]:

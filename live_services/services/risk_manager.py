@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 
@@ -12,10 +13,16 @@ from feature_store.market.types import ist_text
 from live_services.domain.account.risk import RiskContext, RiskState
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
+    DEAD_LETTERS,
     AccountOpened,
     AnswersCommands,
+    Command,
+    CommandRefused,
+    DeadLetter,
     Event,
     OrderFilled,
+    RecordHandedIn,
+    RecordTaken,
     SignalGenerated,
     TradingStateChanged,
     TradingStateCommanded,
@@ -30,6 +37,8 @@ from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
 
 _log = structlog.get_logger("trading")
+
+_Answer = TypeVar("_Answer", bound=AnswersCommands)
 
 
 class RiskManager(Service[RiskState]):
@@ -58,26 +67,55 @@ class RiskManager(Service[RiskState]):
         return RiskState(context, self._broker, self._stamp)
 
     def commanded(self, record: EventRecord, state: RiskState, now_ns: int) -> Iterable[Event]:
-        """Put a commanded trading state in force from ``now_ns`` on; other commands are for others."""
-        command = record.event
+        """Put a commanded trading state in force from ``now_ns`` on, once if it is a dead letter's that was handed in;
+        other commands are for others.
+        """
+        command, offset = record.event, record.position.offset
         if isinstance(command, TradingStateCommanded):
-            yield TradingStateChanged(
-                broker=self._broker,
-                event_id=event_id("trading_state_changed", command.event_id),
-                correlation_id=command.correlation_id,
-                causation_id=command.event_id,
-                event_time_ns=now_ns,
-                command_offset=record.position.offset,
-                in_force=TradingStateInForce(
-                    strategy=command.strategy,
-                    state=command.state,
-                    flatten=command.flatten,
-                    since_ns=now_ns,
-                    reason=command.reason,
-                    commanded_by=command.commanded_by,
-                    commanded_at_ns=command.commanded_at_ns,
-                ),
-            )
+            yield self._changed(command, offset, now_ns)
+        elif isinstance(command, RecordHandedIn):
+            answer = partial(_answer, command, event_time_ns=now_ns, command_offset=offset)
+            if command.letter_id in state.context.books.handed_in:
+                yield answer(CommandRefused, refusal=f"the dead letter {command.letter_id} was handed in before")
+                return
+            yield answer(RecordTaken, letter_id=command.letter_id)
+            yield self._changed(command.record, offset, now_ns)
+
+    def _changed(self, command: TradingStateCommanded, offset: int, now_ns: int) -> TradingStateChanged:
+        return _answer(
+            command,
+            TradingStateChanged,
+            event_time_ns=now_ns,
+            command_offset=offset,
+            in_force=TradingStateInForce(
+                strategy=command.strategy,
+                state=command.state,
+                flatten=command.flatten,
+                since_ns=now_ns,
+                reason=command.reason,
+                commanded_by=command.commanded_by,
+                commanded_at_ns=command.commanded_at_ns,
+            ),
+        )
+
+    def flooded(self, letter: DeadLetter, reason: str, state: RiskState, now_ns: int) -> Iterable[Event]:
+        """Halt the account: what it would act on next may be as wrong as what it could not read. `resume` lifts it."""
+        yield TradingStateChanged(
+            broker=self._broker,
+            event_id=event_id("trading_state_changed", self._broker, letter.event_id),
+            correlation_id=letter.correlation_id,
+            causation_id=letter.event_id,
+            event_time_ns=now_ns,
+            in_force=TradingStateInForce(
+                strategy=None,
+                state="HALTED",
+                flatten=False,
+                since_ns=now_ns,
+                reason=reason,
+                commanded_by=DEAD_LETTERS,
+                commanded_at_ns=now_ns,  # the chain knows no other clock
+            ),
+        )
 
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterable[Event]:
         """Take a proposal, which waits for its instant, an opening fill, which needs an exit, or a control record: the
@@ -125,3 +163,17 @@ class RiskManager(Service[RiskState]):
                 due=ist_text(at_ns),
                 consequence="the position stays open until the halt is lifted, or it is flattened",
             )
+
+
+def _answer(command: Command, kind: type[_Answer], **said: Any) -> _Answer:
+    """Answer a command on the control topic."""
+    return kind.model_validate(
+        {
+            "event_type": kind.model_fields["event_type"].default,
+            "broker": command.broker,
+            "event_id": event_id(kind.__name__, command.event_id),
+            "correlation_id": command.correlation_id,
+            "causation_id": command.event_id,
+            **said,
+        }
+    )

@@ -20,10 +20,12 @@ from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
+    DeadLetter,
     Event,
     MarketGap,
     ModelLoaded,
     ModelRefused,
+    StrategiesStopped,
     StrategyHistoryUsed,
     StrategyModelAssigned,
     event_id,
@@ -94,6 +96,8 @@ class StrategyState:
     """What was announced as refused."""
     summarized: tuple[StrategyRuntime, ...] | None = None
     """What the last loading summary said, without the words of an outage."""
+    stopped: str = ""
+    """Why nothing is proposed any more in this session; empty: it is."""
 
     def running(self, key: StrategyKey) -> LoadedModel | None:
         """Give what a strategy runs on a rung."""
@@ -227,6 +231,18 @@ class StrategyRunner(Service[StrategyState]):
             yield from self._refusal_due(state, key, now_ns)
         yield from self._summary_due(state, now_ns)
 
+    def flooded(self, letter: DeadLetter, reason: str, state: StrategyState, now_ns: int) -> Iterable[Event]:
+        """Propose nothing more in this session: the market that models see has holes. Exits are the accounts'."""
+        if not state.stopped:
+            identity = event_id("strategies_stopped", str(state.task), letter.event_id)
+            yield StrategiesStopped(
+                event_id=identity,
+                correlation_id=letter.correlation_id,
+                causation_id=letter.event_id,
+                event_time_ns=now_ns,
+                reason=reason,
+            )
+
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, a gap in it, or a control record of this task.
 
@@ -242,11 +258,15 @@ class StrategyRunner(Service[StrategyState]):
             _log.warning("market_gap", task=str(state.task), until=ist_text(event.until_ns), reason=event.reason)
             proposals = state.desk.on_gap(event)
             self._offer_rows(state)
-            return proposals
+            return () if state.stopped else proposals
         if isinstance(event, StrategyModelAssigned):
             return self._assign(state, event)
         if isinstance(event, StrategyHistoryUsed):
             _require_same_history(state, event)
+            return ()
+        if isinstance(event, StrategiesStopped):
+            _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
+            state.stopped = event.reason
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
@@ -257,13 +277,13 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         proposals = state.desk.on_ticks(market, record.position)
         self._offer_rows(state)
-        return proposals
+        return () if state.stopped else proposals
 
     def advance(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Decide on the bars that the watermark closed."""
         proposals = state.desk.advance(now_ns)
         self._offer_rows(state)
-        return proposals
+        return () if state.stopped else proposals
 
     def _offer_rows(self, state: StrategyState) -> None:
         """Hand on the rows of a new decision; nothing comes back, so what becomes of them changes no decision."""
@@ -296,6 +316,9 @@ class StrategyRunner(Service[StrategyState]):
         if state is not None:
             refusal, model = self._refusal(state, key), state.running(key)
         refusal = refusal or self._loader.strayed.get(key)
+        if state is not None and state.stopped:
+            why = f"it proposes nothing more in this session: {state.stopped}"
+            return StrategyRuntime(strategy, rung, "disabled", name, reason=why)
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
             version = model.identity.model_version

@@ -12,7 +12,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from live_services import services
-from live_services.adapters.kafka import EventProducer, FeedProducer, headers_of, topic_configs
+from live_services.adapters.feed_producer import FeedProducer
+from live_services.adapters.kafka import EventProducer, headers_of, topic_configs
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
@@ -21,7 +22,9 @@ from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
     Command,
+    CommandRefused,
     DeadLetter,
+    DeadLetterDecided,
     Event,
     FeatureSkewMeasured,
     MarketGap,
@@ -33,11 +36,14 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     PnlSnapshot,
+    RecordHandedIn,
+    RecordTaken,
     SessionOpened,
     SignalGenerated,
     SignalRejected,
     SignalShadowed,
     SignalValidated,
+    StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
@@ -63,7 +69,8 @@ from live_services.domain.topics import (
 from live_services.preflight import kafka as kafka_checks
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.task import Received, TaskRun
+from live_services.runtime.received import Received
+from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
 from models_registry.specification import Broker
 from tests.account_world import Account
@@ -73,6 +80,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
+FEED_PRODUCER = ROOT / "live_services" / "adapters" / "feed_producer.py"
 RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
 
@@ -129,8 +137,8 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
 def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_things_only() -> None:
     places_of = places("commit_together", "transactional_producer")
     assert {(path, name) for path, name in places_of if path != RUNTIME} == {
-        (KAFKA_ADAPTER, "flush"),
-        (KAFKA_ADAPTER, "__init__"),
+        (FEED_PRODUCER, "flush"),
+        (FEED_PRODUCER, "__init__"),
     }
     (commit,) = calls(parsed(RUNTIME), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
@@ -233,9 +241,12 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
     commanded: dict[str, Any] = {"reason": "r", "commanded_by": "desk", "commanded_at_ns": SESSION.open_ns}
+    decided = {"letter_id": "l", "letter_topic": "t", "action": "dropped", "decided_by": "desk", "reason": "r"}
+    decided |= {"decided_at_ns": SESSION.open_ns}
     scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    halt = changed(signal(), TradingStateCommanded, broker=broker, **commanded, state="HALTED")
     events = [
         *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
         *account.of(OrderCancelled, PnlSnapshot),
@@ -247,8 +258,13 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
-        changed(signal(), TradingStateCommanded, **commanded, state="HALTED"),
+        halt,
+        changed(signal(), RecordHandedIn, **commanded, letter_id="l", record=halt),
         changed(signal(), TradingStateChanged, in_force={**commanded, "state": "HALTED", **scope}, command_offset=3),
+        changed(signal(), StrategiesStopped, **shared, reason="r"),
+        changed(signal(), RecordTaken, letter_id="l"),
+        changed(signal(), CommandRefused, refusal="r"),
+        changed(signal(), DeadLetterDecided, **shared, **decided),
         changed(signal(), ModelPromoted, **promoted, previous_version=None, promoted_by="p"),
         changed(signal(), ModelLoaded, **shared, **{k: v for k, v in model.items() if k in ModelLoaded.model_fields}),
         changed(signal(), ModelRefused, **shared, **{k: v for k, v in model.items() if k in ModelRefused.model_fields}),
@@ -270,7 +286,7 @@ def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() 
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     found = samples(broker)
     topics = {cls: topic_of(event) for cls, event in found.items()}
-    of_a_task = {topics.pop(StrategyHistoryUsed), topics[StrategyModelAssigned]}
+    of_a_task = {topics.pop(StrategyHistoryUsed), topics.pop(StrategiesStopped), topics[StrategyModelAssigned]}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
     for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
@@ -426,7 +442,11 @@ def test_keys_of_two_brokers_never_meet() -> None:
     made = [
         key
         for scope in BROKERS
-        for key in (keys.portfolio(scope), *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)))
+        for key in (
+            keys.portfolio(scope),
+            keys.pipeline_findings(scope),
+            *(keys.task_health(scope, n, p) for n in ("a", "b") for p in (0, 1)),
+        )
     ]
     assert len(made) == len(set(made))
     assert all(key.startswith("alpha-panda:") and key.split(":")[1] in BROKERS for key in made)

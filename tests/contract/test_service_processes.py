@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,5 +92,5 @@ def test_a_process_that_waits_for_a_market_answers_what_it_waits_for_until_it_is
     assert said["lacks"][0].startswith("no market data yet: ")
     assert said["strategy_config"] == {"paper": ["momentum"]}
     assert said["strategy_runtime"] == {"paper": {}}
-    assert process.wait(20) == 0
+    assert process.wait(20) == 128 + signal.SIGTERM
     assert ask_processes(tmp_path) == ()

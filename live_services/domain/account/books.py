@@ -26,6 +26,7 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     Position,
+    RecordTaken,
     Side,
     StrategyTotals,
     TradingStateChanged,
@@ -73,6 +74,11 @@ class AccountView(Protocol):
     @property
     def trading_states(self) -> TradingStates:
         """Who may trade."""
+        ...
+
+    @property
+    def handed_in(self) -> tuple[str, ...]:
+        """Dead letters whose records were taken as new ones."""
         ...
 
     @property
@@ -134,6 +140,8 @@ class Books:
         self.trading_states = TradingStates()
         self.command_offset = -1
         """Of the last command that the account answered."""
+        self.handed_in: tuple[str, ...] = ()
+        """Dead letters whose records were taken as new ones."""
         self.marks: NDArray[np.float64] = np.full(len(universe), np.nan)
         """Last price by index in the universe, rupees; NaN before the first."""
         self._totals: dict[VersionKey, _Total] = {}
@@ -338,6 +346,8 @@ class Books:
         self.command_offset = max(self.command_offset, event.command_offset)
         if isinstance(event, TradingStateChanged):
             self.trading_states = self.trading_states.after(event.in_force)
+        elif isinstance(event, RecordTaken):
+            self.handed_in = (*self.handed_in, event.letter_id)
 
     # --- from session to session ----------------------------------------------------------------------------------
 
@@ -348,7 +358,7 @@ class Books:
     def open_from(self, event: AccountOpened) -> None:
         """Begin the session with what a record carries into it."""
         self.trading_states = TradingStates.carried(event.trading_states)
-        self.command_offset = event.command_offset
+        self.command_offset, self.handed_in = event.command_offset, event.handed_in
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}

@@ -24,8 +24,16 @@ from live_services.domain.events.envelope import (
 )
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
+    DEAD_LETTERS,
     Command,
+    CommandRefused,
     DeadLetter,
+    DeadLetterDecided,
+    LetterAction,
+    LetterReason,
+    RecordHandedIn,
+    RecordTaken,
+    StrategiesStopped,
     TradingState,
     TradingStateChanged,
     TradingStateCommanded,
@@ -63,6 +71,7 @@ from live_services.domain.events.strategy import (
 )
 
 __all__ = [
+    "DEAD_LETTERS",
     "EVENT_CLASSES",
     "LAST_NS",
     "MOST_PROPOSED",
@@ -73,7 +82,9 @@ __all__ = [
     "Basis",
     "BrokerStrategies",
     "Command",
+    "CommandRefused",
     "DeadLetter",
+    "DeadLetterDecided",
     "Event",
     "ExitReason",
     "ExitTerms",
@@ -81,6 +92,8 @@ __all__ = [
     "FillModel",
     "Instant",
     "Intent",
+    "LetterAction",
+    "LetterReason",
     "MarketGap",
     "ModelLoaded",
     "ModelPromoted",
@@ -94,6 +107,8 @@ __all__ = [
     "Position",
     "PositionMark",
     "Reason",
+    "RecordHandedIn",
+    "RecordTaken",
     "SessionOpened",
     "Side",
     "SignalGenerated",
@@ -101,6 +116,7 @@ __all__ = [
     "SignalShadowed",
     "SignalValidated",
     "SkewDifference",
+    "StrategiesStopped",
     "StrategiesSummarized",
     "StrategyHistoryUsed",
     "StrategyModelAssigned",

@@ -142,6 +142,8 @@ class AccountOpened(AnswersCommands):
     strategies: tuple[StrategyTotals, ...]
     trading_states: tuple[TradingStateInForce, ...] = ()
     """Of every scope that is not ACTIVE."""
+    handed_in: tuple[str, ...] = ()
+    """Dead letters whose records were taken as new ones, so that none is taken twice."""
 
 
 class TradingSwitched(Event):

@@ -10,7 +10,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.envelope import Event
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
-from live_services.domain.events.operations import DeadLetter, TradingStateChanged, TradingStateCommanded
+from live_services.domain.events.operations import (
+    CommandRefused,
+    DeadLetter,
+    DeadLetterDecided,
+    RecordHandedIn,
+    RecordTaken,
+    StrategiesStopped,
+    TradingStateChanged,
+    TradingStateCommanded,
+)
 from live_services.domain.events.orders import (
     OrderCancelled,
     OrderFilled,
@@ -46,6 +55,10 @@ AnyEvent = Annotated[
     | TradingSwitched
     | TradingStateCommanded
     | TradingStateChanged
+    | RecordHandedIn
+    | RecordTaken
+    | CommandRefused
+    | StrategiesStopped
     | SessionOpened
     | MarketGap
     | StrategyModelAssigned
@@ -56,7 +69,8 @@ AnyEvent = Annotated[
     | ModelLoaded
     | ModelRefused
     | Watermark
-    | DeadLetter,
+    | DeadLetter
+    | DeadLetterDecided,
     Field(discriminator="event_type"),
 ]
 EVENT_CLASSES: Final[tuple[type[Event], ...]] = get_args(get_args(AnyEvent)[0])

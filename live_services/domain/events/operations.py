@@ -1,4 +1,4 @@
-"""What keeps a desk running: what people command, and records that could not be handled."""
+"""What keeps a desk running: what people command, records that could not be handled, and what became of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import Field
 
 from live_services.domain.events.envelope import AnswersCommands, Event, Frozen, Instant
-from live_services.domain.topics import Topic
+from live_services.domain.topics import DLQ_DECISIONS, STRATEGIES_CONTROL, Topic
 from models_registry.specification import Broker
 
 TradingState = Literal["ACTIVE", "REDUCING", "HALTED"]
@@ -68,6 +68,62 @@ class TradingStateChanged(AnswersCommands):
     in_force: TradingStateInForce
 
 
+class RecordHandedIn(Command):
+    """A dead letter's record, mended, is to count as a new one of the moment at which its chain takes it."""
+
+    event_type: Literal["record.handed_in"] = "record.handed_in"
+    letter_id: str
+    record: TradingStateCommanded
+    """What may be handed in: a command. What belongs to the past (signals, frames, fills) never is."""
+
+
+class RecordTaken(AnswersCommands):
+    """Control: a record that was handed in counts from ``event_time_ns`` on; what comes of it follows at once."""
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["record.taken"] = "record.taken"
+    broker: Broker
+    letter_id: str
+
+
+class CommandRefused(AnswersCommands):
+    """Control: a record on the topic of commands was answered with nothing, and why."""
+
+    TOPIC: ClassVar[Topic | str | None] = "control"
+
+    event_type: Literal["command.refused"] = "command.refused"
+    broker: Broker
+    refusal: str
+
+
+class StrategiesStopped(Event):
+    """Control: from ``event_time_ns`` to the end of the session a task's strategies propose nothing."""
+
+    TOPIC: ClassVar[Topic | str | None] = STRATEGIES_CONTROL
+
+    event_type: Literal["strategies.stopped"] = "strategies.stopped"
+    broker: Literal["shared"] = "shared"
+    reason: str
+
+
+DEAD_LETTERS: Final = "dead letters"
+"""Who commands the halt that a flood of them is."""
+
+LetterReason = Literal[
+    "bad_frame", "bad_rows", "late", "wrong_topic", "no_event", "no_command", "no_session", "failed", "unsorted"
+]
+"""bad_frame    the bytes of a frame of the market are none, or its universe or session is not the one told.
+bad_rows     rows of a frame were left out; the others were used.
+late         its event time is before a watermark that its partition had already passed.
+wrong_topic  it belongs on another topic, or to another broker.
+no_event     the bytes are no event.
+no_command   it stood on a topic of commands and is none.
+no_session   no session was open at its event time.
+failed       a service failed on it.
+unsorted     a letter written before reasons were kept."""
+
+
 class DeadLetter(Event):
     """A record that could not be handled, with its bytes and where it stood."""
 
@@ -76,6 +132,34 @@ class DeadLetter(Event):
     partition: int
     offset: int
     service: str
+    reason: LetterReason = "unsorted"
     failure: str
     key_base64: str | None
     value_base64: str
+    headers_base64: tuple[tuple[str, str], ...] = ()
+    """Names and values of the record's headers."""
+
+
+LetterAction = Literal["replayed", "recorded", "dropped"]
+"""replayed  handed in, mended, as a new record of the moment.
+recorded  kept in the record of the day beside what it should have been; it trades nothing.
+dropped   put aside for good."""
+
+
+class DeadLetterDecided(Event):
+    """What a person decided on a dead letter; the first decision on a letter is the only one."""
+
+    TOPIC: ClassVar[Topic | str | None] = DLQ_DECISIONS
+
+    event_type: Literal["dead_letter.decided"] = "dead_letter.decided"
+    broker: Literal["shared"] = "shared"
+    letter_id: str
+    letter_topic: str
+    """Name of the topic that the record stood on."""
+    action: LetterAction
+    decided_by: str
+    reason: str = Field(min_length=1, max_length=_LONGEST_REASON)
+    value_base64: str | None = None
+    """What was handed in, mended; None: the letter's own bytes."""
+    decided_at_ns: Instant
+    """Wall clock of the machine on which it was typed."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.cli import trading_commands
 from live_services.cli.trading_commands import command_trading_state
 from live_services.domain.clock import watermark

@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.adapters.feed_producer import FeedProducer
+from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS

@@ -19,10 +19,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import SECOND_NS, Session
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.health import TaskHealth
 from live_services.adapters.kafka import (
-    FeedProducer,
     KafkaSetupError,
     StoredRecord,
     TopicMismatch,

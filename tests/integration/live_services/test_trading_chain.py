@@ -14,8 +14,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import Session
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import FeedProducer, connection, create_topics, read_topic
+from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay

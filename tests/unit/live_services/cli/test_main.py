@@ -207,6 +207,7 @@ def test_brokers_that_are_left_out_say_why_in_one_line():
         "market_feed",
         "strategy_runner",
         "skew_monitor",
+        "pipeline_validator",
         "paper.account",
     ]
     assert plan.skipped == ("skipping zerodha.account (it is not in ACTIVE_BROKERS: paper)",)

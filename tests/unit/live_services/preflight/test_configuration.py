@@ -74,4 +74,4 @@ def test_limits_that_contradict_each_other_are_named_with_their_keys():
 def test_one_metrics_port_for_several_processes_is_refused():
     ((status, policy, _, reason),) = said(ports_finding, runtime={"metrics_port": 9100})
     assert (status, policy) == ("failed", "always")
-    assert "runtime.metrics_port is 9100, and 4 processes would listen there" in reason
+    assert "runtime.metrics_port is 9100, and 5 processes would listen there" in reason

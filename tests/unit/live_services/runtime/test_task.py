@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 
 import pytest
@@ -10,6 +11,7 @@ from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     AccountOpened,
+    CommandRefused,
     DeadLetter,
     Event,
     MarketGap,
@@ -26,8 +28,9 @@ from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import Source
+from live_services.runtime.received import Received
 from live_services.runtime.service import Input, Opening, Service
-from live_services.runtime.task import PromiseBroken, Received, Resume, TaskRun, control_of
+from live_services.runtime.task import PromiseBroken, Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
@@ -326,6 +329,18 @@ def test_what_an_earlier_session_answered_is_known_by_the_record_that_carries_th
 
 
 @pytest.mark.parametrize("value", [b"halt!", value_of(watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest))])
-def test_what_is_no_command_of_this_chain_is_passed_over(value: bytes) -> None:
-    record = Received(PAPER.commands.name, 0, 0, None, value, ())
-    assert command_of(record, PAPER.commands) is None
+def test_what_is_no_command_of_this_chain_is_a_dead_letter_once_and_nobody_waits_behind_it(value: bytes) -> None:
+    record = Received(PAPER.commands.name, 0, 0, None, value, (("a", b"1"),))
+    feeder = opened(Obeys())
+    feeder.run.receive_command(command_of(record, PAPER.commands))
+    feeder.run.receive_command(command("behind it", 1))
+    letter, refused, *_ = outputs = feeder.outputs()
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.topic, letter.offset) == ("no_command", PAPER.commands.name, 0)
+    assert [base64.b64decode(text) for text in (letter.value_base64, letter.headers_base64[0][1])] == [value, b"1"]
+    assert isinstance(refused, CommandRefused)
+    assert [e.in_force.reason for e in outputs if isinstance(e, TradingStateChanged)] == ["behind it"]
+    successor = Feeder(Obeys(), Resume(OPEN_NS, OPEN_NS, (refused,)))
+    successor.mark(0)
+    successor.run.receive_command(command_of(record, PAPER.commands))
+    assert [event.event_type for event in successor.outputs() if not isinstance(event, Watermark)] == []

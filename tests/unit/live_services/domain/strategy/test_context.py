@@ -24,7 +24,8 @@ from live_services.domain.strategy.desk import Assignment, StrategyDesk
 from live_services.domain.topics import market_topic
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
-from live_services.runtime.task import Received, TaskRun
+from live_services.runtime.received import Received
+from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, Settings

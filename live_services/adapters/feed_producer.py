@@ -1,0 +1,76 @@
+"""Where the market is written: by one feed, in transactions, and by nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from aiokafka.errors import KafkaConnectionError
+
+from live_services.adapters.kafka import commit_together, headers_of, transactional_producer, value_of
+from live_services.domain.events import Event, MarketGap, Watermark, topic_of
+from live_services.domain.frames import EncodedFrame
+from live_services.domain.topics import Topic, transactional_id
+from live_services.settings import KafkaSettings
+
+_STOP_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 60.0
+"""Longer than a broker takes to restart; a feed that waits longer is better ended and started again."""
+
+
+class FeedProducer:
+    """The one writer of the market: an async context manager that fences every other feed when it is entered.
+
+    What was said since the last :meth:`flush` goes out in one transaction, so it stands on all partitions or on none.
+    """
+
+    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
+        identity = transactional_id("market_feed", "shared", 0)
+        self._producer = transactional_producer(kafka, identity, transaction_timeout_ms)
+        self._said: list[tuple[str, int, bytes, list[tuple[str, bytes]]]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._producer.start()
+        except KafkaConnectionError:
+            await self._producer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(TimeoutError):  # brokers that do not answer must not hold a process that ends
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._producer.stop()
+
+    def say(self, event: Event) -> None:
+        """Say an event on the one topic it belongs to."""
+        self._said.append((topic_of(event).name, 0, value_of(event), headers_of(event)))
+
+    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
+        """Say how far a partition of the market is, or what of it was missed."""
+        self._said.append((topic.name, partition, value_of(event), headers_of(event)))
+
+    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
+        """Say a frame of the market."""
+        self._said.append((topic.name, partition, frame.value, frame.headers))
+
+    async def flush(self) -> None:
+        """Wait until the brokers have everything that was said, in one transaction.
+
+        Raises
+        ------
+        ProducerFenced, InvalidProducerEpoch
+            If another feed was started after this one.
+        aiokafka.errors.KafkaError
+            If it could not be delivered.
+        TimeoutError
+            If the brokers do not answer.
+        """
+        said, self._said = self._said, []
+        if said:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await commit_together(self._producer, said, {}, "")

@@ -1,0 +1,158 @@
+"""The dead letters of a task: what could not be handled, with its bytes, its place, and why."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
+from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.letters import LetterFlood
+from live_services.domain.log import EventRecord, LogPosition, TaskId
+from live_services.domain.topics import BROKERS, Topic
+from live_services.runtime.chain import WrongTopic
+from live_services.runtime.merge import LateRecord
+from live_services.runtime.received import Received
+
+_LONGEST_QUOTE: Final = 200  # of a failure, in the reason of a halt
+
+
+@dataclass(frozen=True, slots=True)
+class NotUnderstood:
+    """A record on a topic of commands that is none of its."""
+
+    record: Received
+    failure: str
+
+    @property
+    def position(self) -> LogPosition:
+        """Where it stands."""
+        return LogPosition(self.record.topic, self.record.partition, self.record.offset)
+
+
+class Letters:
+    """Makes and counts a task's dead letters, and tells when they are a flood.
+
+    Parameters
+    ----------
+    task : TaskId
+    topics : mapping of str to Topic
+        What the task reads and writes.
+    flood : LetterFlood
+    """
+
+    def __init__(self, task: TaskId, topics: Mapping[str, Topic], flood: LetterFlood) -> None:
+        self.counted: Final[Counter[str]] = Counter()
+        """By service."""
+        self.begun_by: DeadLetter | None = None
+        """With which a flood began that nothing was stopped for so far."""
+        self._task: Final = task
+        self._topics: Final = topics
+        self._flood: Final = flood
+
+    @property
+    def are_a_flood(self) -> bool:
+        """Whether the last one was part of a flood: no line is logged for it."""
+        return self._flood.is_on
+
+    def count(self, letter: DeadLetter) -> str:
+        """Count a letter; give the topic that it goes to."""
+        self.counted[letter.service] += 1
+        if letter.reason != "no_command" and self._flood.begins_with(letter.event_time_ns):
+            self.begun_by = letter
+        return self._topics[letter.topic].dlq
+
+    def answered(self, cause: str) -> None:
+        """Take that something was stopped for the letter of this id."""
+        if self.begun_by is not None and self.begun_by.event_id == cause:
+            self.begun_by = None
+
+    def reason_of(self, last: DeadLetter) -> str:
+        """Say why a stage stops."""
+        return (
+            f"{self._flood.letters} records within {self._flood.seconds:g} s could not be handled, the last of them "
+            f"{last.topic}[{last.partition}] at offset {last.offset}: {last.failure[:_LONGEST_QUOTE]}"
+        )
+
+    # --- what could not be handled --------------------------------------------------------------------------------
+
+    def of_record(self, record: Received, failure: Exception, time_ns: int) -> DeadLetter:
+        """Write the letter of a record that could not be read."""
+        text = f"{type(failure).__name__}: {failure}"
+        return self._letter(record, _kind(failure), text, time_ns)
+
+    def of_rows(self, record: Received, failure: str, time_ns: int) -> DeadLetter:
+        """Write the letter of a frame of which rows were left out."""
+        return self._letter(record, "bad_rows", failure, time_ns)
+
+    def of_command(self, command: NotUnderstood, now_ns: int) -> tuple[DeadLetter, CommandRefused]:
+        """Write the letter of a record that is no command, and the answer with which it is done."""
+        record = command.record
+        letter = self._letter(record, "no_command", command.failure, now_ns)
+        return letter, CommandRefused(
+            broker=next(broker for broker in BROKERS if broker == letter.broker),
+            event_id=event_id("command_refused", letter.event_id),
+            correlation_id=letter.correlation_id,
+            causation_id=letter.event_id,
+            event_time_ns=now_ns,
+            command_offset=record.offset,
+            refusal=f"it is no command of this account: {command.failure[:_LONGEST_QUOTE]}",
+        )
+
+    def of_event(self, record: EventRecord, reason: LetterReason, failure: str, service: str) -> DeadLetter:
+        """Write the letter of an event that a service failed on, or that no session was open for."""
+        place, value = record.position, record.event.model_dump_json().encode()
+        topic = self._topics[place.topic] if record.event.TOPIC is None else topic_of(record.event)
+        on_log = place.topic == topic.name  # an inner edge: its own place on the log is not known yet
+        partition, offset = (place.partition, place.offset) if on_log else (0, -1)
+        stored = Received(topic.name, partition, offset, None, value, ())
+        time_ns, own = record.event.event_time_ns, "" if on_log else record.event.event_id
+        return self._letter(stored, reason, failure, time_ns, service=service, own_id=own)
+
+    def _letter(
+        self,
+        record: Received,
+        reason: LetterReason,
+        failure: str,
+        time_ns: int,
+        *,
+        service: str = "",
+        own_id: str = "",
+    ) -> DeadLetter:
+        service, place = service or self._task.service, own_id or f"{record.partition}@{record.offset}"
+        identity = event_id("dead_letter", service, record.topic, place, failure)
+        return DeadLetter(
+            event_type="dead_letter",
+            broker=self._topics[record.topic].scope,
+            event_id=identity,
+            correlation_id=identity,
+            causation_id=identity,
+            event_time_ns=time_ns,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            service=service,
+            reason=reason,
+            failure=failure,
+            key_base64=None if record.key is None else base64.b64encode(record.key).decode(),
+            value_base64=base64.b64encode(record.value).decode(),
+            headers_base64=_headers(record.headers),
+        )
+
+
+def _headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+    return tuple((name, base64.b64encode(value).decode()) for name, value in headers)
+
+
+_KINDS: Final[tuple[tuple[type[Exception], LetterReason], ...]] = (
+    (BadFrame, "bad_frame"),
+    (LateRecord, "late"),
+    (WrongTopic, "wrong_topic"),
+)
+
+
+def _kind(failure: Exception) -> LetterReason:
+    return next((reason for kind, reason in _KINDS if isinstance(failure, kind)), "no_event")
