@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from benchmarks.measuring import Figure, at_most, report
 from live_services.adapters.kafka import headers_of
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.spans import FeedSpans, NoSpans, TaskSpans, trace_headers
+from live_services.adapters.tracing import LiveTracing
 from live_services.domain.events import (
     Event,
     PnlSnapshot,
@@ -29,6 +33,10 @@ from live_services.domain.events import (
     StrategyTotals,
     self_caused,
 )
+from live_services.domain.frames import Headers
+from live_services.domain.log import TaskId
+from live_services.domain.topics import broker_topics
+from live_services.operations_settings import TracingSettings
 from live_services.runtime.arrivals import Arrivals
 from live_services.services.timed_model import TimedModel
 
@@ -53,10 +61,19 @@ class Constant:
         return X[:, 0]
 
 
+class Discarded(SpanExporter):
+    """Takes spans, and keeps none."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
 def proposal(instrument: int) -> SignalGenerated:
     """Make a proposal as desks do, without a check."""
     ids = self_caused("signal", instrument)
-    return SignalGenerated.trusted({**ids, "broker": "paper", "event_time_ns": instrument, "strategy": "momentum"})
+    said = {"strategy": "momentum", "instrument_token": instrument, "symbol": "S", "side": "BUY", "quantity": 1}
+    model = {"model_name": "momentum", "model_version": "1"}
+    return SignalGenerated.trusted({**ids, **said, **model, "broker": "paper", "event_time_ns": instrument})
 
 
 def rejection() -> SignalRejected:
@@ -93,6 +110,8 @@ def microseconds(run: Callable[[], object], times: int = _TIMES, repeats: int = 
 def measure(tell: Callable[[str], None]) -> list[Figure]:
     """Measure each place where something is counted."""
     metrics = Metrics(["momentum", "reversal", "breakout", "carry"])
+    silent, traced = NoSpans(), LiveTracing(Discarded(), TracingSettings(sample_ratio=1.0), "benchmark", "shared")
+    headers = headers_of(proposal(1))
     arrivals, frame = Arrivals(["paper.signals.raw"]), [Fetched(1, ())]
     signals = [Fetched(1, tuple(headers_of(proposal(k)))) for k in range(_PROPOSALS)]
     said: list[Event] = [*(proposal(k) for k in range(_PROPOSALS)), rejection(), books()]
@@ -115,6 +134,27 @@ def measure(tell: Callable[[str], None]) -> list[Figure]:
         for _ in arrivals.committed(said, 1, 1.0):
             metrics.signal_latency("paper", 0.01)
 
+    def step_of_a_task(spans: TaskSpans, said: Sequence[Event], frame: Headers) -> None:
+        spans.came(frame)
+        spans.begins()
+        for event in said:
+            spans.said(event)
+        spans.stepped(live=True)
+        spans.committed()
+
+    def cut_of_the_feed(spans: FeedSpans) -> None:
+        spans.queued("market.ticks", 0, headers)
+        spans.acknowledged()
+
+    tell("spans")
+    runner = traced.task(TaskId("strategy_runner", "shared", 0), broker_topics("paper"))
+    frame_headers = [*headers, *trace_headers(traced.feed().queued("market.ticks", 0, headers))]
+    proposals = [proposal(k) for k in range(_PROPOSALS)]
+    off = microseconds(lambda: step_of_a_task(silent, proposals, headers))
+    off_feed = microseconds(lambda: cut_of_the_feed(silent))
+    on = microseconds(lambda: step_of_a_task(runner, proposals, frame_headers), 1000)
+    on_feed = microseconds(lambda: cut_of_the_feed(traced.feed()), 1000)
+    traced.close()
     tell("a frame")
     reading, sending = microseconds(read), microseconds(sent)
     tell("a call and a commit")
@@ -124,6 +164,10 @@ def measure(tell: Callable[[str], None]) -> list[Figure]:
         at_most("reading a frame", reading, "µs", 2.0),
         at_most("of it for a tick", reading / TICKS_PER_FRAME * 1000, "ns", 10.0),
         at_most("a frame of the feed, queued and on Kafka", sending, "µs", 20.0),
+        at_most("spans of a frame of the feed, tracing off", off_feed, "µs", 1.0),
+        at_most(f"spans of a batch with {_PROPOSALS} proposals, tracing off", off, "µs", 5.0),
+        at_most("spans of a frame of the feed, tracing on, sampled", on_feed, "µs", 200.0),
+        at_most(f"spans of a batch with {_PROPOSALS} proposals, tracing on, sampled", on, "µs", 2000.0),
         at_most("a call of a model", calling, "µs", 20.0),
         at_most(f"a commit of {len(said)} events", committing, "µs", 500.0),
         at_most("of a core, at forty commits a second", committing * 40 / 1e4, "%", 2.0),
@@ -131,4 +175,4 @@ def measure(tell: Callable[[str], None]) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    report("telemetry", measure, ("prometheus-client",))
+    report("telemetry", measure, ("prometheus-client", "opentelemetry-sdk"))

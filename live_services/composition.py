@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,6 +21,7 @@ from models_registry.specification import Broker
 if TYPE_CHECKING:
     from feature_store.market.types import Session
     from live_services.adapters.metrics import Metrics
+    from live_services.adapters.spans import Tracing
     from live_services.adapters.telemetry import LiveTelemetry
     from live_services.backtest.engine import EngineConfig
     from live_services.domain.basis import Stamp
@@ -184,7 +185,9 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
         _started(telemetry, "market_feed", "shared")
-        await run_market_feed(settings, stop, FeedHealth(telemetry), times=telemetry.metrics)
+        with tracing_of(settings, "market_feed", "shared") as tracing:
+            progress = FeedHealth(telemetry)
+            await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
 
 
 def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
@@ -201,13 +204,15 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
         from live_services.adapters.telemetry import LiveTelemetry
         from live_services.runtime.loop import run_chain
 
-        async with LiveTelemetry(settings, name, broker if of_broker else "shared") as telemetry:
+        scope: Scope = broker if of_broker else "shared"
+        async with LiveTelemetry(settings, name, scope) as telemetry:
             if not await market_arrives(settings, stop, telemetry.waits):
                 return
             async with build(settings, broker, telemetry) as chain:
                 for service in chain.services:
                     _started(telemetry, service.name, service.scope)
-                await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop)
+                with tracing_of(settings, name, scope) as tracing:
+                    await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop, tracing=tracing)
 
     return run
 
@@ -325,6 +330,23 @@ async def _nudge(settings: Settings, loader: ModelLoader, metrics: Metrics) -> N
         loader.nudge()
         if isinstance(promoted := event_or_none(record.value), ModelPromoted):
             metrics.promoted(promoted.alias)
+
+
+@contextmanager
+def tracing_of(settings: Settings, process: str, scope: Scope) -> Iterator[Tracing]:
+    """Give where a process tells of its work, as spans if they are asked for; what traces is not loaded otherwise."""
+    from live_services.adapters.spans import NoTracing
+
+    if not settings.tracing.enabled:
+        yield NoTracing()
+        return
+    from live_services.adapters.tracing import LiveTracing, otlp_exporter
+
+    tracing = LiveTracing(otlp_exporter(settings.tracing), settings.tracing, process, scope)
+    try:
+        yield tracing
+    finally:
+        tracing.close()
 
 
 def build_registry(settings: Settings) -> Registry:

@@ -23,7 +23,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from feature_store.market.types import MarketDataError
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.domain.strategy.checks import WrongStrategy
-    from live_services.runtime.task import RuntimeFailure
+    from live_services.runtime.failures import RuntimeFailure
     from live_services.services.market_feed import FeedError
     from live_services.services.model_loading import ModelUnavailable
     from live_services.services.strategy_runner import HistoryChanged

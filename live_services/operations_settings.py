@@ -62,10 +62,10 @@ class TracingSettings(Section):
     """OpenTelemetry; off, it costs nothing."""
 
     enabled: bool = False
-    endpoint: str = "http://127.0.0.1:4318/v1/traces"
+    endpoint: str = Field(default="http://127.0.0.1:4318/v1/traces", pattern=r"^https?://")
     """OTLP over HTTP."""
     sample_ratio: float = Field(default=0.05, ge=0, le=1)
-    """Share of the chains (a proposal and all that comes of it) that are traced."""
+    """Share of the market's frames that are traced, each with every proposal and order that comes of it."""
 
 
 class ProcessesSettings(Section):

@@ -13,6 +13,7 @@ from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assig
 from live_services.cli.log_view import LogBackwards
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, topic_of
+from live_services.domain.frames import Headers
 from models_registry.specification import StrategySpec
 from tests.live_world import OPEN, UNIVERSE, loaded_model, random_walk
 
@@ -38,9 +39,10 @@ def two_sessions() -> tuple[Event, ...]:
 
 
 class Backwards:
-    """Events as a Kafka would have them; ``read`` counts how many records of each topic were asked for."""
+    """Events as a Kafka would have them, each with these headers too; ``read`` counts what of each topic was read."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: Iterable[Event], headers: Headers = ()) -> None:
+        self._headers = tuple(headers)
         self._topics: dict[str, list[Event]] = {}
         self.read: dict[str, int] = {}
         for event in events:
@@ -53,8 +55,10 @@ class Backwards:
             if before_ms is not None and written_ms > before_ms:
                 continue
             self.read[topic] += 1
-            yield StoredRecord(topic, 0, offset, written_ms, None, value_of(event), tuple(headers_of(event)))
+            yield StoredRecord(
+                topic, 0, offset, written_ms, None, value_of(event), (*headers_of(event), *self._headers)
+            )
 
 
-def log_of(events: Iterable[Event]) -> LogBackwards:
-    return Backwards(events)
+def log_of(events: Iterable[Event], headers: Headers = ()) -> LogBackwards:
+    return Backwards(events, headers)

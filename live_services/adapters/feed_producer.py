@@ -10,6 +10,7 @@ from typing import Final, Self
 from aiokafka.errors import KafkaConnectionError
 
 from live_services.adapters.kafka import commit_together, headers_of, transactional_producer, value_of
+from live_services.adapters.spans import FeedSpans, NoSpans, trace_headers
 from live_services.domain.events import Event, MarketGap, Watermark, topic_of
 from live_services.domain.frames import EncodedFrame
 from live_services.domain.topics import Topic, transactional_id
@@ -24,11 +25,19 @@ class FeedProducer:
     """The one writer of the market: an async context manager that fences every other feed when it is entered.
 
     What was said since the last :meth:`flush` goes out in one transaction, so it stands on all partitions or on none.
+
+    Parameters
+    ----------
+    kafka
+    transaction_timeout_ms
+    spans
+        Who hears of each cut of the market; default: nobody.
     """
 
-    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
+    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int, spans: FeedSpans | None = None) -> None:
         identity = transactional_id("market_feed", "shared", 0)
         self._producer = transactional_producer(kafka, identity, transaction_timeout_ms)
+        self._spans: Final = spans or NoSpans()
         self._said: list[tuple[str, int, bytes, list[tuple[str, bytes]]]] = []
 
     async def __aenter__(self) -> Self:
@@ -52,11 +61,15 @@ class FeedProducer:
 
     def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
         """Say how far a partition of the market is, or what of it was missed."""
-        self._said.append((topic.name, partition, value_of(event), headers_of(event)))
+        headers = headers_of(event)
+        if isinstance(event, Watermark):
+            headers += trace_headers(self._spans.queued(topic.name, partition, headers))
+        self._said.append((topic.name, partition, value_of(event), headers))
 
     def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
         """Say a frame of the market."""
-        self._said.append((topic.name, partition, frame.value, frame.headers))
+        traced = trace_headers(self._spans.queued(topic.name, partition, frame.headers))
+        self._said.append((topic.name, partition, frame.value, [*frame.headers, *traced]))
 
     async def flush(self) -> None:
         """Wait until the brokers have everything that was said, in one transaction.
@@ -74,3 +87,4 @@ class FeedProducer:
         if said:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await commit_together(self._producer, said, {}, "")
+            self._spans.acknowledged()

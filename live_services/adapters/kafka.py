@@ -51,7 +51,7 @@ _READ_TIMEOUT_MS: Final = 500
 _CREATE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _COORDINATOR_SECONDS: Final = 30.0
-_NO_COORDINATOR_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+NO_COORDINATOR_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
 
 class KafkaSetupError(Exception):
@@ -327,7 +327,7 @@ async def committed_offsets(
     try:
         async with _admin(kafka) as admin, asyncio.timeout(_COORDINATOR_SECONDS):
             while True:
-                with suppress(*_NO_COORDINATOR_YET):
+                with suppress(*NO_COORDINATOR_YET):
                     found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
                     # A broker that is still loading names no partition; of one without a commit it says -1.
                     if len(found) == len(partitions):

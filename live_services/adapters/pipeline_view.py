@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from live_services.adapters.kafka import KafkaSetupError, NoBroker, connection, read_committed
+from live_services.adapters.kafka import NO_COORDINATOR_YET, KafkaSetupError, NoBroker, connection, read_committed
 from live_services.adapters.look_back import records_between
 from live_services.adapters.market_log import Reached, newest_reached
 from live_services.adapters.sessions import MarketSessions
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _LOOK_SECONDS: Final = 10.0
+_ASK_AGAIN_SECONDS: Final = 0.25
+_STOP_SECONDS: Final = 3.0
 _REDIS_TIMEOUT_SECONDS: Final = 2.0
 _NEWEST_RECORDS: Final = 4
 """Read of a market partition at a look; one is enough, unless the newest are no feed's or an aborted transaction's."""
@@ -106,8 +109,10 @@ class KafkaView:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
-        await self._admin.close()
+        # aiokafka's own task may be waiting for a broker that is away; its CancelledError is not ours.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.gather(self._consumer.stop(), self._admin.close(), return_exceptions=True)
 
     async def look(self) -> MarketView:
         """Read where everything stands now.
@@ -129,7 +134,7 @@ class KafkaView:
 
     async def _look(self) -> MarketView:
         # First what consumers have committed: what they read ends no earlier.
-        committed = {group: await self._admin.list_consumer_group_offsets(group) for group in self._groups}
+        committed = {group: await self._offsets(group) for group in self._groups}
         asked = {self._told, *self._partitions, *(tp for offsets in committed.values() for tp in offsets)}
         ends = await self._consumer.end_offsets(list(asked))
         if ends[self._told] > self._sessions_end:
@@ -144,6 +149,14 @@ class KafkaView:
             for group, offsets in committed.items()
         }
         return MarketView(self._sessions.newest(), dict(self._reached), groups)
+
+    async def _offsets(self, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """Read what a group has committed; a Kafka that is new, or has just restarted, is asked again."""
+        while True:
+            with suppress(*NO_COORDINATOR_YET):
+                found: Mapping[TopicPartition, OffsetAndMetadata] = await self._admin.list_consumer_group_offsets(group)
+                return found
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def _follow(self, partition: TopicPartition, end: int) -> None:
         begin = self._ends.get(partition)

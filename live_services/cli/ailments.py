@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from live_services.cli.account_view import open_after_close
+from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
 from live_services.machine.supervision import ProcessState
-from live_services.next_steps import of_home
+from live_services.next_steps import of_home, to_type
 
 _UP: Final = ("RUNNING", "STARTING")
 
@@ -27,6 +28,7 @@ def ailments(view: StatusView) -> list[str]:
         *_down(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),
+        *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
         *dead_letters(view.health.tasks),
         *(line for row in view.strategies for line in _strategy(row)),
@@ -85,8 +87,8 @@ def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[st
 def dead_letters(tasks: Sequence[dict[str, Any]]) -> list[str]:
     """Say which tasks could not read records of others."""
     return [
-        f"{task['task']} put {task['dead_letters']:,} records aside that it could not read; they are on the topics "
-        "that end in .dlq, with their reasons"
+        f"{task['task']} put {task['dead_letters']:,} records aside that it could not handle; "
+        f"{to_type('dlq list')} tells them with their reasons"
         for task in tasks
         if task["dead_letters"]
     ]

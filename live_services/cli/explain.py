@@ -18,6 +18,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from live_services.adapters.spans import trace_id_of
 from live_services.cli.log_view import LogBackwards, all_of, events_backwards, log_backwards, newest
 from live_services.composition import build_registry
 from live_services.domain.account.trades import Trade, round_trips
@@ -103,6 +104,8 @@ class Explanation(BaseModel):
     assigned: StrategyModelAssigned | None
     """The control record that let the strategy run this model."""
     sidecar: Sidecar
+    trace_id: str = ""
+    """Under which a collector has it from its frame to its fills; empty if it was not traced."""
 
     @property
     def stages_agree(self) -> bool:
@@ -171,7 +174,7 @@ async def explain(asked: str, log: LogBackwards, sidecars: SidecarSource, broker
     found = await _find(asked, log, topics)
     stories = await _stories(log, topics, found.signal_id)
     story = _story_of(found, stories)
-    signal = await _proposal(log, topics, found)
+    signal, trace_id = await _proposal(log, topics, found)
     verdict = found.verdict
     if story is not None:
         verdict = await _verdict(log, topics, story.order)
@@ -186,6 +189,7 @@ async def explain(asked: str, log: LogBackwards, sidecars: SidecarSource, broker
         trade=_trade(stories),
         assigned=await _assigned(log, signal),
         sidecar=await asyncio.to_thread(_sidecar, sidecars, signal),
+        trace_id=trace_id,
     )
 
 
@@ -271,16 +275,17 @@ def _story_of(found: _Found, stories: Sequence[OrderStory]) -> OrderStory | None
     return None
 
 
-async def _proposal(log: LogBackwards, topics: BrokerTopics, found: _Found) -> SignalGenerated:
+async def _proposal(log: LogBackwards, topics: BrokerTopics, found: _Found) -> tuple[SignalGenerated, str]:
+    """Find the proposal, and the trace that its record names."""
     wanted, topic = found.signal_id, topics.signals_raw
     before_ms = None if found.written_ms is None else found.written_ms + _CLOCKS_APART_MS
     # Of several partitions each has an order of its own; an id is on one of them.
-    signal = await newest(
-        log, topic, SignalGenerated, lambda event: event.event_id == wanted, containing=wanted, before_ms=before_ms
-    )
-    if signal is None:
-        raise BrokenChain("proposal", f"signal {wanted} is not on {topic.name}; its retention may have dropped it")
-    return signal
+    proposals = events_backwards(log, topic, SignalGenerated, containing=wanted, before_ms=before_ms)
+    async with aclosing(proposals):
+        async for signal, record in proposals:
+            if signal.event_id == wanted:
+                return signal, trace_id_of(record.headers)
+    raise BrokenChain("proposal", f"signal {wanted} is not on {topic.name}; its retention may have dropped it")
 
 
 async def _verdict(log: LogBackwards, topics: BrokerTopics, order: OrderSubmitted) -> SignalValidated:

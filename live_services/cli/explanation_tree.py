@@ -44,6 +44,8 @@ def render(explanation: Explanation, dagster_url: str = "") -> Tree:
     code.add(f"configuration {signal.basis.config_digest[:16] or 'unknown'}")
     if not explanation.stages_agree:
         code.add("[yellow]risk or execution ran another commit or configuration than the strategy[/]")
+    if explanation.trace_id:
+        root.add(f"trace {explanation.trace_id}")
     return root
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from live_services.cli import dlq as cli_dlq
 from live_services.cli import models as cli_models
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.halts import flatten, halt, reduce, resume
@@ -55,6 +56,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_dlq.app, name="dlq")
 
 HomeOption = Annotated[
     Path | None,

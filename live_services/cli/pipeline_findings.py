@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape
 
@@ -10,13 +11,17 @@ from live_services.cli.output import Document, Field, FittingTable
 from live_services.domain import keys
 from live_services.domain.pipeline_findings import STAGES, PipelineFindings
 from live_services.domain.topics import BROKERS
-from live_services.settings import Settings
 from models_registry.specification import Broker
 
-_COLOURS: Mapping[str, str] = {"watched": "green", "idle": "dim", "suppressed": "dim", "skipped": "dim"}
+if TYPE_CHECKING:
+    from redis import Redis
+
+_PASSING: Final = ("high_latency", "consumer_lag")
+"""Issues that a start, a restart or a busy minute brings and that go by themselves."""
+_COLOURS: Final[Mapping[str, str]] = {"watched": "green", "idle": "dim", "suppressed": "dim", "skipped": "dim"}
 
 
-def read_pipeline_findings(settings: Settings) -> tuple[PipelineFindings, ...]:
+def read_pipeline_findings(client: Redis) -> tuple[PipelineFindings, ...]:
     """Read what was found at each broker; a broker at which nobody looked lately is absent.
 
     Raises
@@ -24,17 +29,11 @@ def read_pipeline_findings(settings: Settings) -> tuple[PipelineFindings, ...]:
     redis.RedisError
         If Redis does not answer.
     """
-    import redis
-
-    url = settings.redis.url.get_secret_value()
-    if not url:
-        return ()
-    with redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as client:
-        found = [(key, client.get(key)) for key in map(keys.pipeline_findings, BROKERS)]
+    found = [(key, client.get(key)) for key in map(keys.pipeline_findings, BROKERS)]
     return tuple(one for key, content in found if (one := _read(key, content)) is not None)
 
 
-def _read(key: keys.Key[PipelineFindings], content: bytes | str | None) -> PipelineFindings | None:
+def _read(key: keys.Key[PipelineFindings], content: Any) -> PipelineFindings | None:
     try:
         return key.read(content) if content is not None else None
     except keys.WrongContent:
@@ -42,11 +41,16 @@ def _read(key: keys.Key[PipelineFindings], content: bytes | str | None) -> Pipel
 
 
 def pipeline_ailments(found: Sequence[PipelineFindings]) -> list[str]:
-    """Say what is amiss, a line for each thing; what all brokers share is said once."""
+    """Say what stands still or cannot be seen, a line for each thing; what all brokers share is said once.
+
+    A latency and a lag are in the table and the metrics only: a desk that catches up is not unwell.
+    """
     brokers: dict[tuple[str, str], dict[Broker, None]] = {}
     stages: dict[tuple[str, str], dict[str, None]] = {}
     for one in found:
         for finding in one.findings:
+            if finding.issue in _PASSING:
+                continue
             brokers.setdefault((finding.issue, finding.what), {})[one.broker] = None
             stages.setdefault((finding.issue, finding.what), {})[finding.stage] = None
     return [

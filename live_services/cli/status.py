@@ -16,6 +16,7 @@ from feature_store.market.types import SECOND_NS, ist_text
 from live_services.cli import account_view
 from live_services.cli.ailments import ailments, is_over
 from live_services.cli.output import Document, Field, FittingTable, tell_json
+from live_services.cli.pipeline_findings import pipeline_records, pipeline_table
 from live_services.cli.status_view import StatusView, read_status
 from live_services.cli.strategy_states import strategies_table, strategy_record
 from live_services.cli.task_health import Health
@@ -83,6 +84,7 @@ def status_record(view: StatusView) -> Document:
         "waits_for": view.lacking,
         "health": {f"{report.scope}.{report.process}": report.document for report in view.reports},
         "tasks": list(view.health.tasks),
+        "pipeline": pipeline_records(view.health.pipeline),
         "strategies": [strategy_record(row) for row in view.strategies],
         "accounts": [
             {
@@ -115,6 +117,8 @@ def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
     yield Text(" · ".join(f"{name} {address}" for name, address in view.addresses.items()))
     if view.health.tasks:
         yield tasks_table(view.health, view.at_s)
+    if view.health.pipeline:
+        yield pipeline_table(view.health.pipeline)
     if view.strategies:
         yield strategies_table(view.strategies)
     if view.trading_states:

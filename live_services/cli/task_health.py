@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from live_services.adapters.scrape_targets import targets_directory
+from live_services.cli.pipeline_findings import read_pipeline_findings
 from live_services.domain import keys
 from live_services.domain.events import PnlSnapshot
+from live_services.domain.pipeline_findings import PipelineFindings
 from live_services.domain.topics import BROKERS
 from live_services.settings import Settings
 from models_registry.specification import Broker
@@ -22,10 +24,12 @@ _ANSWER_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The newest health of each task (JSON documents), and each broker's newest snapshot."""
+    """The newest health of each task (JSON documents), each broker's newest snapshot, and what the validator found."""
 
     tasks: tuple[dict[str, Any], ...]
     portfolios: Mapping[Broker, PnlSnapshot]
+    pipeline: tuple[PipelineFindings, ...] = ()
+    """What the pipeline validator found, by broker."""
 
     def task(self, service: str, broker: str) -> dict[str, Any] | None:
         """Give the task of a service that is furthest behind."""
@@ -68,6 +72,7 @@ def read_health(settings: Settings) -> Health:
         found = sorted(client.scan_iter(keys.task_health_pattern(), count=200))
         tasks = [(keys.Key(name.decode(), keys.TaskRecord), client.get(name)) for name in found]
         portfolios = {broker: client.get(keys.portfolio(broker)) for broker in BROKERS}
+        pipeline = read_pipeline_findings(client)
     finally:
         client.close()
     snapshots = {broker: _read(keys.portfolio(broker), value) for broker, value in portfolios.items()}
@@ -75,6 +80,7 @@ def read_health(settings: Settings) -> Health:
     return Health(
         tuple(record.model_dump(mode="json") for record in records if record is not None),
         {broker: snapshot for broker, snapshot in snapshots.items() if snapshot is not None},
+        pipeline,
     )
 
 
@@ -118,7 +124,7 @@ def _ask(process: str, scope: str, address: str) -> ProcessReport:
 def together(health: Health, reports: Sequence[ProcessReport]) -> Health:
     """Put what processes of this home say of their tasks before what Redis has of them."""
     own = {task["task"]: task for report in reports for task in report.tasks}
-    return Health((*_others(health.tasks, own), *own.values()), health.portfolios)
+    return Health((*_others(health.tasks, own), *own.values()), health.portfolios, health.pipeline)
 
 
 def _others(tasks: Iterable[dict[str, Any]], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

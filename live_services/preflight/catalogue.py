@@ -33,6 +33,7 @@ def checks(*, topics_must_be_there: bool) -> tuple[Check, ...]:
         Check("memory", computer.memory_finding),
         Check("log_channels", observability.log_channels_finding),
         Check("metrics", observability.metrics_finding),
+        Check("tracing", observability.tracing_finding, policy="advice"),
         Check("kafka", kafka, _KAFKA_SECONDS, "always"),
         Check("redis", servers.redis_finding),
         Check("mlflow", servers.mlflow_finding),

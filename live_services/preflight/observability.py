@@ -1,4 +1,4 @@
-"""Checks of what a desk is watched by: the channels that are logged on, and the metrics ports of its processes."""
+"""Checks of what a desk is watched by: the channels that are logged on, the metrics ports, the collector of spans."""
 
 from __future__ import annotations
 
@@ -42,6 +42,26 @@ def metrics_finding(settings: Settings) -> Iterator[Finding]:
     else:
         reason = "a metrics port that was opened on loopback does not answer"
         yield Finding("metrics", "failed", reason, "Look for a firewall, or a program that takes loopback's ports")
+
+
+def tracing_finding(settings: Settings) -> Iterator[Finding]:
+    """Say whether the collector takes spans, asked with none of them; nothing where tracing is off."""
+    if not settings.tracing.enabled:
+        return
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    from live_services.adapters.tracing import otlp_exporter
+
+    exporter, endpoint = otlp_exporter(settings.tracing), settings.tracing.endpoint
+    try:
+        taken = exporter.export([]) is SpanExportResult.SUCCESS
+    finally:
+        exporter.shutdown()
+    if taken:
+        yield ok("tracing", f"the collector at {endpoint} takes spans")
+    else:
+        way_out = "Start it, set tracing.endpoint and OTEL_EXPORTER_OTLP_HEADERS, or tracing.enabled = false"
+        yield Finding("tracing", "warning", f"the collector at {endpoint} takes no spans: they would be lost", way_out)
 
 
 def metrics_ports(settings: Settings) -> Mapping[str, int]:

@@ -27,6 +27,7 @@ from live_services.domain.log import (
     TaskId,
 )
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
+from live_services.runtime.failures import WrongShape
 from live_services.runtime.service import Input, Opening, RunsStrategies, Service, WarmsUp
 
 
@@ -257,6 +258,25 @@ class Chain:
             return ()
         check_place(event, self._topics[topic.name])
         return self._readers[topic.name]
+
+
+def check_shape(chain: Chain, market_partitions: int) -> None:
+    """Check that a chain's topics can be merged, and that each of its tasks has a partition of each.
+
+    Raises
+    ------
+    WrongShape
+        Names the topics.
+    """
+    merged = [i.topic for i in chain.inputs if i.role == "gating"]
+    if blind := [t.name for t in merged if not t.merged]:
+        raise WrongShape(f"{chain.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
+    if chain.single_task or market_partitions == 1:
+        return
+    narrow = [t.name for t in merged if not t.per_market_partition]
+    narrow += [t.name for t in chain.outputs if t.watermarked and not t.per_market_partition]
+    if narrow:
+        raise WrongShape(f"{chain.name} has one task per market partition, but {narrow} have a single partition")
 
 
 def _place(record: EventRecord) -> str:

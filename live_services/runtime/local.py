@@ -13,6 +13,7 @@ from typing import Final
 
 from feature_store.market.types import Universe
 from live_services.adapters.kafka import headers_of, value_of
+from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
@@ -88,6 +89,8 @@ class MemoryTask:
         Of the task; a single task has 0 and reads every partition.
     dead_letters : DeadLettersSettings, optional
         When they are a flood.
+    tracing : Tracing, optional
+        Who hears of its work; default: nobody.
     """
 
     def __init__(
@@ -97,9 +100,11 @@ class MemoryTask:
         partition: int = 0,
         *,
         dead_letters: DeadLettersSettings | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._dead_letters: Final = dead_letters or DeadLettersSettings()
         self._make: Final = make
+        self._tracing: Final = tracing or NoTracing()
         self.log: Final = log
         self._partition: Final = partition
         self.committed: dict[TopicPartitionKey, Committed] = {}
@@ -126,6 +131,7 @@ class MemoryTask:
             starts=dict(self.next),
             resume=self._resume(),
             market_partitions=self.log.market_partitions,
+            spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
 
@@ -175,10 +181,12 @@ class MemoryTask:
             self.committed = positions
         for output in outputs:
             self._put(output)
+        self.run.spans.committed()
         return bool(outputs)
 
     def _put(self, output: Output) -> None:
-        self.log.append(output.topic, output.partition, value_of(output.event), headers_of(output.event))
+        headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
+        self.log.append(output.topic, output.partition, value_of(output.event), headers)
         if output.control_of is not None:
             self.log.tasks_of_control.append((str(output.control_of), output.event))
 

@@ -1,7 +1,7 @@
 """The only consume → handle → produce → commit loop.
 
 A task's outputs and its input positions are committed in one Kafka transaction; a successor runs the session again up
-to the committed watermark without producing, and goes on from there. Failures: top of `live_services.runtime.task`.
+to the committed watermark without producing, and goes on from there. Failures: `live_services.runtime.failures`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.letters import LetterFlood
@@ -45,7 +46,8 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_group, transactional_id
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.assignment import Assignment
-from live_services.runtime.chain import Chain
+from live_services.runtime.chain import Chain, check_shape
+from live_services.runtime.failures import CommitTimedOut, TaskFenced, WrongShape
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
@@ -55,13 +57,10 @@ from live_services.runtime.service import RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
-    CommitTimedOut,
     Output,
     Resume,
-    TaskFenced,
     TaskRun,
     TopicPartitionKey,
-    WrongShape,
     control_of,
 )
 from live_services.settings import Settings
@@ -85,7 +84,13 @@ _START_SECONDS: Final = 60.0
 
 
 async def run_chain(
-    chain: Chain, settings: Settings, sessions: MarketSessions, telemetry: Telemetry, stop: asyncio.Event
+    chain: Chain,
+    settings: Settings,
+    sessions: MarketSessions,
+    telemetry: Telemetry,
+    stop: asyncio.Event,
+    *,
+    tracing: Tracing | None = None,
 ) -> None:
     """Run a chain of services until ``stop`` is set, then finish the batch, commit and leave the group.
 
@@ -94,7 +99,7 @@ async def run_chain(
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
-    await _Runtime(chain, settings, sessions, telemetry, stop).run()
+    await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing()).run()
 
 
 @dataclass(slots=True)
@@ -120,12 +125,20 @@ class _Running:
 
 class _Runtime:
     def __init__(
-        self, chain: Chain, settings: Settings, sessions: MarketSessions, telemetry: Telemetry, stop: asyncio.Event
+        self,
+        chain: Chain,
+        settings: Settings,
+        sessions: MarketSessions,
+        telemetry: Telemetry,
+        stop: asyncio.Event,
+        *,
+        tracing: Tracing,
     ) -> None:
         self._chain = chain
         self._settings = settings
         self._sessions = sessions
         self._telemetry = telemetry
+        self._tracing = tracing
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
         self._mark = ProgressMark(settings.alpha_panda_home, process_name(chain.name, chain.scope))
@@ -137,7 +150,7 @@ class _Runtime:
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         self._commands = [i.topic for i in chain.inputs if i.role == "command"]
         self._consumer: AIOKafkaConsumer = None
-        _check_shape(chain, settings)
+        check_shape(chain, settings.kafka.market_partitions)
 
     async def run(self) -> None:
         self._consumer = AIOKafkaConsumer(
@@ -287,6 +300,7 @@ class _Runtime:
             starts=starts,
             resume=resume,
             market_partitions=kafka.market_partitions,
+            spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
         )
         return _Running(run, producer, inner, inbox, resume.watermark_ns)
@@ -372,6 +386,7 @@ class _Runtime:
 
     def _tell(self, running: _Running, outputs: Sequence[Output]) -> None:
         """Report what is on the log now."""
+        running.run.spans.committed()
         said, now_s = [output for output in outputs if output.event.event_type != "watermark"], time.time()
         running.last_outputs_s |= dict.fromkeys((output.topic for output in said), now_s)
         events, topics = [output.event for output in said], {output.topic for output in outputs}
@@ -436,18 +451,6 @@ class _Runtime:
             raise WrongShape(f"{self._chain.name}: no topic {', '.join(missing)}; alpha-panda up creates the topics")
 
 
-def _check_shape(chain: Chain, settings: Settings) -> None:
-    merged = [i.topic for i in chain.inputs if i.role == "gating"]
-    if blind := [t.name for t in merged if not t.merged]:
-        raise WrongShape(f"{chain.name}: nobody forwards watermarks on {blind}, so nothing could be merged by them")
-    if chain.single_task or settings.kafka.market_partitions == 1:
-        return
-    narrow = [t.name for t in merged if not t.per_market_partition]
-    narrow += [t.name for t in chain.outputs if t.watermarked and not t.per_market_partition]
-    if narrow:
-        raise WrongShape(f"{chain.name} has one task per market partition, but {narrow} have a single partition")
-
-
 def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
     """Give the row of one service of a task: what the chain shares, and what the service itself put out."""
     run, own = running.run, {topic.name for topic in service.outputs}
@@ -474,7 +477,7 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
 
 
 def _headers(output: Output) -> list[tuple[str, bytes]]:
-    headers = headers_of(output.event)
+    headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
     if output.control_of is not None:
         headers.append((TASK_HEADER, str(output.control_of).encode()))
     return headers

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from aiokafka import OffsetAndMetadata, TopicPartition
 
-from live_services.runtime.task import Committed, TopicPartitionKey, WrongShape
+from live_services.runtime.failures import WrongShape
+from live_services.runtime.task import Committed, TopicPartitionKey
 
 
 def watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | None:

@@ -1,12 +1,6 @@
 """One task of a chain of services without its IO: records go in, outputs and positions come out.
 
 Everything that decides what a task says is here and in the merge; the runtime around it only fetches and commits.
-
-    RuntimeFailure        ends the process; the supervisor starts it again
-    ├── PromiseBroken     an output is earlier than the watermark its topic already carries
-    ├── WrongShape        topics, inputs or committed offsets do not fit the service
-    ├── TaskFenced        another process took the task over
-    └── CommitTimedOut    Kafka did not finish a transaction in time
 """
 
 from __future__ import annotations
@@ -20,6 +14,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from feature_store.market.types import Session, Universe
+from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
 from live_services.domain.events import (
     AnswersCommands,
@@ -36,6 +31,7 @@ from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Read
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
+from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 from live_services.runtime.received import Received
@@ -43,26 +39,6 @@ from live_services.runtime.received import Received
 _log = structlog.get_logger("application")
 
 TopicPartitionKey = tuple[str, int]
-
-
-class RuntimeFailure(Exception):
-    """The process must end; a restart runs the session again from its open and goes on where the commit stands."""
-
-
-class PromiseBroken(RuntimeFailure):
-    """An output is earlier than the watermark that its topic already carries."""
-
-
-class WrongShape(RuntimeFailure):
-    """Topics, inputs or committed offsets do not fit the service."""
-
-
-class TaskFenced(RuntimeFailure):
-    """Another process took the task over."""
-
-
-class CommitTimedOut(RuntimeFailure):
-    """Kafka did not finish a transaction in time."""
 
 
 Universes = Callable[[str], Universe | None]
@@ -78,6 +54,8 @@ class Output:
     event: Event
     control_of: TaskId | None = None
     """The task whose control record this is."""
+    traceparent: str = ""
+    """Of the span that it belongs to; empty if it is not traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +110,8 @@ class TaskRun:
         None: nothing was ever committed.
     market_partitions
         How many partitions the market has; context that travels in several of them is counted once.
+    spans
+        Who hears of its work; default: nobody.
     flood
         When its dead letters are one; default: with the numbers that settings have by default.
     """
@@ -146,11 +126,13 @@ class TaskRun:
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
         market_partitions: int = 1,
+        spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
         self.merge: Final = Merge(sources)
+        self.spans: Final = spans or NoSpans()
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
         self.records_handled = 0
@@ -208,6 +190,7 @@ class TaskRun:
             return
         event = decode_event(record.value)
         check_place(event, topic)
+        self.spans.came(record.headers, event)
         if isinstance(event, Watermark):
             session = session_of(event)
             self._know(session, event.universe_digest)
@@ -221,6 +204,7 @@ class TaskRun:
         if universe is None:
             raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
         frame = decode_frame(record.value, record.headers, universe)
+        self.spans.came(record.headers)
         self._know(frame.session, digest)
         if self._chain.single_task:  # it reads every partition, and the context of one is another's own
             frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
@@ -250,6 +234,7 @@ class TaskRun:
             self._issue_commands()
         while self._run_to(self._next_meeting()):
             pass
+        self.spans.stepped(live=self.live)
 
     def _next_meeting(self) -> _Meeting:
         meetings: list[_Meeting] = []
@@ -444,6 +429,7 @@ class TaskRun:
         return found
 
     def _produce(self, events: Iterable[Event]) -> None:
+        self.spans.begins()
         for event in events:
             topic = topic_of(event)
             if topic.watermarked and event.event_time_ns < self._forwarded_ns:
@@ -456,7 +442,8 @@ class TaskRun:
     def _emit(self, output: Output) -> None:
         if not self.live:
             return
-        self._outputs.append(output)
+        traceparent = self.spans.said(output.event)
+        self._outputs.append(replace(output, traceparent=traceparent) if traceparent else output)
         self._events += 1
         self.outputs[output.topic, output.event.event_type] += 1
 

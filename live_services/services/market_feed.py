@@ -28,6 +28,7 @@ from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.spans import FeedSpans
 from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
 from live_services.domain.events import Event, MarketGap, SessionOpened, Watermark
@@ -156,7 +157,9 @@ async def run_market_feed(
     stop: asyncio.Event,
     progress: Progress | None = None,
     source: SessionSource | None = None,
+    *,
     times: FrameTimes | None = None,
+    spans: FeedSpans | None = None,
 ) -> bool:
     """Play the configured sessions onto Kafka, from where the log ends; give whether the end of the last was said.
 
@@ -166,6 +169,8 @@ async def run_market_feed(
         Default: the offline store.
     times
         Who hears how long frames take; default: nobody.
+    spans
+        Who traces them; default: nobody.
 
     Raises
     ------
@@ -175,7 +180,7 @@ async def run_market_feed(
     sessions, topic = MarketSessions(settings.kafka), market_topic(settings.market.feed)
     try:
         # Entering it fences whoever wrote before, so what is read afterwards is where the log ends.
-        async with FeedProducer(settings.kafka, settings.runtime.transaction_timeout_ms) as producer:
+        async with FeedProducer(settings.kafka, settings.runtime.transaction_timeout_ms, spans) as producer:
             await sessions.refresh()
             reached = await last_watermarks(settings.kafka, topic, sessions.universe)
             feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached, times=times)

@@ -27,8 +27,8 @@ from live_services.domain.log import TaskId
 from live_services.domain.pipeline import NOTHING, RUNNER, BrokerPlan, Look, PipelineJudge, Position, Thresholds
 from live_services.domain.pipeline_findings import PipelineFindings, Stage
 from live_services.domain.topics import Scope, consumer_group, market_topic
+from live_services.runtime.failures import WrongShape
 from live_services.runtime.positions import decode_position
-from live_services.runtime.task import WrongShape
 from live_services.settings import Settings
 from models_registry.specification import Broker
 

@@ -234,14 +234,8 @@ class StrategyRunner(Service[StrategyState]):
     def flooded(self, letter: DeadLetter, reason: str, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Propose nothing more in this session: the market that models see has holes. Exits are the accounts'."""
         if not state.stopped:
-            identity = event_id("strategies_stopped", str(state.task), letter.event_id)
-            yield StrategiesStopped(
-                event_id=identity,
-                correlation_id=letter.correlation_id,
-                causation_id=letter.event_id,
-                event_time_ns=now_ns,
-                reason=reason,
-            )
+            caused = self_caused("strategies_stopped", str(state.task), letter.event_id)
+            yield StrategiesStopped(**caused | {"causation_id": letter.event_id}, event_time_ns=now_ns, reason=reason)
 
     def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterable[Event]:
         """Take market data, a gap in it, or a control record of this task.

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from live_services import services
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.kafka import EventProducer, headers_of, topic_configs
+from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
@@ -80,7 +81,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_store", "models_registry", "live_services", "dagster_project")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
-FEED_PRODUCER = ROOT / "live_services" / "adapters" / "feed_producer.py"
+FEED_PRODUCER = KAFKA_ADAPTER.with_name("feed_producer.py")
+LETTERS_ADAPTER = KAFKA_ADAPTER.with_name("letters.py")
 RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
 
@@ -134,11 +136,13 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
             assert not {m.split(".")[0] for m in modules} & other, path
 
 
-def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_things_only() -> None:
+def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_carry_typed_things_only() -> None:
     places_of = places("commit_together", "transactional_producer")
     assert {(path, name) for path, name in places_of if path != RUNTIME} == {
         (FEED_PRODUCER, "flush"),
         (FEED_PRODUCER, "__init__"),
+        (LETTERS_ADAPTER, "decide"),
+        (LETTERS_ADAPTER, "__init__"),
     }
     (commit,) = calls(parsed(RUNTIME), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
@@ -158,6 +162,7 @@ def test_transactions_are_committed_by_the_runtime_and_the_feed_and_carry_typed_
                 "flush": [],
             },
         ),
+        (LetterDecisions, {"made": [], "decide": ["DeadLetterDecided", "RecordHandedIn | None"]}),
     ],
 )
 def test_a_producer_takes_typed_things_only(producer: type[object], offered: dict[str, list[str]]) -> None:

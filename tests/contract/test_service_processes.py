@@ -18,7 +18,17 @@ from feature_store.sources.synthetic import synthetic_market
 from live_services.cli.task_health import ask_processes
 from live_services.composition import SERVICES
 
-NOT_IN_A_SERVICE = ("typer", "click", "kiteconnect", "supervisor", "dagster", "mlflow", "sklearn", "live_services.cli")
+NOT_IN_A_SERVICE = (
+    "typer",
+    "click",
+    "kiteconnect",
+    "supervisor",
+    "dagster",
+    "mlflow",
+    "sklearn",
+    "live_services.cli",
+    "opentelemetry.exporter",  # unless tracing is on; redis loads the rest
+)
 
 # Runs a process until it asks Kafka, which is not there, and says which modules were loaded on the way.
 _RUN = """

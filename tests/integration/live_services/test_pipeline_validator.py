@@ -13,9 +13,11 @@ import redis
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.kafka import FeedProducer, connection, create_topics
+from live_services.adapters.kafka import connection, create_topics
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.pipeline_view import KafkaView, MarketView, Unavailable
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import LiveTelemetry, NoTelemetry
 from live_services.cli.pipeline_findings import read_pipeline_findings
@@ -27,8 +29,8 @@ from live_services.domain.events import Event
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import MarketSlice, Record, TaskId
-from live_services.domain.topics import BROKERS, MARKET_TICKS
-from live_services.machine.embedded import running, valkey_spec
+from live_services.domain.topics import BROKERS, MARKET_SESSIONS, MARKET_TICKS, consumer_group
+from live_services.machine.embedded import kafka_spec, running, valkey_spec
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain
 from live_services.services.account import account_chain
@@ -39,8 +41,7 @@ from tests.toy_chain import StrategyState, ToyStrategy, session_opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-RUNNER = TaskId("strategy_runner", "shared", 0)
-ACCOUNT = ("risk_manager", "paper_trading", "portfolio_manager")
+ACCOUNT = tuple(TaskId(name, "paper", 0) for name in ("risk_manager", "paper_trading", "portfolio_manager"))
 
 
 class Runner(ToyStrategy):
@@ -134,8 +135,8 @@ async def home(kafka_servers: str, tmp_path: Path, request: pytest.FixtureReques
                 "strategies": [{"name": "momentum", "model": "momentum", "brokers": ["paper"]}],
                 "market": {"speed": 1.0},
                 "monitoring": {
-                    "no_recent_data_seconds": 3.0,
-                    "stuck_seconds": 3.0,
+                    "no_recent_data_seconds": 2.5,
+                    "stuck_seconds": 2.5,
                     "consumer_lag_records": 30,
                     "high_latency_ms": latency_ms,
                 },
@@ -181,10 +182,11 @@ async def test_a_day_in_which_everything_goes_wrong_once_is_told_rightly(home: H
         await home.until({*gone, ("risk", "consumer_lag")}, feeding=2)
         # One that says it is alive, and handles nothing.
         async with LiveTelemetry(home.settings, "account", "paper") as alive:
-            for name in ACCOUNT:
-                task = TaskId(name, "paper", 0)
+            for task in ACCOUNT:
                 alive.report(TaskHealth(task, OPEN, "2026-01-05", True, 1, {}, 0, 0, 0, "", 1))
             await home.until({("risk", "stuck_consumer"), ("risk", "consumer_lag")}, feeding=1)
+            for task in ACCOUNT:
+                alive.withdraw(task)
         # The session is over, and not for the account: it is watched until it has caught up.
         await home.mark(session_end_ns(SESSION))
         await home.until({*gone, ("risk", "consumer_lag")})
@@ -212,7 +214,7 @@ async def test_what_stands_in_redis_is_told_apart_from_a_redis_that_is_away(home
             told = {("risk", "metrics_parse_error"), ("signals", "validation_error"), ("portfolio", "validation_error")}
             left = {("orders", "no_recent_data"), ("portfolio", "no_recent_data")}
             await home.until({*told, *left}, feeding=1)
-            (said,) = read_pipeline_findings(home.settings)[:1]
+            (said, _zerodha) = read_pipeline_findings(client)
             assert {(one.stage, one.issue) for one in said.findings} == {*told, *left}
             other = keys.task_health("paper", "portfolio_manager", 0)
             async with LiveTelemetry(home.settings, "account", "paper") as alive:
@@ -237,3 +239,17 @@ async def test_what_stands_in_redis_is_told_apart_from_a_redis_that_is_away(home
     ]
     labels = {"stage": "risk", "broker": "paper", "issue": "redis_unavailable"}
     assert (home.metrics.registry.get_sample_value("validator_warnings_total", labels) or 0) >= 4
+
+
+async def test_a_kafka_that_goes_away_is_not_a_market_that_stands_still_and_is_asked_again(tmp_path: Path) -> None:
+    spec = kafka_spec(tmp_path)
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": spec.endpoint, "market_partitions": 1}})
+    group = consumer_group("strategy_runner", "shared")
+    with running(spec):
+        await create_topics(settings, [MARKET_SESSIONS, MARKET_TICKS])
+        view = KafkaView(settings.kafka, MARKET_TICKS, [group])
+        await view.__aenter__()
+        assert await view.look() == MarketView(None, {}, {group: {}})
+    with pytest.raises(Unavailable, match="Kafka does not answer"):
+        await view.look()
+    await view.__aexit__(None, None, None)

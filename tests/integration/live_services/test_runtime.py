@@ -44,8 +44,8 @@ from live_services.domain.partitions import part_of
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, Topic, consumer_group, transactional_id
 from live_services.machine.ports import port_of
 from live_services.runtime.chain import Chain
+from live_services.runtime.failures import TaskFenced
 from live_services.runtime.loop import run_chain
-from live_services.runtime.task import TaskFenced
 from live_services.settings import KafkaSettings
 from tests.toy_chain import (
     NEXT_SESSION,

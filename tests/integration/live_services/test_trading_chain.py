@@ -19,8 +19,10 @@ from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.market_log import Reached, last_watermarks
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.spans import TRACEPARENT, trace_id_of
 from live_services.adapters.stored_market import Replay
 from live_services.adapters.telemetry import LiveTelemetry, NoTelemetry
+from live_services.adapters.tracing import LiveTracing, otlp_exporter
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
 from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
@@ -37,6 +39,7 @@ from live_services.domain.events import (
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
+from live_services.operations_settings import TracingSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain
 from live_services.services.account import account_chain
@@ -46,6 +49,7 @@ from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
 from tests.live_world import OPEN, SESSION, UNIVERSE, loaded_model, random_walk
+from tests.otlp_collector import collecting
 from tests.prometheus_server import Prometheus, prometheus_of
 from tests.stored_sessions import GivenMarket, days_of
 from tests.trading_desk import assert_market_is_whole
@@ -220,6 +224,58 @@ async def until_measured(prometheus: Prometheus, name: str, count: int) -> None:
             if series and float(series[0]["value"][1]) == count:
                 return
             await asyncio.sleep(0.3)
+
+
+async def test_an_order_is_followed_by_a_collector_from_its_frame_to_its_fill(config: Settings) -> None:
+    stop, day = asyncio.Event(), config.market.model_copy(update=days_of(DAYS[:1]))
+    config = config.model_copy(update={"market": day})
+    with collecting() as collector:
+        traced = TracingSettings(endpoint=collector.endpoint, sample_ratio=1.0)
+        feed, runner, account = (
+            LiveTracing(otlp_exporter(traced), traced, process, scope)
+            for process, scope in (("market_feed", "shared"), ("strategy_runner", "shared"), ("account", "paper"))
+        )
+        chains = {
+            Chain("strategy_runner", (StrategyRunner(config, FixedModel(config), Stamp()),)): runner,
+            account_chain("paper", MARKET_TICKS, config.trading.paper, Stamp()): account,
+        }
+        async with asyncio.TaskGroup() as group:
+            for chain, tracing in chains.items():
+                sessions = MarketSessions(config.kafka)
+                group.create_task(run_chain(chain, config, sessions, NoTelemetry(), stop, tracing=tracing))
+            groups = [consumer_group(chain.name, chain.scope) for chain in chains]
+            await groups_begin(config.kafka, MARKET_TICKS, groups, stop)
+            assert await run_market_feed(config, stop, source=MARKET, spans=feed.feed())
+            await until_ended(config, SESSION)
+            stop.set()
+        for tracing in (feed, runner, account):
+            tracing.close()
+        filled = [r async for r in read_topic(config.kafka, PAPER.orders_filled.name) if trace_id_of(r.headers)]
+        fills = {
+            bytes.fromhex(dict(r.headers)[TRACEPARENT].decode().split("-")[2]): decode_event(r.value) for r in filled
+        }
+        async with asyncio.timeout(20):
+            while not fills.keys() <= collector.spans.keys():
+                await asyncio.sleep(0.1)
+    reasons = set[str]()
+    for span_id, fill in fills.items():
+        assert isinstance(fill, OrderFilled)
+        reasons.add(fill.reason)
+        path = collector.path_to(span_id)
+        assert path[: len(LIFE)] == LIFE
+        # An exit hangs behind the fill that opened its position.
+        assert path[len(LIFE) :] == ([] if fill.reason == "entry" else LIFE[3:])
+    assert {"entry", "time"} < reasons
+
+
+LIFE = [
+    ("market_feed", "market.frame"),
+    ("strategy_runner", "strategy.process_tick"),
+    ("strategy_runner", "strategy.emit_signal"),
+    ("account", "risk.validate"),
+    ("account", "order.place"),
+    ("account", "portfolio.update"),
+]
 
 
 def in_the_engine(config: EngineConfig) -> list[Event]:

@@ -293,3 +293,13 @@ def test_a_process_is_found_by_its_file_as_long_as_it_runs(tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where a folder is to be")
     ScrapeTarget(tmp_path, "account", "paper", 4242).write()
+
+
+def test_what_is_found_at_two_brokers_is_two_series() -> None:
+    metrics = Metrics()
+    metrics.validator_warning("risk", "paper", "consumer_lag")
+    for _ in range(2):
+        metrics.validator_warning("risk", "zerodha", "consumer_lag")
+    of_issue = {"stage": "risk", "issue": "consumer_lag"}
+    counted = [value(metrics, "validator_warnings_total", broker=broker, **of_issue) for broker in BROKERS]
+    assert counted == [1.0, 2.0]

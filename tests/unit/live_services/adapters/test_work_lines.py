@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 from live_services.adapters.health import TaskHealth
 from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import DeadLetter, OrderFilled, PnlSnapshot, self_caused
+from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from tests.account_log import two_sessions
 
@@ -61,3 +62,18 @@ def test_the_pace_of_a_chain_is_said_once_a_minute() -> None:
             for service in ("risk_manager", "portfolio_manager"):
                 said.report(replace(health, task=replace(TASK, service=service), records_handled=second * 50))
     assert [line["records_per_second"] for line in lines] == [50.0, 50.0]
+
+
+def test_a_flood_of_dead_letters_is_one_line_and_what_follows_in_it_none() -> None:
+    place = {"topic": "paper.signals.raw", "partition": 0, "service": "risk_manager", "failure": "ValueError: no event"}
+    fields = {**place, "event_type": "dead_letter", "broker": "paper", "key_base64": None, "value_base64": ""}
+    letters = [
+        DeadLetter.model_validate(self_caused("letter", k) | fields | {"offset": k, "event_time_ns": k})
+        for k in range(50)
+    ]
+    lines = WorkLines(flood=LetterFlood(3, 1.0))
+    with capture_logs() as said:
+        lines.committed(letters[:10])
+        lines.committed(letters[10:])
+    assert [line["event"] for line in said] == ["dead_letter", "dead_letter", "dead_letters_flood"]
+    assert {line["dlq"] for line in said} == {True}

@@ -107,6 +107,15 @@ async def test_the_tree_shows_every_link() -> None:
         assert shown in text
 
 
+async def test_an_order_that_was_traced_names_its_trace() -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = [("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01".encode())]
+    found = await explain(ORDER.order_id, log_of(EVENTS, headers), sidecar)
+    assert found.trace_id == trace_id
+    assert f"trace {trace_id}" in drawn(found)
+    assert "trace " not in drawn(await explained(ORDER.order_id))
+
+
 @pytest.mark.parametrize("reason", ["stop", "target", "time", "carried"])
 async def test_an_exit_names_its_reason_the_order_that_opened_and_what_the_trade_came_to(reason: str) -> None:
     closing = exit_fill(reason)

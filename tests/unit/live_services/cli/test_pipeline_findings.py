@@ -4,9 +4,8 @@ import io
 
 from rich.console import Console
 
-from live_services.cli.pipeline_findings import pipeline_ailments, pipeline_table, read_pipeline_findings
+from live_services.cli.pipeline_findings import pipeline_ailments, pipeline_table
 from live_services.domain.pipeline_findings import Finding, Gate, PipelineFindings
-from live_services.settings import Settings
 
 STUCK = Finding(stage="risk", issue="stuck_consumer", what="paper.risk_manager[0] stands")
 AWAY = [Finding(stage=stage, issue="redis_unavailable", what="Redis is away") for stage in ("signals", "risk")]
@@ -38,5 +37,9 @@ def test_each_broker_has_a_line_with_its_stages_or_the_reason_why_it_is_not_watc
     assert "suppressed: no strategy of the settings targets zerodha" in zerodha
 
 
-def test_without_a_redis_nothing_was_found() -> None:
-    assert read_pipeline_findings(Settings()) == ()
+def test_a_latency_and_a_lag_are_shown_and_raise_no_alarm() -> None:
+    late = Finding(stage="signals", issue="high_latency", what="2,000 ms")
+    assert pipeline_ailments([of("paper", late)]) == []
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(pipeline_table([of("paper", late)]))
+    assert "high_latency" in console.export_text()

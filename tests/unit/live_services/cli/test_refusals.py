@@ -23,6 +23,11 @@ NOTHING_TO_REFUSE = {
 
 WRONG_ID = {
     "demo --bars nowhere.csv": "there is no file nowhere.csv",
+    "dlq list --broker nosuch": "there is no broker 'nosuch'",
+    "dlq list --topic nosuch": "there is no topic 'nosuch'",
+    "dlq show abc": "'abc' is too short for a dead letter's id",
+    "dlq replay abc --reason why": "'abc' is too short for a dead letter's id",
+    "dlq drop abc --reason why": "'abc' is too short for a dead letter's id",
     "explain --broker nosuch": "there is no broker 'nosuch'",
     "features show RELIANCE --broker nosuch": "there is no broker 'nosuch'",
     "features show NOSUCH": "universe.json does not exist",
@@ -47,6 +52,10 @@ WRONG_ID = {
     "train nosuch": "no strategy has a model 'nosuch'",
 }
 WITHOUT_A_STACK = {
+    "dlq list": "no Kafka is known: start one with ",
+    "dlq show abcdef": "no Kafka is known: start one with ",
+    "dlq replay abcdef --reason why": "no Kafka is known: start one with ",
+    "dlq drop abcdef --reason why": "no Kafka is known: start one with ",
     "down": "nothing is running on ",
     "explain": "no Kafka is known: start one with ",
     "features verify": "no Kafka is known: start one with ",
@@ -68,6 +77,8 @@ WITHOUT_A_STACK = {
     "train momentum": "",
 }
 SERVERS_AWAY = {
+    "dlq list": "no Kafka broker answers at",
+    "dlq show abcdef": "no Kafka broker answers at",
     "explain": "no Kafka broker answers at",
     "features verify": "no Kafka broker answers at",
     "flatten --reason why": "no Kafka broker answers at",

@@ -3,8 +3,9 @@
 import pytest
 
 from live_services.adapters.logs import log_beside, stop_logging
-from live_services.preflight.observability import log_channels_finding, metrics_finding
+from live_services.preflight.observability import log_channels_finding, metrics_finding, tracing_finding
 from live_services.settings import load_settings
+from tests.otlp_collector import collecting
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +35,11 @@ def test_channels_that_go_nowhere_are_named_and_those_of_a_command_have_their_fi
         assert found(log_channels_finding) == ("ok", "8 channels have their files")
     finally:
         stop_logging()
+
+
+def test_a_collector_is_asked_whether_it_takes_spans_where_tracing_is_on():
+    assert [*tracing_finding(load_settings())] == []
+    with collecting() as collector:
+        on = {"enabled": True, "endpoint": collector.endpoint}
+        assert found(tracing_finding, tracing=on) == ("ok", f"the collector at {collector.endpoint} takes spans")
+    assert found(tracing_finding, tracing=on | {"endpoint": f"{collector.endpoint}/gone"})[0] == "warning"

@@ -26,11 +26,12 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, LogPosition, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
+from live_services.runtime.failures import PromiseBroken
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.service import Input, Opening, Service
-from live_services.runtime.task import PromiseBroken, Resume, TaskRun, control_of
+from live_services.runtime.task import Resume, TaskRun, control_of
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS

@@ -16,14 +16,17 @@ from live_services.adapters.metrics import Metrics
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
+    DeadLetter,
     Event,
     ModelLoaded,
     ModelRefused,
     SignalGenerated,
     SignalShadowed,
+    StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
     StrategyModelAssigned,
+    self_caused,
     topic_of,
 )
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
@@ -153,7 +156,7 @@ class World:
 
     def follow(self, event: Event) -> list[Event]:
         """Take back what stands on the control topic."""
-        if not isinstance(event, StrategyHistoryUsed | StrategyModelAssigned):
+        if not isinstance(event, StrategyHistoryUsed | StrategyModelAssigned | StrategiesStopped):
             return []
         record = EventRecord(event, LogPosition(STRATEGIES_CONTROL.name, 0, -1))
         return list(self.runner.handle(record, self.state, event.event_time_ns))
@@ -499,6 +502,28 @@ async def test_every_broker_hears_the_version_of_its_rung_and_the_challenger_spe
     by_broker = [[e for e in said if isinstance(e, SignalGenerated) and e.broker == broker] for broker in BOTH]
     assert len(by_broker[0]) == len(by_broker[1]) == len(shadows) > 30
     assert len({event.event_id for event in said}) == len(said)
+
+
+async def test_a_flood_of_dead_letters_stops_proposals_until_the_next_session_and_says_why(registry: Registry) -> None:
+    registry.aliases_of = {"momentum": {"champion": "1", "challenger": "3"}}
+    world = World(registry)
+    await world.say()
+    place = {"topic": "market.bars", "partition": 0, "offset": 9, "service": "strategy_runner", "failure": "BadFrame"}
+    fields = {**self_caused("letter"), **place, "event_type": "dead_letter", "broker": "shared", "event_time_ns": OPEN}
+    letter = DeadLetter.model_validate(fields | {"key_base64": None, "value_base64": ""})
+    (stopped,) = world.runner.flooded(letter, "100 records within 60 s", world.state, OPEN)
+    assert stopped.causation_id == letter.event_id
+    world.follow(stopped)
+    assert list(world.runner.flooded(letter, "again", world.state, OPEN)) == []
+    assert world.trade(RISING) == []
+    why = "it proposes nothing more in this session: 100 records within 60 s"
+    assert {(one.state, one.reason) for one in world.runner.strategies(world.state)} == {("disabled", why)}
+    await world.say()
+    assert why in world.summaries[-1].model_dump_json()
+    world.next_session()
+    await world.say(NEXT.open_ns)
+    assert world.running == "1"
+    assert {one.state for one in world.runner.strategies(world.state)} == {"ready"}
 
 
 async def test_without_a_challenger_nothing_is_assigned_and_nothing_is_said_of_it(registry: Registry) -> None:

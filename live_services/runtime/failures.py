@@ -1,0 +1,28 @@
+"""Why a process of the runtime must end.
+
+RuntimeFailure        ends the process; the supervisor starts it again
+├── PromiseBroken     an output is earlier than the watermark its topic already carries
+├── WrongShape        topics, inputs or committed offsets do not fit the service
+├── TaskFenced        another process took the task over
+└── CommitTimedOut    Kafka did not finish a transaction in time
+"""
+
+
+class RuntimeFailure(Exception):
+    """The process must end; a restart runs the session again from its open and goes on where the commit stands."""
+
+
+class PromiseBroken(RuntimeFailure):
+    """An output is earlier than the watermark that its topic already carries."""
+
+
+class WrongShape(RuntimeFailure):
+    """Topics, inputs or committed offsets do not fit the service."""
+
+
+class TaskFenced(RuntimeFailure):
+    """Another process took the task over."""
+
+
+class CommitTimedOut(RuntimeFailure):
+    """Kafka did not finish a transaction in time."""
