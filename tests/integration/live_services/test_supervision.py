@@ -118,6 +118,9 @@ def test_what_ends_badly_stays_down_after_the_limit_and_is_named_with_its_last_e
     )
     with pytest.raises(ProcessFailed, match="no such topic"):
         services.supervisor.require_alive(SERVICES)
+    _until(
+        lambda: time.time() >= told.died_at + 1.0
+    )  # supervisord counts whole seconds: one that ends in them is the same
     services.supervisor.start_group(SERVICES)  # as `up` does
     _until(lambda: services.restarts("broken").state != "gave up")
     _until(lambda: services.restarts("broken").state == "gave up")
