@@ -217,6 +217,8 @@ async def test_what_is_configured_is_never_shown_as_running_when_nobody_runs_it(
     assert [(row.state, row.versions) for row in rows] == [("not running", ())] * 2
     shown = " ".join(drawn(strategies_table(rows)).split())
     assert "NOT RUNNING no strategy runner reports last assigned v3 at 2026-01-05 09:15:00 IST" in shown
+    waiting = strategy_rows(STRATEGIES, lambda _: None, (), (), runner_answers=True)
+    assert {row.reasons for row in waiting} == {("the strategy runner waits, and has taken over no market yet",)}
     assert [row.reasons for row in rows_of(skip="TRADING is off")] == [("paper is skipped: TRADING is off",)] * 2
 
 
