@@ -122,6 +122,12 @@ def test_why_it_ended_is_the_last_error_it_told_or_else_how(log, end, reason):
     assert reason_of_end(log, end) == reason
 
 
+def test_what_a_process_says_of_its_end_is_kept_with_its_way_out_and_what_libraries_say_is_cut():
+    said = f"error: {'the artifact was changed. ' * 20}Make the version available again"
+    assert reason_of_end(said, "exit status 1") == said
+    assert len(reason_of_end(f"SomeError: {'x' * 2000}", "exit status 1")) == 300
+
+
 def test_how_a_process_ended_is_the_last_that_supervisord_saw_of_it():
     log = (
         "WARN exited: account (exit status 1; not expected)\n"
