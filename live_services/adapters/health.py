@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from socket import gethostname
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -66,6 +67,7 @@ def task_record(health: TaskHealth, metrics_port: int = 0) -> dict[str, Any]:
         "service": task.service,
         "broker": task.scope,
         "partition": task.partition,
+        "host": gethostname(),
         "metrics_port": metrics_port,
         "readiness": str(readiness) if readiness is not None else "",
         "warming": len(readiness.warming) if readiness is not None else 0,
