@@ -10,6 +10,7 @@ from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
+from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.next_steps import of_home, to_type
 
@@ -72,12 +73,23 @@ def _not_ready(view: StatusView) -> Iterator[str]:
         if service.program not in running:
             continue
         document = said.get((service.process, service.scope))
+        if document is None or not document["ready"]:
+            yield from _keeps_dying(service.program, view.restarts)
         if document is None:
             yield f"{service.program} runs, but says nothing of its health: it is starting, or stands still"
         elif not document["live"]:
             yield f"{service.program}: its event loop has not turned for {document['loop_turned_seconds_ago']:.0f} s"
         elif not document["ready"]:
             yield from _lacks(service.program, document["lacks"], view.lacking)
+
+
+def _keeps_dying(program: str, restarts: Sequence[Restarts]) -> Iterator[str]:
+    """Say of a process that runs again, and does its work not yet, that it died more than once before it got on."""
+    return (
+        f"{program} ended {one.in_a_row} times in a row before it did its work, and was started again: {one.last_error}"
+        for one in restarts
+        if one.name == program and one.in_a_row > 1
+    )
 
 
 def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[str]:

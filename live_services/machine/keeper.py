@@ -73,7 +73,9 @@ class Keeper:
             known = self._known.get(name, Restarts(name))
             died_anew = state.state in _DEAD and state.since_s > known.died_at
             if known.state != "running" and (state.state in _UP or died_anew):  # a person, or `up`, started it
-                known = self._known[name] = replace(known, state="running", count=0, in_a_row=0, next_try=0.0)
+                known = self._known[name] = replace(
+                    known, state="running", count=0, in_a_row=0, next_try=0.0, in_the_way=""
+                )
             if state.state == "STOPPED":
                 self._forget(name)
             elif state.state in _DEAD and known.state == "running":
@@ -128,7 +130,7 @@ class Keeper:
         if program.port and (holder := taken_by(program.port, self._supervisor.socket_path, program.name)):
             # Not its own fault: it waits as long as that lasts.
             why = f"its port {program.port} is taken by {holder}: end that, and it starts by itself"
-            return replace(known, last_error=why, next_try=now + _PORT_PAUSE_SECONDS)
+            return replace(known, in_the_way=why, next_try=now + _PORT_PAUSE_SECONDS)
         self._mark_of(program.name).unlink(missing_ok=True)
         self._log_begins[program.name] = _size(self._supervisor.log_of(program.name))
         with suppress(Refused):  # it ended at once, which the next look judges, or supervisord is stopping
