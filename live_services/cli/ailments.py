@@ -10,6 +10,7 @@ from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
+from live_services.machine.programs import SERVICES
 from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.next_steps import of_home, to_type
@@ -32,7 +33,7 @@ def ailments(view: StatusView) -> list[str]:
         *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
         *dead_letters(view.health.tasks),
-        *(line for row in view.strategies for line in _strategy(row)),
+        *(line for row in view.strategies if not view.held_back for line in _strategy(row)),
         *not_in_force(view.trading_states),
         *(line for account in view.accounts if (line := open_after_close(account))),
     ]
@@ -56,7 +57,8 @@ def is_over(process: ProcessState) -> bool:
 
 def _down(view: StatusView) -> Iterator[str]:
     for process in view.processes:
-        if process.state not in _UP and not is_over(process):
+        held = view.held_back and process.group == SERVICES and process.state == "STOPPED"
+        if process.state not in _UP and not is_over(process) and not held:
             why = f": {process.description}" if process.description else ""
             yield f"{process.name} is {process.state}{why}; it wrote {view.home / 'logs' / f'{process.name}.log'}"
     known = {process.name for process in view.processes}

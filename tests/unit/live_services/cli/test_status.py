@@ -326,6 +326,16 @@ def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
     assert ailments(view(tasks=(BOTH_READY, warming))) == []
 
 
+def test_what_preflight_holds_back_is_one_alarm_and_not_another_for_each_process_and_strategy() -> None:
+    stopped = (
+        process("kafka", group="servers"),
+        process("strategy_runner", "STOPPED"),
+        process("paper.account", "STOPPED"),
+    )
+    held = view(processes=stopped, reports=(), tasks=(), held_back=("topics: missing",))
+    assert ailments(held) == ["preflight holds the live services back: topics: missing"]
+
+
 def test_a_process_that_keeps_dying_is_an_alarm_also_in_the_moments_in_which_it_runs() -> None:
     died = (Restarts("strategy_runner", in_a_row=3, restarts=3, last_error="error: its model was changed"),)
     starting = (report("strategy_runner", ready=False, lacks=["no task"]), report("account", "paper"))
