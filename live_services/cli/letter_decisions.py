@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import getpass
 import time
@@ -14,10 +13,10 @@ import structlog
 from feature_store.market.types import ist_text
 from live_services.adapters.kafka import topic_partitions
 from live_services.adapters.letters import LetterDecisions
+from live_services.cli.answers import ANSWER_SECONDS, answer_to, checked_reason
 from live_services.cli.dead_letters import decision_text, find_letter, place_of, takes_records
-from live_services.cli.log_view import LogBackwards, log_backwards, newest
+from live_services.cli.log_view import log_backwards
 from live_services.domain.events import (
-    AnswersCommands,
     CommandRefused,
     DeadLetter,
     DeadLetterDecided,
@@ -34,8 +33,6 @@ from live_services.settings import Settings
 
 _audit = structlog.get_logger("audit")
 
-_ANSWER_SECONDS: Final = 5.0
-_LOOK_SECONDS: Final = 0.2
 _MOST_BYTES: Final = 4 * 1024 * 1024  # in base64, with the rest of a decision, it fits in a record
 
 
@@ -49,7 +46,7 @@ async def drop_letter(settings: Settings, letter_id: str, reason: str) -> str:
     live_services.adapters.letters.DecidedMeanwhile
         If somebody else decides at the same moment.
     """
-    reason = _said(reason)
+    reason = checked_reason(reason)
     letter = (await find_letter(settings, letter_id)).letter
     await _decide(settings, _decided(letter, "dropped", reason))
     return f"{letter.event_id[:8]} ({place_of(letter)}) is dropped; its bytes stay on {letter.topic}.dlq"
@@ -66,7 +63,7 @@ async def replay_letter(settings: Settings, letter_id: str, reason: str, value: 
     live_services.adapters.letters.DecidedMeanwhile
         If somebody else decides at the same moment.
     """
-    reason = _said(reason)
+    reason = checked_reason(reason)
     letter = (await find_letter(settings, letter_id)).letter
     if value is not None and len(value) > _MOST_BYTES:
         raise CommandFailed(f"--value holds {len(value):,} bytes; at most {_MOST_BYTES:,} can be kept with a decision")
@@ -78,22 +75,16 @@ async def replay_letter(settings: Settings, letter_id: str, reason: str, value: 
         )
     command = _handed_in(letter, value, reason)
     await _decide(settings, _decided(letter, "replayed", reason, value), command)
-    answer = await _answer_to(log_backwards(settings), command)
+    answer = await answer_to(log_backwards(settings), command)
     if answer is None:
         return (
             f"{letter.event_id[:8]} is handed in; no account of {command.broker} has answered within "
-            f"{_ANSWER_SECONDS:g} s: it stands on the log and is taken when one runs in a session. "
+            f"{ANSWER_SECONDS:g} s: it stands on the log and is taken when one runs in a session. "
             f"{to_type('status')} says what runs"
         )
     if isinstance(answer, CommandRefused):
         raise CommandFailed(f"the account of {command.broker} refused it: {answer.refusal}")
     return f"{letter.event_id[:8]} counts as a new record from the watermark {ist_text(answer.event_time_ns)} on"
-
-
-def _said(reason: str) -> str:
-    if not reason.strip():
-        raise CommandFailed("--reason is empty: say why, it is kept with the decision")
-    return reason.strip()
 
 
 def _handed_in(letter: DeadLetter, value: bytes | None, reason: str) -> RecordHandedIn:
@@ -149,19 +140,3 @@ async def _decide(settings: Settings, decision: DeadLetterDecided, command: Reco
             raise CommandFailed(f"the dead letter {decision.letter_id[:8]} was {decision_text(first)}")
         await decisions.decide(decision, command)
     _audit.info("dead_letter_decided", **decision.model_dump(exclude={"event_type", "schema_version", "value_base64"}))
-
-
-async def _answer_to(log: LogBackwards, command: RecordHandedIn) -> AnswersCommands | None:
-    """Wait until the account answers, but no longer than this."""
-    control, until = broker_topics(command.broker).control, time.monotonic() + _ANSWER_SECONDS
-    while True:
-        answer = await newest(
-            log,
-            control,
-            AnswersCommands,
-            lambda event: event.causation_id == command.event_id,
-            containing=command.event_id,
-        )
-        if answer is not None or time.monotonic() > until:
-            return answer
-        await asyncio.sleep(_LOOK_SECONDS)

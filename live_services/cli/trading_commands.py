@@ -10,13 +10,13 @@ import getpass
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
 
 from feature_store.market.types import ist_text
 from live_services.adapters.kafka import EventProducer, KafkaSetupError, NoBroker, topic_partitions
+from live_services.cli.answers import ANSWER_SECONDS, answer_to, checked_reason
 from live_services.cli.errors import did_you_mean, out
 from live_services.cli.log_view import LogBackwards, log_backwards, newest
 from live_services.cli.trading_states import read_trading_states, state_text
@@ -39,9 +39,6 @@ from models_registry.specification import Broker
 
 _audit = structlog.get_logger("audit")
 
-_ANSWER_SECONDS: Final = 5.0
-_LOOK_SECONDS: Final = 0.2
-
 Verb = Literal["halt", "reduce", "flatten", "resume"]
 _STATES: Final[dict[Verb, TradingState]] = {
     "halt": "HALTED",
@@ -58,15 +55,6 @@ _MEANING: Final[dict[Verb, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a command."""
-
-    command: TradingStateCommanded
-    change: TradingStateChanged | None
-    """None: no account said that it is in force."""
-
-
 async def command_trading_state(
     settings: Settings, verb: Verb, reason: str, *, broker: str | None = None, strategy: str | None = None
 ) -> str:
@@ -80,31 +68,34 @@ async def command_trading_state(
     Raises
     ------
     CommandFailed
-        No reason, no such broker or strategy, no Kafka, or another version wrote what is in the home.
+        No reason or one that is too long, no such broker or strategy, no Kafka, or another version wrote the home.
     live_services.adapters.kafka.KafkaSetupError
         If the topic of commands does not exist.
     """
-    if not reason.strip():
-        raise CommandFailed("--reason is empty: say why, it is kept with the command")
+    reason = checked_reason(reason)
     if broker is not None and broker not in BROKERS:
         raise CommandFailed(f"there is no broker {broker!r}; choose one of {', '.join(BROKERS)}")
     log = log_backwards(settings)
     brokers = await _brokers(log, settings, broker, strategy)
     await _require_topics(settings, brokers)
-    commands = [_commanded(one, verb, reason.strip(), strategy) for one in brokers]
+    commands = [_commanded(one, verb, reason, strategy) for one in brokers]
     async with EventProducer(settings.kafka) as producer:
         for command in commands:
             await producer.produce(command)
             _audit.info("trading_state_commanded", **command.model_dump(exclude={"event_type", "schema_version"}))
-    answers = await asyncio.gather(*(answer_to(log, command, _ANSWER_SECONDS) for command in commands))
-    for answer in answers:
-        if answer.change is not None:
-            _tell(f"{_scope(answer.command)}: {_from_when(answer.change.in_force)}. {_MEANING[verb]}")
+    answers = await asyncio.gather(*(answer_to(log, command) for command in commands))
+    for command, answer in zip(commands, answers, strict=True):
+        if isinstance(answer, TradingStateChanged):
+            _tell(f"{_scope(command)}: {_from_when(answer.in_force)}. {_MEANING[verb]}")
     for view in await read_trading_states(log, brokers):
         _tell_what_else(view.in_force, strategy, view.broker)
         if view.off is not None:
             _tell(f"  {view.broker} gives NO orders, exits neither, until trading is on again: {view.off.reason}")
-    waiting = [answer.command for answer in answers if answer.change is None]
+    waiting = [
+        command
+        for command, answer in zip(commands, answers, strict=True)
+        if not isinstance(answer, TradingStateChanged)
+    ]
     return _not_in_force(settings, waiting) if waiting else ""
 
 
@@ -120,23 +111,6 @@ async def _require_topics(settings: Settings, brokers: Sequence[Broker]) -> None
             raise CommandFailed(
                 f"{one} is skipped ({skipped}), and no desk ever ran it on this Kafka: there is nothing to command"
             ) from unknown
-
-
-async def answer_to(log: LogBackwards, command: TradingStateCommanded, seconds: float) -> Answer:
-    """Wait until an account answers a command, but no longer than this."""
-    control = broker_topics(command.broker).control
-    until = time.monotonic() + seconds
-    while True:
-        change = await newest(
-            log,
-            control,
-            TradingStateChanged,
-            lambda event: event.causation_id == command.event_id,
-            containing=command.event_id,
-        )
-        if change is not None or time.monotonic() > until:
-            return Answer(command, change)
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _commanded(broker: Broker, verb: Verb, reason: str, strategy: str | None) -> TradingStateCommanded:
@@ -192,7 +166,7 @@ def _not_in_force(settings: Settings, waiting: Sequence[TradingStateCommanded]) 
         _tell(f"{scopes}: it stands on the log and is in force once the broker runs; {reasons[0]}.")
         return ""
     return (
-        f"{scopes}: NOT in force, no account answered within {_ANSWER_SECONDS:g} s. It stands on the log, and is in "
+        f"{scopes}: NOT in force, no account answered within {ANSWER_SECONDS:g} s. It stands on the log, and is in "
         f"force as soon as the account is live in a session; {to_type('status')} says why it is not"
     )
 

@@ -463,7 +463,7 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         live=run.live,
         records_handled=run.records_handled,
         outputs={kind: count for (topic, kind), count in run.outputs.items() if topic in own},
-        dead_letters=run.dead_letters_of[service.name],
+        dead_letters=run.dead_letters_of(service.name),
         foreign_records=running.inner.foreign_on(own),
         lag_records=lag,
         waiting_for=run.merge.waiting_for(),

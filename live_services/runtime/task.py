@@ -374,10 +374,11 @@ class TaskRun:
         """What runs of each strategy on each rung; empty for a chain without models."""
         return self._chain.strategies(self._state)
 
-    @property
-    def dead_letters_of(self) -> Counter[str]:
-        """How many records could not be handled, by service."""
-        return self._letters.counted
+    def dead_letters_of(self, service: str) -> int:
+        """How many records a service could not handle; those that the task could not even read are its first one's."""
+        counted, first = self._letters.counted, self._chain.services[0].name
+        unread = counted[self.task.service] if service == first != self.task.service else 0
+        return counted[service] + unread
 
     @property
     def has_events(self) -> bool:

@@ -11,7 +11,7 @@ from live_services.domain.events.account import (
     StrategyTotals,
     TradingSwitched,
 )
-from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, decode_event, event_or_none, topic_of
+from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, NoEvent, decode_event, event_or_none, topic_of
 from live_services.domain.events.envelope import (
     LAST_NS,
     AnswersCommands,
@@ -25,6 +25,7 @@ from live_services.domain.events.envelope import (
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     DEAD_LETTERS,
+    LONGEST_REASON,
     Command,
     CommandRefused,
     DeadLetter,
@@ -74,6 +75,7 @@ __all__ = [
     "DEAD_LETTERS",
     "EVENT_CLASSES",
     "LAST_NS",
+    "LONGEST_REASON",
     "MOST_PROPOSED",
     "AccountOpened",
     "AnswersCommands",
@@ -99,6 +101,7 @@ __all__ = [
     "ModelPromoted",
     "ModelRefused",
     "ModelStamped",
+    "NoEvent",
     "OrderCancelled",
     "OrderFilled",
     "OrderRejected",

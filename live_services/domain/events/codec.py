@@ -75,7 +75,12 @@ AnyEvent = Annotated[
 ]
 EVENT_CLASSES: Final[tuple[type[Event], ...]] = get_args(get_args(AnyEvent)[0])
 
+_LONGEST_QUOTE: Final = 80  # of what a stranger wrote
 _decoder: Final[TypeAdapter[Any]] = TypeAdapter(AnyEvent)
+
+
+class NoEvent(ValueError):
+    """Bytes that are no event of this version; the message says why, in a line."""
 
 
 def decode_event(value: bytes) -> Event:
@@ -83,18 +88,33 @@ def decode_event(value: bytes) -> Event:
 
     Raises
     ------
-    pydantic.ValidationError
-        If the bytes are no event; names the field.
+    NoEvent
+        If the bytes are no event; names the type or the field.
     """
-    event: Event = _decoder.validate_json(value)
+    try:
+        event: Event = _decoder.validate_json(value)
+    except ValidationError as problem:
+        raise NoEvent(_in_words(problem)) from None
     return event
+
+
+def _in_words(problem: ValidationError) -> str:
+    """Say the first thing that is wrong; pydantic's own words name every type of event there is."""
+    first, more = problem.errors(include_url=False)[0], problem.error_count() - 1
+    if first["type"] == "union_tag_not_found":
+        return "it has no event_type"
+    if first["type"] == "union_tag_invalid":
+        return f"there is no event_type {str(first['ctx']['tag'])[:_LONGEST_QUOTE]!r}"
+    field = ".".join(map(str, first["loc"])) or "the whole"
+    said = first["msg"] if first["type"] == "json_invalid" else f"{field}: {first['msg']}"
+    return said + (f", and {more} more" if more else "")
 
 
 def event_or_none(value: bytes) -> Event | None:
     """Read an event from its JSON, for a person who looks back; None for bytes that are no event."""
     try:
         return decode_event(value)
-    except ValidationError:
+    except NoEvent:
         return None
 
 

@@ -15,7 +15,8 @@ TradingState = Literal["ACTIVE", "REDUCING", "HALTED"]
 REDUCING  exits only.
 HALTED    neither: no order is given until it is lifted; what rests at the exchange stays there."""
 
-_LONGEST_REASON: Final = 1_000
+LONGEST_REASON: Final = 1_000
+"""Characters of what a person gives as a reason."""
 
 
 class Command(Event):
@@ -27,7 +28,7 @@ class Command(Event):
     TOPIC: ClassVar[Topic | str | None] = "commands"
 
     broker: Broker
-    reason: str = Field(min_length=1, max_length=_LONGEST_REASON)
+    reason: str = Field(min_length=1, max_length=LONGEST_REASON)
     commanded_by: str
     commanded_at_ns: Instant
     """Wall clock of the machine on which it was typed."""
@@ -158,7 +159,7 @@ class DeadLetterDecided(Event):
     """Name of the topic that the record stood on."""
     action: LetterAction
     decided_by: str
-    reason: str = Field(min_length=1, max_length=_LONGEST_REASON)
+    reason: str = Field(min_length=1, max_length=LONGEST_REASON)
     value_base64: str | None = None
     """What was handed in, mended; None: the letter's own bytes."""
     decided_at_ns: Instant

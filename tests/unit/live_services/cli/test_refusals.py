@@ -135,6 +135,13 @@ def test_a_server_that_is_away_is_named_with_its_address(line: str) -> None:
     assert NOBODY in said
 
 
+@pytest.mark.usefixtures("_away")
+@pytest.mark.parametrize("command", ["halt", "flatten", "dlq drop abcdef", "dlq replay abcdef"])
+def test_a_reason_that_cannot_be_kept_is_refused_before_anything_is_asked(command: str) -> None:
+    assert refusal(f"{command} --reason {'x' * 1500}") == "--reason has 1,500 characters; say it in at most 1,000"
+    assert refusal(f"{command} --reason=") == "--reason is empty: say why, it is kept with who and when"
+
+
 @pytest.mark.parametrize("line", USES_THE_HOME)
 def test_a_home_that_cannot_be_used_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file stands where the home is to be")  # also the superuser cannot use it

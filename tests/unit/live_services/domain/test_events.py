@@ -5,10 +5,9 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from live_services.domain.clock import market_gap
-from live_services.domain.events import Event, decode_event, event_id, topic_of
+from live_services.domain.events import Event, NoEvent, decode_event, event_id, topic_of
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 from tests.live_world import OPEN, SECOND, signal
 
@@ -50,5 +49,23 @@ def test_a_number_that_nobody_could_work_with_is_no_event(event: Event, said: st
     value = event.model_dump_json()
     assert decode_event(value.encode()) == event
     assert said in value
-    with pytest.raises(ValidationError, match="less than or equal to"):
+    with pytest.raises(NoEvent, match="less than or equal to"):
         decode_event(value.replace(said, absurd).encode())
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"\x00\xff", "Invalid JSON: expected value at line 1 column 1"),
+        (b'{"garbage": 1}', "it has no event_type"),
+        (b'{"event_type": "nope"}', "there is no event_type 'nope'"),
+        (b"[]", "the whole: Input should be an object"),
+        (signal().model_dump_json().replace('"BUY"', '"HOLD"').encode(), "signal.generated.side: Input should be "),
+    ],
+)
+def test_what_is_no_event_is_said_in_one_short_line(value: bytes, said: str) -> None:
+    with pytest.raises(NoEvent) as caught:
+        decode_event(value)
+    assert str(caught.value).startswith(said)
+    assert len(str(caught.value)) < 120
+    assert "\n" not in str(caught.value)

@@ -120,6 +120,15 @@ def test_a_flood_halts_the_account_once_with_its_reason_and_every_letter_is_kept
     assert len(desk.letters()) == 84
 
 
+def test_what_an_account_could_not_read_is_counted_once_by_the_services_that_health_names() -> None:
+    desk = Desk()
+    desk.garbage(3)
+    desk.garbage(2, PAPER.commands)
+    desk.until(10)
+    counted = {one.name: desk.task.run.dead_letters_of(one.name) for one in _account().services}
+    assert counted == {"risk_manager": 5, "paper_trading": 0, "portfolio_manager": 0}
+
+
 def test_a_flood_of_the_market_halts_it_as_well_and_one_of_commands_does_not() -> None:
     desk = Desk()
     desk.garbage(50, PAPER.commands)

@@ -119,7 +119,7 @@ def test_a_late_event_is_a_dead_letter_in_its_place() -> None:
     letters = [e for e in feeder.outputs() if isinstance(e, DeadLetter)]
     assert [(letter.offset, letter.event_time_ns) for letter in letters] == [(2, OPEN_NS + 30 * SECOND_NS)]
     assert "too late" in letters[0].failure
-    assert feeder.run.dead_letters_of == {"toy_strategy": 1}
+    assert feeder.run.dead_letters_of("toy_strategy") == 1
 
 
 def test_a_universe_that_nobody_told_is_a_dead_letter_and_no_session() -> None:
