@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from typing import Final
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -11,6 +13,9 @@ from live_services.failures import CommandFailed
 from live_services.next_steps import program, to_type
 from live_services.settings import SettingsFileError, config_file
 from live_services.settings_report import describe_error
+
+_NODE: Final = re.compile(r"\('([^']+)', (\d+)")
+"""An address, as aiokafka writes it where it could not bootstrap."""
 
 
 def expected_failures() -> tuple[type[Exception], ...]:
@@ -77,7 +82,19 @@ def message_of(problem: Exception) -> str:
         return f"no answer from {where}: {type(problem).__name__}. Is it running? See {to_type('status')}."
     if isinstance(problem, redis.RedisError):
         return f"Redis does not answer: {problem}. See {to_type('status')}."
-    return _of_a_file(problem) or str(problem) or type(problem).__name__
+    return _of_kafka(problem) or _of_a_file(problem) or str(problem) or type(problem).__name__
+
+
+def _of_kafka(problem: Exception) -> str:
+    """Say which brokers could not be reached, or that an answer was late; empty for all else."""
+    from aiokafka.errors import KafkaConnectionError
+
+    if isinstance(problem, KafkaConnectionError) and (nodes := _NODE.findall(str(problem))):
+        where = ", ".join(f"{host}:{port}" for host, port in nodes)
+        return f"no Kafka broker answers at {where} (kafka.bootstrap_servers). Is it running? See {to_type('status')}."
+    if isinstance(problem, TimeoutError) and not str(problem):  # a budget of asyncio: most of them wait for Kafka
+        return f"a server, most likely Kafka, did not answer in time. See {to_type('status')}."
+    return ""
 
 
 def _of_a_file(problem: Exception) -> str:

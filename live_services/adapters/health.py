@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from socket import gethostname
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -71,6 +72,7 @@ def task_record(health: TaskHealth, metrics_port: int = 0) -> TaskRecord:
         service=task.service,
         broker=task.scope,
         partition=task.partition,
+        host=gethostname(),
         metrics_port=metrics_port,
         readiness=str(readiness) if readiness is not None else "",
         warming=len(readiness.warming) if readiness is not None else 0,

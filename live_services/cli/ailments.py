@@ -10,6 +10,8 @@ from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, MOST_COUNTED, StatusView
 from live_services.cli.strategy_states import StrategyRow
 from live_services.cli.trading_states import not_in_force
+from live_services.machine.programs import SERVICES
+from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.next_steps import of_home, to_type
 
@@ -31,7 +33,7 @@ def ailments(view: StatusView) -> list[str]:
         *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
         *_dead_letters(view),
-        *(line for row in view.strategies for line in _strategy(row)),
+        *(line for row in view.strategies if not view.held_back for line in _strategy(row)),
         *not_in_force(view.trading_states),
         *(line for account in view.accounts if (line := open_after_close(account))),
     ]
@@ -55,7 +57,8 @@ def is_over(process: ProcessState) -> bool:
 
 def _down(view: StatusView) -> Iterator[str]:
     for process in view.processes:
-        if process.state not in _UP and not is_over(process):
+        held = view.held_back and process.group == SERVICES and process.state == "STOPPED"
+        if process.state not in _UP and not is_over(process) and not held:
             why = f": {process.description}" if process.description else ""
             yield f"{process.name} is {process.state}{why}; it wrote {view.home / 'logs' / f'{process.name}.log'}"
     known = {process.name for process in view.processes}
@@ -72,12 +75,23 @@ def _not_ready(view: StatusView) -> Iterator[str]:
         if service.program not in running:
             continue
         document = said.get((service.process, service.scope))
+        if document is None or not document["ready"]:
+            yield from _keeps_dying(service.program, view.restarts)
         if document is None:
             yield f"{service.program} runs, but says nothing of its health: it is starting, or stands still"
         elif not document["live"]:
             yield f"{service.program}: its event loop has not turned for {document['loop_turned_seconds_ago']:.0f} s"
         elif not document["ready"]:
             yield from _lacks(service.program, document["lacks"], view.lacking)
+
+
+def _keeps_dying(program: str, restarts: Sequence[Restarts]) -> Iterator[str]:
+    """Say of a process that runs again, and does its work not yet, that it died more than once before it got on."""
+    return (
+        f"{program} ended {one.in_a_row} times in a row before it did its work, and was started again: {one.last_error}"
+        for one in restarts
+        if one.name == program and one.in_a_row > 1
+    )
 
 
 def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[str]:

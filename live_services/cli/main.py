@@ -128,9 +128,12 @@ def up(
             _tell(f"Dagster {running.dagster.url}")
             if detach:
                 again = of_home(settings.alpha_panda_home)
-                _tell(f"running; `{again} status` shows it, `{again} down` stops it")
                 if stack.held_back:
-                    raise CommandFailed(f"the live services do not run: mend what preflight says, then `{again} up -d`")
+                    raise CommandFailed(
+                        f"the servers run (`{again} down` stops them), the live services do not: mend what preflight "
+                        f"says, then `{again} up -d`"
+                    )
+                _tell(f"running; `{again} status` shows it, `{again} down` stops it")
                 return
             _tell("Ctrl-C stops everything")
             hold(stack, _tell)

@@ -62,6 +62,8 @@ def show(found: Preflight) -> None:
     if found.blocking:
         names = ", ".join(dict.fromkeys(finding.check for finding in found.blocking))
         out.print(f"[bold red]The live services are held back[/] by {escape(names)}.", soft_wrap=True)
+    elif any(finding.status == "not started" for finding in found.findings):
+        out.print("Nothing holds the live services back so far; `up` asks again once its servers run.", soft_wrap=True)
     else:
         out.print("Nothing holds the live services back.")
 

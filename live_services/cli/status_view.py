@@ -13,7 +13,7 @@ from live_services.adapters.letters import count_open
 from live_services.adapters.readiness import missing
 from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
-from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
+from live_services.cli.strategy_states import RUNNER, StrategyRow, StrategyState, read_strategy_states, strategy_rows
 from live_services.cli.task_health import Health, ProcessReport, ask_processes, read_health, together
 from live_services.cli.trading_states import TradingStatesView, read_trading_states
 from live_services.composition import skip_reason
@@ -107,11 +107,13 @@ def read_status(settings: Settings) -> StatusView:
     stack = Stack(settings)
     services = tuple(ServiceProcess(e.name, scope, program_name(e, scope)) for e, scope in stack.desk.processes)
     order = {service.program: place for place, service in enumerate(services)}
-    running = sorted(stack.supervisor.processes(), key=lambda p: (p.group, order.get(p.name, -1), p.name))
+    stack.supervisor.states()  # whether anything runs, before the servers are waited for
     reports = ask_processes(stack.home)
     in_redis, redis_problem = _read_health(settings)
     health = together(in_redis, reports)
     desk, log_problem = _read_desk(settings, health)
+    # Asked last: a replay that ended meanwhile is over, and not a process that says nothing.
+    running = sorted(stack.supervisor.processes(), key=lambda p: (p.group, order.get(p.name, -1), p.name))
     return StatusView(
         home=stack.home,
         at_s=time.time(),
@@ -128,7 +130,11 @@ def read_status(settings: Settings) -> StatusView:
         reports=reports,
         health=health,
         strategies=strategy_rows(
-            settings.strategies, lambda broker: skip_reason(settings, broker), health.tasks, desk.strategies
+            settings.strategies,
+            lambda broker: skip_reason(settings, broker),
+            health.tasks,
+            desk.strategies,
+            runner_answers=any(report.process == RUNNER and report.document is not None for report in reports),
         ),
         accounts=desk.accounts,
         trading_states=desk.trading_states,

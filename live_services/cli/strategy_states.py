@@ -80,6 +80,8 @@ class StrategyRow:
     """What the log says of it."""
 
 
+_NO_RUNNER: Final = "no strategy runner reports"
+_NO_TASK: Final = "the strategy runner waits, and has taken over no market yet"
 _WORST_FIRST: Final[tuple[Runs, ...]] = ("waiting", "disabled", "ready")
 
 
@@ -88,6 +90,8 @@ def strategy_rows(
     skip_reason: Callable[[Broker], str | None],
     tasks: Sequence[Mapping[str, Any]],
     states: Sequence[StrategyState],
+    *,
+    runner_answers: bool = False,
 ) -> tuple[StrategyRow, ...]:
     """Hold the settings' strategies against what runs, for each broker that they name.
 
@@ -99,10 +103,13 @@ def strategy_rows(
         Health of tasks; what they say of strategies is all that is believed to run.
     states
         By the log.
+    runner_answers
+        Whether a process of strategies says how it is, with tasks or without.
     """
     said = [one for task in tasks if task["service"] == RUNNER for one in task.get("strategies", ())]
     last = {(state.strategy, state.rung): state for state in states}
-    return tuple(row for spec in strategies for row in _rows_of(spec, skip_reason, said, last))
+    absence = _NO_TASK if runner_answers else _NO_RUNNER
+    return tuple(row for spec in strategies for row in _rows_of(spec, skip_reason, said, last, absence))
 
 
 def _rows_of(
@@ -110,14 +117,15 @@ def _rows_of(
     skip_reason: Callable[[Broker], str | None],
     said: Sequence[Mapping[str, str]],
     last: Mapping[StrategyKey, StrategyState],
+    absence: str,
 ) -> Iterator[StrategyRow]:
     for broker in spec.brokers:
         rung, skipped = RUNG_OF_BROKER[broker], skip_reason(broker)
-        found = _runs(spec, rung, said)
+        found = _runs(spec, rung, said, absence)
         if skipped is not None:
             found = _Runs("skipped", (), (f"{broker} is skipped: {skipped}",))
         yield StrategyRow(spec.name, broker, rung, spec.model_name, *found, last.get((spec.name, rung)))
-    shadow = _runs(spec, "challenger", said)
+    shadow = _runs(spec, "challenger", said, absence)
     if shadow.state == "ready":  # most of the time none stands there, and nothing is amiss
         yield StrategyRow(spec.name, "shadow", "challenger", spec.model_name, *shadow, None)
 
@@ -128,10 +136,10 @@ class _Runs(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def _runs(spec: StrategySpec, rung: Alias, said: Sequence[Mapping[str, str]]) -> _Runs:
+def _runs(spec: StrategySpec, rung: Alias, said: Sequence[Mapping[str, str]], absence: str) -> _Runs:
     mine = [one for one in said if (one["strategy"], one["rung"]) == (spec.name, rung)]
     if not mine:
-        return _Runs("not running", (), ("no strategy runner reports",))
+        return _Runs("not running", (), (absence,))
     versions = tuple(dict.fromkeys(one["version"] for one in mine if one["version"]))
     reasons = tuple(dict.fromkeys(one["reason"] for one in mine if one["reason"]))
     worst = next(state for state in _WORST_FIRST if state == "ready" or any(one["state"] == state for one in mine))

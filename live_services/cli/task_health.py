@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Final
 
 from live_services.adapters.scrape_targets import read_targets
@@ -111,10 +112,19 @@ def _ask(process: str, scope: str, address: str) -> ProcessReport:
 
 
 def together(health: Health, reports: Sequence[ProcessReport]) -> Health:
-    """Put what processes of this home say of their tasks before what Redis has of them."""
+    """Put what processes of this home say of their tasks before what Redis has of them.
+
+    What a process of this computer said that is gone, Redis keeps for seconds more; it runs nothing, and is left out.
+    """
     own = {task["task"]: task for report in reports for task in report.tasks}
     return Health((*_others(health.tasks, own), *own.values()), health.portfolios, health.pipeline)
 
 
 def _others(tasks: Iterable[dict[str, Any]], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    return (task for task in tasks if task["task"] not in own)
+    return (task for task in tasks if task["task"] not in own and not _of_a_gone_process(task))
+
+
+def _of_a_gone_process(task: Mapping[str, Any]) -> bool:
+    import psutil
+
+    return task["host"] == gethostname() and not psutil.pid_exists(task["pid"])

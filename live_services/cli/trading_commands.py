@@ -15,7 +15,7 @@ from typing import Final, Literal
 import structlog
 
 from feature_store.market.types import ist_text
-from live_services.adapters.kafka import EventProducer, topic_partitions
+from live_services.adapters.kafka import EventProducer, KafkaSetupError, NoBroker, topic_partitions
 from live_services.cli.answers import ANSWER_SECONDS, answer_to, checked_reason
 from live_services.cli.errors import did_you_mean, out
 from live_services.cli.log_view import LogBackwards, log_backwards, newest
@@ -77,7 +77,7 @@ async def command_trading_state(
         raise CommandFailed(f"there is no broker {broker!r}; choose one of {', '.join(BROKERS)}")
     log = log_backwards(settings)
     brokers = await _brokers(log, settings, broker, strategy)
-    await topic_partitions(settings.kafka, [broker_topics(one).commands.name for one in brokers])
+    await _require_topics(settings, brokers)
     commands = [_commanded(one, verb, reason, strategy) for one in brokers]
     async with EventProducer(settings.kafka) as producer:
         for command in commands:
@@ -97,6 +97,20 @@ async def command_trading_state(
         if not isinstance(answer, TradingStateChanged)
     ]
     return _not_in_force(settings, waiting) if waiting else ""
+
+
+async def _require_topics(settings: Settings, brokers: Sequence[Broker]) -> None:
+    for one in brokers:
+        try:
+            await topic_partitions(settings.kafka, [broker_topics(one).commands.name])
+        except NoBroker:
+            raise
+        except KafkaSetupError as unknown:
+            if (skipped := skip_reason(settings, one)) is None:
+                raise
+            raise CommandFailed(
+                f"{one} is skipped ({skipped}), and no desk ever ran it on this Kafka: there is nothing to command"
+            ) from unknown
 
 
 def _commanded(broker: Broker, verb: Verb, reason: str, strategy: str | None) -> TradingStateCommanded:

@@ -93,6 +93,8 @@ class TaskRecord(BaseModel):
     waiting_for: str
     """Input partition that holds the merge, or empty."""
     pid: int
+    host: str
+    """Name of the computer that it runs on."""
     metrics_port: Count
     """Loopback port of the process; 0 where it serves none."""
     readiness: str

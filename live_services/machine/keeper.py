@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from live_services.adapters.progress_marks import progress_directory
 from live_services.machine.last_words import end_of, reason_of_end, tail_of
 from live_services.machine.ports import taken_by
@@ -30,6 +32,8 @@ from live_services.machine.restarts import (
     started_again,
 )
 from live_services.machine.supervision import NotRunning, ProcessState, Refused, SupervisionError, Supervisor
+
+_log = structlog.get_logger("application")
 
 _LOOK_SECONDS: Final = 0.5
 _DEAD: Final = frozenset({"EXITED", "FATAL"})
@@ -73,7 +77,9 @@ class Keeper:
             known = self._known.get(name, Restarts(name))
             died_anew = state.state in _DEAD and state.since_s > known.died_at
             if known.state != "running" and (state.state in _UP or died_anew):  # a person, or `up`, started it
-                known = self._known[name] = replace(known, state="running", count=0, in_a_row=0, next_try=0.0)
+                known = self._known[name] = replace(
+                    known, state="running", count=0, in_a_row=0, next_try=0.0, in_the_way=""
+                )
             if state.state == "STOPPED":
                 self._forget(name)
             elif state.state in _DEAD and known.state == "running":
@@ -108,7 +114,9 @@ class Keeper:
         else:
             got_on = self._mark_of(program.name).exists()
         away = "" if is_server or got_on else self._away(state, all_states)
-        return after_death(known, Death(died_at, self._reason(program, state), got_on, away), self._plan.processes)
+        found = after_death(known, Death(died_at, self._reason(program, state), got_on, away), self._plan.processes)
+        _log.error("process_ended", process=program.name, becomes=found.state, reason=found.last_error, away=away)
+        return found
 
     def _away(self, of: ProcessState, states: Iterable[ProcessState]) -> str:
         """Name a server that is down, or was started after the process that died, and so was away in its life."""
@@ -128,7 +136,7 @@ class Keeper:
         if program.port and (holder := taken_by(program.port, self._supervisor.socket_path, program.name)):
             # Not its own fault: it waits as long as that lasts.
             why = f"its port {program.port} is taken by {holder}: end that, and it starts by itself"
-            return replace(known, last_error=why, next_try=now + _PORT_PAUSE_SECONDS)
+            return replace(known, in_the_way=why, next_try=now + _PORT_PAUSE_SECONDS)
         self._mark_of(program.name).unlink(missing_ok=True)
         self._log_begins[program.name] = _size(self._supervisor.log_of(program.name))
         with suppress(Refused):  # it ended at once, which the next look judges, or supervisord is stopping
@@ -157,6 +165,20 @@ def _server_away() -> str:
         return ""
 
 
+def _log_to_the_channels(home: Path) -> None:
+    from live_services.adapters.logs import log_beside
+    from live_services.adapters.redaction import secrets_of
+    from live_services.messages import expected_failures
+    from live_services.settings import load_settings
+
+    try:
+        settings = load_settings()
+    except expected_failures():
+        log_beside("keeper", home)
+    else:
+        log_beside("keeper", home, settings.logging, secrets=secrets_of(settings))
+
+
 def keep(home: Path, stop: threading.Event) -> None:
     """Look after the processes of a home until told to stop, or supervisord is gone."""
     supervisor = Supervisor(home)
@@ -177,6 +199,7 @@ def main() -> None:
     """Keep the home that the command line names."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    _log_to_the_channels(Path(sys.argv[1]))
     keep(Path(sys.argv[1]), stop)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 _TAIL_BYTES: Final = 64 * 1024
 _LONGEST: Final = 300
+_LONGEST_FAREWELL: Final = 2000  # ours end with the way out, which must not be cut off
 _STALLED: Final = re.compile(r"^Timeout \((?P<time>\d+:\d\d:\d\d(?:\.\d+)?)\)!$")
 """How the stacks begin that faulthandler writes before it ends a process."""
 _FAULT: Final = re.compile(r"^(?:Fatal Python error: .*|.*\bOutOfMemoryError\b.*)$")
@@ -41,7 +42,7 @@ def reason_of_end(log: str, end: str) -> str:
         return end
     for line in reversed(lines):
         if line.startswith(_FAREWELL):
-            return _short(line)
+            return _short(line, _LONGEST_FAREWELL)
     for line in reversed(lines):
         if (said := _structured_error(line)) or _ERROR.match(line):
             return _short(said or line)
@@ -62,8 +63,8 @@ def _structured_error(line: str) -> str:
     return " ".join(part for part in (str(said.get("event", "")), failure.splitlines()[-1] if failure else "") if part)
 
 
-def _short(line: str) -> str:
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+def _short(line: str, longest: int = _LONGEST) -> str:
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def tail_of(path: Path, since: int = 0) -> str:

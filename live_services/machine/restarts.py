@@ -38,6 +38,8 @@ class Restarts:
     """When it died last; seconds since 1970, 0 if never."""
     next_try: float = 0.0
     """When it is started again; seconds since 1970, 0 unless it waits."""
+    in_the_way: str = ""
+    """What keeps it from being started although its time has come; empty if nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ def after_death(before: Restarts, death: Death, settings: ProcessesSettings) -> 
         reason = f"{reason} ({death.server_away} was away)"
     elif not death.got_on:
         count += 1
-    died = replace(before, count=count, in_a_row=in_a_row, last_error=reason, died_at=death.at, next_try=0.0)
+    died = replace(
+        before, count=count, in_a_row=in_a_row, last_error=reason, died_at=death.at, next_try=0.0, in_the_way=""
+    )
     if count > settings.restart_limit:
         return replace(died, state="gave up")
     return replace(died, state="waiting", next_try=death.at + pause_seconds(in_a_row, settings))
@@ -102,7 +106,7 @@ def pause_seconds(in_a_row: int, settings: ProcessesSettings) -> float:
 
 def started_again(before: Restarts) -> Restarts:
     """Note that the keeper started a process again."""
-    return replace(before, state="running", restarts=before.restarts + 1, next_try=0.0)
+    return replace(before, state="running", restarts=before.restarts + 1, next_try=0.0, in_the_way="")
 
 
 def news(before: tuple[Restarts, ...], after: tuple[Restarts, ...], now: float) -> list[str]:
@@ -113,6 +117,8 @@ def news(before: tuple[Restarts, ...], after: tuple[Restarts, ...], now: float) 
         earlier = known.get(one.name, Restarts(one.name))
         if one.died_at > earlier.died_at and (said := told(one, now)):
             lines.append(f"{one.name} died; it {said}")
+        elif one.in_the_way and one.in_the_way != earlier.in_the_way:
+            lines.append(f"{one.name} {told(one, now)}")
         elif one.restarts > earlier.restarts and one.state == "running":
             lines.append(f"{one.name} was started again")
     return lines
@@ -120,6 +126,8 @@ def news(before: tuple[Restarts, ...], after: tuple[Restarts, ...], now: float) 
 
 def told(one: Restarts, now: float) -> str:
     """Say in one line why a process does not run and what comes; empty for one that runs or is over."""
+    if one.state == "waiting" and one.in_the_way:
+        return f"cannot be started: {one.in_the_way}. It ended before: {one.last_error}"
     if one.state == "waiting":
         return f"starts again in {max(0.0, one.next_try - now):.0f} s: {one.last_error}"
     if one.state == "gave up":

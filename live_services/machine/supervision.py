@@ -214,7 +214,7 @@ class Supervisor:
         self._call("stopProcessGroup", group, True)
         known = self._restarts(down)
         for name, died_at in down.items():  # with this death, or the keeper would take it for one that came later
-            known[name] = replace(known[name], state="stopped", died_at=died_at, next_try=0.0)
+            known[name] = replace(known[name], state="stopped", died_at=died_at, next_try=0.0, in_the_way="")
         write_private(restarts_file(self.home), restarts_json(tuple(known.values())))
         self.start_program(KEEPER, KEEPER)
 

@@ -18,6 +18,9 @@ _LEAST_DISK_MB: Final = 500  # below it the embedded Kafka refuses to start, and
 _MB: Final = 2**20
 
 
+_NO_FOLDER: Final = "not a folder"
+
+
 def unwritable(folder: Path) -> str | None:
     """Say why nothing can be written in a folder, or in the one above that it would be made in; None if it can."""
     place = folder
@@ -25,7 +28,7 @@ def unwritable(folder: Path) -> str | None:
         while not _is_there(place):
             place = place.parent
         if not place.is_dir():
-            return f"{place} is not a folder"
+            return f"{place} is {_NO_FOLDER}"
         with tempfile.TemporaryFile(dir=place):
             return None
     except OSError as problem:
@@ -50,7 +53,7 @@ def home_finding(settings: Settings) -> Iterator[Finding]:
         yield Finding("home", "failed", str(other), policy="always")
         return
     if problems := [why for folder in (home, *(home / name for name in _STATE_FOLDERS)) if (why := unwritable(folder))]:
-        yield Finding("home", "failed", "; ".join(dict.fromkeys(problems)), _writing(home), "always")
+        yield Finding("home", "failed", "; ".join(dict.fromkeys(problems)), _writing(home, problems[0]), "always")
         return
     yield ok("home", f"{home} can be written")
 
@@ -62,12 +65,14 @@ def logs_finding(settings: Settings) -> Iterator[Finding]:
     closed = [path.name for path in sorted(logs.glob("*.log")) if not os.access(path, os.W_OK)] if not problem else []
     if problem or closed:
         reason = problem or f"{', '.join(closed)} in {logs} cannot be written"
-        yield Finding("logs", "failed", reason, _writing(logs), "always")
+        yield Finding("logs", "failed", reason, _writing(logs, reason), "always")
         return
     yield ok("logs", f"{logs} can be written")
 
 
-def _writing(folder: Path) -> str:
+def _writing(folder: Path, problem: str) -> str:
+    if problem.endswith(_NO_FOLDER):
+        return f"Move {problem.removesuffix(f' is {_NO_FOLDER}')} away, or name another home with ALPHA_PANDA_HOME"
     return (
         f"Give this user the right to write there (`sudo chown -R $USER {folder}`), or name another home with "
         "ALPHA_PANDA_HOME"

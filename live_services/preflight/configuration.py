@@ -56,7 +56,7 @@ def routing_finding(settings: Settings) -> Iterator[Finding]:
                 "routing",
                 "failed",
                 f"strategy {strategy.name} trades on {', '.join(strategy.brokers)}, and none of these runs",
-                f"Name one of {', '.join(running)} in its brokers, or let one of its own run",
+                f"Name {' or '.join(running)} in its brokers, or let one of its own run (ACTIVE_BROKERS)",
                 strategy=strategy.name,
             )
     for broker in running:

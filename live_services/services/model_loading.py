@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_store.features.schema import UnknownFeature, feature_schema
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.strategy.desk import LoadedModel, StrategyKey, asked
-from live_services.next_steps import of_home
+from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
 from models_registry.agreement import disagreement
 from models_registry.ledger import LedgerError, PromotionLedger
@@ -258,7 +258,9 @@ class ModelLoader:
             raise ModelUnavailable(
                 f"the log says that {name} version {version} traded in this session, but it cannot be loaded: "
                 f"{str(cause).rstrip('.')}. "
-                "Make the version available again; without it the session cannot be continued as it was"
+                "Bring its files back as they were: the session began with this version, so promoting another one does "
+                "not help before the next session. The account ends open positions without the runner; "
+                f"{to_type('flatten')} closes them now"
             ) from cause
 
     async def start(self) -> None:

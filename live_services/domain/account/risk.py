@@ -208,6 +208,8 @@ class RiskState:
     """Heap."""
     _held_back: list[_Exit] = field(default_factory=list)
     """Exits that were due while their strategy was HALTED, in that order."""
+    _flattened_ns: dict[PositionKey, int] = field(default_factory=dict)
+    """When each position was last to be flattened: while the trading stage is off, no order tells that it was."""
     _epoch: int = 0
 
     def propose(self, proposal: SignalGenerated) -> None:
@@ -252,7 +254,8 @@ class RiskState:
         if change.flatten:
             held = sorted(self.context.books.positions.items())
             for key, position in held:
-                if change.strategy in (None, position.strategy):
+                if change.strategy in (None, position.strategy) and self._flattened_ns.get(key) != at_ns:
+                    self._flattened_ns[key] = at_ns
                     yield from self._exit(at_ns, key, position.opening_order_id, "flatten", at_ns)
         held_back, self._held_back = self._held_back, []
         for one in held_back:

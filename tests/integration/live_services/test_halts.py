@@ -152,3 +152,10 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
             assert closed.event_time_ns > raised.event_time_ns
     changes = [event for event in await said(desk, PAPER.control) if isinstance(event, TradingStateChanged)]
     assert [(one.in_force.state, one.command_offset) for one in changes] == [("HALTED", 0), ("ACTIVE", 1)]
+
+
+async def test_a_broker_that_never_ran_here_is_commanded_nothing_and_up_is_not_promised_to_change_it(
+    desk: Settings,
+) -> None:
+    with pytest.raises(CommandFailed, match=r"zerodha is skipped \(it is not in ACTIVE_BROKERS: paper\), and no desk"):
+        await command_trading_state(desk, "reduce", "too fast", broker="zerodha")

@@ -37,7 +37,7 @@ def test_before_up_embedded_servers_are_said_and_nothing_is_held_back(home):
 
 
 def test_production_is_held_back_by_what_development_only_says(home, monkeypatch):
-    assert "Nothing holds the live services back." in run().stdout
+    assert "Nothing holds the live services back so far; `up` asks again" in run().stdout
     monkeypatch.setenv("ENVIRONMENT", "production")
     result = run()
     assert result.exit_code == 1

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from live_services.cli.ailments import ailments
 from live_services.cli.status import print_status, processes_table, status_record, tasks_table
 from live_services.cli.status_view import ServiceProcess, StatusView, read_desk
 from live_services.cli.strategy_states import StrategyRow, read_strategy_states, strategies_table, strategy_rows
-from live_services.cli.task_health import Health, ProcessReport
+from live_services.cli.task_health import Health, ProcessReport, together
 from live_services.cli.trading_states import TradingStatesView
 from live_services.domain.events import (
     Event,
@@ -217,7 +221,18 @@ async def test_what_is_configured_is_never_shown_as_running_when_nobody_runs_it(
     assert [(row.state, row.versions) for row in rows] == [("not running", ())] * 2
     shown = " ".join(drawn(strategies_table(rows)).split())
     assert "NOT RUNNING no strategy runner reports last assigned v3 at 2026-01-05 09:15:00 IST" in shown
+    waiting = strategy_rows(STRATEGIES, lambda _: None, (), (), runner_answers=True)
+    assert {row.reasons for row in waiting} == {("the strategy runner waits, and has taken over no market yet",)}
     assert [row.reasons for row in rows_of(skip="TRADING is off")] == [("paper is skipped: TRADING is off",)] * 2
+
+
+def test_what_a_process_said_that_is_gone_is_not_taken_for_running_while_redis_still_has_it() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    said = runner(("momentum", "ready", "3", ""))
+    here, there = {"host": socket.gethostname()}, {"host": "another", "pid": gone.pid}
+    for last, is_shown in ((here | {"pid": gone.pid}, False), (here | {"pid": os.getpid()}, True), (there, True)):
+        assert bool(together(Health((said | last,), {}), ()).tasks) is is_shown
 
 
 def test_market_partitions_that_run_different_things_are_shown_by_the_worst_and_a_challenger_only_if_it_scores() -> (
@@ -311,6 +326,24 @@ def test_a_desk_is_well_when_all_that_is_configured_runs_and_is_ready() -> None:
     assert ailments(view(tasks=(BOTH_READY, decided))) == []
     warming = task("risk_manager") | {"warming": 3, "readiness": "WARMING 3 of 3"}
     assert ailments(view(tasks=(BOTH_READY, warming))) == []
+
+
+def test_what_preflight_holds_back_is_one_alarm_and_not_another_for_each_process_and_strategy() -> None:
+    stopped = (
+        process("kafka", group="servers"),
+        process("strategy_runner", "STOPPED"),
+        process("paper.account", "STOPPED"),
+    )
+    held = view(processes=stopped, reports=(), tasks=(), held_back=("topics: missing",))
+    assert ailments(held) == ["preflight holds the live services back: topics: missing"]
+
+
+def test_a_process_that_keeps_dying_is_an_alarm_also_in_the_moments_in_which_it_runs() -> None:
+    died = (Restarts("strategy_runner", in_a_row=3, restarts=3, last_error="error: its model was changed"),)
+    starting = (report("strategy_runner", ready=False, lacks=["no task"]), report("account", "paper"))
+    told = "strategy_runner ended 3 times in a row before it did its work, and was started again: error: its model"
+    assert ailments(view(restarts=died, reports=starting))[0].startswith(told)
+    assert ailments(view(restarts=died)) == []  # it got on since
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import structlog
 
 from live_services.adapters.progress_marks import progress_directory
 from live_services.machine import keeper as keeper_module
@@ -114,3 +115,13 @@ def test_what_cannot_be_started_is_tried_again_with_growing_pauses_and_is_never_
     assert starts[:5] == [0, 1, 1, 1, 2]
     (known,) = read_restarts(supervised.home)
     assert (known.state, known.count, known.restarts) == ("gave up", 3, 2)
+
+
+def test_a_death_is_a_line_in_the_log_with_what_becomes_of_it(supervised: Supervised) -> None:
+    supervised.logs.mkdir()
+    with structlog.testing.capture_logs() as said:
+        Keeper(supervised, PLAN, str).look(1_000.5)  # type: ignore[arg-type]
+    (line,) = said
+    assert (line["event"], line["log_level"], line["process"]) == ("process_ended", "error", "account")
+    assert line["becomes"] == "waiting"
+    assert line["reason"] == read_restarts(supervised.home)[0].last_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,17 @@ def test_a_death_without_a_server_counts_not_but_the_pause_grows_up_to_its_maxim
     assert (one.count, one.state, one.next_try) == (0, "waiting", 5.0)
     assert told(one, 2.0) == "starts again in 3 s: error: no such topic (kafka was away)"
     assert [pause_seconds(n, _SETTINGS) for n in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_what_is_in_the_way_of_a_restart_is_told_beside_the_death_and_forgotten_with_the_restart():
+    died = _die(Restarts("kafka"), 10.0)
+    kept_down = replace(died, in_the_way="its port 9092 is taken by nc (pid 7): end that", next_try=20.0)
+    said = "cannot be started: its port 9092 is taken by nc (pid 7): end that. It ended before: error: no such topic"
+    assert told(kept_down, 20.0) == said
+    assert news((died,), (kept_down,), 20.0) == [f"kafka {said}"]
+    assert news((kept_down,), (replace(kept_down, next_try=25.0),), 20.0) == []
+    back = started_again(kept_down)
+    assert (back.in_the_way, back.last_error) == ("", "error: no such topic")
 
 
 def test_what_died_and_came_back_is_news_once():
@@ -108,6 +120,12 @@ def test_the_file_gives_what_was_written_and_one_of_another_version_is_as_none(t
 )
 def test_why_it_ended_is_the_last_error_it_told_or_else_how(log, end, reason):
     assert reason_of_end(log, end) == reason
+
+
+def test_what_a_process_says_of_its_end_is_kept_with_its_way_out_and_what_libraries_say_is_cut():
+    said = f"error: {'the artifact was changed. ' * 20}Make the version available again"
+    assert reason_of_end(said, "exit status 1") == said
+    assert len(reason_of_end(f"SomeError: {'x' * 2000}", "exit status 1")) == 300
 
 
 def test_how_a_process_ended_is_the_last_that_supervisord_saw_of_it():

@@ -68,6 +68,7 @@ def test_a_log_folder_that_cannot_be_written_holds_everything_back_and_says_whos
 def test_a_file_in_the_place_of_a_folder_is_named(home):
     (home / "run").write_text("")
     assert found(home_finding).reason == f"{home / 'run'} is not a folder"
+    assert found(home_finding).way_out.startswith(f"Move {home / 'run'} away, or name another home")
 
 
 def test_a_home_of_another_version_holds_everything_back(home):
@@ -93,7 +94,7 @@ def test_a_process_that_starts_again_says_what_it_lacks_and_asks_no_server_besid
     (home / "logs").rmdir()
     (home / "logs").write_text("")
     assert process.main(["account", "paper"]) == 1
-    assert f"error: {home / 'logs'} is not a folder. Give this user" in capsys.readouterr().err
+    assert f"error: {home / 'logs'} is not a folder. Move {home / 'logs'} away" in capsys.readouterr().err
     (home / "logs").unlink()
     (home / "alpha-panda.toml").write_text('[[strategies]]\nname = "m"\nfeatures = ["momentm_10"]\n')
     assert process.main(["strategy_runner"]) == 1

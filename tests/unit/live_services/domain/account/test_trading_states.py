@@ -164,6 +164,14 @@ def test_to_flatten_closes_an_entry_that_was_under_way_as_soon_as_it_fills() -> 
     assert exits(account.market(ticks((0, 61, 100.0), (1, 80, 9.0)))) == [("momentum", "flatten", 61.0)]
 
 
+def test_who_flattens_twice_in_one_instant_while_no_order_is_given_has_it_validated_once() -> None:
+    account = holding().switch(False, 100).command("REDUCING", 110, flatten=True)
+    account.command("REDUCING", 110, strategy="momentum", flatten=True)
+    assert [one.reason for one in account.of(SignalValidated)] == ["entry", "flatten"]
+    assert exits(account) == []
+    assert exits(account.switch(True, 120).until(121)) == [("momentum", "flatten", 120.0)]
+
+
 def test_to_flatten_closes_what_a_halt_would_hold_back() -> None:
     account = holding().command("HALTED", 100).until(700)
     account.command("REDUCING", 710, strategy="momentum", flatten=True)
