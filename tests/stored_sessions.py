@@ -11,11 +11,12 @@ import numpy as np
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
-from live_services.adapters.market_log import Reached, newest_reached
+from live_services.adapters.market_log import newest_reached
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
 from live_services.domain.events import Event, MarketGap, Watermark, decode_event, topic_of
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decode_frame, universe_digest_of
+from live_services.domain.log import Reached
 from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.received import Received

@@ -14,11 +14,10 @@ from live_services.adapters.look_back import records_between
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.log import Reached
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings
 
-Reached = tuple[int, int]
-"""Open of a session and the watermark that was reached in it, nanoseconds."""
 ReadRange = Callable[[int, int], AsyncIterator[StoredRecord]]
 """Gives the records from one offset up to, and without, another."""
 

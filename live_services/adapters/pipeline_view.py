@@ -19,9 +19,10 @@ from aiokafka.errors import KafkaError
 
 from live_services.adapters.kafka import NO_COORDINATOR_YET, KafkaSetupError, NoBroker, connection, read_committed
 from live_services.adapters.look_back import records_between
-from live_services.adapters.market_log import Reached, newest_reached
+from live_services.adapters.market_log import newest_reached
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.events import SessionOpened
+from live_services.domain.log import Reached
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.settings import KafkaSettings
 

@@ -13,6 +13,7 @@ from feature_store.online.store import OnlineStore, OnlineStoreError
 from live_services.cli.errors import did_you_mean
 from live_services.cli.task_health import read_health
 from live_services.domain.events import SignalGenerated, event_or_none
+from live_services.domain.log import RUNNER
 from live_services.domain.strategy.checks import stored_schema
 from live_services.domain.topics import broker_topics
 from live_services.failures import CommandFailed
@@ -113,7 +114,7 @@ def _market_ns(settings: Settings) -> int:
     import redis
 
     try:
-        tasks = [task for task in read_health(settings).tasks if task["service"] == "strategy_runner"]
+        tasks = [task for task in read_health(settings).tasks if task["service"] == RUNNER]
     except redis.RedisError:
         tasks = []
     reached = max((int(task["watermark_ns"]) for task in tasks), default=0)

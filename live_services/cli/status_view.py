@@ -13,10 +13,11 @@ from live_services.adapters.letters import count_open
 from live_services.adapters.readiness import missing
 from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
-from live_services.cli.strategy_states import RUNNER, StrategyRow, StrategyState, read_strategy_states, strategy_rows
+from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
 from live_services.cli.task_health import Health, ProcessReport, ask_processes, read_health, together
 from live_services.cli.trading_states import TradingStatesView, read_trading_states
 from live_services.composition import skip_reason
+from live_services.domain.log import RUNNER
 from live_services.domain.topics import Scope
 from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name

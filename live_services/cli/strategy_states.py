@@ -12,13 +12,13 @@ from feature_store.market.types import ist_text
 from live_services.cli.log_view import LogBackwards, all_of, events_backwards
 from live_services.cli.output import Document, Field, FittingTable
 from live_services.domain.events import ModelRefused, StrategyModelAssigned
+from live_services.domain.log import RUNNER
 from live_services.domain.topics import MODELS_REFUSED, STRATEGIES_CONTROL
 from models_registry.refs import Alias
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
 StrategyKey = tuple[str, Alias]
 Runs = Literal["ready", "disabled", "waiting", "not running", "skipped"]
-RUNNER: Final = "strategy_runner"
 
 
 @dataclass(frozen=True, slots=True)

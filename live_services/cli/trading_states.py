@@ -15,6 +15,8 @@ from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
+    Command,
+    RecordHandedIn,
     TradingState,
     TradingStateChanged,
     TradingStateCommanded,
@@ -57,11 +59,13 @@ async def _read(log: LogBackwards, broker: Broker) -> TradingStatesView:
     for change in reversed(changes):
         states = states.after(change)
     unanswered = list[TradingStateCommanded]()
-    async with aclosing(events_backwards(log, topics.commands, TradingStateCommanded)) as commands:
+    async with aclosing(events_backwards(log, topics.commands, Command)) as commands:
         async for command, record in commands:
             if record.offset <= answered:
                 break
-            unanswered.append(command)
+            mended = command.record if isinstance(command, RecordHandedIn) else command
+            if isinstance(mended, TradingStateCommanded):
+                unanswered.append(mended)
     switched = await newest(log, topics.control, TradingSwitched)
     off = switched if switched is not None and not switched.enabled else None
     return TradingStatesView(broker, states.in_force, tuple(reversed(unanswered)), off)

@@ -13,6 +13,12 @@ from live_services.domain.events import Event
 from live_services.domain.topics import Scope
 from models_registry.refs import Alias
 
+RUNNER: Final = "strategy_runner"
+"""The service that runs the strategies; several rooms ask for its tasks."""
+Reached = tuple[int, int]
+"""Open of a session and the watermark that was reached in it, UTC epoch nanoseconds."""
+NOTHING: Final[Reached] = (-1, -1)
+"""Reached by who has not begun."""
 _NAMED: Final = 5  # symbols in a line; a whole exchange would not fit
 
 

@@ -14,15 +14,10 @@ from typing import Final, Literal
 from feature_store.market.types import SECOND_NS, Session, ist_text
 from live_services.domain.clock import session_end_ns
 from live_services.domain.keys import NotJson, TaskRecord, WrongContent
-from live_services.domain.log import TaskId
+from live_services.domain.log import NOTHING, RUNNER, Reached, TaskId
 from live_services.domain.pipeline_findings import Finding, Gate, PipelineFindings, Stage
 from models_registry.specification import Broker
 
-Reached = tuple[int, int]
-"""Open of a session and the watermark that was reached in it, UTC epoch nanoseconds."""
-NOTHING: Final[Reached] = (-1, -1)
-"""Reached by who has not begun."""
-RUNNER: Final = "strategy_runner"
 _Watched = tuple[Literal["market", "said", "position"], TaskId | None]
 _STAGES_OF_ACCOUNT: Final[Mapping[Stage, str]] = {
     "risk": "risk_manager",

@@ -25,7 +25,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, Un
 
 from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import FeedSpans
@@ -33,7 +33,7 @@ from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
 from live_services.domain.events import Event, MarketGap, SessionOpened, Watermark
 from live_services.domain.frames import EncodedFrame, encode_bar_frame, encode_tick_frame
-from live_services.domain.log import event_times
+from live_services.domain.log import NOTHING, Reached, event_times
 from live_services.domain.replay import Cut, cuts_of_session
 from live_services.domain.topics import Topic, market_topic
 from live_services.settings import MarketSettings, Settings
@@ -45,7 +45,6 @@ _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 _LOOK_AGAIN_SECONDS: Final = 2.0  # for the next stored session
 _UNPACED_FRAME_MS: Final = 10_000  # nobody waits for a frame of event time; a record a second is mostly overhead
-_NOTHING: Final[Reached] = (-1, -1)
 
 
 class FeedError(Exception):
@@ -240,12 +239,12 @@ class Feed:
         self._queued: list[float] = []
         """When each frame since the last flush was queued, monotonic seconds."""
         self._progress = ProgressMark(settings.alpha_panda_home, "market_feed")
-        self._reached = [reached.get(p, _NOTHING) for p in range(settings.kafka.market_partitions)]
+        self._reached = [reached.get(p, NOTHING) for p in range(settings.kafka.market_partitions)]
 
     async def run(self, stop: asyncio.Event, progress: Progress | None = None) -> bool:
         """Play the range, and what comes after it if the feed is to follow; False if ``stop`` came first."""
         stored = await asyncio.to_thread(self._source.sessions)
-        goes_on = self._market.follow and not self._market.replay_session and max(self._reached) > _NOTHING
+        goes_on = self._market.follow and not self._market.replay_session and max(self._reached) > NOTHING
         chosen = () if goes_on else chosen_sessions(stored, self._market)
         joined = chosen[0] if chosen and self._market.join_at else None
         for session in self._to_play(stored, chosen):

@@ -23,8 +23,8 @@ from live_services.adapters.telemetry import Telemetry
 from live_services.domain import keys
 from live_services.domain.clock import session_of
 from live_services.domain.keys import TaskRecord, WrongContent
-from live_services.domain.log import TaskId
-from live_services.domain.pipeline import NOTHING, RUNNER, BrokerPlan, Look, PipelineJudge, Position, Thresholds
+from live_services.domain.log import NOTHING, RUNNER, TaskId
+from live_services.domain.pipeline import BrokerPlan, Look, PipelineJudge, Position, Thresholds
 from live_services.domain.pipeline_findings import PipelineFindings, Stage
 from live_services.domain.topics import Scope, consumer_group, market_topic
 from live_services.runtime.failures import WrongShape

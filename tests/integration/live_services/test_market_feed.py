@@ -12,8 +12,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.kafka import connection, create_topics, read_topic
-from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
+from live_services.domain.log import Reached
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed

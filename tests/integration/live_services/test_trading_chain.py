@@ -17,7 +17,7 @@ from feature_store.market.types import Session
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic
-from live_services.adapters.market_log import Reached, last_watermarks
+from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import TRACEPARENT, trace_id_of
 from live_services.adapters.stored_market import Replay
@@ -36,6 +36,7 @@ from live_services.domain.events import (
     decode_event,
     topic_of,
 )
+from live_services.domain.log import Reached
 from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group

@@ -6,9 +6,10 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from live_services.adapters.kafka import StoredRecord, headers_of, stored_record, value_of
-from live_services.adapters.market_log import Reached, newest_reached, reached_by
+from live_services.adapters.market_log import newest_reached, reached_by
 from live_services.domain.clock import market_gap, watermark
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.log import Reached
 from live_services.domain.topics import MARKET_TICKS
 from tests.stored_sessions import day_of_ticks
 

@@ -20,6 +20,7 @@ from live_services.cli.trading_states import (
 from live_services.domain.events import (
     AccountOpened,
     Event,
+    RecordHandedIn,
     TradingStateChanged,
     TradingStateCommanded,
     TradingSwitched,
@@ -88,6 +89,17 @@ async def test_a_command_that_no_account_has_answered_is_shown_as_waiting() -> N
     (record,) = trading_states_record([view])
     assert [one["reason"] for one in record["unanswered"]] == ["waits"]
     assert [one["state"] for one in record["in_force"]] == ["HALTED"]
+
+
+async def test_a_mended_command_that_waits_is_shown_like_any_other() -> None:
+    (record,) = commanded("mended")
+    fields = (
+        record.model_dump() | self_caused("handed in") | {"event_type": "record.handed_in", "letter_id": "a letter"}
+    )
+    known = {name: value for name, value in fields.items() if name in RecordHandedIn.model_fields}
+    handed_in = RecordHandedIn.model_validate(known | {"record": record})
+    view = await read(*told(Account()), handed_in)
+    assert [one.reason for one in view.unanswered] == ["mended"]
 
 
 async def test_that_no_order_is_given_whatever_is_in_force_is_said() -> None:

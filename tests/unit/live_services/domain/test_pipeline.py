@@ -12,8 +12,8 @@ import pytest
 from live_services.domain import keys
 from live_services.domain.clock import session_end_ns
 from live_services.domain.keys import NotJson, NotOfItsKey, TaskRecord, WrongContent
-from live_services.domain.log import TaskId
-from live_services.domain.pipeline import NOTHING, BrokerPlan, Look, PipelineJudge, Position, Thresholds
+from live_services.domain.log import NOTHING, TaskId
+from live_services.domain.pipeline import BrokerPlan, Look, PipelineJudge, Position, Thresholds
 from live_services.domain.pipeline_findings import PipelineFindings
 from live_services.domain.topics import BROKERS
 from tests.live_world import OPEN, SECOND, SESSION
