@@ -16,6 +16,7 @@ from live_services.settings_report import describe_error
 
 _NODE: Final = re.compile(r"\('([^']+)', (\d+)")
 """An address, as aiokafka writes it where it could not bootstrap."""
+_NO_METADATA: Final = "Unable to get cluster metadata"  # its words where a broker takes connections and answers nothing
 
 
 def expected_failures() -> tuple[type[Exception], ...]:
@@ -87,11 +88,13 @@ def message_of(problem: Exception) -> str:
 
 def _of_kafka(problem: Exception) -> str:
     """Say which brokers could not be reached, or that an answer was late; empty for all else."""
-    from aiokafka.errors import KafkaConnectionError
+    from aiokafka.errors import KafkaConnectionError, KafkaError
 
     if isinstance(problem, KafkaConnectionError) and (nodes := _NODE.findall(str(problem))):
         where = ", ".join(f"{host}:{port}" for host, port in nodes)
         return f"no Kafka broker answers at {where} (kafka.bootstrap_servers). Is it running? See {to_type('status')}."
+    if isinstance(problem, KafkaError) and _NO_METADATA in str(problem):
+        return f"no broker of kafka.bootstrap_servers tells of its cluster. Is Kafka running? See {to_type('status')}."
     if isinstance(problem, TimeoutError) and not str(problem):  # a budget of asyncio: most of them wait for Kafka
         return f"a server, most likely Kafka, did not answer in time. See {to_type('status')}."
     return ""

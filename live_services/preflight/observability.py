@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from socket import gethostname
 from typing import Any, Final
 
 from live_services.adapters.logs import CHANNELS, wiring
-from live_services.adapters.scrape_targets import read_targets
 from live_services.domain import keys
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings
@@ -66,15 +65,15 @@ def tracing_finding(settings: Settings) -> Iterator[Finding]:
 
 
 def metrics_ports(settings: Settings) -> Mapping[str, int]:
-    """Give the metrics port of each task of this home whose process lives and says in Redis how it does.
+    """Give the metrics port of each task of this computer that says in Redis how it does, and whose process lives.
 
-    Other machines may write to the same Redis, and who died there is found for some seconds more.
+    Other computers may write to the same Redis, and who died is found there for some seconds more.
     """
+    import psutil
     import redis
 
     url = settings.redis.url.get_secret_value()
-    own = {address for _, _, address in read_targets(settings.alpha_panda_home)}
-    if not url or not own:
+    if not url:
         return {}
     client = redis.Redis.from_url(
         url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, retry=None
@@ -86,8 +85,8 @@ def metrics_ports(settings: Settings) -> Mapping[str, int]:
         return {}
     finally:
         client.close()
-    tasks = [task for task in said if task is not None and f"127.0.0.1:{task.metrics_port}" in own]
-    return {task.task: task.metrics_port for task in tasks if _lives(task.pid)}
+    here = [task for task in said if task is not None and task.metrics_port and task.host == gethostname()]
+    return {task.task: task.metrics_port for task in here if psutil.pid_exists(task.pid)}
 
 
 def _task(name: str, content: Any) -> keys.TaskRecord | None:
@@ -95,16 +94,6 @@ def _task(name: str, content: Any) -> keys.TaskRecord | None:
         return keys.Key(name, keys.TaskRecord).read(content) if content is not None else None
     except keys.WrongContent:  # of another version
         return None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _answers(port: int) -> bool:

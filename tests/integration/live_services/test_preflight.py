@@ -19,7 +19,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.health import TaskHealth, task_record
 from live_services.adapters.kafka import create_topics
-from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.composition import SERVICES
 from live_services.domain import keys
 from live_services.domain.log import TaskId
@@ -120,18 +119,17 @@ def test_a_task_whose_metrics_port_is_silent_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with embedded_valkey(tmp_path / "valkey") as url, redis.Redis.from_url(url) as client:
-        settings = load_settings(redis={"url": url}, alpha_panda_home=tmp_path)
+        settings = load_settings(redis={"url": url})
 
-        def found(pid: int) -> tuple[str, str]:
+        def found(pid: int, **changes: str) -> tuple[str, str]:
             task = TaskId("risk_manager", "paper", 0)
             health = TaskHealth(task, 0, "", True, 0, {}, 0, 0, 0, "", pid)
             key = keys.task_health("paper", "risk_manager", 0)
-            client.set(key, key.write(task_record(health, port)))
+            client.set(key, key.write(task_record(health, port).model_copy(update=changes)))
             (finding,) = metrics_finding(settings)
             return finding.status, finding.reason
 
-        assert found(os.getpid()) == ("ok", "a metrics port answers")  # another machine's, by its word in Redis
-        ScrapeTarget(tmp_path, "account", "paper", port).write()
+        assert found(os.getpid(), host="another computer") == ("ok", "a metrics port answers")
         silent = f"the metrics port of paper.risk_manager[0] (port {port}) does not answer"
         assert found(os.getpid()) == ("failed", silent)
         died = subprocess.Popen(("sleep", "0"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from live_services.messages import expected_failures, message_of
 
@@ -22,3 +22,8 @@ async def test_a_kafka_that_is_away_is_named_by_its_address_in_words():
 def test_a_wait_that_took_too_long_says_more_than_the_name_of_its_exception():
     assert message_of(TimeoutError()).startswith("a server, most likely Kafka, did not answer in time. See `")
     assert message_of(TimeoutError("the clock stopped")) == "the clock stopped"
+
+
+def test_a_broker_that_takes_connections_and_answers_nothing_is_named_as_what_it_is() -> None:
+    said = message_of(KafkaError("Unable to get cluster metadata over all known brokers"))
+    assert said.startswith("no broker of kafka.bootstrap_servers tells of its cluster. Is Kafka running? See ")

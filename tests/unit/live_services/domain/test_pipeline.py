@@ -48,6 +48,7 @@ def record(task: TaskId, **changes: Any) -> TaskRecord:
         "lag_records": 0,
         "waiting_for": "",
         "pid": 1,
+        "host": "here",
         "metrics_port": 0,
         "readiness": "",
         "warming": 0,
