@@ -21,6 +21,7 @@ from live_services.domain.log import Readiness, StrategyRuntime, TaskId
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
+    from redis import Redis as SyncRedis
     from redis.asyncio import Redis
 
 HEALTH_TTL_SECONDS: Final = 15
@@ -77,6 +78,19 @@ def task_record(health: TaskHealth, metrics_port: int = 0) -> TaskRecord:
         readiness=str(readiness) if readiness is not None else "",
         warming=len(readiness.warming) if readiness is not None else 0,
     )
+
+
+def read_tasks(client: SyncRedis) -> tuple[TaskRecord, ...]:
+    """Read the health of every task in a Redis, in the order of their keys.
+
+    Raises
+    ------
+    redis.RedisError
+        If Redis does not answer.
+    """
+    found = [name.decode() for name in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
+    records = (keys.Key(name, TaskRecord).read_or_none(client.get(name)) for name in found)
+    return tuple(record for record in records if record is not None)
 
 
 class HealthReporter:

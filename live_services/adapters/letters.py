@@ -20,7 +20,7 @@ from live_services.adapters.kafka import (
     value_of,
 )
 from live_services.adapters.look_back import records_between
-from live_services.domain.events import DeadLetter, DeadLetterDecided, RecordHandedIn, event_or_none, topic_of
+from live_services.domain.events import DeadLetter, DeadLetterDecided, Event, RecordHandedIn, event_or_none, topic_of
 from live_services.domain.topics import DLQ_DECISIONS, all_topics, transactional_id
 from live_services.failures import CommandFailed
 from live_services.settings import KafkaSettings
@@ -134,8 +134,8 @@ class LetterDecisions:
         """Give the decisions there are; while nobody fences this one, there will be no others."""
         return await decisions_made(self._kafka)
 
-    async def decide(self, decision: DeadLetterDecided, command: RecordHandedIn | None) -> None:
-        """Put a decision on the log, with the command that hands a record in if there is one.
+    async def decide(self, decided: Sequence[DeadLetterDecided], command: RecordHandedIn | None = None) -> None:
+        """Put decisions on the log, with the command that hands a record in if there is one.
 
         Raises
         ------
@@ -144,12 +144,11 @@ class LetterDecisions:
         aiokafka.errors.KafkaError
             If it could not be delivered.
         """
-        said = [event for event in (decision, command) if event is not None]
+        said: list[Event] = [*decided, *([command] if command is not None else [])]
         records = [(topic_of(event).name, 0, value_of(event), headers_of(event)) for event in said]
         try:
             await commit_together(self._producer, records, {}, "")
         except (ProducerFenced, InvalidProducerEpoch) as failure:
             raise DecidedMeanwhile(
-                f"somebody else decided on dead letters at the same moment, so nothing was decided on "
-                f"{decision.letter_id[:8]} here; look at it again"
+                "somebody else decided on dead letters at the same moment, so nothing was decided here; look again"
             ) from failure

@@ -9,7 +9,7 @@ from live_services.cli.account_view import open_after_close
 from live_services.cli.pipeline_findings import pipeline_ailments
 from live_services.cli.status_view import FEED, MOST_COUNTED, StatusView
 from live_services.cli.strategy_states import StrategyRow
-from live_services.cli.trading_states import not_in_force
+from live_services.cli.trading_states import halted_by_letters, not_in_force
 from live_services.machine.programs import SERVICES
 from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
@@ -35,6 +35,7 @@ def ailments(view: StatusView) -> list[str]:
         *_dead_letters(view),
         *(line for row in view.strategies if not view.held_back for line in _strategy(row)),
         *not_in_force(view.trading_states),
+        *halted_by_letters(view.trading_states),
         *(line for account in view.accounts if (line := open_after_close(account))),
     ]
     return list(dict.fromkeys(found))

@@ -11,6 +11,7 @@ import typer
 from live_services.cli.errors import ClearGroup, out, wide_enough
 from live_services.cli.output import JsonOption, facts_table, tell_json
 from live_services.composition import read_settings
+from live_services.failures import CommandFailed
 
 app = typer.Typer(
     cls=ClearGroup,
@@ -90,14 +91,27 @@ def replay(
 
 
 @app.command()
-def drop(letter: LetterArgument, reason: LetterReasonOption) -> None:
-    """Put a letter aside for good; its bytes stay on the log.
+def drop(
+    reason: LetterReasonOption,
+    letter: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A letter's id, or its first 6 characters or more.")
+    ] = None,
+    topic: Annotated[str | None, typer.Option("--topic", help="Every open letter of records on this topic.")] = None,
+) -> None:
+    """Put a letter aside for good, or after a flood all of a topic; the bytes stay on the log.
 
     Example: `alpha-panda dlq drop 3f9a1c --reason "a test of the feed"`
-    """
-    from live_services.cli.letter_decisions import drop_letter
 
-    _tell(asyncio.run(drop_letter(read_settings(), letter, reason)))
+    Example: `alpha-panda dlq drop --topic paper.signals.raw --reason "a script wrote there"`
+    """
+    from live_services.cli.letter_decisions import drop_letter, drop_topic
+
+    if letter is not None and topic is None:
+        _tell(asyncio.run(drop_letter(read_settings(), letter, reason)))
+    elif topic is not None and letter is None:
+        _tell(asyncio.run(drop_topic(read_settings(), topic, reason)))
+    else:
+        raise CommandFailed("name one letter by its id, or with --topic all that are open of one topic")
 
 
 def _tell(line: str) -> None:

@@ -14,7 +14,7 @@ from feature_store.market.types import ist_text
 from live_services.adapters.kafka import topic_partitions
 from live_services.adapters.letters import LetterDecisions
 from live_services.cli.answers import ANSWER_SECONDS, answer_to, checked_reason
-from live_services.cli.dead_letters import decision_text, find_letter, place_of, takes_records
+from live_services.cli.dead_letters import decision_text, find_letter, place_of, read_letters, takes_records
 from live_services.cli.log_view import log_backwards
 from live_services.cli.trading_commands import require_strategy
 from live_services.domain.events import (
@@ -34,6 +34,7 @@ from live_services.settings import Settings
 
 _audit = structlog.get_logger("audit")
 
+_MOST_TOGETHER: Final = 1_000  # decisions in one transaction
 _MOST_BYTES: Final = 4 * 1024 * 1024  # in base64, with the rest of a decision, it fits in a record
 
 
@@ -51,6 +52,28 @@ async def drop_letter(settings: Settings, letter_id: str, reason: str) -> str:
     letter = await _open_letter(settings, letter_id)
     await _decide(settings, _decided(letter, "dropped", reason))
     return f"{letter.event_id[:8]} ({place_of(letter)}) is dropped; its bytes stay on {letter.topic}.dlq"
+
+
+async def drop_topic(settings: Settings, topic: str, reason: str) -> str:
+    """Put every open letter of records on a topic aside for good; give what to tell.
+
+    Raises
+    ------
+    CommandFailed
+        No such topic, or no reason.
+    live_services.adapters.letters.DecidedMeanwhile
+        If somebody else decides at the same moment; what was dropped before that stays so.
+    """
+    reason = checked_reason(reason)
+    views = await read_letters(settings, topic=topic)
+    await topic_partitions(settings.kafka, [DLQ_DECISIONS.name])
+    async with LetterDecisions(settings.kafka) as decisions:
+        made = await decisions.made()
+        drops = [_decided(view.letter, "dropped", reason) for view in views if view.letter.event_id not in made]
+        for first in range(0, len(drops), _MOST_TOGETHER):
+            await decisions.decide(drops[first : first + _MOST_TOGETHER])
+    _audit.info("dead_letters_dropped", topic=topic, letters=len(drops), decided_by=getpass.getuser(), reason=reason)
+    return f"{len(drops):,} letters of {topic} are dropped; their bytes stay on its topic of dead letters"
 
 
 async def replay_letter(settings: Settings, letter_id: str, reason: str, value: bytes | None = None) -> str:
@@ -152,5 +175,5 @@ async def _decide(settings: Settings, decision: DeadLetterDecided, command: Reco
         first = (await decisions.made()).get(decision.letter_id)
         if first is not None:
             raise _already(first)
-        await decisions.decide(decision, command)
+        await decisions.decide([decision], command)
     _audit.info("dead_letter_decided", **decision.model_dump(exclude={"event_type", "schema_version", "value_base64"}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
 
@@ -29,15 +29,8 @@ def read_pipeline_findings(client: Redis) -> tuple[PipelineFindings, ...]:
     redis.RedisError
         If Redis does not answer.
     """
-    found = [(key, client.get(key)) for key in map(keys.pipeline_findings, BROKERS)]
-    return tuple(one for key, content in found if (one := _read(key, content)) is not None)
-
-
-def _read(key: keys.Key[PipelineFindings], content: Any) -> PipelineFindings | None:
-    try:
-        return key.read(content) if content is not None else None
-    except keys.WrongContent:
-        return None
+    found = [key.read_or_none(client.get(key)) for key in map(keys.pipeline_findings, BROKERS)]
+    return tuple(one for one in found if one is not None)
 
 
 def pipeline_ailments(found: Sequence[PipelineFindings]) -> list[str]:

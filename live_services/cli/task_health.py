@@ -9,6 +9,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any, Final
 
+from live_services.adapters.health import read_tasks
 from live_services.adapters.scrape_targets import read_targets
 from live_services.cli.pipeline_findings import read_pipeline_findings
 from live_services.domain import keys
@@ -69,27 +70,16 @@ def read_health(settings: Settings) -> Health:
         return Health((), {})
     client = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)
     try:
-        found = sorted(client.scan_iter(keys.task_health_pattern(), count=200))
-        tasks = [(keys.Key(name.decode(), keys.TaskRecord), client.get(name)) for name in found]
-        portfolios = {broker: client.get(keys.portfolio(broker)) for broker in BROKERS}
+        tasks = read_tasks(client)
+        found = {broker: (key := keys.portfolio(broker)).read_or_none(client.get(key)) for broker in BROKERS}
         pipeline = read_pipeline_findings(client)
     finally:
         client.close()
-    snapshots = {broker: _read(keys.portfolio(broker), value) for broker, value in portfolios.items()}
-    records = (_read(key, content) for key, content in tasks)
     return Health(
-        tuple(record.model_dump(mode="json") for record in records if record is not None),
-        {broker: snapshot for broker, snapshot in snapshots.items() if snapshot is not None},
+        tuple(task.model_dump(mode="json") for task in tasks),
+        {broker: snapshot for broker, snapshot in found.items() if snapshot is not None},
         pipeline,
     )
-
-
-def _read(key: keys.Key[keys.Value], content: Any) -> keys.Value | None:
-    """Read a value; None for none, and for that of another version, which the pipeline validator names."""
-    try:
-        return key.read(content) if content is not None else None
-    except keys.WrongContent:
-        return None
 
 
 def ask_processes(home: Path) -> tuple[ProcessReport, ...]:

@@ -13,6 +13,7 @@ from live_services.cli.log_view import LogBackwards, events_backwards, newest
 from live_services.cli.output import Document, Field, FittingTable
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import (
+    DEAD_LETTERS,
     AccountOpened,
     AnswersCommands,
     Command,
@@ -24,6 +25,7 @@ from live_services.domain.events import (
     TradingSwitched,
 )
 from live_services.domain.topics import broker_topics
+from live_services.next_steps import to_type
 from models_registry.specification import Broker
 
 
@@ -78,6 +80,17 @@ def not_in_force(views: Iterable[TradingStatesView]) -> list[str]:
         f"commanded by {command.commanded_by} ({command.reason}), is NOT in force: no account has answered it"
         for view in views
         for command in view.unanswered
+    ]
+
+
+def halted_by_letters(views: Iterable[TradingStatesView]) -> list[str]:
+    """Say which brokers a flood of dead letters halted: that was nobody's word."""
+    return [
+        f"{view.broker} is {one.state}, by no person: {one.reason}; "
+        f"{to_type(f'resume --broker {view.broker} --reason WHY')} lifts it"
+        for view in views
+        for one in view.in_force
+        if one.commanded_by == DEAD_LETTERS and one.state != "ACTIVE"
     ]
 
 

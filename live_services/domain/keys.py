@@ -66,6 +66,13 @@ class Key(str, Generic[Value]):
                 f"{f', and {problem.error_count() - 1} more' if problem.error_count() > 1 else ''}"
             ) from None
 
+    def read_or_none(self, content: bytes | str | None) -> Value | None:
+        """Read what stands there; None for nothing, and for what does not belong there: the validator names that."""
+        try:
+            return self.read(content) if content is not None else None
+        except WrongContent:
+            return None
+
 
 class TaskRecord(BaseModel):
     """The health of one service of a task, the same in Redis and at ``/health``."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from socket import gethostname
-from typing import Any, Final
+from typing import Final
 
+from live_services.adapters.health import read_tasks
 from live_services.adapters.logs import CHANNELS, wiring
-from live_services.domain import keys
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings
 
@@ -79,21 +79,13 @@ def metrics_ports(settings: Settings) -> Mapping[str, int]:
         url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, retry=None
     )
     try:
-        names = [name.decode() for name in sorted(client.scan_iter(keys.task_health_pattern(), count=200))]
-        said = [_task(name, client.get(name)) for name in names]
+        said = read_tasks(client)
     except redis.RedisError:  # the check of Redis says so
         return {}
     finally:
         client.close()
-    here = [task for task in said if task is not None and task.metrics_port and task.host == gethostname()]
+    here = [task for task in said if task.metrics_port and task.host == gethostname()]
     return {task.task: task.metrics_port for task in here if psutil.pid_exists(task.pid)}
-
-
-def _task(name: str, content: Any) -> keys.TaskRecord | None:
-    try:
-        return keys.Key(name, keys.TaskRecord).read(content) if content is not None else None
-    except keys.WrongContent:  # of another version
-        return None
 
 
 def _answers(port: int) -> bool:

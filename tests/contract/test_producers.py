@@ -162,7 +162,7 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
                 "flush": [],
             },
         ),
-        (LetterDecisions, {"made": [], "decide": ["DeadLetterDecided", "RecordHandedIn | None"]}),
+        (LetterDecisions, {"made": [], "decide": ["Sequence[DeadLetterDecided]", "RecordHandedIn | None"]}),
     ],
 )
 def test_a_producer_takes_typed_things_only(producer: type[object], offered: dict[str, list[str]]) -> None:

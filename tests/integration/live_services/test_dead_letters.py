@@ -18,7 +18,7 @@ from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic, value_of
 from live_services.adapters.letters import LetterDecisions, count_open
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
-from live_services.cli.letter_decisions import drop_letter, replay_letter
+from live_services.cli.letter_decisions import drop_letter, drop_topic, replay_letter
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     DeadLetterDecided,
@@ -140,20 +140,29 @@ async def test_letters_are_listed_shown_and_decided_on_once_by_whoever_is_first_
                     await again
             assert "so nothing is decided or traded on it" in await replay_letter(desk, second, "for the record")
             assert "is dropped" in await drop_letter(desk, first[:6], "nobody knows who wrote it")
+            await put(desk, PAPER.signals_raw, b"flood", b"flood")
+            await mark(producer, 25)
+            two = await letters_of(desk, PAPER.signals_raw, 2)
+            assert (await drop_topic(desk, PAPER.signals_raw.name, "a script")).startswith("2 letters of ")
             await mark(producer, 30)
-    assert await decisions(desk) == [(asked, "replayed"), (second, "recorded"), (first, "dropped")]
+    assert await decisions(desk) == [
+        (asked, "replayed"),
+        (second, "recorded"),
+        (first, "dropped"),
+        *((one, "dropped") for one in two),
+    ]
     assert await read_letters(desk) == []
     assert await count_open(desk.kafka, 10) == 0
-    assert {view.letter.event_id for view in await read_letters(desk, decided=True)} == {asked, first, second}
+    assert {view.letter.event_id for view in await read_letters(desk, decided=True)} == {asked, first, second, *two}
     changes = [event for event in await said(desk, PAPER.control) if isinstance(event, TradingStateChanged)]
     assert [(one.in_force.state, one.in_force.reason) for one in changes] == [("HALTED", "fills look wrong")]
     async with LetterDecisions(desk.kafka) as slow:
         async with LetterDecisions(desk.kafka):
             pass
-        (any_decision,) = [e for e in await said(desk, DLQ_DECISIONS) if getattr(e, "action", "") == "dropped"]
+        any_decision, *_ = [e for e in await said(desk, DLQ_DECISIONS) if getattr(e, "action", "") == "dropped"]
         assert isinstance(any_decision, DeadLetterDecided)
         with pytest.raises(CommandFailed, match="somebody else decided on dead letters at the same moment"):
-            await slow.decide(any_decision, None)
+            await slow.decide([any_decision])
 
 
 async def _shows(desk: Settings, letter_id: str) -> None:

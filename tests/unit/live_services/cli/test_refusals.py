@@ -27,6 +27,8 @@ WRONG_ID = {
     "dlq list --topic nosuch": "there is no topic 'nosuch'",
     "dlq show abc": "'abc' is too short for a dead letter's id",
     "dlq replay abc --reason why": "'abc' is too short for a dead letter's id",
+    "dlq drop --topic nosuch --reason why": "there is no topic 'nosuch'",
+    "dlq drop --reason why": "name one letter by its id, or with --topic all that are open of one topic",
     "dlq drop abc --reason why": "'abc' is too short for a dead letter's id",
     "explain --broker nosuch": "there is no broker 'nosuch'",
     "features show RELIANCE --broker nosuch": "there is no broker 'nosuch'",

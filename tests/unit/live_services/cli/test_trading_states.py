@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from feature_store.market.types import Session
 from live_services.cli.main import app
 from live_services.cli.trading_states import (
     TradingStatesView,
+    halted_by_letters,
     not_in_force,
     read_trading_states,
     trading_states_record,
     trading_states_table,
 )
 from live_services.domain.events import (
+    DEAD_LETTERS,
     AccountOpened,
     Event,
     RecordHandedIn,
@@ -89,6 +92,15 @@ async def test_a_command_that_no_account_has_answered_is_shown_as_waiting() -> N
     (record,) = trading_states_record([view])
     assert [one["reason"] for one in record["unanswered"]] == ["waits"]
     assert [one["state"] for one in record["in_force"]] == ["HALTED"]
+
+
+async def test_a_halt_that_nobody_commanded_is_an_ailment_and_a_persons_is_none() -> None:
+    halted = await read(*told(Account().command("HALTED", 10)))
+    assert halted_by_letters([halted]) == []
+    (by_person,) = halted.in_force
+    by_flood = by_person.model_copy(update={"commanded_by": DEAD_LETTERS, "reason": "100 records"})
+    (alarm,) = halted_by_letters([replace(halted, in_force=(by_flood,))])
+    assert alarm.startswith("paper is HALTED, by no person: 100 records; `")
 
 
 async def test_a_mended_command_that_waits_is_shown_like_any_other() -> None:
