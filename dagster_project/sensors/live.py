@@ -7,11 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-from pydantic import ValidationError
 
 from dagster_project.resources import LedgerResource
 from feature_store.market.types import ist_text
-from live_services.domain.events import Event, ModelLoaded, ModelRefused, decode_event
+from live_services.domain.events import Event, ModelLoaded, ModelRefused, NoEvent, decode_event
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED
 from live_services.settings import KafkaSettings, Settings
 
@@ -94,7 +93,7 @@ def observe(
         cursor[_place(record)] = record.offset
         try:
             events.append((decode_event(record.value), record))
-        except ValidationError:
+        except NoEvent:
             continue
     events.sort(key=lambda pair: pair[0].event_time_ns)
     found = [

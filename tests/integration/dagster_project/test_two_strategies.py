@@ -14,8 +14,9 @@ from feature_store.offline.store import OfflineStore
 from live_services.adapters.history import StoredHistory
 from live_services.backtest.engine import MarketDay, assignments_at_open, final_snapshot, run_session
 from live_services.composition import build_ledger, build_registry, engine_config, stamp
-from live_services.domain.events import ModelLoaded, PnlSnapshot, SignalGenerated, StrategyModelAssigned
+from live_services.domain.events import ModelLoaded, PnlSnapshot, SignalGenerated, StrategyModelAssigned, topic_of
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId
+from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.service import Opening
 from live_services.services.model_loading import build_loader
 from live_services.services.strategy_runner import StrategyRunner
@@ -171,6 +172,8 @@ async def traded(settings):
     await runner.prepare(task, ())
     state, said = runner.open_session(Opening(session, universe, task)), []
     for event in runner.commands(state, session.open_ns):
+        if topic_of(event) != STRATEGIES_CONTROL:
+            continue  # an announcement, which nobody reads back
         said += runner.handle(EventRecord(event, NOWHERE), state, session.open_ns)
     ticks, at = store.read_ticks(session), LogPosition("market.ticks", 0, 0)
     edges = np.searchsorted(ticks.event_time_ns, np.arange(session.open_ns, session.close_ns + 1, MINUTE_NS))

@@ -155,7 +155,7 @@ def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest
             said = up.stdout + up.stderr
             assert f"preflight: kafka failed (holds back live services): no Kafka answers at {NOBODY}" in said
             assert "preflight: mlflow failed: no MLflow answers" in said
-            assert "the live services do not run: mend what preflight says" in said
+            assert "the live services do not: mend what preflight says" in said
             states = {process.name: process.state for process in Stack(load_settings()).supervisor.processes()}
             assert {states["market_feed"], states["paper.account"]} == {"STOPPED"}
             written = json.loads((home / "logs" / "preflight_summary.json").read_text())

@@ -86,6 +86,6 @@ async def test_a_process_is_asked_itself_and_whoever_took_its_port_is_not_believ
         assert (account.process, account.document, runner.document is None) == ("account", None, False)
         older = replace(RUNNER, lag_records=9)
         other = {"task": "shared.strategy_runner[1]", "host": "another computer", "pid": 1}
-        seen = together(Health(({"task": str(older.task)}, other), {}), [account, runner])
+        seen = together(Health((other | {"task": str(older.task)}, other), {}), [account, runner])
         assert [task["task"] for task in seen.tasks] == ["shared.strategy_runner[1]", "shared.strategy_runner[0]"]
         assert seen.tasks[1]["lag_records"] == 7
