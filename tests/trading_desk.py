@@ -348,7 +348,7 @@ target_bps = 30
             yield
         finally:
             member.terminate()
-            assert member.wait(30) == 0
+            assert member.wait(30) == 128 + signal.SIGTERM
 
 
 def events(records: list[StoredRecord]) -> list[Event]:

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic
-from live_services.cli import trading_commands
+from live_services.cli import answers
 from live_services.cli.trading_commands import command_trading_state
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
@@ -141,7 +141,7 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
             assert isinstance(refused, SignalRejected)
             assert refused.rule == "trading_state"
             assert await exits(desk) == []
-        monkeypatch.setattr(trading_commands, "_ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.1)
         assert await command_trading_state(desk, "resume", "explained", strategy="momentum") == ""
         assert "nothing runs on this home; it stands on the log" in capsys.readouterr().out
         async with account(desk):

@@ -93,6 +93,7 @@ def test_an_error_of_any_channel_is_in_error_log_too_with_its_traceback(tmp_path
 
 def test_web_servers_log_on_api_and_other_libraries_on_application(tmp_path, monkeypatch) -> None:
     configure_logging("mlflow", tmp_path)
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)  # as its server does
     for name in ("uvicorn.error", "fastapi", "aiokafka.conn", "dagster", "mlflow.tracking"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", False)  # a migration disables them
         logging.getLogger(name).warning("from %s", name)
