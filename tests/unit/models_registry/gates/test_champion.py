@@ -198,6 +198,7 @@ def rows(skill: float, sessions: int = 12, seed: int = 0) -> OutOfFold:
         score=1.0 / (1.0 + np.exp(-(skill * (up - 0.5) + 0.3 * noise))),
         up=up,
         forward_return=(up - 0.5) * 1e-3,
+        side=np.ones(n, dtype=np.int8),
         decision_ns=decision_ns,
         label_end_ns=decision_ns + 600_000_000_000,
         instrument=np.tile(np.arange(4, dtype=np.int32), 50 * sessions),
