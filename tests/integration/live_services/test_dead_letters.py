@@ -63,7 +63,7 @@ async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
 async def account(desk: Settings) -> AsyncIterator[None]:
     """The account's process, killed in the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, cwd=ROOT
+        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, desk.alpha_panda_home, cwd=ROOT
     )
     try:
         yield

@@ -6,16 +6,19 @@ import asyncio
 import signal as signals
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.scrape_targets import read_targets
 from live_services.cli import answers
 from live_services.cli.trading_commands import command_trading_state
 from live_services.domain.clock import watermark
@@ -62,7 +65,7 @@ async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
 async def account(desk: Settings) -> AsyncIterator[None]:
     """The account's process, killed in the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, cwd=ROOT
+        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, desk.alpha_panda_home, cwd=ROOT
     )
     try:
         yield
@@ -110,12 +113,29 @@ async def until_said(desk: Settings, topic: Topic, wanted: Callable[[Event], boo
             await asyncio.sleep(0.1)
 
 
+async def until_shown(desk: Settings, strategy: str, strictness: float) -> None:
+    """Wait until the account's process says at its ``/metrics`` what is in force."""
+
+    def shown() -> float | None:
+        (where,) = [address for _, _, address in read_targets(desk.alpha_panda_home)]
+        with suppress(OSError), urllib.request.urlopen(f"http://{where}/metrics", timeout=5) as answer:
+            for family in text_string_to_metric_families(answer.read().decode()):
+                for sample in family.samples:
+                    if sample.name == "alpha_panda_trading_state" and sample.labels["strategy"] == strategy:
+                        return float(sample.value)
+        return None  # it has not begun
+
+    async with asyncio.timeout(30):
+        while await asyncio.to_thread(shown) != strictness:
+            await asyncio.sleep(0.2)
+
+
 async def exits(desk: Settings) -> list[tuple[str, float]]:
     orders = [order for order in await said(desk, PAPER.orders_submitted) if isinstance(order, OrderSubmitted)]
     return [(order.reason, (order.event_time_ns - OPEN) / SECOND) for order in orders if order.intent == "close"]
 
 
-async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is_lifted_by_one_sent_meanwhile(
+async def test_a_halt_is_in_force_and_shown_while_the_market_stalls_and_over_a_kill_and_is_lifted_by_one_sent_meanwhile(
     desk: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with FeedProducer(desk.kafka, 10_000) as producer:
@@ -136,6 +156,8 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
             with pytest.raises(CommandFailed, match="there is no strategy 'momentun' at paper; did you mean momentum"):
                 await command_trading_state(desk, "halt", "any", strategy="momentun")
         async with account(desk):
+            await until_shown(desk, "momentum", 2.0)
+            await until_shown(desk, "all", 0.0)
             await market.until(700, (1, 650, 9.0), proposals=(signal(1, 200),))
             refused = await until_said(desk, PAPER.signals_rejected, lambda event: isinstance(event, SignalRejected))
             assert isinstance(refused, SignalRejected)
@@ -147,6 +169,7 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
         async with account(desk):
             raised = await until_said(desk, PAPER.orders_submitted, lambda e: getattr(e, "intent", "") == "close")
             assert await exits(desk) == [("time", 700.0)], "the market has come no further"
+            await until_shown(desk, "momentum", 0.0)
             await market.until(720, (0, 710, 101.0))
             closed = await until_said(desk, PAPER.orders_filled, lambda e: getattr(e, "intent", "") == "close")
             assert closed.event_time_ns > raised.event_time_ns
