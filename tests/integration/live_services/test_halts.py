@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal as signals
-import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.adapters.scrape_targets import read_targets
 from live_services.cli import answers
 from live_services.cli.trading_commands import command_trading_state
@@ -28,50 +24,22 @@ from live_services.domain.events import (
     OrderSubmitted,
     SignalRejected,
     TradingStateChanged,
-    decode_event,
 )
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import Settings
+from tests.kafka_desk import account, empty_desk, said
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
 from tests.toy_chain import session_opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 PAPER = broker_topics("paper")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
-    """A home whose topics are empty; its market has one partition."""
-    desk = Settings(
-        alpha_panda_home=tmp_path, kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=1)
-    )
-    admin = AIOKafkaAdminClient(**connection(desk.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-    await create_topics(desk)
-    return desk
-
-
-@asynccontextmanager
-async def account(desk: Settings) -> AsyncIterator[None]:
-    """The account's process, killed in the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, desk.alpha_panda_home, cwd=ROOT
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signals.SIGKILL)
-        await process.wait()
+    return await empty_desk(kafka_servers, tmp_path)
 
 
 class Desk:
@@ -98,10 +66,6 @@ class Desk:
             if not rows or topic != MARKET_TICKS:
                 self._producer.say_on(topic, 0, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest))
         await self._producer.flush()
-
-
-async def said(desk: Settings, topic: Topic) -> list[Event]:
-    return [decode_event(record.value) async for record in read_topic(desk.kafka, topic.name)]
 
 
 async def until_said(desk: Settings, topic: Topic, wanted: Callable[[Event], bool]) -> Event:
