@@ -201,6 +201,7 @@ def keep(home: Path, stop: threading.Event) -> None:
                 if said != before:
                     print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
             answers.looked(keeper.restarts)
+        answers.withdraw()
 
 
 def main() -> None:

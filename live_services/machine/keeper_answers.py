@@ -111,11 +111,13 @@ class KeeperAnswers:
         self._target.write()
         return self
 
+    def withdraw(self) -> None:
+        """Be no target any more; without this Prometheus shows the keeper as down once the block has ended."""
+        if self._target is not None:
+            self._target.remove()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is None or self._target is None:
-            return
-        if kind is None:  # else it stays among the targets, so that Prometheus shows it as down
-            self._target.remove()
-        self._server.close()
+        if self._server is not None:
+            self._server.close()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from live_services.adapters.progress_marks import progress_directory
+from live_services.cli.task_health import ask_processes
 from live_services.machine.embedded import PortInUse, free_port
 from live_services.machine.programs import KEEPER, SERVERS, SERVICES, Program
 from live_services.machine.restarts import Restarts, read_restarts
@@ -143,6 +144,9 @@ def test_prometheus_is_told_by_the_keeper_how_often_each_process_was_brought_bac
         assert shown("restarts")["broken"] >= _QUICK.restart_limit
         (up,) = prometheus.query("up")
         assert (up["metric"]["process"], up["value"][1]) == (KEEPER, "1")
+    (keeper,) = ask_processes(services.supervisor.home)
+    assert keeper.document is not None
+    assert (keeper.process, keeper.document["live"], keeper.document["ready"]) == (KEEPER, True, True)
 
 
 def test_a_process_that_gets_on_between_its_deaths_is_started_again_without_end(services: _Kept) -> None:

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from live_services.adapters.progress_marks import progress_directory
+from live_services.adapters.scrape_targets import read_targets
 from live_services.machine import keeper as keeper_module
 from live_services.machine.keeper import Keeper, keep
 from live_services.machine.keeper_answers import KeeperHealth, RestartMetrics
@@ -136,6 +137,20 @@ def test_restarts_and_what_stays_down_are_metrics_and_so_is_what_never_died(supe
     supervised.state = "RUNNING"  # a person mended it
     kept.look(2_021.0)
     assert shown("account") == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_keeper_is_a_target_of_prometheus_until_it_is_told_to_stop_also_if_its_supervisor_is_gone(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    write_plan(supervised.home, PLAN)
+    monkeypatch.setattr(keeper_module, "Supervisor", lambda _home: supervised)
+    monkeypatch.setattr(keeper_module, "_LOOK_SECONDS", 0.0)
+    supervised.looks_left, stop = 0, threading.Event()
+    if told:
+        stop.set()
+    keep(supervised.home, stop)
+    assert [process for process, _, _ in read_targets(supervised.home)] == ([] if told else ["keeper"])
 
 
 def test_a_keeper_that_looks_no_more_is_not_well() -> None:
