@@ -29,7 +29,7 @@ bench: .venv/ready-to-test
 
 # Recompute the locks after a change to the dependencies in pyproject.toml: one resolution of everything, then
 # requirements.lock (what runs) and, for each extra, what it adds to that.
-EXTRAS := test zerodha postgresql
+EXTRAS := test zerodha postgresql notebooks rivals
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-annotate --no-strip-extras --no-header pyproject.toml
 lock: .venv/ready-to-test
