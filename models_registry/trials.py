@@ -32,7 +32,7 @@ _TABLE: Final = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False, unique=True),
 )
 _Kind = Literal["trial", "repeat", "look"]
-_OF_THE_TABLE: Final = {"number", "recorded"}
+_OF_THE_TABLE: Final[set[str]] = {"number", "recorded"}
 
 
 class _Entry(BaseModel):
@@ -147,8 +147,7 @@ class TrialTable:
             if first is None:
                 _append(connection, head, "trial", trial.model_name, _body(trial))
                 return trial.model_copy(update={"number": head.number + 1, "recorded": 1})
-            again = {"trial": first.number, "recorded_at_ns": trial.recorded_at_ns}
-            again |= {"made_by": trial.made_by, "run_id": trial.run_id}
+            again = {"trial": first.number} | _body(trial, only={"recorded_at_ns", "made_by", "run_id"})
             _append(connection, head, "repeat", trial.model_name, again)
         return first.model_copy(update={"recorded": first.recorded + 1})
 
@@ -235,5 +234,5 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _body(entry: Trial | HoldoutLook) -> dict[str, Any]:
-    return entry.model_dump(mode="json", exclude=_OF_THE_TABLE)
+def _body(entry: Trial | HoldoutLook, only: set[str] | None = None) -> dict[str, Any]:
+    return entry.model_dump(mode="json", include=only, exclude=_OF_THE_TABLE)
