@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from feature_store.labels.forward_return import ForwardReturn
 
-Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
+Estimator = Literal["hist_gradient_boosting", "random_forest", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
 Broker = Literal["paper", "zerodha"]
