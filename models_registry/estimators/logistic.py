@@ -45,8 +45,11 @@ class Logistic:
         return Pipeline([("scale", StandardScaler()), ("logistic", LogisticRegression(**chosen))])
 
     def fit(self, estimator: Any, X: NDArray[np.float64], up: NDArray[np.bool_], weight: NDArray[np.float64]) -> Any:  # noqa: N803
-        """Fit and give it back."""
-        return estimator.fit(X, up, scale__sample_weight=weight, logistic__sample_weight=weight)
+        """Fit and give it back; a feature that never changes gets a scale of 1."""
+        with np.errstate(
+            invalid="ignore"
+        ):  # rounding makes its weighted variance less than 0, and the root is not used
+            return estimator.fit(X, up, scale__sample_weight=weight, logistic__sample_weight=weight)
 
     def refuse_values(self, estimator: Any) -> None:
         """Raise ValueError for a value that a fit would refuse."""

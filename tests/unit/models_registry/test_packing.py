@@ -8,6 +8,7 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from models_registry.flat import dump_arrays, flatten, load_arrays, load_flat
 from models_registry.packing import (
+    TRUSTED_TYPES,
     FeatureSchemaMismatch,
     GoldenRowsDiffer,
     ModelRefusedError,
@@ -69,14 +70,13 @@ def test_flat_and_golden_files_are_the_same_bytes_every_time():
     }
 
 
-def test_the_skops_file_is_the_estimator():
+@pytest.mark.parametrize("algorithm", ESTIMATORS)
+def test_the_skops_file_is_the_estimator(algorithm):
     import skops.io
 
-    back = skops.io.loads(
-        packed().files["model.skops"], trusted=["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
-    )
+    back = skops.io.loads(packed(algorithm).files["model.skops"], trusted=list(TRUSTED_TYPES))
     X = frame().X[:50]
-    np.testing.assert_array_equal(back.predict_proba(X), trained().estimator.predict_proba(X))
+    np.testing.assert_array_equal(back.predict_proba(X), trained(algorithm).estimator.predict_proba(X))
 
 
 def test_loading_never_deserialises_the_skops_file(monkeypatch):

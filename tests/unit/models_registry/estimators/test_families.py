@@ -183,6 +183,15 @@ def test_the_same_rows_and_seed_give_the_same_bits_and_a_search_has_spans_that_t
         assert all(array.tobytes() == family.flatten(two)[key].tobytes() for key, array in arrays.items())
 
 
+def test_a_constant_feature_has_a_scale_of_one_though_weights_round_its_variance_below_zero():
+    family, random = FAMILIES["logistic_regression"], np.random.default_rng(0)
+    X = np.stack([random.normal(size=4_000), np.full(4_000, 0.1)], axis=1)
+    for seed in range(20):
+        weight = np.random.default_rng(seed).uniform(0.1, 2.0, size=4_000)
+        arrays = family.flatten(family.fit(family.build(0, 4_000, {}), X, X[:, 0] > 0, weight))
+        assert arrays["scale"][1] == 1.0
+
+
 def test_a_constant_feature_has_a_scale_of_one_and_no_weight_in_any_family():
     assert flat("logistic_regression").arrays["scale"][5] == 1.0
     assert flat("logistic_regression").arrays["coef"][5] == pytest.approx(0.0, abs=1e-12)
