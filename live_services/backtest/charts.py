@@ -236,7 +236,8 @@ def _fall(equity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _at(time_ns: NDArray[np.int64], session: Session, number: int) -> NDArray[np.float64]:
-    return number + (time_ns - session.open_ns) / (session.close_ns - session.open_ns)
+    share = (time_ns - session.open_ns) / (session.close_ns - session.open_ns)
+    return np.asarray(number + np.clip(share, 0.0, 1.0))  # the last snapshot is a second after the close
 
 
 def _places(times: pd.Series[pd.Timestamp], result: Backtested) -> NDArray[np.float64]:
