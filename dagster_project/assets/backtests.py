@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -67,7 +67,7 @@ def backtest_asset(spec: StrategySpec) -> dg.AssetsDefinition:
         from models_registry.refusals import ModelRefusedError
         from models_registry.registry import RegistryUnavailable
 
-        fills = "ticks" if config.fills == "ticks" else "bars"
+        fills: Literal["bars", "ticks"] = "ticks" if config.fills == "ticks" else "bars"
         with expected_failures(BacktestRefused, MarketDataError, ModelRefusedError, RegistryUnavailable, LedgerError):
             result = run(
                 spec.name,
