@@ -181,7 +181,7 @@ def groups_chart(groups: pd.DataFrame, what: str, *, lying: bool = False) -> Cha
     amounts, place = _axis("net, ₹", tickformat=",.0f"), _axis("" if lying else what) | {"type": "category"}
     if lying:
         place |= {"autorange": "reversed", "automargin": True}
-    height = max(260, 60 + 22 * len(groups)) if lying else 260
+    height = max(260, 60 + min(22 * len(groups), 14 * len(groups) + 200)) if lying else 260
     return {
         "data": [bars],
         "layout": _bare(height) | {"xaxis": amounts if lying else place, "yaxis": place if lying else amounts},

@@ -53,7 +53,7 @@ def test_the_report_says_what_a_person_must_know(page: str, said: str) -> None:
 
 def test_a_stamp_stands_on_every_printed_page(page: str) -> None:
     printed = page[page.index("@media print") :]
-    assert re.search(r"\.stamps \{ position: fixed", printed)
+    assert re.search(r"\.stamps \{ display: table-header-group", printed)
 
 
 def test_no_table_is_clipped_and_every_session_is_in_it(page: str, result: BacktestResult) -> None:
