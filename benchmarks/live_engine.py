@@ -25,8 +25,8 @@ from live_services.domain.basis import Stamp
 from live_services.domain.events import BarValues, ExitTerms, SignalGenerated, self_caused
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import NOWHERE, EventRecord, TaskId
-from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, ChainState
 from live_services.services.account import ACCOUNT, account_chain

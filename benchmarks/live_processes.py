@@ -28,8 +28,8 @@ from live_services.adapters.stored_market import Replay
 from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.basis import Stamp
 from live_services.domain.limits import RiskLimits
-from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_TICKS, Topic
 from live_services.runtime.chain import Chain
 from live_services.runtime.loop import run_chain

@@ -47,6 +47,7 @@ def frame_of(market: NullMarket, density: Density = "every decision", seed: int 
     return TrainingFrame(
         X=rows[kept],
         forward_return=labels.forward_return[kept],
+        side=np.ones(int(kept.sum()), dtype=np.int8),
         decision_ns=market.bars.end_ns[kept],
         entry_ns=labels.entry_ns[kept],
         label_end_ns=labels.label_end_ns[kept],

@@ -59,8 +59,8 @@ class Desk:
 
     @cached_property
     def labels(self) -> tuple[ForwardReturn, ...]:
-        """The labels that are stored: each that a strategy's model is trained on."""
-        return tuple(dict.fromkeys(strategy.label() for strategy in self.settings.strategies))
+        """The labels that are stored: of every bar, what holding it as long as a strategy does would have earned."""
+        return tuple(dict.fromkeys(strategy.holding_label() for strategy in self.settings.strategies))
 
     @cached_property
     def actions(self) -> CorporateActions:

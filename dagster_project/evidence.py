@@ -354,6 +354,7 @@ def _frame(ground: Ground, trained: TrainedModel, features: FeatureSchema, instr
         dt.date.fromisoformat(last),
         features=features,
         label=trained.spec.label(),
+        proposer=trained.spec.proposer(),
         membership=ground.membership,
         actions=ground.actions,
     )

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, small_multiples
 from dagster_project.previews import feature_quantiles, label_quantiles
 from feature_store.market.types import ist_text
-from models_registry.refs import GateResult
+from models_registry.refs import GateResult, named_thresholds
 
 if TYPE_CHECKING:
     from dagster_project.candidates import Candidate
@@ -69,8 +69,10 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
         "dropped_rows": trained.dropped,
         "trained_from": ist_text(trained.training_start_ns),
         "trained_to": ist_text(trained.training_end_ns),
-        "buy_threshold": round(trained.buy_threshold, 6),
-        "sell_threshold": round(trained.sell_threshold, 6),
+        **{
+            name: round(value, 6)
+            for name, value in named_thresholds(trained.buy_threshold, trained.sell_threshold).items()
+        },
         "feature_schema_hash": feature_schema_hash,
         "training_data_digest": trained.data_digest,
         "packed_bytes": sum(len(content) for content in candidate.packed.files.values()),

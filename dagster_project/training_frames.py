@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from feature_store.offline.training_frames import TrainingFrame
 
 _FACTS = b"alpha_panda"
-_COLUMNS = ("forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
+_COLUMNS = ("forward_return", "side", "decision_ns", "entry_ns", "label_end_ns", "instrument")
 _PLAIN = ("digest", "start_ns", "end_ns", "market", "bar_source", "sessions", "left_out")
 _ORIGIN = ("market_details", "manifests", "membership_digest", "actions_digest")
 
@@ -69,6 +69,7 @@ def read_frame(path: Path) -> TrainingFrame:
     import pyarrow.parquet as pq
 
     from feature_store.features.schema import feature_schema
+    from feature_store.labels.barrier_return import BarrierReturn
     from feature_store.labels.forward_return import ForwardReturn
     from feature_store.offline.session_files import columns_digest
     from feature_store.offline.training_frames import TrainingFrame
@@ -78,7 +79,8 @@ def read_frame(path: Path) -> TrainingFrame:
     schema = feature_schema(facts["names"], facts["bar_clock"])
     if schema.hash != facts["feature_schema_hash"]:
         raise dg.Failure("The features have changed since the training set was made: materialise it again.")
-    label = ForwardReturn(**facts["label"]) if "label" in facts else None
+    kind = {"forward_return": ForwardReturn, "barrier_return": BarrierReturn}.get(facts["label_identity"]["kind"])
+    label = kind(**facts["label"]) if kind is not None else None
     if label is None or label.identity() != facts["label_identity"]:
         raise dg.Failure("The label has changed since the training set was made: materialise it again.")
     if columns_digest({name: table[name].to_numpy() for name in table.column_names}) != facts["columns_sha256"]:

@@ -29,10 +29,21 @@ def disagreement(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str 
         )
     if differs := label_difference(sidecar, strategy):
         return (
-            f"{trained} foretells another label than {asked} trades: {differs}; set holding_bars "
-            f"and exit_minutes_before_close to those of the model, or {_training(strategy)}"
+            f"{trained} foretells another label than {asked} trades: {differs}; set holding_bars, "
+            f"exit_minutes_before_close and, of a rule, its barriers to those of the model, or {_training(strategy)}"
+        )
+    if differs := proposals_difference(sidecar, strategy):
+        return (
+            f"{trained} judges other proposals than {asked} makes: {differs}; set rule and rule_parameters to those of "
+            f"the model, or {_training(strategy)}"
         )
     return None
+
+
+def proposals_difference(sidecar: Sidecar, strategy: StrategySpec) -> str:
+    """Say in what the proposals that a version judges are not those that a strategy makes; empty if they are."""
+    asks = strategy.proposer()
+    return _values_differ(sidecar.proposals, asks.identity() if asks else {})
 
 
 def label_difference(sidecar: Sidecar, strategy: StrategySpec) -> str:

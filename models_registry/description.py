@@ -145,14 +145,20 @@ def _made_of(sidecar: Sidecar) -> list[str]:
 
 
 def _thresholds(sidecar: Sidecar) -> str:
-    entry = (
-        f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sidecar.sell_threshold:.4f} or less"
-    )
-    origin = sidecar.thresholds_from
+    sell, origin = sidecar.sell_threshold, sidecar.thresholds_from
+    if sell is None:
+        entry = f"Accept a proposal at a score of {sidecar.buy_threshold:.4f} or more"
+    else:
+        entry = f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sell:.4f} or less"
     if origin is None:
         return f"{entry}."
+    quantiles = (
+        f"quantile {origin.buy_quantile:g}"
+        if origin.sell_quantile is None
+        else f"quantiles {origin.buy_quantile:g} and {origin.sell_quantile:g}"
+    )
     return (
-        f"{entry}: the quantiles {origin.buy_quantile:g} and {origin.sell_quantile:g} of how the model of fold "
+        f"{entry}: the {quantiles} of how the model of fold "
         f"{origin.fold} leaned on {origin.rows:,} rows of {origin.first_session} to {origin.last_session}, times "
         f"{origin.scale:.3f}."
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from models_registry.addresses import plot_source
 from models_registry.description import LONGEST_PAGE, shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
+from models_registry.refs import named_thresholds
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
 
@@ -190,8 +191,7 @@ def _params(sidecar: Sidecar) -> dict[str, str | int | float]:
             "training_rows": sidecar.training_rows,
             "folds": len(sidecar.folds),
             "features": ", ".join(column.name for column in sidecar.feature_schema),
-            "buy_threshold": sidecar.buy_threshold,
-            "sell_threshold": sidecar.sell_threshold,
+            **named_thresholds(sidecar.buy_threshold, sidecar.sell_threshold),
             "train_through": sidecar.train_through,
             "recipe_digest": sidecar.recipe_digest,
             "training_data_digest": sidecar.training_data_digest,

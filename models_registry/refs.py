@@ -110,3 +110,8 @@ class GateResult(_Open):
     def passed(self) -> bool:
         """Whether no check failed; a gate without checks has not passed."""
         return bool(self.checks) and all(c.verdict != "failed" for c in self.checks)
+
+
+def named_thresholds(buy: float, sell: float | None) -> dict[str, float]:
+    """Give thresholds by name: one at which proposals are accepted, or one for each side."""
+    return {"accept_threshold": buy} if sell is None else {"buy_threshold": buy, "sell_threshold": sell}

@@ -46,6 +46,7 @@ def sample_version(spec: StrategySpec, *, created_by: str, created_at_ns: int) -
         For ``Registry.register``. Both gates say that they failed, and why.
     """
     schema, label, family = spec.feature_schema(), spec.label(), FAMILIES[_ALGORITHM]
+    asks = spec.proposer()
     half = np.abs(np.random.default_rng(_SEED).normal(size=_ROWS // 2))
     rows = np.zeros((_ROWS, len(schema.names)))
     rows[:, 0] = np.concatenate([half, -half])  # the same above zero and below, so that zero scores one half
@@ -71,9 +72,10 @@ def sample_version(spec: StrategySpec, *, created_by: str, created_at_ns: int) -
         label=label.name,
         label_horizon_bars=label.horizon_bars,
         label_identity=label.identity(),
+        proposals=asks.identity() if asks else {},
         hyperparameters=family.hyperparameters(estimator),
         buy_threshold=0.5 + _MARGIN,
-        sell_threshold=0.5 - _MARGIN,
+        sell_threshold=None if asks else 0.5 - _MARGIN,
         folds=(),
         metrics={},
         gate=GateResult(rung="champion", checks=(refused,)),

@@ -51,8 +51,9 @@ class ThresholdOrigin(BaseModel):
     last_session: str
     rows: int
     buy_quantile: FiniteFloat
-    sell_quantile: FiniteFloat
-    """Quantiles of the lean, the distance of a score from the base rate in log-odds."""
+    sell_quantile: FiniteFloat | None
+    """Quantiles of the lean, the distance of a score from the base rate in log-odds; of a model that judges proposals
+    the first is where it accepts, and there is no second."""
     scale: FiniteFloat
     """How far the fitted model leans on the same rows, compared with that one; its quantiles are multiplied by it."""
 
@@ -96,6 +97,8 @@ class Sidecar(BaseModel):
     label_horizon_bars: int
     label_identity: dict[str, str | int] = Field(default_factory=dict)
     """Everything that decides what a row's label is; empty in version 1."""
+    proposals: dict[str, JsonValue] = Field(default_factory=dict)
+    """Identity of the rule whose proposals it judges, with its parameters; empty of a model that says the side."""
     specification: dict[str, JsonValue] = Field(default_factory=dict)
     """The strategy's specification at the fit, as ``StrategySpec`` dumps it; empty in version 1."""
     recipe_digest: str = ""
@@ -111,9 +114,9 @@ class Sidecar(BaseModel):
     train_through: str = ""
     """Date of the last session it was trained on, ``YYYY-MM-DD``."""
     buy_threshold: float
-    """Enter long at or above; an out-of-fold quantile of the score."""
-    sell_threshold: float
-    """Enter short at or below; an out-of-fold quantile of the score."""
+    """Enter long at or above; an out-of-fold quantile of the score. A model that judges proposals accepts them here."""
+    sell_threshold: float | None
+    """Enter short at or below; an out-of-fold quantile of the score. None of a model that judges proposals."""
     thresholds_from: ThresholdOrigin | None = None
     """None in versions older than this field."""
     folds: tuple[FoldResult, ...]
@@ -148,6 +151,8 @@ class Sidecar(BaseModel):
         """
         read = {name: self.artifact_sha256.get(name, "") for name in (FLAT_FILE, GOLDEN_FILE)}
         decides = self.model_dump(mode="json", include=_DECIDES) | {"artifact_sha256": read}
+        if self.proposals:
+            decides["proposals"] = self.proposals
         return sha256_of(json.dumps(decides, sort_keys=True).encode())
 
 

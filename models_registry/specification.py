@@ -18,7 +18,9 @@ from models_registry.refs import Alias, ModelRef
 
 if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
+    from feature_store.labels.barrier_return import BarrierReturn
     from feature_store.labels.forward_return import ForwardReturn
+    from feature_store.proposals.rules import Proposer
 
 Estimator = Literal["hist_gradient_boosting", "random_forest", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
@@ -26,6 +28,8 @@ ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 Broker = Literal["paper", "zerodha"]
 Product = Literal["MIS", "CNC"]
 """Kite's word for what a position is: MIS is squared off on its day, CNC is delivered."""
+Sizing = Literal["fixed", "volatility_target", "risk_per_trade"]
+"""How many shares a trade has: for a sum of money, for a spread of its outcome, or for a loss at its stop."""
 RUNG_OF_BROKER: Final[Mapping[Broker, Alias]] = {"paper": "champion", "zerodha": "live"}
 """Which version of a strategy's model an account runs: the paper account tries out what real money may come to run."""
 
@@ -33,7 +37,10 @@ NOT_OF_THE_MODEL: Final = frozenset(
     {
         "name",
         "model",
+        "sizing",
         "notional_per_trade_inr",
+        "volatility_target_inr",
+        "risk_per_trade_inr",
         "last_entry_minutes_before_close",
         "brokers",
         "priority",
@@ -44,6 +51,7 @@ NOT_OF_THE_MODEL: Final = frozenset(
 )
 """Fields in which two strategies that ask one model may differ: they decide how it is traded, not what it is."""
 
+_OF_RULES: Final = ("rule_parameters", "stop_volatility", "target_volatility")
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
 _MODEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _REFERENCE: Final = r"(models:/+)?(?P<name>[^@/]+)([@/].*)?"
@@ -68,6 +76,16 @@ class StrategySpec(BaseModel):
     on any source."""
     bar_minutes: int = Field(default=1, ge=1, le=375)
     """The clock it decides on; the desk's ``market.bar_minutes``, which is one for all strategies so far."""
+    rule: str = ""
+    """What proposes a side on an event (`feature_store.proposals`), for the model to judge; empty: the model itself
+    says the side, at every bar."""
+    rule_parameters: dict[str, float] = Field(default_factory=dict)
+    """Laid over the rule's own."""
+    stop_volatility: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
+    """Of a strategy with a rule: distance of the stop from the opening fill, in volatilities of the holding as they are
+    at the decision; its label and its trades end by it."""
+    target_volatility: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
+    """Distance of the target, as the stop's."""
     holding_bars: int = Field(default=10, ge=1)
     """Horizon of the label and of a trade: so many bars times the bar's length, of session time."""
     exit_minutes_before_close: int = Field(default=10, ge=1)
@@ -84,12 +102,22 @@ class StrategySpec(BaseModel):
     """Quantile of out-of-fold scores from which on it opens long."""
     sell_quantile: float = Field(default=0.02, gt=0.0, lt=0.5)
     """Quantile of out-of-fold scores up to which it opens short."""
+    accept_quantile: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Of a strategy with a rule: the quantile of out-of-fold scores from which on a proposal is accepted."""
+    search_tries: int = Field(default=0, ge=0, le=8)
+    """Sets of hyperparameters that are tried in the first training block before the fit; each is a trial."""
     instruments: tuple[str, ...] = ()
     """Symbols it is about; empty: every tradable one. It is trained on what was a member (``market.membership``, if a
     table is named) and trades all of them, members or not."""
 
     # --- how it trades ---
+    sizing: Sizing = "fixed"
+    """``fixed``: for `notional_per_trade_inr`. ``volatility_target``: so many that the standard deviation of the
+    outcome over the holding is `volatility_target_inr`. ``risk_per_trade``: so many that the stop loses
+    `risk_per_trade_inr`. The last two never for more than `notional_per_trade_inr`."""
     notional_per_trade_inr: float = Field(default=100_000.0, gt=0)
+    volatility_target_inr: float = Field(default=250.0, gt=0)
+    risk_per_trade_inr: float = Field(default=250.0, gt=0)
     last_entry_minutes_before_close: int = Field(default=20, ge=1)
     brokers: tuple[Broker, ...] = ("paper",)
     """The brokers on whose accounts it trades, each apart from the others."""
@@ -149,8 +177,29 @@ class StrategySpec(BaseModel):
     @classmethod
     def _own_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("name") and not values.get("model"):
-            return values | {"model": values["name"]}
+            values = values | {"model": values["name"]}
+        if isinstance(values, dict) and values.get("rule"):
+            barriers = {name: 1.0 for name in ("stop_volatility", "target_volatility") if values.get(name) is None}
+            values = values | barriers
         return values
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> StrategySpec:
+        if not self.rule:
+            wrong = [name for name in _OF_RULES if name in self.model_fields_set and getattr(self, name)]
+            if wrong:
+                raise ValueError(
+                    f'{", ".join(wrong)} belongs to a strategy with a rule: name one (rule = "donchian_break"), or '
+                    "leave it out; without a rule the model says the side, and stop_bps and target_bps end a trade"
+                )
+        elif self.stop_bps is not None or self.target_bps is not None:
+            raise ValueError(
+                f"stop_bps or target_bps beside the rule {self.rule!r}: what labelled a trade ends it, so give "
+                "stop_volatility and target_volatility instead"
+            )
+        if self.sizing == "risk_per_trade" and not (self.rule or self.stop_bps is not None):
+            raise ValueError("sizing risk_per_trade asks for a stop: give stop_bps, or a rule")
+        return self
 
     @classmethod
     def of_model(cls, recorded: Mapping[str, Any]) -> StrategySpec:
@@ -178,20 +227,57 @@ class StrategySpec(BaseModel):
         """The name of the job that trains its model."""
         return f"train_{self.model_name}"
 
+    @property
+    def judged(self) -> bool:
+        """Whether its model judges the proposals of a rule."""
+        return bool(self.rule)
+
+    def proposer(self) -> Proposer | None:
+        """Give the rule with its parameters; None where the model says the side itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such rule or parameter; the message names near ones.
+        """
+        from feature_store.proposals.rules import proposer
+
+        return proposer(self.rule, self.rule_parameters) if self.rule else None
+
     def feature_schema(self) -> FeatureSchema:
-        """Give the features its model is trained on, as a schema.
+        """Give the features its model is trained on, as a schema: what its rule and barriers ask stands in it too.
 
         Raises
         ------
         feature_store.features.schema.UnknownFeature
             If a feature has no declaration, or its clock does not fit; the message names near ones.
+        ValueError
+            If there is no such rule.
         """
         from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
+        from feature_store.labels.barrier_return import VOLATILITY
 
-        return feature_schema(self.features or MOMENTUM_FEATURES, self.bar_minutes)
+        names = self.features or MOMENTUM_FEATURES
+        if asks := self.proposer():
+            names = tuple(dict.fromkeys((*names, *asks.rule.features, VOLATILITY)))
+        return feature_schema(names, self.bar_minutes)
 
-    def label(self) -> ForwardReturn:
+    def label(self) -> ForwardReturn | BarrierReturn:
         """Give what its model foretells."""
+        from feature_store.labels.barrier_return import BarrierReturn
+
+        if self.stop_volatility is None or self.target_volatility is None:
+            return self.holding_label()
+        return BarrierReturn(
+            self.holding_bars,
+            self.bar_minutes,
+            self.exit_minutes_before_close,
+            stop_volatility=self.stop_volatility,
+            target_volatility=self.target_volatility,
+        )
+
+    def holding_label(self) -> ForwardReturn:
+        """Give the return over its holding of every bar, whatever would have ended a trade before: what is stored."""
         from feature_store.labels.forward_return import ForwardReturn
 
         return ForwardReturn(self.holding_bars, self.bar_minutes, self.exit_minutes_before_close)
@@ -202,14 +288,20 @@ class StrategySpec(BaseModel):
         Features stand in it as the schema's columns, with parameters and versions. Folds, embargo and quantiles do not:
         they decide how it is measured and where its thresholds lie.
         """
-        return {
-            "feature_schema_hash": self.feature_schema().hash,
-            "label": self.label().identity(),
-            "estimator": self.estimator,
-            "hyperparameters": dict(sorted(self.hyperparameters.items())),
-            "seed": self.seed,
-            "instruments": list(self.instruments),
-        }
+        asks = self.proposer()
+        searched = {"search_tries": self.search_tries} if self.search_tries else {}
+        return (
+            ({"proposals": asks.identity()} if asks else {})
+            | searched
+            | {
+                "feature_schema_hash": self.feature_schema().hash,
+                "label": self.label().identity(),
+                "estimator": self.estimator,
+                "hyperparameters": dict(sorted(self.hyperparameters.items())),
+                "seed": self.seed,
+                "instruments": list(self.instruments),
+            }
+        )
 
     def recipe_digest(self) -> str:
         """SHA-256 of the recipe's canonical JSON."""

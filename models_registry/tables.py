@@ -27,6 +27,7 @@ _FOLD_FIGURES: Final = (
     ("naive log loss", "naive_log_loss", ".5f"),
     ("buy at", "buy_threshold", ".4f"),
     ("sell at", "sell_threshold", ".4f"),
+    ("accept at", "accept_threshold", ".4f"),
     ("trades", "trades", ",.0f"),
     ("net bps a trade", "trade_net_expectancy_bps", ".2f"),
 )

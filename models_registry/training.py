@@ -1,8 +1,9 @@
 """Fit a model on a training frame and measure it out of sample; pure: data and a specification in, a fitted model out.
 
-The target is an up move: ``forward_return > 0``. A return of exactly zero counts half to each class: such a decision is
-made live as any other. Rows weigh by the uniqueness of their label's interval, and sessions equally. Measures come from
-walk-forward folds (``validation.splitters``); the estimator that is kept is fitted once more on all rows.
+The target is a gain: ``forward_return > 0``, an up move or, of a rule's proposal, a trade that earns before costs. A
+return of exactly zero counts half to each class: such a decision is made live as any other. Rows weigh by the
+uniqueness of their label's interval, and sessions equally. Measures come from walk-forward folds
+(``validation.splitters``); the estimator that is kept is fitted once more on all rows.
 
 A threshold is a quantile of what one model said of sessions it had not seen, and never of several models' scores
 together: those of a fold come from the fold before it, those of the model that is kept from the newest fold. It is the
@@ -45,11 +46,13 @@ class OutOfFold:
     """What models said about rows they had not seen; arrays of shape ``(m,)`` in order of decision time."""
 
     score: NDArray[np.float64]
-    """Probability of an up move."""
+    """Probability of an up move; of a rule's proposal that it gains."""
     up: NDArray[np.float64]
-    """1 for an up move, 0 for a down move, 0.5 for a return of exactly zero."""
+    """1 for an up move or a gain, 0 for a down move or a loss, 0.5 for a return of exactly zero."""
     forward_return: NDArray[np.float64]
-    """Fraction, not basis points."""
+    """Fraction, not basis points; of a proposal what its trade gains."""
+    side: NDArray[np.int8]
+    """1, or -1 of a proposal to sell."""
     decision_ns: NDArray[np.int64]
     label_end_ns: NDArray[np.int64]
     instrument: NDArray[np.int32]
@@ -76,7 +79,7 @@ class FoldModel:
     arrays: bytes
     """Its flat form, as ``flat.load_flat`` reads it."""
     buy_threshold: float
-    sell_threshold: float
+    sell_threshold: float | None
     sessions: tuple[str, ...]
     """Dates of the sessions that it has not seen and is tested on."""
 
@@ -92,9 +95,9 @@ class TrainedModel:
     fold_models: tuple[FoldModel, ...]
     oof: OutOfFold
     buy_threshold: float
-    """Open long at or above; above the base rate."""
-    sell_threshold: float
-    """Open short at or below; below the base rate."""
+    """Open long at or above; above the base rate. Of a model that judges proposals: accept at or above."""
+    sell_threshold: float | None
+    """Open short at or below; below the base rate. None of a model that judges proposals."""
     thresholds_from: ThresholdOrigin
     """What these two were taken from."""
     metrics: dict[str, float]
@@ -127,6 +130,7 @@ class Rows:
 
     X: NDArray[np.float64]
     forward_return: NDArray[np.float64]
+    side: NDArray[np.int8]
     up: NDArray[np.float64]
     decision_ns: NDArray[np.int64]
     label_end_ns: NDArray[np.int64]
@@ -193,7 +197,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     pairs = zip(tested, models, scales, strict=True)
     *before, (buy, sell) = [_thresholds(spec, one, model, scale) for one, model, scale in pairs]
     oof = _out_of_fold(rows, tested[1:])
-    buys, sells = (np.array(side)[oof.fold - 1] for side in zip(*before, strict=True))
+    buys, sells = (np.array(side, dtype=np.float64)[oof.fold - 1] for side in zip(*before, strict=True))
     parts = [oof.fold == one.fold.number for one in tested[1:]]
     measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
     return TrainedModel(
@@ -286,6 +290,7 @@ def usable_rows(frame: TrainingFrame) -> Rows:
     return Rows(
         X=features[keep],
         forward_return=returns[keep],
+        side=frame.side[order][keep],
         up=(np.sign(returns[keep]) + 1.0) / 2.0,
         decision_ns=decision_ns,
         label_end_ns=label_end_ns,
@@ -352,7 +357,7 @@ def _scale(rows: Rows, before: _Tested, model: _Model) -> float:
     return float(leans.std() / max(before.unseen_lean().std(), _SMALLEST_LEAN))
 
 
-def _thresholds(spec: StrategySpec, before: _Tested, model: _Model, scale: float) -> tuple[float, float]:
+def _thresholds(spec: StrategySpec, before: _Tested, model: _Model, scale: float) -> tuple[float, float | None]:
     """Thresholds of a model, from what the model before it said of sessions that it had not seen: (buy, sell).
 
     The lean is what carries over: the level of a score follows the base rate of its model's training rows. A model of
@@ -371,13 +376,13 @@ def _origin(spec: StrategySpec, fold: Fold, scale: float) -> ThresholdOrigin:
         first_session=first,
         last_session=last,
         rows=len(fold.test),
-        buy_quantile=spec.buy_quantile,
-        sell_quantile=spec.sell_quantile,
+        buy_quantile=spec.accept_quantile if spec.judged else spec.buy_quantile,
+        sell_quantile=None if spec.judged else spec.sell_quantile,
         scale=scale,
     )
 
 
-def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, float]) -> FoldModel:
+def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, float | None]) -> FoldModel:
     return FoldModel(
         number=tested.fold.number,
         algorithm=spec.estimator,
@@ -391,7 +396,7 @@ def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, fl
 def _out_of_fold(rows: Rows, tested: list[_Tested]) -> OutOfFold:
     test = np.concatenate([one.fold.test for one in tested])
     sizes = [len(one.fold.test) for one in tested]
-    columns = ("up", "forward_return", "decision_ns", "label_end_ns", "instrument", "day", "weight")
+    columns = ("up", "forward_return", "side", "decision_ns", "label_end_ns", "instrument", "day", "weight")
     return OutOfFold(
         score=np.concatenate([one.score for one in tested]),
         base_rate=np.repeat([one.model.base_rate for one in tested], sizes),
@@ -404,9 +409,14 @@ def _out_of_fold(rows: Rows, tested: list[_Tested]) -> OutOfFold:
 
 
 def _row_measures(oof: OutOfFold, buy: NDArray[np.float64], sell: NDArray[np.float64]) -> dict[str, float]:
-    """Measure rows against the thresholds of their fold; ``buy`` and ``sell`` have one for each row."""
+    """Measure rows against the thresholds of their fold; ``buy`` and ``sell`` have one for each row, or NaN.
+
+    A proposal counts to the side that it is of.
+    """
     return_bps = oof.forward_return * 1e4
-    bought, sold = oof.score >= buy, oof.score <= sell
+    judged = np.isnan(sell)
+    bought = (oof.score >= buy) & (oof.side > 0)
+    sold = np.where(judged, (oof.score >= buy) & (oof.side < 0), oof.score <= sell)
     return {
         "rows": float(len(oof.score)),
         "auc": auc(oof.score, oof.up, oof.weight),

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from models_registry.gates.evidence import Evidence
 from models_registry.packing import Packed
-from models_registry.refs import FeatureColumn, FoldResult, GateResult
+from models_registry.refs import FeatureColumn, FoldResult, GateResult, named_thresholds
 from models_registry.sidecar import Sidecar, unwritable
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def build_sidecar(
 
 
 def _as_fitted(trained: TrainedModel, frame: TrainingFrame) -> dict[str, Any]:
-    spec, label = trained.spec, trained.spec.label()
+    spec, label, asks = trained.spec, trained.spec.label(), trained.spec.proposer()
     return {
         "model_name": spec.model_name,
         "algorithm": spec.estimator,
@@ -85,6 +85,7 @@ def _as_fitted(trained: TrainedModel, frame: TrainingFrame) -> dict[str, Any]:
         "label": label.name,
         "label_horizon_bars": label.horizon_bars,
         "label_identity": label.identity(),
+        "proposals": asks.identity() if asks else {},
         "specification": spec.model_dump(mode="json"),
         "recipe_digest": spec.recipe_digest(),
         "hyperparameters": trained.hyperparameters,
@@ -121,7 +122,7 @@ def _folds(trained: TrainedModel, evidence: Evidence) -> tuple[FoldResult, ...]:
         fold.model_copy(
             update={
                 "metrics": fold.metrics
-                | {"buy_threshold": model.buy_threshold, "sell_threshold": model.sell_threshold}
+                | named_thresholds(model.buy_threshold, model.sell_threshold)
                 | (traded[fold.fold].metrics() if fold.fold in traded else {})
             }
         )

@@ -25,8 +25,8 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.money import RUPEE, inr_e4
-from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.refs import ModelIdentity
 
 SESSION = Session.regular(dt.date(2026, 1, 5))

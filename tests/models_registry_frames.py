@@ -51,6 +51,7 @@ def frame(sessions=12, instruments=4, rows=100, edge=0.3, horizon=10, seed=3) ->
     return TrainingFrame(
         X=X,
         forward_return=forward,
+        side=np.ones(n, dtype=np.int8),
         decision_ns=decision,
         entry_ns=decision,
         label_end_ns=label_end,

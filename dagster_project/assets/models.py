@@ -95,6 +95,7 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
                 sessions[-1].date,
                 features=strategy_schema(spec),
                 label=spec.label(),
+                proposer=spec.proposer(),
                 membership=desk.membership,
                 actions=desk.actions,
             )

@@ -21,8 +21,13 @@ from feature_store.market.types import REGULAR_SESSION_NS
 FEATURES: tuple[FeatureSpec, ...] = SPECS
 """Every feature there is, in the order of declaration."""
 
-MOMENTUM_FEATURES: tuple[str, ...] = tuple(spec.name for spec in SPECS if spec.nan_policy == "never")
-"""What the momentum model looks at unless told otherwise: every feature that is finite on any source."""
+EVENT_FEATURES: tuple[str, ...] = ("cusum_move", "donchian_break")
+"""What rules of `feature_store.proposals` wait for; a strategy looks at one if it or its rule names it."""
+
+MOMENTUM_FEATURES: tuple[str, ...] = tuple(
+    spec.name for spec in SPECS if spec.nan_policy == "never" and spec.name not in EVENT_FEATURES
+)
+"""What a model looks at unless told otherwise: every feature that is finite on any source, and is no event's."""
 
 _RECURSIVE_BARS: Final = 128  # a 14-bar Wilder average keeps 0.01 % of what is older; ADX, smoothed twice, up to 0.3 %
 _MOST_HISTORY_SESSIONS: Final = 100  # of bars of the shorter clock, stepped at every start and for every stored session

@@ -170,27 +170,27 @@ def return_deviation(bars: Window, period: int) -> float:
 
 
 @compiled
-def highest(bars: Window, period: int) -> int:
-    """Highest high of 1 to 63 bars, in price units; exact."""
+def highest(bars: Window, period: int, ago: int = 0) -> int:
+    """Highest high of 1 to 63 bars, up to the one ``ago`` bars before the newest, in price units; exact."""
     level, span = 0, 1
     while 2 * span <= period:
         level, span = level + 1, 2 * span
     if level == 0:
-        return units(bars, HIGH)
+        return units(bars, HIGH, ago)
     column = HIGHEST + level - 1
-    return max(units(bars, column), units(bars, column, period - span))
+    return max(units(bars, column, ago), units(bars, column, ago + period - span))
 
 
 @compiled
-def lowest(bars: Window, period: int) -> int:
-    """Lowest low of 1 to 63 bars, in price units; exact."""
+def lowest(bars: Window, period: int, ago: int = 0) -> int:
+    """Lowest low of 1 to 63 bars, up to the one ``ago`` bars before the newest, in price units; exact."""
     level, span = 0, 1
     while 2 * span <= period:
         level, span = level + 1, 2 * span
     if level == 0:
-        return units(bars, LOW)
+        return units(bars, LOW, ago)
     column = LOWEST + level - 1
-    return min(units(bars, column), units(bars, column, period - span))
+    return min(units(bars, column, ago), units(bars, column, ago + period - span))
 
 
 @compiled

@@ -300,3 +300,46 @@ def _fill(instrument, times_ns, row, latest_first, ordered, after_ns, n_instrume
             waiting -= 1
         row += 1
     return len(instrument)
+
+
+@njit(cache=True)
+def barrier_label_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    instrument, start_ns, end_ns, opens, highs, lows, opens_inr_e4, last_exit_ns, horizon_ns, n_instruments,
+    side, stop, target, returns, entry_ns, label_end_ns, outcome,
+):  # fmt: skip
+    """Write what trades from each row on its side gain, and give -1, ``-2 - row`` or 0: see `barrier_return`.
+
+    It stands beside `barrier_step` because numba's cache notices a change of this file only.
+    """
+    n = len(instrument)
+    following = np.full(n, n)  # the instrument's next row; n: there is none
+    newest = np.full(n_instruments, n)
+    for row in range(n - 1, -1, -1):
+        i = instrument[row]
+        if i < 0 or i >= n_instruments:
+            return -1
+        following[row], newest[i] = newest[i], row
+        if following[row] < n and start_ns[following[row]] < end_ns[row]:
+            return -2 - following[row]
+    for row in range(n):
+        entry, due_ns = following[row], end_ns[row] + horizon_ns
+        if side[row] == 0 or stop[row] == 0 or due_ns > last_exit_ns[row] or entry == n or start_ns[entry] >= due_ns:
+            continue
+        stop_price = (opens_inr_e4[entry] - side[row] * stop[row]) / 10_000.0
+        target_price = (opens_inr_e4[entry] + side[row] * target[row]) / 10_000.0
+        at, how, price = entry, NO_TOUCH, np.nan
+        while at < n and start_ns[at] < due_ns:
+            if at == entry or end_ns[at] <= due_ns:
+                how, price = barrier_step(side[row], stop_price, target_price, opens[at], highs[at], lows[at])
+            if how != NO_TOUCH:
+                break
+            at = following[at]
+        if how != NO_TOUCH:
+            known_ns = end_ns[at]
+        elif at < n and start_ns[at] <= last_exit_ns[row]:
+            known_ns, price = start_ns[at], opens[at]
+        else:
+            continue
+        returns[row] = side[row] * (price / opens[entry] - 1.0)
+        entry_ns[row], label_end_ns[row], outcome[row] = start_ns[entry], known_ns, how
+    return 0

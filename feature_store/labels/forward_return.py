@@ -130,13 +130,21 @@ def forward_return(bars: Bars, n_instruments: int, sessions: Sequence[Session], 
         kernel_input(bars.start_ns, np.int64),
         kernel_input(bars.end_ns, np.int64),
         kernel_input(bars.open, np.float64),
-        kernel_input(_last_exits(bars, sessions, label), np.int64),
+        kernel_input(last_exits(bars, sessions, label), np.int64),
         label.horizon_ns,
         n_instruments,
         returns,
         entry_ns,
         label_end_ns,
     )
+    require_rows(status, bars, n_instruments)
+    return Labels(returns, entry_ns, label_end_ns)
+
+
+def require_rows(status: int, bars: Bars, n_instruments: int) -> None:
+    """Raise what a kernel of labels found wrong with the bars: -1 is an index outside the universe, ``-2 - row`` a bar
+    that starts before its instrument's one before has ended.
+    """
     if status == -1:
         raise UnknownInstrument(f"a bar names an instrument index outside 0…{n_instruments - 1}")
     if status < -1:
@@ -145,11 +153,16 @@ def forward_return(bars: Bars, n_instruments: int, sessions: Sequence[Session], 
             f"bar {row} (instrument {bars.instrument[row]}, start {ist_text(int(bars.start_ns[row]))}) starts before "
             "its instrument's bar before it has ended; give the bars of each instrument in order of time, each once"
         )
-    return Labels(returns, entry_ns, label_end_ns)
 
 
-def _last_exits(bars: Bars, sessions: Sequence[Session], label: ForwardReturn) -> NDArray[np.int64]:
-    """Last exit of each bar's session, shape ``(n,)``."""
+def last_exits(bars: Bars, sessions: Sequence[Session], label: ForwardReturn) -> NDArray[np.int64]:
+    """Give the last exit of each bar's session, shape ``(n,)``.
+
+    Raises
+    ------
+    MarketDataError
+        If a bar lies in none of the sessions.
+    """
     ordered = sorted(sessions, key=lambda session: session.open_ns)
     hours = np.array([(s.open_ns, s.close_ns, label.last_exit_ns(s)) for s in ordered], dtype=np.int64).reshape(-1, 3)
     place = np.searchsorted(hours[:, 0], bars.start_ns, side="right") - 1

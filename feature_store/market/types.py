@@ -106,6 +106,8 @@ class Instrument(BaseModel):
     symbol: str
     tick_size_inr: float = 0.05
     tradable: bool = True
+    lot_size: int = Field(default=1, ge=1, exclude_if=lambda shares: shares == 1)
+    """Shares that are traded together: 1 in the cash market, and then left out of what is written and digested."""
 
 
 class Universe(BaseModel):

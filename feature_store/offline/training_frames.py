@@ -2,8 +2,9 @@
 
 A row is a decision: what was known at the end of a bar, and what came of it. Features stand on the decision bar and
 those before it, of the same session and of the ones before; a label begins at the next open, where a trade can, and
-looks ahead inside its session. Rows that cannot be trained on are left out and counted, each by the first reason that
-holds. A return of zero is no such reason.
+looks ahead inside its session. Of a strategy with a rule a row is an event: the rule proposed a side, and the row is
+seen from it. Rows that cannot be trained on are left out and counted, each by the first reason that holds. A return of
+zero is no such reason.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from feature_store.features.schema import FeatureSchema
-from feature_store.labels.forward_return import ForwardReturn
+from feature_store.labels.barrier_return import VOLATILITY, BarrierLabels, BarrierReturn
+from feature_store.labels.forward_return import ForwardReturn, Labels
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import MINUTE_NS, Bars, MarketDataError, Session, Universe
 from feature_store.offline.feature_rows import (
@@ -35,9 +37,11 @@ from feature_store.offline.feature_rows import (
 )
 from feature_store.offline.session_files import dates_text
 from feature_store.offline.store import OfflineStore
+from feature_store.proposals.rules import Proposer
+from feature_store.proposals.seen import seen_from
 
-REASONS = ("not_tradable", "not_member", "not_warm", "no_label", "not_finite")
-"""Why a row is left out, in the order in which they are asked."""
+REASONS = ("not_tradable", "not_member", "not_warm", "no_event", "no_label", "not_finite")
+"""Why a row is left out, in the order in which they are asked; without a rule every bar is an event."""
 
 
 _READERS = 4  # files that are read at once: decoding and digests take a core each, and the disk its time
@@ -61,9 +65,11 @@ class TrainingFrame:
     """Labelled feature rows, in order of ``(decision_ns, instrument)``: warm, finite rows of tradable instruments."""
 
     X: NDArray[np.float64]
-    """Features, shape ``(n, n_features)``, columns as in ``schema``; finite."""
+    """Features, shape ``(n, n_features)``, columns as in ``schema``; finite. Of an event as seen from its side."""
     forward_return: NDArray[np.float64]
-    """Label as a fraction, shape ``(n,)``; finite."""
+    """Label as a fraction, shape ``(n,)``; finite. Of an event what the proposed trade gains."""
+    side: NDArray[np.int8]
+    """1 or, of an event that proposes to sell, -1; shape ``(n,)``."""
     decision_ns: NDArray[np.int64]
     """End of the decision bar; everything in ``X`` was known then."""
     entry_ns: NDArray[np.int64]
@@ -73,7 +79,7 @@ class TrainingFrame:
     instrument: NDArray[np.int32]
     """Index in the store's universe."""
     schema: FeatureSchema
-    label: ForwardReturn
+    label: ForwardReturn | BarrierReturn
     digest: str
     """SHA-256 over everything that determines the frame: source data, schema, label and the rows themselves."""
     start_ns: int
@@ -110,7 +116,8 @@ def training_frame(
     end: dt.date,
     *,
     features: FeatureSchema,
-    label: ForwardReturn,
+    label: ForwardReturn | BarrierReturn,
+    proposer: Proposer | None = None,
     membership: MembershipTable | None = None,
     actions: CorporateActions | None = None,
 ) -> TrainingFrame:
@@ -130,8 +137,10 @@ def training_frame(
         First and last session date, both included.
     features : FeatureSchema
         The columns.
-    label : ForwardReturn
-        What the rows are asked to foretell.
+    label : ForwardReturn or BarrierReturn
+        What the rows are asked to foretell; barriers belong to proposals.
+    proposer : Proposer, optional
+        The rule that proposes sides; rows are then its events. Default: every bar is a decision.
     membership : MembershipTable, optional
         Leaves out rows of instruments that were no members of the traded universe at the decision.
     actions : CorporateActions, optional
@@ -153,16 +162,17 @@ def training_frame(
     sessions, symbols = _sessions(store, start, end), _symbols(store, instruments)
     sources = _sources(store, sessions, features)
     parts = _session_rows(store, sessions, features, symbols, actions)
-    kept = _kept(parts, sessions, store.universe(), label, membership)
+    kept = _kept(parts, sessions, store.universe(), _Asked(features, label, proposer), membership)
     if not len(kept.columns["decision_ns"]):
         raise _no_row(sessions, features, label, kept)
     hours = [[str(session.date), session.open_ns, session.close_ns] for session in sessions]
     acted = (actions or CorporateActions.none()).digest
+    asked = [label.identity(), *([proposer.identity()] if proposer is not None else [])]
     return TrainingFrame(
         **kept.columns,
         schema=features,
         label=label,
-        digest=_digest(kept.columns, [sources.digest, hours, features.hash, label.identity(), symbols, acted]),
+        digest=_digest(kept.columns, [sources.digest, hours, features.hash, *asked, symbols, acted]),
         start_ns=sessions[0].open_ns,
         end_ns=sessions[-1].close_ns,
         market=store.market() or "",
@@ -210,7 +220,7 @@ def _symbols(store: OfflineStore, instruments: Iterable[str] | None) -> list[str
     return [i.symbol for i in store.universe().instruments if i.instrument_token in chosen]
 
 
-def _refuse_other_clock(features: FeatureSchema, label: ForwardReturn) -> None:
+def _refuse_other_clock(features: FeatureSchema, label: ForwardReturn | BarrierReturn) -> None:
     clock = features.clock
     if clock.kind != "time":
         raise MarketDataError(
@@ -221,6 +231,35 @@ def _refuse_other_clock(features: FeatureSchema, label: ForwardReturn) -> None:
             f"the features stand on bars of {clock.short}, the label {label.name} counts bars of "
             f"{label.bar_minutes} minutes; give both one clock"
         )
+
+
+class _Asked(NamedTuple):
+    """What rows are made of, and what they are asked."""
+
+    features: FeatureSchema
+    label: ForwardReturn | BarrierReturn
+    proposer: Proposer | None
+
+    def sides(self, parts: Sequence[FeatureRows]) -> NDArray[np.int8]:
+        """Give what is proposed at each row, 1, -1 or 0; 1 everywhere without a rule. Shape ``(n,)``."""
+        if self.proposer is None:
+            return np.ones(sum(len(part.X) for part in parts), dtype=np.int8)
+        return np.concatenate([self.proposer.sides(part.X, self.features) for part in parts])
+
+    def labels(
+        self,
+        parts: Sequence[FeatureRows],
+        side: NDArray[np.int8],
+        bars: Bars,
+        n_instruments: int,
+        sessions: Sequence[Session],
+    ) -> Labels | BarrierLabels:
+        """Label the rows."""
+        if isinstance(self.label, ForwardReturn):
+            return self.label.of(bars, n_instruments, sessions)
+        column = self.features.names.index(VOLATILITY)
+        volatility = np.concatenate([part.X[:, column] for part in parts])
+        return self.label.of(bars, n_instruments, sessions, side, volatility)
 
 
 class _Kept(NamedTuple):
@@ -239,15 +278,17 @@ def _kept(
     parts: Sequence[FeatureRows],
     sessions: Sequence[Session],
     universe: Universe,
-    label: ForwardReturn,
+    asked: _Asked,
     membership: MembershipTable | None,
 ) -> _Kept:
     bars = Bars.concatenate([part.bars for part in parts])
-    labels = label.of(bars, len(universe), sessions)
+    side = asked.sides(parts)
+    labels = asked.labels(parts, side, bars, len(universe), sessions)
     usable = {
         "not_tradable": np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument],
         "not_member": np.ones(len(bars), dtype=np.bool_),
         "not_warm": np.concatenate([part.warm for part in parts]),
+        **({} if asked.proposer is None else {"no_event": side != 0}),
         "no_label": np.isfinite(labels.forward_return),
     }
     if membership is not None:
@@ -260,8 +301,9 @@ def _kept(
     empty: NDArray[np.bool_] = np.logical_and(~values.any(axis=0), len(rows) > 0)
     kept[kept] = finite
     columns: dict[str, NDArray[Any]] = {
-        "X": rows if finite.all() else rows[finite],
+        "X": seen_from(side[kept], rows if finite.all() else rows[finite], asked.features),
         "forward_return": labels.forward_return[kept],
+        "side": side[kept],
         "decision_ns": bars.end_ns[kept],
         "entry_ns": labels.entry_ns[kept],
         "label_end_ns": labels.label_end_ns[kept],
@@ -316,7 +358,12 @@ def _count(usable: dict[str, NDArray[np.bool_]]) -> dict[str, int]:
     return counts
 
 
-def _no_row(sessions: Sequence[Session], features: FeatureSchema, label: ForwardReturn, kept: _Kept) -> MarketDataError:
+def _no_row(
+    sessions: Sequence[Session],
+    features: FeatureSchema,
+    label: ForwardReturn | BarrierReturn,
+    kept: _Kept,
+) -> MarketDataError:
     if kept.empty.any():
         never = ", ".join(name for name, empty in zip(features.names, kept.empty, strict=True) if empty)
         return MarketDataError(
@@ -324,6 +371,11 @@ def _no_row(sessions: Sequence[Session], features: FeatureSchema, label: Forward
             "have no index or no depth to compute it from); leave it out of the features, or bring that data in"
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in kept.left_out.items() if n)
+    if kept.left_out.get("no_event") and not kept.left_out["no_label"]:
+        return MarketDataError(
+            f"the rule proposes nothing in {dates_text(sessions)} ({counts}): lower its threshold (rule_parameters), "
+            "or add sessions or instruments"
+        )
     return MarketDataError(
         f"no row is left of {dates_text(sessions)} ({counts or 'no bars'}): features need {features.warm_up} bars "
         f"before them and the label {label.horizon_bars} after, until the last exit; add sessions or instruments, or "

@@ -30,7 +30,12 @@ _ACTION_COLUMNS: Final = {
     "factor": ("factor", "adjustment_factor", "price_factor"),
 }
 _INSTRUMENT_COLUMNS: Final = {"symbol": _SYMBOL, "kind": ("kind", "type", "instrument_type")}
-_INSTRUMENT_EXTRAS: Final = {"token": ("instrument_token", "token"), "tick_size": ("tick_size", "tick_size_inr")}
+_INSTRUMENT_EXTRAS: Final = {
+    "token": ("instrument_token", "token"),
+    "tick_size": ("tick_size", "tick_size_inr"),
+    "lot_size": ("lot_size", "lotsize"),
+}
+_MOST_LOT: Final = 10**6  # shares; more is a typing error
 INSTRUMENT_KINDS: Final = ("equity", "etf", "index")
 """What an instrument can be; an index is context for features and is never traded."""
 _MEMBER_COLUMNS: Final = {
@@ -76,8 +81,8 @@ def read_universe(path: str | Path) -> Universe:
     """Read what a table states of instruments, from a Parquet or CSV file.
 
     Columns, whatever their case: ``symbol|tradingsymbol|ticker``, ``kind|type|instrument_type`` (one of
-    `INSTRUMENT_KINDS`), and maybe ``instrument_token|token`` (default: CRC-32 of the symbol) and ``tick_size`` (rupees,
-    default 0.05).
+    `INSTRUMENT_KINDS`), and maybe ``instrument_token|token`` (default: CRC-32 of the symbol), ``tick_size`` (rupees,
+    default 0.05) and ``lot_size`` (shares, default 1).
 
     Raises
     ------
@@ -97,6 +102,8 @@ def read_universe(path: str | Path) -> Universe:
     given = table.present("token").tolist() if table.has("token") else [False] * len(symbols)
     steps = table.numbers("tick_size").tolist() if table.has("tick_size") else nothing
     sized = table.present("tick_size").tolist() if table.has("tick_size") else [False] * len(symbols)
+    lots = table.numbers("lot_size").tolist() if table.has("lot_size") else nothing
+    lotted = table.present("lot_size").tolist() if table.has("lot_size") else [False] * len(symbols)
     instruments: list[Instrument] = []
     problems = [(int(row), "too few or too many fields") for row in table.malformed["row"]]
     for k, row in enumerate(table.row_number.tolist()):
@@ -109,10 +116,14 @@ def read_universe(path: str | Path) -> Universe:
             problems.append((row, f"the instrument token of {symbol} is no whole number above 0"))
         elif sized[k] and not 0 < steps[k] < float("inf"):
             problems.append((row, f"the tick size of {symbol} is no number of rupees above 0"))
+        elif lotted[k] and not (1 <= lots[k] <= _MOST_LOT and lots[k] == int(lots[k])):
+            problems.append((row, f"the lot size of {symbol} is no whole number of shares above 0"))
         else:
             one = Universe.from_symbols([symbol], frozenset({symbol} if kind == "index" else ())).instruments[0]
             stated: dict[str, float] = {"instrument_token": int(tokens[k])} if given[k] else {}
-            instruments.append(one.model_copy(update=stated | ({"tick_size_inr": steps[k]} if sized[k] else {})))
+            stated |= {"tick_size_inr": steps[k]} if sized[k] else {}
+            stated |= {"lot_size": int(lots[k])} if lotted[k] else {}
+            instruments.append(one.model_copy(update=stated))
     if problems:
         raise InvalidRows(str(path), sorted(problems))
     try:

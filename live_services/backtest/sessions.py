@@ -17,8 +17,8 @@ from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import SignalGenerated, SignalRejected
 from live_services.domain.limits import AccountConfig
-from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.flat import load_flat
 from models_registry.refs import ModelIdentity
 from models_registry.specification import StrategySpec

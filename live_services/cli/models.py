@@ -28,7 +28,7 @@ from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
 from models_registry.addresses import run_page
 from models_registry.ledger_entries import LedgerEntry, standing, standing_at
-from models_registry.refs import Alias, bars_in_words
+from models_registry.refs import Alias, bars_in_words, named_thresholds
 from models_registry.refusals import GateNotPassed
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ def _facts(registry: Registry, dagster_url: str, sidecar: Sidecar, version: str)
         ("training data digest", sidecar.training_data_digest),
         ("feature schema", sidecar.feature_schema_hash),
         ("features", ", ".join(column.name for column in sidecar.feature_schema)),
-        ("thresholds", f"buy ≥ {sidecar.buy_threshold:.6f}, sell ≤ {sidecar.sell_threshold:.6f}"),
+        *(
+            (name, f"{value:.6f}")
+            for name, value in named_thresholds(sidecar.buy_threshold, sidecar.sell_threshold).items()
+        ),
     )
     yield from ((f"metric {metric}", f"{value:.6g}") for metric, value in sidecar.metrics.items())
     for check in sidecar.gate.checks:

@@ -32,8 +32,9 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
-from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey, asked
+from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import (
     MODELS_LOADED,
     MODELS_REFUSED,

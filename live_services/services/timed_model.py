@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from live_services.domain.strategy.desk import ScoringModel
+from live_services.domain.strategy.loaded_model import ScoringModel
 
 Inferred = Callable[[str, int, float], None]
 """``(strategy, rows, seconds)``: hears of each call."""

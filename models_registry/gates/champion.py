@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import SYNTHETIC
-from models_registry.agreement import label_difference
+from models_registry.agreement import label_difference, proposals_difference
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
 from models_registry.sidecar import DataLineage, Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.validation.pairing import paired_rows
 from models_registry.validation.statistics import ranking_difference
 
-_BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile")
+_BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile", "accept_quantile")
 
 Floats = NDArray[np.float64]
 
@@ -127,8 +127,8 @@ def _same_recipe(
 
 def _no_rival(champion: Sidecar, spec: StrategySpec, lineage: DataLineage, instruments: Sequence[str]) -> str:
     """Say why a champion is no rival: it is not loaded for the strategy, or of another market; empty if it is one."""
-    if differs := label_difference(champion, spec):
-        return f"foretells another label than this strategy trades ({differs}), and is not loaded"
+    if differs := label_difference(champion, spec) or proposals_difference(champion, spec):
+        return f"foretells something else than this strategy trades ({differs}), and is not loaded"
     if champion.lineage is None:  # version 1 does not say
         return ""
     common = set(instruments) & set(champion.instruments)

@@ -28,7 +28,7 @@ from live_services.backtest.engine import MarketDay, assignments_at_open, run_se
 from live_services.composition import engine_config
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot, SignalGenerated
 from live_services.domain.money import RUPEE
-from live_services.domain.strategy.desk import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.settings import MarketSettings, Settings
 from models_registry.flat import load_flat
 from models_registry.packing import pack

@@ -1,4 +1,4 @@
-"""Names in a strategy's settings, checked against what there is: features and hyperparameters.
+"""Names in a strategy's settings, checked against what there is: features, rules and hyperparameters.
 
 Every process reads the settings, and that must not import a library; commands check names before they start anything.
 Instruments are asked of the store by the training: a symbol may come in with the next market.
@@ -21,7 +21,7 @@ class WrongStrategy(Exception):
 
 
 def require_known_names(strategies: Sequence[StrategySpec]) -> None:
-    """Refuse strategies that name a feature or a hyperparameter that there is not.
+    """Refuse strategies that name a feature, a rule or a hyperparameter that there is not.
 
     Takes a second to import the features, and another for scikit-learn where a strategy sets hyperparameters.
 
@@ -40,10 +40,14 @@ def strategy_schema(strategy: StrategySpec) -> FeatureSchema:
     Raises
     ------
     WrongStrategy
-        If a name of its features has no declaration, or its clock does not fit.
+        If a name of its features or of its rule has no declaration, or its clock does not fit.
     """
     from feature_store.features.schema import UnknownFeature
 
+    try:
+        strategy.proposer()
+    except ValueError as unknown:
+        raise WrongStrategy(f"strategies: rule of {strategy.name!r}: {unknown}") from unknown
     try:
         return strategy.feature_schema()
     except UnknownFeature as unknown:

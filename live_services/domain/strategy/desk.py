@@ -1,4 +1,4 @@
-"""Strategies of one task: a model's score at each closed bar proposes a position.
+"""Strategies of one task: at a closed bar a model's score proposes a position, or a rule does and a model judges it.
 
 The same object serves the live runner and the backtest. Ticks go in (or bars), proposals come out; a proposal's event
 time is its decision time, the end of its bar, whatever watermark happened to close that bar. Features are computed once
@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from feature_store.bars.builder import BarBuilder
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.schema import FeatureSchema, feature_schema
+from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
+from feature_store.proposals.rules import Proposer
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     BarValues,
@@ -36,40 +38,15 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import LogPosition
-from live_services.domain.money import inr_e4
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
-from models_registry.refs import Alias, ModelIdentity
+from live_services.domain.strategy.terms import distances, shares
+from models_registry.refs import Alias
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
-_BPS: Final = 1e4
 _HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
-
-
-class ScoringModel(Protocol):
-    """What a strategy needs of a model; a row's score depends on that row alone."""
-
-    def score(self, X: NDArray[np.float64], /) -> NDArray[np.float64]:  # noqa: N803
-        """Score feature rows ``(n, F)`` in schema order; shape ``(n,)``, finite for finite rows."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedModel:
-    """A version that was proved and is ready to score."""
-
-    identity: ModelIdentity
-    schema: FeatureSchema
-    model: ScoringModel
-    buy_threshold: float
-    """Open long at or above."""
-    sell_threshold: float
-    """Open short at or below."""
-    artifact_sha256: str = ""
-    sidecar_sha256: str = ""
-    training_end_ns: int = 0
-    """When the last label that it was trained on ended; a session that opened before is no test of it."""
 
 
 StrategyKey = tuple[str, Alias]
@@ -103,8 +80,10 @@ class _Asked:
     rung: Alias
     brokers: tuple[Broker, ...]
     """Empty on the challenger's rung, whose scores go to the shadow topic."""
-    label: ForwardReturn
+    label: ForwardReturn | BarrierReturn
     """What its models foretell: how long its positions are held, and until when one may be."""
+    proposer: Proposer | None
+    """The rule whose proposals its models judge; None where they say the side."""
     assignments: list[Assignment] = field(default_factory=list)
 
     @property
@@ -117,10 +96,27 @@ class _Scores:
     """Scores of a batch for one strategy; NaN where nothing may be opened."""
 
     score: NDArray[np.float64]
+    side: NDArray[np.int8]
+    """1 to buy, -1 to sell, 0 where nothing is opened."""
     candidates: NDArray[np.intp]
-    """Rows beyond a threshold, ascending."""
+    """Rows that open something, ascending."""
     model_of: NDArray[np.int64]
     """Index into the assignments, by row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decided:
+    """What opens a position."""
+
+    side: Side
+    score: float
+    model: LoadedModel
+
+    @property
+    def threshold(self) -> float:
+        """The one that the score is beyond."""
+        sell = self.model.sell_threshold
+        return self.model.buy_threshold if self.side == "BUY" or sell is None else sell
 
 
 class StrategyDesk:
@@ -346,14 +342,16 @@ class StrategyDesk:
             model = one.assignments[scores.model_of[row]].model
             if model is None:
                 continue
+            decided = _Decided("BUY" if scores.side[row] > 0 else "SELL", float(scores.score[row]), model)
             if one.rung == "challenger":
-                yield self._shadowed(one, batch, row, model, float(scores.score[row]))
+                yield self._shadowed(one, batch, row, decided)
             for broker in one.brokers:
-                yield self._proposed(one, broker, batch, row, model=model, score=float(scores.score[row]))
+                if (proposed := self._proposed(one, broker, batch, row, decided)) is not None:
+                    yield proposed
 
     def _scores(self, one: _Asked, batch: _Batch) -> _Scores:
         bars = batch.bars
-        score, beyond = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.bool_)
+        score, side = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.int8)
         effective = np.array([assignment.effective_ns for assignment in one.assignments], dtype=np.int64)
         model_of = np.searchsorted(effective, bars.end_ns, side="left") - 1
         last_entry_ns = self.session.close_ns - one.spec.last_entry_minutes_before_close * MINUTE_NS
@@ -369,19 +367,25 @@ class StrategyDesk:
             mine[mine] = np.isfinite(rows[mine]).all(axis=1)  # without depth, or without the index, at that bar
             if not mine.any():
                 continue
-            found = model.model.score(np.ascontiguousarray(rows[mine]))
-            score[mine] = found
-            beyond[mine] = (found >= model.buy_threshold) | (found <= model.sell_threshold)
-        return _Scores(score, np.flatnonzero(beyond), model_of)
+            if one.proposer is None:
+                score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
+            else:
+                score[mine], side[mine] = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+        return _Scores(score, side, np.flatnonzero(side), model_of)
 
     def _proposed(
-        self, one: _Asked, broker: Broker, batch: _Batch, row: int, *, model: LoadedModel, score: float
-    ) -> SignalGenerated:
-        bars, spec = batch.bars, one.spec
+        self, one: _Asked, broker: Broker, batch: _Batch, row: int, decided: _Decided
+    ) -> SignalGenerated | None:
+        """Make a proposal; None of a rule's whose barriers have no width, for which there is no label either."""
+        bars, spec, model = batch.bars, one.spec, decided.model
         instrument = self._universe.instruments[bars.instrument[row]]
         bar, close = _bar_values(bars, row), float(bars.close[row])
         values = batch.rows[model.schema.hash][0][row].tolist()
-        side: Side = "BUY" if score >= model.buy_threshold else "SELL"
+        named = dict(zip(model.schema.names, values, strict=True))
+        volatility = named.get(VOLATILITY, math.nan)
+        barriers = distances(spec, one.label, close, volatility)
+        if barriers is None:
+            return None
         return SignalGenerated.trusted(
             {
                 **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
@@ -398,31 +402,27 @@ class StrategyDesk:
                 "instrument_token": instrument.instrument_token,
                 "symbol": instrument.symbol,
                 "product": spec.product,
-                "side": side,
-                "quantity": max(int(spec.notional_per_trade_inr // close), 1),
+                "side": decided.side,
+                "quantity": shares(spec, close, volatility, barriers.stop_inr_e4, instrument.lot_size),
                 "priority": spec.priority,
                 "exit": ExitTerms.trusted(
                     {
                         "expiry_ns": bar.end_ns + one.label.horizon_ns,
-                        "stop_distance_inr_e4": _distance(close, spec.stop_bps),
-                        "target_distance_inr_e4": _distance(close, spec.target_bps),
+                        "stop_distance_inr_e4": barriers.stop_inr_e4,
+                        "target_distance_inr_e4": barriers.target_inr_e4,
                     }
                 ),
-                "score": score,
-                "threshold": model.buy_threshold if side == "BUY" else model.sell_threshold,
+                "score": decided.score,
+                "threshold": decided.threshold,
                 "reference_price": close,
                 "bar": bar,
-                "features": {
-                    name: None if math.isnan(value) else value
-                    for name, value in zip(model.schema.names, values, strict=True)
-                },
+                "features": {name: None if math.isnan(value) else value for name, value in named.items()},
             }
         )
 
-    def _shadowed(self, one: _Asked, batch: _Batch, row: int, model: LoadedModel, score: float) -> SignalShadowed:
-        bars = batch.bars
+    def _shadowed(self, one: _Asked, batch: _Batch, row: int, decided: _Decided) -> SignalShadowed:
+        bars, model = batch.bars, decided.model
         instrument, decision_ns = self._universe.instruments[bars.instrument[row]], int(bars.end_ns[row])
-        side: Side = "BUY" if score >= model.buy_threshold else "SELL"
         return SignalShadowed.trusted(
             {
                 **self_caused("shadow", one.spec.name, one.rung, instrument.instrument_token, decision_ns),
@@ -433,9 +433,9 @@ class StrategyDesk:
                 "feature_schema_hash": model.identity.feature_schema_hash,
                 "instrument_token": instrument.instrument_token,
                 "symbol": instrument.symbol,
-                "side": side,
-                "score": score,
-                "threshold": model.buy_threshold if side == "BUY" else model.sell_threshold,
+                "side": decided.side,
+                "score": decided.score,
+                "threshold": decided.threshold,
                 "reference_price": float(bars.close[row]),
             }
         )
@@ -453,7 +453,7 @@ class StrategyDesk:
 def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iterator[_Asked]:
     """Give each strategy once for every rung it is asked on: those of its brokers that run, and the challenger's."""
     for spec in strategies:
-        label = ForwardReturn(spec.holding_bars, spec.bar_minutes, spec.exit_minutes_before_close)
+        label, proposer = spec.label(), spec.proposer()
         heard: dict[Alias, tuple[Broker, ...]] = {}
         for broker in spec.brokers:
             if broker in brokers:
@@ -461,11 +461,7 @@ def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iter
                 heard[rung] = (*heard.get(rung, ()), broker)
         heard["challenger"] = ()
         for rung, hearing in heard.items():
-            yield _Asked(spec, rung, hearing, label)
-
-
-def _distance(price: float, bps: float | None) -> int | None:
-    return None if bps is None else max(inr_e4(price * bps / _BPS), 1)
+            yield _Asked(spec, rung, hearing, label, proposer)
 
 
 def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:

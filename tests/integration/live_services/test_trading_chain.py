@@ -38,8 +38,8 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.log import Reached
-from live_services.domain.strategy.desk import LoadedModel
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
 from live_services.operations_settings import TracingSettings
 from live_services.runtime.chain import Chain

@@ -29,8 +29,9 @@ from live_services.domain.events import (
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.replay import cuts_of_session
-from live_services.domain.strategy.desk import Assignment, LoadedModel
+from live_services.domain.strategy.desk import Assignment
 from live_services.domain.strategy.history import SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_SESSIONS, MODELS_LOADED, STRATEGIES_CONTROL, broker_topics, market_topic
 from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog, MemoryTask

@@ -16,6 +16,7 @@ def small_frame() -> TrainingFrame:
     return TrainingFrame(
         X=np.arange(6.0).reshape(3, 2),
         forward_return=np.array([0.0, 1e-3, -1e-3]),
+        side=np.array([1, 1, -1], dtype=np.int8),
         decision_ns=np.array([1, 2, 3]),
         entry_ns=np.array([2, 3, 4]),
         label_end_ns=np.array([5, 6, 7]),

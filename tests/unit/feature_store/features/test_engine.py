@@ -11,8 +11,9 @@ from feature_store.bars.builder import aggregate_bars
 from feature_store.features import kernels
 from feature_store.features.engine import BarsOutOfOrder, FeatureEngine, StateMismatch, compile_kernels, feature_table
 from feature_store.features.folding import BarFolder
-from feature_store.features.library import FeatureSpec, declare, feature
+from feature_store.features.library import FeatureSpec, Mirror, declare, feature
 from feature_store.features.schema import (
+    EVENT_FEATURES,
     FEATURES,
     MOMENTUM_FEATURES,
     FeatureSchema,
@@ -49,10 +50,28 @@ def test_there_are_more_than_24_features_and_each_declaration_is_complete() -> N
         assert spec.warm_up in {1, 2, *periods, *(p + 1 for p in periods)}
 
 
-def test_the_momentum_model_looks_only_at_features_that_are_finite_on_any_source() -> None:
+def test_the_momentum_model_looks_only_at_features_that_are_finite_on_any_source_and_no_events() -> None:
     assert "beta" not in MOMENTUM_FEATURES
     assert "spread" not in MOMENTUM_FEATURES
     assert "rsi" in MOMENTUM_FEATURES
+    assert not set(EVENT_FEATURES) & set(MOMENTUM_FEATURES)
+    assert set(EVENT_FEATURES) < {spec.name for spec in FEATURES}
+
+
+def test_models_that_name_no_features_go_on_with_the_columns_they_were_trained_on() -> None:
+    """Versions that are promoted carry this hash: a feature that is added to the default set would refuse them all."""
+    known = "24a86777bf5b17d39ad86338cadfa101b54b070f5e74bb52d493f1c8516a1488"
+    assert feature_schema(MOMENTUM_FEATURES, 1).hash == known
+
+
+def test_every_feature_of_the_platform_says_what_becomes_of_it_in_a_mirrored_market() -> None:
+    assert [spec.name for spec in FEATURES if spec.mirror == "none"] == []
+
+
+@pytest.mark.parametrize(("mirror", "top"), [("complement", None), ("sign", 1.0)])
+def test_a_complement_and_nothing_else_names_what_it_is_the_rest_of(mirror: Mirror, top: float | None) -> None:
+    with pytest.raises(ValueError, match="a complement names what a value and its mirror image add up to"):
+        declare(lambda bars: 0.0, warm_up=1, units="1", source="tests", mirror=mirror, top=top)
 
 
 def test_the_columns_fit_a_sidecar_and_give_the_hash() -> None:

@@ -46,6 +46,11 @@ def minutes(f: pd.DataFrame) -> "pd.Series[float]":
     return f.end.dt.hour * 60 + f.end.dt.minute
 
 
+def cusum_move(f: pd.DataFrame) -> "pd.Series[float]":
+    rise, fall = f.close - f.close.rolling(21).min(), f.close.rolling(21).max() - f.close
+    return rise.where(rise > fall, -fall).where(rise != fall, 0.0) / (f.close * returns(f).rolling(20).std(ddof=0))
+
+
 def bollinger(f: pd.DataFrame) -> "pd.Series[float]":
     upper, _, lower = talib.BBANDS(f.close, 20, 2.0, 2.0)
     return (f.close - lower) / (upper - lower)
@@ -143,6 +148,14 @@ PANDAS: dict[str, tuple[Oracle, float]] = {
             / f.index_close.pct_change().rolling(60).var(ddof=0)
         ),
         1e-7,  # the variance of squared returns again
+    ),
+    "cusum_move": (cusum_move, SQUARED_RETURNS),
+    "donchian_break": (
+        lambda f: (
+            (f.close - f.close.clip(f.low.shift().rolling(20).min(), f.high.shift().rolling(20).max()))
+            / (f.close * returns(f).rolling(20).std(ddof=0))
+        ),
+        SQUARED_RETURNS,
     ),
 }
 """What a feature is, written with pandas, and to what relative (or absolute) tolerance it must agree."""
@@ -314,7 +327,7 @@ FLAT = {
     "last_return": 0.0, "momentum": 0.0, "long_momentum": 0.0, "session_return": 0.0, "overnight_gap": 0.0,
     "volatility": 0.0, "parkinson_volatility": 0.0, "garman_klass_volatility": 0.0, "ema_spread": 0.0, "adx": 0.0,
     "trend_slope": 0.0, "mean_range": 0.0, "average_true_range": 0.0, "relative_strength": 0.0, "beta": 1.0,
-    "relative_spread": 1.0,
+    "relative_spread": 1.0, "cusum_move": 0.0, "donchian_break": 0.0,
 }  # fmt: skip
 """What the declarations say of prices that never move, without volume, beside an index that does not either."""
 

@@ -32,7 +32,8 @@ from live_services.domain.events import (
     TradingSwitched,
 )
 from live_services.domain.limits import AccountConfig, RiskLimits
-from live_services.domain.strategy.desk import Assignment, LoadedModel
+from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.specification import StrategySpec
 from tests.account_world import assert_identity
 from tests.live_world import MINUTE, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, session_bars, token

@@ -30,7 +30,8 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
-from live_services.domain.strategy.desk import LoadedModel, StrategyKey
+from live_services.domain.strategy.desk import StrategyKey
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import SIGNALS_SHADOW, STRATEGIES_CONTROL, broker_topics
 from live_services.runtime.service import Opening
 from live_services.services import model_loading

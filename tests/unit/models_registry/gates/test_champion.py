@@ -124,7 +124,7 @@ def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat(changes: 
     known = settled(champion(**changes), "3", spec(holding_bars=5), lineage(), INSTRUMENTS)
     assert known is not None
     assert known.outcome == "nothing_to_beat"
-    assert "another label than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
+    assert "something else than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
 
 
 def test_a_version_1_champion_on_another_clock_has_another_label() -> None:
@@ -198,6 +198,7 @@ def rows(skill: float, sessions: int = 12, seed: int = 0) -> OutOfFold:
         score=1.0 / (1.0 + np.exp(-(skill * (up - 0.5) + 0.3 * noise))),
         up=up,
         forward_return=(up - 0.5) * 1e-3,
+        side=np.ones(n, dtype=np.int8),
         decision_ns=decision_ns,
         label_end_ns=decision_ns + 600_000_000_000,
         instrument=np.tile(np.arange(4, dtype=np.int32), 50 * sessions),

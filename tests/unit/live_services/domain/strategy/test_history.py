@@ -24,8 +24,9 @@ from live_services.domain.basis import Stamp
 from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, self_caused
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
 from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
-from live_services.domain.strategy.desk import Assignment, LoadedModel, StrategyDesk, StrategyKey
+from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey
 from live_services.domain.strategy.history import SessionBars, SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.runtime.service import Opening
 from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
 from live_services.settings import MarketSettings, Settings
