@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from feature_store.market.types import Bars, Ticks
+from live_services.domain.account.paper_exchange import slipped
 from live_services.domain.events import OrderCancelled, OrderFilled, OrderSubmitted, SignalValidated, event_id
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import event_times
 from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE
 from tests.account_world import Account, limits
@@ -157,6 +159,31 @@ def test_the_entry_bar_counts_from_its_open(bar: tuple[float, float, float, floa
     assert fills(account) == [("entry", 100.0, 120), (*end, 120)]
 
 
+def test_a_bar_at_whose_open_time_ends_a_trade_touches_no_bracket_any_more() -> None:
+    rows = ((0, 1, 100.0, 100.4, 99.6, 100.0), (0, 11, 99.5, 103.0, 98.0, 100.0))
+    account = on_bars(*rows)
+    assert fills(account) == [("entry", 100.0, 120), ("time", 99.5, 720)]
+    assert [(end.reason, end.why) for end in account.of(OrderCancelled)] == [("bracket", "time_exit")]
+
+
+def test_what_the_last_bar_before_its_time_touches_ends_a_trade_before_time_does() -> None:
+    rows = ((0, 1, 100.0, 100.4, 99.6, 100.0), (0, 10, 100.0, 100.0, 98.0, 99.0), (0, 11, 90.0, 90.0, 90.0, 90.0))
+    assert fills(on_bars(*rows)) == [("entry", 100.0, 120), ("stop", 99.0, 660)]
+
+
+def test_a_late_bar_after_the_time_of_a_trade_closes_it_at_its_open_beyond_the_stop() -> None:
+    account = on_bars((0, 1, 100.0, 100.4, 99.6, 100.0), (1, 12, 1.0, 1.0, 1.0, 1.0), (0, 14, 97.0, 103.0, 96.0, 97.0))
+    assert fills(account) == [("entry", 100.0, 120), ("time", 97.0, 900)]
+
+
+def test_a_trade_whose_entry_bar_ends_at_its_time_is_over_by_what_that_bar_touches_or_at_the_next_open() -> None:
+    raw = signal(stop_inr=1.0, target_inr=2.0, expiry_ns=OPEN + 2 * MINUTE)
+    touched = on_bars((0, 1, 100.0, 100.4, 98.9, 100.0), (0, 2, 101.0, 101.0, 101.0, 101.0), raw=raw)
+    assert fills(touched) == [("entry", 100.0, 120), ("stop", 99.0, 120)]
+    untouched = on_bars((0, 1, 100.0, 100.4, 99.1, 100.0), (0, 2, 101.0, 103.0, 98.0, 101.0), raw=raw)
+    assert fills(untouched) == [("entry", 100.0, 120), ("time", 101.0, 180)]
+
+
 def test_several_brackets_end_each_at_its_own_bar() -> None:
     account = Account(on_bars=True).say(LONG, signal(1, stop_inr=1.0), signal(strategy="other", target_inr=0.3))
     account.market(
@@ -229,3 +256,28 @@ def test_every_order_has_one_end_and_fill_ids_differ() -> None:
     assert sorted(ends) == sorted(order.order_id for order in account.of(OrderSubmitted))
     identities = [event.event_id for event in account.events]
     assert len(identities) == len(set(identities))
+
+
+# --- slippage -----------------------------------------------------------------------------------------------------
+
+
+def slipping(*rows: tuple[int, float, float], raw: object, bps: float = 10.0) -> Account:
+    return Account(AccountConfig(slippage_bps=bps)).say(raw).market(ticks(*rows))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "filled"), [("BUY", 100.1), ("SELL", 99.9)])
+def test_a_market_order_fills_worse_by_the_slippage(side: str, filled: float) -> None:
+    assert fills(slipping((0, 61, 100.0), raw=signal(side=side))) == [("entry", filled, 61)]
+
+
+def test_a_stop_slips_and_a_target_fills_at_its_price() -> None:
+    stopped = slipping((0, 61, 100.0), (0, 62, 99.0), raw=LONG)
+    assert fills(stopped) == [("entry", 100.1, 61), ("stop", 98.901, 62)]
+    reached = slipping((0, 61, 100.0), (0, 62, 103.0), raw=LONG)
+    assert fills(reached) == [("entry", 100.1, 61), ("target", 102.1, 62)]
+
+
+def test_slippage_is_exact_to_a_ten_thousandth_of_a_rupee_and_no_price_falls_to_nothing() -> None:
+    assert slipped(1_234_567, "BUY", 0.3) == 1_234_604
+    assert slipped(1_234_567, "SELL", 0.3) == 1_234_530
+    assert slipped(1, "SELL", 999.0) == 1
