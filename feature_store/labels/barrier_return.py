@@ -22,6 +22,9 @@ from feature_store.labels.forward_return import ForwardReturn, last_exits, requi
 from feature_store.market.arrays import kernel_input
 from feature_store.market.types import Bars, Session
 
+VOLATILITY: Final = "volatility"
+"""The feature that barriers are measured in: fraction per bar."""
+
 _RUPEE: Final = 10_000.0  # units of 1/10,000 rupee
 _NEAR_A_TIE: Final = 1e-3  # far more than the error of a float64 price in these units, up to a million rupees
 

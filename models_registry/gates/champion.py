@@ -127,10 +127,8 @@ def _same_recipe(
 
 def _no_rival(champion: Sidecar, spec: StrategySpec, lineage: DataLineage, instruments: Sequence[str]) -> str:
     """Say why a champion is no rival: it is not loaded for the strategy, or of another market; empty if it is one."""
-    if differs := label_difference(champion, spec):
-        return f"foretells another label than this strategy trades ({differs}), and is not loaded"
-    if differs := proposals_difference(champion, spec):
-        return f"judges other proposals than this strategy makes ({differs}), and is not loaded"
+    if differs := label_difference(champion, spec) or proposals_difference(champion, spec):
+        return f"foretells something else than this strategy trades ({differs}), and is not loaded"
     if champion.lineage is None:  # version 1 does not say
         return ""
     common = set(instruments) & set(champion.instruments)
