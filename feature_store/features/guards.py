@@ -143,6 +143,7 @@ class Guards:
         self._subject, self._bars, self._universe = subject, bars, universe
         self._rng, self._cuts, self._edges = rng, cuts, edges
         self._rows, self._warm = subject.rows(bars, universe)
+        self._prices = np.stack([getattr(bars, name) for name in _PRICES])
         self.compared: dict[str, int] = {}
         self.differences: dict[tuple[str, str], Difference] = {}
 
@@ -190,9 +191,8 @@ class Guards:
 
     def _perturbed_futures(self) -> None:
         for cut in self._random_cuts():
-            rows, warm = self._subject.rows(
-                with_other_future(self._bars, np.arange(len(self._bars)) >= cut, self._rng), self._universe
-            )
+            other = with_other_future(self._bars, np.arange(len(self._bars)) >= cut, self._rng)
+            rows, warm = self._subject.rows(other, self._universe)
             self._compare(rows[:cut], warm[:cut], at=np.arange(cut))
 
     def _every_edge(self, subject: FrameFeatures) -> None:

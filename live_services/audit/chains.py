@@ -161,11 +161,11 @@ class StrategyChain:
         proposed = side if self._proposer is None else self._proposer.sides(finite, self.model.schema)
         of_warm = np.flatnonzero(warm)
         names = self.model.schema.names
-        return [
-            Stage.of("features", bars.instrument[of_warm], bars.end_ns[of_warm], names, rows[of_warm]),
-            Stage.of("proposals", instrument, known_ns, ("side",), proposed.astype(np.float64)),
-            Stage.of("scores", instrument, known_ns, ("score",), score),
-        ]
+        proposals = Stage.of("proposals", instrument, known_ns, ("side",), proposed.astype(np.float64))
+        scores = Stage.of("scores", instrument, known_ns, ("score",), score)
+        features = Stage.of("features", bars.instrument[of_warm], bars.end_ns[of_warm], names, rows[of_warm])
+        # each stands on the one before: a rule's side is there before its score, a model's side comes of it
+        return [features, scores, proposals] if self._proposer is None else [features, proposals, scores]
 
     def _traded(self, bars: Bars) -> list[Stage]:
         events, index = self.events(bars), self.over.universe.index_of_token

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,34 +12,55 @@ from feature_store.market.types import ist_text
 from live_services.audit.findings import AuditReport, Finding, LeakKind, first_of_each
 from live_services.domain.events import Event, OrderFilled, SignalGenerated
 
-if TYPE_CHECKING:
-    from feature_store.proposals.rules import Rule
+_LONGEST_TUPLE: Final = 16  # coefficients of a filter are no table
 
 
-def rule_reads_no_table(rule: Rule) -> AuditReport:
-    """A rule sees one row, so what it knows of others stands in arrays that it reads: it may read none.
+def reads_no_table(name: str, function: Callable[..., Any], stage: str) -> AuditReport:
+    """A rule or a compiled feature sees one row or window, so what it knows of others it reads in a table: it may not.
 
-    Numbers and other functions are allowed; what single numbers were fitted on nobody can see.
+    Cut data does not move such a table, so no run shows it. Numbers, short tuples of them and other functions are
+    allowed; what these were fitted on nobody can see.
+
+    Parameters
+    ----------
+    name : str
+        Of the rule or the feature.
+    function : callable
+        It, plain or compiled.
+    stage : str
+        ``features`` or ``proposals``.
     """
-    guard, findings = "what the rule reads", list[Finding]()
-    for name, thing in _read_by(rule.function, set()):
-        if isinstance(thing, (np.ndarray, Mapping, list, tuple, set)) and np.size(list(thing)) > 1:
-            what = f"it reads {name}, which holds {len(thing)} values that are not in its row"
-            findings.append(Finding(LeakKind.RULE_READS_TABLE, guard, "proposals", rule.name, what))
-    return AuditReport("rule", {guard: 1}, tuple(findings))
+    guard, findings = "what it reads", list[Finding]()
+    for named, thing in _read_by(function, set()):
+        held = _held(thing)
+        if held:
+            what = f"it reads {named}, which holds {held} values that are not among its arguments"
+            findings.append(Finding(LeakKind.READS_TABLE, guard, stage, name, what))
+    return AuditReport(name, {guard: 1}, tuple(findings))
 
 
-def _read_by(function: Any, seen: set[int]) -> Iterable[tuple[str, Any]]:
+def _held(thing: Any) -> int:
+    """Give how many values a table has; 0 of what is none."""
+    if isinstance(thing, tuple):
+        return len(thing) if len(thing) > _LONGEST_TUPLE else 0
+    if isinstance(thing, np.ndarray):
+        return thing.size if thing.size > 1 else 0
+    table = isinstance(thing, (Mapping, list, set, frozenset)) or hasattr(thing, "iloc") or hasattr(thing, "to_arrow")
+    return len(thing) if table else 0
+
+
+def _read_by(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Give what a function refers to by name, and what the functions among it do."""
     plain = getattr(function, "py_func", function)
     if id(plain) in seen or not inspect.isfunction(plain):
         return
     seen.add(id(plain))
     names = inspect.getclosurevars(plain)
-    for name, thing in {**names.globals, **names.nonlocals}.items():
-        if callable(thing):
+    defaults = {one.name: one.default for one in inspect.signature(plain).parameters.values()}
+    for name, thing in {**names.globals, **names.nonlocals, **defaults}.items():
+        if inspect.isfunction(getattr(thing, "py_func", thing)):
             yield from _read_by(thing, seen)
-        else:
+        elif not isinstance(thing, type):
             yield name, thing
 
 

@@ -23,7 +23,7 @@ class LeakKind(StrEnum):
     BACKWARD_FILL = "backward fill"
     SPARSE_LEAK = "sparse leak"
     RULE_LOOKS_AHEAD = "rule looks ahead"
-    RULE_READS_TABLE = "rule reads a table"
+    READS_TABLE = "reads a table of its own"
     SCORE_LOOKS_AHEAD = "score looks ahead"
     SIGNAL_LOOKS_AHEAD = "signal looks ahead"
     ORDER_LOOKS_AHEAD = "order looks ahead"
@@ -43,12 +43,12 @@ WAY_OUT: Final[Mapping[LeakKind, str]] = {
     LeakKind.BAR_EARLY: "stamp a bar with its end, and give it out only when that has passed",
     LeakKind.FEATURE_LOOKS_AHEAD: "compute the row from bars that end at or before its own: no negative shift, no "
     "centred window",
-    LeakKind.FULL_SAMPLE_STATISTIC: "take means, ranks and fits over a window that ends at the row (rolling, expanding)",
+    LeakKind.FULL_SAMPLE_STATISTIC: "take means, ranks and fits over a window that ends at the row: rolling, expanding",
     LeakKind.RESAMPLED_EARLY: "stamp longer bars with their end (label='right', closed='left') before joining them",
     LeakKind.BACKWARD_FILL: "fill forward, or leave the value missing",
     LeakKind.SPARSE_LEAK: "find what the rows named here have in common; few rows suffice to make a backtest",
     LeakKind.RULE_LOOKS_AHEAD: "let the rule see one row of features and nothing else (feature_store.proposals.rules)",
-    LeakKind.RULE_READS_TABLE: "nobody can tell what the numbers in it know: make them parameters, or a feature",
+    LeakKind.READS_TABLE: "nobody can tell what the numbers in it know: make them parameters, or a feature",
     LeakKind.SCORE_LOOKS_AHEAD: "score each row by itself: no rank, scaling or threshold over the rows of a batch",
     LeakKind.SIGNAL_LOOKS_AHEAD: "this is a fault of the platform: report it with this audit",
     LeakKind.ORDER_LOOKS_AHEAD: "this is a fault of the platform: report it with this audit",

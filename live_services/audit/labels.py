@@ -86,7 +86,7 @@ def _other_from(bars: Bars, from_ns: int, rng: np.random.Generator) -> Bars:
 
 
 def _equal(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
 def _of_bar(  # noqa: PLR0917

@@ -49,7 +49,7 @@ def look_ahead(
     bars: Bars,
     universe: Universe,
     *,
-    cuts: Sequence[int] | None = None,
+    cuts: Sequence[int] | NDArray[np.int64] | None = None,
     perturbations: int = 8,
     later_starts: Sequence[int] = (),
     seed: int = 7,
@@ -65,7 +65,7 @@ def look_ahead(
         In order of ``(end_ns, instrument)``.
     universe : Universe
         What they refer to.
-    cuts : sequence of int, optional
+    cuts : sequence or array of int, optional
         Times of decisions at which the data is cut, epoch nanoseconds; default: the end of every bar but the first 20,
         of which code of your own may make nothing. A leak that few rows have is found where one of them is the last.
     perturbations : int
@@ -250,8 +250,8 @@ class _Guards:
         return LeakKind.FEATURE_LOOKS_AHEAD
 
     def _later_ends(self, instrument: int, time_ns: int) -> NDArray[np.int64]:
-        ends = self._bars.end_ns[self._bars.instrument == instrument]
-        return ends[ends > time_ns]
+        ends = self._bars.end_ns[(self._bars.instrument == instrument) & (self._bars.end_ns > time_ns)]
+        return np.asarray(ends, dtype=np.int64)
 
     def _settles(  # noqa: PLR0917
         self, place: int, column: int, instrument: int, time_ns: int, value: float, later: NDArray[np.int64]
@@ -273,4 +273,4 @@ class _Guards:
 
 
 def _same(a: float, b: float) -> bool:
-    return a == b and np.signbit(a) == np.signbit(b) or bool(np.isnan(a) and np.isnan(b))
+    return (a == b and np.signbit(a) == np.signbit(b)) or bool(np.isnan(a) and np.isnan(b))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feature_store.market.types import MissingColumn
 from live_services.audit.findings import AuditReport, Finding, LeakKind, first_of_each
 
 
@@ -40,7 +41,17 @@ def side_table_was_known(
         Decisions, by lot.
     seed : int
         Of the lot.
+
+    Raises
+    ------
+    MissingColumn
+        If the side table does not say when its rows were known.
     """
+    if available_at not in side.columns:
+        raise MissingColumn(
+            f"the side table has no column {available_at!r}, so nobody knows when its rows became known; it has "
+            f"{list(side.columns)}"
+        )
     guard, rng, values = "side rows known later", np.random.default_rng(seed), 0
     whole = join(rows.copy(), side.copy())
     joined = [name for name in whole.columns if name not in rows.columns]
@@ -58,8 +69,8 @@ def side_table_was_known(
     return AuditReport("side table", {guard: values}, first_of_each(findings), too_few)
 
 
-def _of_side(
-    guard: str, name: str, rows: pd.DataFrame, at: str, row: int, values: tuple["pd.Series[Any]", "pd.Series[Any]"]
+def _of_side(  # noqa: PLR0917
+    guard: str, name: str, rows: pd.DataFrame, at: str, row: int, values: tuple[pd.Series[Any], pd.Series[Any]]
 ) -> Finding:
     with_future, without = (_plain(one.iloc[row]) for one in values)
     when = rows[at].iloc[row]
@@ -76,7 +87,7 @@ def _plain(value: Any) -> float | str:
     return float(value) if isinstance(value, (int, float, np.number)) else str(value)
 
 
-def _equal_columns(a: "pd.Series[Any]", b: "pd.Series[Any]") -> NDArray[np.bool_]:
+def _equal_columns(a: pd.Series[Any], b: pd.Series[Any]) -> NDArray[np.bool_]:
     x, y = a.reset_index(drop=True), b.reset_index(drop=True)
     both: NDArray[np.bool_] = ((x == y) | (x.isna() & y.isna())).to_numpy(dtype=np.bool_)
     return both

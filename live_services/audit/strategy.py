@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import MINUTE_NS, Bars, Session
+from feature_store.features.audit import audit
+from feature_store.features.library import DECLARED
+from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
+from feature_store.market.types import MINUTE_NS, Bars
 from live_services.audit.chains import AuditedSession, StrategyChain
-from live_services.audit.decisions import fills_follow_decisions, rule_reads_no_table
+from live_services.audit.decisions import fills_follow_decisions, reads_no_table
 from live_services.audit.findings import AuditReport, Finding, LeakKind, first_of_each, joined
 from live_services.audit.labels import LabelTable, label_ends_when_it_says
 from live_services.audit.look_ahead import LATER_START, look_ahead
@@ -28,6 +31,15 @@ FEWEST_DECISIONS: Final = 10
 STREAM: Final = "stream against batch"
 
 _TRADED_CUTS: Final = 4  # of each session; a run of desk and account costs what a session's backtest does
+_AUDITED_INSTRUMENTS: Final = 3  # for the guards of features, some of which step bar by bar
+_KIND_OF_GUARD: Final = {
+    "prefix": LeakKind.FEATURE_LOOKS_AHEAD,
+    "future perturbation": LeakKind.FEATURE_LOOKS_AHEAD,
+    "origin": LeakKind.DEPENDS_ON_START,
+}
+"""By how the name of a guard of features begins; every other one computes the same in another way."""
+_NO_LEAKS: Final = {"mirror", "NaN policy"}
+"""Guards of what a feature declares, which are no leaks; `feature_store.features.audit` fails a feature for them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ def audit_strategy(
     account: AccountConfig,
     *,
     sidecar: Sidecar | None = None,
+    traded_from_ns: int | None = None,
     known_sessions: Sequence[str] = (),
     effort: Effort | None = None,
     seed: int = 7,
@@ -67,6 +80,8 @@ def audit_strategy(
         The limits of that account.
     sidecar : Sidecar, optional
         Of the version; without it nothing is said of its training, and a note says so.
+    traded_from_ns : int, optional
+        From when on the version trades, which its training must lie before; default: the open of the first session.
     known_sessions : sequence of str
         ISO dates of the sessions that are stored, to count an embargo by.
     effort : Effort, optional
@@ -82,36 +97,33 @@ def audit_strategy(
         It passes if nothing leaks and there was enough to look at.
     """
     tell, tried = progress or (lambda _step: None), effort or Effort()
-    reports, decisions, signals, fills = [], 0, 0, 0
+    reports = [*_of_what_it_reads(spec, model)]
     for number, over in enumerate(sessions):
-        date = over.session.date.isoformat()
         chain = StrategyChain(spec, model, over, account)
-        found = _of_session(chain, tried, np.random.default_rng([seed, number]), _prefixed(tell, date))
-        decisions += found.counts["decisions"]
-        signals, fills = signals + found.counts["signals"], fills + found.counts["fills"]
-        reports.append(found)
-    proposer = spec.proposer()
-    if proposer is not None:
-        reports.append(rule_reads_no_table(proposer.rule))
-    notes = []
+        rng = np.random.default_rng([seed, number])
+        reports.append(_of_session(chain, tried, rng, _prefixed(tell, over.session.date.isoformat())))
+    if sessions:
+        tell("features")
+        reports.append(_of_features(model, sessions[-1], seed))
     if sidecar is None:
-        notes.append("no sidecar was given: nothing is said of when its training ended")
-    elif sessions:
-        open_ns = sessions[0].session.open_ns
-        reports.append(version_is_older(sidecar, open_ns, sessions=known_sessions))
-    reports.append(AuditReport("", {}, too_few=tuple(_too_few(len(sessions), decisions, fills)), notes=tuple(notes)))
-    return joined(spec.name, reports)
+        reports.append(AuditReport("", {}, notes=("no sidecar: nothing is said of when its training ended",)))
+    elif sessions or traded_from_ns is not None:
+        from_ns = traded_from_ns if traded_from_ns is not None else sessions[0].session.open_ns
+        reports.append(version_is_older(sidecar, from_ns, sessions=known_sessions))
+    whole = joined(spec.name, reports)
+    return replace(whole, too_few=(*whole.too_few, *_too_few(whole.counts)))
 
 
-def _too_few(sessions: int, decisions: int, fills: int) -> Iterator[str]:
+def _too_few(counts: Mapping[str, int]) -> Iterator[str]:
+    sessions, decisions = counts.get("sessions", 0), counts.get("decisions", 0)
     if not sessions:
         yield "no session was given: store some after the version's training"
     elif decisions < FEWEST_DECISIONS:
         yield (
-            f"{decisions} decisions in {sessions} sessions, {FEWEST_DECISIONS} are needed to say anything: give more "
-            "sessions, or a version that decides more often"
+            f"{decisions} decisions in {sessions} sessions, and {FEWEST_DECISIONS} are needed to say anything: give "
+            "more sessions, or a version that decides more often"
         )
-    elif not fills:
+    elif not counts.get("fills"):
         yield "no order was filled, so nothing is known of orders: look at what risk refuses, or give more sessions"
 
 
@@ -149,7 +161,7 @@ def _of_session(
     label = _label(chain)
     report = joined("", [few, traded, streamed, later, label, fills_follow_decisions(events)])
     signals = [one for one in events if isinstance(one, SignalGenerated)]
-    counts = {"sessions": 1, "bars": len(bars), "decisions": len(signals), "signals": len(signals)}
+    counts = {"sessions": 1, "bars": len(bars), "decisions": len(signals)}
     return replace(report, counts={**report.counts, **counts})
 
 
@@ -158,6 +170,41 @@ def _drawn(decided: NDArray[np.int64], bars: Bars, count: int, rng: np.random.Ge
     chosen = rng.permutation(decided)[:count]
     others = np.setdiff1d(np.unique(bars.end_ns), chosen)
     return np.sort(np.concatenate([chosen, rng.permutation(others)[: count - len(chosen)]]))
+
+
+# --- features and rule ------------------------------------------------------------------------------------------------
+
+
+def _of_what_it_reads(spec: StrategySpec, model: LoadedModel) -> Iterator[AuditReport]:
+    names = {name.partition("@")[0] for name in model.schema.names}
+    for feature, function in DECLARED:
+        if feature.name in names:
+            yield reads_no_table(feature.name, function, "features")
+    proposer = spec.proposer()
+    if proposer is not None:
+        yield reads_no_table(proposer.rule.name, proposer.rule.function, "proposals")
+
+
+def _of_features(model: LoadedModel, over: AuditedSession, seed: int) -> AuditReport:
+    """Run every guard of features on a few instruments: batches, snapshots, origins and orders, which no cut shows."""
+    bars = Bars.concatenate([over.history.before, over.bars])
+    index = over.universe.market_index
+    few = np.isin(bars.instrument, np.unique(over.bars.instrument)[:_AUDITED_INSTRUMENTS])
+    if index is not None:
+        few |= bars.instrument == index
+    seen = audit(model.schema, bars[few], over.universe, actions=over.history.actions, seed=seed, cuts=2)
+    findings = []
+    for one in seen.differences:
+        if one.guard in _NO_LEAKS:
+            continue
+        kind = next((kind for guard, kind in _KIND_OF_GUARD.items() if one.guard.startswith(guard)), None)
+        findings.append(
+            Finding(
+                kind or LeakKind.BATCH_DIFFERS, one.guard, "features", one.feature, str(one), one.symbol, one.time_ns,
+                one.expected, one.found,
+            )
+        )  # fmt: skip
+    return AuditReport("", {"features": sum(seen.compared.values())}, first_of_each(findings))
 
 
 # --- stream and batch -------------------------------------------------------------------------------------------------
@@ -236,19 +283,20 @@ def _later_start(chain: StrategyChain) -> AuditReport:
 def _label(chain: StrategyChain) -> AuditReport:
     """Hold the label of the strategy against its stated end, on the sides and volatilities of its own decisions."""
     over, spec, label = chain.over, chain.spec, chain.spec.label()
+    n, sessions, proposer = len(over.universe), (over.session,), spec.proposer()
+
+    def held(bars: Bars) -> LabelTable:
+        found = spec.holding_label().of(bars, n, sessions)
+        return LabelTable(found.forward_return, found.entry_ns, found.label_end_ns)
+
+    if proposer is None or not isinstance(label, BarrierReturn):
+        return replace(label_ends_when_it_says(held, over.bars, over.universe, cuts=8), too_few=())
     rows, warm = chain.rows(over.bars)
-    side, volatility = np.ones(len(over.bars), dtype=np.int8), np.full(len(over.bars), np.nan)
-    proposer = spec.proposer()
-    if proposer is not None:
-        side = np.where(warm, proposer.sides(rows, chain.model.schema), 0).astype(np.int8)
-        volatility = rows[:, chain.model.schema.names.index("volatility")]
+    side = np.where(warm, proposer.sides(rows, chain.model.schema), 0).astype(np.int8)
+    volatility = rows[:, chain.model.schema.names.index(VOLATILITY)]
 
     def of(bars: Bars) -> LabelTable:
-        sessions: tuple[Session, ...] = (over.session,)
-        if proposer is None:
-            found = spec.holding_label().of(bars, len(over.universe), sessions)
-            return LabelTable(found.forward_return, found.entry_ns, found.label_end_ns)
-        barrier = label.of(bars, len(over.universe), sessions, side, volatility)  # type: ignore[call-arg, union-attr]
-        return LabelTable(barrier.forward_return, barrier.entry_ns, barrier.label_end_ns)
+        found = label.of(bars, n, sessions, side, volatility)
+        return LabelTable(found.forward_return, found.entry_ns, found.label_end_ns)
 
     return replace(label_ends_when_it_says(of, over.bars, over.universe, cuts=8), too_few=())

@@ -73,6 +73,10 @@ def bars_of_five(bars: Bars, *, stamped_early: bool) -> Bars:
     return Bars(**{name: longer[name].to_numpy(types.get(name)) for name in columns})
 
 
+def whole_bars_of_five(bars: Bars) -> Bars:
+    return bars_of_five(bars, stamped_early=False)
+
+
 def entry_that_peeks(f: pd.DataFrame) -> Any:
     """Buy where the range is wide, unless the next bar falls."""
     wide = f["range"] > f["range"].rolling(20).mean()
@@ -119,17 +123,13 @@ def _mean_of_all(f: pd.DataFrame) -> Any:
 
 
 PLANTED: dict[str, Planted] = {
-    "shift(-1)": _feature(
-        LeakKind.FEATURE_LOOKS_AHEAD, "tomorrow", lambda f: f.close.shift(-1) / f.close - 1
-    ),
+    "shift(-1)": _feature(LeakKind.FEATURE_LOOKS_AHEAD, "tomorrow", lambda f: f.close.shift(-1) / f.close - 1),
     "centred rolling": _feature(
         LeakKind.FEATURE_LOOKS_AHEAD, "smooth", lambda f: f.close.rolling(5, center=True).mean()
     ),
     "full-sample z-score": _feature(LeakKind.FULL_SAMPLE_STATISTIC, "z_score", _mean_of_all),
     "regression fitted on all rows": _feature(LeakKind.FULL_SAMPLE_STATISTIC, "residual", residual_of_all_rows),
-    "backward fill": _feature(
-        LeakKind.BACKWARD_FILL, "filled", lambda f: f.close.where(f.index % 4 == 3).bfill()
-    ),
+    "backward fill": _feature(LeakKind.BACKWARD_FILL, "filled", lambda f: f.close.where(f.index % 4 == 3).bfill()),
     "early resample": _feature(LeakKind.RESAMPLED_EARLY, "five_minutes", early_resample),
     "sparse, one row of a hundred": _feature(LeakKind.SPARSE_LEAK, "rarely", sparse),
     "interpolation": _feature(

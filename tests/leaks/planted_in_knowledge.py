@@ -11,12 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feature_store.features.guards import FrameFeatures
+from feature_store.features.library import declare as declare_feature
+from feature_store.features.window import CLOSE, Window
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Bars
 from feature_store.offline.point_in_time import point_in_time_join
 from feature_store.offline.training_frames import TrainingFrame
 from feature_store.proposals.rules import Rule, declare
-from live_services.audit.decisions import rule_reads_no_table
+from live_services.audit.decisions import reads_no_table
 from live_services.audit.findings import AuditReport
 from live_services.audit.labels import LabelTable, label_ends_when_it_says
 from live_services.audit.side_tables import side_table_was_known
@@ -42,7 +44,7 @@ def market(seed: int) -> FeatureMarket:
 
 
 def shifted_label(bars: Bars, *, horizon: int = 5, stated_bars: int = 1) -> LabelTable:
-    """The return to the close five bars on, as ``shift(-5)`` gives it in a session; said to have ended with the next bar."""
+    """The return to the close five bars on, as ``shift(-5)`` gives it; said to have ended with the next bar."""
     returns, ends = np.full(len(bars), np.nan), bars.end_ns.copy()
     for i in np.unique(bars.instrument):
         mine = np.flatnonzero(bars.instrument == i)
@@ -56,6 +58,10 @@ def label_from_the_bar_itself(bars: Bars) -> LabelTable:
     """Buys at the open of the very bar whose close was looked at."""
     honest = shifted_label(bars, stated_bars=6)
     return LabelTable(honest.forward_return, bars.start_ns, honest.label_end_ns)
+
+
+def label_with_its_true_end(bars: Bars) -> LabelTable:
+    return shifted_label(bars, stated_bars=5)
 
 
 def label_audit(seed: int, label_of: Callable[[Bars], object] | None = None) -> AuditReport:
@@ -160,7 +166,11 @@ def joined_as_known(decisions: pd.DataFrame, reports: pd.DataFrame) -> pd.DataFr
 
 
 def side_audit(seed: int, join: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]) -> AuditReport:
-    return side_table_was_known(join, *decisions_and_reports(seed), at="at", seed=seed)
+    return side_table_was_known(join, *decisions_and_reports(seed), at="at", cuts=20, seed=seed)
+
+
+def side_audit_of(decisions: pd.DataFrame, reports: pd.DataFrame) -> AuditReport:
+    return side_table_was_known(joined_by_quarter, decisions, reports, at="at")
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -198,4 +208,19 @@ def honest_rule(z_score: float, threshold: float = 2.0) -> int:
 
 def rule_audit(function: Callable[..., int]) -> AuditReport:
     declared: Rule = declare(function, source="a test")
-    return rule_reads_no_table(declared)
+    return reads_no_table(declared.name, declared.function, "proposals")
+
+
+# --- compiled features ------------------------------------------------------------------------------------------------
+
+MEANS = np.array([101.5, 203.25, 304.125])
+"""Mean closes of all data, by instrument, from a notebook."""
+
+
+def standardised_by_all_data(bars: Window) -> float:
+    return bars.last(CLOSE) / MEANS[0] - 1.0
+
+
+def feature_audit(function: Callable[..., float]) -> AuditReport:
+    spec, compiled = declare_feature(function, warm_up=1, units="fraction", source="a test")
+    return reads_no_table(spec.name, compiled, "features")
