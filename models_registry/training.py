@@ -25,7 +25,7 @@ from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import Estimator, StrategySpec
-from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, walk_forward
+from models_registry.validation.splitters import Fold, NotEnoughSessions, Splitter, WalkForward, dates_of
 from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
 from models_registry.validation.uniqueness import row_weights
 
@@ -125,7 +125,9 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class Rows:
+    """What a frame gives to fit on and to judge by: rows with a label and finite features, by decision time."""
+
     X: NDArray[np.float64]
     forward_return: NDArray[np.float64]
     side: NDArray[np.int8]
@@ -145,7 +147,7 @@ class _Model:
     estimator: Any
     base_rate: float
 
-    def score(self, rows: _Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def score(self, rows: Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         return np.asarray(self.estimator.predict_proba(rows.X[chosen])[:, 1], dtype=np.float64)
 
 
@@ -184,11 +186,11 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     """
     from threadpoolctl import threadpool_limits
 
-    rows = _usable(frame)
-    _import_estimators()
+    rows = usable_rows(frame)
+    import_estimators()
     with threadpool_limits(1):
         tested = _walk(rows, spec, None)
-        kept = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
+        kept = fit_rows(spec, rows, np.arange(len(rows.up)), "the training rows")
         # a fold's model trades by scores of the model before it; those of the newest are for the one that is kept
         models = [*(one.model for one in tested[1:]), kept]
         scales = [_scale(rows, one, model) for one, model in zip(tested, models, strict=True)]
@@ -228,7 +230,12 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     )
 
 
-def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int64]) -> OutOfFold:
+def evaluate(
+    frame: TrainingFrame,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    splitter: Splitter | None = None,
+) -> OutOfFold:
     """Run a recipe in given folds and give what it said out of fold.
 
     Parameters
@@ -238,7 +245,9 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     spec : StrategySpec
         The recipe; its number of folds and embargo must be those of what it is compared with.
     sessions : ndarray of int64
-        Days that are cut into folds, ascending: those of the frame that it is compared with.
+        Days that are cut into folds, ascending: those of the frame that it is compared with; default: its own.
+    splitter : Splitter, optional
+        What cuts them; default: walk-forward as the recipe says. A row that several folds test is there as often.
 
     Raises
     ------
@@ -247,15 +256,17 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     """
     from threadpoolctl import threadpool_limits
 
-    rows = _usable(frame)
-    _import_estimators()
+    rows = usable_rows(frame)
+    import_estimators()
     with threadpool_limits(1):
-        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1))
+        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1, splitter=splitter))
 
 
-def _import_estimators() -> None:
-    # Before threadpool_limits, which reaches only libraries that are loaded: OpenMP's threads on busy cores made 2 s
-    # into 30 s.
+def import_estimators() -> None:
+    """Load scikit-learn before `threadpool_limits`, which reaches only libraries that are loaded.
+
+    OpenMP's threads on busy cores made 2 s into 30 s.
+    """
     import sklearn.ensemble
     import sklearn.linear_model  # noqa: F401
 
@@ -265,7 +276,8 @@ def session_days(decision_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return ist_day(decision_ns)
 
 
-def _usable(frame: TrainingFrame) -> _Rows:
+def usable_rows(frame: TrainingFrame) -> Rows:
+    """Sort a frame, leave out what cannot be fitted on, and weigh the rest; raises UntrainableFrame for too few."""
     # A stable sort by decision time: folds are then contiguous and nothing depends on how the store laid rows out.
     order = np.lexsort((frame.instrument, frame.decision_ns))
     features, returns = np.ascontiguousarray(frame.X[order], dtype=np.float64), frame.forward_return[order]
@@ -274,13 +286,15 @@ def _usable(frame: TrainingFrame) -> _Rows:
     keep = ~(missing | not_finite)
     dropped = {"label_missing": int(missing.sum()), "feature_not_finite": int(not_finite.sum())}
     if keep.sum() < _MINIMUM_ROWS:
+        never = [name for name, of in zip(frame.schema.names, features.T, strict=True) if not np.isfinite(of).any()]
         raise UntrainableFrame(
             f"{int(keep.sum())} usable rows, at least {_MINIMUM_ROWS} are needed: give more sessions or instruments. "
             f"Dropped: {', '.join(f'{n} {reason}' for reason, n in dropped.items())}"
+            + (f"; never finite: {', '.join(never)}" if never else "")
         )
     decision_ns, label_end_ns = frame.decision_ns[order][keep], frame.label_end_ns[order][keep]
     instrument, day = frame.instrument[order][keep], session_days(decision_ns)
-    return _Rows(
+    return Rows(
         X=features[keep],
         forward_return=returns[keep],
         side=frame.side[order][keep],
@@ -294,32 +308,36 @@ def _usable(frame: TrainingFrame) -> _Rows:
     )
 
 
-def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
-    folds = walk_forward(
-        rows.decision_ns,
-        rows.label_end_ns,
-        rows.day,
-        folds=spec.folds,
-        embargo_sessions=spec.embargo_sessions,
-        sessions=sessions,
+def _walk(
+    rows: Rows,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    first: int = 0,
+    splitter: Splitter | None = None,
+) -> list[_Tested]:
+    folds = (splitter or WalkForward(spec.folds, spec.embargo_sessions)).split(
+        rows.decision_ns, rows.label_end_ns, rows.day, sessions
     )
-    sessions_tested = sum(len(fold.test_days) for fold in folds[1:])
+    sessions_tested = sum(len(fold.test_days) for fold in folds if fold.number > 0)
     if sessions_tested < FEWEST_SESSIONS:
         raise NotEnoughSessions(
             f"the folds test {sessions_tested} sessions, at least {FEWEST_SESSIONS} are needed: give more sessions"
         )
     tested = []
-    for fold in folds[first:]:
+    for fold in folds:
+        if fold.number < first:
+            continue
         begins, ends = dates_of(fold.test_days[[0, -1]])
         what = f"fold {fold.number} ({begins} to {ends})"
         if fold.number > 0 and _one_class(rows.up[fold.test]):
             raise UntrainableFrame(f"{what} tests rows that all moved the same way: give more sessions or fewer folds")
-        model = _fit(spec, rows, fold.train, f"the training rows of {what}")
+        model = fit_rows(spec, rows, fold.train, f"the training rows of {what}")
         tested.append(_Tested(fold, model, model.score(rows, fold.test)))
     return tested
 
 
-def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: str) -> _Model:
+def fit_rows(spec: StrategySpec, rows: Rows, train_rows: NDArray[np.intp], what: str) -> _Model:
+    """Fit a specification's estimator on some rows; raises UntrainableFrame, with ``what`` the rows are."""
     features, up, weight = rows.X[train_rows], rows.up[train_rows], rows.weight[train_rows]
     if _one_class(up):
         raise UntrainableFrame(f"{what} all moved the same way: check the label, give more sessions or fewer folds")
@@ -342,7 +360,7 @@ def _one_class(up: NDArray[np.float64]) -> bool:
     return len(np.unique(up[up != 0.5])) < 2
 
 
-def _scale(rows: _Rows, before: _Tested, model: _Model) -> float:
+def _scale(rows: Rows, before: _Tested, model: _Model) -> float:
     """How far a model leans on the rows that the model before it had not seen, compared with that one."""
     again = model.score(rows, before.fold.test)
     leans = lean(again, np.full(len(again), model.base_rate))
@@ -385,7 +403,7 @@ def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, fl
     )
 
 
-def _out_of_fold(rows: _Rows, tested: list[_Tested]) -> OutOfFold:
+def _out_of_fold(rows: Rows, tested: list[_Tested]) -> OutOfFold:
     test = np.concatenate([one.fold.test for one in tested])
     sizes = [len(one.fold.test) for one in tested]
     columns = ("up", "forward_return", "side", "decision_ns", "label_end_ns", "instrument", "day", "weight")

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from live_services.cli import dlq as cli_dlq
 from live_services.cli import models as cli_models
 from live_services.cli.audit import audit
+from live_services.cli.backtest import backtest
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.halts import flatten, halt, reduce, resume
 from live_services.cli.logs import log_the_command, logs
@@ -51,6 +52,7 @@ features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at f
 app.command("preflight")(run_preflight)
 app.command()(train)
 app.command()(audit)
+app.command()(backtest)
 app.command()(logs)
 for _change in (halt, reduce, flatten, resume):
     app.command()(_change)
