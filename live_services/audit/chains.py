@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +13,13 @@ from structlog.testing import capture_logs
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.guards import CompiledFeatures, FrameFeatures, Subject, TableFeature
 from feature_store.features.schema import FeatureSchema
-from feature_store.market.types import Bars, Session, Universe
+from feature_store.market.types import Bars, Universe
 from live_services.audit.stages import Chain, Stage
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
+from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, SignalGenerated
 from live_services.domain.limits import AccountConfig
-from live_services.domain.strategy.history import SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
+from live_services.domain.strategy.loaded_model import judged, said
 from models_registry.specification import StrategySpec
 
 _PRICES: Final = ("open", "high", "low", "close", "volume")
@@ -88,18 +87,6 @@ def _sides(
     return sides
 
 
-@dataclass(frozen=True, eq=False)
-class AuditedSession:
-    """A session that a strategy trades, with what the desk has at its open."""
-
-    session: Session
-    universe: Universe
-    bars: Bars
-    """Of the session, on the strategy's clock, in order of ``(end_ns, instrument)``."""
-    history: SessionHistory
-    """What features go on from."""
-
-
 class StrategyChain:
     """A strategy's chain over one session: the very desk and account, and beside them what they decide by.
 
@@ -110,19 +97,18 @@ class StrategyChain:
     ----------
     spec : StrategySpec
         It trades alone, on a new paper account.
-    model : LoadedModel
-        What it asks.
-    over : AuditedSession
+    over : TestedSession
+        What the desk has at its open, and the model that it asks.
     account : AccountConfig
         The account's limits.
     """
 
-    def __init__(self, spec: StrategySpec, model: LoadedModel, over: AuditedSession, account: AccountConfig) -> None:
-        self.spec, self.model, self.over = spec.model_copy(update={"brokers": ("paper",)}), model, over
+    def __init__(self, spec: StrategySpec, over: TestedSession, account: AccountConfig) -> None:
+        self.spec, self.model, self.over = spec.model_copy(update={"brokers": ("paper",)}), over.model, over
         self.trades = True
         """Whether signals, orders and fills are among the stages; they take most of the time."""
         self._config = EngineConfig((self.spec,), {"paper": account}, bar_minutes=spec.bar_minutes)
-        engine = FeatureEngine(model.schema, over.universe, over.history.actions)
+        engine = FeatureEngine(self.model.schema, over.universe, over.history.actions)
         engine.step(over.history.before)
         self._after_history = engine.snapshot()
         self._proposer = self.spec.proposer()

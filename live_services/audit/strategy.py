@@ -13,16 +13,16 @@ from feature_store.features.audit import audit
 from feature_store.features.library import DECLARED
 from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
 from feature_store.market.types import MINUTE_NS, Bars
-from live_services.audit.chains import AuditedSession, StrategyChain
+from live_services.audit.chains import StrategyChain
 from live_services.audit.decisions import fills_follow_decisions, reads_no_table
 from live_services.audit.findings import AuditReport, Finding, LeakKind, first_of_each, joined
 from live_services.audit.labels import LabelTable, label_ends_when_it_says
 from live_services.audit.look_ahead import LATER_START, look_ahead
 from live_services.audit.stages import ROW, compared
 from live_services.audit.versions import version_is_older
+from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, SignalGenerated
 from live_services.domain.limits import AccountConfig
-from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
 
@@ -56,8 +56,7 @@ class Effort:
 
 def audit_strategy(
     spec: StrategySpec,
-    model: LoadedModel,
-    sessions: Sequence[AuditedSession],
+    sessions: Sequence[TestedSession],
     account: AccountConfig,
     *,
     sidecar: Sidecar | None = None,
@@ -72,10 +71,8 @@ def audit_strategy(
     Parameters
     ----------
     spec : StrategySpec
-    model : LoadedModel
-        The version that it asks.
-    sessions : sequence of AuditedSession
-        In order; each is traded on a new account.
+    sessions : sequence of TestedSession
+        In order, each with the model that it is run with; each is traded on a new account.
     account : AccountConfig
         The limits of that account.
     sidecar : Sidecar, optional
@@ -97,14 +94,14 @@ def audit_strategy(
         It passes if nothing leaks and there was enough to look at.
     """
     tell, tried = progress or (lambda _step: None), effort or Effort()
-    reports = [*_of_what_it_reads(spec, model)]
+    reports = [*_of_what_it_reads(spec)]
     for number, over in enumerate(sessions):
-        chain = StrategyChain(spec, model, over, account)
+        chain = StrategyChain(spec, over, account)
         rng = np.random.default_rng([seed, number])
         reports.append(_of_session(chain, tried, rng, _prefixed(tell, over.session.date.isoformat())))
     if sessions:
         tell("features")
-        reports.append(_of_features(model, sessions[-1], seed))
+        reports.append(_of_features(sessions[-1], seed))
     if sidecar is None:
         reports.append(AuditReport("", {}, notes=("no sidecar: nothing is said of when its training ended",)))
     elif sessions or traded_from_ns is not None:
@@ -175,8 +172,8 @@ def _drawn(decided: NDArray[np.int64], bars: Bars, count: int, rng: np.random.Ge
 # --- features and rule ------------------------------------------------------------------------------------------------
 
 
-def _of_what_it_reads(spec: StrategySpec, model: LoadedModel) -> Iterator[AuditReport]:
-    names = {name.partition("@")[0] for name in model.schema.names}
+def _of_what_it_reads(spec: StrategySpec) -> Iterator[AuditReport]:
+    names = {name.partition("@")[0] for name in spec.feature_schema().names}
     for feature, function in DECLARED:
         if feature.name in names:
             yield reads_no_table(feature.name, function, "features")
@@ -185,14 +182,14 @@ def _of_what_it_reads(spec: StrategySpec, model: LoadedModel) -> Iterator[AuditR
         yield reads_no_table(proposer.rule.name, proposer.rule.function, "proposals")
 
 
-def _of_features(model: LoadedModel, over: AuditedSession, seed: int) -> AuditReport:
+def _of_features(over: TestedSession, seed: int) -> AuditReport:
     """Run every guard of features on a few instruments: batches, snapshots, origins and orders, which no cut shows."""
     bars = Bars.concatenate([over.history.before, over.bars])
     index = over.universe.market_index
     few = np.isin(bars.instrument, np.unique(over.bars.instrument)[:_AUDITED_INSTRUMENTS])
     if index is not None:
         few |= bars.instrument == index
-    seen = audit(model.schema, bars[few], over.universe, actions=over.history.actions, seed=seed, cuts=2)
+    seen = audit(over.model.schema, bars[few], over.universe, actions=over.history.actions, seed=seed, cuts=2)
     findings = []
     for one in seen.differences:
         if one.guard in _NO_LEAKS:
@@ -256,7 +253,7 @@ def _later_start(chain: StrategyChain) -> AuditReport:
         return AuditReport("", {LATER_START: 0}, notes=("there is no session before: warm-up is not looked at",))
     third = starts[len(starts) // 3]
     shorter = replace(history, before=history.before[history.before.start_ns >= third])
-    again = StrategyChain(chain.spec, chain.model, replace(over, history=shorter), AccountConfig())
+    again = StrategyChain(chain.spec, replace(over, history=shorter), AccountConfig())
     chain.trades = again.trades = False
     findings, values = list[Finding](), 0
     for whole, part in zip(chain(over.bars), again(over.bars), strict=True):

@@ -12,24 +12,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from feature_store.market.types import Session, ist_text
-from live_services.cli.errors import did_you_mean, err, out, wide_enough
+from live_services.cli.errors import err, out, wide_enough
 from live_services.cli.output import Field, FittingTable, JsonOption, tell_json
 from live_services.cli.progress import waiting
 from live_services.composition import build_ledger, build_registry, read_settings
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.settings import Settings
-from models_registry.ledger_entries import standing
-from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feature_store.offline.store import OfflineStore
-    from live_services.audit.chains import AuditedSession
     from live_services.audit.findings import AuditReport
-    from live_services.domain.strategy.loaded_model import LoadedModel
-    from models_registry.sidecar import Sidecar
+    from live_services.backtest.sessions import TestedSession
+    from live_services.backtest.versions import JudgedVersion, Role
 
 _SESSIONS: Final = 3
 _DAY_NS: Final = 86_400_000_000_000
@@ -41,119 +38,105 @@ _VERDICTS: Final = {
 
 
 def audit(
-    name: Annotated[str, typer.Argument(help="Strategy, or model, for example momentum.")],
-    version: Annotated[str | None, typer.Option(help="Version; default: the champion, else the newest.")] = None,
+    name: Annotated[str, typer.Argument(help="Strategy, for example momentum.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="NAME@7 or NAME@champion; default: the champion, else the newest.")
+    ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="How many stored sessions, the newest ones.")] = _SESSIONS,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for leaks in the whole chain of a strategy: features, proposals, scores, signals, orders, training.
+    """Look for leaks in the whole chain of a strategy: features, proposals, scores, signals, orders, label, training.
 
     Runs it again on data cut at its decisions and on data whose future is another, and compares bit for bit; looks
-    whether its training ended before what it trades. Takes stored sessions after the version's training, where there
-    are any. Shows no profit or loss, so it is no look at a hold-out. Ends with 1 where something leaks, or where there
-    is too little to say.
+    whether its training ended before what it trades. Takes stored sessions after the version's training, else those
+    that a fold of it had not seen, with that fold's model. Shows no profit or loss, so it is no look at the hold-out.
+    Ends with 1 where something leaks, or where there is too little to say.
 
     Example: `alpha-panda audit momentum`
 
-    Example: `alpha-panda audit momentum --version 3 --sessions 5 --json`
+    Example: `alpha-panda audit momentum --model momentum@3 --sessions 5 --json`
     """
+    from live_services.backtest.versions import asked_versions, judged_version, specification_named
+
     settings = read_settings()
-    spec = _strategy(settings, name)
-    number, model, sidecar = _version(settings, spec, version)
-    chosen, notes = _sessions(settings, sidecar, sessions)
+    spec = specification_named(settings.strategies, name)
+    store = _store(settings)
+    asked = asked_versions([model] if model else [], [spec]).get(spec.name)
+    judged = judged_version(build_registry(settings), build_ledger(settings), spec, asked)
+    chosen, note = _chosen(store.sessions("bars"), judged, sessions)
     with _progress(out, quietly=as_json) as progress:
-        report = _audited(settings, spec, (model, sidecar), chosen, progress)
-    report = replace(report, name=f"{spec.name} ({spec.model_name} version {number})", notes=(*notes, *report.notes))
+        report = _audited(settings, store, judged, chosen, progress)
+    report = replace(report, name=f"{spec.name} ({judged.title})", notes=(*note, *report.notes))
     if as_json:
-        tell_json(report.record() | {"strategy": spec.name, "model": spec.model_name, "version": number})
+        facts = {"strategy": spec.name, "model": spec.model_name, "version": judged.version}
+        tell_json(facts | {"sessions": [str(one.date) for one in chosen]} | report.record())
     else:
         _show(report)
     if not report.passed:
         raise typer.Exit(1)
 
 
-def _strategy(settings: Settings, name: str) -> StrategySpec:
-    for spec in settings.strategies:
-        if spec.name == name:
-            return spec
-    for spec in settings.strategies:
-        if spec.model_name == name:
-            return spec
-    near = did_you_mean(name, [one.name for one in settings.strategies])
-    raise CommandFailed(f"no strategy is named {name!r}{f'; {near}' if near else ''}")
-
-
-def _version(settings: Settings, spec: StrategySpec, version: str | None) -> tuple[str, LoadedModel, Sidecar]:
-    from live_services.services.model_loading import prove
-
-    registry = build_registry(settings)
-    if version is None:
-        stands = standing(build_ledger(settings).history(spec.model_name), "champion")
-        known = registry.versions(spec.model_name)
-        if stands is None and not known:
-            raise CommandFailed(
-                f"the registry has no version of {spec.model_name}: train one with {to_type(f'train {spec.name}')}"
-            )
-        version = stands.to_version if stands is not None else max((one.version for one in known), key=int)
-    sidecar, files = registry.fetch(spec.model_name, version)
-    return version, prove(sidecar, files, version, spec.bar_minutes), sidecar
-
-
-def _sessions(settings: Settings, sidecar: Sidecar, count: int) -> tuple[list[Session], tuple[str, ...]]:
-    """Give the newest sessions, of those after the version's training if there are any."""
+def _store(settings: Settings) -> OfflineStore:
     from feature_store.offline.store import OfflineStore
 
-    stored = OfflineStore(settings.store_root).sessions("bars")
-    if not stored:
+    store = OfflineStore(settings.store_root).pinned()
+    if not store.sessions("bars"):
         raise CommandFailed(
-            f"no market is stored in {settings.store_root}: bring one in with {to_type('train')} or {to_type('demo')}"
+            f"no market is stored in {settings.store_root}: {to_type('train')} brings one in, and {to_type('demo')} "
+            "makes one"
         )
-    later = [one for one in stored if one.open_ns >= sidecar.training_end_ns]
-    if later:
-        return later[-count:], ()
+    return store
+
+
+def _chosen(stored: Sequence[Session], judged: JudgedVersion, count: int) -> tuple[Sequence[Session], tuple[str, ...]]:
+    """Give the newest sessions of the best kind that there is, and what there is to say of them."""
+    unseen: tuple[Role, ...] = ("after training", "out of fold")
+    for role in unseen:
+        if found := [session for session in stored if judged.role(session) == role]:
+            return found[-count:], ()
     note = (
-        f"every stored session lies before the end of its training ({ist_text(sidecar.training_end_ns)}): the chain is "
-        "looked at on the newest of them, and that it is older than what it trades is not shown"
+        f"{judged.title} was trained on every stored session, and kept no models of folds: the chain is looked at on "
+        "the newest ones, and that it is older than what it trades is not shown"
     )
-    return list(stored[-count:]), (note,)
+    return stored[-count:], (note,)
 
 
 def _audited(
     settings: Settings,
-    spec: StrategySpec,
-    version: tuple[LoadedModel, Sidecar],
+    store: OfflineStore,
+    judged: JudgedVersion,
     chosen: Sequence[Session],
     progress: Callable[[str], None],
 ) -> AuditReport:
-    from feature_store.offline.store import OfflineStore
     from live_services.audit.strategy import audit_strategy
+    from live_services.domain.limits import AccountConfig
 
-    model, sidecar = version
-    store = OfflineStore(settings.store_root)
-    unseen = chosen[0].open_ns >= sidecar.training_end_ns
+    paper = settings.trading.paper.model_dump(include=set(AccountConfig.model_fields))
+    later = judged.role(chosen[0]) == "after training"
     progress("reading the sessions")
     return audit_strategy(
-        spec,
-        model,
-        [*_read(settings, store, chosen, model)],
-        settings.trading.paper,
-        sidecar=sidecar,
-        traded_from_ns=chosen[0].open_ns if unseen else sidecar.training_end_ns + _DAY_NS,
-        known_sessions=[one.date.isoformat() for one in store.sessions("bars")] if unseen else (),
+        judged.spec,
+        [*_read(settings, store, judged, chosen)],
+        AccountConfig.model_validate(paper),
+        sidecar=judged.sidecar,
+        # sessions of folds are those folds' test, which the sidecar's folds are held against
+        traded_from_ns=chosen[0].open_ns if later else judged.sidecar.training_end_ns + _DAY_NS,
+        known_sessions=[str(one.date) for one in store.sessions("bars")] if later else (),
         progress=progress,
     )
 
 
 def _read(
-    settings: Settings, store: OfflineStore, chosen: Sequence[Session], model: LoadedModel
-) -> Iterator[AuditedSession]:
+    settings: Settings, store: OfflineStore, judged: JudgedVersion, chosen: Sequence[Session]
+) -> Iterator[TestedSession]:
     from live_services.adapters.history import StoredHistory
-    from live_services.audit.chains import AuditedSession
+    from live_services.backtest.sessions import TestedSession
 
     history, universe = StoredHistory(settings), store.universe()
     for session in chosen:
+        model = judged.model_on(session, in_sample=False)
         before = history.of(session, universe, needed=model.schema.history_sessions)
-        yield AuditedSession(session, universe, before.today, before)
+        yield TestedSession(session, universe, before.today, before, model)
 
 
 @contextmanager

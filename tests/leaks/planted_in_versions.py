@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from live_services.audit.chains import AuditedSession
 from live_services.audit.findings import AuditReport
 from live_services.audit.strategy import Effort, audit_strategy
+from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, OrderFilled
 from live_services.domain.strategy.loaded_model import LoadedModel, ScoringModel
 from models_registry.refs import ModelIdentity
@@ -61,17 +61,16 @@ def loaded(spec: StrategySpec, model: ScoringModel) -> LoadedModel:
     return LoadedModel(identity, schema, model, 0.5, None if spec.judged else 0.45)
 
 
-def session(seed: int, minutes: int = 120) -> AuditedSession:
+def session(spec: StrategySpec, model: ScoringModel, seed: int, minutes: int = 120) -> TestedSession:
     bars = session_bars(SESSION, len(UNIVERSE), minutes, seed)
-    return AuditedSession(SESSION, UNIVERSE, bars, past_sessions(UNIVERSE, 1, seed=seed))
+    return TestedSession(SESSION, UNIVERSE, bars, past_sessions(UNIVERSE, 1, seed=seed), loaded(spec, model))
 
 
 def audited(
     spec: StrategySpec, model: ScoringModel, seed: int, minutes: int = 120, sidecar: Sidecar | None = None
 ) -> AuditReport:
-    return audit_strategy(
-        spec, loaded(spec, model), [session(seed, minutes)], limits(), sidecar=sidecar, effort=QUICK, seed=seed
-    )
+    over = session(spec, model, seed, minutes)
+    return audit_strategy(spec, [over], limits(), sidecar=sidecar, effort=QUICK, seed=seed)
 
 
 def filled_at_the_close_that_was_decided_on(events: Sequence[Event]) -> list[Event]:

@@ -227,7 +227,7 @@ def test_few_decisions_are_a_verdict_of_their_own() -> None:
 
 def test_a_fill_at_the_close_that_was_decided_on_is_no_fill() -> None:
     spec = versions.STRATEGIES[0]
-    chain = StrategyChain(spec, versions.loaded(spec, versions.Honest()), versions.session(3, 60), limits())
+    chain = StrategyChain(spec, versions.session(spec, versions.Honest(), 3, 60), limits())
     events = chain.events(chain.over.bars)
     assert fills_follow_decisions(events).passed
     early = fills_follow_decisions(versions.filled_at_the_close_that_was_decided_on(events))
