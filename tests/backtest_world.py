@@ -30,6 +30,14 @@ SPEC = StrategySpec(
     sell_quantile=0.05,
 )
 GUARDED = SPEC.model_copy(update={"name": "guarded", "stop_bps": 15.0, "target_bps": 25.0})
+JUDGED = StrategySpec(
+    name="judged",
+    rule="stretch",
+    rule_parameters={"threshold": 0.5},
+    features=("last_return", "volatility"),
+    estimator="logistic_regression",
+    folds=2,
+)
 HELD_OUT = 2
 """Sessions after the training."""
 
@@ -38,7 +46,7 @@ HELD_OUT = 2
 class BacktestWorld:
     settings: Settings
     registry: InMemoryRegistry
-    """Version 1 has the models of its folds, 2 was registered without."""
+    """Of momentum version 1 has the models of its folds, 2 was registered without; judged has one version."""
     ledger: PromotionLedger
 
     @property
@@ -57,28 +65,41 @@ class BacktestWorld:
 def backtest_world(home: Path) -> BacktestWorld:
     market = {"synthetic": {"instruments": 4, "sessions": 11, "tick_sessions": 2, "edge_bps": 8.0}}
     settings = Settings(
-        alpha_panda_home=home, market=market, strategies=(SPEC, GUARDED), mlflow={"tracking_uri": "http://127.0.0.1:1"}
+        alpha_panda_home=home,
+        market=market,
+        strategies=(SPEC, GUARDED, JUDGED),
+        mlflow={"tracking_uri": "http://127.0.0.1:1"},
     )
     store = OfflineStore(settings.store_root)
     desk = Desk(store, settings)
     list(store_arrival(store, desk.read_market()))
     list(store_bars(store, desk.incoming_sessions(), desk.clock))
     registry = InMemoryRegistry()
-    days = store.sessions("bars")[:-HELD_OUT]
-    frame = training_frame(store, None, days[0].date, days[-1].date, features=SPEC.feature_schema(), label=SPEC.label())
-    trained = train(frame, SPEC, FIT)
-    packed = pack(trained.estimator, trained.golden_rows)
-    for one in (with_out_of_fold(packed, trained), packed):
-        looked_at = Evidence.of(
-            trained,
-            parity=parity(one, trained.estimator, trained.golden_rows),
-            bar_source=frame.bar_source,
-            trades_on=frame.bar_source,
-            plausibility=None,
-            champion=NO_CHAMPION,
-            trades=None,
-        )
-        gate = judge(looked_at, "champion", settings.gates.champion)
-        sidecar = build_sidecar(trained, frame, one, looked_at, gate=gate, created_by="tests", created_at_ns=1)
-        registry.register(one, sidecar)
+    for spec, whole in ((SPEC, True), (SPEC, False), (JUDGED, True)):
+        _register(settings, store, registry, spec, whole)
     return BacktestWorld(settings, registry, PromotionLedger(settings.ledger_url))
+
+
+def _register(
+    settings: Settings, store: OfflineStore, registry: InMemoryRegistry, spec: StrategySpec, whole: bool
+) -> None:
+    days = store.sessions("bars")[:-HELD_OUT]
+    features, label, proposer = spec.feature_schema(), spec.label(), spec.proposer()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label, proposer=proposer)
+    trained = train(frame, spec, FIT)
+    packed = pack(trained.estimator, trained.golden_rows)
+    if whole:
+        packed = with_out_of_fold(packed, trained)
+    looked_at = Evidence.of(
+        trained,
+        parity=parity(packed, trained.estimator, trained.golden_rows),
+        bar_source=frame.bar_source,
+        trades_on=frame.bar_source,
+        plausibility=None,
+        champion=NO_CHAMPION,
+        trades=None,
+    )
+    gate = judge(looked_at, "champion", settings.gates.champion)
+    registry.register(
+        packed, build_sidecar(trained, frame, packed, looked_at, gate=gate, created_by="tests", created_at_ns=1)
+    )

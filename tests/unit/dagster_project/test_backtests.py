@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.assets.backtests import backtest_asset
-from tests.backtest_world import GUARDED, backtest_world
+from tests.backtest_world import GUARDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Handed:
         return self.what
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return backtest_world(tmp_path_factory.mktemp("backtest"))
+@pytest.fixture
+def world(backtest_market):
+    return backtest_market
 
 
 def materialise(world, **config):

@@ -4,14 +4,14 @@ import pytest
 
 from live_services.backtest.report import BacktestResult
 from live_services.backtest.run import backtest
-from tests.backtest_world import BacktestWorld, backtest_world
+from tests.backtest_world import BacktestWorld
 
 
-@pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> BacktestWorld:
-    return backtest_world(tmp_path_factory.mktemp("backtest"))
+@pytest.fixture
+def world(backtest_market: BacktestWorld) -> BacktestWorld:
+    return backtest_market
 
 
-@pytest.fixture(scope="package")
-def result(world: BacktestWorld) -> BacktestResult:
-    return backtest("momentum", models="momentum@1", **world.known())  # type: ignore[arg-type]
+@pytest.fixture(scope="session")
+def result(backtest_market: BacktestWorld) -> BacktestResult:
+    return backtest("momentum", models="momentum@1", **backtest_market.known())  # type: ignore[arg-type]

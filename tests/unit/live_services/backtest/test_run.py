@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from live_services.backtest.versions import BacktestRefused
 from live_services.domain.account.trades import round_trips
 from live_services.domain.limits import AccountConfig
 from live_services.domain.money import rupees
+from models_registry.ledger import PromotionLedger
 from models_registry.out_of_fold import load_out_of_fold
 from tests.backtest_world import HELD_OUT, SPEC, BacktestWorld
 from tests.models_registry_fakes import stand
@@ -88,8 +90,7 @@ def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_loo
 
 def test_no_look_is_recorded_where_only_folds_were_judged(world: BacktestWorld) -> None:
     looks: list[HoldoutSeen] = []
-    run(world, last=run(world).traded[-1].session.date, first=run(world).traded[-1].session.date,
-        recorders=Recorders(look=looks.append))  # fmt: skip
+    run(world, first=world.dates[-HELD_OUT - 1], last=world.dates[-HELD_OUT - 1], recorders=Recorders(looks.append))
     assert looks == []
 
 
@@ -104,6 +105,16 @@ def test_strategies_trade_side_by_side_on_one_account(world: BacktestWorld, resu
     assert set(both.trades["strategy"]) == {"momentum", "guarded"}
     assert {"stop", "target"} & set(both.trades["exit_reason"])
     assert both.sessions["trades"].sum() > result.sessions["trades"].sum()
+
+
+def test_a_strategy_whose_model_judges_a_rule_ends_its_trades_by_what_labelled_them(world: BacktestWorld) -> None:
+    found = run(world, "judged", models=())
+    assert {"stop", "target"} <= set(found.trades["exit_reason"])
+    assert set(found.trades["side"]) == {"long", "short"}
+    stricter = run(world, "judged", models=(), changes={"accept_threshold": 0.6})
+    assert 0 < len(stricter.trades) < len(found.trades)
+    with pytest.raises(BacktestRefused, match="has no buy_threshold: it stands on accept_threshold"):
+        run(world, "judged", models=(), changes={"buy_threshold": 0.6})
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -187,13 +198,16 @@ def test_a_threshold_is_laid_over_every_model(world: BacktestWorld, result: Back
 # --- beside it ----------------------------------------------------------------------------------------------------
 
 
-def test_another_version_that_is_champion_trades_the_same_sessions_beside_it(world: BacktestWorld) -> None:
-    stand(world.ledger, "momentum", "champion", "1")
-    same = run(world, models=())
+def test_another_version_that_is_champion_trades_the_same_sessions_beside_it(
+    world: BacktestWorld, tmp_path: Path
+) -> None:
+    ledger = PromotionLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    stand(ledger, "momentum", "champion", "1")
+    same = run(world, models=(), ledger=ledger)
     assert same.champion is None
     assert same.no_champion == "momentum v1 is the champion"
     after = world.dates[-HELD_OUT]
-    beside = run(world, models="momentum@2", first=after)
+    beside = run(world, models="momentum@2", first=after, ledger=ledger)
     assert beside.champion is not None
     assert beside.champion.title == "momentum v1"
     assert beside.champion.returns.total_return == pytest.approx(beside.returns.total_return)  # equal models

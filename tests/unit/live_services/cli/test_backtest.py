@@ -10,12 +10,12 @@ import live_services.backtest.run
 from live_services.backtest.changes import read_changes
 from live_services.backtest.versions import BacktestRefused
 from live_services.cli.main import app
-from tests.backtest_world import HELD_OUT, BacktestWorld, backtest_world
+from tests.backtest_world import HELD_OUT, BacktestWorld
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> BacktestWorld:
-    return backtest_world(tmp_path_factory.mktemp("backtest"))
+@pytest.fixture
+def world(backtest_market: BacktestWorld) -> BacktestWorld:
+    return backtest_market
 
 
 @pytest.fixture
