@@ -111,6 +111,10 @@ KNOWLEDGE: dict[str, tuple[LeakKind, Callable[[int], AuditReport]]] = {
     "folds without a purge": (
         LeakKind.LABEL_OVERLAPS_TEST, lambda seed: knowledge.folds_audit(seed, knowledge.without_purge)
     ),
+    "folds without the embargo that was asked for": (
+        LeakKind.LABEL_OVERLAPS_TEST,
+        lambda seed: knowledge.folds_audit(seed, knowledge.without_embargo),
+    ),
     "scaler fitted on all rows": (
         LeakKind.MODEL_SAW_TEST, lambda seed: knowledge.fit_audit(seed, knowledge.scaled_on_all_rows)
     ),
@@ -143,7 +147,8 @@ KNOWLEDGE: dict[str, tuple[LeakKind, Callable[[int], AuditReport]]] = {
 HONEST: dict[str, Callable[[int], AuditReport]] = {
     "label": knowledge.label_audit,
     "label with its true end": lambda seed: knowledge.label_audit(seed, knowledge.label_with_its_true_end),
-    "purged folds": knowledge.folds_audit,
+    "walk-forward with its embargo": lambda seed: knowledge.folds_audit(seed, knowledge.walked),
+    "combinatorial folds": lambda seed: knowledge.folds_audit(seed, knowledge.combined),
     "fit": knowledge.fit_audit,
     "the best candidate so far": lambda seed: knowledge.choice_audit(seed, knowledge.best_so_far),
     "side table joined as known": lambda seed: knowledge.side_audit(seed, knowledge.joined_as_known),
