@@ -109,6 +109,15 @@ def honest_fit(f: TrainingFrame) -> TrainedModel:
     return train(f, SPEC, FIT)
 
 
+def searched_fit(f: TrainingFrame) -> TrainedModel:
+    """With a search of its hyperparameters."""
+    return train(f, spec("logistic_regression", folds=2, search_tries=2), FIT)
+
+
+def forest_fit(f: TrainingFrame) -> TrainedModel:
+    return train(f, spec("random_forest", folds=2, hyperparameters={"n_estimators": 10}), FIT)
+
+
 def scaled_on_all_rows(f: TrainingFrame) -> TrainedModel:
     return train(replace(f, X=(f.X - f.X.mean(axis=0)) / f.X.std(axis=0)), SPEC, FIT)
 

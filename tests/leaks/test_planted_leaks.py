@@ -150,6 +150,8 @@ HONEST: dict[str, Callable[[int], AuditReport]] = {
     "walk-forward with its embargo": lambda seed: knowledge.folds_audit(seed, knowledge.walked),
     "combinatorial folds": lambda seed: knowledge.folds_audit(seed, knowledge.combined),
     "fit": knowledge.fit_audit,
+    "fit with a search": lambda seed: knowledge.fit_audit(seed, knowledge.searched_fit),
+    "fit of a forest": lambda seed: knowledge.fit_audit(seed, knowledge.forest_fit),
     "the best candidate so far": lambda seed: knowledge.choice_audit(seed, knowledge.best_so_far),
     "side table joined as known": lambda seed: knowledge.side_audit(seed, knowledge.joined_as_known),
     "version older than what it trades": lambda seed: knowledge.version_audit(BEFORE),
