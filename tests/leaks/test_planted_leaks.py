@@ -189,11 +189,14 @@ def test_a_side_table_without_times_is_refused() -> None:
 
 
 def test_an_embargo_that_is_not_kept_is_found() -> None:
-    embargoed = knowledge.version().model_copy(update={"fold_parameters": {"embargo_sessions": 2}})
+    asked = {"fold_parameters": {"embargo_sessions": 2}}
+    embargoed = knowledge.version().model_copy(update=asked | {"folds": ()})
     stored = [str(date.date()) for date in pd.date_range("2026-01-05", "2026-01-20")]
     near, far = (knowledge.version_audit(day, embargoed, stored) for day in (dt.date(2026, 1, 18), BEFORE))
     assert near.kinds() == {LeakKind.LABEL_OVERLAPS_TEST}
     assert far.passed
+    folds = knowledge.version_audit(BEFORE, knowledge.version().model_copy(update=asked), stored)
+    assert [one.column for one in folds.findings] == [f"fold {one.fold}" for one in knowledge.version().folds]
 
 
 # --- in versions and fills --------------------------------------------------------------------------------------------
