@@ -30,7 +30,7 @@ FEWEST_DECISIONS: Final = 10
 """Of all sessions together; with fewer a leak in the decisions can hide, and nothing is passed."""
 STREAM: Final = "stream against batch"
 
-_TRADED_CUTS: Final = 4  # of each session; a run of desk and account costs what a session's backtest does
+_TRADED_CUTS: Final = 8  # of each session; a run of desk and account costs what a session's backtest does
 _AUDITED_INSTRUMENTS: Final = 3  # for the guards of features, some of which step bar by bar
 _KIND_OF_GUARD: Final = {
     "prefix": LeakKind.FEATURE_LOOKS_AHEAD,
@@ -46,9 +46,9 @@ _NO_LEAKS: Final = {"mirror", "NaN policy"}
 class Effort:
     """How much is tried in each session."""
 
-    cuts: int = 24
+    cuts: int = 48
     """Decisions at which the data is cut."""
-    perturbations: int = 6
+    perturbations: int = 12
     """Decisions after which all is another."""
     traded_cuts: int = _TRADED_CUTS
     """Of both, those at which signals, orders and fills are compared too."""

@@ -59,6 +59,15 @@ def version_is_older(
         if fold.train_end_ns > fold.test_start_ns:
             what = f"fold {fold.fold} trains until {ist_text(fold.train_end_ns)} and is tested from before that on"
             found(LeakKind.LABEL_OVERLAPS_TEST, f"fold {fold.fold}", what, fold.test_start_ns)
+            continue
+        after, until = ist_text(fold.train_end_ns - 1)[:10], ist_text(fold.test_start_ns)[:10]
+        left_out = sum(after < one < until for one in trained)
+        if trained and left_out < embargo:
+            what = (
+                f"fold {fold.fold} leaves out {left_out} sessions between its training and its test, and an embargo of "
+                f"{embargo} is asked for"
+            )
+            found(LeakKind.LABEL_OVERLAPS_TEST, f"fold {fold.fold}", what, fold.test_start_ns)
     return AuditReport("version", {guard: 3 + len(sidecar.folds)}, tuple(findings))
 
 

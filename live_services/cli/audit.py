@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from feature_store.market.types import Session, ist_text
+from live_services.audit.findings import WAY_OUT
 from live_services.cli.errors import err, out, wide_enough
 from live_services.cli.output import Field, FittingTable, JsonOption, tell_json
 from live_services.cli.progress import waiting
@@ -146,27 +147,34 @@ def _progress(console: Console, *, quietly: bool) -> Iterator[Callable[[str], No
 
 
 def _show(report: AuditReport) -> None:
-    compared = FittingTable((Field("guard"), Field("values compared", right=True)), title=f"audit of {report.name}")
+    compared = FittingTable((Field("guard"), Field("values compared", right=True)))
     for guard, n in report.compared.items():
         compared.add_row(guard, f"{n:,}")
     console = wide_enough(out)
+    console.print(f"audit of {report.name}", markup=False)
     console.print(compared)
     if report.findings:
-        found = FittingTable(
-            (
-                Field("kind of leak"), Field("stage"), Field("column"), Field("instrument", 1), Field("first at", 2),
-                Field("what", text=True), Field("way out", 3, text=True),
-            ),
-            title="leaks",
-        )  # fmt: skip
-        for one in report.findings:
-            when = "" if one.time_ns is None else ist_text(one.time_ns)
-            cells = (one.stage, one.column, one.symbol, when, one.what, one.way_out)
-            found.add_row(f"[red]{one.kind.value}[/]", *(escape(cell) for cell in cells))
-        console.print(found)
+        console.print(_leaks(report))
+        for kind in dict.fromkeys(one.kind for one in report.findings):
+            console.print(f"[red]{kind.value}[/]: {escape(WAY_OUT[kind])}", soft_wrap=True)
     counts = ", ".join(f"{n:,} {what}" for what, n in report.counts.items())
     out.print(f"{_VERDICTS[report.verdict]} ({counts})", soft_wrap=True)
     for line in report.too_few:
         out.print(line, markup=False, soft_wrap=True)
     for line in report.notes:
         err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
+
+
+def _leaks(report: AuditReport) -> FittingTable:
+    found = FittingTable(
+        (
+            Field("kind of leak"), Field("stage", 2), Field("column"), Field("instrument"), Field("first at"),
+            Field("what", text=True), Field("found by", 1),
+        ),
+        title="leaks",
+    )  # fmt: skip
+    for one in report.findings:
+        when = "" if one.time_ns is None else ist_text(one.time_ns)
+        cells = (one.stage, one.column, one.symbol, when, one.what, one.guard)
+        found.add_row(f"[red]{one.kind.value}[/]", *(escape(cell) for cell in cells))
+    return found

@@ -14,7 +14,7 @@ from feature_store.features.guards import FrameFeatures
 from feature_store.features.library import declare as declare_feature
 from feature_store.features.window import CLOSE, Window
 from feature_store.labels.forward_return import ForwardReturn
-from feature_store.market.types import MINUTE_NS, Bars
+from feature_store.market.types import MINUTE_NS, Bars, ist_day
 from feature_store.offline.point_in_time import point_in_time_join
 from feature_store.offline.training_frames import TrainingFrame
 from feature_store.proposals.rules import Rule, declare
@@ -29,10 +29,11 @@ from models_registry.flat import dump_arrays
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
-from models_registry.validation.splitters import Fold, walk_forward
+from models_registry.validation.splitters import CombinatorialPurged, Fold, WalkForward
 from tests.feature_markets import FeatureMarket, feature_market
 from tests.models_registry_frames import FIT, frame, sidecar, spec
 
+Times = NDArray[np.int64]
 SPEC: StrategySpec = spec("logistic_regression", folds=2)
 
 
@@ -79,22 +80,42 @@ def rows(seed: int) -> TrainingFrame:
     return frame(sessions=10, instruments=2, rows=60, seed=seed)
 
 
-def without_purge(decision_ns: NDArray[np.int64]) -> tuple[Fold, ...]:
+def without_purge(decision_ns: Times, _label_end_ns: Times, _day: Times) -> tuple[Fold, ...]:
     """Train on the first half of the rows, test on the second, and forget how long a label lasts."""
     half = len(decision_ns) // 2 + 31
     train_rows, test = np.arange(half), np.arange(half, len(decision_ns))
     return (Fold(1, train_rows, test, np.empty(0, np.int64), 0, 0, 0, 0, 0),)
 
 
-def folds_audit(seed: int, split: Callable[[NDArray[np.int64]], tuple[Fold, ...]] | None = None) -> AuditReport:
+def walked(decision_ns: Times, label_end_ns: Times, day: Times) -> tuple[Fold, ...]:
+    return WalkForward(folds=3, embargo_sessions=1).split(decision_ns, label_end_ns, day)
+
+
+def combined(decision_ns: Times, label_end_ns: Times, day: Times) -> tuple[Fold, ...]:
+    return CombinatorialPurged(groups=5, test_groups=2, embargo_sessions=1).split(decision_ns, label_end_ns, day)
+
+
+def without_embargo(decision_ns: Times, label_end_ns: Times, day: Times) -> tuple[Fold, ...]:
+    return WalkForward(folds=3).split(decision_ns, label_end_ns, day)
+
+
+def folds_audit(seed: int, split: Callable[[Times, Times, Times], tuple[Fold, ...]]) -> AuditReport:
     f = rows(seed)
-    day = f.decision_ns // (1440 * MINUTE_NS)
-    folds = split(f.decision_ns) if split else walk_forward(f.decision_ns, f.label_end_ns, day, folds=3)
-    return folds_are_purged(folds, f.decision_ns, f.label_end_ns, day)
+    day = ist_day(f.decision_ns)
+    return folds_are_purged(split(f.decision_ns, f.label_end_ns, day), f.decision_ns, f.label_end_ns, day, 1)
 
 
 def honest_fit(f: TrainingFrame) -> TrainedModel:
     return train(f, SPEC, FIT)
+
+
+def searched_fit(f: TrainingFrame) -> TrainedModel:
+    """With a search of its hyperparameters."""
+    return train(f, spec("logistic_regression", folds=2, search_tries=2), FIT)
+
+
+def forest_fit(f: TrainingFrame) -> TrainedModel:
+    return train(f, spec("random_forest", folds=2, hyperparameters={"n_estimators": 10}), FIT)
 
 
 def scaled_on_all_rows(f: TrainingFrame) -> TrainedModel:

@@ -111,6 +111,10 @@ KNOWLEDGE: dict[str, tuple[LeakKind, Callable[[int], AuditReport]]] = {
     "folds without a purge": (
         LeakKind.LABEL_OVERLAPS_TEST, lambda seed: knowledge.folds_audit(seed, knowledge.without_purge)
     ),
+    "folds without the embargo that was asked for": (
+        LeakKind.LABEL_OVERLAPS_TEST,
+        lambda seed: knowledge.folds_audit(seed, knowledge.without_embargo),
+    ),
     "scaler fitted on all rows": (
         LeakKind.MODEL_SAW_TEST, lambda seed: knowledge.fit_audit(seed, knowledge.scaled_on_all_rows)
     ),
@@ -143,8 +147,11 @@ KNOWLEDGE: dict[str, tuple[LeakKind, Callable[[int], AuditReport]]] = {
 HONEST: dict[str, Callable[[int], AuditReport]] = {
     "label": knowledge.label_audit,
     "label with its true end": lambda seed: knowledge.label_audit(seed, knowledge.label_with_its_true_end),
-    "purged folds": knowledge.folds_audit,
+    "walk-forward with its embargo": lambda seed: knowledge.folds_audit(seed, knowledge.walked),
+    "combinatorial folds": lambda seed: knowledge.folds_audit(seed, knowledge.combined),
     "fit": knowledge.fit_audit,
+    "fit with a search": lambda seed: knowledge.fit_audit(seed, knowledge.searched_fit),
+    "fit of a forest": lambda seed: knowledge.fit_audit(seed, knowledge.forest_fit),
     "the best candidate so far": lambda seed: knowledge.choice_audit(seed, knowledge.best_so_far),
     "side table joined as known": lambda seed: knowledge.side_audit(seed, knowledge.joined_as_known),
     "version older than what it trades": lambda seed: knowledge.version_audit(BEFORE),
@@ -182,11 +189,14 @@ def test_a_side_table_without_times_is_refused() -> None:
 
 
 def test_an_embargo_that_is_not_kept_is_found() -> None:
-    embargoed = knowledge.version().model_copy(update={"fold_parameters": {"embargo_sessions": 2}})
+    asked = {"fold_parameters": {"embargo_sessions": 2}}
+    embargoed = knowledge.version().model_copy(update=asked | {"folds": ()})
     stored = [str(date.date()) for date in pd.date_range("2026-01-05", "2026-01-20")]
     near, far = (knowledge.version_audit(day, embargoed, stored) for day in (dt.date(2026, 1, 18), BEFORE))
     assert near.kinds() == {LeakKind.LABEL_OVERLAPS_TEST}
     assert far.passed
+    folds = knowledge.version_audit(BEFORE, knowledge.version().model_copy(update=asked), stored)
+    assert [one.column for one in folds.findings] == [f"fold {one.fold}" for one in knowledge.version().folds]
 
 
 # --- in versions and fills --------------------------------------------------------------------------------------------
