@@ -25,7 +25,7 @@ from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import Estimator, StrategySpec
-from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, walk_forward
+from models_registry.validation.splitters import Fold, NotEnoughSessions, WalkForward, dates_of
 from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
 from models_registry.validation.uniqueness import row_weights
 
@@ -295,14 +295,8 @@ def _usable(frame: TrainingFrame) -> _Rows:
 
 
 def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
-    folds = walk_forward(
-        rows.decision_ns,
-        rows.label_end_ns,
-        rows.day,
-        folds=spec.folds,
-        embargo_sessions=spec.embargo_sessions,
-        sessions=sessions,
-    )
+    splitter = WalkForward(spec.folds, spec.embargo_sessions)
+    folds = splitter.split(rows.decision_ns, rows.label_end_ns, rows.day, sessions)
     sessions_tested = sum(len(fold.test_days) for fold in folds[1:])
     if sessions_tested < FEWEST_SESSIONS:
         raise NotEnoughSessions(
