@@ -261,7 +261,8 @@ def _loop(of: Rule) -> tuple[str, Callable[..., int]]:
         " return -1",
     )
     text = "\n".join(lines) + "\n"
-    known: dict[str, Any] = {of.name: of.function, "isnan": math.isnan, "int8": np.int8}
+    # numba keeps the name of the module with compiled code, and another process asks for it
+    known: dict[str, Any] = {"__name__": __name__, of.name: of.function, "isnan": math.isnan, "int8": np.int8}
     exec(text, known)  # noqa: S102 (the text is the one above)
     return text, known["sides"]
 
