@@ -25,7 +25,7 @@ from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import Estimator, StrategySpec
-from models_registry.validation.splitters import Fold, NotEnoughSessions, WalkForward, dates_of
+from models_registry.validation.splitters import Fold, NotEnoughSessions, Splitter, WalkForward, dates_of
 from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
 from models_registry.validation.uniqueness import row_weights
 
@@ -228,7 +228,12 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     )
 
 
-def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int64]) -> OutOfFold:
+def evaluate(
+    frame: TrainingFrame,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    splitter: Splitter | None = None,
+) -> OutOfFold:
     """Run a recipe in given folds and give what it said out of fold.
 
     Parameters
@@ -238,7 +243,9 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     spec : StrategySpec
         The recipe; its number of folds and embargo must be those of what it is compared with.
     sessions : ndarray of int64
-        Days that are cut into folds, ascending: those of the frame that it is compared with.
+        Days that are cut into folds, ascending: those of the frame that it is compared with; default: its own.
+    splitter : Splitter, optional
+        What cuts them; default: walk-forward as the recipe says. A row that several folds test is there as often.
 
     Raises
     ------
@@ -250,7 +257,7 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     rows = _usable(frame)
     _import_estimators()
     with threadpool_limits(1):
-        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1))
+        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1, splitter=splitter))
 
 
 def _import_estimators() -> None:
@@ -294,16 +301,25 @@ def _usable(frame: TrainingFrame) -> _Rows:
     )
 
 
-def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
-    splitter = WalkForward(spec.folds, spec.embargo_sessions)
-    folds = splitter.split(rows.decision_ns, rows.label_end_ns, rows.day, sessions)
-    sessions_tested = sum(len(fold.test_days) for fold in folds[1:])
+def _walk(
+    rows: _Rows,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    first: int = 0,
+    splitter: Splitter | None = None,
+) -> list[_Tested]:
+    folds = (splitter or WalkForward(spec.folds, spec.embargo_sessions)).split(
+        rows.decision_ns, rows.label_end_ns, rows.day, sessions
+    )
+    sessions_tested = sum(len(fold.test_days) for fold in folds if fold.number > 0)
     if sessions_tested < FEWEST_SESSIONS:
         raise NotEnoughSessions(
             f"the folds test {sessions_tested} sessions, at least {FEWEST_SESSIONS} are needed: give more sessions"
         )
     tested = []
-    for fold in folds[first:]:
+    for fold in folds:
+        if fold.number < first:
+            continue
         begins, ends = dates_of(fold.test_days[[0, -1]])
         what = f"fold {fold.number} ({begins} to {ends})"
         if fold.number > 0 and _one_class(rows.up[fold.test]):

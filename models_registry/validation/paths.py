@@ -7,6 +7,7 @@ how much a measure hangs on what was trained on, and is no standard error.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +15,25 @@ from numpy.typing import NDArray
 from models_registry.validation.splitters import Fold
 
 
-def path_folds(folds: Sequence[Fold]) -> NDArray[np.intp]:
-    """Say which fold scores which group on which path.
+def path_of(row: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Say on which path each score of a row lies.
 
     Parameters
     ----------
-    folds : sequence of Fold
-        Those of `splitters.CombinatorialPurged`, in their order.
+    row : ndarray of int, shape (m,)
+        Which row was scored, fold after fold as `splitters.CombinatorialPurged` numbers them.
 
     Returns
     -------
-    ndarray of intp, shape (paths, groups)
-        Indices of ``folds``. The first fold that tests a group is on the first path, the second on the second (López de
-        Prado 2018, §12.4): ``C(groups − 1, test_groups − 1)`` paths.
+    ndarray of intp, shape (m,)
+        From 0: the first fold that tests a group is on the first path, the second on the second (López de Prado 2018,
+        §12.4), ``C(groups − 1, test_groups − 1)`` in all.
     """
-    groups = 1 + max(group for fold in folds for group in fold.test_groups)
-    by_group = [[place for place, fold in enumerate(folds) if group in fold.test_groups] for group in range(groups)]
-    return np.array(by_group, dtype=np.intp).T
+    order = np.argsort(row, kind="stable")
+    begins = np.flatnonzero(np.diff(row[order], prepend=row[order][:1] - 1))
+    path = np.empty(len(row), dtype=np.intp)
+    path[order] = np.arange(len(row)) - np.repeat(begins, np.diff(begins, append=len(row)))
+    return path
 
 
 def path_scores(folds: Sequence[Fold], scores: Sequence[NDArray[np.float64]], rows: int) -> NDArray[np.float64]:
@@ -50,10 +53,8 @@ def path_scores(folds: Sequence[Fold], scores: Sequence[NDArray[np.float64]], ro
     ndarray of float64, shape (paths, rows)
         NaN for rows that are in no group.
     """
-    n_paths = path_folds(folds).shape[0]
-    found = np.full((n_paths, rows), np.nan)
-    seen = np.zeros(rows, dtype=np.intp)  # how often a row was scored: the path that the next score of it belongs to
-    for fold, score in zip(folds, scores, strict=True):
-        found[seen[fold.test], fold.test] = score
-        seen[fold.test] += 1
+    row = np.concatenate([fold.test for fold in folds])
+    path = path_of(row)
+    found = np.full((int(path.max()) + 1, rows), np.nan)
+    found[path, row] = np.concatenate(scores)
     return found

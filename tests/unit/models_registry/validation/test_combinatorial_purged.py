@@ -1,5 +1,3 @@
-from math import comb
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +5,7 @@ from purgedcv import CombinatorialPurgedCV as PurgedByTime
 from skfolio.model_selection import CombinatorialPurgedCV as PurgedByCount
 
 from feature_store.market.types import DAY_NS, MINUTE_NS
-from models_registry.validation.paths import path_folds, path_scores
+from models_registry.validation.paths import path_scores
 from models_registry.validation.splitters import CombinatorialPurged, NotEnoughSessions
 
 ROWS = 20
@@ -23,7 +21,8 @@ def rows(sessions: int, label_minutes: int = 10):
 def test_six_groups_of_which_two_are_tested_make_fifteen_splits_and_five_paths():
     folds = CombinatorialPurged().split(*rows(45))
     assert [fold.number for fold in folds] == list(range(1, 16))
-    assert path_folds(folds).shape == (5, 6)
+    scores = path_scores(folds, [np.ones(len(fold.test)) for fold in folds], 45 * ROWS)
+    np.testing.assert_array_equal(scores, np.ones((5, 45 * ROWS)))
 
 
 @pytest.mark.parametrize(("groups", "test_groups"), [(6, 2), (4, 2), (6, 3), (8, 2)])
@@ -31,8 +30,9 @@ def test_splits_and_paths_are_those_of_skfolio(groups, test_groups):
     decision, label_end, day = rows(24)
     folds = CombinatorialPurged(groups, test_groups, embargo_sessions=0).split(decision, label_end, day)
     by_count = PurgedByCount(n_folds=groups, n_test_folds=test_groups)
-    assert (len(folds), len(path_folds(folds))) == (by_count.n_splits, by_count.n_test_paths)
-    assert len(path_folds(folds)) == comb(groups - 1, test_groups - 1)
+    paths = path_scores(folds, [np.full(len(fold.test), fold.number) for fold in folds], len(day))
+    assert (len(folds), len(paths)) == (by_count.n_splits, by_count.n_test_paths)
+    np.testing.assert_array_equal(paths[:, :: 24 * ROWS // groups].T - 1, by_count.recombined_paths)
     places = np.arange(len(day))[:, None]
     for fold, (train, tests) in zip(folds, by_count.split(places), strict=True):
         np.testing.assert_array_equal(fold.test, np.concatenate(tests))
@@ -81,10 +81,9 @@ def test_each_path_passes_once_through_every_row():
     folds = CombinatorialPurged().split(decision, label_end, day)
     found = path_scores(folds, [np.full(len(fold.test), fold.number) for fold in folds], len(day))
     assert found.shape == (5, len(day))
-    group = (day - 100) // 4
-    for path, by_group in zip(found, path_folds(folds), strict=True):
-        np.testing.assert_array_equal(path, np.array([folds[place].number for place in by_group])[group])
-    assert len(np.unique(found[:, day == 100])) == 5
+    for session in range(100, 124):
+        tested_by = [fold.number for fold in folds if session in fold.test_days]
+        assert (found[:, day == session] == np.array(tested_by)[:, None]).all()
 
 
 def test_rows_of_sessions_that_are_not_cut_are_neither_trained_nor_tested_on():
