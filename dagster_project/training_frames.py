@@ -67,9 +67,9 @@ def read_frame(path: Path) -> TrainingFrame:
     """
     import numpy as np
     import pyarrow.parquet as pq
-    from feature_store.labels.barrier_return import BarrierReturn
 
     from feature_store.features.schema import feature_schema
+    from feature_store.labels.barrier_return import BarrierReturn
     from feature_store.labels.forward_return import ForwardReturn
     from feature_store.offline.session_files import columns_digest
     from feature_store.offline.training_frames import TrainingFrame

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from models_registry.addresses import plot_source
 from models_registry.description import LONGEST_PAGE, shortened
 from models_registry.packing import TRUSTED_TYPES, library_versions
+from models_registry.refs import named_thresholds
 from models_registry.refusals import MODEL_FILE
 from models_registry.sidecar import Sidecar
 

@@ -17,11 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from models_registry.refs import Alias, ModelRef
 
 if TYPE_CHECKING:
-    from feature_store.labels.barrier_return import BarrierReturn
-    from feature_store.proposals.rules import Proposer
-
     from feature_store.features.schema import FeatureSchema
+    from feature_store.labels.barrier_return import BarrierReturn
     from feature_store.labels.forward_return import ForwardReturn
+    from feature_store.proposals.rules import Proposer
 
 Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
@@ -193,9 +192,9 @@ class StrategySpec(BaseModel):
                     f'{", ".join(wrong)} belongs to a strategy with a rule: name one (rule = "donchian_break"), or '
                     "leave it out; without a rule the model says the side, and stop_bps and target_bps end a trade"
                 )
-        elif wrong := [name for name in ("stop_bps", "target_bps") if getattr(self, name) is not None]:
+        elif self.stop_bps is not None or self.target_bps is not None:
             raise ValueError(
-                f"{', '.join(wrong)} beside the rule {self.rule!r}: what labelled a trade ends it, so give "
+                f"stop_bps or target_bps beside the rule {self.rule!r}: what labelled a trade ends it, so give "
                 "stop_volatility and target_volatility instead"
             )
         if self.sizing == "risk_per_trade" and not (self.rule or self.stop_bps is not None):
@@ -255,9 +254,8 @@ class StrategySpec(BaseModel):
         ValueError
             If there is no such rule.
         """
-        from feature_store.labels.barrier_return import VOLATILITY
-
         from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
+        from feature_store.labels.barrier_return import VOLATILITY
 
         names = self.features or MOMENTUM_FEATURES
         if asks := self.proposer():

@@ -41,7 +41,7 @@ from feature_store.proposals.rules import Proposer
 from feature_store.proposals.seen import seen_from
 
 REASONS = ("not_tradable", "not_member", "not_warm", "no_event", "no_label", "not_finite")
-"""Why a row is left out, in the order in which they are asked."""
+"""Why a row is left out, in the order in which they are asked; without a rule every bar is an event."""
 
 
 _READERS = 4  # files that are read at once: decoding and digests take a core each, and the disk its time
@@ -288,7 +288,7 @@ def _kept(
         "not_tradable": np.array([i.tradable for i in universe.instruments], dtype=np.bool_)[bars.instrument],
         "not_member": np.ones(len(bars), dtype=np.bool_),
         "not_warm": np.concatenate([part.warm for part in parts]),
-        "no_event": side != 0,
+        **({} if asked.proposer is None else {"no_event": side != 0}),
         "no_label": np.isfinite(labels.forward_return),
     }
     if membership is not None:
@@ -371,10 +371,10 @@ def _no_row(
             "have no index or no depth to compute it from); leave it out of the features, or bring that data in"
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in kept.left_out.items() if n)
-    if kept.left_out.get("no_event", 0) and not kept.left_out["no_label"]:
+    if kept.left_out.get("no_event") and not kept.left_out["no_label"]:
         return MarketDataError(
-            f"the rule proposes nothing in {dates_text(sessions)} ({counts}): lower its threshold (rule_parameters), or "
-            "add sessions or instruments"
+            f"the rule proposes nothing in {dates_text(sessions)} ({counts}): lower its threshold (rule_parameters), "
+            "or add sessions or instruments"
         )
     return MarketDataError(
         f"no row is left of {dates_text(sessions)} ({counts or 'no bars'}): features need {features.warm_up} bars "

@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
-from feature_store.proposals.rules import Proposer
 from numpy.typing import NDArray
 
 from feature_store.bars.builder import BarBuilder
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.schema import FeatureSchema, feature_schema
+from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from feature_store.online.blocks import Block
+from feature_store.proposals.rules import Proposer
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     BarValues,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from feature_store.proposals.rules import Proposer
-from feature_store.proposals.seen import seen_from
 from numpy.typing import NDArray
 
 from feature_store.features.schema import FeatureSchema
+from feature_store.proposals.rules import Proposer
+from feature_store.proposals.seen import seen_from
 from models_registry.refs import ModelIdentity
 
 

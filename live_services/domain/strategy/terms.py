@@ -6,8 +6,8 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from feature_store.labels.barrier_return import BarrierReturn
 
+from feature_store.labels.barrier_return import BarrierReturn
 from feature_store.labels.forward_return import ForwardReturn
 from live_services.domain.money import RUPEE, inr_e4
 from models_registry.specification import StrategySpec

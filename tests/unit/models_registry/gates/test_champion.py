@@ -124,7 +124,7 @@ def test_a_champion_of_another_label_is_not_loaded_and_nothing_to_beat(changes: 
     known = settled(champion(**changes), "3", spec(holding_bars=5), lineage(), INSTRUMENTS)
     assert known is not None
     assert known.outcome == "nothing_to_beat"
-    assert "another label than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
+    assert "something else than this strategy trades (horizon_bars is 10 there and 5 here)" in known.how
 
 
 def test_a_version_1_champion_on_another_clock_has_another_label() -> None:

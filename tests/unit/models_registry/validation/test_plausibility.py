@@ -64,6 +64,7 @@ def frame(edge_bps: float) -> tuple[TrainingFrame, tuple[tuple[NDArray[np.intp],
     whole = dataclasses.replace(
         made_up_frame(sessions=1, rows=20),
         **dict(zip(("X", "forward_return", "decision_ns", "label_end_ns", "instrument"), columns, strict=True)),
+        side=np.ones(len(columns[0]), dtype=np.int8),
         schema=schema,
         sessions={str(session.date): "d" * 64 for session in made.sessions},
     )

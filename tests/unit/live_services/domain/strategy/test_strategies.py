@@ -13,6 +13,7 @@ from live_services.settings_report import describe_error, report
 from models_registry.specification import NOT_OF_THE_MODEL, RUNG_OF_BROKER, StrategySpec, by_model, model_differences
 
 MADE_BY = sorted(StrategySpec.model_fields.keys() - NOT_OF_THE_MODEL - {"bar_minutes"})
+RULE = {"rule": "stretch", "rule_parameters": {}}
 OTHER = {
     "features": ["rsi"],
     "holding_bars": 5,
@@ -24,10 +25,21 @@ OTHER = {
     "embargo_sessions": 1,
     "buy_quantile": 0.9,
     "sell_quantile": 0.1,
+    "search_tries": 3,
     "instruments": ["AAA"],
 }
+OF_A_RULE = {
+    "rule": "donchian_break",
+    "rule_parameters": {"threshold": 1.0},
+    "stop_volatility": 2.0,
+    "target_volatility": 2.0,
+    "accept_quantile": 0.9,
+}
 TRADED = {
+    "sizing": "volatility_target",
     "notional_per_trade_inr": 5e5,
+    "volatility_target_inr": 500.0,
+    "risk_per_trade_inr": 500.0,
     "last_entry_minutes_before_close": 60,
     "brokers": ["zerodha", "paper"],
     "priority": 1,
@@ -89,7 +101,8 @@ def test_two_strategies_may_ask_one_model_if_they_differ_only_in_how_they_trade_
 
 @pytest.mark.parametrize("name", MADE_BY)
 def test_one_model_that_two_would_make_differently_is_refused_with_what_differs(name):
-    text = _wrong([{"name": "a", "model": "m"}, {"name": "b", "model": "m", name: OTHER[name]}])
+    base, other = ({"model": "m"}, OTHER) if name in OTHER else ({"model": "m", **RULE}, OF_A_RULE)
+    text = _wrong([{**base, "name": "a"}, {**base, "name": "b", name: other[name]}])
     assert f"the model 'm' is asked by 'a' and by 'b', which differ in {name};" in text
     assert "give 'b' a model of its own (model = \"b\")" in text
 
