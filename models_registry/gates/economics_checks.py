@@ -62,7 +62,9 @@ def choice_is_not_overfitted(evidence: Evidence, limits: GateLimits) -> GateChec
         f"{text}, of {asked.configurations} configurations on {asked.sessions} sessions; the chosen one lost money in "
         f"{asked.loss_probability:.0%} of the other halves"
     )
-    return GateCheck(name=name, passed=asked.probability <= limits.maximum_overfitting, observed=observed, required=required)
+    return GateCheck(
+        name=name, passed=asked.probability <= limits.maximum_overfitting, observed=observed, required=required
+    )
 
 
 def falls_not_too_deep(evidence: Evidence, limits: GateLimits) -> GateCheck:
@@ -92,7 +94,9 @@ def small_beside_the_market(evidence: Evidence, limits: GateLimits) -> GateCheck
     text, limit_text = shown(100.0 * share, 100.0 * limit, 2)
     observed = "not known: no trade was made in a bar whose traded value is known"
     if found is not None and not math.isnan(share):
-        observed = f"{text} % of the bar's traded value in 95 of 100 trades, {100 * found.median_participation:.2f} % in half"
+        observed = (
+            f"{text} % of the bar's traded value in 95 of 100 trades, {100 * found.median_participation:.2f} % in half"
+        )
         observed += f"; there is room for ₹{found.largest_notional_inr:,.0f} a trade"
     return GateCheck(
         name="small_beside_the_market",
