@@ -68,7 +68,7 @@ def return_figures(returns: NDArray[np.float64]) -> ReturnFigures:
     """Measure daily returns, shape ``(sessions,)``, finite, in order."""
     n = len(returns)
     growth = float(np.prod(1.0 + returns)) if n else 1.0
-    spread = float(np.std(returns, ddof=1)) if n > 1 else np.nan
+    spread = _spread(returns)
     mean = float(returns.mean()) if n else np.nan
     loss = float(np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2) / n)) if n else np.nan
     year, long_enough = np.sqrt(SESSIONS_A_YEAR), n >= FEWEST_FOR_A_YEAR
@@ -122,10 +122,15 @@ def months_of(returns: pd.Series[float]) -> pd.DataFrame:
     return table.unstack().reindex(columns=range(1, 13))
 
 
+def _spread(returns: NDArray[np.float64]) -> float:
+    if len(returns) < 2:
+        return float("nan")
+    return float(np.std(returns, ddof=1)) if np.ptp(returns) > 0 else 0.0  # equal ones differ in their last bits
+
+
 def _sharpe_error(returns: NDArray[np.float64]) -> float:
-    n = len(returns)
-    spread = float(np.std(returns, ddof=1)) if n > 2 else 0.0
-    if not spread > 0:
+    n, spread = len(returns), _spread(returns)
+    if n < 3 or not spread > 0:
         return float("nan")
     standard = (returns - returns.mean()) / np.std(returns)
     sharpe, skew, kurtosis = returns.mean() / spread, (standard**3).mean(), (standard**4).mean()

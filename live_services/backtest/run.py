@@ -39,6 +39,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.limits import AccountConfig
 from live_services.next_steps import to_type
 from live_services.settings import Settings, load_settings
+from models_registry.refs import named_thresholds
 
 if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
@@ -343,7 +344,7 @@ def configuration(one: JudgedVersion, account: AccountConfig, fills: Fills) -> d
         "model": one.title,
         "identity": one.sidecar.identity,
         "strategy": one.spec.model_dump(mode="json"),
-        "thresholds": {"buy": one.model.buy_threshold, "sell": one.model.sell_threshold},
+        "thresholds": named_thresholds(one.model.buy_threshold, one.model.sell_threshold),
         "account": account.model_dump(mode="json"),
         "fills": fills,
     }
