@@ -6,18 +6,17 @@ Plain functions: the assets load, call these and hand the evidence to `models_re
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dagster_project.trade_evidence import Told, as_trained_on
 from feature_store.market.types import MarketDataError
-from live_services.domain.money import rupees
 from live_services.settings import Settings
-from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, TradeEvidence
 from models_registry.ledger_entries import standing
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
@@ -27,18 +26,13 @@ if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from feature_store.market.corporate_actions import CorporateActions
     from feature_store.market.membership import Membership
-    from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from live_services.backtest.sessions import SessionTrades, TestedSession
-    from live_services.domain.account.trades import Trade
+    from models_registry.gates.economics import Economics
     from models_registry.ledger import PromotionLedger
     from models_registry.packing import Parity
     from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
-
-Told = Callable[[str], object]
-"""Where progress goes, for example a run's log."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from feature_store.market.types import MarketDataError
 from live_services.adapters.history import StoredHistory
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
 from live_services.backtest.report import BacktestResult
-from live_services.backtest.run import HoldoutSeen, Recorders, TriedConfiguration, backtest
+from live_services.backtest.recording import Recorders
+from live_services.backtest.run import backtest
 from live_services.backtest.sessions import loaded_fold
 from live_services.backtest.versions import BacktestRefused
 from live_services.domain.account.trades import round_trips
@@ -73,8 +74,8 @@ def test_charges_taken_apart_add_up_to_what_the_account_booked(result: BacktestR
 
 
 def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_look(world: BacktestWorld) -> None:
-    looks: list[HoldoutSeen] = []
-    tried: list[TriedConfiguration] = []
+    looks: list[HoldoutLook] = []
+    tried: list[Trial] = []
     after = world.dates[-HELD_OUT:]
     found = run(world, first=after[0], recorders=Recorders(looks.append, tried.append))
     assert set(found.sessions["role"]) == {"after training"}
@@ -87,7 +88,7 @@ def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_loo
 
 
 def test_no_look_is_recorded_where_only_folds_were_judged(world: BacktestWorld) -> None:
-    looks: list[HoldoutSeen] = []
+    looks: list[HoldoutLook] = []
     run(world, last=run(world).traded[-1].session.date, first=run(world).traded[-1].session.date,
         recorders=Recorders(look=looks.append))  # fmt: skip
     assert looks == []
