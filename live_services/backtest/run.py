@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -133,8 +133,13 @@ def _without(found: Economics | None) -> str:
 def _ratio(found: Economics) -> str:
     deflated = found.deflated
     sharpe = deflated.sharpe
+    tries = (
+        f"the best of {found.configurations} configurations, worth {deflated.n_trials:.1f} independent ones, shows "
+        f"{deflated.benchmark:.3f} by luck"
+        if found.configurations > 1
+        else "no other configuration was tried"
+    )
     return (
         f"Sharpe ratio {sharpe.per_session:.3f} a session ± {sharpe.standard_error:.3f} ({sharpe.annual:.2f} ± "
-        f"{sharpe.annual_standard_error:.2f} a year) in {sharpe.n} sessions; the best of {found.configurations} "
-        f"configurations, worth {deflated.n_trials:.1f} independent ones, shows {deflated.benchmark:.3f} by luck"
+        f"{sharpe.annual_standard_error:.2f} a year) in {sharpe.n} sessions; {tries}"
     )

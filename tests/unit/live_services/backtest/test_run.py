@@ -10,8 +10,8 @@ import pytest
 from feature_store.market.types import MarketDataError
 from live_services.adapters.history import StoredHistory
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
-from live_services.backtest.report import BacktestResult
 from live_services.backtest.recording import Recorders
+from live_services.backtest.report import BacktestResult
 from live_services.backtest.run import backtest
 from live_services.backtest.sessions import loaded_fold
 from live_services.backtest.versions import BacktestRefused
@@ -19,6 +19,7 @@ from live_services.domain.account.trades import round_trips
 from live_services.domain.limits import AccountConfig
 from live_services.domain.money import rupees
 from models_registry.out_of_fold import load_out_of_fold
+from models_registry.trials import HoldoutLook, Trial
 from tests.backtest_world import HELD_OUT, SPEC, BacktestWorld
 from tests.models_registry_fakes import stand
 
@@ -81,7 +82,11 @@ def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_loo
     assert set(found.sessions["role"]) == {"after training"}
     assert set(found.trades["model_version"]) == {"1"}
     (look,), (trial,) = looks, tried
-    assert (look.first_session, look.last_session, look.what) == (after[0], after[-1], "backtest")
+    assert (look.first_session, look.last_session, look.what) == (
+        dt.date.fromisoformat(after[0]),
+        dt.date.fromisoformat(after[-1]),
+        "backtest",
+    )
     assert look.config_digest == trial.config_digest
     assert list(trial.daily_pnl_inr) == after
     assert sum(trial.daily_pnl_inr.values()) == pytest.approx(found.trades["net_inr"].sum())
