@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _FORMAT: Final = 1
 _ROWS: Final = {
     "score": "<f8", "up": "<f8", "forward_return": "<f8", "side": "|i1", "decision_ns": "<i8", "label_end_ns": "<i8",
-    "instrument": "<i4", "day": "<i8", "weight": "<f8", "base_rate": "<f8", "fold": "<i8",
+    "instrument": "<i4", "day": "<i8", "weight": "<f8", "base_rate": "<f8", "gain": "<f8", "base_gain": "<f8",
+    "fold": "<i8",
 }  # fmt: skip
 _FOLDS: Final = {
     "fold_number": "<i8", "fold_algorithm": "<U32", "fold_buy_threshold": "<f8", "fold_sell_threshold": "<f8",

@@ -11,8 +11,9 @@ import pytest
 from feature_store.market.types import MarketDataError
 from live_services.adapters.history import StoredHistory
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
+from live_services.backtest.recording import Recorders
 from live_services.backtest.report import BacktestResult
-from live_services.backtest.run import HoldoutSeen, Recorders, TriedConfiguration, backtest
+from live_services.backtest.run import backtest
 from live_services.backtest.sessions import loaded_fold
 from live_services.backtest.versions import BacktestRefused
 from live_services.domain.account.trades import round_trips
@@ -20,6 +21,7 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.money import rupees
 from models_registry.ledger import PromotionLedger
 from models_registry.out_of_fold import load_out_of_fold
+from models_registry.trials import HoldoutLook, Trial
 from tests.backtest_world import HELD_OUT, SPEC, BacktestWorld
 from tests.models_registry_fakes import stand
 
@@ -75,22 +77,26 @@ def test_charges_taken_apart_add_up_to_what_the_account_booked(result: BacktestR
 
 
 def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_look(world: BacktestWorld) -> None:
-    looks: list[HoldoutSeen] = []
-    tried: list[TriedConfiguration] = []
+    looks: list[HoldoutLook] = []
+    tried: list[Trial] = []
     after = world.dates[-HELD_OUT:]
     found = run(world, first=after[0], recorders=Recorders(looks.append, tried.append))
     assert set(found.sessions["role"]) == {"after training"}
     assert set(found.trades["model_version"]) == {"1"}
     (look,), (trial,) = looks, tried
-    assert (look.first_session, look.last_session, look.what) == (after[0], after[-1], "backtest")
+    assert (look.first_session, look.last_session, look.what) == (
+        dt.date.fromisoformat(after[0]),
+        dt.date.fromisoformat(after[-1]),
+        "backtest",
+    )
     assert look.config_digest == trial.config_digest
     assert list(trial.daily_pnl_inr) == after
     assert sum(trial.daily_pnl_inr.values()) == pytest.approx(found.trades["net_inr"].sum())
 
 
 def test_no_look_is_recorded_where_only_folds_were_judged(world: BacktestWorld) -> None:
-    looks: list[HoldoutSeen] = []
-    run(world, first=world.dates[-HELD_OUT - 1], last=world.dates[-HELD_OUT - 1], recorders=Recorders(looks.append))
+    looks: list[HoldoutLook] = []
+    run(world, first=world.dates[-HELD_OUT - 1], last=world.dates[-HELD_OUT - 1], recorders=Recorders(look=looks.append))
     assert looks == []
 
 
