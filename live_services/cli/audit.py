@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from feature_store.offline.store import OfflineStore
     from live_services.audit.findings import AuditReport
-    from live_services.backtest.sessions import TestedSession
+    from live_services.audit.sessions import AuditedSession
     from live_services.backtest.versions import JudgedVersion, Role
 
 _SESSIONS: Final = 3
@@ -129,15 +129,15 @@ def _audited(
 
 def _read(
     settings: Settings, store: OfflineStore, judged: JudgedVersion, chosen: Sequence[Session]
-) -> Iterator[TestedSession]:
+) -> Iterator[AuditedSession]:
     from live_services.adapters.history import StoredHistory
-    from live_services.backtest.sessions import TestedSession
+    from live_services.audit.sessions import AuditedSession
 
     history, universe = StoredHistory(settings), store.universe()
     for session in chosen:
         model = judged.model_on(session, in_sample=False)
         before = history.of(session, universe, needed=model.schema.history_sessions)
-        yield TestedSession(session, universe, before.today, before, model)
+        yield AuditedSession(session, universe, before.today, before, model)
 
 
 @contextmanager
