@@ -29,7 +29,7 @@ from models_registry.flat import dump_arrays
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
-from models_registry.validation.splitters import Fold, walk_forward
+from models_registry.validation.splitters import Fold, WalkForward
 from tests.feature_markets import FeatureMarket, feature_market
 from tests.models_registry_frames import FIT, frame, sidecar, spec
 
@@ -89,7 +89,7 @@ def without_purge(decision_ns: NDArray[np.int64]) -> tuple[Fold, ...]:
 def folds_audit(seed: int, split: Callable[[NDArray[np.int64]], tuple[Fold, ...]] | None = None) -> AuditReport:
     f = rows(seed)
     day = f.decision_ns // (1440 * MINUTE_NS)
-    folds = split(f.decision_ns) if split else walk_forward(f.decision_ns, f.label_end_ns, day, folds=3)
+    folds = split(f.decision_ns) if split else WalkForward(3).split(f.decision_ns, f.label_end_ns, day)
     return folds_are_purged(folds, f.decision_ns, f.label_end_ns, day)
 
 
