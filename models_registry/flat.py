@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from models_registry.estimators.families import FAMILIES, family_of
-from models_registry.estimators.family import FORMAT_VERSION, Arrays, Layout
+from models_registry.estimators.family import FORMAT_VERSION, Arrays, Layout, misfit
 from models_registry.refusals import TamperedModel
 from models_registry.specification import Estimator
 
@@ -30,11 +29,6 @@ class FlatModel:
     n_features: int
     arrays: Arrays
 
-    def raw_score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
-        """Log-odds of an up move for each row of ``X``, shape ``(n,)``."""
-        X = self._checked(X)  # noqa: N806
-        return FAMILIES[self.kind].raw_score(X, self.arrays)
-
     def score(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
         """Probability that the forward return is positive.
 
@@ -46,7 +40,7 @@ class FlatModel:
         Returns
         -------
         ndarray of float64, shape (n,)
-            Bit-equal to scikit-learn's ``predict_proba`` for hist_gradient_boosting, within 1e-12 for
+            Bit-equal to scikit-learn's ``predict_proba`` for families of trees, within 1e-12 for
             logistic_regression; independent of how rows are batched.
 
         Raises
@@ -54,8 +48,7 @@ class FlatModel:
         ValueError
             If ``X`` has another dtype or width.
         """
-        probability: NDArray[np.float64] = expit(self.raw_score(X))
-        return probability
+        return FAMILIES[self.kind].probability(self._checked(X), self.arrays)
 
     def _checked(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
         if X.dtype != np.float64 or X.ndim != 2 or X.shape[1] != self.n_features:
@@ -100,10 +93,8 @@ def load_arrays(value: bytes, layout: Layout, file: str) -> Arrays:
         tokenize.TokenError,
     ) as error:  # fmt: skip
         raise TamperedModel(f"{file} is not a readable npz without pickle: {error}") from error
-    for name, (dtype, ndim) in layout.items():
-        found = arrays[name]
-        if found.dtype.str != dtype or found.ndim != ndim:
-            raise TamperedModel(f"{file}: {name} is {found.dtype.str} with {found.ndim} axes, expected {dtype}, {ndim}")
+    if (problem := misfit(arrays, layout)) is not None:
+        raise TamperedModel(f"{file}: {problem}")
     return arrays
 
 

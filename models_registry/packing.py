@@ -60,8 +60,11 @@ __all__ = [
 MINIMUM_GOLDEN_ROWS: Final = 64
 _GOLDEN_LAYOUT: Final = {"X": ("<f8", 2), "score": ("<f8", 1)}
 
-TRUSTED_TYPES: Final = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
-"""The one type beyond skops' own list that our estimators contain; anything else is refused when MLflow reads them."""
+TRUSTED_TYPES: Final = (
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+"""Types beyond skops' own list that our estimators contain; any other is refused when MLflow reads them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Parity:
     largest_difference: float
     bit_equal: bool
     allowed_difference: float
-    """0 for hist_gradient_boosting, 1e-12 for logistic_regression."""
+    """0 for families of trees, 1e-12 for logistic_regression."""
 
     @property
     def holds(self) -> bool:
@@ -93,7 +96,7 @@ def pack(estimator: Any, golden_rows: NDArray[np.float64]) -> Packed:
 
     Parameters
     ----------
-    estimator : fitted HistGradientBoostingClassifier, or Pipeline of StandardScaler and LogisticRegression
+    estimator : fitted estimator of one of `FAMILIES`
         What ``training.train`` returns as ``estimator``.
     golden_rows : ndarray of float64, shape (n, F), n ≥ 64
         Realistic feature rows without NaN. For trees, rows with missing values and rows exactly on a split are added.
@@ -116,8 +119,7 @@ def pack(estimator: Any, golden_rows: NDArray[np.float64]) -> Packed:
     if problem := FAMILIES[kind].problem(arrays, golden_rows.shape[1]):
         raise Unpackable(f"the fitted {kind} cannot be run: {problem}. Look at its training rows, and train again")
     rows = np.ascontiguousarray(golden_rows, dtype=np.float64)
-    if kind == "hist_gradient_boosting":
-        rows = np.concatenate([rows, _edge_rows(rows, arrays["feature"], arrays["threshold"], arrays["is_leaf"])])
+    rows = np.concatenate([rows, FAMILIES[kind].edge_rows(rows, arrays)])
     score = _reference_score(estimator, rows)
     files = {
         MODEL_FILE: bytes(skops.io.dumps(estimator)),
@@ -127,18 +129,6 @@ def pack(estimator: Any, golden_rows: NDArray[np.float64]) -> Packed:
     model = load_flat(files[FLAT_FILE], kind, rows.shape[1])
     _compare_golden(model, rows, score)
     return Packed(files, {name: sha256_of(value) for name, value in files.items()})
-
-
-def _edge_rows(
-    rows: NDArray[np.float64], feature: NDArray[Any], threshold: NDArray[Any], is_leaf: NDArray[Any]
-) -> NDArray[np.float64]:
-    # Realistic rows almost never hit `x == threshold` or a missing value: the two places where a walker goes wrong.
-    splits = np.flatnonzero((is_leaf == 0) & np.isfinite(threshold))[:64]
-    edges = rows[np.arange(len(splits)) % len(rows)].copy()
-    edges[np.arange(len(splits)), feature[splits]] = threshold[splits]
-    missing = rows[np.arange(rows.shape[1]) % len(rows)].copy()
-    np.fill_diagonal(missing, np.nan)
-    return np.concatenate([edges, missing, np.full((1, rows.shape[1]), np.nan)])
 
 
 def _reference_score(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:

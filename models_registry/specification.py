@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from feature_store.labels.forward_return import ForwardReturn
     from feature_store.proposals.rules import Proposer
 
-Estimator = Literal["hist_gradient_boosting", "logistic_regression"]
+Estimator = Literal["hist_gradient_boosting", "random_forest", "logistic_regression"]
 ESTIMATORS: Final[tuple[Estimator, ...]] = get_args(Estimator)
 
 Broker = Literal["paper", "zerodha"]

@@ -125,7 +125,9 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class Rows:
+    """What a frame gives to fit on and to judge by: rows with a label and finite features, by decision time."""
+
     X: NDArray[np.float64]
     forward_return: NDArray[np.float64]
     side: NDArray[np.int8]
@@ -145,7 +147,7 @@ class _Model:
     estimator: Any
     base_rate: float
 
-    def score(self, rows: _Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def score(self, rows: Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         return np.asarray(self.estimator.predict_proba(rows.X[chosen])[:, 1], dtype=np.float64)
 
 
@@ -184,11 +186,11 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     """
     from threadpoolctl import threadpool_limits
 
-    rows = _usable(frame)
-    _import_estimators()
+    rows = usable_rows(frame)
+    import_estimators()
     with threadpool_limits(1):
         tested = _walk(rows, spec, None)
-        kept = _fit(spec, rows, np.arange(len(rows.up)), "the training rows")
+        kept = fit_rows(spec, rows, np.arange(len(rows.up)), "the training rows")
         # a fold's model trades by scores of the model before it; those of the newest are for the one that is kept
         models = [*(one.model for one in tested[1:]), kept]
         scales = [_scale(rows, one, model) for one, model in zip(tested, models, strict=True)]
@@ -247,15 +249,17 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     """
     from threadpoolctl import threadpool_limits
 
-    rows = _usable(frame)
-    _import_estimators()
+    rows = usable_rows(frame)
+    import_estimators()
     with threadpool_limits(1):
         return _out_of_fold(rows, _walk(rows, spec, sessions, first=1))
 
 
-def _import_estimators() -> None:
-    # Before threadpool_limits, which reaches only libraries that are loaded: OpenMP's threads on busy cores made 2 s
-    # into 30 s.
+def import_estimators() -> None:
+    """Load scikit-learn before `threadpool_limits`, which reaches only libraries that are loaded.
+
+    OpenMP's threads on busy cores made 2 s into 30 s.
+    """
     import sklearn.ensemble
     import sklearn.linear_model  # noqa: F401
 
@@ -265,7 +269,8 @@ def session_days(decision_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return ist_day(decision_ns)
 
 
-def _usable(frame: TrainingFrame) -> _Rows:
+def usable_rows(frame: TrainingFrame) -> Rows:
+    """Sort a frame, leave out what cannot be fitted on, and weigh the rest; raises UntrainableFrame for too few."""
     # A stable sort by decision time: folds are then contiguous and nothing depends on how the store laid rows out.
     order = np.lexsort((frame.instrument, frame.decision_ns))
     features, returns = np.ascontiguousarray(frame.X[order], dtype=np.float64), frame.forward_return[order]
@@ -274,13 +279,15 @@ def _usable(frame: TrainingFrame) -> _Rows:
     keep = ~(missing | not_finite)
     dropped = {"label_missing": int(missing.sum()), "feature_not_finite": int(not_finite.sum())}
     if keep.sum() < _MINIMUM_ROWS:
+        never = [name for name, of in zip(frame.schema.names, features.T, strict=True) if not np.isfinite(of).any()]
         raise UntrainableFrame(
             f"{int(keep.sum())} usable rows, at least {_MINIMUM_ROWS} are needed: give more sessions or instruments. "
             f"Dropped: {', '.join(f'{n} {reason}' for reason, n in dropped.items())}"
+            + (f"; never finite: {', '.join(never)}" if never else "")
         )
     decision_ns, label_end_ns = frame.decision_ns[order][keep], frame.label_end_ns[order][keep]
     instrument, day = frame.instrument[order][keep], session_days(decision_ns)
-    return _Rows(
+    return Rows(
         X=features[keep],
         forward_return=returns[keep],
         side=frame.side[order][keep],
@@ -294,7 +301,7 @@ def _usable(frame: TrainingFrame) -> _Rows:
     )
 
 
-def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
+def _walk(rows: Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
     folds = walk_forward(
         rows.decision_ns,
         rows.label_end_ns,
@@ -314,12 +321,13 @@ def _walk(rows: _Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, f
         what = f"fold {fold.number} ({begins} to {ends})"
         if fold.number > 0 and _one_class(rows.up[fold.test]):
             raise UntrainableFrame(f"{what} tests rows that all moved the same way: give more sessions or fewer folds")
-        model = _fit(spec, rows, fold.train, f"the training rows of {what}")
+        model = fit_rows(spec, rows, fold.train, f"the training rows of {what}")
         tested.append(_Tested(fold, model, model.score(rows, fold.test)))
     return tested
 
 
-def _fit(spec: StrategySpec, rows: _Rows, train_rows: NDArray[np.intp], what: str) -> _Model:
+def fit_rows(spec: StrategySpec, rows: Rows, train_rows: NDArray[np.intp], what: str) -> _Model:
+    """Fit a specification's estimator on some rows; raises UntrainableFrame, with ``what`` the rows are."""
     features, up, weight = rows.X[train_rows], rows.up[train_rows], rows.weight[train_rows]
     if _one_class(up):
         raise UntrainableFrame(f"{what} all moved the same way: check the label, give more sessions or fewer folds")
@@ -342,7 +350,7 @@ def _one_class(up: NDArray[np.float64]) -> bool:
     return len(np.unique(up[up != 0.5])) < 2
 
 
-def _scale(rows: _Rows, before: _Tested, model: _Model) -> float:
+def _scale(rows: Rows, before: _Tested, model: _Model) -> float:
     """How far a model leans on the rows that the model before it had not seen, compared with that one."""
     again = model.score(rows, before.fold.test)
     leans = lean(again, np.full(len(again), model.base_rate))
@@ -385,7 +393,7 @@ def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, fl
     )
 
 
-def _out_of_fold(rows: _Rows, tested: list[_Tested]) -> OutOfFold:
+def _out_of_fold(rows: Rows, tested: list[_Tested]) -> OutOfFold:
     test = np.concatenate([one.fold.test for one in tested])
     sizes = [len(one.fold.test) for one in tested]
     columns = ("up", "forward_return", "side", "decision_ns", "label_end_ns", "instrument", "day", "weight")

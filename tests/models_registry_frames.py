@@ -86,6 +86,8 @@ def _trained(algorithm: Any, edge: float, seed: int) -> TrainedModel:
 
 
 def spec(estimator="hist_gradient_boosting", **changes: Any) -> StrategySpec:
+    if estimator == "random_forest":
+        changes = {"hyperparameters": {"n_estimators": 40}} | changes  # of the 200 that it has by default
     return StrategySpec.model_validate({"name": "momentum", "estimator": estimator, "seed": 1} | changes)
 
 

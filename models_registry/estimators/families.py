@@ -7,10 +7,12 @@ from typing import Any, Final
 from models_registry.estimators.boosted_trees import BoostedTrees
 from models_registry.estimators.family import Family, Unpackable
 from models_registry.estimators.logistic import Logistic
+from models_registry.estimators.random_forest import RandomForest
 from models_registry.specification import Estimator
 
 FAMILIES: Final[dict[Estimator, Family]] = {
     "hist_gradient_boosting": BoostedTrees(),
+    "random_forest": RandomForest(),
     "logistic_regression": Logistic(),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -14,6 +15,16 @@ Layout = Mapping[str, tuple[str, int]]
 
 FORMAT_VERSION: Final = 1
 COMMON: Final = {"format_version": ("<i8", 0), "n_features": ("<i8", 0)}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a search looks for a hyperparameter; both ends included, whole numbers if both ends are."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether equal ratios are equally likely, and not equal differences."""
 
 
 class Unpackable(TypeError):
@@ -49,6 +60,10 @@ class Family(Protocol):
         """Give every hyperparameter of an estimator, by scikit-learn's names."""
         ...
 
+    def search_space(self) -> Mapping[str, Span]:
+        """Hyperparameters that a small search tries; none whose meaning depends on the number of rows."""
+        ...
+
     def made(self, estimator: Any) -> bool:
         """Whether an estimator is of the kind that this family builds."""
         ...
@@ -61,13 +76,31 @@ class Family(Protocol):
         """Say why the walker may not run on these arrays, or None."""
         ...
 
+    def edge_rows(self, rows: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
+        """Rows, made of finite ones ``(n, F)``, at which a score jumps: what realistic rows would leave untried."""
+        ...
+
     def compile(self) -> None:
         """Fill numba's cache, so that the first score of a live process does not wait for a compiler."""
         ...
 
-    def raw_score(self, X: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:  # noqa: N803
-        """Log-odds of an up move for each row; shape ``(n,)``."""
+    def probability(self, X: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:  # noqa: N803
+        """Probability of an up move for each row of a C-ordered ``(n, F)``, whatever its batch; shape ``(n,)``.
+
+        A row that scikit-learn would refuse scores NaN.
+        """
         ...
+
+
+def misfit(arrays: Arrays, layout: Layout) -> str | None:
+    """Say which array of a layout is missing, unexpected, or of another dtype or number of dimensions, or None."""
+    if arrays.keys() != layout.keys():
+        return f"it holds {sorted(arrays)}, expected {sorted(layout)}"
+    for name, (dtype, ndim) in layout.items():
+        found = arrays[name]
+        if found.dtype.str != dtype or found.ndim != ndim:
+            return f"{name} is {found.dtype.str} with {found.ndim} axes, expected {dtype}, {ndim}"
+    return None
 
 
 def plain_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,9 +120,10 @@ def refuse_other_classes(estimator: Any) -> None:
     if classes is None:
         raise Unpackable(f"{type(estimator).__name__} is not fitted: fit it before it is packed")
     if len(classes) != 2:
+        known = ", ".join(map(str, classes))
         raise Unpackable(
-            f"{type(estimator).__name__} knows {len(classes)} classes ({', '.join(map(str, classes))}), a score tells "
-            "two apart: train on whether a return is positive"
+            f"{type(estimator).__name__} knows {len(classes)} {'class' if len(classes) == 1 else 'classes'} ({known}), "
+            "a score tells two apart: train on whether a return is positive"
         )
 
 

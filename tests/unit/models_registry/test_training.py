@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models_registry.flat import load_flat
+from models_registry.specification import ESTIMATORS
 from models_registry.training import UntrainableFrame, evaluate, session_days, train
 from models_registry.validation.splitters import NotEnoughSessions
 from tests.models_registry_frames import FIT, NAMES, frame, spec, trained
@@ -11,7 +12,7 @@ from tests.models_registry_frames import FIT, NAMES, frame, spec, trained
 COLUMNS = ("X", "forward_return", "decision_ns", "entry_ns", "label_end_ns", "instrument")
 
 
-@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "logistic_regression"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_planted_edge_is_found_out_of_sample(estimator):
     model = trained(estimator)
     assert model.metrics["auc"] > 0.55
@@ -145,6 +146,21 @@ def test_a_hyperparameter_that_the_estimator_does_not_take_is_one_sentence():
         train(frame(), spec(hyperparameters={"max_iters": 5}), FIT)
     with pytest.raises(UntrainableFrame, match=r"of 'momentum' cannot be fitted: .*learning_rate"):
         train(frame(), spec(hyperparameters={"learning_rate": -1}), FIT)
+
+
+def test_a_feature_that_is_never_a_number_is_named():
+    f = frame()
+    f.X[:, 2] = np.nan
+    with pytest.raises(UntrainableFrame, match=r"^0 usable rows, .* feature_not_finite; never finite: volatility$"):
+        train(f, spec(), FIT)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_feature_that_never_changes_says_nothing_and_is_no_error(estimator):
+    f = frame()
+    f.X[:, 3] = 0.1
+    model = train(f, spec(estimator), FIT)
+    assert model.metrics["auc"] > 0.55
 
 
 def test_distributions_have_eleven_edges_by_feature():
