@@ -1,4 +1,4 @@
-"""``python -m tests.account_process BOOTSTRAP_SERVERS`` runs the paper account as a process of its own."""
+"""``python -m tests.account_process BOOTSTRAP_SERVERS HOME`` runs the paper account as a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from live_services.adapters.logs import configure_logging
 from live_services.adapters.sessions import MarketSessions
-from live_services.adapters.telemetry import NoTelemetry
+from live_services.adapters.telemetry import LiveTelemetry
 from live_services.domain.basis import Stamp
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.loop import run_chain
@@ -17,12 +17,13 @@ from live_services.services.account import account_chain
 from tests.toy_chain import toy_settings
 
 
-async def run_account(bootstrap_servers: str) -> None:
-    settings = toy_settings(bootstrap_servers, Path("unused"))
+async def run_account(bootstrap_servers: str, home: Path) -> None:
+    settings = toy_settings(bootstrap_servers, home)
     chain = account_chain("paper", MARKET_TICKS, settings.trading.paper, Stamp())
-    await run_chain(chain, settings, MarketSessions(settings.kafka), NoTelemetry(), stop_on_signals())
+    async with LiveTelemetry(settings, "account", "paper") as telemetry:
+        await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop_on_signals())
 
 
 if __name__ == "__main__":
     configure_logging("account")
-    asyncio.run(run_account(sys.argv[1]))
+    asyncio.run(run_account(sys.argv[1], Path(sys.argv[2])))

@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
@@ -67,6 +66,7 @@ from models_registry.registry import Registry
 from models_registry.specification import StrategySpec
 from models_registry.training import train
 from models_registry.version import build_sidecar
+from tests.kafka_desk import admin_of, remove_topics
 from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
@@ -410,13 +410,9 @@ async def _market_ends(settings: Settings) -> Mapping[int, tuple[int, int]]:
 
 
 async def _owners(settings: Settings, group: str) -> int:
-    admin = AIOKafkaAdminClient(**connection(settings.kafka))
-    await admin.start()
-    try:
+    async with admin_of(settings.kafka) as admin:
         (described,) = await admin.describe_consumer_groups([group])
         (_, _, state, _, _, members, *_) = described.groups[0]
-    finally:
-        await admin.close()
     return len(members) if state == "Stable" else 0
 
 
@@ -429,16 +425,7 @@ async def _read_named(settings: Settings, topic: str) -> list[StoredRecord]:
 
 
 async def _empty_log(settings: Settings) -> None:
-    """Delete all topics, and with them the groups' offsets, and create them anew."""
-    admin = AIOKafkaAdminClient(**connection(settings.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
+    await remove_topics(settings.kafka)
     await create_topics(settings)
 
 

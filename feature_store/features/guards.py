@@ -29,6 +29,9 @@ BATCHES = (1, 10, 100, 1000)
 _PRICES = ("open", "high", "low", "close")
 _MOST_DECIMALS = 8  # more are no price that was quoted but one that was computed, such as an adjusted one
 _SHORT_RUNS = 10  # for each random place; a warm-up one bar too short shows in few of them
+_LEVEL = 10_000.0  # rupees that prices are mirrored at: fine enough that small moves are whole numbers of price units
+_LARGEST_MOVE = 1e-3  # away from it: what is of second order in the moves is smaller than a value by as much
+_FIRST_ORDER = 0.05  # of a value and its mean size; several times what terms of second order came to in any feature
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class CompiledFeatures:
     def rows(self, bars: Bars, universe: Universe) -> Rows:
         """Step all bars at once."""
         return self.engine(universe).step(bars)
+
+    def unadjusted(self, bars: Bars, universe: Universe) -> Rows:
+        """Step all bars at once, without corporate actions."""
+        return FeatureEngine(self.schema, universe, declared=self._declared).step(bars)
 
     def stepped(self, bars: Bars, universe: Universe, ends: Sequence[int], snapshot_at: frozenset[int]) -> Rows:
         """Step in batches that end at ``ends``; at some of them, go on with a new engine from a snapshot."""
@@ -173,6 +180,8 @@ class Guards:
             found["snapshot and restore"] = lambda: self._snapshots(compiled)
             found["interleaving"] = lambda: self._interleaved(compiled)
             found["NaN policy"] = lambda: self._nan_policy(compiled)
+            if any(spec.mirror != "none" for spec in compiled.schema.features):
+                found["mirror"] = lambda: self._mirror(compiled)
         return found
 
     # --- guards ---
@@ -292,6 +301,36 @@ class Guards:
             if wrong.any():
                 row = int(wrong.argmax())
                 self._note(k, row, 0.0 if np.isnan(values[row]) else np.nan, float(values[row]))
+
+    def _mirror(self, subject: CompiledFeatures) -> None:
+        """In a mirrored market a value is what its feature declares, but for terms of second order in the moves."""
+        market, mirrored = self._small_moves()
+        (rows, warm), (seen, _) = (subject.unadjusted(bars, self._universe) for bars in (market, mirrored))
+        for k, spec in enumerate(subject.schema.features):
+            if spec.mirror == "none":
+                continue
+            top = 0.0 if spec.top is None else spec.top
+            expected, found = rows[:, k] if spec.mirror == "same" else top - rows[:, k], seen[:, k]
+            there = warm & ~(np.isnan(expected) & np.isnan(found))
+            self.compared[self._guard] += int(there.sum())
+            size = np.abs(expected - top / 2.0)
+            allowed = _FIRST_ORDER * (size + (size[there].mean() if there.any() else 0.0))
+            wrong = there & ~(np.abs(found - expected) <= allowed)
+            if wrong.any():
+                row = int(wrong.argmax())
+                self._note(k, row, float(expected[row]), float(found[row]))
+
+    def _small_moves(self) -> tuple[Bars, Bars]:
+        """Give the market with every price near one level, each instrument's moves made small alike, and its mirror."""
+        prices = np.empty_like(self._prices)
+        for i in np.unique(self._bars.instrument):
+            mine = self._bars.instrument == i
+            moves = self._prices[:, mine] / self._bars.open[mine][0] - 1.0
+            prices[:, mine] = np.round(_LEVEL * (1.0 + moves * (_LARGEST_MOVE / max(np.abs(moves).max(), 1e-9))), 4)
+        market = replace(self._bars, **dict(zip(_PRICES, prices, strict=True)))
+        opens, highs, lows, closes = 2.0 * _LEVEL - prices
+        imbalance = -self._bars.imbalance
+        return market, replace(market, open=opens, high=lows, low=highs, close=closes, imbalance=imbalance)
 
     def _beside_the_index(self) -> NDArray[np.bool_]:
         index = self._universe.market_index

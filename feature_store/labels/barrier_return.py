@@ -103,8 +103,8 @@ class BarrierReturn:
 
     @property
     def name(self) -> str:
-        """The label's name, one for each identity, for example ``barrier_return_v1_10x1m_exit10m_stop1_target1.5``."""
-        barriers = f"stop{self.stop_volatility:g}_target{self.target_volatility:g}"
+        """The label's name, one for each identity: ``barrier_return_v1_10x1m_exit10m_stop1.0_target1.5``."""
+        barriers = f"stop{self.stop_volatility!r}_target{self.target_volatility!r}"
         held = f"{self.horizon_bars}x{self.bar_minutes}m_exit{self.exit_minutes_before_close}m"
         return f"barrier_return_v1_{held}_{barriers}"
 

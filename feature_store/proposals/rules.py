@@ -22,11 +22,9 @@ from numba.types import Array
 from numpy.typing import NDArray
 
 from feature_store.features.schema import FEATURES, FeatureSchema
-from feature_store.features.source import compiled_once, keep_compiled_code
+from feature_store.features.source import compiled_once
 from feature_store.features.window import compiled
 from feature_store.market.arrays import kernel_input
-
-keep_compiled_code()  # before anything below is compiled
 
 _ROWS = Array(float64, 2, "C", readonly=True)
 _Function = TypeVar("_Function", bound=Callable[..., int])
@@ -254,14 +252,14 @@ def _loop(of: Rule) -> tuple[str, Callable[..., int]]:
         *(f"  {value} = rows[row, columns[{k}]]  # {of.features[k]}" for k, value in enumerate(values)),
         f"  if {' or '.join(f'isnan({value})' for value in values)}: continue",
         "  asked[0] = row",
-        f"  found = {of.name}({called})",
+        f"  found = ask({called})",
         "  if found is None: return row",
         "  if not (found == -1 or found == 0 or found == 1): return row",
-        "  out[row] = int8(found)",
+        "  out[row] = 1 if found == 1 else -1 if found == -1 else 0",
         " return -1",
     )
     text = "\n".join(lines) + "\n"
-    known: dict[str, Any] = {of.name: of.function, "isnan": math.isnan, "int8": np.int8}
+    known: dict[str, Any] = {"__name__": __name__, "ask": of.function, "isnan": math.isnan}
     exec(text, known)  # noqa: S102 (the text is the one above)
     return text, known["sides"]
 
@@ -288,6 +286,7 @@ def _texts(function: Any, seen: set[int]) -> Iterator[str]:
     names = sorted(set(plain.__code__.co_names) & plain.__globals__.keys())
     for name, thing in ((name, plain.__globals__[name]) for name in names):
         if isinstance(thing, (FunctionType, Dispatcher)):
+            yield name
             yield from _texts(thing, seen)
         elif isinstance(thing, (int, float, str, tuple)):
             yield f"{name} = {thing!r}"
@@ -301,7 +300,7 @@ def _text(function: FunctionType) -> str:
         return f"{function.__code__.co_code.hex()} {function.__code__.co_consts} {function.__defaults__}"
     if not isinstance(tree, ast.FunctionDef):
         return ast.unparse(tree)
-    tree.decorator_list, tree.returns = [], None
+    tree.name, tree.decorator_list, tree.returns = "function", [], None  # its name is said beside it
     for argument in (*tree.args.args, *tree.args.kwonlyargs):
         argument.annotation = None
     if ast.get_docstring(tree) is not None:

@@ -7,9 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from aiokafka.errors import KafkaConnectionError
-
-from live_services.adapters.kafka import commit_together, headers_of, transactional_producer, value_of
+from live_services.adapters.kafka import commit_together, headers_of, start_producer, transactional_producer, value_of
 from live_services.adapters.spans import FeedSpans, NoSpans, trace_headers
 from live_services.domain.events import Event, MarketGap, Watermark, topic_of
 from live_services.domain.frames import EncodedFrame
@@ -41,11 +39,7 @@ class FeedProducer:
         self._said: list[tuple[str, int, bytes, list[tuple[str, bytes]]]] = []
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except KafkaConnectionError:
-            await self._producer.stop()
-            raise
+        await start_producer(self._producer)
         return self
 
     async def __aexit__(

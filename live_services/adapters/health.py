@@ -6,7 +6,7 @@ Nothing here may stop trading: a Redis that is away is logged once and tried aga
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from socket import gethostname
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 
 from live_services.domain import keys
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import Event, PnlSnapshot, StrategiesSummarized
 from live_services.domain.keys import TaskRecord
 from live_services.domain.log import Readiness, StrategyRuntime, TaskId
@@ -28,6 +29,8 @@ HEALTH_TTL_SECONDS: Final = 15
 _REPORT_SECONDS: Final = 1.0
 # Longer than a slow answer on loopback, shorter than the health's time to live.
 _REDIS_TIMEOUT_SECONDS: Final = 2.0
+# Fields of `TaskHealth` that a record has in other words, or not at all.
+_OF_ITS_OWN: Final = frozenset({"task", "readiness", "trading_states"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,14 @@ class TaskHealth:
     """Of its newest answer, from Kafka's time of what it answers to its commit, seconds of wall clock."""
     answered_s: float = 0.0
     """Wall clock of that commit, seconds since 1970; 0: it has answered nothing since the start."""
+    trading_states: TradingStates | None = None
+    """Who may trade, for metrics; None for all but the account's risk, and before that knows it."""
 
 
 def task_record(health: TaskHealth, metrics_port: int = 0) -> TaskRecord:
     """Give a task's health as it is written to Redis and told by HTTP."""
     task, readiness = health.task, health.readiness
-    said = {one.name: getattr(health, one.name) for one in fields(health) if one.name not in ("task", "readiness")}
+    said = {one.name: getattr(health, one.name) for one in fields(health) if one.name not in _OF_ITS_OWN}
     return TaskRecord(
         **said,
         task=str(task),
@@ -97,12 +102,15 @@ class HealthReporter:
     """Writes task health, and each broker's newest portfolio, to Redis; away from the trading loop.
 
     Use as an async context manager; without a Redis URL it does nothing. ``values`` holds what the next write sends, by
-    key.
+    key. ``answered`` is told after each write whether Redis took it.
     """
 
-    def __init__(self, settings: Settings, metrics_port: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, metrics_port: int = 0, answered: Callable[[bool], None] | None = None
+    ) -> None:
         self._url = settings.redis.url.get_secret_value()
         self._metrics_port = metrics_port
+        self._answered = answered
         self.values: dict[str, str] = {}
         self._newest: dict[str, str] = {}
         self._gone: set[str] = set()
@@ -182,3 +190,5 @@ class HealthReporter:
             if self._away:
                 self._log.info("redis_is_back")
             self._away = False
+        if self._answered is not None:
+            self._answered(not self._away)

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-
-from live_services.adapters.process_health import ProcessHealth
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -26,6 +24,22 @@ _REQUEST_SECONDS: Final = 5
 
 Answer = tuple[bool, dict[str, Any]]
 """Whether all is well, and what there is to say."""
+
+
+class Health(Protocol):
+    """What a process knows of itself; a service's is `live_services.adapters.process_health.ProcessHealth`."""
+
+    def live(self) -> dict[str, Any]:
+        """Say under ``live`` whether its loop turned lately."""
+        ...
+
+    def ready(self) -> dict[str, Any]:
+        """Say under ``ready`` whether it does its work."""
+        ...
+
+    def document(self) -> dict[str, Any]:
+        """Say both, and all else."""
+        ...
 
 
 class PortTaken(OSError):
@@ -49,7 +63,7 @@ class HealthServer:
         Another process listens there.
     """
 
-    def __init__(self, port: int, health: ProcessHealth, registry: CollectorRegistry) -> None:
+    def __init__(self, port: int, health: Health, registry: CollectorRegistry) -> None:
         try:
             self._server = make_server(_LOOPBACK, port, application(health, registry), _Server, _Quiet)
         except OSError as problem:
@@ -83,7 +97,7 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: one line a second for each who asks would drown the log."""
 
 
-def application(health: ProcessHealth, registry: CollectorRegistry) -> WSGIApplication:
+def application(health: Health, registry: CollectorRegistry) -> WSGIApplication:
     """Give what answers the requests: 200 if all is well, 503 if not, with the reasons as JSON; 404 for other paths."""
     from prometheus_client import make_wsgi_app
 

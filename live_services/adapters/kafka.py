@@ -239,6 +239,15 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
     )
 
 
+async def start_producer(producer: AIOKafkaProducer) -> None:
+    """Start a producer; one that cannot be started is stopped, so that nothing of it stays open."""
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+
+
 async def commit_together(
     producer: AIOKafkaProducer,
     outputs: Iterable[tuple[str, int, bytes, list[tuple[str, bytes]]]],
@@ -285,11 +294,7 @@ class EventProducer:
         )
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except KafkaConnectionError:
-            await self._producer.stop()
-            raise
+        await start_producer(self._producer)
         return self
 
     async def __aexit__(

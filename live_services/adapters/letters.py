@@ -15,6 +15,7 @@ from live_services.adapters.kafka import (
     commit_together,
     headers_of,
     read_committed,
+    start_producer,
     topic_partitions,
     transactional_producer,
     value_of,
@@ -118,11 +119,7 @@ class LetterDecisions:
         self._producer = transactional_producer(kafka, transactional_id("dlq", "shared", 0), _TRANSACTION_MS)
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except BaseException:
-            await self._producer.stop()
-            raise
+        await start_producer(self._producer)
         return self
 
     async def __aexit__(

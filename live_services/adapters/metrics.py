@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from live_services.adapters.health import TaskHealth
 from live_services.domain.account.risk import CLOSE_RULES, OPEN_RULES
+from live_services.domain.account.trading_states import STRICTNESS, TradingStates
 from live_services.domain.events import (
     DeadLetter,
     Event,
@@ -24,7 +25,7 @@ from live_services.domain.events import (
     SignalRejected,
 )
 from live_services.domain.histograms import HISTOGRAMS
-from live_services.domain.log import StrategyRuntime, TaskId
+from live_services.domain.log import RUNNER, StrategyRuntime, TaskId
 from live_services.domain.money import RUPEE
 from live_services.domain.pipeline_findings import ISSUES
 from live_services.domain.pipeline_findings import STAGES as VALIDATED
@@ -34,6 +35,8 @@ from models_registry.specification import RUNG_OF_BROKER, Broker
 
 OTHER: Final = "other"
 """Stands for every value of a label that neither the settings nor the code name."""
+WHOLE_ACCOUNT: Final = "all"
+"""Stands in the label ``strategy`` of a trading state for the whole account, as `status` calls it."""
 STAGES: Final[Mapping[str, str]] = {
     "market_feed": "market_data",
     "strategy_runner": "signals",
@@ -67,6 +70,8 @@ class Metrics:
         self._lags: set[tuple[str, str, str]] = set()
         self._runtime: dict[TaskId, tuple[StrategyRuntime, ...]] = {}
         """What each task of a strategy runner runs."""
+        self._halted_by: set[TaskId] = set()
+        """Tasks that said who may trade."""
         self._declare_tasks()
         self._declare_runtime()
         self._declare_market()
@@ -119,6 +124,9 @@ class Metrics:
         self._letters = self._counter(
             "trading_dlq_messages_total", "Records sent to a DLQ, by the topic they stood on", "topic", "reason"
         )
+        self._redis_away = self._gauge(
+            "alpha_panda_redis_unavailable", "1 while Redis does not take this process's health; 0 also without a Redis"
+        )
 
     def _declare_market(self) -> None:
         self._enqueue_delay = self._histogram("market_tick_enqueue_delay_seconds")
@@ -137,6 +145,11 @@ class Metrics:
         self._inference_seconds = self._histogram("ml_inference_latency_seconds", "strategy")
         self._ready = self._gauge("alpha_panda_strategies_ready", "Strategies that run a version", "broker")
         self._configured = self._gauge("alpha_panda_strategies_configured", "Strategies in the settings", "broker")
+        self._registry_away = self._gauge(
+            "alpha_panda_model_registry_unavailable",
+            "1 while the registry or the ledger cannot be asked",
+            "service",
+        )
         self._promotions = self._counter("alpha_panda_promotions_total", "Promotions that were announced", "rung")
         self._skew = self._counter("alpha_panda_feature_skew_rows", "Live rows computed again", "broker", "result")
         self._blocks = self._counter(
@@ -159,6 +172,11 @@ class Metrics:
         self._equity = self._gauge("alpha_panda_equity_inr", "Cash and holdings at their marks", "broker")
         self._net_today = self._gauge("alpha_panda_net_pnl_today_inr", "Of the session, after charges", "broker")
         self._under_way = self._gauge("alpha_panda_orders_under_way", "Orders not over yet", "broker")
+        self._trading_state = self._gauge(
+            "alpha_panda_trading_state",
+            "0 ACTIVE, 1 REDUCING, 2 HALTED, as commanded for the strategy or for all; the higher of both counts",
+            *of_strategy,
+        )
 
     # --- the runtime ----------------------------------------------------------------------------------------------
 
@@ -176,6 +194,9 @@ class Metrics:
         if health.strategies:
             self._runtime[health.task] = health.strategies
             self._show_strategies()
+        if health.trading_states is not None:
+            self._halted_by.add(health.task)
+            self._show_trading_states(health.task.scope, health.trading_states)
 
     def withdraw(self, task: TaskId) -> None:
         """Drop the gauges of a task."""
@@ -185,6 +206,9 @@ class Metrics:
             gauge.remove_by_labels(labels)
         if self._runtime.pop(task, None) is not None:
             self._show_strategies()
+        if task in self._halted_by:
+            self._halted_by.remove(task)
+            self._trading_state.remove_by_labels({"broker": task.scope})
 
     def _show_strategies(self) -> None:
         """Show how many strategies of each broker run a version, on every task, of how many that it has."""
@@ -193,6 +217,16 @@ class Metrics:
             names = {one.strategy for one in said}
             self._configured.labels(broker).set(len(names))
             self._ready.labels(broker).set(len(names - {one.strategy for one in said if one.state != "ready"}))
+
+    def _show_trading_states(self, broker: Scope, states: TradingStates) -> None:
+        shown = dict.fromkeys((WHOLE_ACCOUNT, *self._strategies), 0)
+        for strategy, one in states.of_scope.items():
+            name = WHOLE_ACCOUNT if strategy is None else self._named(strategy)
+            shown[name] = max(shown.get(name, 0), STRICTNESS[one.state])
+        for name, strictness in shown.items():
+            self._trading_state.labels(broker, name).set(strictness)
+        if OTHER not in shown:  # the last one that the settings do not name was resumed
+            self._trading_state.remove_by_labels({"broker": broker, "strategy": OTHER})
 
     def rebalanced(self, group: str, partitions: Collection[tuple[str, int]]) -> None:
         """Count an assignment of partitions to this member, and drop the lag of those that it no longer has."""
@@ -286,6 +320,14 @@ class Metrics:
     def model_missing(self, strategy: str) -> None:
         """Count a version that a strategy was to run and that is missing or refused, once for each reason."""
         self._load_failures.labels(self._named(strategy)).inc()
+
+    def registry_answered(self, *, well: bool) -> None:
+        """Show whether the strategy runner could ask the model registry and the ledger the last time."""
+        self._registry_away.labels(RUNNER).set(not well)
+
+    def redis_answered(self, well: bool) -> None:
+        """Show whether Redis took what this process last wrote."""
+        self._redis_away.set(not well)
 
     def inferred(self, strategy: str, rows: int, seconds: float) -> None:
         """Measure one call of a strategy's model, which scored so many feature rows."""

@@ -115,7 +115,7 @@ class LiveTelemetry:
         )
         self._process = ProcessHealth(settings, process, scope)
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
-        self._health = HealthReporter(settings, self._server.port)
+        self._health = HealthReporter(settings, self._server.port, self.metrics.redis_answered)
         self._target = ScrapeTarget(settings.alpha_panda_home, process, scope, self._server.port)
         floods = settings.dead_letters
         self._lines = WorkLines(flood=LetterFlood(floods.flood_letters, floods.flood_seconds))

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from feature_store.market.types import IST, MINUTE_NS, SECOND_NS, date_of_day, ist_day, ist_ns, ist_text
+from feature_store.market.types import MINUTE_NS, date_of_day, ist_day, ist_ns, ist_text
 from live_services.cli.log_view import LogBackwards, newest, since
 from live_services.cli.output import Field, FittingTable
-from live_services.cli.trades import rupees_text
+from live_services.cli.trades import clock_text, rupees_text
 from live_services.domain.account.risk import ALREADY_OPEN
 from live_services.domain.events import (
     PnlSnapshot,
@@ -191,15 +191,10 @@ def _positions(
             f"{position.average_price:,.2f}",
             f"{position.mark_price:,.2f}",
             rupees_text(position.unrealized_inr),
-            _clock(position.opened_ns, day),
-            _clock(ends_ns, day),
+            clock_text(position.opened_ns, day),
+            clock_text(ends_ns, day),
         )
     return table
-
-
-def _clock(time_ns: int, day: dt.date) -> str:
-    moment = dt.datetime.fromtimestamp(time_ns // SECOND_NS, IST)
-    return f"{moment:%H:%M:%S}" if moment.date() == day else f"{moment:%m-%d %H:%M:%S}"
 
 
 def _rejections(verdicts: Verdicts) -> FittingTable:

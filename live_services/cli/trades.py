@@ -202,7 +202,7 @@ def _table(title: str, trades: Iterator[Trade], day: dt.date | None) -> FittingT
         table.add_row(
             f"{trade.symbol}\n{trade.strategy} v{trade.model_version}",
             f"{trade.side} {trade.quantity:,} at {trade.entry_price:,.2f}\n{end}",
-            f"{_clock(trade.entry_time_ns, day)}\n{_clock(trade.exit_time_ns, day)}",
+            f"{clock_text(trade.entry_time_ns, day)}\n{clock_text(trade.exit_time_ns, day)}",
             f"{_end(trade)}\n{held_text(trade.exit_time_ns - trade.entry_time_ns)}",
             paise_text(trade.charges_inr_e4),
             f"{paise_text(trade.gross_pnl_inr_e4)}\n{trade.gross_bps:+.1f} bps",
@@ -217,7 +217,8 @@ def _end(trade: Trade) -> str:
     return "open" if trade.left_open == trade.quantity else f"open {trade.left_open:,}"
 
 
-def _clock(time_ns: int, day: dt.date | None) -> str:
+def clock_text(time_ns: int, day: dt.date | None) -> str:
+    """Give the time of day in IST, with month and day in front where it is not of that day."""
     moment = dt.datetime.fromtimestamp(time_ns // SECOND_NS, IST)
     return f"{moment:%H:%M:%S}" if moment.date() == day else f"{moment:%m-%d %H:%M:%S}"
 

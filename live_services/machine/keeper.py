@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from live_services.adapters.progress_marks import progress_directory
+from live_services.machine.keeper_answers import KeeperAnswers
 from live_services.machine.last_words import end_of, reason_of_end, tail_of
 from live_services.machine.ports import taken_by
 from live_services.machine.programs import SERVERS, KeptProgram, Plan, read_plan, write_private
@@ -69,6 +70,11 @@ class Keeper:
         self._known = {one.name: one for one in read_restarts(supervisor.home)}
         self._written: tuple[Restarts, ...] = tuple(self._known.values())
         self._log_begins = {name: _size(supervisor.log_of(name)) for name in self._programs}
+
+    @property
+    def restarts(self) -> tuple[Restarts, ...]:
+        """What became of each process that it keeps."""
+        return tuple(self._known.get(name, Restarts(name)) for name in self._programs)
 
     def look(self, now: float) -> None:
         """Note what died and what is up again, and start what is due; ``now`` is in seconds since 1970."""
@@ -184,15 +190,18 @@ def keep(home: Path, stop: threading.Event) -> None:
     supervisor = Supervisor(home)
     plan = read_plan(supervisor.home)
     keeper, said = Keeper(supervisor, plan, _server_away), ""
-    while not stop.wait(_LOOK_SECONDS):
-        try:
-            keeper.look(time.time())
-        except NotRunning:
-            return
-        except (SupervisionError, OSError) as problem:  # a full disk: what it could not write it still knows
-            before, said = said, f"error: {problem}"
-            if said != before:
-                print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
+    with KeeperAnswers(supervisor.home, plan.processes.stall_seconds) as answers:
+        while not stop.wait(_LOOK_SECONDS):
+            try:
+                keeper.look(time.time())
+            except NotRunning:
+                return
+            except (SupervisionError, OSError) as problem:  # a full disk: what it could not write it still knows
+                before, said = said, f"error: {problem}"
+                if said != before:
+                    print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
+            answers.looked(keeper.restarts)
+        answers.withdraw()
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_store.market.types import Session, Universe
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
 from live_services.domain.log import (
@@ -28,7 +29,7 @@ from live_services.domain.log import (
 )
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
 from live_services.runtime.failures import WrongShape
-from live_services.runtime.service import Input, Opening, RunsStrategies, Service, WarmsUp
+from live_services.runtime.service import Input, MayBeHalted, Opening, RunsStrategies, Service, WarmsUp
 
 
 class WrongTopic(Exception):
@@ -154,6 +155,13 @@ class Chain:
         states = state.of if state is not None else [None] * len(self.services)
         pairs = zip(self.services, states, strict=True)
         return tuple(one for s, own in pairs if isinstance(s, RunsStrategies) for one in s.strategies(own))
+
+    def trading_states(self, state: ChainState) -> TradingStates | None:
+        """Say what is in force of who may trade; None for a chain that nobody can halt."""
+        for service, own in zip(self.services, state.of, strict=True):
+            if isinstance(service, MayBeHalted):
+                return service.trading_states(own)
+        return None
 
     def promise(self, state: ChainState, now_ns: int) -> int:
         """Watermark that may be forwarded on the chain's topics after ``advance(now_ns)``."""

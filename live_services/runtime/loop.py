@@ -53,7 +53,7 @@ from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
 from live_services.runtime.received import Received, received
-from live_services.runtime.service import RunsStrategies, Service, WarmsUp
+from live_services.runtime.service import MayBeHalted, RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
     Committed,
@@ -471,6 +471,7 @@ def _health(running: _Running, service: Service[Any], lag: int) -> TaskHealth:
         readiness=run.readiness if isinstance(service, WarmsUp) else None,
         last_output_s=max((running.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
         strategies=run.strategies if isinstance(service, RunsStrategies) else (),
+        trading_states=run.trading_states if isinstance(service, MayBeHalted) else None,
         latency_s=latency_s,
         answered_s=answered_s,
     )

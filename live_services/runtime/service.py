@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from feature_store.market.types import Session, Universe
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event
 from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
@@ -146,4 +147,13 @@ class RunsStrategies(Protocol):
 
     def strategies(self, state: Any | None, /) -> tuple[StrategyRuntime, ...]:
         """Say what it runs of each strategy on each rung; without a state: what it would run in a session."""
+        ...
+
+
+@runtime_checkable
+class MayBeHalted(Protocol):
+    """A service that people may forbid to open or to close positions."""
+
+    def trading_states(self, state: Any, /) -> TradingStates:
+        """Say what is in force."""
         ...

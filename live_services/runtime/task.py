@@ -15,6 +15,7 @@ import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
 from live_services.domain.events import (
     AnswersCommands,
@@ -373,6 +374,11 @@ class TaskRun:
     def strategies(self) -> tuple[StrategyRuntime, ...]:
         """What runs of each strategy on each rung; empty for a chain without models."""
         return self._chain.strategies(self._state)
+
+    @property
+    def trading_states(self) -> TradingStates | None:
+        """Who may trade; None outside a session, while it runs again what was, and for a chain that nobody can halt."""
+        return self._chain.trading_states(self._state) if self.live and self._state is not None else None
 
     def dead_letters_of(self, service: str) -> int:
         """How many records a service could not handle; those that the task could not even read are its first one's."""

@@ -64,6 +64,10 @@ class LoadCounter(Protocol):
         """Count a version that is missing or refused, once for each reason."""
         ...
 
+    def registry_answered(self, *, well: bool) -> None:
+        """Take whether registry and ledger could be asked the last time."""
+        ...
+
 
 class ModelSource(Protocol):
     """What the loader needs of the registry."""
@@ -293,6 +297,7 @@ class ModelLoader:
         if not self.outage:
             _log.warning("model_registry_unreachable", reason=reason, running="goes on")
         self.outage = reason
+        self._tell_answered(well=False)
         self.candidates.clear()
         self.refusals.clear()
         self.strayed.clear()
@@ -321,6 +326,7 @@ class ModelLoader:
                 self._note_outage(f"the model registry or the ledger cannot be asked: {failure}")
             else:
                 self.outage = ""
+                self._tell_answered(well=True)
 
     async def _refresh_one(self, key: StrategyKey, standing: Standing | None) -> None:
         strategy, rung = self._strategies[key], key[1]
@@ -349,6 +355,10 @@ class ModelLoader:
             self._missed.pop(key, None)
             if self._counter is not None:
                 self._counter.model_loaded(strategy.name)
+
+    def _tell_answered(self, *, well: bool) -> None:
+        if self._counter is not None:
+            self._counter.registry_answered(well=well)
 
     def _count_missing(self, key: StrategyKey, why: str) -> None:
         if self._counter is not None and self._missed.get(key) != why:

@@ -11,6 +11,7 @@ import structlog
 
 from feature_store.market.types import ist_text
 from live_services.domain.account.risk import RiskContext, RiskState
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     DEAD_LETTERS,
@@ -65,6 +66,10 @@ class RiskManager(Service[RiskState]):
         """Begin with nothing proposed; what is open, and when it ends, is in the books."""
         context = RiskContext(opening.session, opening.universe, self._config, opening.chain["portfolio_manager"].books)
         return RiskState(context, self._broker, self._stamp)
+
+    def trading_states(self, state: RiskState) -> TradingStates:
+        """Say what is in force, as the books have it."""
+        return state.context.books.trading_states
 
     def commanded(self, record: EventRecord, state: RiskState, now_ns: int) -> Iterable[Event]:
         """Put a commanded trading state in force from ``now_ns`` on, once if it is a dead letter's that was handed in;

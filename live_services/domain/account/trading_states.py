@@ -12,7 +12,8 @@ from typing import Final
 
 from live_services.domain.events import TradingState, TradingStateInForce
 
-_STRICTNESS: Final[Mapping[TradingState, int]] = {"ACTIVE": 0, "REDUCING": 1, "HALTED": 2}
+STRICTNESS: Final[Mapping[TradingState, int]] = {"ACTIVE": 0, "REDUCING": 1, "HALTED": 2}
+"""The higher, the less may be ordered; also how a metric says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class TradingStates:
     def strictest(self, strategy: str) -> TradingStateInForce | None:
         """Give the stricter one of the broker's and the strategy's, of two alike the broker's; None: it is ACTIVE."""
         both = (one for scope in (None, strategy) if (one := self.of_scope.get(scope)) is not None)
-        return max(both, key=lambda one: _STRICTNESS[one.state], default=None)
+        return max(both, key=lambda one: STRICTNESS[one.state], default=None)
 
     def is_halted(self, strategy: str) -> bool:
         """Whether nothing may be ordered for a strategy, not even an exit."""

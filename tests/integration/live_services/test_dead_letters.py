@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import signal as signals
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import connection, create_topics, read_topic, value_of
+from live_services.adapters.kafka import connection, read_topic, value_of
 from live_services.adapters.letters import LetterDecisions, count_open
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
 from live_services.cli.letter_decisions import drop_letter, drop_topic, replay_letter
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     DeadLetterDecided,
-    Event,
     RecordHandedIn,
     TradingStateChanged,
     TradingStateCommanded,
@@ -31,45 +25,18 @@ from live_services.domain.events import (
 )
 from live_services.domain.topics import DLQ_DECISIONS, MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import Settings
+from tests.kafka_desk import account, empty_desk, said
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal
 from tests.toy_chain import session_opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 PAPER = broker_topics("paper")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
-    """A home whose topics are empty; its market has one partition."""
-    desk = Settings(
-        alpha_panda_home=tmp_path, kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=1)
-    )
-    admin = AIOKafkaAdminClient(**connection(desk.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-    await create_topics(desk)
-    return desk
-
-
-@asynccontextmanager
-async def account(desk: Settings) -> AsyncIterator[None]:
-    """The account's process, killed in the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, cwd=ROOT
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signals.SIGKILL)
-        await process.wait()
+    return await empty_desk(kafka_servers, tmp_path)
 
 
 async def put(desk: Settings, topic: Topic, *values: bytes, key: bytes | None = None) -> None:
@@ -88,10 +55,6 @@ async def mark(producer: FeedProducer, seconds: float) -> None:
         at_ns = OPEN + round(seconds * SECOND)
         producer.say_on(topic, 0, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest))
     await producer.flush()
-
-
-async def said(desk: Settings, topic: Topic) -> list[Event]:
-    return [decode_event(record.value) async for record in read_topic(desk.kafka, topic.name)]
 
 
 async def letters_of(desk: Settings, topic: Topic, count: int) -> list[str]:

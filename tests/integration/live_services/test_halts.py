@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import signal as signals
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.scrape_targets import read_targets
 from live_services.cli import answers
 from live_services.cli.trading_commands import command_trading_state
 from live_services.domain.clock import watermark
@@ -25,50 +24,22 @@ from live_services.domain.events import (
     OrderSubmitted,
     SignalRejected,
     TradingStateChanged,
-    decode_event,
 )
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import Settings
+from tests.kafka_desk import account, empty_desk, said
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
 from tests.toy_chain import session_opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 PAPER = broker_topics("paper")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 async def desk(kafka_servers: str, tmp_path: Path) -> Settings:
-    """A home whose topics are empty; its market has one partition."""
-    desk = Settings(
-        alpha_panda_home=tmp_path, kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=1)
-    )
-    admin = AIOKafkaAdminClient(**connection(desk.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-    await create_topics(desk)
-    return desk
-
-
-@asynccontextmanager
-async def account(desk: Settings) -> AsyncIterator[None]:
-    """The account's process, killed in the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.account_process", desk.kafka.bootstrap_servers, cwd=ROOT
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signals.SIGKILL)
-        await process.wait()
+    return await empty_desk(kafka_servers, tmp_path)
 
 
 class Desk:
@@ -97,10 +68,6 @@ class Desk:
         await self._producer.flush()
 
 
-async def said(desk: Settings, topic: Topic) -> list[Event]:
-    return [decode_event(record.value) async for record in read_topic(desk.kafka, topic.name)]
-
-
 async def until_said(desk: Settings, topic: Topic, wanted: Callable[[Event], bool]) -> Event:
     async with asyncio.timeout(30):
         while True:
@@ -110,12 +77,29 @@ async def until_said(desk: Settings, topic: Topic, wanted: Callable[[Event], boo
             await asyncio.sleep(0.1)
 
 
+async def until_shown(desk: Settings, strategy: str, strictness: float) -> None:
+    """Wait until the account's process says at its ``/metrics`` what is in force."""
+
+    def shown() -> float | None:
+        (where,) = [address for _, _, address in read_targets(desk.alpha_panda_home)]
+        with suppress(OSError), urllib.request.urlopen(f"http://{where}/metrics", timeout=5) as answer:
+            for family in text_string_to_metric_families(answer.read().decode()):
+                for sample in family.samples:
+                    if sample.name == "alpha_panda_trading_state" and sample.labels["strategy"] == strategy:
+                        return float(sample.value)
+        return None  # it has not begun
+
+    async with asyncio.timeout(30):
+        while await asyncio.to_thread(shown) != strictness:
+            await asyncio.sleep(0.2)
+
+
 async def exits(desk: Settings) -> list[tuple[str, float]]:
     orders = [order for order in await said(desk, PAPER.orders_submitted) if isinstance(order, OrderSubmitted)]
     return [(order.reason, (order.event_time_ns - OPEN) / SECOND) for order in orders if order.intent == "close"]
 
 
-async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is_lifted_by_one_sent_meanwhile(
+async def test_a_halt_is_in_force_and_shown_while_the_market_stalls_and_over_a_kill_and_is_lifted_by_one_sent_meanwhile(
     desk: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with FeedProducer(desk.kafka, 10_000) as producer:
@@ -136,6 +120,8 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
             with pytest.raises(CommandFailed, match="there is no strategy 'momentun' at paper; did you mean momentum"):
                 await command_trading_state(desk, "halt", "any", strategy="momentun")
         async with account(desk):
+            await until_shown(desk, "momentum", 2.0)
+            await until_shown(desk, "all", 0.0)
             await market.until(700, (1, 650, 9.0), proposals=(signal(1, 200),))
             refused = await until_said(desk, PAPER.signals_rejected, lambda event: isinstance(event, SignalRejected))
             assert isinstance(refused, SignalRejected)
@@ -147,6 +133,7 @@ async def test_a_halt_is_in_force_while_the_market_stalls_and_over_a_kill_and_is
         async with account(desk):
             raised = await until_said(desk, PAPER.orders_submitted, lambda e: getattr(e, "intent", "") == "close")
             assert await exits(desk) == [("time", 700.0)], "the market has come no further"
+            await until_shown(desk, "momentum", 0.0)
             await market.until(720, (0, 710, 101.0))
             closed = await until_said(desk, PAPER.orders_filled, lambda e: getattr(e, "intent", "") == "close")
             assert closed.event_time_ns > raised.event_time_ns

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -28,7 +27,7 @@ from feature_store.online.store import OnlineStore
 from live_services.adapters.groups import groups_begin
 from live_services.adapters.health import TaskHealth
 from live_services.adapters.history import StoredHistory
-from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.kafka import read_topic
 from live_services.adapters.online_features import OnlinePublisher
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
@@ -51,6 +50,7 @@ from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, RedisSettings, Settings, SkewSettings
 from models_registry.specification import StrategySpec
 from tests.integration.live_services.test_trading_chain import FixedModel
+from tests.kafka_desk import begin_anew
 from tests.live_world import SESSION, loaded_model, random_walk, session_bars
 from tests.stored_sessions import GivenMarket, days_of
 
@@ -95,16 +95,7 @@ async def config(kafka_servers: str, redis_url: str, tmp_path: Path) -> Settings
     )
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
-    admin = AIOKafkaAdminClient(**connection(config.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-        await create_topics(config)
-    finally:
-        await admin.close()
+    await begin_anew(config)
     store = OfflineStore(config.store_root)
     for k in range(4, 0, -1):
         session = Session.regular(SESSION.date - dt.timedelta(days=k))

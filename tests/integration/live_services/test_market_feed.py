@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.kafka import connection, read_topic
 from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.log import Reached
@@ -20,6 +19,7 @@ from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
 from live_services.services.market_feed import FeedProgress, FeedTakenOver, run_market_feed
 from live_services.settings import KafkaSettings, MarketSettings, Settings
+from tests.kafka_desk import admin_of, begin_anew, remove_topics
 from tests.stored_sessions import GivenMarket, day_of_ticks, days_of, live
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -35,29 +35,9 @@ async def config(kafka_servers: str) -> AsyncIterator[Settings]:
         kafka=KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=2),
         market=MarketSettings.model_validate(days_of(DAYS)),
     )
-    await _empty(config)
-    await create_topics(config)
+    await begin_anew(config)
     yield config
-    await _empty(config)
-
-
-async def _empty(config: Settings) -> None:
-    async with _admin(config) as admin, asyncio.timeout(30):
-        while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-            await admin.delete_topics(names)
-            await asyncio.sleep(0.2)
-
-
-class _admin:  # noqa: N801 - the client has no context of its own
-    def __init__(self, config: Settings) -> None:
-        self.client = AIOKafkaAdminClient(**connection(config.kafka))
-
-    async def __aenter__(self) -> AIOKafkaAdminClient:
-        await self.client.start()
-        return self.client
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.client.close()
+    await remove_topics(config.kafka)
 
 
 async def on_kafka(config: Settings) -> Said:
@@ -87,7 +67,7 @@ async def play(config: Settings, stop: asyncio.Event, progress: Callable[[FeedPr
 
 async def test_topics_are_created_to_keep_their_records(config: Settings) -> None:
     names = [MARKET_TICKS.name, MARKET_TICKS.dlq, MARKET_SESSIONS.name, "paper.orders.filled"]
-    async with _admin(config) as admin:
+    async with admin_of(config.kafka) as admin:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
     for answer in answers:
         for *_, name, entries in answer.resources:

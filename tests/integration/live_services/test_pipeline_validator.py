@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import redis
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.kafka import connection, create_topics
+from live_services.adapters.kafka import create_topics
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.pipeline_view import KafkaView, MarketView, Unavailable
 from live_services.adapters.sessions import MarketSessions
@@ -36,6 +35,7 @@ from live_services.runtime.loop import run_chain
 from live_services.services.account import account_chain
 from live_services.services.pipeline_validator import PipelineValidator
 from live_services.settings import Settings
+from tests.kafka_desk import begin_anew
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
 from tests.toy_chain import StrategyState, ToyStrategy, session_opened
 
@@ -142,24 +142,11 @@ async def home(kafka_servers: str, tmp_path: Path, request: pytest.FixtureReques
                 },
             }
         )
-        await recreate(settings)
+        await begin_anew(settings)
         async with FeedProducer(settings.kafka, 10_000) as producer:
             home = Home(settings, producer, valkey)
             async with home.validator:
                 yield home
-
-
-async def recreate(settings: Settings) -> None:
-    admin = AIOKafkaAdminClient(**connection(settings.kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-    await create_topics(settings)
 
 
 def account() -> Chain:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.health import TaskHealth, task_record
 from live_services.adapters.kafka import create_topics
@@ -30,6 +29,7 @@ from live_services.preflight.observability import metrics_finding
 from live_services.preflight.own_needs import require_own_needs
 from live_services.preflight.servers import redis_finding
 from live_services.settings import Settings, load_settings
+from tests.kafka_desk import remove_topics
 
 pytestmark = pytest.mark.integration
 NOBODY = "127.0.0.1:9"
@@ -43,18 +43,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-async def remove_topics(settings: Settings) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [topic for topic in await admin.list_topics() if not topic.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.1)
-    finally:
-        await admin.close()
-
-
 async def ask(settings: Settings, *, must: bool = True) -> dict[str, tuple[str, str]]:
     found = await asyncio.to_thread(kafka_findings, settings, topics_must_be_there=must)
     return {finding.check: (finding.status, finding.reason) for finding in found}
@@ -63,7 +51,7 @@ async def ask(settings: Settings, *, must: bool = True) -> dict[str, tuple[str, 
 async def test_a_real_kafka_is_asked_for_all_that_the_platform_needs(kafka_servers: str) -> None:
     settings = load_settings(kafka={"bootstrap_servers": kafka_servers})
     account = next(entry for entry in SERVICES if entry.name == "account")
-    await remove_topics(settings)
+    await remove_topics(settings.kafka)
     try:
         empty = await ask(settings, must=False)
         assert empty["topics"][0] == "warning"
@@ -76,7 +64,7 @@ async def test_a_real_kafka_is_asked_for_all_that_the_platform_needs(kafka_serve
         other = load_settings(kafka={"bootstrap_servers": kafka_servers, "market_partitions": 2})
         assert "market.ticks has 1 instead of 2" in (await ask(other))["topics"][1]
     finally:
-        await remove_topics(settings)
+        await remove_topics(settings.kafka)
     with pytest.raises(CommandFailed, match=r"topics: .* are not there"):
         await asyncio.to_thread(require_own_needs, account, settings)
 

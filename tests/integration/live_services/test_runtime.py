@@ -16,7 +16,6 @@ import psutil
 import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.feed_producer import FeedProducer
@@ -47,6 +46,7 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.failures import TaskFenced
 from live_services.runtime.loop import run_chain
 from live_services.settings import KafkaSettings
+from tests.kafka_desk import remove_topics
 from tests.toy_chain import (
     NEXT_SESSION,
     PAPER,
@@ -186,15 +186,7 @@ async def chain_on(kafka: KafkaSettings, frame_ns: int) -> dict[str, list[bytes]
 
 
 async def recreate(kafka: KafkaSettings, partitions: int = 1) -> None:
-    admin = AIOKafkaAdminClient(**connection(kafka))
-    await admin.start()
-    try:
-        async with asyncio.timeout(30):
-            while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-                await admin.delete_topics(names)
-                await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
+    await remove_topics(kafka)
     settings = toy_settings(kafka.bootstrap_servers)
     await create_topics(
         settings.model_copy(update={"kafka": kafka.model_copy(update={"market_partitions": partitions})})

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from live_services.adapters.progress_marks import progress_directory
+from live_services.cli.task_health import ask_processes
 from live_services.machine.embedded import PortInUse, free_port
 from live_services.machine.programs import KEEPER, SERVERS, SERVICES, Program
 from live_services.machine.restarts import Restarts, read_restarts
@@ -22,6 +23,7 @@ from live_services.machine.stack import Stack
 from live_services.machine.supervision import AlreadyRunning, ProcessFailed, ProcessState, Supervisor
 from live_services.operations_settings import ProcessesSettings
 from live_services.settings import load_settings
+from tests.prometheus_server import prometheus_of
 
 pytestmark = pytest.mark.integration
 
@@ -124,6 +126,27 @@ def test_what_ends_badly_stays_down_after_the_limit_and_is_named_with_its_last_e
     services.supervisor.start_group(SERVICES)  # as `up` does
     _until(lambda: services.restarts("broken").state != "gave up")
     _until(lambda: services.restarts("broken").state == "gave up")
+
+
+def test_prometheus_is_told_by_the_keeper_how_often_each_process_was_brought_back(
+    services: _Kept, tmp_path: Path
+) -> None:
+    _until(lambda: services.restarts("broken").state == "gave up")
+    with prometheus_of(services.supervisor.home, tmp_path) as prometheus:
+
+        def shown(what: str) -> dict[str, float]:
+            series = prometheus.query(f"alpha_panda_process_{what}")
+            return {one["metric"]["process"]: float(one["value"][1]) for one in series}
+
+        _until(lambda: shown("given_up"))
+        assert {name for name, down in shown("given_up").items() if down} == {"broken"}
+        assert shown("restarts").keys() == {"sleeper", "broken", "worker", "market_feed"}
+        assert shown("restarts")["broken"] >= _QUICK.restart_limit
+        (up,) = prometheus.query("up")
+        assert (up["metric"]["process"], up["value"][1]) == (KEEPER, "1")
+    (keeper,) = ask_processes(services.supervisor.home)
+    assert keeper.document is not None
+    assert (keeper.process, keeper.document["live"], keeper.document["ready"]) == (KEEPER, True, True)
 
 
 def test_a_process_that_gets_on_between_its_deaths_is_started_again_without_end(services: _Kept) -> None:

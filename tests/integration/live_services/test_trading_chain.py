@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from feature_store.market.types import Session
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.adapters.kafka import connection, read_topic
 from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import TRACEPARENT, trace_id_of
@@ -50,6 +49,7 @@ from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
+from tests.kafka_desk import begin_anew, remove_topics
 from tests.live_world import OPEN, SESSION, UNIVERSE, loaded_model, random_walk
 from tests.otlp_collector import collecting
 from tests.prometheus_server import Prometheus, prometheus_of
@@ -96,22 +96,9 @@ async def config(kafka_servers: str) -> AsyncIterator[Settings]:
             StrategySpec(name="bracketed", holding_bars=5, stop_bps=20, target_bps=25, priority=-1),
         ),
     )
-    admin = AIOKafkaAdminClient(**connection(config.kafka))
-    await admin.start()
-    try:
-        await no_topics(admin)
-        await create_topics(config)
-        yield config
-        await no_topics(admin)
-    finally:
-        await admin.close()
-
-
-async def no_topics(admin: AIOKafkaAdminClient) -> None:
-    async with asyncio.timeout(30):
-        while names := [n for n in await admin.list_topics() if not n.startswith("__")]:
-            await admin.delete_topics(names)
-            await asyncio.sleep(0.2)
+    await begin_anew(config)
+    yield config
+    await remove_topics(config.kafka)
 
 
 async def everything(config: Settings, topic: str) -> list[Event]:

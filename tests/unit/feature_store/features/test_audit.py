@@ -23,7 +23,9 @@ from feature_store.features.window import (
     SUM_SPREAD,
     Window,
     highest,
+    lowest,
     of_session,
+    return_deviation,
     smoothed,
     total,
     units,
@@ -368,8 +370,25 @@ def session_as_window(bars: Window) -> float:
     return of_session(bars, SESSION_OPEN) / PRICE_UNITS
 
 
+def calls_a_size_signed(bars: Window, period: int = 5) -> float:
+    return return_deviation(bars, period)
+
+
+def calls_a_move_a_size(bars: Window) -> float:
+    return units(bars, CLOSE) / units(bars, CLOSE, 1) - 1.0
+
+
+def sees_falls_only(bars: Window) -> float:
+    return min(units(bars, CLOSE) / units(bars, CLOSE, 1) - 1.0, 0.0)
+
+
+def names_another_top(bars: Window, period: int = 5) -> float:
+    low, high = lowest(bars, period), highest(bars, period)
+    return (units(bars, CLOSE) - low) / (high - low) if high > low else 0.5
+
+
 PLANTED: dict[str, tuple[tuple[FeatureSpec, Callable[[Window], float]], set[str]]] = {
-    "honest": (declare(honest, warm_up=6, units="fraction", source="here"), set()),
+    "honest": (declare(honest, warm_up=6, mirror="sign", units="fraction", source="here"), set()),
     "short_warm_up": (declare(short_warm_up, warm_up=5, units="", source=""), {"origin of a short run", "NaN policy"}),
     "short_maximum": (declare(short_maximum, warm_up=19, units="", source=""), {"origin of a short run"}),
     "bar_number": (declare(bar_number, warm_up=1, units="", source=""), {"origin", "origin of a short run"}),
@@ -401,6 +420,16 @@ PLANTED: dict[str, tuple[tuple[FeatureSpec, Callable[[Window], float]], set[str]
         declare(session_as_window, warm_up=20, units="", source=""),
         {"origin", "origin of a short run"},
     ),
+    "calls_a_size_signed": (
+        declare(calls_a_size_signed, warm_up=6, mirror="sign", units="", source=""),
+        {"mirror"},
+    ),
+    "calls_a_move_a_size": (declare(calls_a_move_a_size, warm_up=2, mirror="same", units="", source=""), {"mirror"}),
+    "sees_falls_only": (declare(sees_falls_only, warm_up=2, mirror="sign", units="", source=""), {"mirror"}),
+    "names_another_top": (
+        declare(names_another_top, warm_up=5, mirror="complement", top=100.0, units="", source=""),
+        {"mirror"},
+    ),
 }
 """A compiled feature, and guards that must name it."""
 
@@ -422,6 +451,13 @@ def test_a_planted_fault_of_a_compiled_feature_is_named_by_the_guards_that_can_s
     assert guards >= PLANTED[name][1]
     if not PLANTED[name][1]:
         assert guards == set()
+
+
+def test_the_mirror_guard_names_nobody_else_and_asks_nothing_of_who_declares_no_mirror_image(
+    planted: AuditReport,
+) -> None:
+    named = {difference.feature for difference in planted.differences if difference.guard == "mirror"}
+    assert named == {name for name, (_, guards) in PLANTED.items() if "mirror" in guards}
 
 
 def test_features_are_compiled_once_for_an_audit() -> None:

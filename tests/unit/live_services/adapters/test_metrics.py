@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from live_services.adapters.health import TaskHealth
-from live_services.adapters.metrics import OTHER, RULES, STAGES, Metrics
+from live_services.adapters.metrics import OTHER, RULES, STAGES, WHOLE_ACCOUNT, Metrics
 from live_services.adapters.scrape_targets import ScrapeTarget, targets_directory
 from live_services.domain import pipeline_findings
+from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import (
     DeadLetter,
     LetterReason,
@@ -20,6 +22,8 @@ from live_services.domain.events import (
     PositionMark,
     SignalRejected,
     StrategyTotals,
+    TradingState,
+    TradingStateInForce,
     self_caused,
 )
 from live_services.domain.histograms import HISTOGRAMS
@@ -27,6 +31,7 @@ from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.topics import BROKERS, all_topics, consumer_group
 from live_services.settings import Settings
 from models_registry.refs import Alias
+from models_registry.specification import Broker
 from tests.live_world import signal
 from tests.toy_chain import SESSION, toy_snapshot
 
@@ -179,9 +184,48 @@ def test_a_strategy_is_ready_when_it_runs_a_version_on_every_task() -> None:
     assert value(metrics, "alpha_panda_strategies_ready", broker="zerodha") == 0.0
 
 
+def account(*in_force: tuple[str | None, TradingState], broker: Broker = "paper") -> TaskHealth:
+    """A broker's risk, by whose word these scopes are in these states."""
+    said = [
+        TradingStateInForce(
+            strategy=strategy,
+            state=state,
+            flatten=False,
+            since_ns=1,
+            reason="r",
+            commanded_by="asha",
+            commanded_at_ns=1,
+        )
+        for strategy, state in in_force
+    ]
+    states, task = TradingStates.carried(said), TaskId("risk_manager", broker, 0)
+    return TaskHealth(task, 5, "2026-01-05", True, 1, {}, 0, 0, 0, "", 42, trading_states=states)
+
+
+def test_a_trading_state_stands_by_broker_and_strategy_until_it_is_lifted_or_the_task_goes() -> None:
+    metrics = Metrics(["momentum", "reversal"])
+
+    def states(broker: Broker = "paper") -> list[float | None]:
+        names = (WHOLE_ACCOUNT, "momentum", "reversal", OTHER)
+        return [value(metrics, "alpha_panda_trading_state", broker=broker, strategy=name) for name in names]
+
+    metrics.report(replace(account(), trading_states=None))
+    assert states() == [None] * 4, "what is in force is not known yet"
+    metrics.report(account((None, "REDUCING"), ("momentum", "HALTED"), ("a strategy of last year", "HALTED")))
+    metrics.report(account(broker="zerodha"))
+    assert states() == [1.0, 2.0, 0.0, 2.0]
+    assert states("zerodha") == [0.0, 0.0, 0.0, None]
+    metrics.report(account(("momentum", "REDUCING")))
+    assert states() == [0.0, 1.0, 0.0, None]
+    metrics.withdraw(TaskId("portfolio_manager", "paper", 0))
+    metrics.withdraw(account(broker="zerodha").task)
+    assert states() == [0.0, 1.0, 0.0, None]
+    assert states("zerodha") == [None] * 4
+
+
 # --- what bounds the series -------------------------------------------------------------------------------------------
 
-STRATEGY = {"momentum", OTHER}
+STRATEGY = {"momentum", OTHER, WHOLE_ACCOUNT}
 BROKER = {*BROKERS, "shared"}
 ALLOWED = {
     "broker": BROKER,
@@ -216,6 +260,8 @@ def told_anything() -> Metrics:
         metrics.promoted(name)
         metrics.validator_warning(name, "paper", name)
     metrics.report(running(0, "ready"))
+    metrics.report(account((None, "HALTED"), ("a strategy of last year", "HALTED")))
+    metrics.registry_answered(well=False)
     metrics.rebalanced(GROUP, [("market.ticks", 0)])
     metrics.lag(GROUP, {("market.ticks", 0): 3})
     metrics.active("risk_manager", "paper")
@@ -239,6 +285,7 @@ def test_more_strangers_make_no_series_more() -> None:
         metrics.committed([rejected(strategy=f"s{k}", rule=f"r{k}") for k in strangers])
         metrics.committed([letter("failed", topic=f"t{k}") for k in strangers])
         metrics.committed([books(strategies=tuple(totals(f"s{k}", f"{k}", 1) for k in strangers))])
+        metrics.report(account(*((f"s{k}", "HALTED") for k in strangers)))
         series.append(sum(len(family.samples) for family in metrics.registry.collect()))
     assert series[0] == series[1]
 

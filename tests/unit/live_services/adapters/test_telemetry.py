@@ -48,14 +48,17 @@ def test_instruments_that_are_warming_are_a_gauge_a_line_in_the_status_and_part_
     assert "WARMING 2 of 3 (AAA, CCC)" in console.export_text()
 
 
-async def test_a_redis_that_is_away_is_logged_once_and_stops_nothing() -> None:
+async def test_a_redis_that_is_away_is_logged_once_shown_as_a_gauge_and_stops_nothing() -> None:
     settings = Settings(redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/0")))
+    metrics = Metrics()
+    assert metrics.registry.get_sample_value("alpha_panda_redis_unavailable") == 0.0
     with structlog.testing.capture_logs() as lines:
-        async with HealthReporter(settings) as reporter:
+        async with HealthReporter(settings, answered=metrics.redis_answered) as reporter:
             reporter.report(health())
             await asyncio.sleep(1.2)
             reporter.report(health())
     assert [line["event"] for line in lines] == ["redis_is_away"]
+    assert metrics.registry.get_sample_value("alpha_panda_redis_unavailable") == 1.0
 
 
 @pytest.mark.parametrize("url", ["", "redis://127.0.0.1:1/0"])

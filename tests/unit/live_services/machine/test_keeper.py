@@ -11,8 +11,10 @@ import pytest
 import structlog
 
 from live_services.adapters.progress_marks import progress_directory
+from live_services.adapters.scrape_targets import read_targets
 from live_services.machine import keeper as keeper_module
 from live_services.machine.keeper import Keeper, keep
+from live_services.machine.keeper_answers import KeeperHealth, RestartMetrics
 from live_services.machine.programs import SERVERS, SERVICES, KeptProgram, Plan, write_plan
 from live_services.machine.restarts import read_restarts, restarts_file
 from live_services.machine.supervision import NotRunning, ProcessState
@@ -115,6 +117,51 @@ def test_what_cannot_be_started_is_tried_again_with_growing_pauses_and_is_never_
     assert starts[:5] == [0, 1, 1, 1, 2]
     (known,) = read_restarts(supervised.home)
     assert (known.state, known.count, known.restarts) == ("gave up", 3, 2)
+
+
+def test_restarts_and_what_stays_down_are_metrics_and_so_is_what_never_died(supervised: Supervised) -> None:
+    plan = Plan((*PLAN.programs, KeptProgram("strategy_runner", 0, False)), PLAN.processes)
+    kept, metrics = Keeper(supervised, plan, str), RestartMetrics()  # type: ignore[arg-type]
+
+    def shown(process: str) -> list[float | None]:
+        metrics.show(kept.restarts)
+        names = ("alpha_panda_process_restarts", "alpha_panda_process_given_up")
+        return [metrics.registry.get_sample_value(name, {"process": process}) for name in names]
+
+    assert shown("account") == [0.0, 0.0]
+    for now in range(2_000, 2_020):
+        supervised.state = "FATAL"
+        kept.look(float(now))
+    assert shown("account") == [2.0, 1.0]
+    assert shown("strategy_runner") == [0.0, 0.0]
+    supervised.state = "RUNNING"  # a person mended it
+    kept.look(2_021.0)
+    assert shown("account") == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_keeper_is_a_target_of_prometheus_until_it_is_told_to_stop_also_if_its_supervisor_is_gone(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    write_plan(supervised.home, PLAN)
+    monkeypatch.setattr(keeper_module, "Supervisor", lambda _home: supervised)
+    monkeypatch.setattr(keeper_module, "_LOOK_SECONDS", 0.0)
+    supervised.looks_left, stop = 0, threading.Event()
+    if told:
+        stop.set()
+    keep(supervised.home, stop)
+    assert [process for process, _, _ in read_targets(supervised.home)] == ([] if told else ["keeper"])
+
+
+def test_a_keeper_that_looks_no_more_is_not_well() -> None:
+    now = [0.0]
+    health = KeeperHealth(30.0, lambda: now[0])
+    assert (health.live()["live"], health.ready()) == (True, {"ready": True, "lacks": []})
+    now[0] = 31.0
+    document = health.document()
+    assert (document["live"], document["lacks"]) == (False, ["it does not look after the processes"])
+    health.looked()
+    assert health.document()["ready"]
 
 
 def test_a_death_is_a_line_in_the_log_with_what_becomes_of_it(supervised: Supervised) -> None:

@@ -785,6 +785,16 @@ async def test_loads_are_counted_once_for_each_version_and_failures_once_for_eac
     assert counted(metrics) == (1.0, 2.0)
 
 
+async def test_a_registry_that_is_away_is_a_gauge_until_it_answers_again(registry: Registry) -> None:
+    metrics = Metrics(["momentum"])
+    world, shown = World(registry, metrics=metrics), list[float | None]()
+    for registry.down in (False, True, False):
+        await world.loader.refresh()
+        labels = {"service": "strategy_runner"}
+        shown.append(metrics.registry.get_sample_value("alpha_panda_model_registry_unavailable", labels))
+    assert shown == [0.0, 1.0, 0.0]
+
+
 async def test_every_row_that_a_model_scores_is_counted_and_each_call_is_timed(registry: Registry) -> None:
     metrics = Metrics(["momentum"])
     world, unwatched = World(registry, metrics=metrics), World(registry)

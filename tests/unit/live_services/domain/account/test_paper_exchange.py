@@ -157,6 +157,31 @@ def test_the_entry_bar_counts_from_its_open(bar: tuple[float, float, float, floa
     assert fills(account) == [("entry", 100.0, 120), (*end, 120)]
 
 
+def test_a_bar_at_whose_open_time_ends_a_trade_touches_no_bracket_any_more() -> None:
+    rows = ((0, 1, 100.0, 100.4, 99.6, 100.0), (0, 11, 99.5, 103.0, 98.0, 100.0))
+    account = on_bars(*rows)
+    assert fills(account) == [("entry", 100.0, 120), ("time", 99.5, 720)]
+    assert [(end.reason, end.why) for end in account.of(OrderCancelled)] == [("bracket", "time_exit")]
+
+
+def test_what_the_last_bar_before_its_time_touches_ends_a_trade_before_time_does() -> None:
+    rows = ((0, 1, 100.0, 100.4, 99.6, 100.0), (0, 10, 100.0, 100.0, 98.0, 99.0), (0, 11, 90.0, 90.0, 90.0, 90.0))
+    assert fills(on_bars(*rows)) == [("entry", 100.0, 120), ("stop", 99.0, 660)]
+
+
+def test_a_late_bar_after_the_time_of_a_trade_closes_it_at_its_open_beyond_the_stop() -> None:
+    account = on_bars((0, 1, 100.0, 100.4, 99.6, 100.0), (1, 12, 1.0, 1.0, 1.0, 1.0), (0, 14, 97.0, 103.0, 96.0, 97.0))
+    assert fills(account) == [("entry", 100.0, 120), ("time", 97.0, 900)]
+
+
+def test_a_trade_whose_entry_bar_ends_at_its_time_is_over_by_what_that_bar_touches_or_at_the_next_open() -> None:
+    raw = signal(stop_inr=1.0, target_inr=2.0, expiry_ns=OPEN + 2 * MINUTE)
+    touched = on_bars((0, 1, 100.0, 100.4, 98.9, 100.0), (0, 2, 101.0, 101.0, 101.0, 101.0), raw=raw)
+    assert fills(touched) == [("entry", 100.0, 120), ("stop", 99.0, 120)]
+    untouched = on_bars((0, 1, 100.0, 100.4, 99.1, 100.0), (0, 2, 101.0, 103.0, 98.0, 101.0), raw=raw)
+    assert fills(untouched) == [("entry", 100.0, 120), ("time", 101.0, 180)]
+
+
 def test_several_brackets_end_each_at_its_own_bar() -> None:
     account = Account(on_bars=True).say(LONG, signal(1, stop_inr=1.0), signal(strategy="other", target_inr=0.3))
     account.market(

@@ -1,0 +1,94 @@
+"""Every rule that is declared, and those of the platform, on rows and on markets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_store.features.engine import feature_table
+from feature_store.features.schema import FEATURES, FeatureSchema, feature_schema
+from feature_store.proposals.rules import RULES, proposer
+from feature_store.proposals.seen import require_mirrors, seen_from
+from tests.feature_markets import FeatureMarket, feature_market
+
+ALL = feature_schema(None, 1)
+EVENTS = feature_schema(["cusum_move", "last_return", "volatility", "z_score", "donchian_break"], 1)
+
+
+@pytest.fixture(scope="module")
+def market() -> FeatureMarket:
+    return feature_market(5, stocks=2, sessions=3, bars_per_session=200)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_declared_rule_is_complete_and_looks_at_features_that_can_be_mirrored(name: str) -> None:
+    one = RULES[name]
+    assert one.source
+    assert one.version >= 1
+    assert one.function.__doc__
+    require_mirrors([spec for spec in FEATURES if spec.name in one.features])
+
+
+@pytest.mark.parametrize("name", RULES)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_in_a_mirrored_market_a_rule_proposes_the_other_side(name: str, seed: int) -> None:
+    rows = rows_near_events(ALL, seed)
+    mirrored = seen_from(np.full(len(rows), -1, np.int8), rows, ALL)
+    sides, others = (proposer(name).sides(one, ALL) for one in (rows, mirrored))
+    np.testing.assert_array_equal(others, -sides)
+
+
+def rows_near_events(schema: FeatureSchema, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0.0, 3.0, (300, len(schema.names)))
+    # So small that (1 + return) is no matter: which bar crossed is known to the first order only.
+    rows[:, schema.names.index("last_return")] = rng.normal(0.0, 1e-9, 300)
+    rows[:, schema.names.index("volatility")] = 1e-9
+    return rows
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_proposes_both_sides_of_a_market_and_nothing_most_of_the_time(name: str, market: FeatureMarket) -> None:
+    rows, warm = feature_table(market.bars, EVENTS, market.universe)
+    sides = proposer(name).sides(rows[warm], EVENTS)
+    assert min((sides == 1).sum(), (sides == -1).sum()) > 5
+    assert (sides == 0).mean() > 0.5
+
+
+def test_a_volatility_move_is_proposed_on_the_bar_that_carries_it_over_the_threshold(market: FeatureMarket) -> None:
+    rows, _ = feature_table(market.bars, EVENTS, market.universe)
+    mine = market.of("STOCK0")
+    found = proposer("volatility_move", {"threshold": 2.5}).sides(rows[mine], EVENTS)
+    close = pd.Series(market.bars.close[mine])
+    deviation = (close / close.shift() - 1).rolling(20).std(ddof=0) * close
+    low, high = close.rolling(21).min(), close.rolling(21).max()
+    rise, fall = (close - low) / deviation, (high - close) / deviation
+    over_up, over_down = (rise > fall) & (rise >= 2.5), (fall > rise) & (fall >= 2.5)
+    # where the bar before was, had the window not moved: the same low or high, by now's volatility
+    new_up = over_up & ((close.shift() - low) / deviation < 2.5)
+    new_down = over_down & ((high - close.shift()) / deviation < 2.5)
+    np.testing.assert_array_equal(found, new_up.astype(int) - new_down.astype(int))
+    assert 0.05 < (found != 0).sum() / (over_up | over_down).sum() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "side"),
+    [
+        ("stretch", {"z_score": 2.0}, -1),
+        ("stretch", {"z_score": 1.99}, 0),
+        ("stretch", {"z_score": -2.5}, 1),
+        ("donchian_break", {"donchian_break": 0.5}, 1),
+        ("donchian_break", {"donchian_break": 0.0}, 0),
+        ("donchian_break", {"donchian_break": -0.7}, -1),
+        ("volatility_move", {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.001}, 1),
+        ("volatility_move", {"cusum_move": 4.5, "last_return": 0.001, "volatility": 0.001}, 0),  # was over it before
+        ("volatility_move", {"cusum_move": 3.1, "last_return": -0.001, "volatility": 0.001}, 0),
+        ("volatility_move", {"cusum_move": -3.1, "last_return": -0.001, "volatility": 0.001}, -1),
+        ("volatility_move", {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.0}, 0),
+    ],
+)
+def test_what_the_platforms_rules_propose(name: str, row: dict[str, float], side: int) -> None:
+    values = np.array([[row.get(feature, 0.0) for feature in EVENTS.names]])
+    assert proposer(name).sides(values, EVENTS).tolist() == [side]
