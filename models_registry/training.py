@@ -364,8 +364,10 @@ def _thresholds(spec: StrategySpec, before: _Tested, model: _Model, scale: float
     fewer sessions leans further, so its quantiles are scaled by how far the two lean on the same rows, which the later
     one was trained on. Each threshold is kept on its own side of the base rate.
     """
-    buy, sell = scale * np.quantile(before.unseen_lean(), [spec.buy_quantile, spec.sell_quantile])
     level = logit(model.base_rate)
+    if spec.judged:  # the rule says the side: a quantile of proposals is accepted, wherever the base rate lies
+        return float(expit(level + scale * np.quantile(before.unseen_lean(), spec.accept_quantile))), None
+    buy, sell = scale * np.quantile(before.unseen_lean(), [spec.buy_quantile, spec.sell_quantile])
     return float(expit(level + max(buy, _SMALLEST_LEAN))), float(expit(level + min(sell, -_SMALLEST_LEAN)))
 
 

@@ -10,6 +10,7 @@ market hard (regimes, gaps, auctions, halts, outages, splits) is there as option
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import itertools
 import json
@@ -25,6 +26,7 @@ from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import MINUTE_NS, SYNTHETIC, Bars, Session, Ticks, Universe
+from feature_store.sources.synthetic_edges import Planted, with_breakouts, with_overshoots
 from feature_store.sources.synthetic_paths import (
     MINUTES,
     SLOTS,
@@ -97,6 +99,8 @@ def synthetic_market(
     halts: int = 0,
     outages: int = 0,
     splits: int = 0,
+    reversion_bps: float = 0.0,
+    breakout_bps: float = 0.0,
 ) -> SyntheticMarket:
     """Generate a market; the same arguments give the same bytes.
 
@@ -146,6 +150,8 @@ def synthetic_market(
         halts=halts,
         outages=outages,
         splits=splits,
+        reversion_bps=reversion_bps,
+        breakout_bps=breakout_bps,
     )
     return generator.market(_date(first_session), sessions, tick_sessions)
 
@@ -165,6 +171,8 @@ class _Generator:
     halts: int
     outages: int
     splits: int
+    reversion_bps: float
+    breakout_bps: float
 
     @property
     def instruments(self) -> int:
@@ -219,6 +227,8 @@ class _Generator:
             "halts": self.halts,
             "outages": self.outages,
             "splits": self.splits,
+            "reversion_bps": float(self.reversion_bps),
+            "breakout_bps": float(self.breakout_bps),
         }
 
     def paths(
@@ -260,8 +270,18 @@ class _Generator:
             volatility=volatility,
             auction=self.opening_auction,
             scale=scale,
+            plant=functools.partial(self.planted, k),
         )
         return walked, regime
+
+    def planted(self, k: int, walked: NDArray[np.float64]) -> Planted:
+        """Plant the edges that are no bursts in the walk of a session."""
+        made = Planted(walked, np.ones((len(walked), MINUTES)))
+        if self.reversion_bps:
+            made = with_overshoots(stream(self.seed, k, "overshoots"), made, self.reversion_bps)
+        if self.breakout_bps:
+            made = with_breakouts(stream(self.seed, k, "breakouts"), made, self.breakout_bps)
+        return made
 
     def interruptions(self, k: int, session: Session) -> tuple[NDArray[np.bool_] | None, list[Interruption]]:
         """Which ticks come, None for all; shape ``(n, 375 * 30)``."""
