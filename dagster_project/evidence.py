@@ -303,7 +303,8 @@ def champion_comparison(
     _as_trained_on(ground.store, trained)
     try:
         told(f"running the recipe of champion v{champion.version} in the same folds")
-        return compare_in_folds(trained.oof, _run_again(ground, trained, champion.sidecar), champion.version)
+        again = _run_again(ground, trained, champion.sidecar)
+        return compare_in_folds(trained.oof, again, champion.version, judged=trained.spec.judged)
     except (MarketDataError, ValueError) as problem:  # ValueError: UnknownFeature, UntrainableFrame, ValidationError
         told(f"the recipe of champion v{champion.version} cannot be run: {problem}")
     try:
@@ -317,6 +318,7 @@ def champion_comparison(
         trained_through_day=int(session_days(np.array([champion.sidecar.training_end_ns - 1]))[0]),
         embargo_sessions=trained.spec.embargo_sessions,
         minimum_sessions=minimum_sessions,
+        judged=trained.spec.judged,
     )
 
 

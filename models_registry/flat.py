@@ -68,10 +68,10 @@ def flatten(estimator: Any) -> tuple[Estimator, Arrays]:
     return name, FAMILIES[name].flatten(estimator)
 
 
-def dump_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def dump_arrays(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:
     """Write arrays as an npz without pickle; equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

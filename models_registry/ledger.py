@@ -5,43 +5,25 @@ row carries a SHA-256 over its content and the row before, so that a change behi
 ``verify``.
 
 Who appends is held to what stands: an intent or an observation that was judged against another promotion than the last
-one done, or while one is under way, is refused under the lock that orders all writers.
-
-    LedgerError
-    ├── LedgerUnavailable   the database does not answer
-    ├── LedgerTampered      the chain of digests is broken; names the first entry that does not fit
-    └── LedgerMoved         somebody else was faster; look again
+one done, or while one is under way, is refused under the lock that orders all writers. The tree of what is raised
+stands in `append_only`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import sqlalchemy as sa
 import structlog
-import tenacity
 
+from models_registry.append_only import GENESIS, AppendOnlyTable, LedgerError, LedgerTampered, LedgerUnavailable
 from models_registry.ledger_entries import LedgerEntry, objection, repeated
 
-GENESIS: Final = "0" * 64
-_LOCK_WAIT_S: Final = 30
+__all__ = ["LedgerError", "LedgerMoved", "LedgerTampered", "LedgerUnavailable", "PromotionLedger"]
+
 _ADVISORY_LOCK: Final = 0x414C504841  # any fixed number; one ledger to a database
-
-
-class LedgerError(Exception):
-    """The ledger cannot be used."""
-
-
-class LedgerUnavailable(LedgerError):
-    """The database did not answer; the message says what to do."""
-
-
-class LedgerTampered(LedgerError):
-    """An entry that is not what was appended."""
 
 
 class LedgerMoved(LedgerError):
@@ -73,19 +55,6 @@ _TABLE: Final = sa.Table(
     sa.Column("previous_sha256", sa.Text, nullable=False, unique=True),  # two entries on one predecessor: a fork
     sa.Column("sha256", sa.Text, nullable=False, unique=True),
 )
-_SQLITE_GUARDS: Final = tuple(
-    f"CREATE TRIGGER IF NOT EXISTS promotion_ledger_no_{verb.lower()} BEFORE {verb} ON promotion_ledger "
-    "BEGIN SELECT RAISE(ABORT, 'the promotion ledger is append-only'); END"
-    for verb in ("UPDATE", "DELETE")
-)
-_POSTGRESQL_GUARDS: Final = (
-    "CREATE OR REPLACE FUNCTION promotion_ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'the promotion ledger is append-only'; END $$",
-    "CREATE OR REPLACE TRIGGER promotion_ledger_no_change BEFORE UPDATE OR DELETE ON promotion_ledger "
-    "FOR EACH ROW EXECUTE FUNCTION promotion_ledger_append_only()",
-    "CREATE OR REPLACE TRIGGER promotion_ledger_no_truncate BEFORE TRUNCATE ON promotion_ledger "
-    "FOR EACH STATEMENT EXECUTE FUNCTION promotion_ledger_append_only()",
-)
 
 
 class PromotionLedger:
@@ -98,37 +67,9 @@ class PromotionLedger:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = sa.make_url(url)
-        except sa.exc.ArgumentError as error:
-            raise LedgerUnavailable(
-                "ledger.url is not a SQLAlchemy URL; write sqlite:///FILE or postgresql://…"
-            ) from error
-        self._dialect = parsed.get_backend_name()
-        if self._dialect not in {"sqlite", "postgresql"}:
-            raise LedgerUnavailable(f"the ledger knows sqlite and postgresql, not {self._dialect}; correct ledger.url")
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")  # SQLAlchemy's own choice is an older driver
-        self._shown = parsed.render_as_string(hide_password=True)
-        if self._dialect == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # NullPool: a runner looks seldom, and an open file must not outlive its reader.
-            self._engine = sa.create_engine(
-                parsed,
-                poolclass=sa.NullPool,
-                connect_args={"timeout": _LOCK_WAIT_S}
-                if self._dialect == "sqlite"
-                else {"connect_timeout": _LOCK_WAIT_S, "options": f"-c lock_timeout={_LOCK_WAIT_S}s"},
-            )
-        except ModuleNotFoundError as error:
-            raise LedgerUnavailable(
-                f"the driver for {self._shown} is not installed ({error}): `.venv/bin/pip install "
-                "--require-hashes -r requirements-postgresql.lock` installs it"
-            ) from error
-        if self._dialect == "sqlite":
-            sa.event.listen(self._engine, "connect", _configure_sqlite)
-        self._prepared = False
+        self._database = AppendOnlyTable(
+            url, _TABLE, "the promotion ledger", advisory_lock=_ADVISORY_LOCK, later_columns=_LATER_COLUMNS
+        )
 
     def append(self, entry: LedgerEntry, act: Callable[[], None] | None = None) -> LedgerEntry:
         """Append an intent, an observation or a note, if what it refers to still stands; give it with its number.
@@ -153,7 +94,7 @@ class PromotionLedger:
         """
         if entry.phase in {"done", "undone"}:
             raise ValueError(f"an entry that is {entry.phase} settles an intent; call settle")
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             chain = self._chain(connection)
             history = [other for other in chain if other.model_name == entry.model_name]
             moved = objection(entry, history)
@@ -198,7 +139,7 @@ class PromotionLedger:
         ------
         LedgerUnavailable, LedgerTampered
         """
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             chain = self._chain(connection)
             settled = next((e for e in chain if e.refers_to == intent.number and e.phase in {"done", "undone"}), None)
             if settled is not None:
@@ -240,7 +181,7 @@ class PromotionLedger:
         return len(self._read())
 
     def _read(self) -> list[LedgerEntry]:
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             return self._chain(connection)
 
     def _chain(self, connection: sa.Connection) -> list[LedgerEntry]:
@@ -251,63 +192,13 @@ class PromotionLedger:
             try:
                 entry, recorded_previous = _entry_of(row)
             except (ValueError, TypeError) as error:  # what is no entry any more was changed too
-                raise self._tampered(row["number"]) from error
+                raise self._database.tampered(row["number"]) from error
             fits = entry.number == number and recorded_previous == previous
             if not fits or entry.sha256 != entry.digest(number, previous):
-                raise self._tampered(entry.number)
+                raise self._database.tampered(entry.number)
             chain.append(entry)
             previous = entry.sha256
         return chain
-
-    def _tampered(self, number: int) -> LedgerTampered:
-        return LedgerTampered(
-            f"entry {number} of the promotion ledger at {self._shown} does not follow from the one before (it was "
-            "changed, inserted, or one before it removed): restore a backup and find out who wrote to it"
-        )
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self._connected() as connection:
-            if self._dialect == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            else:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
-
-    @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
-        try:
-            if not self._prepared:
-                self._prepare()
-                self._prepared = True
-            with self._engine.connect() as connection:
-                yield connection
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:  # away, locked, or not allowed
-            raise LedgerUnavailable(
-                f"the promotion ledger at {self._shown} did not answer ({error.orig}); is the database up, and may "
-                "this process write there? See ledger.url."
-            ) from error
-
-    def _prepare(self) -> None:
-        # Under the write lock: two processes that start together must not both create the table.
-        guards = _SQLITE_GUARDS if self._dialect == "sqlite" else _POSTGRESQL_GUARDS
-        with self._engine.connect() as connection:
-            missing = _missing_columns(connection)
-            if missing == []:
-                return
-            connection.rollback()
-            if self._dialect == "sqlite":
-                _switch_to_wal(connection)
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            for column in _missing_columns(connection) or ():
-                connection.exec_driver_sql(f"ALTER TABLE {_TABLE.name} ADD COLUMN {_declared(column, connection)}")
-            _METADATA.create_all(connection, checkfirst=True)
-            for guard in guards:
-                connection.exec_driver_sql(guard)
-            connection.commit()
 
 
 def _audit(entry: LedgerEntry) -> None:
@@ -329,19 +220,6 @@ def _audit(entry: LedgerEntry) -> None:
     structlog.get_logger("audit").info("promotion_ledger", **said)
 
 
-def _missing_columns(connection: sa.Connection) -> list[sa.Column[Any]] | None:
-    """Give the columns that a ledger of before has not; None if there is no ledger yet."""
-    inspector = sa.inspect(connection)
-    if not inspector.has_table(_TABLE.name):
-        return None
-    there = {column["name"] for column in inspector.get_columns(_TABLE.name)}
-    return [column for column in _LATER_COLUMNS if column.name not in there]
-
-
-def _declared(column: sa.Column[Any], connection: sa.Connection) -> str:
-    return str(sa.schema.CreateColumn(column).compile(dialect=connection.dialect)).strip()
-
-
 def _insert(connection: sa.Connection, chain: Sequence[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
     previous = chain[-1].sha256 if chain else GENESIS
     number = len(chain) + 1
@@ -352,23 +230,6 @@ def _insert(connection: sa.Connection, chain: Sequence[LedgerEntry], entry: Ledg
     evidence = json.dumps(values["evidence"], sort_keys=True)
     connection.execute(sa.insert(_TABLE).values(values | {"evidence": evidence, "previous_sha256": previous}))
     return appended
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # Python's sqlite3 opens transactions on its own terms; ours begin with BEGIN IMMEDIATE or not at all.
-    connection.isolation_level = None
-    connection.execute("PRAGMA synchronous=FULL")
-
-
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(sa.exc.OperationalError),
-    stop=tenacity.stop_after_delay(_LOCK_WAIT_S),
-    wait=tenacity.wait_random(0.01, 0.1),
-    reraise=True,
-)
-def _switch_to_wal(connection: sa.Connection) -> None:
-    # Kept in the file from then on. SQLite does not wait for a lock here, however long its timeout is.
-    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _entry_of(row: sa.RowMapping) -> tuple[LedgerEntry, str]:

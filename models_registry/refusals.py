@@ -25,6 +25,8 @@ GOLDEN_FILE: Final = "golden.npz"
 SIDECAR_FILE: Final = "sidecar.json"
 ARTIFACT_FILES: Final = (MODEL_FILE, FLAT_FILE, GOLDEN_FILE)
 """What a version consists of beside its sidecar; the sidecar names the SHA-256 of each."""
+OUT_OF_FOLD_FILE: Final = "out_of_fold.npz"
+"""What a version may have beside these, by digest too: live never reads it, and older versions do not have it."""
 
 
 class ModelRefusedError(Exception):
@@ -67,19 +69,21 @@ def sha256_of(value: bytes) -> str:
 def verify_digests(files: Mapping[str, bytes], expected: Mapping[str, str]) -> None:
     """Compare every file with the sidecar's ``artifact_sha256`` before anything is parsed.
 
+    What live does not read (`OUT_OF_FOLD_FILE`) may be left out of ``files``.
+
     Raises
     ------
     TamperedModel
         If a file is missing, unexpected, or has other bytes; names the file.
     """
-    names = set(ARTIFACT_FILES)
-    if set(expected) != names or set(files) != names:
+    names, beside = set(ARTIFACT_FILES), {OUT_OF_FOLD_FILE}
+    if set(expected) - beside != names or set(files) - beside != names or set(files) - set(expected):
         raise TamperedModel(
-            f"a version has exactly {sorted(names)}; the sidecar names {sorted(expected)}, found {sorted(files)}. "
-            "Train and register the model again."
+            f"a version has exactly {sorted(names)} and maybe {OUT_OF_FOLD_FILE}; the sidecar names "
+            f"{sorted(expected)}, found {sorted(files)}. Train and register the model again."
         )
-    for name in ARTIFACT_FILES:
-        found = sha256_of(files[name])
+    for name, value in files.items():
+        found = sha256_of(value)
         if found != expected[name]:
             raise TamperedModel(
                 f"{name} has SHA-256 {found[:16]}…, the sidecar says {expected[name][:16]}…: the artifact was changed "

@@ -19,6 +19,7 @@ from models_registry.addresses import version_page, without_credentials
 from models_registry.refs import Alias, GateVerdict, ModelRef
 from models_registry.refusals import (
     ARTIFACT_FILES,
+    OUT_OF_FOLD_FILE,
     SIDECAR_FILE,
     TamperedModel,
     UnknownModelVersion,
@@ -150,6 +151,25 @@ class Registry:
         files = {file: self._artifact(folder, file) for file in ARTIFACT_FILES}
         verify_digests(files, sidecar.artifact_sha256)
         return sidecar, files
+
+    def out_of_fold(self, name: str, version: str) -> bytes | None:
+        """What `out_of_fold.load_out_of_fold` reads of a version, its digest verified; None if it has no such file.
+
+        Raises
+        ------
+        TamperedModel, UnknownModelVersion, RegistryUnavailable
+        """
+        sidecar, folder = self._sidecar(self.version(name, version))
+        expected = sidecar.artifact_sha256.get(OUT_OF_FOLD_FILE)
+        if expected is None:
+            return None
+        value = self._artifact(folder, OUT_OF_FOLD_FILE)
+        if sha256_of(value) != expected:
+            raise TamperedModel(
+                f"{OUT_OF_FOLD_FILE} of {name} v{version} has SHA-256 {sha256_of(value)[:16]}…, the sidecar says "
+                f"{expected[:16]}…: it was changed after registration. Train and register the model again."
+            )
+        return value
 
     def url_of(self, name: str, version: str) -> str:
         """Page of a version in the MLflow interface."""

@@ -21,7 +21,7 @@ from models_registry.estimators.families import FAMILIES
 from models_registry.estimators.family import Span
 from models_registry.specification import StrategySpec
 from models_registry.training import Rows, fit_rows, import_estimators, usable_rows
-from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, sessions_needed, walk_forward
+from models_registry.validation.splitters import Fold, NotEnoughSessions, WalkForward, dates_of, sessions_needed
 from models_registry.validation.statistics import log_loss
 from models_registry.validation.uniqueness import row_weights
 
@@ -157,7 +157,7 @@ def _first_block(rows: Rows, spec: StrategySpec) -> tuple[Rows, tuple[Fold, ...]
 
 
 def _folds(rows: Rows, folds: int, embargo_sessions: int) -> tuple[Fold, ...]:
-    return walk_forward(rows.decision_ns, rows.label_end_ns, rows.day, folds=folds, embargo_sessions=embargo_sessions)
+    return WalkForward(folds, embargo_sessions).split(rows.decision_ns, rows.label_end_ns, rows.day)
 
 
 def _value(block: Rows, folds: tuple[Fold, ...], spec: StrategySpec) -> float:

@@ -128,7 +128,7 @@ class Sidecar(BaseModel):
     """For the rung ``live``; None in versions older than this field."""
     feature_distributions: tuple[FeatureDistribution, ...]
     artifact_sha256: dict[str, str]
-    """SHA-256 by file name: ``model.skops``, ``flat.npz``, ``golden.npz``."""
+    """SHA-256 by file name: ``model.skops``, ``flat.npz``, ``golden.npz``, and ``out_of_fold.npz`` if it is kept."""
     git_commit: str
     """Of the code that fitted it, as ``library_versions``."""
     library_versions: dict[str, str]

@@ -2,8 +2,9 @@
 
 The target is a gain: ``forward_return > 0``, an up move or, of a rule's proposal, a trade that earns before costs. A
 return of exactly zero counts half to each class: such a decision is made live as any other. Rows weigh by the
-uniqueness of their label's interval, and sessions equally. Measures come from walk-forward folds
-(``validation.splitters``); the estimator that is kept is fitted once more on all rows.
+uniqueness of their label's interval (of a trade with barriers the longest that it may last), and sessions equally.
+Measures come from walk-forward folds (``validation.splitters``); the estimator that is kept is fitted once more on all
+rows.
 
 A threshold is a quantile of what one model said of sessions it had not seen, and never of several models' scores
 together: those of a fold come from the fold before it, those of the model that is kept from the newest fold. It is the
@@ -19,14 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
 from feature_store.market.types import SYNTHETIC, ist_day
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
 from models_registry.sidecar import DataLineage, FitFacts, ThresholdOrigin
 from models_registry.specification import Estimator, StrategySpec
-from models_registry.validation.splitters import Fold, NotEnoughSessions, dates_of, walk_forward
+from models_registry.validation.splitters import Fold, NotEnoughSessions, Splitter, WalkForward, dates_of
 from models_registry.validation.statistics import FEWEST_SESSIONS, auc, lean, log_loss, skill
+from models_registry.validation.trade_skill import trade_skill
 from models_registry.validation.uniqueness import row_weights
 
 if TYPE_CHECKING:
@@ -60,9 +63,14 @@ class OutOfFold:
     day: NDArray[np.int64]
     """The session, as an IST day counted from the epoch."""
     weight: NDArray[np.float64]
-    """Uniqueness of the label's interval, every session with the same sum; mean 1."""
+    """Uniqueness of the label's interval, every session with the same sum; mean 1. Of a proposal 1: when its label ended
+    says how (`validation.trade_skill`)."""
     base_rate: NDArray[np.float64]
     """The naive baseline's score: the share of up moves in the fold's training rows."""
+    gain: NDArray[np.float64]
+    """The forward return; of a proposal in volatilities of the holding, as known at the decision."""
+    base_gain: NDArray[np.float64]
+    """Mean gain of the fold's training rows."""
     fold: NDArray[np.int64]
 
     def part(self, rows: NDArray[Any]) -> OutOfFold:
@@ -137,15 +145,17 @@ class Rows:
     instrument: NDArray[np.int32]
     day: NDArray[np.int64]
     weight: NDArray[np.float64]
+    gain: NDArray[np.float64]
     dropped: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """A fitted estimator and the share of up moves in the rows that it was fitted on."""
+    """A fitted estimator, and the share of up moves and the mean gain of the rows that it was fitted on."""
 
     estimator: Any
     base_rate: float
+    base_gain: float
 
     def score(self, rows: Rows, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         return np.asarray(self.estimator.predict_proba(rows.X[chosen])[:, 1], dtype=np.float64)
@@ -196,7 +206,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         scales = [_scale(rows, one, model) for one, model in zip(tested, models, strict=True)]
     pairs = zip(tested, models, scales, strict=True)
     *before, (buy, sell) = [_thresholds(spec, one, model, scale) for one, model, scale in pairs]
-    oof = _out_of_fold(rows, tested[1:])
+    oof = _out_of_fold(spec, rows, tested[1:])
     buys, sells = (np.array(side, dtype=np.float64)[oof.fold - 1] for side in zip(*before, strict=True))
     parts = [oof.fold == one.fold.number for one in tested[1:]]
     measured = [_row_measures(oof.part(part), buys[part], sells[part]) for part in parts]
@@ -209,7 +219,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         buy_threshold=buy,
         sell_threshold=sell,
         thresholds_from=_origin(spec, tested[-1].fold, scales[-1]),
-        metrics=_row_measures(oof, buys, sells) | skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day),
+        metrics=_row_measures(oof, buys, sells) | _skill(spec, oof),
         feature_distributions=_distributions(frame.schema.names, rows.X),
         dropped=rows.dropped,
         training_rows=len(rows.up),
@@ -230,7 +240,12 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
     )
 
 
-def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int64]) -> OutOfFold:
+def evaluate(
+    frame: TrainingFrame,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    splitter: Splitter | None = None,
+) -> OutOfFold:
     """Run a recipe in given folds and give what it said out of fold.
 
     Parameters
@@ -240,7 +255,9 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     spec : StrategySpec
         The recipe; its number of folds and embargo must be those of what it is compared with.
     sessions : ndarray of int64
-        Days that are cut into folds, ascending: those of the frame that it is compared with.
+        Days that are cut into folds, ascending: those of the frame that it is compared with; default: its own.
+    splitter : Splitter, optional
+        What cuts them; default: walk-forward as the recipe says. A row that several folds test is there as often.
 
     Raises
     ------
@@ -252,7 +269,7 @@ def evaluate(frame: TrainingFrame, spec: StrategySpec, sessions: NDArray[np.int6
     rows = usable_rows(frame)
     import_estimators()
     with threadpool_limits(1):
-        return _out_of_fold(rows, _walk(rows, spec, sessions, first=1))
+        return _out_of_fold(spec, rows, _walk(rows, spec, sessions, first=1, splitter=splitter))
 
 
 def import_estimators() -> None:
@@ -287,6 +304,10 @@ def usable_rows(frame: TrainingFrame) -> Rows:
         )
     decision_ns, label_end_ns = frame.decision_ns[order][keep], frame.label_end_ns[order][keep]
     instrument, day = frame.instrument[order][keep], session_days(decision_ns)
+    longest_ns, unit = label_end_ns, 1.0
+    if isinstance(frame.label, BarrierReturn):  # when a barrier was touched is hindsight: weights do not know it
+        longest_ns = decision_ns + frame.label.horizon_ns
+        unit = features[keep, frame.schema.names.index(VOLATILITY)] * np.sqrt(frame.label.horizon_bars)
     return Rows(
         X=features[keep],
         forward_return=returns[keep],
@@ -296,27 +317,31 @@ def usable_rows(frame: TrainingFrame) -> Rows:
         label_end_ns=label_end_ns,
         instrument=instrument,
         day=day,
-        weight=row_weights(instrument, decision_ns, label_end_ns, day),
+        weight=row_weights(instrument, decision_ns, longest_ns, day),
+        gain=returns[keep] / unit,
         dropped=dropped,
     )
 
 
-def _walk(rows: Rows, spec: StrategySpec, sessions: NDArray[np.int64] | None, first: int = 0) -> list[_Tested]:
-    folds = walk_forward(
-        rows.decision_ns,
-        rows.label_end_ns,
-        rows.day,
-        folds=spec.folds,
-        embargo_sessions=spec.embargo_sessions,
-        sessions=sessions,
+def _walk(
+    rows: Rows,
+    spec: StrategySpec,
+    sessions: NDArray[np.int64] | None,
+    first: int = 0,
+    splitter: Splitter | None = None,
+) -> list[_Tested]:
+    folds = (splitter or WalkForward(spec.folds, spec.embargo_sessions)).split(
+        rows.decision_ns, rows.label_end_ns, rows.day, sessions
     )
-    sessions_tested = sum(len(fold.test_days) for fold in folds[1:])
+    sessions_tested = sum(len(fold.test_days) for fold in folds if fold.number > 0)
     if sessions_tested < FEWEST_SESSIONS:
         raise NotEnoughSessions(
             f"the folds test {sessions_tested} sessions, at least {FEWEST_SESSIONS} are needed: give more sessions"
         )
     tested = []
-    for fold in folds[first:]:
+    for fold in folds:
+        if fold.number < first:
+            continue
         begins, ends = dates_of(fold.test_days[[0, -1]])
         what = f"fold {fold.number} ({begins} to {ends})"
         if fold.number > 0 and _one_class(rows.up[fold.test]):
@@ -343,7 +368,7 @@ def fit_rows(spec: StrategySpec, rows: Rows, train_rows: NDArray[np.intp], what:
         fitted = family.fit(estimator, features, up > 0.5, weight * (len(weight) / weight.sum()))
     except (TypeError, ValueError) as wrong:  # ValueError: scikit-learn's own word on a value
         raise UntrainableFrame(f"{spec.estimator} of {spec.name!r} cannot be fitted: {wrong}") from wrong
-    return _Model(fitted, base_rate)
+    return _Model(fitted, base_rate, float(rows.gain[train_rows].mean()))
 
 
 def _one_class(up: NDArray[np.float64]) -> bool:
@@ -395,16 +420,24 @@ def _fold_model(spec: StrategySpec, tested: _Tested, thresholds: tuple[float, fl
     )
 
 
-def _out_of_fold(rows: Rows, tested: list[_Tested]) -> OutOfFold:
+def _out_of_fold(spec: StrategySpec, rows: Rows, tested: list[_Tested]) -> OutOfFold:
     test = np.concatenate([one.fold.test for one in tested])
     sizes = [len(one.fold.test) for one in tested]
-    columns = ("up", "forward_return", "side", "decision_ns", "label_end_ns", "instrument", "day", "weight")
+    columns = ("up", "forward_return", "side", "decision_ns", "label_end_ns", "instrument", "day", "gain")
     return OutOfFold(
+        weight=np.ones(len(test)) if spec.judged else rows.weight[test],
+        base_gain=np.repeat([one.model.base_gain for one in tested], sizes),
         score=np.concatenate([one.score for one in tested]),
         base_rate=np.repeat([one.model.base_rate for one in tested], sizes),
         fold=np.repeat([one.fold.number for one in tested], sizes),
         **{name: getattr(rows, name)[test] for name in columns},
     )
+
+
+def _skill(spec: StrategySpec, oof: OutOfFold) -> dict[str, float]:
+    if spec.judged:
+        return trade_skill(oof.score, oof.gain, oof.base_rate, oof.base_gain, oof.day)
+    return skill(oof.score, oof.up, oof.base_rate, oof.weight, oof.day)
 
 
 # --- measures -----------------------------------------------------------------------------------------------------

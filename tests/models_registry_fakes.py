@@ -9,6 +9,8 @@ from models_registry.ledger_entries import LedgerEntry
 from models_registry.packing import Packed, load
 from models_registry.refs import Alias, ModelRef
 from models_registry.refusals import (
+    ARTIFACT_FILES,
+    OUT_OF_FOLD_FILE,
     SIDECAR_FILE,
     TamperedModel,
     UnknownModelVersion,
@@ -80,9 +82,12 @@ class InMemoryRegistry:
 
     def fetch(self, name: str, version: str) -> tuple[Sidecar, dict[str, bytes]]:
         sidecar = self.sidecar(name, version)
-        files = {file: value for file, value in self.files[name, version].items() if file != SIDECAR_FILE}
+        files = {file: self.files[name, version][file] for file in ARTIFACT_FILES}
         verify_digests(files, sidecar.artifact_sha256)
         return sidecar, files
+
+    def out_of_fold(self, name: str, version: str) -> bytes | None:
+        return self.files[name, version].get(OUT_OF_FOLD_FILE)
 
     def set_alias(self, name: str, alias: Alias, version: str) -> None:
         if (name, version) not in self.infos:

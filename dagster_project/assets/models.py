@@ -121,6 +121,7 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
         """Train, measure and pack."""
         from models_registry.hyperparameters import WrongHyperparameter
+        from models_registry.out_of_fold import with_out_of_fold
         from models_registry.packing import Unpackable, pack, parity
         from models_registry.training import UntrainableFrame
         from models_registry.validation.splitters import NotEnoughSessions
@@ -128,7 +129,7 @@ def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         chosen = _chosen(spec, context.op_execution_context.op_config)
         with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions, Unpackable):
             trained = _train(frame, chosen, context.run.run_id)
-            packed = pack(trained.estimator, trained.golden_rows)
+            packed = with_out_of_fold(pack(trained.estimator, trained.golden_rows), trained)
         candidate = Candidate(
             trained=trained,
             packed=packed,

@@ -31,4 +31,7 @@ class AccountConfig(BaseModel):
     """A snapshot comes at least this often in event time while positions are open, and after every order's end."""
     square_off_minutes_before_close: int = Field(default=5, ge=1)
     """MIS positions that are still open are then closed by a market order, and none is opened any more."""
+    slippage_bps: float = Field(default=0.0, ge=0, lt=1000, allow_inf_nan=False)
+    """Basis points by which the paper exchange fills market orders and stops worse than at the price that they take. A
+    target is a limit order and fills at its price. A real broker's account has what it gets."""
     risk: RiskLimits = RiskLimits()

@@ -9,7 +9,7 @@ from typing import ClassVar
 from feature_store.labels.barriers import compile_barriers
 from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, MarketGap, SignalValidated, TradingSwitched
+from live_services.domain.events import AccountOpened, Event, MarketGap, SignalValidated, TradingSwitched
 from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
@@ -48,7 +48,7 @@ class PaperTrading(Service[PaperExchange]):
         return PaperExchange(opening.universe, opening.session, books, self._stamp)
 
     def handle(self, record: Record, state: PaperExchange, now_ns: int) -> Iterable[Event]:
-        """Submit a validated signal, let the market fill what is live, or be switched on or off.
+        """Submit a validated signal, let the market fill what is live, or take what the account was opened with.
 
         Raises
         ------
@@ -61,6 +61,9 @@ class PaperTrading(Service[PaperExchange]):
             return state.submit(record.event)
         if isinstance(record.event, TradingSwitched):
             return state.switch(record.event.enabled, now_ns)
+        if isinstance(record.event, AccountOpened):  # of the log, whatever the settings say by the time of a restart
+            state.slippage_bps = record.event.config.slippage_bps
+            return ()
         if isinstance(record.event, MarketGap):
             return ()  # what is live waits for the price behind it
         if record.event.TOPIC == "control":

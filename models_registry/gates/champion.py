@@ -27,6 +27,7 @@ from models_registry.sidecar import DataLineage, Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.validation.pairing import paired_rows
 from models_registry.validation.statistics import ranking_difference
+from models_registry.validation.trade_skill import gain_ranking_difference
 
 _BESIDE_THE_RECIPE: Final = ("folds", "embargo_sessions", "buy_quantile", "sell_quantile", "accept_quantile")
 
@@ -68,6 +69,11 @@ class TestedRows(ScoredRows, Protocol):
     @property
     def weight(self) -> Floats:
         """Of the row."""
+        ...
+
+    @property
+    def gain(self) -> Floats:
+        """What the trade gained, where rows are proposals."""
         ...
 
     @property
@@ -176,10 +182,15 @@ def not_comparable(version: str | None, reason: str) -> ChampionComparison:
     return ChampionComparison(outcome="not_comparable", how=how)
 
 
-def compare_in_folds(candidate: TestedRows, champion: ScoredRows, version: str | None) -> ChampionComparison:
-    """Compare with what the champion's recipe said of the same decisions in the same folds."""
+def compare_in_folds(
+    candidate: TestedRows, champion: ScoredRows, version: str | None, *, judged: bool = False
+) -> ChampionComparison:
+    """Compare with what the champion's recipe said of the same decisions in the same folds.
+
+    ``judged`` says that rows are proposals, which are weighed by what their trades gained.
+    """
     how = f"the recipe of champion v{version}, run in the same folds"
-    return _compare(candidate, champion, np.ones(len(candidate.day), dtype=np.bool_), version, how)
+    return _compare(candidate, champion, np.ones(len(candidate.day), dtype=np.bool_), version, how, judged=judged)
 
 
 def compare_on_later_rows(
@@ -190,6 +201,7 @@ def compare_on_later_rows(
     trained_through_day: int,
     embargo_sessions: int,
     minimum_sessions: int,
+    judged: bool = False,
 ) -> ChampionComparison:
     """Compare with what the champion's registered model says of decisions later than it knows anything of.
 
@@ -207,6 +219,8 @@ def compare_on_later_rows(
         Sessions after it that are left out.
     minimum_sessions : int
         Fewer cannot be compared.
+    judged : bool
+        Rows are proposals, which are weighed by what their trades gained.
     """
     later = np.unique(candidate.day[candidate.day > trained_through_day])[embargo_sessions:]
     if len(later) < minimum_sessions:
@@ -216,11 +230,17 @@ def compare_on_later_rows(
         )
         return not_comparable(version, reason)
     how = f"the registered model of champion v{version}, on sessions later than its training"
-    return _compare(candidate, champion, np.isin(candidate.day, later), version, how)
+    return _compare(candidate, champion, np.isin(candidate.day, later), version, how, judged=judged)
 
 
-def _compare(
-    candidate: TestedRows, champion: ScoredRows, mine: NDArray[np.bool_], version: str | None, how: str
+def _compare(  # noqa: PLR0917
+    candidate: TestedRows,
+    champion: ScoredRows,
+    mine: NDArray[np.bool_],
+    version: str | None,
+    how: str,
+    *,
+    judged: bool,
 ) -> ChampionComparison:
     kept = np.flatnonzero(mine)
     rows, theirs = paired_rows(
@@ -229,15 +249,11 @@ def _compare(
     if not len(rows):
         return not_comparable(version, "the two have no decision in common")
     ours = kept[rows]
-    bound = ranking_difference(
-        candidate.score[ours],
-        candidate.base_rate[ours],
-        champion.score[theirs],
-        champion.base_rate[theirs],
-        candidate.up[ours],
-        candidate.weight[ours],
-        candidate.day[ours],
-    )
+    scores = (candidate.score[ours], candidate.base_rate[ours], champion.score[theirs], champion.base_rate[theirs])
+    if judged:
+        bound = gain_ranking_difference(*scores, candidate.gain[ours], candidate.day[ours])
+    else:
+        bound = ranking_difference(*scores, candidate.up[ours], candidate.weight[ours], candidate.day[ours])
     return ChampionComparison(
         outcome="compared",
         how=how,

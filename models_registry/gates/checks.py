@@ -38,17 +38,38 @@ class SkillStatistic:
 
 
 SKILL_STATISTICS: Final = (
-    SkillStatistic("ranks_above_chance", "AUC", "auc", "auc_lower_bound", "smallest_visible_auc", 0.5),
-    SkillStatistic(
-        "direction_above_chance",
-        "hits above the base rate",
-        "hit_surplus",
-        "hit_surplus_lower_bound",
-        "smallest_visible_hit_surplus",
-        0.0,
+    (
+        SkillStatistic("ranks_above_chance", "AUC", "auc", "auc_lower_bound", "smallest_visible_auc", 0.5),
+        SkillStatistic(
+            "ranks_above_chance",
+            "AUC weighed by gains",
+            "gain_auc",
+            "gain_auc_lower_bound",
+            "smallest_visible_gain_auc",
+            0.5,
+        ),
+    ),
+    (
+        SkillStatistic(
+            "direction_above_chance",
+            "hits above the base rate",
+            "hit_surplus",
+            "hit_surplus_lower_bound",
+            "smallest_visible_hit_surplus",
+            0.0,
+        ),
+        SkillStatistic(
+            "direction_above_chance",
+            "volatilities a trade gained by its lean above the base",
+            "gain_surplus",
+            "gain_surplus_lower_bound",
+            "smallest_visible_gain_surplus",
+            0.0,
+        ),
     ),
 )
-"""All of them must hold; `validation.statistics.skill` makes the figures and says what they are."""
+"""All of them must hold: of a model that says the side itself the first of each pair (`validation.statistics.skill`), of
+one that judges proposals the second (`validation.trade_skill.trade_skill`), which its metrics then have."""
 SKILL_CONFIDENCE: Final = "skill_confidence"
 
 
@@ -116,10 +137,11 @@ def _date(time_ns: int) -> str:
     return f"{dt.datetime.fromtimestamp(time_ns // 1_000_000_000, IST):%Y-%m-%d}"
 
 
-def shows_skill(statistic: SkillStatistic) -> Check:
+def shows_skill(of_moves: SkillStatistic, of_trades: SkillStatistic) -> Check:
     """Make the check of one statistic of skill: its lower bound over sessions is above chance."""
 
     def check(evidence: Evidence, _limits: GateLimits) -> GateCheck:
+        statistic = of_trades if of_trades.value in evidence.metrics else of_moves
         value, bound, confidence, smallest = (
             evidence.metrics.get(name, math.nan)
             for name in (statistic.value, statistic.lower_bound, SKILL_CONFIDENCE, statistic.smallest_visible)
@@ -189,9 +211,12 @@ def no_feature_carries_it(evidence: Evidence, limits: GateLimits) -> GateCheck:
 
 
 def skill_outlives_a_bar(evidence: Evidence, limits: GateLimits) -> GateCheck:
-    """The same scores are of use one bar later: what a leak knows of the next bar is gone by then."""
+    """The same scores are of use one bar later: what a leak knows of the next bar is gone by then.
+
+    Of a rule's proposals it cannot be asked, and is a warning instead.
+    """
     found = evidence.plausibility
-    return _plausible(
+    check = _plausible(
         "skill_outlives_a_bar",
         evidence,
         limits,
@@ -201,6 +226,10 @@ def skill_outlives_a_bar(evidence: Evidence, limits: GateLimits) -> GateCheck:
         words=f"{{}} of the skill is left on the labels of one bar later ({found.shifted_rows} rows)" if found else "",
         asked="≥ {}: skill fades, knowledge of the next bar is gone at once",
     )
+    if found is None or not found.events or found.auc < limits.suspicious_auc:
+        return check
+    seen = f"AUC {found.auc:.4f}, and it cannot be asked: a rule proposes nothing one bar later; look at its features"
+    return check.model_copy(update={"passed": False, "blocking": False, "observed": seen})
 
 
 def _plausible(
@@ -308,14 +337,4 @@ def enough_trades(evidence: Evidence, limits: GateLimits) -> GateCheck:
         passed=found is not None and found.trades >= limits.minimum_trades,
         observed=observed,
         required=f"≥ {limits.minimum_trades} trades",
-    )
-
-
-def economics_complete(_evidence: Evidence, _limits: GateLimits) -> GateCheck:
-    """What real money asks for beyond a positive expectancy; it cannot be judged yet, so a person must."""
-    return GateCheck(
-        name="economics_complete",
-        passed=False,
-        observed="not computed in this version",
-        required="dated charges, deflated Sharpe ratio, overfitting probability, drawdown: until then a person decides",
     )

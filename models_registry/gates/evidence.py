@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from models_registry.refs import FoldResult
 
 if TYPE_CHECKING:
+    from models_registry.gates.economics import Economics
     from models_registry.packing import Parity
     from models_registry.training import TrainedModel
     from models_registry.validation.plausibility import Plausibility
@@ -59,7 +60,17 @@ class TradeEvidence:
     """Of these, those that risk refused, by rule."""
     by_fold: Mapping[int, FoldTrades] = field(default_factory=dict)
     net_pnl_by_session: Mapping[str, float] = field(default_factory=dict)
-    """Rupees, by date (``YYYY-MM-DD``), of every session that was traded."""
+    """What the account's equity gained, rupees, by date (``YYYY-MM-DD``), of every session that was traded."""
+    exits: Mapping[str, int] = field(default_factory=dict)
+    """Trades by what ended them."""
+    turnover_a_session_inr: float = math.nan
+    """Value bought and sold, the mean of all sessions."""
+    median_participation: float = math.nan
+    """What the notional of a trade is of the value traded in the bar that it entered in; NaN where that is not known."""
+    high_participation: float = math.nan
+    """Of 95 in 100 trades it is no more than this; infinite where nothing was traded in that bar."""
+    largest_notional_inr: float = math.nan
+    """Notional of every trade at which one in 20 would be more than a hundredth of its bar's traded value."""
 
     def metrics(self) -> dict[str, float]:
         """Give the figures that a version is registered with; an expectancy of no trades is left out."""
@@ -77,12 +88,16 @@ class TradeEvidence:
                 "trades_left_open": float(self.left_open),
                 "entries_proposed": float(self.entries_proposed),
                 "entries_refused": float(sum(self.entries_refused.values())),
+                "turnover_a_session_inr": self.turnover_a_session_inr,
+                "median_participation": self.median_participation,
+                "high_participation": self.high_participation,
+                "largest_notional_inr": self.largest_notional_inr,
             }
         )
 
 
 def _numbers(found: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +137,7 @@ class Evidence:
     champion: ChampionComparison
     trades: TradeEvidence | None
     plausibility: Plausibility | None
+    economics: Economics | None = None
 
     @classmethod
     def of(
@@ -134,6 +150,7 @@ class Evidence:
         champion: ChampionComparison,
         trades: TradeEvidence | None,
         plausibility: Plausibility | None,
+        economics: Economics | None = None,
     ) -> Evidence:
         """Take a trained model's measures, and what others found out about it."""
         return cls(
@@ -147,4 +164,5 @@ class Evidence:
             champion=champion,
             trades=trades,
             plausibility=plausibility,
+            economics=economics,
         )

@@ -27,6 +27,15 @@ class GateLimits(BaseModel):
     """A mean over fewer trades says little: single minutes' trades scatter by about 30 bps, so 100 of them by 3."""
     minimum_net_expectancy_bps: float = 0.0
     """A trade must earn more than this after costs, basis points of its entry's notional."""
+    minimum_deflated_sharpe: float = Field(default=0.95, ge=0.5, lt=1.0)
+    """Probability that the Sharpe ratio is above what the best of so many tries would show by luck."""
+    maximum_overfitting: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Probability that the best configuration of one half of the sessions is below the median in the other."""
+    maximum_drawdown: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Deepest fall of the account from a height before, as a share of what it began with."""
+    maximum_participation: float = Field(default=0.01, gt=0.0, le=1.0)
+    """Share of the value traded in the bar of its entry that 95 in 100 trades may be; about a hundredth is taken to fill
+    without moving the price."""
 
 
 class GatesSettings(BaseModel):

@@ -25,4 +25,5 @@ def plausibility_of(trained: TrainedModel, frame: TrainingFrame) -> Plausibility
         {fold.number: load_flat(fold.arrays, fold.algorithm, width) for fold in trained.fold_models},
         bar_ns=trained.spec.bar_minutes * MINUTE_NS,
         seed=trained.spec.seed,
+        events=trained.spec.judged,
     )

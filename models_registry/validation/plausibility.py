@@ -88,6 +88,8 @@ class Plausibility:
     shift_retention: float
     """Share of the skill that is left on the labels of one bar later; NaN if too few rows have one."""
     shifted_rows: int
+    events: bool = False
+    """Rows are proposals of a rule, which has none for the bar after one: there is no label of one bar later."""
 
     def metrics(self) -> dict[str, float]:
         """Give the figures that a version is registered with."""
@@ -103,6 +105,7 @@ def plausibility(
     *,
     bar_ns: int,
     seed: int,
+    events: bool = False,
 ) -> Plausibility:
     """Ask both questions.
 
@@ -120,6 +123,9 @@ def plausibility(
         Length of a bar of the clock that is decided on, nanoseconds.
     seed : int
         Of the permutations and of the choice of rows.
+    events : bool
+        Rows are proposals of a rule: the second question is not asked of them. A rule proposes on the next bar too only
+        where a move goes on, so that what has a row there is not what it was.
     """
     from threadpoolctl import threadpool_limits
 
@@ -128,7 +134,7 @@ def plausibility(
     with threadpool_limits(1):  # on busy cores a thread for each of many small products made 1 s into 20 s
         importance = _importances(rows, features[chosen], chosen, models, random)
     most = int(np.argmax(importance))
-    retention, pairs = _shift_retention(rows, bar_ns)
+    retention, pairs = (math.nan, 0) if events else _shift_retention(rows, bar_ns)
     return Plausibility(
         auc=auc(lean(rows.score, rows.base_rate), rows.up, rows.weight),
         features=len(names),
@@ -136,6 +142,7 @@ def plausibility(
         importance=float(importance[most]),
         shift_retention=retention,
         shifted_rows=pairs,
+        events=events,
     )
 
 

@@ -141,8 +141,8 @@ def ranking(  # noqa: PLR0917
     (``docs/validation.md``, "Few sessions").
     """
     session, equal = _equal_sessions(weight, day)
-    left_out = _left_out_auc(lean(score, base_rate), up, equal, session)
-    return _jackknife(auc(lean(score, base_rate), up, equal), left_out, confidence)
+    left_out = left_out_auc(lean(score, base_rate), up, equal, session)
+    return jackknife(auc(lean(score, base_rate), up, equal), left_out, confidence)
 
 
 def ranking_difference(  # noqa: PLR0917
@@ -162,8 +162,8 @@ def ranking_difference(  # noqa: PLR0917
     """
     session, equal = _equal_sessions(weight, day)
     ours, theirs = lean(score, base_rate), lean(other_score, other_base_rate)
-    left_out = _left_out_auc(ours, up, equal, session) - _left_out_auc(theirs, up, equal, session)
-    return _jackknife(auc(ours, up, equal) - auc(theirs, up, equal), left_out, confidence)
+    left_out = left_out_auc(ours, up, equal, session) - left_out_auc(theirs, up, equal, session)
+    return jackknife(auc(ours, up, equal) - auc(theirs, up, equal), left_out, confidence)
 
 
 def direction(  # noqa: PLR0917
@@ -201,9 +201,10 @@ def _equal_sessions(weight: Floats, day: NDArray[np.int64]) -> tuple[NDArray[np.
     return session, weight / np.bincount(session, weight)[session]
 
 
-def _left_out_auc(score: Floats, up: Floats, weight: Floats, session: NDArray[np.intp]) -> Floats:
+def left_out_auc(score: Floats, up: Floats, weight: Floats, session: NDArray[np.intp]) -> Floats:
     """AUC of all rows but those of a session, for each session; NaN where one class is left.
 
+    ``session`` numbers the sessions from 0; arrays of shape ``(n,)``, the result has one figure for each session.
     The pairs of an up move in one session and a down move in another are counted once; leaving a session out takes its
     row and column away. By `auc`, every session would cost a sort of all rows.
     """
@@ -223,7 +224,8 @@ def _left_out_auc(score: Floats, up: Floats, weight: Floats, session: NDArray[np
     return np.asarray(np.divide(left, pairs, out=np.full(n, np.nan), where=pairs > 0.0), dtype=np.float64)
 
 
-def _jackknife(estimate: float, left_out: Floats, confidence: float) -> Bound:
+def jackknife(estimate: float, left_out: Floats, confidence: float) -> Bound:
+    """Bound an estimate by what it is without one session at a time, as `ranking` does."""
     n = len(left_out)
     error = math.sqrt((n - 1) ** 2 / n * float(np.var(left_out, ddof=1))) if n > 1 else math.nan
     return Bound(estimate, error, n, confidence)

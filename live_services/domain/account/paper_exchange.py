@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from live_services.domain.events import (
     OrderRejected,
     OrderSubmitted,
     Reason,
+    Side,
     SignalValidated,
     event_id,
 )
@@ -36,6 +38,7 @@ from live_services.domain.money import RUPEE, inr_e4
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
 TRADING_OFF: Final = "trading_off"
+_BPS: Final = 10_000
 
 _Hit = tuple[int, int, str, int, int, float]
 """Time, number of the order, its id, the row, which of a bracket's prices was touched (0: a market order), the price.
@@ -63,6 +66,8 @@ class PaperExchange:
         self._stamp = stamp
         self.is_on = True
         """Whether it takes orders; in a session of a log that does not say it, it did."""
+        self.slippage_bps = 0.0
+        """How much worse it fills market orders and stops than at the price that they take; see `AccountConfig`."""
         self._charges = ChargeBook()
         self._live: dict[str, tuple[int, Order]] = {}
         """Number and order, by id."""
@@ -236,6 +241,8 @@ class PaperExchange:
         if touched:
             model = "touched_on_tick" if on_ticks else "touched_on_bar"
         price_inr_e4 = inr_e4(price)
+        if self.slippage_bps and reason != "target":
+            price_inr_e4 = slipped(price_inr_e4, submitted.side, self.slippage_bps)
         charges = self._charges.charges_of_fill(
             order_id,
             equity_segment(submitted.product),
@@ -302,6 +309,12 @@ class PaperExchange:
         if not self._of[key]:
             del self._of[key]
         self._charges.forget(order_id)
+
+
+def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
+    """Give a price that is worse for a side by so many basis points, rounded half-up to 1/10,000 rupee; at least 1."""
+    worse = (Decimal(price_inr_e4) * Decimal(repr(slippage_bps)) / _BPS).to_integral_value(ROUND_HALF_UP)
+    return max(price_inr_e4 + signed(side, int(worse)), 1)
 
 
 def _of_order(submitted: OrderSubmitted, basis: Basis) -> dict[str, Any]:

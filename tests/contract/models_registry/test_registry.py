@@ -2,13 +2,14 @@
 
 import pytest
 
+from models_registry.out_of_fold import with_out_of_fold
 from models_registry.packing import load
 from models_registry.refs import ModelRef
-from models_registry.refusals import TamperedModel, UnknownModelVersion
+from models_registry.refusals import OUT_OF_FOLD_FILE, TamperedModel, UnknownModelVersion
 from models_registry.registry import Registry
 from models_registry.sidecar import UnwritableSidecar
 from tests.models_registry_fakes import InMemoryRegistry
-from tests.models_registry_frames import FAILED_GATE, SCHEMA_HASH, packed, sidecar
+from tests.models_registry_frames import FAILED_GATE, SCHEMA_HASH, packed, sidecar, trained
 
 
 class RegistryContract:
@@ -26,6 +27,15 @@ class RegistryContract:
         assert record == registry.sidecar(self.name, version)
         assert files == packed().files
         load(files, record, expected_feature_schema_hash=SCHEMA_HASH)
+
+    def test_what_a_version_said_out_of_fold_is_kept_with_it_and_a_live_load_leaves_it_out(self, registry):
+        whole = with_out_of_fold(packed(), trained())
+        record = sidecar(name=self.name).model_copy(update={"artifact_sha256": whole.sha256})
+        version = registry.register(whole, record, "# a model")
+        assert registry.out_of_fold(self.name, version) == whole.files[OUT_OF_FOLD_FILE]
+        assert registry.fetch(self.name, version) == (record, packed().files)
+        assert record.identity == sidecar(name=self.name).identity
+        assert registry.out_of_fold(self.name, self.register(registry)) is None
 
     def test_the_text_of_a_page_can_be_replaced(self, registry):
         version = self.register(registry)

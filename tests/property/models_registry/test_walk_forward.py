@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.market.types import DAY_NS, MINUTE_NS
-from models_registry.validation.splitters import NotEnoughSessions, walk_forward
+from models_registry.validation.splitters import NotEnoughSessions, WalkForward
 
 
 @settings(max_examples=60, deadline=None)
@@ -21,7 +21,7 @@ def test_no_training_label_ever_overlaps_a_test_label(sessions, folds, embargo_s
     day = decision // DAY_NS
     label_end = decision + random.integers(1, longest + 1, 300) * MINUTE_NS
     try:
-        found = walk_forward(decision, label_end, day, folds=folds, embargo_sessions=embargo_sessions)
+        found = WalkForward(folds, embargo_sessions).split(decision, label_end, day)
     except NotEnoughSessions:
         return
     for fold in found:

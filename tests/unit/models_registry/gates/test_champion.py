@@ -205,6 +205,8 @@ def rows(skill: float, sessions: int = 12, seed: int = 0) -> OutOfFold:
         day=day,
         weight=np.ones(n),
         base_rate=np.full(n, 0.5),
+        gain=(up - 0.5) * np.where(np.arange(n) % 2, 2.0, 1.0),
+        base_gain=np.zeros(n),
         fold=np.ones(n, dtype=np.int64),
     )
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from feature_store.market.types import Bars, Ticks
+from live_services.domain.account.paper_exchange import slipped
 from live_services.domain.events import OrderCancelled, OrderFilled, OrderSubmitted, SignalValidated, event_id
+from live_services.domain.limits import AccountConfig
 from live_services.domain.log import event_times
 from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE
 from tests.account_world import Account, limits
@@ -254,3 +256,28 @@ def test_every_order_has_one_end_and_fill_ids_differ() -> None:
     assert sorted(ends) == sorted(order.order_id for order in account.of(OrderSubmitted))
     identities = [event.event_id for event in account.events]
     assert len(identities) == len(set(identities))
+
+
+# --- slippage -----------------------------------------------------------------------------------------------------
+
+
+def slipping(*rows: tuple[int, float, float], raw: object, bps: float = 10.0) -> Account:
+    return Account(AccountConfig(slippage_bps=bps)).say(raw).market(ticks(*rows))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "filled"), [("BUY", 100.1), ("SELL", 99.9)])
+def test_a_market_order_fills_worse_by_the_slippage(side: str, filled: float) -> None:
+    assert fills(slipping((0, 61, 100.0), raw=signal(side=side))) == [("entry", filled, 61)]
+
+
+def test_a_stop_slips_and_a_target_fills_at_its_price() -> None:
+    stopped = slipping((0, 61, 100.0), (0, 62, 99.0), raw=LONG)
+    assert fills(stopped) == [("entry", 100.1, 61), ("stop", 98.901, 62)]
+    reached = slipping((0, 61, 100.0), (0, 62, 103.0), raw=LONG)
+    assert fills(reached) == [("entry", 100.1, 61), ("target", 102.1, 62)]
+
+
+def test_slippage_is_exact_to_a_ten_thousandth_of_a_rupee_and_no_price_falls_to_nothing() -> None:
+    assert slipped(1_234_567, "BUY", 0.3) == 1_234_604
+    assert slipped(1_234_567, "SELL", 0.3) == 1_234_530
+    assert slipped(1, "SELL", 999.0) == 1
