@@ -23,7 +23,7 @@ from models_registry.refs import Alias
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
-    from live_services.domain.strategy.desk import LoadedModel
+    from live_services.domain.strategy.loaded_model import LoadedModel
     from models_registry.ledger_entries import LedgerEntry
     from models_registry.registry import VersionInfo
     from models_registry.sidecar import Sidecar

@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 
 LEAST_SILHOUETTE: Final = 0.25
 """Below it there is "no substantial structure" (Kaufman & Rousseeuw, "Finding Groups in Data", 1990, table 4)."""
+_ROUNDING: Final = 1e-6  # distance of equal trials, whose correlation is 1 but for the last digits
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def effective_trials(daily_pnl: Floats) -> EffectiveTrials:
     if trials == 0:
         return EffectiveTrials(0.0, 0, (), float("nan"))
     correlation = _correlation(pnl)
-    clusters, silhouette = _clusters(np.sqrt(np.clip((1.0 - correlation) / 2.0, 0.0, None)))
+    distance = np.sqrt((1.0 - correlation) / 2.0)
+    clusters, silhouette = _clusters(np.where(distance < _ROUNDING, 0.0, distance))
     number = sum(_worth(correlation[np.ix_(own, own)]) for own in (clusters == c for c in np.unique(clusters)))
     return EffectiveTrials(float(number), trials, tuple(int(c) for c in clusters), silhouette)
 
