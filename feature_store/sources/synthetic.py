@@ -1,10 +1,12 @@
-"""A generated market with a planted edge, for the demo and for tests; always labelled SYNTHETIC.
+"""A generated market with planted edges, for the demo and for tests; always labelled SYNTHETIC.
 
 One price path process makes everything. Each instrument's log price is a random walk sampled every 2 s. Bursts of order
 flow, hidden from the features, come and go: while one lasts, the price drifts by ``edge_bps`` per minute up or down and
-volume is higher. ``edge_bps=0`` leaves a random walk. Bars of the training sessions are exactly the bars that
-the bar builder would build from that session's ticks; of the sessions after them the ticks are kept. What makes a real
-market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and off.
+volume is higher. Two further edges are there as options, and off: overshoots that come back (``reversion_bps``) and
+breaks out of a range that start a drift (``breakout_bps``). Without edges it is a random walk. Bars of the training
+sessions are exactly the bars that the bar builder would build from that session's ticks; of the sessions after them the
+ticks are kept. What makes a real market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and
+off.
 """
 
 from __future__ import annotations
@@ -136,6 +138,11 @@ def synthetic_market(
         Outages of the whole feed in each session, of 5 to 20 minutes; trading goes on unseen.
     splits : int
         Splits of one share into 2, 5 or 10, one in about three sessions while the market lasts.
+    reversion_bps : float
+        What an overshoot comes back per minute, basis points; see `synthetic_edges.with_overshoots`.
+    breakout_bps : float
+        Drift per minute after a break out of the last hour's range, basis points; see
+        `synthetic_edges.with_breakouts`.
     """
     names = [f"SYN{k:03d}" for k in range(1, instruments + 1)] + [INDEX_SYMBOL] * index
     generator = _Generator(

@@ -35,7 +35,17 @@ _SPREAD_PER_MOVE = 0.3  # of the move since the minute began
 _BURST_IMBALANCE = 0.15
 _INDEX_LEVEL_INR = 20_000.0
 
-PURPOSES: Final = ("gaps", "regimes", "interruptions", "times", "last quotes", "other quotes", "splits", "overshoots", "breakouts")
+PURPOSES: Final = (
+    "gaps",
+    "regimes",
+    "interruptions",
+    "times",
+    "last quotes",
+    "other quotes",
+    "splits",
+    "overshoots",
+    "breakouts",
+)
 
 
 def stream(seed: int, session: int, purpose: str) -> np.random.Generator:
