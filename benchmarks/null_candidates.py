@@ -11,11 +11,36 @@ from scipy import stats
 
 from models_registry.training import OutOfFold
 from models_registry.validation.statistics import SKILL_CONFIDENCE, Bound, auc, direction, has_skill, ranking, skill
+from models_registry.validation.trade_skill import gain_direction, gain_ranking, has_trade_skill, trade_skill
 
 Floats = NDArray[np.float64]
 
 CHOSEN: Final = f"ranking and direction, {100 * SKILL_CONFIDENCE:g} % each"
 _ALONE: Final = 0.995
+
+
+def verdicts_on_trades(scores: OutOfFold, uniqueness: Floats) -> dict[str, bool]:
+    """Say which of the candidates for a rule's proposals see skill; `CHOSEN` is the skill check.
+
+    Parameters
+    ----------
+    scores : OutOfFold
+    uniqueness : ndarray of float64, shape (n,)
+        Of the labels' intervals as they came out, sessions made equal: what weighed rows before.
+    """
+    rows, one = scores, np.ones(len(scores.score))
+    order = gain_ranking(rows.score, rows.gain, rows.base_rate, rows.day)
+    surplus = gain_direction(rows.score, rows.gain, rows.base_rate, rows.base_gain, rows.day)
+    found = trade_skill(rows.score, rows.gain, rows.base_rate, rows.base_gain, rows.day)
+    return {
+        CHOSEN: has_trade_skill(found),
+        "gains, ranking alone": order.lower > 0.5,
+        "gains, direction alone": surplus.lower > 0.0,
+        "whether it gains, rows equal": has_skill(skill(rows.score, rows.up, rows.base_rate, one, rows.day)),
+        "whether it gains, by uniqueness (before)": has_skill(
+            skill(rows.score, rows.up, rows.base_rate, uniqueness, rows.day)
+        ),
+    }
 
 
 def verdicts(scores: OutOfFold) -> dict[str, bool]:

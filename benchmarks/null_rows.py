@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
+from feature_store.labels.barrier_return import VOLATILITY, BarrierLabels, BarrierReturn
+from feature_store.labels.forward_return import Labels
 from feature_store.offline.training_frames import TrainingFrame
+from feature_store.proposals.seen import seen_from
 from feature_store.sources.null_markets import NullMarket
 from models_registry.specification import Estimator, StrategySpec
 from models_registry.training import OutOfFold, evaluate, session_days
@@ -46,12 +50,8 @@ def frame_of(market: NullMarket, density: Density = "every decision", seed: int 
         kept &= np.random.Generator(np.random.PCG64([seed, 30])).random(len(kept)) < 1.0 / 30.0
     return TrainingFrame(
         X=rows[kept],
-        forward_return=labels.forward_return[kept],
         side=np.ones(int(kept.sum()), dtype=np.int8),
-        decision_ns=market.bars.end_ns[kept],
-        entry_ns=labels.entry_ns[kept],
-        label_end_ns=labels.label_end_ns[kept],
-        instrument=market.bars.instrument[kept],
+        **_labelled(market, labels, kept),
         schema=spec.feature_schema(),
         label=label,
         digest="",
@@ -68,3 +68,43 @@ def out_of_fold(frame: TrainingFrame, estimator: Estimator, features: tuple[str,
     facts |= {"X": frame.X[:, columns], "schema": feature_schema(features, frame.schema.bar_clock)}
     spec = StrategySpec(name="null", features=features, estimator=estimator, seed=seed)
     return evaluate(TrainingFrame(**facts), spec, np.unique(session_days(frame.decision_ns)))
+
+
+def frame_of_proposals(market: NullMarket, spec: StrategySpec) -> TrainingFrame:
+    """Make the training frame of a market with the proposals of a strategy's rule, labelled by its barriers."""
+    schema, label, asks = spec.feature_schema(), spec.label(), spec.proposer()
+    if asks is None or not isinstance(label, BarrierReturn):
+        raise ValueError(f"{spec.name!r} has no rule")
+    rows, warm = FeatureEngine(schema, market.universe).step(market.bars)
+    sessions = market.sessions[WARM_UP_SESSIONS:]
+    here = (market.bars.start_ns >= sessions[0].open_ns) & (market.bars.instrument > 0) & warm
+    side = np.where(here, asks.sides(rows, schema), 0).astype(np.int8)
+    volatility = rows[:, schema.names.index(VOLATILITY)]
+    labels = label.of(market.bars, len(market.universe), market.sessions, side, volatility)
+    kept = np.isfinite(labels.forward_return) & np.isfinite(rows).all(axis=1)
+    return TrainingFrame(
+        X=seen_from(side[kept], rows[kept], schema),
+        side=side[kept],
+        **_labelled(market, labels, kept),
+        schema=schema,
+        label=label,
+        digest="",
+        start_ns=sessions[0].open_ns,
+        end_ns=sessions[-1].close_ns,
+        market=market.name,
+    )
+
+
+def _labelled(market: NullMarket, labels: Labels | BarrierLabels, kept: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "forward_return": labels.forward_return[kept],
+        "decision_ns": market.bars.end_ns[kept],
+        "entry_ns": labels.entry_ns[kept],
+        "label_end_ns": labels.label_end_ns[kept],
+        "instrument": market.bars.instrument[kept],
+    }
+
+
+def judged_out_of_fold(frame: TrainingFrame, spec: StrategySpec) -> OutOfFold:
+    """Run the recipe of a strategy with a rule on its proposals."""
+    return evaluate(frame, spec, np.unique(session_days(frame.decision_ns)))

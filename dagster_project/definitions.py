@@ -57,7 +57,10 @@ def resources(settings: Settings) -> dict[str, object]:
 def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
     """Put the code location together for these settings and this day: one market, and each strategy's model on it."""
     registry = settings.mlflow.tracking_uri
-    models = [strategy_assets(spec, MARKET_CHECKS, registry) for spec in by_model(settings.strategies).values()]
+    models = [
+        strategy_assets(spec, MARKET_CHECKS, registry, [s for s in settings.strategies if s.model_name == name])
+        for name, spec in by_model(settings.strategies).items()
+    ]
     return dg.Definitions(
         assets=[
             market_assets.market_data,

@@ -1,4 +1,4 @@
-"""What the gates need from the right: the account's trades, and the champion's recipe on the candidate's sessions.
+"""What the gates need from the right: the champion's recipe on the candidate's sessions, put together with the rest.
 
 Plain functions: the assets load, call these and hand the evidence to `models_registry.gates`.
 """
@@ -6,18 +6,17 @@ Plain functions: the assets load, call these and hand the evidence to `models_re
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dagster_project.trade_evidence import Told, as_trained_on
 from feature_store.market.types import MarketDataError
-from live_services.domain.money import rupees
 from live_services.settings import Settings
-from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, FoldTrades, TradeEvidence
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, TradeEvidence
 from models_registry.ledger_entries import standing
 from models_registry.refusals import ModelRefusedError
 from models_registry.sidecar import Sidecar
@@ -27,18 +26,13 @@ if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from feature_store.market.corporate_actions import CorporateActions
     from feature_store.market.membership import Membership
-    from feature_store.market.types import Session
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
-    from live_services.backtest.sessions import SessionTrades, TestedSession
-    from live_services.domain.account.trades import Trade
+    from models_registry.gates.economics import Economics
     from models_registry.ledger import PromotionLedger
     from models_registry.packing import Parity
     from models_registry.registry import Registry
     from models_registry.training import OutOfFold, TrainedModel
-
-Told = Callable[[str], object]
-"""Where progress goes, for example a run's log."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +92,7 @@ def gathered(
     champion: Champion | DamagedChampion | None,
     *,
     trades: TradeEvidence,
+    economics: Economics,
     trades_on: str,
     told: Told,
 ) -> Evidence:
@@ -117,6 +112,8 @@ def gathered(
         What holds the alias.
     trades : TradeEvidence
         From `trade_evidence`.
+    economics : Economics
+        From `trials.economics_of`.
     trades_on : str
         What makes the bars that the strategy decides on.
     told : callable
@@ -139,114 +136,8 @@ def gathered(
             told=told,
         ),
         trades=trades,
+        economics=economics,
     )
-
-
-# --- trades -------------------------------------------------------------------------------------------------------
-
-
-def trade_evidence(
-    store: OfflineStore, settings: Settings, trained: TrainedModel, told: Told, *, candidate_sha256: str
-) -> TradeEvidence:
-    """Trade every session that a fold had not seen with that fold's model, within the paper account's limits.
-
-    Orders fill at the next stored bar's open, fills are charged by the schedule of their day; the strategy is alone on
-    the account, which begins each session anew.
-
-    Parameters
-    ----------
-    store : OfflineStore
-        With the bars of these sessions and of those before them, on the desk's clock.
-    settings : Settings
-        Of the account; its other strategies are left out.
-    trained : TrainedModel
-        With a model for each fold.
-    told : callable
-        Takes a line of progress now and then.
-    candidate_sha256 : str
-        Of the candidate, which the evidence carries.
-
-    Raises
-    ------
-    MarketDataError
-        If a session is not in the store any more, or has other bars than it was trained on, or a file cannot be used.
-    """
-    from live_services.backtest.sessions import trade_sessions
-
-    fold_of = {date: fold.number for fold in trained.fold_models for date in fold.sessions}
-    found: list[SessionTrades] = []
-    for traded in trade_sessions(_unseen(store, settings, trained), trained.spec, settings.trading.paper):
-        found.append(traded)
-        if len(found) % 5 == 0 or len(found) == len(fold_of):
-            trades = sum(len(one.trades) for one in found)
-            told(f"traded {len(found)} of {len(fold_of)} unseen sessions: {trades} trades")
-    return summary(found, fold_of, candidate_sha256)
-
-
-def _unseen(store: OfflineStore, settings: Settings, trained: TrainedModel) -> Iterator[TestedSession]:
-    from live_services.adapters.history import StoredHistory
-    from live_services.backtest.sessions import TestedSession, loaded_fold
-
-    schema, universe = trained.spec.feature_schema(), store.universe()
-    history = StoredHistory(settings)
-    stored = _as_trained_on(store, trained)
-    for fold in trained.fold_models:
-        model = loaded_fold(fold, schema, trained.spec.model_name)
-        for date in fold.sessions:
-            session = stored[date]
-            before = history.of(session, universe, needed=schema.history_sessions)
-            yield TestedSession(session, universe, store.read_bars([session]), before, model)
-
-
-def _as_trained_on(store: OfflineStore, trained: TrainedModel) -> dict[str, Session]:
-    """Give the sessions that a model was trained on by date, if the store still has their bars as they were."""
-    stored = {session.date.isoformat(): session for session in store.sessions("bars")}
-    model = trained.spec.model_name
-    for date, digest in trained.lineage.sessions.items():
-        if date not in stored:
-            raise MarketDataError(f"the bars of {date} are gone, which {model} was trained on: train again")
-        if store.manifest("bars", stored[date])["digest"] != digest:
-            raise MarketDataError(f"the bars of {date} have changed since {model} was trained on them: train again")
-    return stored
-
-
-def summary(sessions: Sequence[SessionTrades], fold_of: Mapping[str, int], candidate_sha256: str) -> TradeEvidence:
-    """Sum up the trades of sessions, and those of each fold by the ISO date of its sessions."""
-    trades = [trade for session in sessions for trade in session.trades]
-    longs = [trade for trade in trades if trade.side == "BUY"]
-    shorts = [trade for trade in trades if trade.side == "SELL"]
-    by_fold: dict[int, list[Trade]] = {number: [] for number in fold_of.values()}
-    refused: Counter[str] = Counter()
-    for session in sessions:
-        by_fold[fold_of[session.session.date.isoformat()]] += session.trades
-        refused.update(session.entries_refused)
-    return TradeEvidence(
-        candidate_sha256=candidate_sha256,
-        sessions=len(sessions),
-        trades=len(trades),
-        long_trades=len(longs),
-        short_trades=len(shorts),
-        gross_expectancy_bps=_mean([trade.gross_bps for trade in trades]),
-        net_expectancy_bps=_mean([trade.net_bps for trade in trades]),
-        long_net_expectancy_bps=_mean([trade.net_bps for trade in longs]),
-        short_net_expectancy_bps=_mean([trade.net_bps for trade in shorts]),
-        net_pnl_inr=_net_inr(trades),
-        left_open=sum(trade.left_open > 0 for trade in trades),
-        entries_proposed=sum(session.entries_proposed for session in sessions),
-        entries_refused=dict(sorted(refused.items())),
-        net_pnl_by_session={session.session.date.isoformat(): _net_inr(session.trades) for session in sessions},
-        by_fold={
-            number: FoldTrades(len(made), _mean([trade.net_bps for trade in made])) for number, made in by_fold.items()
-        },
-    )
-
-
-def _net_inr(trades: Iterable[Trade]) -> float:
-    return rupees(sum(trade.net_pnl_inr_e4 for trade in trades))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
 
 
 # --- the champion -------------------------------------------------------------------------------------------------
@@ -300,7 +191,7 @@ def champion_comparison(
     known = settled(champion.sidecar, champion.version, trained.spec, trained.lineage, trained.instruments)
     if known is not None:
         return known
-    _as_trained_on(ground.store, trained)
+    as_trained_on(ground.store, trained)
     try:
         told(f"running the recipe of champion v{champion.version} in the same folds")
         again = _run_again(ground, trained, champion.sidecar)

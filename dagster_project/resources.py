@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models_registry.ledger import PromotionLedger
     from models_registry.promotion import PromotionRecord
     from models_registry.registry import Registry
+    from models_registry.trials import TrialTable
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class MlflowResource:
 
 @dataclass(frozen=True)
 class LedgerResource:
-    """The append-only promotion ledger."""
+    """The append-only promotion ledger, and the table of trials beside it."""
 
     url: str
 
@@ -74,6 +75,12 @@ class LedgerResource:
         from models_registry.ledger import PromotionLedger
 
         return PromotionLedger(self.url)
+
+    def trials(self) -> TrialTable:
+        """Open the table of trials beside it."""
+        from models_registry.trials import TrialTable
+
+        return TrialTable(self.url)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from dagster_project.assets.backtests import backtest_asset
 from dagster_project.assets.models import champion, model_assets, with_mlflow_page
 from dagster_project.checks.models import model_checks
 from dagster_project.jobs.training import training_job
@@ -21,16 +22,21 @@ class StrategyAssets:
 
     keys: ModelKeys
     assets: tuple[dg.AssetsDefinition | dg.AssetSpec, ...]
+    """With the backtest of each strategy that asks the model, which the job does not make."""
     checks: tuple[dg.AssetChecksDefinition, ...]
     job: dg.UnresolvedAssetJobDefinition
 
 
 def strategy_assets(
-    spec: StrategySpec, market_checks: Sequence[dg.AssetChecksDefinition], tracking_uri: str = ""
+    spec: StrategySpec,
+    market_checks: Sequence[dg.AssetChecksDefinition],
+    tracking_uri: str = "",
+    asked_by: Sequence[StrategySpec] = (),
 ) -> StrategyAssets:
     """Make a model's assets; its job looks through the checks of the market before it trains.
 
-    ``tracking_uri`` is the registry's address, for the links to the model's page.
+    ``asked_by`` are the strategies that ask it, of which each has a backtest; default: the one. ``tracking_uri`` is the
+    registry's address, for the links to the model's page.
     """
     keys, trained = ModelKeys(spec.model_name), model_assets(spec)
     job = training_job(spec, trained, market_checks)
@@ -39,4 +45,5 @@ def strategy_assets(
         lambda asset: with_mlflow_page(asset, page) if asset.key in {keys.version, keys.champion} else asset,
         [*trained, champion(keys)],
     )
-    return StrategyAssets(keys, tuple(linked), model_checks(keys), job)
+    backtests = [backtest_asset(one) for one in asked_by or (spec,)]
+    return StrategyAssets(keys, (*linked, *backtests), model_checks(keys), job)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _FORMAT: Final = 1
 _ROWS: Final = {
-    "score": "<f8", "up": "<f8", "forward_return": "<f8", "decision_ns": "<i8", "label_end_ns": "<i8",
+    "score": "<f8", "up": "<f8", "forward_return": "<f8", "side": "|i1", "decision_ns": "<i8", "label_end_ns": "<i8",
     "instrument": "<i4", "day": "<i8", "weight": "<f8", "base_rate": "<f8", "gain": "<f8", "base_gain": "<f8",
-    "fold": "<i8", "side": "|i1",
+    "fold": "<i8",
 }  # fmt: skip
 _FOLDS: Final = {
     "fold_number": "<i8", "fold_algorithm": "<U32", "fold_buy_threshold": "<f8", "fold_sell_threshold": "<f8",
@@ -54,7 +54,7 @@ def dump_out_of_fold(trained: TrainedModel) -> bytes:
         "fold_number": [fold.number for fold in folds],
         "fold_algorithm": [fold.algorithm for fold in folds],
         "fold_buy_threshold": [fold.buy_threshold for fold in folds],
-        "fold_sell_threshold": [fold.sell_threshold for fold in folds],
+        "fold_sell_threshold": [np.nan if fold.sell_threshold is None else fold.sell_threshold for fold in folds],
         "fold_model_bytes": [len(fold.arrays) for fold in folds],
         "fold_sessions": [len(fold.sessions) for fold in folds],
     }
@@ -86,7 +86,7 @@ def load_out_of_fold(value: bytes) -> tuple[OutOfFold, tuple[FoldModel, ...]]:
             algorithm=cast("Estimator", str(found["fold_algorithm"][k])),
             arrays=found["models"][ends[k] - int(found["fold_model_bytes"][k]) : ends[k]].tobytes(),
             buy_threshold=float(found["fold_buy_threshold"][k]),
-            sell_threshold=float(found["fold_sell_threshold"][k]),
+            sell_threshold=None if np.isnan(sell := float(found["fold_sell_threshold"][k])) else sell,
             sessions=tuple(found["sessions"][last[k] - int(found["fold_sessions"][k]) : last[k]].tolist()),
         )
         for k in range(len(ends))

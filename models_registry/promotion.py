@@ -106,10 +106,9 @@ def promote(
 ) -> PromotionRecord:
     """Put a version on a rung.
 
-    ``challenger`` asks for no gate; ``champion`` asks for skill; ``live`` for economics, which cannot be judged whole
-    in this version, so that a named override is needed. What another left under way is settled first. A version that
-    stands there already stays, without asking the gate again: the reason is kept as a note, and an alias that was moved
-    past the ledger is brought back.
+    ``challenger`` asks for no gate; ``champion`` asks for skill; ``live`` for economics. What another left under way is
+    settled first. A version that stands there already stays, without asking the gate again: the reason is kept as a
+    note, and an alias that was moved past the ledger is brought back.
 
     Parameters
     ----------

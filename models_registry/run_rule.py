@@ -39,7 +39,7 @@ def _run_objection(info: VersionInfo, history: Sequence[LedgerEntry], rung: Alia
     recorded = stands.evidence.get(SIDECAR_TAG)
     if recorded is not None and recorded != info.tags.get(SIDECAR_TAG):
         return f"{what} is not what was promoted: its sidecar's digest has changed. Promote another version."
-    if rung == "challenger" or (info.gate_verdict(rung) == "passed" and rung == "champion"):
+    if rung == "challenger" or info.gate_verdict(rung) == "passed":
         return None
     if override_for(history, info.version, rung) is not None:
         return None

@@ -95,7 +95,7 @@ class Sidecar(BaseModel):
     training_rows: int
     label: str
     label_horizon_bars: int
-    label_identity: dict[str, str | int] = Field(default_factory=dict)
+    label_identity: dict[str, str | int | float] = Field(default_factory=dict)
     """Everything that decides what a row's label is; empty in version 1."""
     proposals: dict[str, JsonValue] = Field(default_factory=dict)
     """Identity of the rule whose proposals it judges, with its parameters; empty of a model that says the side."""

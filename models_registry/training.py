@@ -63,8 +63,8 @@ class OutOfFold:
     day: NDArray[np.int64]
     """The session, as an IST day counted from the epoch."""
     weight: NDArray[np.float64]
-    """Uniqueness of the label's interval, every session with the same sum; mean 1. Of a proposal 1: when its label ended
-    says how (`validation.trade_skill`)."""
+    """Uniqueness of the label's interval, every session with the same sum; mean 1. Of a proposal 1: when its label
+    ended says how (`validation.trade_skill`)."""
     base_rate: NDArray[np.float64]
     """The naive baseline's score: the share of up moves in the fold's training rows."""
     gain: NDArray[np.float64]

@@ -138,8 +138,8 @@ class TrialTable:
     def record(self, trial: Trial) -> Trial:
         """Record a trial and give it as it stands now.
 
-        The same configuration on the same data is one trial, however often: the first one stays, and that it was tried
-        again is counted in ``recorded``.
+        The same configuration on the same data is one trial, however often: the first one stays with its profits, and
+        that it was tried again is counted in ``recorded``. What changes profits must therefore stand in ``config``.
         """
         with self._database.writing() as connection:
             head, entries = self._read(connection, trial.model_name)

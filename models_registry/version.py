@@ -111,7 +111,7 @@ def _as_fitted(trained: TrainedModel, frame: TrainingFrame) -> dict[str, Any]:
 
 def _metrics(trained: TrainedModel, evidence: Evidence) -> dict[str, float]:
     found = trained.metrics
-    for more in (evidence.trades, evidence.plausibility):
+    for more in (evidence.trades, evidence.plausibility, evidence.economics):
         found = found | (more.metrics() if more is not None else {})
     return found
 

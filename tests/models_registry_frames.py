@@ -15,6 +15,7 @@ from feature_store.features.schema import FeatureSchema
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.types import MINUTE_NS, Session
 from feature_store.offline.training_frames import TrainingFrame
+from models_registry.gates.economics import Look, economics
 from models_registry.gates.evidence import NO_CHAMPION, Evidence, FoldTrades, TradeEvidence
 from models_registry.gates.limits import GateLimits
 from models_registry.gates.verdicts import judge
@@ -101,6 +102,8 @@ FIT = FitFacts(
     git_commit="0" * 40, library_versions={"numpy": "2"}, fitted_at_ns=1_767_600_000_000_000_000, run_id="r1"
 )
 LIMITS = GateLimits(minimum_test_rows=500)
+SESSIONS_PNL = {f"2026-01-{day:02d}": 700.0 + 2_000.0 * (-1.0) ** day for day in range(1, 10)}
+"""A Sharpe ratio of about a third a session, in fewer sessions than tell it from luck."""
 TRADES = TradeEvidence(
     candidate_sha256="c" * 64,
     sessions=9,
@@ -116,6 +119,15 @@ TRADES = TradeEvidence(
     entries_proposed=300,
     entries_refused={"gross_notional": 60},
     by_fold={1: FoldTrades(240, 3.5), 2: FoldTrades(0, float("nan"))},
+    net_pnl_by_session=SESSIONS_PNL,
+    exits={"target": 140, "stop": 100},
+    turnover_a_session_inr=2_000_000.0,
+    median_participation=0.001,
+    high_participation=0.004,
+    largest_notional_inr=250_000.0,
+)
+ECONOMICS = economics(
+    SESSIONS_PNL, [], config_digest="a" * 64, capital_inr=1_000_000.0, looks=Look(0, {}, "2026-01-09")
 )
 PLAUSIBLE = Plausibility(
     auc=0.58, features=28, feature="momentum", importance=0.05, shift_retention=0.92, shifted_rows=3_000
@@ -130,6 +142,7 @@ def evidence(algorithm="hist_gradient_boosting", edge=0.3, **changes: Any) -> Ev
         "trades_on": "ticks",
         "champion": NO_CHAMPION,
         "trades": TRADES,
+        "economics": ECONOMICS,
         "plausibility": PLAUSIBLE,
     }
     return Evidence.of(model, **(found | changes))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dagster_project.assets.market_data import BARS, FEATURES, LABELS, market_data
 from dagster_project.candidates import Candidate
 from dagster_project.desk import Desk
-from dagster_project.evidence import Champion, DamagedChampion, Ground, gathered, standing_champion, trade_evidence
+from dagster_project.evidence import Champion, DamagedChampion, Ground, gathered, standing_champion
 from dagster_project.failures import expected_failures
 from dagster_project.model_facts import (
     fitted_facts,
@@ -25,6 +25,8 @@ from dagster_project.model_facts import (
 )
 from dagster_project.model_keys import ModelKeys
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource
+from dagster_project.trade_evidence import trade_evidence
+from dagster_project.trials import economics_of, record_candidate
 from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
@@ -33,6 +35,7 @@ from models_registry.specification import ESTIMATORS, StrategySpec
 if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
     from feature_store.offline.training_frames import TrainingFrame
+    from models_registry.gates.economics import Economics
     from models_registry.gates.evidence import Evidence, TradeEvidence
     from models_registry.registry import Registry
     from models_registry.sidecar import Sidecar
@@ -206,18 +209,30 @@ def _trades(keys: ModelKeys) -> dg.AssetsDefinition:
         io_manager_key="trades",
         description=f"The trades that the paper account would have made by {keys.model} in the sessions that it had "
         "not seen: each session by its fold's own model and thresholds, filled at the next bar's open, within the "
-        "account's limits and after its costs.",
+        "account's limits and after its costs. What it made a session is recorded as a trial beside the ledger.",
     )
     def trades(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         offline: dg.ResourceParam[OfflineStoreResource],
+        ledger: dg.ResourceParam[LedgerResource],
         candidate: Candidate,
     ) -> Any:
-        """Trade every session that a fold had not seen."""
+        """Trade every session that a fold had not seen, and record the trial."""
+        from models_registry.ledger import LedgerError
+
         with expected_failures(MarketDataError):
             found = trade_evidence(
                 offline.store(), settings, candidate.trained, context.log.info, candidate_sha256=candidate.sha256
+            )
+        with expected_failures(LedgerError):
+            record_candidate(
+                ledger.trials(),
+                candidate.trained,
+                found,
+                settings,
+                run_id=context.run.run_id,
+                at_ns=time.time_ns(),
             )
         context.add_output_metadata(trade_facts(found))
         return found
@@ -278,7 +293,8 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         registry = mlflow.registry()
         with expected_failures(RegistryUnavailable, LedgerError):
             standing = standing_champion(registry, ledger.ledger(), keys.model)
-        evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, standing)
+            worth = economics_of(ledger.trials(), candidate.trained, trades, settings)
+        evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, worth, standing)
         sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing)
         with expected_failures(RegistryUnavailable):
             number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
@@ -297,6 +313,7 @@ def _evidence(  # noqa: PLR0917
     candidate: Candidate,
     frame: "TrainingFrame",
     trades: "TradeEvidence",
+    worth: "Economics",
     standing: Champion | DamagedChampion | None,
 ) -> "Evidence":
     desk = Desk(store, settings)
@@ -308,6 +325,7 @@ def _evidence(  # noqa: PLR0917
             candidate.parity,
             standing,
             trades=trades,
+            economics=worth,
             trades_on=desk.traded_bar_source(),
             told=context.log.info,
         )

@@ -144,7 +144,6 @@ class Guards:
         self._rng, self._cuts, self._edges = rng, cuts, edges
         self._rows, self._warm = subject.rows(bars, universe)
         self._prices = np.stack([getattr(bars, name) for name in _PRICES])
-        self._decimals = _decimals(self._prices)
         self.compared: dict[str, int] = {}
         self.differences: dict[tuple[str, str], Difference] = {}
 
@@ -192,16 +191,9 @@ class Guards:
 
     def _perturbed_futures(self) -> None:
         for cut in self._random_cuts():
-            rows, warm = self._subject.rows(self._perturbed(cut), self._universe)
+            other = with_other_future(self._bars, np.arange(len(self._bars)) >= cut, self._rng)
+            rows, warm = self._subject.rows(other, self._universe)
             self._compare(rows[:cut], warm[:cut], at=np.arange(cut))
-
-    def _perturbed(self, cut: int) -> Bars:
-        """Give the bars with other prices, as fine as the data's, and other volumes from a row on; none before it."""
-        volume, prices = self._bars.volume.copy(), self._prices.copy()
-        volume[cut:] = self._rng.permutation(volume[cut:])
-        moved = prices[:, cut:] * np.exp(self._rng.normal(0.0, 0.05, len(self._bars) - cut))
-        prices[:, cut:] = moved if self._decimals is None else np.round(moved, self._decimals)
-        return replace(self._bars, volume=volume, **dict(zip(_PRICES, prices, strict=True)))
 
     def _every_edge(self, subject: FrameFeatures) -> None:
         chosen = self._edge_rows()
@@ -386,6 +378,22 @@ class Guards:
             self.differences[self._guard, name] = Difference(
                 self._guard, name, row, symbol, int(self._bars.end_ns[row]), expected, found
             )
+
+
+def with_other_future(bars: Bars, later: NDArray[np.bool_], rng: np.random.Generator) -> Bars:
+    """Give the bars with other prices, as fine as the data's, and other volumes in some rows; none of the others.
+
+    Parameters
+    ----------
+    later : array of bool, shape (n,)
+        The rows that become others.
+    """
+    volume, prices = bars.volume.copy(), np.stack([getattr(bars, name) for name in _PRICES])
+    decimals = _decimals(prices)
+    volume[later] = rng.permutation(volume[later])
+    moved = prices[:, later] * np.exp(rng.normal(0.0, 0.05, int(later.sum())))
+    prices[:, later] = moved if decimals is None else np.round(moved, decimals)
+    return replace(bars, volume=volume, **dict(zip(_PRICES, prices, strict=True)))
 
 
 def _decimals(prices: NDArray[np.float64]) -> int | None:

@@ -3,8 +3,9 @@
 They judge the judges: a skill check that passes models on these without an edge is wrong. Each kind has what makes
 honest statistics lie: a drifting walk in which any measure that knows a session's mean finds skill; one factor that
 moves everything at once, with fat tails, volatility regimes and overnight gaps, so that a session is little more than
-one observation; and prices that bounce between bid and ask, so that the last close says something about the next close
-and nothing about the next trade.
+one observation; prices that bounce between bid and ask, so that the last close says something about the next close
+and nothing about the next trade; and hours that move more than others, so that the hour and a volatility that lags say
+how a trade with a stop and a target ends, and nothing about what it gains.
 
 Prices are log-normal steps on a tick size of 0.05 rupees. A bar's open is a trade of its own, some time after the close
 before it. Moves are symmetric: up and down are equally likely whatever came before.
@@ -23,21 +24,27 @@ from feature_store.market.types import MINUTE_NS, Bars, Session, Universe
 from feature_store.sources.synthetic import synthetic_sessions
 
 Floats = NDArray[np.float64]
-NullKind = Literal["random walk", "one factor", "bid-ask bounce"]
+NullKind = Literal["random walk", "one factor", "bid-ask bounce", "volatile hours"]
 EdgeKind = Literal["momentum", "reversal", "market momentum"]
 NULL_KINDS: Final[tuple[NullKind, ...]] = get_args(NullKind)
 INDEX_SYMBOL: Final = "NULL INDEX"
 
 _STEP_PER_MINUTE = 12e-4  # standard deviation of a log price over a minute
 _BETWEEN = 0.05  # part of a bar's variance between a close and the next open
-_OVERNIGHT = {"random walk": 40e-4, "one factor": 80e-4, "bid-ask bounce": 40e-4}
+_OVERNIGHT = {"random walk": 40e-4, "one factor": 80e-4, "bid-ask bounce": 40e-4, "volatile hours": 40e-4}
+_BY_HOUR = (2.0, 0.6, 1.2)  # volatility at the open, at noon and at the close
 _REGIMES = (0.6, 1.0, 2.2)  # volatility: calm, usual, stressed
 _REGIME_BARS = 5
 _REGIME_SWITCHES = 0.05  # of blocks of so many bars
 _HALF_SPREAD = 8e-4
 _TICK_SIZE_INR = 0.05
 _EDGE_BARS = 10  # the move that a planted edge looks at
-_PRICES_INR = {"random walk": (200.0, 4000.0), "one factor": (200.0, 4000.0), "bid-ask bounce": (60.0, 600.0)}
+_PRICES_INR = {
+    "random walk": (200.0, 4000.0),
+    "one factor": (200.0, 4000.0),
+    "bid-ask bounce": (60.0, 600.0),
+    "volatile hours": (200.0, 4000.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +85,7 @@ def null_market(
 
     Parameters
     ----------
-    kind : {'random walk', 'one factor', 'bid-ask bounce'}
+    kind : {'random walk', 'one factor', 'bid-ask bounce', 'volatile hours'}
     seed : int
         Seed of numpy's PCG64.
     instruments, sessions : int
@@ -120,8 +127,9 @@ def _steps(
         between, within = (_one_factor(rng, shape, exposure, 4) * volatility for _ in range(2))
         overnight = _one_factor(rng, shape, exposure, 3)
     else:
-        volatility = np.ones((len(opening), 1))
+        volatility = _hours(opening) if kind == "volatile hours" else np.ones((len(opening), 1))
         between, within, overnight = rng.standard_normal((3, *shape))
+        between, within = between * volatility, within * volatility
     return _Steps(
         np.where(opening, overnight * _OVERNIGHT[kind], between * deviation * _BETWEEN**0.5),
         within * deviation * (1.0 - _BETWEEN) ** 0.5,
@@ -141,6 +149,13 @@ def _regimes(rng: np.random.Generator, bars: int) -> Floats:
     moved = np.where(rng.random(blocks) < _REGIME_SWITCHES, rng.integers(1, len(_REGIMES), blocks), 0)
     regime = (1 + np.cumsum(moved)) % len(_REGIMES)
     return np.repeat(np.array(_REGIMES)[regime], _REGIME_BARS)[:bars, None]
+
+
+def _hours(opening: NDArray[np.bool_]) -> Floats:
+    """Volatility by the hour, shape ``(bars, 1)``."""
+    a_session = int(np.flatnonzero(opening[1:, 0])[0]) + 1
+    by_hour = np.interp(np.linspace(-1.0, 1.0, a_session), (-1.0, 0.0, 1.0), _BY_HOUR)
+    return np.tile(by_hour, len(opening) // a_session)[:, None]
 
 
 def _drift(moves: Floats, edge: EdgeKind, size: float, deviation: float) -> Floats:

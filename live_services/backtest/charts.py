@@ -181,7 +181,7 @@ def groups_chart(groups: pd.DataFrame, what: str, *, lying: bool = False) -> Cha
     amounts, place = _axis("net, ₹", tickformat=",.0f"), _axis("" if lying else what) | {"type": "category"}
     if lying:
         place |= {"autorange": "reversed", "automargin": True}
-    height = max(260, 60 + 22 * len(groups)) if lying else 260
+    height = max(260, 60 + min(22 * len(groups), 14 * len(groups) + 200)) if lying else 260
     return {
         "data": [bars],
         "layout": _bare(height) | {"xaxis": amounts if lying else place, "yaxis": place if lying else amounts},
@@ -236,7 +236,8 @@ def _fall(equity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _at(time_ns: NDArray[np.int64], session: Session, number: int) -> NDArray[np.float64]:
-    return number + (time_ns - session.open_ns) / (session.close_ns - session.open_ns)
+    share = (time_ns - session.open_ns) / (session.close_ns - session.open_ns)
+    return np.asarray(number + np.clip(share, 0.0, 1.0))  # the last snapshot is a second after the close
 
 
 def _places(times: pd.Series[pd.Timestamp], result: Backtested) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models_registry.validation.sharpe import sharpe_ratio
+
 SESSIONS_A_YEAR: Final = 252
 FEWEST_FOR_A_YEAR: Final = 20
 """Sessions below which nothing is stated by the year: it would be a guess."""
@@ -68,6 +70,7 @@ def return_figures(returns: NDArray[np.float64]) -> ReturnFigures:
     """Measure daily returns, shape ``(sessions,)``, finite, in order."""
     n = len(returns)
     growth = float(np.prod(1.0 + returns)) if n else 1.0
+    sharpe = sharpe_ratio(returns, sessions_a_year=SESSIONS_A_YEAR)
     spread = float(np.std(returns, ddof=1)) if n > 1 else np.nan
     mean = float(returns.mean()) if n else np.nan
     loss = float(np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2) / n)) if n else np.nan
@@ -79,8 +82,8 @@ def return_figures(returns: NDArray[np.float64]) -> ReturnFigures:
         total_return=growth - 1.0,
         annual_return=growth ** (SESSIONS_A_YEAR / n) - 1.0 if long_enough and growth > 0 else np.nan,
         annual_volatility=spread * year,
-        sharpe=_ratio(mean, spread) * year,
-        sharpe_error=_sharpe_error(returns) * year,
+        sharpe=sharpe.annual,
+        sharpe_error=sharpe.annual_standard_error,
         sortino=_ratio(mean, loss) * year,
         max_drawdown=float(fall.min(initial=0.0)),
         longest_drawdown=_longest(fall < 0),
@@ -120,16 +123,6 @@ def months_of(returns: pd.Series[float]) -> pd.DataFrame:
     dates = pd.DatetimeIndex(returns.index)
     table = (1.0 + returns).groupby([dates.year, dates.month]).prod() - 1.0
     return table.unstack().reindex(columns=range(1, 13))
-
-
-def _sharpe_error(returns: NDArray[np.float64]) -> float:
-    n = len(returns)
-    spread = float(np.std(returns, ddof=1)) if n > 2 else 0.0
-    if not spread > 0:
-        return float("nan")
-    standard = (returns - returns.mean()) / np.std(returns)
-    sharpe, skew, kurtosis = returns.mean() / spread, (standard**3).mean(), (standard**4).mean()
-    return float(np.sqrt((1.0 - skew * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2) / (n - 1)))
 
 
 def _longest(marked: NDArray[np.bool_]) -> int:

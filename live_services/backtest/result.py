@@ -169,7 +169,7 @@ class Backtested:
     def stamps(self) -> tuple[str, ...]:
         """What every page says of it, in capitals where it must not be believed: in sample, generated, refused."""
         known = int((self.sessions["role"] == "in sample").sum())
-        refused = [f"{one.title} ({', '.join(one.refused)})" for one in self.judged if one.refused]
+        refused = dict.fromkeys(f"{one.title} ({', '.join(one.refused)})" for one in self.judged if one.refused)
         said = [
             (known, f"IN SAMPLE: the models were trained on {known} of these {len(self.traded)} sessions"),
             (self.market.startswith("SYNTHETIC"), "SYNTHETIC MARKET: generated data, not an exchange's"),

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +20,12 @@ from feature_store.market.types import Session
 from live_services.backtest.changes import changed
 from live_services.backtest.engine import EngineConfig
 from live_services.backtest.figures import return_figures, trade_figures
+from live_services.backtest.recording import Recorders, configuration
 from live_services.backtest.report import BacktestResult
 from live_services.backtest.result import Opponent, trades_table
 from live_services.backtest.traded import Fills, TradedSession, require_as_trained, trade
 from live_services.backtest.versions import (
+    THRESHOLDS,
     BacktestRefused,
     JudgedVersion,
     Promotions,
@@ -39,6 +39,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.limits import AccountConfig
 from live_services.next_steps import to_type
 from live_services.settings import Settings, load_settings
+from models_registry.trials import HoldoutLook, Trial, config_digest
 
 if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
@@ -46,40 +47,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], object]
 """Takes what is under way, how many sessions are done, and of how many."""
 _NAMED: Final = 3
-
-
-@dataclass(frozen=True)
-class HoldoutSeen:
-    """A backtest looked at sessions that the training had left out: the more often, the less they are worth."""
-
-    model_name: str
-    first_session: str
-    last_session: str
-    what: str
-    by: str
-    at_ns: int
-    config_digest: str
-
-
-@dataclass(frozen=True)
-class TriedConfiguration:
-    """One way to trade a version that somebody tried, with what it came to each session."""
-
-    model_name: str
-    config_digest: str
-    config: Mapping[str, Any]
-    data_digest: str
-    daily_pnl_inr: Mapping[str, float]
-    made_by: str
-    recorded_at_ns: int
-
-
-@dataclass(frozen=True)
-class Recorders:
-    """Who is told of looks at the hold-out and of what was tried; None: nobody."""
-
-    look: Callable[[HoldoutSeen], object] | None = None
-    trial: Callable[[TriedConfiguration], object] | None = None
 
 
 def backtest(
@@ -125,6 +92,7 @@ def backtest(
         Default: those of the settings.
     progress : callable
     recorders : Recorders, optional
+        Default: the table of trials beside the ledger.
 
     Returns
     -------
@@ -181,7 +149,7 @@ def backtest(
         no_champion=no_champion,
         **beside(store, settings, judged, traded, change.account),
     )
-    _record(result, config, recorders or Recorders())
+    _record(result, config, recorders if recorders is not None else Recorders.of(settings.ledger_url))
     return result
 
 
@@ -325,28 +293,37 @@ class _Run:
 def _record(result: BacktestResult, config: EngineConfig, recorders: Recorders) -> None:
     """Tell who counts what was tried, and how often the hold-out was looked at."""
     by, at_ns = getpass.getuser(), time.time_ns()
-    after = [one.session.date.isoformat() for one in result.traded if result.role(one.session) == "after training"]
+    after = [one.session.date for one in result.traded if result.role(one.session) == "after training"]
     daily = {str(date): float(net) for date, net in result.sessions["net_inr"].items()}
+    by_hand = {name: float(value) for name, value in result.changes.items() if name in THRESHOLDS}
     for one in result.judged:
-        said = configuration(one, config.accounts["paper"], result.fills)
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        name, made = one.sidecar.model_name, one.sidecar
+        account, fills = config.accounts["paper"], result.fills
+        said = configuration(made.recipe_digest, made.specification, one.spec, account, fills=fills, thresholds=by_hand)
         if after and recorders.look is not None:
-            recorders.look(HoldoutSeen(one.sidecar.model_name, after[0], after[-1], "backtest", by, at_ns, digest))
-        if recorders.trial is not None and len(result.judged) == 1:
-            data = result.provenance["data digest"]
-            recorders.trial(TriedConfiguration(one.sidecar.model_name, digest, said, data, daily, by, at_ns))
-
-
-def configuration(one: JudgedVersion, account: AccountConfig, fills: Fills) -> dict[str, Any]:
-    """Give everything that decides what a version's sessions come to, apart from the market."""
-    return {
-        "model": one.title,
-        "identity": one.sidecar.identity,
-        "strategy": one.spec.model_dump(mode="json"),
-        "thresholds": {"buy": one.model.buy_threshold, "sell": one.model.sell_threshold},
-        "account": account.model_dump(mode="json"),
-        "fills": fills,
-    }
+            recorders.look(
+                HoldoutLook(
+                    model_name=name,
+                    first_session=after[0],
+                    last_session=after[-1],
+                    what="backtest",
+                    by=by,
+                    at_ns=at_ns,
+                    config_digest=config_digest(said),
+                )
+            )
+        if recorders.trial is not None and len(result.judged) == 1 and not result.in_sample:
+            recorders.trial(
+                Trial(
+                    model_name=name,
+                    config=said,
+                    data_digest=result.provenance["data digest"],
+                    daily_pnl_inr=daily,
+                    made_by=f"backtest by {by}",
+                    recorded_at_ns=at_ns,
+                    run_id="",
+                )
+            )
 
 
 def _registry(settings: Settings) -> Versions:

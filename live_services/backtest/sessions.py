@@ -1,23 +1,12 @@
-"""Trades of sessions that a model had not seen: the evidence that a gate asks for.
-
-An expectancy is of trades, not of rows: of what the account's limits let through, at the prices that its orders fill
-at, after its charges.
-"""
+"""A candidate on the sessions that it had not seen: each is run by the model of the fold that is tested on it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.market.types import Bars, Session, Universe
-from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.domain.account.risk import ALREADY_OPEN
-from live_services.domain.account.trades import Trade, round_trips
-from live_services.domain.events import SignalGenerated, SignalRejected
-from live_services.domain.limits import AccountConfig
-from live_services.domain.strategy.history import SessionHistory
+from feature_store.market.types import Session
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.flat import load_flat
 from models_registry.refs import ModelIdentity
@@ -25,35 +14,41 @@ from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
-    from models_registry.training import FoldModel
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTrades:
-    """What became of a session's signals."""
-
-    session: Session
-    trades: tuple[Trade, ...]
-    """Round trips in order of their end, then what was left open, in order of its entry."""
-    entries_proposed: int
-    """Proposals on instruments that the strategy did not hold; while it holds one, further ones are passed over."""
-    entries_refused: Mapping[str, int] = field(default_factory=dict)
-    """Of these, those that risk refused, by the rule's name."""
+    from models_registry.training import FoldModel, TrainedModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TestedSession:
-    """A session that a model had not seen, with what the desk would have had at its open."""
+class UnseenFolds:
+    """A strategy and the models of its folds, as `live_services.backtest.traded.trade` runs them."""
 
-    __test__ = False  # no test class, whatever pytest makes of its name
+    spec: StrategySpec
+    models: Mapping[str, LoadedModel]
+    """By date of the session that the fold had not seen; in order, at least one."""
 
-    session: Session
-    universe: Universe
-    bars: Bars
-    """On the desk's clock, in order of ``(end_ns, instrument)``; orders fill at the next bar's open."""
-    history: SessionHistory
-    model: LoadedModel
-    """The model of the fold that is tested on this session, with that fold's thresholds."""
+    @classmethod
+    def of(cls, trained: TrainedModel) -> UnseenFolds:
+        """Take what was just trained."""
+        schema, name = trained.spec.feature_schema(), trained.spec.model_name
+        models: dict[str, LoadedModel] = {}
+        for fold in trained.fold_models:
+            models |= dict.fromkeys(fold.sessions, loaded_fold(fold, schema, name))
+        return cls(trained.spec, models)
+
+    @property
+    def model(self) -> LoadedModel:
+        """One of them."""
+        return next(iter(self.models.values()))
+
+    def model_on(self, session: Session, *, in_sample: bool = False) -> LoadedModel:
+        """Give the model of the fold that had not seen a session; there is no model that had (`in_sample`).
+
+        Raises
+        ------
+        KeyError
+            If no fold is tested on it.
+        """
+        del in_sample
+        return self.models[session.date.isoformat()]
 
 
 def loaded_fold(fold: FoldModel, schema: FeatureSchema, model_name: str) -> LoadedModel:
@@ -63,28 +58,3 @@ def loaded_fold(fold: FoldModel, schema: FeatureSchema, model_name: str) -> Load
     )
     model = load_flat(fold.arrays, fold.algorithm, len(schema.names))
     return LoadedModel(identity, schema, model, fold.buy_threshold, fold.sell_threshold)
-
-
-def trade_sessions(
-    sessions: Iterable[TestedSession], strategy: StrategySpec, account: AccountConfig
-) -> Iterator[SessionTrades]:
-    """Trade sessions one after the other, each with its own model, the strategy alone on a new account.
-
-    Parameters
-    ----------
-    sessions : iterable of TestedSession
-        In order; each is traded when it is asked for.
-    strategy : StrategySpec
-        Whose signals are traded.
-    account : AccountConfig
-        Its limits.
-    """
-    on_paper = strategy.model_copy(update={"brokers": ("paper",)})
-    alone = EngineConfig((on_paper,), {"paper": account}, bar_minutes=strategy.bar_minutes)
-    for tested in sessions:
-        assignments = assignments_at_open(tested.session, {strategy.name: tested.model})
-        day = MarketDay(tested.session, tested.universe, tested.bars, assignments, tested.history)
-        events = run_session(day, alone)
-        refused = Counter(event.rule for event in events if isinstance(event, SignalRejected))
-        proposed = sum(isinstance(event, SignalGenerated) for event in events) - refused.pop(ALREADY_OPEN, 0)
-        yield SessionTrades(tested.session, round_trips(events), proposed, dict(refused))

@@ -12,7 +12,7 @@ import pandas as pd
 from live_services.backtest.figures import FEWEST_FOR_A_YEAR, ReturnFigures, TradeFigures, months_of
 from live_services.domain.account.charge_schedules import schedule_on
 from live_services.domain.account.charges import equity_segment
-from models_registry.refs import bars_in_words
+from models_registry.refs import bars_in_words, named_thresholds
 
 if TYPE_CHECKING:
     from live_services.backtest.result import Backtested
@@ -314,7 +314,7 @@ def settings_rows(result: Backtested) -> Grid:
     rows: list[list[Cell | str]] = []
     for one in result.judged:
         facts = one.spec.model_dump(mode="json", exclude={"model", "name"})
-        facts |= {"buy_threshold": one.model.buy_threshold, "sell_threshold": one.model.sell_threshold}
+        facts |= named_thresholds(one.model.buy_threshold, one.model.sell_threshold)
         rows += [[one.spec.name, name, _said(value), marks.get(name, "")] for name, value in facts.items()]
     rows += [["account", name, _said(value), marks.get(name, "")] for name, value in account.items()]
     return Grid(["of", "setting", "value", ""], rows, words=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,29 @@ if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
     from live_services.adapters.history import StoredHistory
     from live_services.backtest.versions import JudgedVersion
+    from live_services.domain.strategy.loaded_model import LoadedModel
+    from models_registry.specification import StrategySpec
 
 Fills = Literal["bars", "ticks"]
 """What the market is: orders fill at the next bar's open, or at the next tick."""
+
+
+class Judged(Protocol):
+    """A strategy and what runs it on each session: a registered version, or the folds of a candidate."""
+
+    @property
+    def spec(self) -> StrategySpec:
+        """The strategy as it trades."""
+        ...
+
+    @property
+    def model(self) -> LoadedModel:
+        """Any model of it: all have one schema."""
+        ...
+
+    def model_on(self, session: Session, *, in_sample: bool) -> LoadedModel:
+        """Give what a session is run with."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +95,7 @@ def trade(
     store: OfflineStore,
     history: StoredHistory,
     config: EngineConfig,
-    judged: Sequence[JudgedVersion],
+    judged: Sequence[Judged],
     sessions: Sequence[Session],
     *,
     fills: Fills,
@@ -93,7 +113,7 @@ def trade(
         Reads the sessions before one.
     config : EngineConfig
         The strategies, and the account.
-    judged : sequence of JudgedVersion
+    judged : sequence of Judged
         One for each strategy.
     sessions : sequence of Session
         In order; each is traded when it is asked for.

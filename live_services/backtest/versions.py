@@ -19,7 +19,7 @@ from live_services.services.model_loading import prove
 from models_registry.agreement import disagreement
 from models_registry.ledger_entries import standing
 from models_registry.out_of_fold import load_out_of_fold
-from models_registry.refs import Alias
+from models_registry.refs import Alias, named_thresholds
 from models_registry.specification import StrategySpec
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Role = Literal["out of fold", "after training", "in sample"]
 """What a session is to a version: tested by a fold that had not seen it, later than the training, or known to it."""
-THRESHOLDS: Final = ("buy_threshold", "sell_threshold")
-"""What a backtest may set of every model of a version."""
+THRESHOLDS: Final = ("buy_threshold", "sell_threshold", "accept_threshold")
+"""What a backtest may set of every model of a version; the last one of models that judge proposals, the others of those
+that say the side."""
 
 
 class BacktestRefused(CommandFailed):
@@ -188,7 +189,11 @@ def _version(source: Versions, name: str, asked: str | None, stands: Mapping[Ali
 
 
 def _with(model: LoadedModel, thresholds: Mapping[str, float] | None) -> LoadedModel:
-    if not thresholds:
-        return model
-    buy, sell = (thresholds.get(name, getattr(model, name)) for name in THRESHOLDS)
-    return replace(model, buy_threshold=buy, sell_threshold=sell)
+    stand = named_thresholds(model.buy_threshold, model.sell_threshold)
+    if wrong := [name for name in thresholds or {} if name not in stand]:
+        raise BacktestRefused(
+            f"{model.identity.model_name} has no {' and no '.join(wrong)}: it stands on {' and '.join(stand)}"
+        )
+    stand |= thresholds or {}
+    first, *second = stand.values()
+    return replace(model, buy_threshold=first, sell_threshold=second[0] if second else None)

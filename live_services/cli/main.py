@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import dlq as cli_dlq
 from live_services.cli import models as cli_models
+from live_services.cli.audit import audit
 from live_services.cli.backtest import backtest
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
 from live_services.cli.halts import flatten, halt, reduce, resume
@@ -50,6 +51,7 @@ config_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at the
 features_app = typer.Typer(cls=ClearGroup, no_args_is_help=True, help="Look at feature values.")
 app.command("preflight")(run_preflight)
 app.command()(train)
+app.command()(audit)
 app.command()(backtest)
 app.command()(logs)
 for _change in (halt, reduce, flatten, resume):

@@ -61,7 +61,7 @@ class Family(Protocol):
         ...
 
     def search_space(self) -> Mapping[str, Span]:
-        """Hyperparameters that a small search tries; none whose meaning depends on the number of rows."""
+        """Hyperparameters that a small search tries; none that counts rows, of which a search sees few."""
         ...
 
     def made(self, estimator: Any) -> bool:

@@ -50,7 +50,7 @@ class RandomForest:
         drawn = max(1, min(rows, _MOST_DRAWN))
         defaults: dict[str, Any] = {
             "n_estimators": 200,
-            "max_depth": 8,
+            "max_depth": 5,  # deeper ones foretold worse than the base rate where the edge was small
             "max_features": "sqrt",
             # rows of neighbouring minutes say much the same: trees that draw few of them differ more
             "max_samples": drawn,

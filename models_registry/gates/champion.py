@@ -233,7 +233,7 @@ def compare_on_later_rows(
     return _compare(candidate, champion, np.isin(candidate.day, later), version, how, judged=judged)
 
 
-def _compare(  # noqa: PLR0917
+def _compare(
     candidate: TestedRows,
     champion: ScoredRows,
     mine: NDArray[np.bool_],

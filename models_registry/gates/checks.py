@@ -68,8 +68,8 @@ SKILL_STATISTICS: Final = (
         ),
     ),
 )
-"""All of them must hold: of a model that says the side itself the first of each pair (`validation.statistics.skill`), of
-one that judges proposals the second (`validation.trade_skill.trade_skill`), which its metrics then have."""
+"""All of them must hold: of a model that says the side itself the first of each pair (`validation.statistics.skill`),
+of one that judges proposals the second (`validation.trade_skill.trade_skill`), which its metrics then have."""
 SKILL_CONFIDENCE: Final = "skill_confidence"
 
 

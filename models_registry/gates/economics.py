@@ -1,10 +1,10 @@
 """What a candidate's trades are worth, after so many tries: the figures that the gate for real money looks at. Pure.
 
 *How many tries* is counted from the table of trials, by configuration: whoever trains again, on the same sessions or
-with one more, or deletes runs, has not tried less. Trials that have the candidate's very sessions stand beside it in one
-matrix, where those that made the same profits on the same days count as fewer (`validation.trials_count`) and in which
-the probability of overfitting is asked. Every other configuration counts one: those that were traded on other sessions
-only, and the tries of a search, which were never traded and have a score alone.
+with one more, or deletes runs, has not tried less. Trials that have the candidate's very sessions stand beside it in
+one matrix, where those that made the same profits on the same days count as fewer (`validation.trials_count`) and in
+which the probability of overfitting is asked. Every other configuration counts one: those that were traded on other
+sessions only, and the tries of a search, which were never traded and have a score alone.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def economics(
 
     Notes
     -----
-    Of a configuration that was traded on these sessions more than once, with other data, the newest counts. Where tries
-    cannot be compared by their profits, the spread of their ratios is not known: it is then taken for at least what luck
-    alone makes of one ratio, its squared standard error.
+    Of a configuration that was traded on these sessions more than once, with other data, the newest counts. Where
+    tries cannot be compared by their profits, the spread of their ratios is not known: it is then taken for at least
+    what luck alone makes of one ratio, its squared standard error.
     """
     sessions = sorted(daily_pnl_inr)
     ours = _record(daily_pnl_inr, sessions)

@@ -62,7 +62,9 @@ def choice_is_not_overfitted(evidence: Evidence, limits: GateLimits) -> GateChec
         f"{text}, of {asked.configurations} configurations on {asked.sessions} sessions; the chosen one lost money in "
         f"{asked.loss_probability:.0%} of the other halves"
     )
-    return GateCheck(name=name, passed=asked.probability <= limits.maximum_overfitting, observed=observed, required=required)
+    return GateCheck(
+        name=name, passed=asked.probability <= limits.maximum_overfitting, observed=observed, required=required
+    )
 
 
 def falls_not_too_deep(evidence: Evidence, limits: GateLimits) -> GateCheck:
@@ -92,7 +94,9 @@ def small_beside_the_market(evidence: Evidence, limits: GateLimits) -> GateCheck
     text, limit_text = shown(100.0 * share, 100.0 * limit, 2)
     observed = "not known: no trade was made in a bar whose traded value is known"
     if found is not None and not math.isnan(share):
-        observed = f"{text} % of the bar's traded value in 95 of 100 trades, {100 * found.median_participation:.2f} % in half"
+        observed = (
+            f"{text} % of the bar's traded value in 95 of 100 trades, {100 * found.median_participation:.2f} % in half"
+        )
         observed += f"; there is room for ₹{found.largest_notional_inr:,.0f} a trade"
     return GateCheck(
         name="small_beside_the_market",
@@ -129,8 +133,13 @@ def _without(found: Economics | None) -> str:
 def _ratio(found: Economics) -> str:
     deflated = found.deflated
     sharpe = deflated.sharpe
+    tries = (
+        f"the best of {found.configurations} configurations, worth {deflated.n_trials:.1f} independent ones, shows "
+        f"{deflated.benchmark:.3f} by luck"
+        if found.configurations > 1
+        else "no other configuration was tried"
+    )
     return (
         f"Sharpe ratio {sharpe.per_session:.3f} a session ± {sharpe.standard_error:.3f} ({sharpe.annual:.2f} ± "
-        f"{sharpe.annual_standard_error:.2f} a year) in {sharpe.n} sessions; the best of {found.configurations} "
-        f"configurations, worth {deflated.n_trials:.1f} independent ones, shows {deflated.benchmark:.3f} by luck"
+        f"{sharpe.annual_standard_error:.2f} a year) in {sharpe.n} sessions; {tries}"
     )

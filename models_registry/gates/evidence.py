@@ -66,7 +66,7 @@ class TradeEvidence:
     turnover_a_session_inr: float = math.nan
     """Value bought and sold, the mean of all sessions."""
     median_participation: float = math.nan
-    """What the notional of a trade is of the value traded in the bar that it entered in; NaN where that is not known."""
+    """What a trade's notional is of the value traded in the bar that it entered in; NaN where that is not known."""
     high_participation: float = math.nan
     """Of 95 in 100 trades it is no more than this; infinite where nothing was traded in that bar."""
     largest_notional_inr: float = math.nan

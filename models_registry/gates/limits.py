@@ -34,8 +34,8 @@ class GateLimits(BaseModel):
     maximum_drawdown: float = Field(default=0.1, gt=0.0, le=1.0)
     """Deepest fall of the account from a height before, as a share of what it began with."""
     maximum_participation: float = Field(default=0.01, gt=0.0, le=1.0)
-    """Share of the value traded in the bar of its entry that 95 in 100 trades may be; about a hundredth is taken to fill
-    without moving the price."""
+    """Share of the value traded in the bar of its entry that 95 in 100 trades may be; about a hundredth is taken to
+    fill without moving the price."""
 
 
 class GatesSettings(BaseModel):

@@ -2,9 +2,9 @@
 
 ``champion`` asks for *skill*: a ranking and a direction better than the base rate, out of sample, clustered by session,
 by a model that is no leak and better than the champion; that its trades earn is a warning, so that costs do not hide
-what the statistics say. ``live`` asks for *economics*: that the trades of sessions that no model had seen earn more than
-they cost, more than luck would after so many tries, for long enough, without falling too deep or being too much of the
-market. It opens real money to a person's word, never by itself.
+what the statistics say. ``live`` asks for *economics*: that the trades of sessions that no model had seen earn more
+than they cost, more than luck would after so many tries, for long enough, without falling too deep or being too much
+of the market. It opens real money to a person's word, never by itself.
 
 A verdict is on what was judged together: the model, the configuration that its strategy traded by, the account's limits
 and what made the bars.

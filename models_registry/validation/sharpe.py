@@ -139,7 +139,7 @@ def trial_variance(trials: Floats) -> float:
     Parameters
     ----------
     trials : ndarray of float64, shape (sessions, trials)
-        Net profit of each session; at least two sessions.
+        Net profit of each session.
 
     Notes
     -----
@@ -151,7 +151,7 @@ def trial_variance(trials: Floats) -> float:
     ratios = np.array([sharpe_ratio(column).per_session for column in pnl.T])
     known = ratios[np.isfinite(ratios)]
     observed = float(known.var(ddof=1)) if len(known) >= 2 else 0.0
-    return max(observed, 1.0 / (len(pnl) - 1))
+    return max(observed, 1.0 / max(len(pnl) - 1, 1))
 
 
 @dataclass(frozen=True)
@@ -188,16 +188,20 @@ def deflated_sharpe(daily_pnl: Floats, *, n_trials: float, variance_of_trials: f
     return DeflatedSharpe(probabilistic_sharpe(sharpe, benchmark), benchmark, sharpe, n_trials, variance_of_trials)
 
 
-def minimum_track_record_sessions(sharpe: Sharpe, benchmark: float = 0.0, confidence: float = 0.95) -> float:
+def minimum_track_record_sessions(
+    sharpe: Sharpe, benchmark: float = 0.0, confidence: float = 0.95, *, n_trials: float = 1.0
+) -> float:
     """Give the number of sessions after which this ratio would be above the benchmark with the confidence.
 
     Parameters
     ----------
     sharpe : Sharpe
     benchmark : float
-        Per session; `DeflatedSharpe.benchmark` to count the trials.
+        Per session, whatever the length of the record.
     confidence : float
         One-sided.
+    n_trials : float
+        Independent trials behind the choice: the best of them is lucky, and the less so the longer the record is.
 
     Returns
     -------
@@ -206,16 +210,18 @@ def minimum_track_record_sessions(sharpe: Sharpe, benchmark: float = 0.0, confid
 
     Notes
     -----
-    Bailey & López de Prado (2012), eq. 13: it takes the record's ratio, skew and kurtosis for the true ones, so it is
-    a rough figure while the record is short.
+    Bailey & López de Prado (2012), eq. 13, with what luck makes of ``n_trials`` unrelated trials, whose ratios have the
+    variance ``1/(n − 1)``, added to the distance that is asked (`expected_maximum_sharpe`). It takes the record's
+    ratio, skew and kurtosis for the true ones, so it is a rough figure while the record is short, and too small for a
+    ratio that was picked because it is large.
     """
     if math.isnan(sharpe.per_session):
         return math.nan
     if sharpe.per_session <= benchmark:
         return math.inf
-    distance = float(stats.norm.ppf(confidence)) / (sharpe.per_session - benchmark)
     factor = _variance_factor(sharpe.per_session, sharpe.skew, sharpe.kurtosis)
-    return float(math.ceil(1.0 + factor * distance**2))
+    asked = float(stats.norm.ppf(confidence)) * math.sqrt(factor) + expected_maximum_sharpe(1.0, n_trials)
+    return float(math.ceil(1.0 + (asked / (sharpe.per_session - benchmark)) ** 2))
 
 
 def _variance_factor(ratio: float, skew: float, kurtosis: float) -> float:

@@ -5,8 +5,8 @@ weights are hindsight; on markets in which nothing can be foretold it found skil
 (``docs/validation.md``, "Rules"):
 
 * *Whether* a trade gains can be foretold without any edge. A target that lies farther than the stop is reached less
-  often but gains more, and how often time ends the trade depends on what is known: the hour, and a volatility that lags.
-  What cannot be foretold there is the gain itself: its mean is zero whatever was known.
+  often but gains more, and how often time ends the trade depends on what is known: the hour, and a volatility that
+  lags. What cannot be foretold there is the gain itself: its mean is zero whatever was known.
 * The *uniqueness* of a label's interval knows when the label ended, and with it how; and the number of proposals in a
   session knows how the ones before went, since a move that runs into a stop makes a rule propose again.
 

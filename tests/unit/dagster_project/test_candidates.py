@@ -49,6 +49,11 @@ def some_trades() -> TradeEvidence:
         entries_refused={"open_positions": 1},
         by_fold={1: FoldTrades(3, -2.0)},
         net_pnl_by_session={"2026-01-05": 10.0, "2026-01-06": -70.0},
+        exits={"target": 2, "stop": 1},
+        turnover_a_session_inr=300_000.0,
+        median_participation=0.001,
+        high_participation=0.004,
+        largest_notional_inr=250_000.0,
     )
 
 

@@ -11,29 +11,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagster_project.evidence import (
-    Champion,
-    Ground,
-    champion_comparison,
-    gathered,
-    standing_champion,
-    trade_evidence,
-)
+from dagster_project.evidence import Champion, Ground, champion_comparison, gathered, standing_champion
+from dagster_project.trade_evidence import account_of, trade_evidence
+from dagster_project.trials import configuration_of, economics_of, looked_at, record_candidate, record_search
 from feature_store.market.corporate_actions import CorporateActions
-from feature_store.market.types import MarketDataError
+from feature_store.market.types import MarketDataError, Session
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import TrainingFrame, training_frame
 from feature_store.sources.synthetic import synthetic_market
+from live_services.adapters.history import StoredHistory
+from live_services.backtest.engine import EngineConfig
+from live_services.backtest.sessions import UnseenFolds
+from live_services.backtest.traded import trade
 from live_services.domain.account.charges import ChargeBook
+from live_services.domain.account.trades import round_trips
 from live_services.domain.money import RUPEE
 from live_services.settings import Settings
-from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence
+from models_registry.gates.economics import Look
+from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison, Evidence, TradeEvidence
 from models_registry.gates.limits import GateLimits
 from models_registry.gates.verdicts import judge
 from models_registry.ledger import PromotionLedger
 from models_registry.packing import Packed, pack, parity
+from models_registry.search import Try
 from models_registry.specification import StrategySpec
 from models_registry.training import TrainedModel, train
+from models_registry.trials import HoldoutLook, TrialTable
 from models_registry.version import build_sidecar
 from tests.models_registry_fakes import InMemoryRegistry, stand
 from tests.models_registry_frames import FIT, PLAUSIBLE
@@ -125,6 +128,36 @@ def test_every_session_that_a_fold_had_not_seen_is_traded_with_its_model(world: 
     assert told[-1] == f"traded 9 of 9 unseen sessions: {found.trades} trades"
 
 
+def test_the_trades_are_those_that_a_backtest_of_the_folds_shows(world: World, candidate: TrainedModel) -> None:
+    found = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
+    config = EngineConfig((SPEC,), {"paper": account_of(world.settings)})
+    stored = {str(session.date): session for session in world.store.sessions("bars")}
+    sessions = [stored[date] for fold in candidate.fold_models for date in fold.sessions]
+    folds, history = (UnseenFolds.of(candidate),), StoredHistory(world.settings)
+    traded = list(trade(world.store, history, config, folds, sessions, fills="bars", in_sample=False))
+    trades = round_trips([event for one in traded for event in one.kept])
+    assert found.trades == len(trades)
+    assert sum(found.exits.values()) == found.trades
+    assert found.net_pnl_by_session == {
+        str(one.session.date): one.last.equity_inr - one.equity_at_open_inr for one in traded
+    }
+    assert [one.equity_at_open_inr for one in traded][1:] == [one.last.equity_inr for one in traded][:-1]
+    turned_over = sum(fill.quantity * fill.price_inr_e4 for one in traded for fill in one.fills) / RUPEE
+    assert found.turnover_a_session_inr == pytest.approx(turned_over / len(traded))
+    assert 0.0 < found.median_participation <= found.high_participation < 1.0
+
+
+def test_each_session_is_run_by_the_model_of_the_fold_that_had_not_seen_it(candidate: TrainedModel) -> None:
+    folds = UnseenFolds.of(candidate)
+    for fold in candidate.fold_models:
+        for date in fold.sessions:
+            run_by = folds.model_on(Session.regular(dt.date.fromisoformat(date)))
+            assert run_by.identity.model_version == f"fold-{fold.number}"
+            assert (run_by.buy_threshold, run_by.sell_threshold) == (fold.buy_threshold, fold.sell_threshold)
+    with pytest.raises(KeyError, match="2020-01-01"):
+        folds.model_on(Session.regular(dt.date(2020, 1, 1)))
+
+
 def test_a_trade_is_charged_as_an_intraday_one_of_its_day(world: World, candidate: TrainedModel) -> None:
     found = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     notional, book = 1000 * 100 * RUPEE, ChargeBook()
@@ -162,6 +195,70 @@ def test_neither_trades_nor_a_champion_are_looked_at_on_bars_that_have_changed_s
         trade_evidence(world.store, world.settings, before, lambda _: None, candidate_sha256=SHA256)
     with pytest.raises(MarketDataError, match=said):
         compared(world, before, champion(world, SPEC.model_copy(update={"features": WEAKER})))
+
+
+# --- trials -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> TrialTable:
+    return TrialTable(f"sqlite:///{tmp_path}/ledger.sqlite")
+
+
+@pytest.fixture(scope="module")
+def trades(world: World, candidate: TrainedModel) -> TradeEvidence:
+    return trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
+
+
+def test_a_candidate_is_one_trial_however_often_it_is_traded(
+    world: World, candidate: TrainedModel, trades: TradeEvidence, table: TrialTable
+) -> None:
+    for run in ("one", "two"):
+        kept = record_candidate(table, candidate, trades, world.settings, run_id=run, at_ns=1)
+    (trial,) = table.of("momentum")
+    assert (trial.recorded, kept.run_id) == (2, "one")
+    assert trial.daily_pnl_inr == trades.net_pnl_by_session
+    assert economics_of(table, candidate, trades, world.settings).configurations == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"buy_quantile": 0.95}, {"seed": 8}, {"stop_bps": 30.0}, {"notional_per_trade_inr": 50_000.0}], ids=str
+)
+def test_another_threshold_seed_stop_or_size_is_another_trial(
+    world: World, candidate: TrainedModel, trades: TradeEvidence, table: TrialTable, changes: dict[str, Any]
+) -> None:
+    other = dataclasses.replace(candidate, spec=candidate.spec.model_copy(update=changes))
+    record_candidate(table, other, trades, world.settings, run_id="", at_ns=1)
+    found = economics_of(table, candidate, trades, world.settings)
+    assert (found.configurations, found.compared) == (2, 2)
+    assert found.deflated.n_trials == pytest.approx(1.0)  # it made the same profits
+
+
+def test_a_name_or_a_rank_among_strategies_is_no_other_trial(world: World, candidate: TrainedModel) -> None:
+    renamed = candidate.spec.model_copy(update={"name": "other", "priority": 3})
+    other = dataclasses.replace(candidate, spec=renamed)
+    assert configuration_of(other, world.settings) == configuration_of(candidate, world.settings)
+
+
+def test_what_a_search_tried_and_did_not_choose_counts_without_profits(
+    world: World, candidate: TrainedModel, trades: TradeEvidence, table: TrialTable
+) -> None:
+    tries = [Try(1, dict(candidate.spec.hyperparameters), 0.69, 1.0), Try(2, {"C": 0.1}, 0.70, 1.0)]
+    record_search(table, candidate, tries, world.settings, run_id="", at_ns=1)
+    record_search(table, candidate, tries, world.settings, run_id="", at_ns=2)
+    (trial,) = table.of("momentum")
+    assert trial.config["made"]["hyperparameters"] == {"C": 0.1}  # type: ignore[index, call-overload]
+    found = economics_of(table, candidate, trades, world.settings)
+    assert (found.configurations, found.compared) == (2, 1)
+
+
+def test_only_looks_at_sessions_after_the_training_count(table: TrialTable) -> None:
+    for first, last, what in (("2026-02-02", "2026-02-06", "backtest"), ("2026-02-20", "2026-03-02", "replay")):
+        table.look(
+            HoldoutLook(model_name="momentum", first_session=first, last_session=last, what=what, by="asha", at_ns=1,
+                        config_digest=SHA256)
+        )  # fmt: skip
+    assert looked_at(table.looks("momentum"), "2026-02-27") == Look(1, {"replay": 1}, "2026-02-27")
 
 
 # --- the champion -------------------------------------------------------------------------------------------------
@@ -243,13 +340,23 @@ def test_the_champion_is_the_ledgers_whatever_an_alias_says(tmp_path: Path) -> N
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
-def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, candidate: TrainedModel) -> None:
+def test_a_model_with_skill_is_judged_by_all_that_was_gathered(
+    world: World, candidate: TrainedModel, table: TrialTable
+) -> None:
     ground = world.ground(SPEC)
     packed = pack(candidate.estimator, candidate.golden_rows)
     agreement = parity(packed, candidate.estimator, ground.frame.X[:100])
     trades = trade_evidence(world.store, world.settings, candidate, lambda _: None, candidate_sha256=SHA256)
     found = gathered(
-        ground, world.settings, candidate, agreement, None, trades=trades, trades_on="ticks", told=lambda _: None
+        ground,
+        world.settings,
+        candidate,
+        agreement,
+        None,
+        trades=trades,
+        economics=economics_of(table, candidate, trades, world.settings),
+        trades_on="ticks",
+        told=lambda _: None,
     )
     result = judge(found, "champion", LIMITS)
     assert result.passed
@@ -258,6 +365,9 @@ def test_a_model_with_skill_is_judged_by_all_that_was_gathered(world: World, can
     assert found.trades is not None
     assert np.isfinite(found.trades.net_expectancy_bps)
     assert {check.name for check in result.checks if check.verdict == "failed"} == set()
+    live = {check.name: check for check in judge(found, "live", LIMITS).checks}
+    assert live["holdout_is_fresh"].observed.startswith(f"sessions after {candidate.train_through} were looked at 0 ")
+    assert live["choice_is_not_overfitted"].verdict == "warning"
 
 
 def test_the_first_day_of_the_market_is_in_the_lineage(candidate: TrainedModel) -> None:

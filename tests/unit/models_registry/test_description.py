@@ -21,7 +21,7 @@ def test_the_description_compares_candidate_baseline_and_champion():
     assert "from 2026-01-05 to 2026-01-16" in text
     assert "in Dagster's run `r1`" in text
     assert "http" not in text
-    assert text.count("| passed |") == len(gate().checks) + 3  # of 4 for live
+    assert text.count("| passed |") == len(gate().checks) + 6  # of 9 for live
     assert "### Gate for champion" in text
     assert "### Gate for live" in text
     assert "bars time:60s (bars built from ticks)" in text

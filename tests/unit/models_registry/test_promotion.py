@@ -166,12 +166,21 @@ def test_an_override_that_was_not_needed_is_not_one(desk):
     assert not desk.promote("1", override="to be sure").override
 
 
-def test_going_live_needs_an_override_because_its_economics_are_not_whole(desk):
-    with pytest.raises(GateNotPassed, match="did not pass the live gate: economics_complete"):
+def test_what_the_live_gate_refuses_goes_live_by_a_persons_override(desk):
+    with pytest.raises(
+        GateNotPassed, match=r"did not pass the live gate: beats_the_tries: .*; record_is_long_enough: 9 sessions, "
+    ):
         desk.promote("1", "live")
     assert desk.promote("1", "live", override="agreed with risk").override
     assert desk.ledger.history("momentum")[-1].evidence["gate"]["rung"] == "live"
     assert desk.may_run("1", "live") is None
+
+
+def test_what_passes_the_live_gate_goes_live_by_a_persons_word_alone(desk):
+    passed = gate().model_copy(update={"rung": "live"})
+    desk.registry.register(packed(), sidecar().model_copy(update={"live_gate": passed}))
+    assert not desk.promote("5", "live").override
+    assert desk.may_run("5", "live") is None
 
 
 def test_a_champion_gate_does_not_open_the_live_rung(desk):

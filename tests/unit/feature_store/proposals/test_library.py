@@ -18,7 +18,7 @@ EVENTS = feature_schema(["cusum_move", "last_return", "volatility", "z_score", "
 
 @pytest.fixture(scope="module")
 def market() -> FeatureMarket:
-    return feature_market(5, stocks=2, sessions=3, bars_per_session=200)
+    return feature_market(5, stocks=3, sessions=5, bars_per_session=370)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -74,21 +74,32 @@ def test_a_volatility_move_is_proposed_on_the_bar_that_carries_it_over_the_thres
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "side"),
+    ("name", "threshold", "row", "side"),
     [
-        ("stretch", {"z_score": 2.0}, -1),
-        ("stretch", {"z_score": 1.99}, 0),
-        ("stretch", {"z_score": -2.5}, 1),
-        ("donchian_break", {"donchian_break": 0.5}, 1),
-        ("donchian_break", {"donchian_break": 0.0}, 0),
-        ("donchian_break", {"donchian_break": -0.7}, -1),
-        ("volatility_move", {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.001}, 1),
-        ("volatility_move", {"cusum_move": 4.5, "last_return": 0.001, "volatility": 0.001}, 0),  # was over it before
-        ("volatility_move", {"cusum_move": 3.1, "last_return": -0.001, "volatility": 0.001}, 0),
-        ("volatility_move", {"cusum_move": -3.1, "last_return": -0.001, "volatility": 0.001}, -1),
-        ("volatility_move", {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.0}, 0),
+        ("stretch", 2.0, {"z_score": 2.0}, -1),
+        ("stretch", 2.0, {"z_score": 1.99}, 0),
+        ("stretch", 2.0, {"z_score": -2.5}, 1),
+        ("donchian_break", 0.5, {"donchian_break": 0.5}, 1),
+        ("donchian_break", 0.5, {"donchian_break": 0.4}, 0),
+        ("donchian_break", 0.5, {"donchian_break": -0.7}, -1),
+        ("volatility_move", 3.0, {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.001}, 1),
+        ("volatility_move", 3.0, {"cusum_move": 4.5, "last_return": 0.001, "volatility": 0.001}, 0),  # was over before
+        ("volatility_move", 3.0, {"cusum_move": 3.1, "last_return": -0.001, "volatility": 0.001}, 0),
+        ("volatility_move", 3.0, {"cusum_move": -3.1, "last_return": -0.001, "volatility": 0.001}, -1),
+        ("volatility_move", 3.0, {"cusum_move": 3.1, "last_return": 0.001, "volatility": 0.0}, 0),
     ],
 )
-def test_what_the_platforms_rules_propose(name: str, row: dict[str, float], side: int) -> None:
+def test_what_the_platforms_rules_propose(name: str, threshold: float, row: dict[str, float], side: int) -> None:
     values = np.array([[row.get(feature, 0.0) for feature in EVENTS.names]])
-    assert proposer(name).sides(values, EVENTS).tolist() == [side]
+    assert proposer(name, {"threshold": threshold}).sides(values, EVENTS).tolist() == [side]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("threshold", [0.0, -1.0])
+def test_a_threshold_of_nothing_never_turns_a_proposal_around(name: str, threshold: float) -> None:
+    rows = rows_near_events(EVENTS, 1)
+    rows[0] = 0.0
+    all_of_them = proposer(name, {"threshold": threshold}).sides(rows, EVENTS)
+    assert all_of_them[0] == 0
+    few = proposer(name).sides(rows, EVENTS)
+    assert not ((all_of_them == -few) & (few != 0)).any()

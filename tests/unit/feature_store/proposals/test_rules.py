@@ -162,8 +162,8 @@ def test_a_desks_own_rule_stands_beside_the_platforms_under_a_name_of_its_own(mo
 
 
 def test_the_identity_is_what_decides_the_sides() -> None:
-    assert proposer("stretch").identity() == proposer("stretch", {"threshold": 2}).identity()
-    assert proposer("stretch").identity() != proposer("stretch", {"threshold": 2.5}).identity()
+    assert proposer("stretch").identity() == proposer("stretch", {"threshold": 2.5}).identity()
+    assert proposer("stretch").identity() != proposer("stretch", {"threshold": 2}).identity()
     one, later = (Proposer(declare(by_two, source="tests", version=version), {}) for version in (1, 2))
     assert one.identity() != later.identity()
     assert one.identity() == {

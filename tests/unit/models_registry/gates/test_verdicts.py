@@ -14,6 +14,7 @@ from models_registry.gates.verdicts import SKILL, judge
 from models_registry.packing import Parity
 from models_registry.refs import GateCheck, GateResult
 from models_registry.validation.statistics import has_skill
+from models_registry.validation.trade_skill import has_trade_skill
 from tests.models_registry_frames import LIMITS, PLAUSIBLE, TRADES, evidence, gate, trained
 
 CLEAR = {
@@ -233,9 +234,23 @@ def test_few_trades_are_a_warning_for_the_champion_and_block_live() -> None:
     assert not_passed(judged("live", trades=few))["enough_trades"] == "failed"
 
 
-def test_the_live_gate_cannot_pass_before_its_economics_are_whole() -> None:
-    result = judged("live")
-    assert not_passed(result) == {"economics_complete": "failed"}
+GAINS = {"gain_auc": 0.55, "gain_auc_lower_bound": 0.53, "gain_surplus": 0.1, "gain_surplus_lower_bound": 0.04}
+
+
+@pytest.mark.parametrize("order", [0.01, -0.01])
+@pytest.mark.parametrize("surplus", [0.01, -0.01])
+def test_proposals_are_judged_by_what_their_trades_gain_and_not_by_how_often(order: float, surplus: float) -> None:
+    bounds = {"gain_auc_lower_bound": 0.5 + order, "gain_surplus_lower_bound": surplus}
+    found = clear(metrics=GAINS | bounds)
+    assert all(one(found, LIMITS).passed for one in SKILL) is has_trade_skill(dict(found.metrics))
+    assert check("ranks_above_chance", judge(found, "champion", LIMITS)).observed.startswith("AUC weighed by gains")
+
+
+def test_of_proposals_it_cannot_be_asked_whether_skill_outlives_a_bar() -> None:
+    events = dataclasses.replace(PLAUSIBLE, events=True, auc=0.6, shift_retention=math.nan, shifted_rows=0)
+    assert check("skill_outlives_a_bar", judged(plausibility=events)).verdict == "warning"
+    low = dataclasses.replace(events, auc=0.55)
+    assert check("skill_outlives_a_bar", judged(plausibility=low)).verdict == "passed"
 
 
 def test_each_rung_has_its_own_limits_and_live_asks_for_more() -> None:

@@ -135,6 +135,15 @@ def test_the_minimum_track_record_is_purgedcvs_and_enough(benchmark):
     assert 0.95 <= probabilistic_sharpe(enough, benchmark) < 0.952
 
 
+def test_the_more_trials_the_longer_the_record_must_be_until_the_deflated_ratio_passes():
+    found = sharpe_ratio(record(n=45, mean=0.2))
+    needed = [minimum_track_record_sessions(found, n_trials=n) for n in (1, 2, 10, 100)]
+    assert needed == sorted(set(needed))
+    longer = dataclasses.replace(found, standard_error=found.standard_error * math.sqrt(44 / (needed[2] - 1)))
+    benchmark = expected_maximum_sharpe(1 / (needed[2] - 1), 10)
+    assert 0.95 <= probabilistic_sharpe(longer, benchmark) < 0.955
+
+
 def test_what_is_no_better_than_the_benchmark_never_has_a_long_enough_record():
     assert minimum_track_record_sessions(sharpe_ratio(-np.abs(record()))) == math.inf
 
