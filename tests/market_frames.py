@@ -49,7 +49,7 @@ class Research:
 
     @property
     def settings(self):
-        return load_settings(alpha_panda_home=self.home, market=self.market)
+        return load_settings(alpha_panda_home=self.home, market=self.market, strategies=[{"name": "momentum"}])
 
     def bring(self, frame):
         frame.to_parquet(self.home / "bars.parquet", index=False)

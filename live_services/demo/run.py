@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from models_registry.registry import Registry, VersionInfo
 
 STRATEGIES: Final[tuple[StrategySpec, ...]] = Settings.model_fields["strategies"].default
-"""What the demo runs: the strategies of a desk that names none."""
+"""What the demo runs, side by side on one account: the strategies of a desk that names none."""
 _TRAINING_SECONDS: Final = 600.0
 _PROMOTION_SECONDS: Final = 60.0
 _REPLAY_SECONDS: Final = 900.0
@@ -279,25 +279,37 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     from models_registry.registry import Registry
 
     registry, early = Registry(settings.mlflow.tracking_uri), _EarlyServices(demo, stack, settings)
-    demo.summary["models"] = {}
-    for spec in by_model(settings.strategies).values():
-        run_id = training_run.launch(settings.dagster.url, spec.training_job)
-        demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
-        with training_run.run_progress(demo.console) as progress:
-            training_run.follow(
-                settings.dagster.url,
-                run_id,
-                tell=demo.tell,
-                progress=progress,
-                each_poll=early.start,
-                known=demo.findings,
-                budget_seconds=_TRAINING_SECONDS,
-            )
-        early.start()
-        version = training_run.registered_version(registry, spec.model_name, run_id)
-        described = _describe(demo, registry, version)
-        demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
+    # all at once: Dagster runs one after the other, and promotes the first ones beside the last
+    runs = {
+        name: training_run.launch(settings.dagster.url, spec.training_job)
+        for name, spec in by_model(settings.strategies).items()
+    }
+    versions = [_trained(demo, settings, registry, early, name, run_id) for name, run_id in runs.items()]
+    demo.summary["models"] = {
+        version.name: described | {"promotion": _promotion(demo, settings, registry, version)}
+        for version, described in versions
+    }
     return any(model["promotion"] is not None for model in demo.summary["models"].values())
+
+
+def _trained(  # noqa: PLR0917
+    demo: Demo, settings: Settings, registry: Registry, early: _EarlyServices, name: str, run_id: str
+) -> tuple[VersionInfo, dict[str, Any]]:
+    """Follow the training of a model to the version that it registers; give that and what is said of it."""
+    demo.tell(f"Dagster trains {name}: {settings.dagster.url}/runs/{run_id}")
+    with training_run.run_progress(demo.console) as progress:
+        training_run.follow(
+            settings.dagster.url,
+            run_id,
+            tell=demo.tell,
+            progress=progress,
+            each_poll=early.start,
+            known=demo.findings,
+            budget_seconds=_TRAINING_SECONDS,
+        )
+    early.start()
+    version = training_run.registered_version(registry, name, run_id)
+    return version, _describe(demo, registry, version)
 
 
 def _promotion(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo) -> dict[str, Any] | None:
@@ -306,7 +318,10 @@ def _promotion(demo: Demo, settings: Settings, registry: Registry, version: Vers
         return _by_sensor(demo, registry, version)
     if demo.options.override_gate is not None:
         return _by_person(demo, settings, registry, version, demo.options.override_gate)
-    demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
+    demo.tell(
+        f"the gate said no to {version.name} version {version.version}, so the sensor does not promote it and no order "
+        "follows from it; that is the system working"
+    )
     demo.tell("a person may overrule it:")
     if demo.options.keep:
         demo.tell(f'  {of_home(demo.options.home)} models promote {version.name} {version.version} --override "REASON"')
@@ -376,7 +391,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     from live_services.cli.explanation_tree import render
     from live_services.cli.task_health import read_health
     from live_services.composition import replay_sessions
-    from live_services.demo.replay_view import Tally, table, watch
+    from live_services.demo.replay_view import Tally, strategies_table, table, watch
 
     sessions, feed = await asyncio.to_thread(replay_sessions, settings), settings.market.feed
     stack.start_services()
@@ -395,6 +410,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     demo.tell("the portfolio has passed the last session's end")
     console = wide_enough(demo.console)
     console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    console.print(strategies_table(demo.summary["strategies"], demo.summary["market"]))
     for position in tally.left_open:
         console.print(
             f"[bold red]ALARM:[/] {position.quantity:+,} {position.symbol} of {position.strategy} is open after the "
@@ -429,11 +445,6 @@ def _finish(demo: Demo) -> None:
         if counts := demo.summary.get(what):
             said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             demo.console.print(f"  {what.replace('_', ' ')}: {said}", markup=False)
-    strategies = demo.summary.get("strategies", {})
-    if len(strategies) > 1:
-        for name, counts in strategies.items():
-            said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
-            demo.console.print(f"  {name}: {said}", markup=False)
     if demo.options.summary is not None:
         demo.options.summary.parent.mkdir(parents=True, exist_ok=True)
         demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")

@@ -15,7 +15,7 @@ def settings(tmp_path, monkeypatch):
     (tmp_path / "empty.toml").touch()
     monkeypatch.setenv("ALPHA_PANDA_CONFIG", str(tmp_path / "empty.toml"))
     monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
-    return load_settings(alpha_panda_home=tmp_path)
+    return load_settings(alpha_panda_home=tmp_path, strategies=[{"name": "momentum"}])
 
 
 @pytest.fixture

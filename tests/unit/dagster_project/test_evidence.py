@@ -66,7 +66,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    settings = Settings(alpha_panda_home=tmp_path_factory.mktemp("home"))
+    settings = Settings(alpha_panda_home=tmp_path_factory.mktemp("home"), strategies=(StrategySpec(name="momentum"),))
     store = OfflineStore(settings.store_root)
     made = synthetic_market(instruments=4, sessions=15, edge_bps=12.0, seed=11)
     store.write_universe(made.universe, made.name)
