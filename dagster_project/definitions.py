@@ -18,6 +18,7 @@ from dagster_project.checks import ticks as tick_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
 from dagster_project.checks.live_skew import verify_live, verify_live_after_close
 from dagster_project.jobs.promotion import promote_job, rollback_job
+from dagster_project.recipes import RecipeStore
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
 from dagster_project.sensors.live import live_model, live_model_observations
 from dagster_project.sensors.promotion import promote_champion
@@ -46,6 +47,7 @@ def resources(settings: Settings) -> dict[str, object]:
         "settings": settings,
         "offline": OfflineStoreResource(root=str(root)),
         "training_frames": TrainingFrameStore(str(root / "training")),
+        "recipes": RecipeStore(str(root / "recipes")),
         "candidates": CandidateStore(str(root / "candidates")),
         "trades": TradeStore(str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
