@@ -28,10 +28,8 @@ from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import MINUTE_NS, SYNTHETIC, Bars, Session, Ticks, Universe
-from feature_store.sources.synthetic_edges import Planted, with_breakouts, with_overshoots
+from feature_store.sources.synthetic_edges import MINUTES, SLOTS, Planted, with_breakouts, with_overshoots
 from feature_store.sources.synthetic_paths import (
-    MINUTES,
-    SLOTS,
     Quotes,
     SessionPath,
     all_quotes,
