@@ -25,7 +25,7 @@ from live_services.domain.strategy.desk import StrategyKey, asked
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
-from models_registry.agreement import disagreement
+from models_registry.agreement import disagreement, not_as_judged
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.reconciliation import Standing, reconcile
@@ -379,6 +379,8 @@ class ModelLoader:
             raise ModelRefusedError(reason)
         proved = await self._load(name, version)
         other = disagreement(proved.sidecar, version, strategy)
+        if other is None and rung == "live":
+            other = not_as_judged(proved.sidecar, version, strategy)
         if other is not None:
             raise ModelRefusedError(other)
         if not proved.sidecar.label_identity:
