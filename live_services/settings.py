@@ -171,7 +171,7 @@ class SyntheticSettings(Section):
     first_session: Annotated[_IsoDate, Field(min_length=1)] = "2026-01-05"
     edge_bps: float = Field(default=6.0, ge=0)
     """Size of the planted momentum edge per minute, basis points; 0: none."""
-    reversion_bps: float = Field(default=8.0, ge=0)
+    reversion_bps: float = Field(default=7.0, ge=0)
     """What prices that went too far come back per minute, basis points; 0: none goes too far."""
     breakout_bps: float = Field(default=3.0, ge=0)
     """Drift per minute of prices that left the range of the last hour, basis points; 0: none drifts."""

@@ -16,14 +16,14 @@ MINUTES: Final = 375
 TICKS_PER_MINUTE: Final = 30
 SLOTS: Final = MINUTES * TICKS_PER_MINUTE
 
-_OUT_MINUTES: Final = 4
+_OUT_MINUTES: Final = 2
 _BACK_MINUTES: Final = 10
 _OVERSHOOT_BEGINS: Final = 0.03  # of the minutes that are in none
-_OVERSHOOT_VOLUME: Final = 0.5  # in thin trading a price goes too far
+_OVERSHOOT_VOLUME: Final = 0.85  # in thin trading a price goes too far
 _RANGE_MINUTES: Final = 60
 _DRIFT_MINUTES: Final = 15
 _TRUE_BREAKS: Final = 0.3
-_BREAK_VOLUME: Final = 1.5  # what starts a drift is traded
+_BREAK_VOLUME: Final = 1.3  # what starts a drift is traded
 
 
 class Planted(NamedTuple):
@@ -40,9 +40,9 @@ Plant = Callable[[NDArray[np.float64]], Planted]
 
 
 def with_overshoots(rng: np.random.Generator, walked: Planted, edge_bps: float) -> Planted:
-    """Let prices go too far, up or down with equal odds, in 4 minutes of thin trading, and come back in the next 10.
+    """Let prices go too far, up or down with equal odds, in 2 minutes of thin trading, and come back in the next 10.
 
-    They fill a third of the time; none is left at the close.
+    They fill a quarter of the time; none is left at the close.
 
     Parameters
     ----------

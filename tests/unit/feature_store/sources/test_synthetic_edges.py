@@ -25,10 +25,10 @@ def test_overshoots_come_back_at_their_edge_and_none_is_left_at_the_close() -> N
     made = with_overshoots(np.random.default_rng(1), QUIET, 8.0)
     assert (np.abs(made.log_price[:, -1]) < 1e-12).all()
     moves = np.diff(made.log_price[:, 29::30], axis=1, prepend=0.0) * 1e4
-    assert set(np.abs(moves).round(6).ravel()) == {0.0, 8.0, 20.0}
+    assert set(np.abs(moves).round(6).ravel()) == {0.0, 8.0, 40.0}
     moves = moves.round(6)
     assert ((np.abs(moves) > 10.0) == (made.volume < 1.0)).all()
-    assert 0.2 < (moves != 0.0).mean() < 0.4
+    assert 0.2 < (moves != 0.0).mean() < 0.35
     assert abs(np.sign(moves[made.volume < 1.0]).mean()) < 0.25
 
 
@@ -64,7 +64,7 @@ def test_an_edge_does_not_move_the_numbers_of_the_bursts(option: str) -> None:
     assert plain.name != other.name
     drift = [np.log(market.bars[0].close.reshape(375, 3)) for market in (plain, other)]
     apart = np.diff(drift[1] - drift[0], axis=0) * 1e4
-    limit = 21.0 if option == "reversion_bps" else 4.0
+    limit = 41.0 if option == "reversion_bps" else 4.0
     assert 0.0 < np.abs(apart).max() < limit  # the same walk, apart by the edge and the tick size
 
 
