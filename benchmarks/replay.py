@@ -6,7 +6,7 @@ The engine runs what a desk runs, on one core: ten features, a model of 100 boos
 at the next bar's open, the charges that its account is billed, exits by time, snapshots of the books, and every event
 of the journal. It computes features and scores as it goes.
 
-Its rivals are given more. backtesting.py (https://kernc.github.io/backtesting.py) gets the scores, NaN wherever the
+Its rivals are given more. backtesting.py (https://kernc.github.io/backtesting.py) gets the scores, 0.5 wherever the
 account opened nothing, so that it makes the very same trades, at 3 bps of costs: once with the ten features beside them
 as its indicators, which is how a strategy is written for it, and once with the scores alone. A loop that asks
 scikit-learn for each bar gets the finished feature rows, and does nothing else. Times are those of the process
@@ -203,14 +203,15 @@ def backtesting_py(made: Market, whole: Bars, entries: NDArray[np.int8], *, feat
 
     class Replay(Strategy):  # type: ignore[misc]
         def init(self) -> None:
-            self.known = [self.I(lambda name=name: self.data.df[name], plot=False) for name in indicators]
+            for name in indicators:  # it follows what is an attribute of its own
+                setattr(self, name, self.I(lambda name=name: self.data.df[name], plot=False))
 
         def next(self) -> None:
             if self.trades:
                 if len(self.data) - 1 - self.trades[0].entry_bar >= STRATEGY.holding_bars - 1:
                     self.position.close()
                 return
-            score = self.known[0][-1]
+            score = self.score[-1]
             if score >= made.model.buy_threshold:
                 self.buy(size=self.shares())
             elif score <= made.model.sell_threshold:
@@ -231,23 +232,26 @@ def backtesting_py(made: Market, whole: Bars, entries: NDArray[np.int8], *, feat
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # its advice and its progress
         warnings.simplefilter("ignore")
         taken = seconds(run, repeats=3, clock=time.process_time)
-    expected = [int(frame["score"].count()) for frame in frames]
+    expected = [int(np.count_nonzero(entries[whole.instrument == k])) for k in range(RIVAL_INSTRUMENTS)]
     assert trades == expected, f"backtesting.py made {trades} trades of {expected}"
     return sum(map(len, frames)) / taken
 
 
 def _frame(made: Market, whole: Bars, entries: NDArray[np.int8], instrument: int) -> Any:
-    """Give an instrument's bars, features, and the scores that opened something, as a frame of pandas."""
+    """Give an instrument's bars, features, and the scores that opened something, as a frame of pandas.
+
+    Without NaN: backtesting.py begins one bar behind the last one of any indicator, and would miss an entry there.
+    """
     import pandas as pd
 
     mine = whole.instrument == instrument
     bars = whole[mine]
     rows, _ = feature_table(bars, TEN, made.universe)
-    score = np.full(len(bars), np.nan)
+    score = np.full(len(bars), 0.5)
     opened = np.flatnonzero(entries[mine])
     score[opened] = made.model.model.score(np.ascontiguousarray(rows[opened]))
     prices = {"Open": bars.open, "High": bars.high, "Low": bars.low, "Close": bars.close, "Volume": bars.volume}
-    columns = prices | {"score": score} | dict(zip(TEN.names, rows.T, strict=True))
+    columns = prices | {"score": score} | dict(zip(TEN.names, np.nan_to_num(rows).T, strict=True))
     return pd.DataFrame(columns, index=pd.to_datetime(bars.start_ns))
 
 
