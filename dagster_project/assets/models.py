@@ -128,7 +128,7 @@ def _recipe(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         io_manager_key="recipes",
         config_schema=_training_config(spec),
         description=f"How {keys.model} is fitted: the strategy's hyperparameters, or those that a small search chose in "
-        "the first training block, before each session that judges the model. Each try is recorded as a trial.",
+        "the first training block, before any session that judges the model. Each try is recorded as a trial.",
     )
     def recipe(
         context: dg.AssetExecutionContext,
