@@ -95,10 +95,11 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     ) -> Any:
         """Put together what may be trained on."""
         from feature_store.offline.training_frames import training_frame
+        from feature_store.proposals.rules import RuleFailed
         from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
 
         desk = Desk(offline.store(), settings)
-        with expected_failures(MarketDataError, WrongStrategy):
+        with expected_failures(MarketDataError, WrongStrategy, RuleFailed):
             sessions, held_out = desk.training_sessions(), desk.held_out_session()
             frame = training_frame(
                 desk.store,
@@ -127,8 +128,8 @@ def _recipe(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
         kinds={"optuna"},
         io_manager_key="recipes",
         config_schema=_training_config(spec),
-        description=f"How {keys.model} is fitted: the strategy's hyperparameters, or those that a small search chose in "
-        "the first training block, before any session that judges the model. Each try is recorded as a trial.",
+        description=f"How {keys.model} is fitted: the strategy's hyperparameters, or those that a small search "
+        "chose in the first training block, before any session that judges the model. Each try is a trial.",
     )
     def recipe(
         context: dg.AssetExecutionContext,

@@ -169,6 +169,8 @@ class StrategyDesk:
         self.session = session
         self.decided_ns = 0
         """End of the last bars that were decided on; 0 before the first."""
+        self.failures: dict[str, str] = {}
+        """How the rule of a strategy failed for the first time in the session; such a row proposes nothing."""
         self._universe = universe
         self._partition = partition
         self._own = owned(universe, partition, partitions)
@@ -204,6 +206,7 @@ class StrategyDesk:
         self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
         self._bars.parts += before
         self.session, self.decided_ns = session, 0
+        self.failures.clear()
         self._builder = BarBuilder(len(self._universe), self._clock)
         self._waiting.clear()
         self._frames.clear()
@@ -400,7 +403,9 @@ class StrategyDesk:
             if one.proposer is None:
                 score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
             else:
-                score[mine], side[mine] = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+                score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+                if failed:
+                    self.failures.setdefault(one.spec.name, failed)
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
     def _proposed(self, one: _Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
