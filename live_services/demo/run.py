@@ -34,7 +34,7 @@ from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
 from models_registry.addresses import models_page
 from models_registry.refs import ModelRef
-from models_registry.specification import StrategySpec, by_model
+from models_registry.specification import TRAIN_ALL, StrategySpec, by_model
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
@@ -279,12 +279,12 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     from models_registry.registry import Registry
 
     registry, early = Registry(settings.mlflow.tracking_uri), _EarlyServices(demo, stack, settings)
-    # all at once: Dagster runs one after the other, and promotes the first ones beside the last
-    runs = {
-        name: training_run.launch(settings.dagster.url, spec.training_job)
-        for name, spec in by_model(settings.strategies).items()
-    }
-    versions = [_trained(demo, settings, registry, early, name, run_id) for name, run_id in runs.items()]
+    models = by_model(settings.strategies)
+    job = TRAIN_ALL if len(models) > 1 else next(iter(models.values())).training_job
+    run_id = training_run.launch(settings.dagster.url, job)
+    _follow_training(demo, settings, early, ", ".join(models), run_id)
+    registered = [training_run.registered_version(registry, name, run_id) for name in models]
+    versions = [(version, _describe(demo, registry, version)) for version in registered]
     demo.summary["models"] = {
         version.name: described | {"promotion": _promotion(demo, settings, registry, version)}
         for version, described in versions
@@ -292,11 +292,9 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     return any(model["promotion"] is not None for model in demo.summary["models"].values())
 
 
-def _trained(  # noqa: PLR0917
-    demo: Demo, settings: Settings, registry: Registry, early: _EarlyServices, name: str, run_id: str
-) -> tuple[VersionInfo, dict[str, Any]]:
-    """Follow the training of a model to the version that it registers; give that and what is said of it."""
-    demo.tell(f"Dagster trains {name}: {settings.dagster.url}/runs/{run_id}")
+def _follow_training(demo: Demo, settings: Settings, early: _EarlyServices, what: str, run_id: str) -> None:
+    """Follow the training of models to its end."""
+    demo.tell(f"Dagster trains {what}: {settings.dagster.url}/runs/{run_id}")
     with training_run.run_progress(demo.console) as progress:
         training_run.follow(
             settings.dagster.url,
@@ -308,8 +306,6 @@ def _trained(  # noqa: PLR0917
             budget_seconds=_TRAINING_SECONDS,
         )
     early.start()
-    version = training_run.registered_version(registry, name, run_id)
-    return version, _describe(demo, registry, version)
 
 
 def _promotion(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo) -> dict[str, Any] | None:

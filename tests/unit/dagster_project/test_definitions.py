@@ -98,6 +98,9 @@ def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_
     }
     made = {key.to_user_string() for key in defs.resolve_job_def("train_fade").asset_layer.executable_asset_keys}
     assert made == {"market_data"} | groups["fade"] - {"fade_champion", "fade_backtest", "large_backtest"}
+    every = {key.to_user_string() for key in defs.resolve_job_def("train_all").asset_layer.executable_asset_keys}
+    assert made < every
+    assert every - made == {key for key in groups["momentum"] if not key.endswith(("_champion", "_backtest"))}
 
 
 def test_the_launchpad_offers_the_strategys_own_values(settings):
