@@ -1,4 +1,8 @@
-"""What a person sees of a model's assets in Dagster: facts, tables and plots, from what training and gates give."""
+"""What a person sees of a model's assets in Dagster: facts, tables and plots, from what training and gates give.
+
+Dagster clips what is wider than its column, so text is broken into short lines and tables have few columns. Digests
+stand in short, and whole in the last entry, ``identity``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from dagster_project.plots import MAXIMUM_MARKDOWN, column_plot, line_plot, small_multiples
+from dagster_project.plots import (
+    MAXIMUM_MARKDOWN,
+    column_plot,
+    equity_plot,
+    interval_plot,
+    line_plot,
+    short_lines,
+    small_multiples,
+)
 from dagster_project.previews import feature_quantiles, label_quantiles
 from feature_store.market.types import ist_text
 from models_registry.refs import GateResult, named_thresholds
@@ -20,10 +32,13 @@ if TYPE_CHECKING:
     from models_registry.gates.evidence import TradeEvidence
     from models_registry.sidecar import Sidecar
     from models_registry.tables import Row
+    from models_registry.training import OutOfFold
 
 Facts = dict[str, Any]
 _SAMPLED: Final = 200_000  # rows that distributions are drawn from
 _MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
+_FOLD_COLUMNS: Final = ("fold", "AUC", "trades", "net bps a trade")
+_SHORT: Final = 12  # characters of a digest
 
 
 def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_out: Session | None) -> Facts:
@@ -46,8 +61,6 @@ def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_o
         "up_share": round(float((bps > 0).mean()), 4),
         "mean_bps": round(float(bps.mean()), 3),
         "standard_deviation_bps": round(float(bps.std()), 3),
-        "training_data_digest": frame.digest,
-        "feature_schema_hash": frame.schema.hash,
         "label_distribution": label_quantiles(bps),
         "feature_distributions": dg.MetadataValue.md(
             small_multiples(
@@ -56,6 +69,7 @@ def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_o
             )
         ),
         "feature_quantiles": feature_quantiles(frame.schema.names, some),
+        **_identity(training_data_digest=frame.digest, feature_schema_hash=frame.schema.hash),
     }
 
 
@@ -96,40 +110,36 @@ def fitted_facts(candidate: Candidate, feature_schema_hash: str) -> Facts:
             name: round(value, 6)
             for name, value in named_thresholds(trained.buy_threshold, trained.sell_threshold).items()
         },
-        "feature_schema_hash": feature_schema_hash,
-        "training_data_digest": trained.data_digest,
         "packed_bytes": sum(len(content) for content in candidate.packed.files.values()),
         "packed_largest_difference": f"{candidate.parity.largest_difference:.3g}",
-        "git_commit": trained.fitted.git_commit,
+        **_identity(
+            training_data_digest=trained.data_digest,
+            feature_schema_hash=feature_schema_hash,
+            git_commit=trained.fitted.git_commit,
+        ),
     }
 
 
 def report_facts(candidate: Candidate) -> Facts:
     """Show what a model was worth out of sample."""
-    from models_registry.tables import fold_rows, score_deciles
+    from models_registry.tables import fold_rows
 
     trained = candidate.trained
-    deciles = score_deciles(trained.oof).forward_return_bps.tolist()
     return {
         "market": candidate.market,
-        "forward_return_by_score_decile": dg.MetadataValue.md(
-            column_plot(deciles, "Mean forward return by score decile, bps, lowest score first")
-        ),
+        **_score_plots(trained.oof),
         "auc_by_fold": dg.MetadataValue.md(
             line_plot([fold.metrics["auc"] for fold in trained.folds], "AUC by fold, 0.5 is chance")
         ),
-        "folds": _table(fold_rows(trained.folds)),
+        "folds": _table(fold_rows(trained.folds), _FOLD_COLUMNS),
         **_rounded(trained.metrics),
     }
 
 
 def trade_facts(trades: TradeEvidence) -> Facts:
     """Show the trades that an account would have made in sessions that the model had not seen."""
-    import numpy as np
-
     from models_registry.tables import figure
 
-    earned = np.cumsum(list(trades.net_pnl_by_session.values())).tolist()
     folds = [
         {
             "fold": str(number),
@@ -140,53 +150,140 @@ def trade_facts(trades: TradeEvidence) -> Facts:
     ]
     return {
         "dagster/row_count": trades.trades,
-        "net_pnl_of_unseen_sessions": dg.MetadataValue.md(
-            line_plot([0.0, *earned], f"Net PnL, ₹, over {trades.sessions} sessions that the model had not seen")
-        ),
+        **_equity(trades),
         "trades_by_fold": _table(folds),
-        "entries_refused_by_risk": dict(trades.entries_refused),
+        "trades_by_exit": _counts(trades.exits),
+        "entries_refused_by_risk": _counts(trades.entries_refused),
         **_rounded(trades.metrics()),
     }
 
 
-def version_facts(sidecar: Sidecar, version: str) -> Facts:
-    """Say what was registered, and what its gate saw."""
-    from models_registry.tables import fold_rows
+def version_facts(
+    sidecar: Sidecar, version: str, oof: OutOfFold, trades: TradeEvidence, champion: Sidecar | None = None
+) -> Facts:
+    """Tell the story of a version, as its page in MLflow does: what it bets on, verdicts, plots, tries, data.
 
+    Parameters
+    ----------
+    sidecar : Sidecar
+        Of the version.
+    version : str
+    oof : OutOfFold
+        What it said of rows that it had not seen.
+    trades : TradeEvidence
+        What the account would have made of that.
+    champion : Sidecar, optional
+        Of the version that holds the alias, if it can be read.
+    """
+    from models_registry.bet import bet
+    from models_registry.description import on_the_same_rows, period_and_data, tries
+    from models_registry.tables import fold_rows, metric_rows
+
+    gates = {"verdict_for_paper": sidecar.gate} | (
+        {"verdict_for_money": sidecar.live_gate} if sidecar.live_gate else {}
+    )
     return {
         "version": version,
         "model": sidecar.model_name,
+        "what_it_bets_on": _paragraphs([f"**{row['what']}**: {row['in words']}." for row in bet(sidecar)]),
+        **{name: _verdict(gate) for name, gate in gates.items() if gate is not None},
+        "gate_champion": "passed" if sidecar.gate.passed else "failed",
+        "champion_when_judged": sidecar.gate.judged_against or "none",
+        "against_the_champion": _paragraphs([on_the_same_rows(sidecar.gate)]),
+        **_equity(trades),
+        **_score_plots(oof),
+        "figures": _table(metric_rows(sidecar.metrics, "champion", champion.metrics if champion else {})),
+        "tries": _paragraphs(tries(sidecar) or ["not counted"]),
+        "folds": _table(fold_rows(sidecar.folds), _FOLD_COLUMNS),
+        "period_and_data": _paragraphs(period_and_data(sidecar)),
         "market": sidecar.market,
         "bar_source": sidecar.bar_source,
-        "identity": sidecar.identity,
-        "gate_champion": "passed" if sidecar.gate.passed else "failed",
-        "gate": dg.MetadataValue.md(_gate_table(sidecar.gate)),
-        "champion_when_judged": sidecar.gate.judged_against or "none",
-        "folds": _table(fold_rows(sidecar.folds)),
         "dagster/row_count": sidecar.training_rows,
-        "training_data_digest": sidecar.training_data_digest,
-        "feature_schema_hash": sidecar.feature_schema_hash,
-        "artifact_sha256": dict(sidecar.artifact_sha256),
-        "git_commit": sidecar.git_commit,
+        **_identity(
+            training_data_digest=sidecar.training_data_digest,
+            feature_schema_hash=sidecar.feature_schema_hash,
+            git_commit=sidecar.git_commit,
+            what_live_reads=sidecar.identity,
+            **sidecar.artifact_sha256,
+        ),
     }
 
 
 def skill_gate_result(gate: GateResult, model: str, version: str) -> dg.AssetCheckResult:
-    """Show a gate's verdict as the check ``skill_gate``."""
-    from models_registry.tables import failures, warnings
+    """Show a gate's verdict as the check ``skill_gate``: red where the version is refused."""
+    from models_registry.tables import reasons
 
-    if gate.passed:
-        warned = f" Warning: {warnings(gate)}." if warnings(gate) else ""
-        said = f"{model} version {version} passed: the sensor promote_champion promotes it.{warned}"
-    else:
-        said = f"{model} version {version} is not promoted: {failures(gate)}."
+    why = "; ".join(row["why"] for row in reasons(gate))
+    warned = "; ".join(row["why"] for row in reasons(gate, "warning"))
+    said = (
+        f"{model} version {version} passed: the sensor promote_champion promotes it."
+        if gate.passed
+        else f"{model} version {version} is REFUSED and not promoted: {why}."
+    )
     return dg.AssetCheckResult(
         check_name="skill_gate",
         passed=gate.passed,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=said,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=said + (f" Warning: {warned}." if warned else ""),
         metadata={c.name: f"{_MARKS[c.verdict]} {c.observed} (asked: {c.required})" for c in gate.checks},
     )
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def _equity(trades: TradeEvidence) -> Facts:
+    told = f"Net profit, ₹, after charges, over {trades.sessions} sessions that no model had seen"
+    earned = [trades.net_pnl_by_session[date] for date in sorted(trades.net_pnl_by_session)]
+    return {"equity_and_drawdown": dg.MetadataValue.md(equity_plot(earned, told))}
+
+
+def _score_plots(oof: OutOfFold) -> Facts:
+    from models_registry.tables import score_deciles
+    from models_registry.validation.calibration import calibration
+
+    found = calibration(oof.score, oof.up, oof.weight, oof.day)
+    told = f"Share that came (up) by score (across), {found.confidence:.0%} intervals by session; grey: perfect"
+    plot = interval_plot(
+        [one.mean_score for one in found.table],
+        [one.rate for one in found.table],
+        [one.lower for one in found.table],
+        [one.upper for one in found.table],
+        told,
+    )
+    return {
+        "calibration": dg.MetadataValue.md(plot),
+        "return_by_score": dg.MetadataValue.md(
+            column_plot(
+                score_deciles(oof).forward_return_bps.tolist(),
+                "Mean return before costs by tenth of the score, bps, lowest score first",
+            )
+        ),
+    }
+
+
+def _verdict(gate: GateResult) -> dg.MarkdownMetadataValue:
+    """Give the verdict with its reasons in words, and with what was seen as long as all of it is shown inline."""
+    from models_registry.tables import reasons
+
+    passed = sum(check.verdict == "passed" for check in gate.checks)
+    head = f"**{'passed' if gate.passed else 'REFUSED'}**, {passed} of {len(gate.checks)} checks hold"
+    rows = [(_MARKS[verdict], row) for verdict in ("failed", "warning") for row in reasons(gate, verdict)]
+    whole = [f"{mark} **{row['why']}**: {row['saw']}" for mark, row in rows]
+    text = short_lines("\n\n".join([head, *whole]))
+    if len(text) > MAXIMUM_MARKDOWN:
+        text = short_lines("\n\n".join([head, *(f"{mark} {row['why']}" for mark, row in rows)]))
+    return dg.MetadataValue.md(text)
+
+
+def _paragraphs(said: Sequence[str]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(short_lines("\n\n".join(said)))
+
+
+def _identity(**digests: str) -> Facts:
+    lines = [f"{name}\n\n`{digest}`" for name, digest in digests.items()]
+    short = {name: digest[:_SHORT] for name, digest in digests.items() if "." not in name}
+    return short | {"identity": dg.MetadataValue.md("\n\n".join(lines))}
 
 
 def _rounded(metrics: Mapping[str, float]) -> dict[str, int | float]:
@@ -196,13 +293,11 @@ def _rounded(metrics: Mapping[str, float]) -> dict[str, int | float]:
     }
 
 
-def _table(rows: Sequence[Row]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
+def _counts(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in found.items()) or "none"
 
 
-def _gate_table(gate: GateResult) -> str:
-    # Short enough to be shown inline: what was asked stands in the check's own metadata.
-    from models_registry.tables import gate_rows
-
-    rows = (f"| {_MARKS[row['verdict']]} {row['check']} | {row['observed']} |" for row in gate_rows(gate))
-    return "\n".join(["| check | saw |", "|---|---|", *rows])[:MAXIMUM_MARKDOWN]
+def _table(rows: Sequence[Row], columns: Sequence[str] = ()) -> dg.TableMetadataValue:
+    """Give rows as a table of the columns that are named, so that none is clipped; all if none is."""
+    kept = [{name: row[name] for name in columns or row if name in row} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in kept])

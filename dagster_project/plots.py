@@ -10,13 +10,16 @@ import base64
 import html
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 240, 60
 MAXIMUM_MARKDOWN = 999
 """Dagster shows shorter markdown inline, and longer behind a click."""
-_POINTS = 48
+_LINE = 34  # characters that a column of metadata holds in a window of 1,400 pixels, beside long keys
+_POINTS = 44
 _COLUMNS = 24
+_MOST_SESSIONS, _EQUITY_HEIGHT, _SQUARE = 28, 116, 140
 _MAP_WIDTH, _MOST_ROWS = 480, 120
 _SHADES = ("#c0392b", "#e67e22", "#f1c40f", "#a9d18e", "#2e7d32")
 _LEVELS = (0.01, 0.5, 0.8, 0.98)  # below these a share has the shade of that place
@@ -29,7 +32,7 @@ def line_plot(values: Sequence[float], caption: str) -> str:
     Parameters
     ----------
     values
-        Any number of values; more than 48 are thinned out evenly, NaN is left out.
+        Any number of values; more than 44 are thinned out evenly, NaN is left out.
     caption
         What is shown, with its unit.
 
@@ -71,6 +74,84 @@ def column_plot(values: Sequence[float], caption: str) -> str:
     zero, step = _y(0.0, lowest, highest), WIDTH / len(finite)
     path = "".join(f"M{(i + 0.5) * step:.0f},{zero}V{_y(v, lowest, highest)}" for i, v in enumerate(finite))
     return _markdown(f'<path d="{path}" stroke="#27c" stroke-width="{min(20, step * 0.7):.0f}"/>', caption)
+
+
+def equity_plot(earned: Sequence[float], caption: str) -> str:
+    """Draw equity as a line, and below it how far it lies under its height so far, as a red area of the same scale.
+
+    Parameters
+    ----------
+    earned
+        What each session gained; more than 28 are thinned out evenly.
+    caption
+        What is shown, with its unit.
+
+    Returns
+    -------
+    str
+        Markdown of fewer than 1,000 characters.
+    """
+    if not earned:
+        return f"{caption}: no values"
+    equity = [0.0, *itertools.accumulate(earned)]
+    under = [value - highest for value, highest in zip(equity, itertools.accumulate(equity, max), strict=True)]
+    last = len(equity) - 1
+    at = sorted({round(k * last / (_MOST_SESSIONS - 1)) for k in range(_MOST_SESSIONS)}) if last else [0]
+    lowest, highest = min(equity), max(equity)
+    scale = _EQUITY_HEIGHT / ((highest - lowest) - min(under) or 1.0)
+    top = (highest - lowest) * scale + 2
+    across = [round(k * WIDTH / max(last, 1)) for k in at]
+    line = " ".join(f"{x},{(highest - equity[k]) * scale:.0f}" for x, k in zip(across, at, strict=True))
+    area = " ".join(f"{x},{top - under[k] * scale:.0f}" for x, k in zip(across, at, strict=True))
+    body = (
+        f'<path d="M0,{highest * scale:.0f}H{WIDTH}" stroke="#bbb"/>'
+        f'<polyline points="{line}" fill="none" stroke="#27c"/>'
+        f'<polygon points="0,{top:.0f} {area} {WIDTH},{top:.0f}" fill="#d66"/>'
+    )
+    told = (
+        f"{caption}:\n\nlast {equity[-1]:,.0f}, highest {highest:,.0f}, deepest fall {max(0.0, -min(under)):,.0f} (red)"
+    )
+    return _markdown(body, told, height=_EQUITY_HEIGHT + 4)
+
+
+def interval_plot(
+    said: Sequence[float], came: Sequence[float], lower: Sequence[float], upper: Sequence[float], caption: str
+) -> str:
+    """Draw what came against what was said, with intervals and the line where both are equal.
+
+    Parameters
+    ----------
+    said, came, lower, upper
+        Of up to ten groups; an interval that is NaN is left out.
+    caption
+        What is shown.
+
+    Returns
+    -------
+    str
+        Markdown of fewer than 1,000 characters.
+    """
+    finite = [value for value in (*said, *came, *lower, *upper) if math.isfinite(value)]
+    if not finite:
+        return f"{caption}: no values"
+    lowest, highest = min(finite), max(finite)
+    scale = (_SQUARE - 8) / ((highest - lowest) or 1.0)
+
+    def place(value: float) -> int:
+        return round(4 + (value - lowest) * scale)
+
+    points = list(zip(map(place, said), came, lower, upper, strict=True))
+    whiskers = "".join(
+        f"M{x},{_SQUARE - place(low)}V{_SQUARE - place(high)}"
+        for x, _, low, high in points
+        if math.isfinite(low) and math.isfinite(high)
+    )
+    dots = "".join(f"M{x - 2},{_SQUARE - place(rate)}h4" for x, rate, _, _ in points)
+    body = (
+        f'<path d="M4,{_SQUARE - 4}L{_SQUARE - 4},4" stroke="#bbb"/>'
+        f'<path d="{whiskers}" stroke="#27c"/><path d="{dots}" stroke="#27c" stroke-width="4"/>'
+    )
+    return _markdown(body, f"{caption}; both from {lowest:.3f} to {highest:.3f}", width=_SQUARE, height=_SQUARE)
 
 
 def session_plot(values: Sequence[float], caption: str) -> str:
@@ -194,4 +275,11 @@ def _zero(lowest: float, highest: float) -> str:
 def _markdown(body: str, caption: str, *, width: int = WIDTH, height: int = HEIGHT) -> str:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{body}</svg>'
     image = base64.b64encode(svg.encode()).decode()
-    return f"![{caption.partition(':')[0]}](data:image/svg+xml;base64,{image})\n\n{caption}"
+    told = textwrap.shorten(caption.partition(":")[0], _LINE, placeholder="")
+    return f"![{told}](data:image/svg+xml;base64,{image})\n\n{short_lines(caption)}"
+
+
+def short_lines(text: str) -> str:
+    """Break paragraphs of markdown into lines that Dagster's narrowest column shows whole, with forced line breaks."""
+    paragraphs = (textwrap.wrap(part, _LINE, break_long_words=False) for part in text.split("\n\n"))
+    return "\n\n".join("\\\n".join(lines) for lines in paragraphs)

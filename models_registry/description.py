@@ -1,71 +1,47 @@
-"""What a person reads about a version: a markdown description and two plots.
+"""What a person reads about a version in MLflow: its page, as markdown. Pure.
 
-Both are pure: a trained model or a sidecar in, text or PNG bytes out.
+The page tells a story: what the version bets on, what the gates say and why, how it stands against the champion, what
+it earned in sessions that no model had seen, what its scores are worth, how many tries stood behind it, and the data.
+Ids come last. It is written to fit the registry's database together with what the ledger will say of it.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
-import numpy as np
+from pydantic import JsonValue
 
+from models_registry.bet import bet, headline, market_in_words
+from models_registry.pictures import EQUITY_PLOT, SCORES_PLOT
 from models_registry.refs import GateResult, bars_in_words
 from models_registry.sidecar import Sidecar
-from models_registry.tables import (
-    Row,
-    ScoreDeciles,
-    day_text,
-    failures,
-    figure,
-    fold_rows,
-    gate_rows,
-    score_deciles,
-    warnings,
-)
+from models_registry.tables import Row, day_text, figure, fold_rows, metric_rows, number_of, reasons
 
-if TYPE_CHECKING:
-    from models_registry.training import TrainedModel
-
-_ROWS: Final = (
-    ("auc", "AUC", ".4f"),
-    ("auc_lower_bound", "AUC, lower bound over sessions", ".4f"),
-    ("hit_surplus", "hits above the base rate", ".4f"),
-    ("hit_surplus_lower_bound", "hits above the base rate, lower bound", ".4f"),
-    ("log_loss", "log loss", ".6f"),
-    ("trades", "trades that the account would have made", ",.0f"),
-    ("trade_gross_expectancy_bps", "a trade before costs, bps", ".2f"),
-    ("trade_net_expectancy_bps", "a trade net of costs, bps", ".2f"),
-    ("long_trade_net_expectancy_bps", "a long trade net, bps", ".2f"),
-    ("short_trade_net_expectancy_bps", "a short trade net, bps", ".2f"),
-    ("trades_net_pnl_inr", "all trades net, rupees", ",.0f"),
-    ("trades_left_open", "trades left open at a session's end", ",.0f"),
-    ("entries_refused", "entries that risk refused", ",.0f"),
-    ("buy_forward_return_bps", "forward return of rows above the buy threshold, bps", ".2f"),
-    ("sell_forward_return_bps", "forward return of rows below the sell threshold, bps", ".2f"),
-    ("rows", "rows", ",.0f"),
-    ("test_sessions", "sessions", ".0f"),
-)
-_NAIVE: Final = {"auc": 0.5, "hit_surplus": 0.0}
-_VERDICTS: Final = {"passed": "passed", "failed": "**failed**", "warning": "*warning*"}
-_RIGHT: Final = {"rows", "AUC", "log loss", "naive log loss", "buy at", "sell at", "trades", "net bps a trade"}
-_MOST_DETAILS: Final = 600
-"""Characters of a market's details on the page; the sidecar has them all."""
 LONGEST_PAGE: Final = 5000
 """Characters of a version's description in MLflow's database. SQLite holds more, PostgreSQL refuses it."""
-_ORIGIN: Final = "### What made it"
-DECILES_PLOT: Final = "score_deciles.png"
-CALIBRATION_PLOT: Final = "calibration.png"
-_WEIGHTS: Final = (
-    "Rows weigh by how much of their label's interval is theirs alone, and every session weighs the same; a return of "
-    "zero counts half to each class."
+ROOM_FOR_STANDING: Final = 900
+"""Of these, for what the ledger will say of the version, and for the addresses of its plots."""
+_PLACE: Final = "plots/"
+_RUNGS: Final = {"champion": "Paper", "live": "Money", "challenger": "Shadow"}
+_LONGEST_REASONS: Final = (150, 90, 40, 0)  # characters of what a check saw, as there is room; Dagster has the whole
+_FOLD_COLUMNS: Final = ("fold", "tested", "rows", "AUC", "trades", "net bps a trade")
+_LEFT: Final = {"out of fold", "tested", "what", "in words"}
+_MOST_FACTS: Final = 240  # characters of where a market came from; the sidecar has it whole
+_PROMOTED: Final = (
+    "Versions are promoted in Dagster or by `alpha-panda models promote`, which write the ledger; an alias that is set "
+    "here by hand is refused."
 )
 
 
-def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version: str | None = None) -> str:
+def describe(
+    sidecar: Sidecar,
+    champion: Sidecar | None = None,
+    champion_version: str | None = None,
+    *,
+    shown: Collection[str] = (),
+) -> str:
     """Write the markdown description of a version.
 
     Parameters
@@ -76,36 +52,47 @@ def describe(sidecar: Sidecar, champion: Sidecar | None = None, champion_version
         The sidecar of the version that holds the champion alias now, if it can be read.
     champion_version : str, optional
         Its version.
+    shown : collection of str
+        File names of the plots that are registered with it; `with_plots` gives them their addresses.
     """
-    lines = [
-        # The list of versions shows how this begins, as it is written: plain words.
-        f"{sidecar.model_name}, {sidecar.algorithm.replace('_', ' ')} on {sidecar.market}. {_verdict(sidecar.gate)}",
-        "",
-        *_made_of(sidecar),
-        "",
-        *_metrics_table(sidecar, champion, champion_version),
-        "",
-        *_gate_tables(sidecar),
-        "### Walk-forward folds",
-        "",
-        *_table(fold_rows(sidecar.folds)),
-        "",
-        _ORIGIN,
-        "",
-        _thresholds(sidecar),
-        "",
-        *_origin(sidecar),
-        "",
-    ]
-    lines.append(
-        "Versions are promoted from Dagster or with `alpha-panda models promote`, which write the ledger. The "
-        "*Promote model* button of this page does not, and an alias set by hand is refused by the strategy runner."
-    )
-    return "\n".join(_spaced(line) if line.startswith("| ") else line for line in lines)
+    for longest in _LONGEST_REASONS:
+        page = _page(sidecar, champion, champion_version, shown, longest)
+        if len(page) <= LONGEST_PAGE - ROOM_FOR_STANDING:
+            break
+    return page
+
+
+def _page(
+    sidecar: Sidecar, champion: Sidecar | None, champion_version: str | None, shown: Collection[str], longest: int
+) -> str:
+    plot = {name: f"![{name.partition('.')[0]}]({_PLACE}{name})" for name in shown}
+    sections = {
+        "What it bets on": [f"* **{row['what']}**: {row['in words']}." for row in bet(sidecar)],
+        "Verdict": _verdicts(sidecar, longest),
+        "Against the champion": _against(sidecar, champion, champion_version),
+        "Equity in sessions that no model had seen": [plot.get(EQUITY_PLOT, ""), "", _earned(sidecar.metrics)],
+        "What its scores are worth": [plot.get(SCORES_PLOT, "")],
+        "Tries": tries(sidecar),
+        "Walk-forward folds": _table(_of_folds(sidecar)),
+        "Period and data": [" ".join(period_and_data(sidecar))],
+        "Identity": [_identity(sidecar), "", _PROMOTED],
+    }
+    lines = [f"{headline(sidecar)}. {_in_short(sidecar)}"]
+    for title, text in sections.items():
+        if any(text):
+            lines += ["", f"### {title}", "", *text]
+    return "\n".join(lines)
+
+
+def with_plots(page: str, addresses: Mapping[str, str]) -> str:
+    """Put the addresses of plots, by file name, where the page names them."""
+    for name, address in addresses.items():
+        page = page.replace(f"({_PLACE}{name})", f"({address})")
+    return page
 
 
 def shortened(page: str, longest: int) -> str:
-    """Leave sections out of a page, the last before its origin first, until it is at most so many characters long.
+    """Leave sections out of a page, the last before its identity first, until it is at most so many characters long.
 
     What it leaves out is named; the sidecar and Dagster have it.
     """
@@ -121,150 +108,165 @@ def shortened(page: str, longest: int) -> str:
     return whole()[:longest]
 
 
-def _verdict(gate: GateResult) -> str:
-    warned = warnings(gate)
-    verdict = (
-        f"The {gate.rung} gate passed."
-        if gate.passed
-        else f"The {gate.rung} gate did not pass, so the sensor does not promote this version: {failures(gate)}."
-    )
-    return verdict + (f" Warning: {warned}." if warned else "")
+# --- verdicts -----------------------------------------------------------------------------------------------------
 
 
-def _made_of(sidecar: Sidecar) -> list[str]:
-    lines = [
-        f"Trained on {sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
-        f"{day_text(sidecar.training_end_ns - 1)} (IST), bars {sidecar.bar_clock} "
-        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
-    ]
-    if sidecar.specification:
-        embargo = sidecar.fold_parameters.get("embargo_sessions", 0)
-        instruments = f"{len(sidecar.instruments)} instruments"
-        lines.append(f"{instruments}; {len(sidecar.folds)} folds with an embargo of {embargo} sessions. {_WEIGHTS}")
-    return lines
+def _in_short(sidecar: Sidecar) -> str:
+    # MLflow's list of versions shows this as it is written: plain words.
+    said = [_short(gate) for gate in (sidecar.gate, sidecar.live_gate) if gate is not None]
+    return " ".join(said)
 
 
-def _thresholds(sidecar: Sidecar) -> str:
-    sell, origin = sidecar.sell_threshold, sidecar.thresholds_from
-    if sell is None:
-        entry = f"Accept a proposal at a score of {sidecar.buy_threshold:.4f} or more"
-    else:
-        entry = f"Enter long at a score of {sidecar.buy_threshold:.4f} or more, short at {sell:.4f} or less"
-    if origin is None:
-        return f"{entry}."
-    quantiles = (
-        f"quantile {origin.buy_quantile:g}"
-        if origin.sell_quantile is None
-        else f"quantiles {origin.buy_quantile:g} and {origin.sell_quantile:g}"
-    )
-    return (
-        f"{entry}: the {quantiles} of how the model of fold "
-        f"{origin.fold} leaned on {origin.rows:,} rows of {origin.first_session} to {origin.last_session}, times "
-        f"{origin.scale:.3f}."
-    )
+def _short(gate: GateResult) -> str:
+    rung, refused = _RUNGS[gate.rung], [row["why"] for row in reasons(gate)]
+    if gate.passed:
+        return f"{rung}: passed."
+    return f"{rung}: refused, {refused[0]}{_more(len(refused) - 1)}." if refused else f"{rung}: refused, not judged."
 
 
-def _origin(sidecar: Sidecar) -> list[str]:
-    """Say what made it, by ids: an address would die with its port."""
-    run = f", in Dagster's run `{sidecar.run_id}`" if sidecar.run_id else ""
-    lines = [
-        f"Fitted with seed {sidecar.seed} at commit `{sidecar.git_commit[:12]}`{run}, on features "
-        f"`{sidecar.feature_schema_hash[:12]}` and data `{sidecar.training_data_digest[:12]}`; registered by "
-        f"{sidecar.created_by}. What live reads of it is `{sidecar.identity[:12]}`."
-    ]
-    if sidecar.market_details:
-        details = json.dumps(sidecar.market_details, ensure_ascii=False)
-        lines += ["", f"{sidecar.market} in detail: `{details[:_MOST_DETAILS]}{'…' * (len(details) > _MOST_DETAILS)}`"]
-    return lines
+def _more(others: int) -> str:
+    return f" and {number_of(others, 'reason')} more" if others > 0 else ""
 
 
-def _spaced(row: str) -> str:
-    # MLflow's tables have no padding and trim blanks; without these entities columns run into one another.
-    return row.replace(" |", "&emsp;|")
+def _verdicts(sidecar: Sidecar, longest: int) -> list[str]:
+    lines: list[str] = []
+    for gate in (sidecar.gate, sidecar.live_gate):
+        if gate is None:
+            continue
+        passed = sum(check.verdict == "passed" for check in gate.checks)
+        said = "passed" if gate.passed else "refused"
+        lines += ["", f"**{_RUNGS[gate.rung]} ({gate.rung}): {said}**, {passed} of {len(gate.checks)} checks hold."]
+        lines += [f"* ✗ {_reason(row, longest)}" for row in reasons(gate)]
+        lines += [f"* ⚠ {_reason(row, longest)}" for row in reasons(gate, "warning")]
+    return lines[1:]
 
 
-def _metrics_table(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
-    naive = _NAIVE | {"log_loss": sidecar.metrics.get("naive_log_loss", float("nan"))}
-    holder = f"champion v{version}" if version else "champion (none yet)"
+def _reason(row: Row, longest: int) -> str:
+    saw = row["saw"]
+    if len(saw) > longest:
+        saw = f"{saw[:longest].rpartition(' ')[0]} …" if longest else ""
+    return f"{row['why']}: {saw}" if saw else row["why"]
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def _against(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     theirs = champion.metrics if champion is not None else {}
-    rows = [
-        {
-            "out of fold": label,
-            "candidate": figure(sidecar.metrics, name, form),
-            "naive baseline": figure(naive, name, form),
-            holder: figure(theirs, name, form),
-        }
-        for name, label, form in _ROWS
-    ]
-    lines = _table(rows, {"candidate", "naive baseline", holder})
-    lines += ["", "The naive baseline always says the share of up moves in its training rows."]
+    said = f"On the same rows: {on_the_same_rows(sidecar.gate)}" if version else "No version is champion yet"
+    lines = [f"{said}.", "", *_table(metric_rows(sidecar.metrics, f"champion v{version}", theirs))]
     if champion is not None and _data_of(champion) != _data_of(sidecar):
-        lines.append(
-            "The champion's figures are those of its registration, on other sessions or instruments: the check "
-            "better_than_champion compares on the same rows."
-        )
+        lines += ["", "The champion's column is of its registration, on other sessions or instruments."]
     return lines
+
+
+def on_the_same_rows(gate: GateResult) -> str:
+    """Say how the candidate compares with the champion where both were asked the same."""
+    return next((check.observed for check in gate.checks if check.name == "better_than_champion"), "not compared")
 
 
 def _data_of(sidecar: Sidecar) -> tuple[object, ...]:
     return (sidecar.lineage.sessions if sidecar.lineage is not None else None), sidecar.instruments
 
 
-def _gate_tables(sidecar: Sidecar) -> list[str]:
-    lines: list[str] = []
-    for gate in (sidecar.gate, sidecar.live_gate):
-        if gate is not None:
-            rows = [row | {"verdict": _VERDICTS[row["verdict"]]} for row in gate_rows(gate)]
-            lines += [f"### Gate for {gate.rung}", "", *_table(rows), ""]
-    return lines
+def _earned(metrics: Mapping[str, float]) -> str:
+    if not metrics.get("trades"):
+        return "The account would have made no trade."
+    fell = f"; at its deepest ₹{metrics['max_drawdown_inr']:,.0f} down" if "max_drawdown_inr" in metrics else ""
+    return (
+        f"₹{figure(metrics, 'trades_net_pnl_inr', ',.0f')} after charges from {figure(metrics, 'trades', ',.0f')} "
+        f"trades ({figure(metrics, 'long_trades', ',.0f')} long, {figure(metrics, 'short_trades', ',.0f')} short) in "
+        f"{figure(metrics, 'traded_sessions', '.0f')} sessions{fell}. Each was traded by the model of its fold at the "
+        "next bar's open, within the account's limits."
+    )
 
 
-def _table(rows: Sequence[Row], right: set[str] | None = None) -> list[str]:
+def tries(sidecar: Sidecar) -> list[str]:
+    """Say how many tries stood behind a version, and what is left of its record after them; nothing if unknown."""
+    found = sidecar.metrics
+    if "configurations_tried" not in found:
+        return []
+    number = int(found["configurations_tried"])
+    alike = f", which count as {found['effective_trials']:.1f} independent ones" if number > 1 else ""
+    said = [f"{number_of(number, 'configuration')} tried under this name{alike}."]
+    if "sharpe_per_session" in found:
+        said.append(
+            f"Sharpe ratio {found['sharpe_per_session']:.3f} ± {figure(found, 'sharpe_standard_error', '.3f')} a "
+            f"session; above what luck makes of the tries with probability "
+            f"{figure(found, 'deflated_sharpe_probability', '.2f')} (deflated)."
+        )
+    if "minimum_track_record_sessions" in found:
+        said.append(
+            f"It takes {found['minimum_track_record_sessions']:,.0f} sessions like these to tell it from luck; there "
+            f"are {figure(found, 'traded_sessions', '.0f')}."
+        )
+    if "overfitting_probability" in found:
+        said.append(f"Probability of overfitting {found['overfitting_probability']:.2f}.")
+    times = int(found.get("holdout_looks", 0))
+    looks = f"were looked at {number_of(times, 'time')} before" if times else "were never looked at"
+    return [" ".join([*said, f"The sessions after {sidecar.train_through}, which it was not trained on, {looks}."])]
+
+
+def _of_folds(sidecar: Sidecar) -> list[Row]:
+    return [{name: row[name] for name in _FOLD_COLUMNS if name in row} for row in fold_rows(sidecar.folds)]
+
+
+# --- data and ids -------------------------------------------------------------------------------------------------
+
+
+def period_and_data(sidecar: Sidecar) -> list[str]:
+    """Say what it was trained on, in sentences without digests."""
+    sessions = f" ({number_of(len(sidecar.lineage.sessions), 'session')})" if sidecar.lineage is not None else ""
+    said = [
+        f"{sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
+        f"{day_text(sidecar.training_end_ns - 1)}{sessions} of {market_in_words(sidecar)}, bars {sidecar.bar_clock} "
+        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
+    ]
+    if sidecar.specification:
+        embargo = number_of(int(str(sidecar.fold_parameters.get("embargo_sessions", 0))), "session")
+        said.append(f"{number_of(len(sidecar.instruments), 'instrument')}; embargo of {embargo} between folds.")
+    if origin := sidecar.thresholds_from:
+        at = f"{origin.buy_quantile:g}" + (f" and {origin.sell_quantile:g}" if origin.sell_quantile is not None else "")
+        said.append(
+            f"Thresholds are the quantiles {at} of what fold {origin.fold} leaned on {origin.rows:,} rows of "
+            f"{origin.first_session} to {origin.last_session}, times {origin.scale:.3f}."
+        )
+    if made_of := _facts(sidecar.market_details):
+        said.append(f"The market: {made_of}.")
+    return said
+
+
+def _facts(details: Mapping[str, JsonValue]) -> str:
+    """Write plain facts as words, and count what is inside lists and tables."""
+    words = [f"{name.replace('_', ' ')} {_fact(value)}".rstrip() for name, value in details.items() if value]
+    text = ", ".join(words)
+    return text if len(text) <= _MOST_FACTS else text[:_MOST_FACTS].rsplit(",", 1)[0] + " …"
+
+
+def _fact(value: JsonValue) -> str:
+    if isinstance(value, dict | list):
+        first = next(iter(value), "")
+        return f"{len(value):,}" + (f" (the first {first})" if isinstance(first, str) and first else "")
+    return "" if value is True else str(value)
+
+
+def _identity(sidecar: Sidecar) -> str:
+    """Say what made it, by ids: an address would die with its port."""
+    run = f" in Dagster's run `{sidecar.run_id}`" if sidecar.run_id else ""
+    return (
+        f"What live reads is `{sidecar.identity[:12]}`, of features `{sidecar.feature_schema_hash[:12]}` and data "
+        f"`{sidecar.training_data_digest[:12]}`, fitted with seed {sidecar.seed} at commit "
+        f"`{sidecar.git_commit[:12]}`{run}; registered by {sidecar.created_by}."
+    )
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
     """Write rows as a table of markdown; columns of figures stand to the right."""
-    columns = list(rows[0]) if rows else []
-    rule = ["---:" if column in (right or _RIGHT) else "---" for column in columns]
+    if not rows:
+        return []
+    columns = list(rows[0])
+    rule = ["---" if column in _LEFT else "---:" for column in columns]
     cells = [columns, *(list(row.values()) for row in rows)]
-    first, *rest = (f"| {' | '.join(line)} |" for line in cells)
-    return [first, f"|{'|'.join(rule)}|", *rest]
-
-
-def plots(trained: TrainedModel) -> dict[str, bytes]:
-    """Draw the out-of-fold scores: deciles against mean forward return, and calibration; PNG by file name."""
-    found = score_deciles(trained.oof)
-    return {DECILES_PLOT: _deciles(found), CALIBRATION_PLOT: _calibration(found)}
-
-
-def _deciles(found: ScoreDeciles) -> bytes:
-    canvas, axes = _figure()
-    means = found.forward_return_bps
-    axes.bar(np.arange(1, 11), means, color=["#2a7f62" if value > 0 else "#b4442f" for value in means])
-    axes.axhline(0.0, color="black", linewidth=0.8)
-    axes.set_xticks(np.arange(1, 11))
-    axes.set(xlabel="decile of the score (1 lowest)", ylabel="mean forward return, bps", title="Out-of-fold deciles")
-    return _png(canvas)
-
-
-def _calibration(found: ScoreDeciles) -> bytes:
-    canvas, axes = _figure()
-    low, high = float(np.nanmin([found.score, found.up])), float(np.nanmax([found.score, found.up]))
-    axes.plot([low, high], [low, high], color="grey", linestyle="--", label="perfect")
-    axes.plot(found.score, found.up, marker="o", color="#2a7f62", label="model, by decile")
-    axes.set(xlabel="mean score", ylabel="share of up moves", title="Out-of-fold calibration")
-    axes.legend()
-    return _png(canvas)
-
-
-def _figure() -> tuple[Any, Any]:
-    # Figure, not pyplot: no window system, no process-wide state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(6.4, 3.6), layout="constrained")
-    FigureCanvasAgg(canvas)
-    return canvas, canvas.subplots()
-
-
-def _png(canvas: Any) -> bytes:
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    # MLflow's tables have no padding and trim blanks; without these entities columns run into one another.
+    first, *rest = (f"| {'&emsp;| '.join(line)} |" for line in cells)
+    return [first, f"|{'|'.join(rule)}|", *rest, "", "&nbsp;"]  # nor have they a margin below

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models_registry.addresses import plot_source
-from models_registry.description import LONGEST_PAGE, shortened
+from models_registry.description import LONGEST_PAGE, ROOM_FOR_STANDING, shortened, with_plots
 from models_registry.packing import TRUSTED_TYPES, library_versions
 from models_registry.refs import named_thresholds
 from models_registry.refusals import MODEL_FILE
@@ -32,7 +32,6 @@ _ABOUT: Final = (
     "The alias challenger is scored in shadow, champion trades on paper, live trades real money. They are moved by "
     "Dagster or by alpha-panda models promote, which keep the ledger; one that is moved here by hand is refused."
 )
-_ROOM_FOR_STANDING: Final = 800  # for what the ledger will say of the version on its page
 _LONGEST_DIGEST: Final = 36  # of a data set in MLflow's tables; its source has the whole one
 
 
@@ -112,13 +111,13 @@ def add_version(
         )
         return str(made.version)
 
-    images = _plots_markdown(plots, run_id)
+    page = with_plots(description, {name: plot_source(run_id, name) for name in plots})
     try:
-        return create(description + images)
+        return create(page)
     except RestException:
-        if len(description + images) <= LONGEST_PAGE:
+        if len(page) <= LONGEST_PAGE:
             raise
-        return create(shortened(description, LONGEST_PAGE - _ROOM_FOR_STANDING - len(images)) + images)
+        return create(shortened(page, LONGEST_PAGE - ROOM_FOR_STANDING))
 
 
 def _quiet_mlflow() -> Any:
@@ -207,10 +206,6 @@ def _written(folder: Path, name: str, value: bytes) -> Path:
     path = folder / name
     path.write_bytes(value)
     return path
-
-
-def _plots_markdown(plots: Mapping[str, bytes], run_id: str) -> str:
-    return "".join(f"\n\n![{Path(name).stem.replace('_', ' ')}]({plot_source(run_id, name)})" for name in sorted(plots))
 
 
 @contextmanager

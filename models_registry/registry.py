@@ -212,7 +212,7 @@ class Registry:
         sidecar : Sidecar
             From ``version.build_sidecar``.
         description : str
-            Markdown for a person; the plots are appended to it.
+            Markdown for a person; where it names a plot, the plot's address is put.
         plots : mapping of bytes, optional
             PNG by file name.
         run_name : str, optional

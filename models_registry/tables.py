@@ -21,6 +21,48 @@ Row = dict[str, str]
 """A cell by its column, in order."""
 
 _DECILES: Final = 10
+_WHY: Final = {
+    "finite_metrics": "a figure of it is no number",
+    "enough_test_rows": "too little was tested",
+    "no_leak": "training reaches into a test",
+    "ranks_above_chance": "its ranking is not shown to be better than chance",
+    "direction_above_chance": "its lean is not shown to be better than chance",
+    "auc_plausible": "it is too good to be true",
+    "no_feature_carries_it": "one feature carries all of it",
+    "skill_outlives_a_bar": "its skill is gone a bar later",
+    "better_than_champion": "it is not shown to be better than the champion",
+    "packed_parity": "what live would run says something else than what was trained",
+    "log_loss_below_naive": "as probabilities its scores are worth less than the base rate",
+    "trades_earn": "its trades do not earn their costs",
+    "enough_trades": "it made too few trades",
+    "bar_source": "it trades on other bars than it was trained on",
+    "beats_the_tries": "luck could do as well after so many tries",
+    "record_is_long_enough": "the record is too short to tell it from luck",
+    "choice_is_not_overfitted": "choosing it is not shown to be more than overfitting",
+    "falls_not_too_deep": "it fell too deep",
+    "small_beside_the_market": "its trades are not shown to be small beside the market",
+    "holdout_is_fresh": "the held-out sessions were looked at",
+}
+"""Why a check says no, in words; a check without an entry is told by its name."""
+_METRICS: Final = (
+    ("AUC by gains (chance 0.5)", "gain_auc", ".4f"),
+    ("its lower bound", "gain_auc_lower_bound", ".4f"),
+    ("AUC (chance 0.5)", "auc", ".4f"),
+    ("its lower bound", "auc_lower_bound", ".4f"),
+    ("hits above base rate", "hit_surplus", ".4f"),
+    ("their lower bound", "hit_surplus_lower_bound", ".4f"),
+    ("log loss", "log_loss", ".5f"),
+    ("log loss of base rate", "naive_log_loss", ".5f"),
+    ("trades", "trades", ",.0f"),
+    ("bps a trade, gross", "trade_gross_expectancy_bps", ".2f"),
+    ("bps a trade, net", "trade_net_expectancy_bps", ".2f"),
+    ("long, net", "long_trade_net_expectancy_bps", ".2f"),
+    ("short, net", "short_trade_net_expectancy_bps", ".2f"),
+    ("rupees, net", "trades_net_pnl_inr", ",.0f"),
+    ("Sharpe ratio a year", "sharpe_annual", ".2f"),
+    ("deepest fall, rupees", "max_drawdown_inr", ",.0f"),
+    ("sessions tested", "test_sessions", ".0f"),
+)
 _FOLD_FIGURES: Final = (
     ("AUC", "auc", ".4f"),
     ("log loss", "log_loss", ".5f"),
@@ -36,6 +78,11 @@ _FOLD_FIGURES: Final = (
 def figure(metrics: Mapping[str, float], name: str, form: str) -> str:
     """Write a metric; a dash where it is not there."""
     return format(metrics[name], form) if name in metrics else "–"
+
+
+def number_of(count: int, thing: str) -> str:
+    """Write a number of things: ``1 session``, ``12 sessions``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def day_text(time_ns: int) -> str:
@@ -63,6 +110,36 @@ def gate_rows(gate: GateResult) -> list[Row]:
     return [
         {"check": check.name, "verdict": check.verdict, "observed": check.observed, "required": check.required}
         for check in gate.checks
+    ]
+
+
+def reasons(gate: GateResult, verdict: str = "failed") -> list[Row]:
+    """Give a row for each check of this verdict: ``why`` in words, what it ``saw``, what it ``asked`` for."""
+    return [
+        {"why": _WHY.get(one.name, one.name.replace("_", " ")), "saw": one.observed, "asked": one.required}
+        for one in gate.checks
+        if one.verdict == verdict
+    ]
+
+
+def metric_rows(metrics: Mapping[str, float], holder: str, theirs: Mapping[str, float]) -> list[Row]:
+    """Give a row for each figure that one of two versions has.
+
+    Parameters
+    ----------
+    metrics : mapping
+        The candidate's.
+    holder : str
+        What the other column is headed.
+    theirs : mapping
+        Those of what holds the rung; if there are none, that column is left out.
+    """
+    judged = "gain_auc" in metrics
+    return [
+        {"out of fold": label, "candidate": figure(metrics, name, form)}
+        | ({holder: figure(theirs, name, form)} if theirs else {})
+        for label, name, form in _METRICS
+        if (name in metrics or name in theirs) and not (judged and name in {"auc", "auc_lower_bound"})
     ]
 
 

@@ -350,10 +350,13 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
             worth = economics_of(ledger.trials(), candidate.trained, trades, settings)
         evidence = _evidence(context, settings, offline.store(), candidate, frame, trades, worth, standing)
         sidecar = _sidecar(context.run.run_id, settings, candidate, frame, evidence, standing)
+        against = standing if isinstance(standing, Champion) else None
         with expected_failures(RegistryUnavailable):
-            number = _registered(registry, candidate, sidecar, standing, context.run.run_id)
+            number = _registered(registry, candidate, trades, sidecar, against, context.run.run_id)
         return dg.MaterializeResult(
-            metadata=version_facts(sidecar, number),
+            metadata=version_facts(
+                sidecar, number, candidate.trained.oof, trades, against.sidecar if against else None
+            ),
             check_results=[skill_gate_result(sidecar.gate, keys.model, number)],
         )
 
@@ -411,21 +414,30 @@ def _sidecar(  # noqa: PLR0917
         )
 
 
-def _registered(
+def _registered(  # noqa: PLR0917
     registry: "Registry",
     candidate: Candidate,
+    trades: "TradeEvidence",
     sidecar: "Sidecar",
-    standing: Champion | DamagedChampion | None,
+    against: Champion | None,
     run_id: str,
 ) -> str:
-    from models_registry.description import describe, plots
+    from models_registry.description import describe
+    from models_registry.pictures import plots
 
-    theirs = standing.sidecar if isinstance(standing, Champion) else None
+    trained = candidate.trained
+    theirs, number = (against.sidecar, against.version) if against else (None, None)
+    shown = plots(
+        trained.oof,
+        trades.net_pnl_by_session,
+        generated=trained.lineage.generated,
+        judged=trained.spec.judged,
+    )
     return registry.register(
         candidate.packed,
         sidecar,
-        description=describe(sidecar, theirs, standing.version if standing else None),
-        plots=plots(candidate.trained),
-        run_name=f"{candidate.trained.spec.training_job} {run_id[:8]}",
+        description=describe(sidecar, theirs, number, shown=shown),
+        plots=shown,
+        run_name=f"{trained.spec.training_job} {run_id[:8]}",
         tags={"dagster_run_id": run_id},
     )

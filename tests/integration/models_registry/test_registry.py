@@ -8,14 +8,15 @@ import requests
 from typer.testing import CliRunner
 
 from live_services.__main__ import app
-from models_registry.description import describe, plots
+from models_registry.description import describe
 from models_registry.ledger import PromotionLedger
+from models_registry.pictures import plots
 from models_registry.promotion import promote, rollback
 from models_registry.refs import ModelRef
 from models_registry.refusals import TamperedModel
 from models_registry.registry import Registry, RegistryUnavailable
 from models_registry.run_rule import may_run
-from tests.models_registry_frames import gate, packed, sidecar, trained
+from tests.models_registry_frames import SESSIONS_PNL, gate, packed, sidecar, trained
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +42,8 @@ def registry(mlflow_server):
 
 
 def register(registry, name, **changes):
-    return registry.register(packed(), sidecar(name=name, **changes), describe(sidecar(name=name)), plots(trained()))
+    shown = plots(trained().oof, SESSIONS_PNL, generated=True, judged=False)
+    return registry.register(packed(), sidecar(name=name, **changes), describe(sidecar(name=name), shown=shown), shown)
 
 
 def test_a_process_that_only_reads_never_imports_mlflow(registry):

@@ -7,15 +7,18 @@ import pytest
 from dagster_project.plots import (
     MAXIMUM_MARKDOWN,
     column_plot,
+    equity_plot,
     heat_map,
+    interval_plot,
     line_plot,
     markdown_table,
     session_plot,
+    short_lines,
     small_multiples,
 )
 
 
-@pytest.mark.parametrize("plot", [line_plot, column_plot, session_plot])
+@pytest.mark.parametrize("plot", [line_plot, column_plot, session_plot, equity_plot])
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-5e9 * math.sin(i) for i in range(2000)]])
 def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
     markdown = plot(values, "Mean forward return by score decile, basis points, lowest score first, over all folds")
@@ -24,7 +27,7 @@ def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
     assert ET.fromstring(base64.b64decode(encoded)).tag.endswith("svg")
 
 
-@pytest.mark.parametrize("plot", [line_plot, column_plot])
+@pytest.mark.parametrize("plot", [line_plot, column_plot, equity_plot])
 def test_nothing_to_draw_is_said(plot):
     assert plot([], "Returns") == "Returns: no values"
 
@@ -55,3 +58,29 @@ def test_small_multiples_draw_one_histogram_for_each_feature():
 
 def test_a_table_escapes_what_would_end_a_cell():
     assert markdown_table(("a", "b"), [(1, "x|y")]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |"
+
+
+def test_equity_has_its_falls_below_it_on_the_same_scale():
+    markdown = equity_plot([100.0, -50.0, 70.0], "Net profit, ₹")
+    assert "last 120, highest 120, deepest\\\nfall 50 (red)" in markdown
+    _, line, area = _svg(markdown)
+    heights = [int(point.split(",")[1]) for point in line.get("points").split()]
+    depths = [int(point.split(",")[1]) for point in area.get("points").split()[1:-1]]
+    assert heights[2] - heights[1] == depths[2] - depths[1] > 0
+    assert depths[0] == depths[1] == depths[3]
+    assert "deepest fall 0\\\n(red)" in equity_plot([1.0], "Net profit, ₹")
+
+
+def test_intervals_are_drawn_inline_and_one_that_is_not_known_is_left_out():
+    said = [k / 10 for k in range(10)]
+    lower, upper = [value - 0.1 for value in said], [value + 0.1 for value in said]
+    markdown = interval_plot(said, said, [math.nan, *lower[1:]], [math.nan, *upper[1:]], "Share that came by score")
+    assert len(markdown) <= MAXIMUM_MARKDOWN
+    _, whiskers, dots = _svg(markdown)
+    assert (whiskers.get("d").count("M"), dots.get("d").count("M")) == (9, 10)
+    assert interval_plot([], [], [], [], "Share") == "Share: no values"
+
+
+def test_text_is_broken_into_lines_that_a_narrow_column_shows_whole():
+    text = short_lines("It tells, in one sentence, what the model was worth.\n\nAnd then more.")
+    assert text == "It tells, in one sentence, what\\\nthe model was worth.\n\nAnd then more."

@@ -1,6 +1,21 @@
-from models_registry.description import describe, plots, shortened
+from models_registry.description import LONGEST_PAGE, ROOM_FOR_STANDING, describe, shortened, with_plots
+from models_registry.pictures import EQUITY_PLOT, SCORES_PLOT
+from models_registry.refs import GateCheck, GateResult
 from models_registry.sidecar import DataLineage
-from tests.models_registry_frames import FAILED_GATE, gate, sidecar, trained
+from tests.models_registry_frames import FAILED_GATE, gate, sidecar
+
+SECTIONS = [
+    "What it bets on",
+    "Verdict",
+    "Against the champion",
+    "Equity in sessions that no model had seen",
+    "What its scores are worth",
+    "Tries",
+    "Walk-forward folds",
+    "Period and data",
+    "Identity",
+]
+SHOWN = (EQUITY_PLOT, SCORES_PLOT)
 
 
 def shown(text):
@@ -8,48 +23,58 @@ def shown(text):
     return text.replace("&emsp;|", " |")
 
 
+def titles(text):
+    return [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")]
+
+
+def test_the_page_tells_its_story_in_order_and_ids_come_last():
+    text = describe(sidecar(), shown=SHOWN)
+    assert titles(text) == SECTIONS
+    assert "What live reads is `" in text.partition("### Identity")[2]
+    assert sidecar().training_data_digest[:12] not in text.partition("### Identity")[0]
+    assert "http" not in text
+
+
 def test_columns_are_kept_apart_where_the_interface_has_no_padding():
     rows = [line for line in describe(sidecar()).splitlines() if line.startswith("| ")]
     assert rows
-    assert all(row.count("&emsp;|") == row.count("|") - 1 for row in rows)
+    assert all(row.count("&emsp;|") == row.count("|") - 2 for row in rows)
 
 
-def test_the_description_compares_candidate_baseline_and_champion():
+def test_the_page_begins_with_the_verdicts_in_plain_words():
+    first = describe(sidecar()).partition("\n")[0]
+    assert first.startswith("momentum says the side at every bar, by hist gradient boosting on a SYNTHETIC market. ")
+    assert "Paper: passed. Money: refused, " in first
+    assert not set("|*`#") & set(first)
+
+
+def test_a_refused_version_says_why_in_words_and_what_was_seen():
+    text = describe(sidecar(gate_result=FAILED_GATE))
+    assert "Paper: refused, its ranking is not shown to be better than chance." in text.partition("\n")[0]
+    assert "**Paper (champion): refused**, 0 of 1 checks hold.\n* ✗ its ranking is not shown to be" in text
+    assert "better than chance: 0.49\n" in text
+
+
+def test_a_check_that_has_no_words_is_told_by_its_name_and_further_reasons_are_counted():
+    checks = tuple(GateCheck(name=f"own_check_{k}", passed=False, observed="no", required="yes") for k in range(3))
+    first = describe(sidecar(gate_result=GateResult(rung="champion", checks=checks))).partition("\n")[0]
+    assert "Paper: refused, own check 0 and 2 reasons more." in first
+
+
+def test_a_model_of_another_bar_source_is_warned_of_in_its_verdict():
+    text = describe(sidecar(gate_result=gate(bar_source="vendor")))
+    warning = "⚠ it trades on other bars than it was trained on: trained on a vendor's bars, trades on bars built from"
+    assert warning in text.partition("### Against")[0]
+
+
+def test_candidate_and_champion_stand_side_by_side_and_are_compared_on_the_same_rows():
     text = shown(describe(sidecar(), sidecar(), "3"))
-    assert "| out of fold | candidate | naive baseline | champion v3 |" in text
-    assert "SYNTHETIC test" in text
-    assert "from 2026-01-05 to 2026-01-16" in text
-    assert "in Dagster's run `r1`" in text
-    assert "http" not in text
-    assert text.count("| passed |") == len(gate().checks) + 6  # of 9 for live
-    assert "### Gate for champion" in text
-    assert "### Gate for live" in text
-    assert "bars time:60s (bars built from ticks)" in text
-    assert "Warning" not in text
-
-
-def test_without_a_champion_its_column_is_empty():
-    text = shown(describe(sidecar()))
-    assert "| naive baseline | champion (none yet) |" in text
-    assert "| AUC | 0." in text
-    assert text.count("| – |") >= 7
-
-
-def test_the_page_begins_with_the_verdict_in_plain_words_and_a_failed_gate_says_why():
-    text = shown(describe(sidecar(gate_result=FAILED_GATE)))
-    failed = "ranks_above_chance saw 0.49, asked for > 0.5."
-    begins = (
-        "momentum, hist gradient boosting on SYNTHETIC test. The champion gate did not pass, so the sensor does not "
-    )
-    assert text.startswith(f"{begins}promote this version: {failed}\n")
-    assert "| ranks_above_chance | **failed** | 0.49 | > 0.5 |" in text
-
-
-def test_a_model_of_another_bar_source_says_so_at_the_top_and_in_its_gate():
-    text = shown(describe(sidecar(gate_result=gate(bar_source="vendor"))))
-    warning = "The champion gate passed. Warning: trained on a vendor's bars, trades on bars built from ticks."
-    assert text.index(warning) < text.index("| out of fold")
-    assert "| bar_source | *warning* | trained on a vendor's bars, trades on bars built from ticks |" in text
+    assert "| out of fold | candidate | champion v3 |" in text
+    assert "On the same rows: no champion to beat." in text
+    assert "| bps a trade, net | 3.50 | 3.50 |" in text
+    alone = shown(describe(sidecar()))
+    assert "No version is champion yet." in alone
+    assert "| out of fold | candidate |\n" in alone
 
 
 def test_a_champion_of_other_sessions_is_said_not_to_compare_whatever_its_file_is_called():
@@ -60,44 +85,69 @@ def test_a_champion_of_other_sessions_is_said_not_to_compare_whatever_its_file_i
     assert said in describe(sidecar(), sidecar().model_copy(update={"lineage": lineage}), "1")
 
 
+def test_tries_looks_and_folds_are_told():
+    text = shown(describe(sidecar()))
+    assert "1 configuration tried under this name. Sharpe ratio" in text
+    assert "The sessions after 2026-01-16, which it was not trained on, were never looked at." in text
+    assert "| fold | tested | rows | AUC | trades | net bps a trade |" in text
+    looked = sidecar()
+    looked = looked.model_copy(update={"metrics": looked.metrics | {"holdout_looks": 2.0, "configurations_tried": 7.0}})
+    assert "were looked at 2 times before." in describe(looked)
+    assert "7 configurations tried under this name, which count as 1.0 independent ones." in describe(looked)
+
+
 def test_where_the_market_came_from_stands_once_and_short_on_the_page():
     files = {f"minute_{day}.parquet": "f" * 64 for day in range(60)}
     text = describe(sidecar().model_copy(update={"market": "NSE", "market_details": {"files": files}}))
-    assert text.startswith("momentum, hist gradient boosting on NSE. ")
-    assert text.count("minute_0.parquet") == 1
-    assert "minute_59.parquet" not in text
+    assert text.startswith("momentum says the side at every bar, by hist gradient boosting on NSE. ")
+    assert "The market: files 60 (the first minute_0.parquet)." in text
+    assert "f" * 20 not in text
 
 
 def test_the_page_says_what_the_thresholds_were_taken_from():
     origin = sidecar().thresholds_from
-    assert f"the quantiles 0.98 and 0.02 of how the model of fold 4 leaned on {origin.rows} rows of" in describe(
-        sidecar()
+    said = f"the quantiles 0.98 and 0.02 of what fold 4 leaned on {origin.rows} rows of"
+    assert said in describe(sidecar())
+    assert "quantiles" not in describe(sidecar().model_copy(update={"thresholds_from": None}))
+
+
+def test_plots_get_their_addresses_where_the_page_names_them():
+    page = with_plots(describe(sidecar(), shown=SHOWN), {EQUITY_PLOT: "get?equity", SCORES_PLOT: "get?scores"})
+    assert page.index("![equity](get?equity)") < page.index("![scores](get?scores)") < page.index("### Tries")
+    assert "plots/" not in page
+    assert "![" not in describe(sidecar())
+    assert "### What its scores are worth" not in describe(sidecar())
+
+
+def test_a_page_with_many_reasons_fits_the_registrys_database_with_all_of_its_sections():
+    worst, seen = sidecar(), "what was seen of it, figure by figure, " * 8
+    said = {"passed": False, "observed": seen}
+    skill, *others = (c for c in worst.gate.checks if c.name != "better_than_champion")
+    champion = GateResult(
+        rung="champion",
+        checks=(*(c.model_copy(update=said) for c in others[-7:]), skill, *others[:-7]),
+        judged_against="17",
     )
-    older = describe(sidecar().model_copy(update={"thresholds_from": None}))
-    assert "or less.\n" in older
+    live = GateResult(rung="live", checks=tuple(c.model_copy(update=said) for c in worst.live_gate.checks))
+    files = {f"minute_{day}.parquet": "f" * 64 for day in range(60)}
+    worst = worst.model_copy(update={"gate": champion, "live_gate": live, "market_details": {"files": files}})
+    page = describe(worst, sidecar(), "17", shown=SHOWN)
+    assert len(page) <= LONGEST_PAGE - ROOM_FOR_STANDING
+    assert titles(page) == SECTIONS
+    assert page.count("✗") + page.count("⚠") == 7 + 9
 
 
 def test_a_page_that_is_too_long_for_the_registry_leaves_whole_sections_out_and_names_them():
-    page = describe(sidecar())
+    page = describe(sidecar(), shown=SHOWN)
     assert shortened(page, len(page)) == page
     short = shortened(page, len(page) - 1)
     assert len(short) < len(page)
-    assert "### Walk-forward folds" not in short
-    assert short.endswith("Left out here, for want of room: Walk-forward folds. Dagster shows it.")
-    shortest = shortened(page, 3_000)
-    assert len(shortest) <= 3_000
+    assert short.endswith("Left out here, for want of room: Period and data. Dagster shows it.")
+    shortest = shortened(page, 2_000)
+    assert len(shortest) <= 2_000
     assert shortest.startswith(page.partition("\n")[0])
-    assert "### What made it" in shortest
-    assert "Left out here, for want of room: Walk-forward folds, Gate for live, Gate for champion." in shortest
-
-
-def test_the_page_tells_trades_thresholds_folds_and_weights():
-    text = shown(describe(sidecar()))
-    assert "| trades that the account would have made | 240 |" in text
-    assert "| a trade net of costs, bps | 3.50 |" in text
-    assert "| fold | trained | tested | rows | AUC | log loss | naive log loss | buy at | sell at | trades |" in text
-    assert "4 instruments; 4 folds with an embargo of 0 sessions. Rows weigh by how much of their label's" in text
-    assert "to 2026-01-16 (IST)" in text
+    assert "### Identity" in shortest
+    assert "Left out here, for want of room: Period and data, Walk-forward folds, Tries, What its scores" in shortest
 
 
 def test_a_version_1_page_is_written_without_what_it_lacks():
@@ -105,12 +155,5 @@ def test_a_version_1_page_is_written_without_what_it_lacks():
         update={"specification": {}, "train_through": "", "lineage": None, "live_gate": None, "fold_parameters": {}}
     )
     text = describe(older)
-    assert "Rows weigh" not in text
-    assert "### Gate for live" not in text
-
-
-def test_plots_are_pngs_and_the_same_every_time():
-    first = plots(trained())
-    assert set(first) == {"score_deciles.png", "calibration.png"}
-    assert all(value.startswith(b"\x89PNG") for value in first.values())
-    assert first == plots(trained())
+    assert "**Size**" not in text
+    assert "Money" not in text.partition("### Against")[0]
