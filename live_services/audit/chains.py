@@ -14,9 +14,9 @@ from feature_store.features.engine import FeatureEngine
 from feature_store.features.guards import CompiledFeatures, FrameFeatures, Subject, TableFeature
 from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Bars, Universe
+from live_services.audit.sessions import AuditedSession
 from live_services.audit.stages import Chain, Stage
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, SignalGenerated
 from live_services.domain.limits import AccountConfig
 from live_services.domain.strategy.loaded_model import judged, said
@@ -97,13 +97,13 @@ class StrategyChain:
     ----------
     spec : StrategySpec
         It trades alone, on a new paper account.
-    over : TestedSession
+    over : AuditedSession
         What the desk has at its open, and the model that it asks.
     account : AccountConfig
         The account's limits.
     """
 
-    def __init__(self, spec: StrategySpec, over: TestedSession, account: AccountConfig) -> None:
+    def __init__(self, spec: StrategySpec, over: AuditedSession, account: AccountConfig) -> None:
         self.spec, self.model, self.over = spec.model_copy(update={"brokers": ("paper",)}), over.model, over
         self.trades = True
         """Whether signals, orders and fills are among the stages; they take most of the time."""

@@ -18,9 +18,9 @@ from live_services.audit.decisions import fills_follow_decisions, reads_no_table
 from live_services.audit.findings import AuditReport, Finding, LeakKind, first_of_each, joined
 from live_services.audit.labels import LabelTable, label_ends_when_it_says
 from live_services.audit.look_ahead import LATER_START, look_ahead
+from live_services.audit.sessions import AuditedSession
 from live_services.audit.stages import ROW, compared
 from live_services.audit.versions import version_is_older
-from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, SignalGenerated
 from live_services.domain.limits import AccountConfig
 from models_registry.sidecar import Sidecar
@@ -56,7 +56,7 @@ class Effort:
 
 def audit_strategy(
     spec: StrategySpec,
-    sessions: Sequence[TestedSession],
+    sessions: Sequence[AuditedSession],
     account: AccountConfig,
     *,
     sidecar: Sidecar | None = None,
@@ -71,7 +71,7 @@ def audit_strategy(
     Parameters
     ----------
     spec : StrategySpec
-    sessions : sequence of TestedSession
+    sessions : sequence of AuditedSession
         In order, each with the model that it is run with; each is traded on a new account.
     account : AccountConfig
         The limits of that account.
@@ -182,7 +182,7 @@ def _of_what_it_reads(spec: StrategySpec) -> Iterator[AuditReport]:
         yield reads_no_table(proposer.rule.name, proposer.rule.function, "proposals")
 
 
-def _of_features(over: TestedSession, seed: int) -> AuditReport:
+def _of_features(over: AuditedSession, seed: int) -> AuditReport:
     """Run every guard of features on a few instruments: batches, snapshots, origins and orders, which no cut shows."""
     bars = Bars.concatenate([over.history.before, over.bars])
     index = over.universe.market_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from feature_store.market.types import Session, ist_text
-from live_services.audit.findings import WAY_OUT
+from live_services.audit.findings import WAY_OUT, AuditReport, joined
 from live_services.cli.errors import err, out, wide_enough
 from live_services.cli.output import Field, FittingTable, JsonOption, tell_json
 from live_services.cli.progress import waiting
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feature_store.offline.store import OfflineStore
-    from live_services.audit.findings import AuditReport
-    from live_services.backtest.sessions import TestedSession
+    from live_services.audit.sessions import AuditedSession
     from live_services.backtest.versions import JudgedVersion, Role
 
 _SESSIONS: Final = 3
@@ -44,6 +44,9 @@ def audit(
         str | None, typer.Option("--model", help="NAME@7 or NAME@champion; default: the champion, else the newest.")
     ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="How many stored sessions, the newest ones.")] = _SESSIONS,
+    training: Annotated[
+        bool, typer.Option("--training", help="Also train it three times, on changed test rows; takes as long.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Look for leaks in the whole chain of a strategy: features, proposals, scores, signals, orders, label, training.
@@ -55,7 +58,7 @@ def audit(
 
     Example: `alpha-panda audit momentum`
 
-    Example: `alpha-panda audit momentum --model momentum@3 --sessions 5 --json`
+    Example: `alpha-panda audit momentum --model momentum@3 --sessions 5 --training --json`
     """
     from live_services.backtest.versions import asked_versions, judged_version, specification_named
 
@@ -67,6 +70,9 @@ def audit(
     chosen, note = _chosen(store.sessions("bars"), judged, sessions)
     with _progress(out, quietly=as_json) as progress:
         report = _audited(settings, store, judged, chosen, progress)
+        if training:
+            progress("training again on changed test rows")
+            report = joined("", [report, _trained_again(settings, store, judged)])
     report = replace(report, name=f"{spec.name} ({judged.title})", notes=(*note, *report.notes))
     if as_json:
         facts = {"strategy": spec.name, "model": spec.model_name, "version": judged.version}
@@ -127,17 +133,57 @@ def _audited(
     )
 
 
+def _trained_again(settings: Settings, store: OfflineStore, judged: JudgedVersion) -> AuditReport:
+    """Make its training rows again, hold them against its sidecar, and fit where what folds test on is another."""
+    from feature_store.offline.training_frames import training_frame
+    from feature_store.sources.dated_tables import read_corporate_actions, read_membership
+    from live_services.audit.training import folds_know_no_test
+    from live_services.audit.versions import version_is_older
+    from models_registry.sidecar import FitFacts
+    from models_registry.training import train
+
+    sidecar, spec = judged.sidecar, judged.spec
+    if sidecar.lineage is None or not sidecar.lineage.sessions:
+        return AuditReport(
+            "", {}, notes=("its sidecar names no session that it was trained on: it is not trained again",)
+        )
+    dates = sorted(dt.date.fromisoformat(date) for date in sidecar.lineage.sessions)
+    members, actions = settings.market.membership, read_corporate_actions(settings.market.corporate_actions)
+    frame = training_frame(
+        store,
+        spec.instruments or None,
+        dates[0],
+        dates[-1],
+        features=spec.feature_schema(),
+        label=spec.label(),
+        proposer=spec.proposer(),
+        membership=None if members is None else read_membership(members),
+        actions=actions,
+    )
+    fitted = FitFacts(
+        git_commit=sidecar.git_commit,
+        library_versions=sidecar.library_versions,
+        fitted_at_ns=sidecar.fitted_at_ns,
+    )
+    again = folds_know_no_test(lambda changed: train(changed, spec, fitted), frame)
+    if frame.sessions != sidecar.lineage.sessions:
+        note = "the stored bars are others than it was trained on: its training rows are not held against its sidecar"
+        return replace(again, notes=(note,))
+    traded_from_ns = sidecar.training_end_ns + _DAY_NS
+    return joined("", [again, version_is_older(sidecar, traded_from_ns, frame=frame)])
+
+
 def _read(
     settings: Settings, store: OfflineStore, judged: JudgedVersion, chosen: Sequence[Session]
-) -> Iterator[TestedSession]:
+) -> Iterator[AuditedSession]:
     from live_services.adapters.history import StoredHistory
-    from live_services.backtest.sessions import TestedSession
+    from live_services.audit.sessions import AuditedSession
 
     history, universe = StoredHistory(settings), store.universe()
     for session in chosen:
         model = judged.model_on(session, in_sample=False)
         before = history.of(session, universe, needed=model.schema.history_sessions)
-        yield TestedSession(session, universe, before.today, before, model)
+        yield AuditedSession(session, universe, before.today, before, model)
 
 
 @contextmanager

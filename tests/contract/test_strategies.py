@@ -18,9 +18,9 @@ from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, Session
 from feature_store.proposals.rules import RULES, declare
 from feature_store.proposals.seen import seen_from
+from live_services.audit.sessions import AuditedSession
 from live_services.audit.strategy import Effort, audit_strategy
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
-from live_services.backtest.sessions import TestedSession
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event, SignalGenerated
@@ -86,17 +86,17 @@ def on_clock(bars: Bars, session: Session, spec: StrategySpec) -> Bars:
     return aggregate_bars(bars, session, len(UNIVERSE), BarClock.minutes(spec.bar_minutes))
 
 
-def session_of(spec: StrategySpec, model: LoadedModel, seed: int = 5) -> TestedSession:
+def session_of(spec: StrategySpec, model: LoadedModel, seed: int = 5) -> AuditedSession:
     """A session on bars of the strategy's clock, with those before it that it needs to get warm."""
     history = past_sessions(UNIVERSE, model.schema.history_sessions, seed=seed)
     days = [Session.regular(dt.date.fromisoformat(day)) for day in history.sessions]
     parts = [on_clock(within_session(history.before, day), day, spec) for day in days]
     before = SessionHistory(UNIVERSE, history.sessions, Bars.concatenate(parts))
     bars = on_clock(session_bars(SESSION, len(UNIVERSE), MINUTES, seed), SESSION, spec)
-    return TestedSession(SESSION, UNIVERSE, bars, before, model)
+    return AuditedSession(SESSION, UNIVERSE, bars, before, model)
 
 
-def traded(over: TestedSession, spec: StrategySpec) -> tuple[Event, ...]:
+def traded(over: AuditedSession, spec: StrategySpec) -> tuple[Event, ...]:
     assigned = assignments_at_open(SESSION, {spec.name: over.model})
     return run_session(MarketDay(SESSION, UNIVERSE, over.bars, assigned, over.history), config(spec))
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from live_services.audit.findings import AuditReport
+from live_services.audit.sessions import AuditedSession
 from live_services.audit.strategy import Effort, audit_strategy
-from live_services.backtest.sessions import TestedSession
 from live_services.domain.events import Event, OrderFilled
 from live_services.domain.strategy.loaded_model import LoadedModel, ScoringModel
 from models_registry.refs import ModelIdentity
@@ -61,9 +61,9 @@ def loaded(spec: StrategySpec, model: ScoringModel) -> LoadedModel:
     return LoadedModel(identity, schema, model, 0.5, None if spec.judged else 0.45)
 
 
-def session(spec: StrategySpec, model: ScoringModel, seed: int, minutes: int = 120) -> TestedSession:
+def session(spec: StrategySpec, model: ScoringModel, seed: int, minutes: int = 120) -> AuditedSession:
     bars = session_bars(SESSION, len(UNIVERSE), minutes, seed)
-    return TestedSession(SESSION, UNIVERSE, bars, past_sessions(UNIVERSE, 1, seed=seed), loaded(spec, model))
+    return AuditedSession(SESSION, UNIVERSE, bars, past_sessions(UNIVERSE, 1, seed=seed), loaded(spec, model))
 
 
 def audited(

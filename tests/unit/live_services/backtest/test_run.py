@@ -96,7 +96,9 @@ def test_sessions_after_the_training_run_the_registered_model_and_count_as_a_loo
 
 def test_no_look_is_recorded_where_only_folds_were_judged(world: BacktestWorld) -> None:
     looks: list[HoldoutLook] = []
-    run(world, first=world.dates[-HELD_OUT - 1], last=world.dates[-HELD_OUT - 1], recorders=Recorders(look=looks.append))
+    run(
+        world, first=world.dates[-HELD_OUT - 1], last=world.dates[-HELD_OUT - 1], recorders=Recorders(look=looks.append)
+    )
     assert looks == []
 
 

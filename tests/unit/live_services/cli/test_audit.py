@@ -69,7 +69,8 @@ def test_a_clean_strategy_ends_with_zero_and_says_what_was_compared(registry: Re
     assert found["sessions"] == ["2026-01-06"]
     assert found["counts"]["fills"] > 0
     assert all(found["compared"].values())
-    text = ran("plain", "--sessions", "1", code=0)
+    text = ran("plain", "--sessions", "1", "--training", code=0)
+    assert "names no session that it was trained on: it is not trained again" in text
     assert "nothing that was looked at knew the future" in text
     assert "future perturbation" in text
 
