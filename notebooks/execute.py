@@ -65,6 +65,8 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            for data in (one["data"] for one in cell.outputs if "text/html" in one.get("data", {})):
+                data.pop("text/plain", None)  # of an object that has a page, the place in memory
     return notebook
 
 
