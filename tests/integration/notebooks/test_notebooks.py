@@ -1,4 +1,4 @@
-"""The notebooks: each runs from top to bottom on a small desk, and what is committed has pictures and no machine in it."""
+"""The notebooks: each runs from top to bottom on a small desk, and what is committed shows pictures and no machine."""
 
 from __future__ import annotations
 
