@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.features import walk
 from benchmarks.measuring import Figure, at_least, at_most, report, seconds
@@ -30,7 +33,8 @@ from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, ChainState
 from live_services.services.account import ACCOUNT, account_chain
-from models_registry.flat import load_flat
+from models_registry.estimators.families import FAMILIES
+from models_registry.flat import FlatModel, load_flat
 from models_registry.packing import pack
 from models_registry.refs import ModelIdentity
 from models_registry.specification import StrategySpec
@@ -49,6 +53,8 @@ class Market:
     sessions: tuple[Session, ...]
     bars: tuple[Bars, ...]
     model: LoadedModel
+    trees: Any
+    """The same model as scikit-learn has it."""
 
     def day(self, number: int, *, history: bool) -> MarketDay:
         """Give a session, with its history or to go on from the one before."""
@@ -66,24 +72,36 @@ def measure(tell: object = None) -> list[Figure]:
     return [*engine_over_sessions(), *entries_at_one_instant()]
 
 
-def market() -> Market:
-    """Make a random market and fit a model of 100 trees to noise: as large as one that was fitted to something."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits
+def market(n_sessions: int = WARM_UP + MEASURED, bars: int | None = None) -> Market:
+    """Make a random market and fit a model of 100 trees to noise: as large as one that was fitted to something.
 
-    sessions = tuple(nse_sessions(dt.date(2026, 1, 5), dt.date(2026, 3, 31))[: WARM_UP + MEASURED])
-    universe, whole = walk(INSTRUMENTS, 375 * len(sessions))
-    rows, warm = feature_table(whole, TEN, universe)
+    Parameters
+    ----------
+    n_sessions : int
+        How many sessions.
+    bars : int, optional
+        Of each instrument; default: every minute of the sessions. With fewer the last session closes early.
+    """
+    sessions = list(nse_sessions(dt.date(2026, 1, 5), dt.date(2026, 12, 31))[:n_sessions])
+    universe, whole = walk(INSTRUMENTS, bars or 375 * n_sessions)
+    sessions[-1] = replace(sessions[-1], close_ns=int(whole.end_ns[-1]))
+    rows, warm = feature_table(whole[: INSTRUMENTS * 375 * (WARM_UP + MEASURED)], TEN, universe)
     rows = np.ascontiguousarray(rows[warm & np.isfinite(rows).all(axis=1)])
-    with threadpool_limits(1):
-        trees = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=1)
-        trees.fit(rows, np.random.default_rng(1).random(len(rows)) < 0.5)
-    flat = load_flat(pack(trees, rows[:200]).files["flat.npz"], "hist_gradient_boosting", len(TEN.names))
+    flat, trees = noise_model(rows)
     buy, sell = np.quantile(flat.score(rows), [STRATEGY.buy_quantile, STRATEGY.sell_quantile])
     identity = ModelIdentity(model_name=STRATEGY.model, model_version="1", feature_schema_hash=TEN.hash)
     model = LoadedModel(identity, TEN, flat, float(buy), float(sell))
-    bars = tuple(whole[(whole.start_ns >= s.open_ns) & (whole.end_ns <= s.close_ns)] for s in sessions)
-    return Market(universe, sessions, bars, model)
+    of_session = tuple(whole[(whole.start_ns >= s.open_ns) & (whole.end_ns <= s.close_ns)] for s in sessions)
+    return Market(universe, tuple(sessions), of_session, model, trees)
+
+
+def noise_model(rows: NDArray[np.float64]) -> tuple[FlatModel, Any]:
+    """Fit 100 boosted trees, as a desk's are by default, to noise; give them flat and as scikit-learn has them."""
+    up, weight = np.random.default_rng(1).random(len(rows)) < 0.5, np.ones(len(rows))
+    family = FAMILIES["hist_gradient_boosting"]
+    with threadpool_limits(1):
+        trees = family.fit(family.build(1, len(rows), {}), rows, up, weight)
+    return load_flat(pack(trees, rows[:200]).files["flat.npz"], "hist_gradient_boosting", rows.shape[1]), trees
 
 
 def engine_over_sessions() -> list[Figure]:

@@ -15,7 +15,7 @@ from models_registry.validation.trade_skill import gain_direction, gain_ranking,
 
 Floats = NDArray[np.float64]
 
-CHOSEN: Final = f"ranking and direction, {100 * SKILL_CONFIDENCE:g} % each"
+CHOSEN: Final = "the skill check: ranking and direction"
 _ALONE: Final = 0.995
 
 
@@ -36,6 +36,10 @@ def verdicts_on_trades(scores: OutOfFold, uniqueness: Floats) -> dict[str, bool]
         CHOSEN: has_trade_skill(found),
         "gains, ranking alone": order.lower > 0.5,
         "gains, direction alone": surplus.lower > 0.0,
+        "gains, ranking and direction, 99 % each": (
+            replace(order, confidence=SKILL_CONFIDENCE).lower > 0.5
+            and replace(surplus, confidence=SKILL_CONFIDENCE).lower > 0.0
+        ),
         "whether it gains, rows equal": has_skill(skill(rows.score, rows.up, rows.base_rate, one, rows.day)),
         "whether it gains, by uniqueness (before)": has_skill(
             skill(rows.score, rows.up, rows.base_rate, uniqueness, rows.day)

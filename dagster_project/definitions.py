@@ -18,6 +18,8 @@ from dagster_project.checks import ticks as tick_checks
 from dagster_project.checks.live_skew import CHECKS as LIVE_CHECKS
 from dagster_project.checks.live_skew import verify_live, verify_live_after_close
 from dagster_project.jobs.promotion import promote_job, rollback_job
+from dagster_project.jobs.training import train_all_job
+from dagster_project.recipes import RecipeStore
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource, PromotionAnnouncer
 from dagster_project.sensors.live import live_model, live_model_observations
 from dagster_project.sensors.promotion import promote_champion
@@ -46,6 +48,7 @@ def resources(settings: Settings) -> dict[str, object]:
         "settings": settings,
         "offline": OfflineStoreResource(root=str(root)),
         "training_frames": TrainingFrameStore(str(root / "training")),
+        "recipes": RecipeStore(str(root / "recipes")),
         "candidates": CandidateStore(str(root / "candidates")),
         "trades": TradeStore(str(root / "trades")),
         "mlflow": MlflowResource(tracking_uri=settings.mlflow.tracking_uri),
@@ -61,6 +64,7 @@ def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
         strategy_assets(spec, MARKET_CHECKS, registry, [s for s in settings.strategies if s.model_name == name])
         for name, spec in by_model(settings.strategies).items()
     ]
+    every = [train_all_job([one for model in models for one in model.trained], MARKET_CHECKS)] if models[1:] else []
     return dg.Definitions(
         assets=[
             market_assets.market_data,
@@ -69,7 +73,7 @@ def definitions(settings: Settings, today: dt.date) -> dg.Definitions:
             live_model(model.keys.champion for model in models),
         ],
         asset_checks=[*MARKET_CHECKS, *(check for model in models for check in model.checks), *LIVE_CHECKS],
-        jobs=[*(model.job for model in models), promote_job, rollback_job, verify_live],
+        jobs=[*(model.job for model in models), *every, promote_job, rollback_job, verify_live],
         schedules=[verify_live_after_close],
         sensors=[promote_champion, live_model_observations],
         resources=resources(settings),

@@ -14,6 +14,7 @@ from models_registry.refs import GateResult, named_thresholds
 
 if TYPE_CHECKING:
     from dagster_project.candidates import Candidate
+    from dagster_project.recipes import Recipe
     from feature_store.market.types import Session
     from feature_store.offline.training_frames import TrainingFrame
     from models_registry.gates.evidence import TradeEvidence
@@ -55,6 +56,28 @@ def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_o
             )
         ),
         "feature_quantiles": feature_quantiles(frame.schema.names, some),
+    }
+
+
+def recipe_facts(recipe: Recipe) -> Facts:
+    """Say what was tried, and what is fitted next."""
+    spec = recipe.spec
+    rows = [
+        {
+            "try": str(one.number),
+            "log loss in the first block": f"{one.value:.6f}",
+            "hyperparameters": ", ".join(f"{name} {value:.4g}" for name, value in one.hyperparameters.items()) or "–",
+            "seconds": f"{one.seconds:.1f}",
+            "": "chosen" if one.hyperparameters == spec.hyperparameters else "",
+        }
+        for one in recipe.tries
+    ]
+    return {
+        "estimator": spec.estimator,
+        "seed": spec.seed,
+        "folds": spec.folds,
+        "hyperparameters": spec.hyperparameters or "the estimator's defaults",
+        "tries": _table(rows) if rows else "none: the strategy's own hyperparameters",
     }
 
 

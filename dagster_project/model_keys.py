@@ -20,6 +20,11 @@ class ModelKeys:
         return self._key("training_set")
 
     @property
+    def recipe(self) -> dg.AssetKey:
+        """How it is fitted: the specification with the hyperparameters that were searched."""
+        return self._key("recipe")
+
+    @property
     def fitted(self) -> dg.AssetKey:
         """The fitted model on its way to the registry."""
         return self._key("model")

@@ -23,6 +23,8 @@ class StrategyAssets:
     keys: ModelKeys
     assets: tuple[dg.AssetsDefinition | dg.AssetSpec, ...]
     """With the backtest of each strategy that asks the model, which the job does not make."""
+    trained: tuple[dg.AssetsDefinition, ...]
+    """What its job makes, beside the market."""
     checks: tuple[dg.AssetChecksDefinition, ...]
     job: dg.UnresolvedAssetJobDefinition
 
@@ -46,4 +48,4 @@ def strategy_assets(
         [*trained, champion(keys)],
     )
     backtests = [backtest_asset(one) for one in asked_by or (spec,)]
-    return StrategyAssets(keys, (*linked, *backtests), model_checks(keys), job)
+    return StrategyAssets(keys, (*linked, *backtests), trained, model_checks(keys), job)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dagster_project.recipes import Recipe
 from dagster_project.trade_evidence import account_of
 from live_services.backtest.recording import configuration
 from live_services.settings import Settings
@@ -14,7 +15,6 @@ from models_registry.gates.evidence import TradeEvidence
 from models_registry.trials import HoldoutLook, Trial, TrialTable, config_digest
 
 if TYPE_CHECKING:
-    from models_registry.search import Try
     from models_registry.training import TrainedModel
 
 
@@ -64,23 +64,22 @@ def record_candidate(
 
 def record_search(
     table: TrialTable,
-    trained: TrainedModel,
-    tries: Sequence[Try],
+    recipe: Recipe,
     settings: Settings,
     *,
     run_id: str,
     at_ns: int,
 ) -> None:
     """Record what a search tried and did not choose: no profit, since it was never traded, but each counts as a try."""
-    for one in tries:
-        spec = trained.spec.model_copy(update={"hyperparameters": dict(one.hyperparameters)})
-        if one.hyperparameters != trained.spec.hyperparameters:
+    for one in recipe.tries:
+        spec = recipe.spec.model_copy(update={"hyperparameters": dict(one.hyperparameters)})
+        if one.hyperparameters != recipe.spec.hyperparameters:
             said = configuration(spec.recipe_digest(), spec.model_dump(mode="json"), spec, account_of(settings))
             table.record(
                 Trial(
                     model_name=spec.model_name,
                     config=said,
-                    data_digest=trained.data_digest,
+                    data_digest=recipe.data_digest,
                     daily_pnl_inr={},
                     made_by=f"search, log loss {one.value:.6f}",
                     recorded_at_ns=at_ns,

@@ -44,6 +44,7 @@ from live_services.operations_settings import (
 from live_services.replaced_settings import refuse_replaced_names
 from models_registry.gates.limits import GatesSettings
 from models_registry.specification import Broker, StrategySpec, of_one_desk
+from models_registry.strategies import BUILT_IN
 
 CONFIG_NAME: Final = "alpha-panda.toml"
 DEFAULT_HOME: Final = Path(".alpha-panda")
@@ -169,7 +170,11 @@ class SyntheticSettings(Section):
     """How many of the last sessions have ticks; at most ``sessions``."""
     first_session: Annotated[_IsoDate, Field(min_length=1)] = "2026-01-05"
     edge_bps: float = Field(default=6.0, ge=0)
-    """Size of the planted momentum edge per bar, basis points."""
+    """Size of the planted momentum edge per minute, basis points; 0: none."""
+    reversion_bps: float = Field(default=7.0, ge=0)
+    """What prices that went too far come back per minute, basis points; 0: none goes too far."""
+    breakout_bps: float = Field(default=3.0, ge=0)
+    """Drift per minute of prices that left the range of the last hour, basis points; 0: none drifts."""
     seed: int = 7
     volatility_regimes: bool = False
     overnight_gap_bps: float = Field(default=0.0, ge=0, le=2000)
@@ -313,7 +318,7 @@ class Settings(BaseSettings):
     dagster: DagsterSettings = DagsterSettings()
     ledger: LedgerSettings = LedgerSettings()
     market: MarketSettings = MarketSettings()
-    strategies: tuple[StrategySpec, ...] = (StrategySpec(name="momentum"),)
+    strategies: tuple[StrategySpec, ...] = BUILT_IN
     trading: BrokersSettings = BrokersSettings()
     gates: GatesSettings = GatesSettings()
     skew: SkewSettings = SkewSettings()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from feature_store.features.schema import UnknownFeature
 from models_registry.sidecar import Sidecar
-from models_registry.specification import StrategySpec
+from models_registry.specification import NOT_OF_THE_MODEL, StrategySpec
 
 
 def disagreement(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str | None:
@@ -56,6 +56,22 @@ def label_difference(sidecar: Sidecar, strategy: StrategySpec) -> str:
     theirs = {"horizon_bars": sidecar.label_horizon_bars, "bar_clock": sidecar.bar_clock}
     ours = {"horizon_bars": strategy.holding_bars, "bar_clock": strategy.feature_schema().bar_clock}
     return _values_differ(theirs, ours)
+
+
+def not_as_judged(sidecar: Sidecar, version: str, strategy: StrategySpec) -> str | None:
+    """Say how a strategy trades otherwise now than its version was judged for real money, and the way out; None if not.
+
+    That verdict is on model and configuration together: another size, stop or product makes other trades.
+    """
+    names = sorted(NOT_OF_THE_MODEL - {"name", "model", "brokers", "priority"})
+    judged, now = sidecar.specification, strategy.model_dump(mode="json")
+    differs = _values_differ({n: judged[n] for n in names if n in judged}, {n: now[n] for n in names if n in judged})
+    if not differs:
+        return None
+    return (
+        f"{sidecar.model_name} version {version} was judged for real money as it traded then, and strategy "
+        f"{strategy.name!r} trades otherwise: {differs}; set these back, or {_training(strategy)}"
+    )
 
 
 def _training(strategy: StrategySpec) -> str:

@@ -74,7 +74,7 @@ def sample_version(spec: StrategySpec, *, created_by: str, created_at_ns: int) -
         label_identity=label.identity(),
         proposals=asks.identity() if asks else {},
         hyperparameters=family.hyperparameters(estimator),
-        buy_threshold=0.5 + _MARGIN,
+        buy_threshold=0.0 if asks else 0.5 + _MARGIN,  # whatever a rule proposes is accepted
         sell_threshold=None if asks else 0.5 - _MARGIN,
         folds=(),
         metrics={},

@@ -55,7 +55,9 @@ _OF_RULES: Final = ("rule_parameters", "stop_volatility", "target_volatility")
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
 _MODEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _REFERENCE: Final = r"(models:/+)?(?P<name>[^@/]+)([@/].*)?"
-_RESERVED: Final = "live"  # `live_model` is what the desk runs, not a model of that name
+TRAIN_ALL: Final = "train_all"
+"""The name of the job that trains every model of a desk."""
+_RESERVED: Final = frozenset({"live", "all"})  # `live_model` is what the desk runs, `train_all` trains every model
 _FEATURE: Final = r"[a-z][a-z0-9_]*(@[a-z0-9]+)?"
 
 
@@ -138,10 +140,10 @@ class StrategySpec(BaseModel):
                 f'leave alias, version and models:/ out and write model = "{named["name"]}", because the broker gives '
                 f"the rung ({rungs})"
             )
-        if value and (not re.fullmatch(_MODEL_NAME, value) or value == _RESERVED):
+        if value and (not re.fullmatch(_MODEL_NAME, value) or value in _RESERVED):
             raise ValueError(
                 f"assets and a job are named after the model, and cannot be named after {value!r}: write a letter, "
-                f"then letters, digits and underscores, and not {_RESERVED}"
+                f"then letters, digits and underscores, and not {' or '.join(sorted(_RESERVED))}"
             )
         return value
 

@@ -15,6 +15,7 @@ from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.domain.events import Event, decode_event
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings, Settings
+from models_registry.specification import StrategySpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +48,7 @@ async def begin_anew(settings: Settings) -> None:
 async def empty_desk(kafka_servers: str, home: Path) -> Settings:
     """Give a desk whose topics are empty; its market has one partition."""
     kafka = KafkaSettings(bootstrap_servers=kafka_servers, market_partitions=1)
-    settings = Settings(alpha_panda_home=home, kafka=kafka)
+    settings = Settings(alpha_panda_home=home, kafka=kafka, strategies=(StrategySpec(name="momentum"),))
     await begin_anew(settings)
     return settings
 

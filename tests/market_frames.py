@@ -46,10 +46,11 @@ class Research:
     def __init__(self, home, instance, **market):
         self.home, self.instance = home, instance
         self.market = {"source": "files", "feed": "bars", "bars_file": home / "bars.parquet", **market}
+        self.strategies = [{"name": "momentum"}]
 
     @property
     def settings(self):
-        return load_settings(alpha_panda_home=self.home, market=self.market)
+        return load_settings(alpha_panda_home=self.home, market=self.market, strategies=self.strategies)
 
     def bring(self, frame):
         frame.to_parquet(self.home / "bars.parquet", index=False)

@@ -15,10 +15,9 @@ class ResearchDesk:
     """One machine's research side: definitions, instance, registry and ledger."""
 
     def __init__(self, home, url, instance=None, **settings):
-        market = {"synthetic": {"instruments": 10, "sessions": 12, "edge_bps": 8.0}}
-        self.settings = load_settings(
-            **{"alpha_panda_home": home, "mlflow": {"tracking_uri": url}, "market": market} | settings
-        )
+        made = {"instruments": 10, "sessions": 12, "edge_bps": 8.0, "reversion_bps": 0.0, "breakout_bps": 0.0}
+        desk = {} if "market" in settings else {"market": {"synthetic": made}, "strategies": [{"name": "momentum"}]}
+        self.settings = load_settings(**{"alpha_panda_home": home, "mlflow": {"tracking_uri": url}} | desk | settings)
         self.definitions = definitions(self.settings, dt.date(2027, 1, 1))
         self.instance = instance
         self.registry = Registry(url) if url else None

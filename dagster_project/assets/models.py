@@ -17,6 +17,7 @@ from dagster_project.evidence import Champion, DamagedChampion, Ground, gathered
 from dagster_project.failures import expected_failures
 from dagster_project.model_facts import (
     fitted_facts,
+    recipe_facts,
     report_facts,
     skill_gate_result,
     trade_facts,
@@ -24,9 +25,10 @@ from dagster_project.model_facts import (
     version_facts,
 )
 from dagster_project.model_keys import ModelKeys
+from dagster_project.recipes import Recipe
 from dagster_project.resources import LedgerResource, MlflowResource, OfflineStoreResource
 from dagster_project.trade_evidence import trade_evidence
-from dagster_project.trials import economics_of, record_candidate
+from dagster_project.trials import economics_of, record_candidate, record_search
 from feature_store.market.types import MarketDataError
 from feature_store.provenance import code_commit
 from live_services.settings import Settings
@@ -45,7 +47,14 @@ if TYPE_CHECKING:
 def model_assets(spec: StrategySpec) -> tuple[dg.AssetsDefinition, ...]:
     """Make what the training of a strategy's model makes, in order."""
     keys = ModelKeys(spec.model_name)
-    return _training_set(spec, keys), _fitted_model(spec, keys), _report(keys), _trades(keys), _version(keys)
+    return (
+        _training_set(spec, keys),
+        _recipe(spec, keys),
+        _fitted_model(keys),
+        _report(keys),
+        _trades(keys),
+        _version(keys),
+    )
 
 
 def with_mlflow_page(asset: dg.AssetSpec, address: str) -> dg.AssetSpec:
@@ -86,10 +95,11 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     ) -> Any:
         """Put together what may be trained on."""
         from feature_store.offline.training_frames import training_frame
+        from feature_store.proposals.rules import RuleFailed
         from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
 
         desk = Desk(offline.store(), settings)
-        with expected_failures(MarketDataError, WrongStrategy):
+        with expected_failures(MarketDataError, WrongStrategy, RuleFailed):
             sessions, held_out = desk.training_sessions(), desk.held_out_session()
             frame = training_frame(
                 desk.store,
@@ -110,39 +120,42 @@ def _training_set(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     return training_set
 
 
-def _fitted_model(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
+def _recipe(spec: StrategySpec, keys: ModelKeys) -> dg.AssetsDefinition:
     @dg.asset(
-        key=keys.fitted,
+        key=keys.recipe,
         ins={"frame": dg.AssetIn(keys.training_set)},
         group_name=keys.model,
-        kinds={"sklearn"},
-        io_manager_key="candidates",
+        kinds={"optuna"},
+        io_manager_key="recipes",
         config_schema=_training_config(spec),
-        description=f"The model {keys.model}, fitted on all training sessions, measured by walk-forward on sessions "
-        "that it had not seen, and packed into files that load without pickle.",
+        description=f"How {keys.model} is fitted: the strategy's hyperparameters, or those that a small search "
+        "chose in the first training block, before any session that judges the model. Each try is a trial.",
     )
-    def fitted_model(context: dg.AssetExecutionContext, frame: Any) -> Candidate:
-        """Train, measure and pack."""
-        from models_registry.hyperparameters import WrongHyperparameter
-        from models_registry.out_of_fold import with_out_of_fold
-        from models_registry.packing import Unpackable, pack, parity
+    def recipe(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        ledger: dg.ResourceParam[LedgerResource],
+        frame: Any,
+    ) -> Recipe:
+        """Choose hyperparameters."""
+        from models_registry.hyperparameters import WrongHyperparameter, refuse_wrong
+        from models_registry.ledger import LedgerError
+        from models_registry.search import search
         from models_registry.training import UntrainableFrame
         from models_registry.validation.splitters import NotEnoughSessions
 
-        chosen = _chosen(spec, context.op_execution_context.op_config)
-        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions, Unpackable):
-            trained = _train(frame, chosen, context.run.run_id)
-            packed = with_out_of_fold(pack(trained.estimator, trained.golden_rows), trained)
-        candidate = Candidate(
-            trained=trained,
-            packed=packed,
-            parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
-            market=frame.market,
-        )
-        context.add_output_metadata(fitted_facts(candidate, frame.schema.hash))
-        return candidate
+        asked = _chosen(spec, context.op_execution_context.op_config)
+        with expected_failures(WrongHyperparameter, UntrainableFrame, NotEnoughSessions, LedgerError):
+            refuse_wrong(asked.estimator, asked.hyperparameters)
+            found = search(frame, asked, tries=asked.search_tries, told=context.log.info)
+            chosen = asked.model_copy(update={"hyperparameters": found.chosen})
+            recipe = Recipe(chosen, found.tries, frame.digest)
+            if recipe.tries:
+                record_search(ledger.trials(), recipe, settings, run_id=context.run.run_id, at_ns=time.time_ns())
+        context.add_output_metadata(recipe_facts(recipe))
+        return recipe
 
-    return fitted_model
+    return recipe
 
 
 def _training_config(spec: StrategySpec) -> dict[str, dg.Field]:
@@ -156,6 +169,11 @@ def _training_config(spec: StrategySpec) -> dict[str, dg.Field]:
             default_value=spec.folds,
             description="Walk-forward test blocks; sessions are cut into one more.",
         ),
+        "search_tries": dg.Field(
+            int,
+            default_value=spec.search_tries,
+            description="Sets of hyperparameters to try, at most 8; 0 takes the strategy's own.",
+        ),
     }
 
 
@@ -168,13 +186,49 @@ def _chosen(spec: StrategySpec, config: dict[str, Any]) -> StrategySpec:
         raise dg.Failure(f"{said}. Correct it in the Launchpad.", allow_retries=False) from error
 
 
+def _fitted_model(keys: ModelKeys) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.fitted,
+        ins={"frame": dg.AssetIn(keys.training_set), "recipe": dg.AssetIn(keys.recipe)},
+        group_name=keys.model,
+        kinds={"sklearn"},
+        io_manager_key="candidates",
+        description=f"The model {keys.model}, fitted on all training sessions, measured by walk-forward on sessions "
+        "that it had not seen, and packed into files that load without pickle.",
+    )
+    def fitted_model(context: dg.AssetExecutionContext, frame: Any, recipe: Recipe) -> Candidate:
+        """Train, measure and pack."""
+        from models_registry.out_of_fold import with_out_of_fold
+        from models_registry.packing import Unpackable, pack, parity
+        from models_registry.training import UntrainableFrame
+        from models_registry.validation.splitters import NotEnoughSessions
+
+        if frame.digest != recipe.data_digest:
+            raise dg.Failure(
+                "The training set has changed since the recipe was chosen: materialise "
+                f"{keys.recipe.to_user_string()} again.",
+                allow_retries=False,
+            )
+        with expected_failures(UntrainableFrame, NotEnoughSessions, Unpackable):
+            trained = _train(frame, recipe.spec, context.run.run_id)
+            packed = with_out_of_fold(pack(trained.estimator, trained.golden_rows), trained)
+        candidate = Candidate(
+            trained=trained,
+            packed=packed,
+            parity=parity(packed, trained.estimator, frame.X[:: max(1, len(frame) // 5000)]),
+            market=frame.market,
+        )
+        context.add_output_metadata(fitted_facts(candidate, frame.schema.hash))
+        return candidate
+
+    return fitted_model
+
+
 def _train(frame: "TrainingFrame", spec: StrategySpec, run_id: str) -> "TrainedModel":
-    from models_registry.hyperparameters import refuse_wrong
     from models_registry.packing import library_versions
     from models_registry.sidecar import FitFacts
     from models_registry.training import train
 
-    refuse_wrong(spec.estimator, spec.hyperparameters)
     fitted = FitFacts(
         git_commit=code_commit(),
         library_versions=library_versions(),

@@ -51,6 +51,33 @@ class Touches(NamedTuple):
     """What the trade ends at, rupees; NaN without a touch."""
 
 
+class MarketRows(NamedTuple):
+    """A market as the kernels take it: made once by `rows_of`, asked often; shapes ``(n,)``, read-only."""
+
+    instrument: NDArray[np.int32]
+    seen_ns: NDArray[np.int64]
+    """Event time: a tick's own, a bar's end; ascending."""
+    begin_ns: NDArray[np.int64]
+    """From when on its first price is made: a tick's own time, a bar's start."""
+    open: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    margin_ns: int
+    """By which the row that fills an order begins after it: a tick is strictly later, 1; a bar may begin with it, 0."""
+
+
+def rows_of(market: Ticks | Bars) -> MarketRows:
+    """Make a market ready for `first_rows` and `first_touches`; of ticks the last price is open, high and low."""
+    if isinstance(market, Ticks):
+        seen_ns = begin_ns = kernel_input(market.event_time_ns, np.int64)
+        opens = highs = lows = kernel_input(market.last_price, np.float64)
+    else:
+        seen_ns, begin_ns = kernel_input(market.end_ns, np.int64), kernel_input(market.start_ns, np.int64)
+        opens, highs, lows = (kernel_input(price, np.float64) for price in (market.open, market.high, market.low))
+    instrument = kernel_input(market.instrument, np.int32)
+    return MarketRows(instrument, seen_ns, begin_ns, opens, highs, lows, int(isinstance(market, Ticks)))
+
+
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def barrier_step(  # noqa: PLR0917
     side: int, stop: float, target: float, open_: float, high: float, low: float
@@ -92,7 +119,7 @@ def barrier_step(  # noqa: PLR0917
     return NO_TOUCH, np.nan
 
 
-def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) -> Touches:
+def first_touches(market: Ticks | Bars | MarketRows, n_instruments: int, watches: Watches) -> Touches:
     """Find the first row that ends each of many trades, by `barrier_step`.
 
     The work grows with the rows and with the touches: a row costs one comparison with the nearest prices that are
@@ -101,8 +128,8 @@ def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) ->
 
     Parameters
     ----------
-    market : Ticks or Bars
-        In its own order; of ticks the last price is open, high and low.
+    market : Ticks, Bars or MarketRows
+        In its own order; who asks often gives what `rows_of` made of it.
     n_instruments : int
         Length of the universe.
     watches : Watches
@@ -116,17 +143,17 @@ def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) ->
         If the arrays of the watches differ in length, or one has a side that is neither 1 nor -1, a row before the
         first, or a stop that does not lie on the losing side of its target.
     """
-    _valid(watches, n_instruments)
     n = len(watches.instrument)
+    if any(len(column) != n for column in watches):
+        lengths = {name: len(column) for name, column in watches._asdict().items()}
+        raise ValueError(f"the arrays of watches differ in length: {lengths}; a watch has one of each")
+    rows = market if isinstance(market, MarketRows) else rows_of(market)
     row, outcome, price = np.full(n, -1), np.full(n, NO_TOUCH, dtype=np.int8), np.full(n, np.nan)
-    prices = (market.last_price,) * 3 if isinstance(market, Ticks) else (market.open, market.high, market.low)
-    opens, highs, lows = (kernel_input(price, np.float64) for price in prices)
-    unknown = _touch(
-        kernel_input(market.instrument, np.int32),
-        opens,
-        highs,
-        lows,
-        kernel_input(np.argsort(watches.from_row, kind="stable"), np.int64),
+    problem, place = _touch(
+        rows.instrument,
+        rows.open,
+        rows.high,
+        rows.low,
         kernel_input(watches.instrument, np.int32),
         kernel_input(watches.side, np.int8),
         kernel_input(watches.stop, np.float64),
@@ -137,13 +164,21 @@ def first_touches(market: Ticks | Bars, n_instruments: int, watches: Watches) ->
         outcome,
         price,
     )
-    if unknown < len(market):
-        _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    if problem == _ROW_UNKNOWN:
+        raise _unknown(f"row {place}", rows.instrument[place], n_instruments)
+    if problem == _WATCH_UNKNOWN:
+        raise _unknown(f"watch {place}", watches.instrument[place], n_instruments)
+    if problem:
+        name, why = _WRONG_WATCHES[problem]
+        raise ValueError(f"watch {place}: {name} {getattr(watches, name)[place]} {why}")
     return Touches(row, outcome, price)
 
 
 def first_rows(
-    market: Ticks | Bars, n_instruments: int, instrument: NDArray[np.int32], time_ns: NDArray[np.int64]
+    market: Ticks | Bars | MarketRows,
+    n_instruments: int,
+    instrument: NDArray[np.int32],
+    time_ns: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Find the row that fills each of many market orders: the first of its instrument that its time allows.
 
@@ -152,8 +187,8 @@ def first_rows(
 
     Parameters
     ----------
-    market : Ticks or Bars
-        In order of ``event_time_ns`` or ``end_ns``.
+    market : Ticks, Bars or MarketRows
+        In order of ``event_time_ns`` or ``end_ns``; who asks often gives what `rows_of` made of it.
     n_instruments : int
         Length of the universe.
     instrument : array of int32, shape (n_orders,)
@@ -175,26 +210,22 @@ def first_rows(
     """
     if len(instrument) != len(time_ns):
         raise ValueError(f"{len(instrument)} instruments and {len(time_ns)} times; an order has one of each")
-    _known(instrument, n_instruments, "order {}")
+    rows = market if isinstance(market, MarketRows) else rows_of(market)
     found = np.full(len(time_ns), -1)
-    if not len(found):
-        return found
-    if isinstance(market, Ticks):
-        seen_ns, times_ns, after_ns = market.event_time_ns, market.event_time_ns, time_ns
-    else:
-        seen_ns, times_ns, after_ns = market.end_ns, market.start_ns, time_ns - 1
-    unknown = _fill(
-        kernel_input(market.instrument, np.int32),
-        kernel_input(times_ns, np.int64),
-        int(np.searchsorted(seen_ns, time_ns.min(), side="right")),
-        kernel_input(np.argsort(time_ns, kind="stable")[::-1], np.int64),
+    problem, place = _fill(
+        rows.instrument,
+        rows.seen_ns,
+        rows.begin_ns,
+        rows.margin_ns,
         kernel_input(instrument, np.int32),
-        kernel_input(after_ns, np.int64),
+        kernel_input(time_ns, np.int64),
         n_instruments,
         found,
     )
-    if unknown < len(market):
-        _known(market.instrument[unknown : unknown + 1], n_instruments, f"row {unknown}")
+    if problem == _ROW_UNKNOWN:
+        raise _unknown(f"row {place}", rows.instrument[place], n_instruments)
+    if problem:
+        raise _unknown(f"order {place}", instrument[place], n_instruments)
     return found
 
 
@@ -202,42 +233,63 @@ def compile_barriers() -> None:
     """Compile the kernels of fills and touches, or load them from numba's cache, so that no first order waits."""
     at = np.zeros(1, dtype=np.int64)
     index = np.zeros(1, dtype=np.int32)
-    market = Ticks(index, at, np.ones(1), at)
+    market = rows_of(Ticks(index, at, np.ones(1), at))
     first_rows(market, 1, index, at)
     first_touches(market, 1, Watches(index, np.ones(1, dtype=np.int8), np.zeros(1), np.full(1, 2.0), at))
 
 
-def _known(instrument: NDArray[np.int32], n_instruments: int, what: str) -> None:
-    outside = (instrument < 0) | (instrument >= n_instruments)
-    if outside.any():
-        place = int(np.argmax(outside))
-        raise UnknownInstrument(
-            f"{what.format(place)} names instrument {instrument[place]}; the universe has 0…{n_instruments - 1}"
-        )
+def _unknown(who: str, instrument: int, n_instruments: int) -> UnknownInstrument:
+    return UnknownInstrument(f"{who} names instrument {instrument}; the universe has 0…{n_instruments - 1}")
 
 
-def _valid(watches: Watches, n_instruments: int) -> None:
-    lengths = {name: len(column) for name, column in watches._asdict().items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"the arrays of watches differ in length: {lengths}; a watch has one of each")
-    _known(watches.instrument, n_instruments, "watch {}")
-    problems = (
-        ((watches.side != 1) & (watches.side != -1), "side", "is neither 1 (long) nor -1 (short)"),
-        (watches.from_row < 0, "from_row", "lies before the first row, 0"),
-        (watches.side * (watches.target - watches.stop) <= 0, "stop", "is not on the losing side of its target"),
-    )
-    for wrong, name, problem in problems:
-        if wrong.any():
-            place = int(np.argmax(wrong))
-            raise ValueError(f"watch {place}: {name} {getattr(watches, name)[place]} {problem}")
+_WATCH_UNKNOWN: Final = 1
+_WRONG_SIDE: Final = 2
+_WRONG_ROW: Final = 3
+_WRONG_STOP: Final = 4
+_ROW_UNKNOWN: Final = 5
+_WRONG_WATCHES: Final = {
+    _WRONG_SIDE: ("side", "is neither 1 (long) nor -1 (short)"),
+    _WRONG_ROW: ("from_row", "lies before the first row, 0"),
+    _WRONG_STOP: ("stop", "is not on the losing side of its target"),
+}
+
+
+@njit(cache=True)
+def _outside(instrument, n_instruments):  # type: ignore[no-untyped-def]
+    """Give the first place that names an unknown instrument, or -1."""
+    for place in range(len(instrument)):
+        if instrument[place] < 0 or instrument[place] >= n_instruments:
+            return place
+    return -1
+
+
+@njit(cache=True)
+def _wrong_watch(side, stop, target, from_row):  # type: ignore[no-untyped-def]
+    """Give what is wrong with the watches, 0 if nothing is, and the first place where it is."""
+    for place in range(len(side)):
+        if side[place] != 1 and side[place] != -1:
+            return _WRONG_SIDE, place
+    for place in range(len(side)):
+        if from_row[place] < 0:
+            return _WRONG_ROW, place
+    for place in range(len(side)):
+        if side[place] * (target[place] - stop[place]) <= 0:
+            return _WRONG_STOP, place
+    return 0, -1
 
 
 @njit(cache=True)
 def _touch(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    instrument, opens, highs, lows, by_row, watched, side, stop, target, from_row, n_instruments,
-    touched, outcome, price,
+    instrument, opens, highs, lows, watched, side, stop, target, from_row, n_instruments, touched, outcome, price,
 ):  # fmt: skip
-    """Write the touches; give the row that names an unknown instrument, or the number of rows."""
+    """Write the touches; give what is wrong, 0 if nothing is, and the place where it is."""
+    unknown = _outside(watched, n_instruments)
+    if unknown >= 0:
+        return _WATCH_UNKNOWN, unknown
+    problem, place = _wrong_watch(side, stop, target, from_row)
+    if problem != 0:
+        return problem, place
+    by_row = np.argsort(from_row, kind="mergesort")
     newest = np.full(n_instruments, -1)  # a list of what is watched of each instrument
     following = np.full(len(by_row), -1)
     above, below = np.full(n_instruments, np.inf), np.full(n_instruments, -np.inf)  # the nearest prices in it
@@ -253,7 +305,7 @@ def _touch(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             break
         i = instrument[row]
         if i < 0 or i >= n_instruments:
-            return row
+            return _ROW_UNKNOWN, row
         if highs[row] < above[i] and lows[row] > below[i]:
             continue
         above[i], below[i] = np.inf, -np.inf
@@ -271,7 +323,7 @@ def _touch(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                 else:
                     following[kept] = following[watch]
             watch = following[watch]
-    return len(instrument)
+    return 0, -1
 
 
 @njit(cache=True)
@@ -282,24 +334,30 @@ def _narrow(above, below, i, side, stop, target):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _fill(instrument, times_ns, row, latest_first, ordered, after_ns, n_instruments, found):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Write the rows; give the one that names an unknown instrument, or the number of rows."""
+def _fill(instrument, seen_ns, begin_ns, margin_ns, ordered, time_ns, n_instruments, found):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Write the rows; give what is wrong, 0 if nothing is, and the place where it is."""
+    unknown = _outside(ordered, n_instruments)
+    if unknown >= 0:
+        return _WATCH_UNKNOWN, unknown
+    waiting = len(ordered)
+    if waiting == 0:
+        return 0, -1
     earliest = np.full(n_instruments, -1)  # a list of the orders of each instrument, in order of time
-    following = np.full(len(latest_first), -1)
-    for order in latest_first:
+    following = np.full(waiting, -1)
+    for order in np.argsort(time_ns, kind="mergesort")[::-1]:
         i = ordered[order]
         following[order], earliest[i] = earliest[i], order
-    waiting = len(latest_first)
+    row = np.searchsorted(seen_ns, time_ns.min(), side="right")
     while row < len(instrument) and waiting > 0:
         i = instrument[row]
         if i < 0 or i >= n_instruments:
-            return row
-        while earliest[i] >= 0 and after_ns[earliest[i]] < times_ns[row]:
+            return _ROW_UNKNOWN, row
+        while earliest[i] >= 0 and time_ns[earliest[i]] + margin_ns <= begin_ns[row]:
             order = earliest[i]
             found[order], earliest[i] = row, following[order]
             waiting -= 1
         row += 1
-    return len(instrument)
+    return 0, -1
 
 
 @njit(cache=True)

@@ -1,15 +1,18 @@
-"""A generated market with a planted edge, for the demo and for tests; always labelled SYNTHETIC.
+"""A generated market with planted edges, for the demo and for tests; always labelled SYNTHETIC.
 
 One price path process makes everything. Each instrument's log price is a random walk sampled every 2 s. Bursts of order
 flow, hidden from the features, come and go: while one lasts, the price drifts by ``edge_bps`` per minute up or down and
-volume is higher. ``edge_bps=0`` leaves a random walk. Bars of the training sessions are exactly the bars that
-the bar builder would build from that session's ticks; of the sessions after them the ticks are kept. What makes a real
-market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and off.
+volume is higher. Two further edges are there as options, and off: overshoots that come back (``reversion_bps``) and
+breaks out of a range that start a drift (``breakout_bps``). Without edges it is a random walk. Bars of the training
+sessions are exactly the bars that the bar builder would build from that session's ticks; of the sessions after them the
+ticks are kept. What makes a real market hard (regimes, gaps, auctions, halts, outages, splits) is there as options, and
+off.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import itertools
 import json
@@ -25,9 +28,8 @@ from feature_store.market.calendar import nse_session
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import MINUTE_NS, SYNTHETIC, Bars, Session, Ticks, Universe
+from feature_store.sources.synthetic_edges import MINUTES, SLOTS, Planted, with_breakouts, with_overshoots
 from feature_store.sources.synthetic_paths import (
-    MINUTES,
-    SLOTS,
     Quotes,
     SessionPath,
     all_quotes,
@@ -97,6 +99,8 @@ def synthetic_market(
     halts: int = 0,
     outages: int = 0,
     splits: int = 0,
+    reversion_bps: float = 0.0,
+    breakout_bps: float = 0.0,
 ) -> SyntheticMarket:
     """Generate a market; the same arguments give the same bytes.
 
@@ -132,6 +136,11 @@ def synthetic_market(
         Outages of the whole feed in each session, of 5 to 20 minutes; trading goes on unseen.
     splits : int
         Splits of one share into 2, 5 or 10, one in about three sessions while the market lasts.
+    reversion_bps : float
+        What an overshoot comes back per minute, basis points; see `synthetic_edges.with_overshoots`.
+    breakout_bps : float
+        Drift per minute after a break out of the last hour's range, basis points; see
+        `synthetic_edges.with_breakouts`.
     """
     names = [f"SYN{k:03d}" for k in range(1, instruments + 1)] + [INDEX_SYMBOL] * index
     generator = _Generator(
@@ -146,6 +155,8 @@ def synthetic_market(
         halts=halts,
         outages=outages,
         splits=splits,
+        reversion_bps=reversion_bps,
+        breakout_bps=breakout_bps,
     )
     return generator.market(_date(first_session), sessions, tick_sessions)
 
@@ -165,6 +176,8 @@ class _Generator:
     halts: int
     outages: int
     splits: int
+    reversion_bps: float
+    breakout_bps: float
 
     @property
     def instruments(self) -> int:
@@ -219,6 +232,8 @@ class _Generator:
             "halts": self.halts,
             "outages": self.outages,
             "splits": self.splits,
+            "reversion_bps": float(self.reversion_bps),
+            "breakout_bps": float(self.breakout_bps),
         }
 
     def paths(
@@ -260,8 +275,18 @@ class _Generator:
             volatility=volatility,
             auction=self.opening_auction,
             scale=scale,
+            plant=functools.partial(self.planted, k),
         )
         return walked, regime
+
+    def planted(self, k: int, walked: NDArray[np.float64]) -> Planted:
+        """Plant the edges that are no bursts in the walk of a session."""
+        made = Planted(walked, np.ones((len(walked), MINUTES)))
+        if self.reversion_bps:
+            made = with_overshoots(stream(self.seed, k, "overshoots"), made, self.reversion_bps)
+        if self.breakout_bps:
+            made = with_breakouts(stream(self.seed, k, "breakouts"), made, self.breakout_bps)
+        return made
 
     def interruptions(self, k: int, session: Session) -> tuple[NDArray[np.bool_] | None, list[Interruption]]:
         """Which ticks come, None for all; shape ``(n, 375 * 30)``."""

@@ -13,10 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Ticks
-
-MINUTES: Final = 375
-TICKS_PER_MINUTE: Final = 30
-SLOTS: Final = MINUTES * TICKS_PER_MINUTE
+from feature_store.sources.synthetic_edges import MINUTES, SLOTS, TICKS_PER_MINUTE, Plant
 
 _SLOT_MS = 2000
 _TICK_SIZE_INR = 0.05
@@ -38,7 +35,17 @@ _SPREAD_PER_MOVE = 0.3  # of the move since the minute began
 _BURST_IMBALANCE = 0.15
 _INDEX_LEVEL_INR = 20_000.0
 
-PURPOSES: Final = ("gaps", "regimes", "interruptions", "times", "last quotes", "other quotes", "splits")
+PURPOSES: Final = (
+    "gaps",
+    "regimes",
+    "interruptions",
+    "times",
+    "last quotes",
+    "other quotes",
+    "splits",
+    "overshoots",
+    "breakouts",
+)
 
 
 def stream(seed: int, session: int, purpose: str) -> np.random.Generator:
@@ -87,6 +94,7 @@ def session_path(
     volatility: NDArray[np.float64] | None = None,
     auction: bool = False,
     scale: NDArray[np.float64] | None = None,
+    plant: Plant | None = None,
 ) -> SessionPath:
     """Walk one session.
 
@@ -102,6 +110,8 @@ def session_path(
         Whether the session opens with the burst of an opening auction.
     scale : float64, shape (n,), optional
         What a share is worth of one before the splits so far.
+    plant : callable, optional
+        What further edges make of the walk; see `feature_store.sources.synthetic_edges`.
     """
     n = len(log_price)
     state = _bursts(rng, n)
@@ -115,11 +125,15 @@ def session_path(
     steps[:, 0, 0] += rng.standard_normal(n) * (_GAP_BPS * 1e-4)
     if gap is not None:
         steps[:, 0, 0] += gap
-    path = log_price[:, None] + np.cumsum(steps.reshape(n, -1), axis=1)
+    path, busy = log_price[:, None] + np.cumsum(steps.reshape(n, -1), axis=1), None
+    if plant is not None:
+        path, busy = plant(path)
     scale = np.ones(n) if scale is None else scale
     hours = np.linspace(-1.0, 1.0, MINUTES)
     level = shares_per_tick[:, None] * (0.6 + 1.2 * hours**2) * np.where(state == 0, 1.0, _BURST_VOLUME)
     level *= rng.lognormal(0.0, 0.4, (n, MINUTES)) / scale[:, None]
+    if busy is not None:
+        level *= busy
     if auction:
         level[:, : len(_AUCTION_VOLUME)] *= _AUCTION_VOLUME
     shares = (rng.standard_exponential(steps.shape) * level[:, :, None]).astype(np.int64)

@@ -129,7 +129,7 @@ class StrategyChain:
         """Give the scores of rows, and the side that each opens."""
         if self._proposer is None:
             return said(self.model, rows)
-        return judged(self.model, self._proposer, rows)
+        return judged(self.model, self._proposer, rows)[:2]
 
     def events(self, bars: Bars, frame_ns: int | None = None) -> tuple[Event, ...]:
         """Give what the desk and the account say of bars, worked in one batch or in frames of so many nanoseconds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
 from models_registry.specification import Broker, StrategySpec
 
+_event_time_ns: Final = attrgetter("event_time_ns")
 _STAGES: Final = {
     event_type: stage
     for stage, event_type in enumerate(
@@ -135,7 +137,9 @@ class Engine:
                 events += account.step(part, proposals, watermark_ns)
             events += _controlled(accounts, day, watermark_ns)
         self._states = {account.broker: account.state for account in accounts}
-        return tuple(sorted(events, key=lambda event: (event.event_time_ns, _STAGES[event.event_type])))
+        events.sort(key=lambda event: _STAGES[event.event_type])
+        events.sort(key=_event_time_ns)  # stable: at one instant by stage
+        return tuple(events)
 
     def _desks_of(self, day: MarketDay) -> list[StrategyDesk]:
         if day.history is None and self._universe == day.universe:

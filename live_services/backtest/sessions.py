@@ -1,4 +1,4 @@
-"""A candidate on the sessions that it had not seen: each is run by the model of the fold that is tested on it."""
+"""Sessions that a model had not seen: with what a desk would have had there, and a candidate's fold for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.market.types import Session
+from feature_store.market.types import Bars, Session, Universe
+from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.flat import load_flat
 from models_registry.refs import ModelIdentity
@@ -15,6 +16,21 @@ from models_registry.specification import StrategySpec
 if TYPE_CHECKING:
     from feature_store.features.schema import FeatureSchema
     from models_registry.training import FoldModel, TrainedModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestedSession:
+    """A session that a model had not seen, with what the desk would have had at its open."""
+
+    __test__ = False  # no test class, whatever pytest makes of its name
+
+    session: Session
+    universe: Universe
+    bars: Bars
+    """On the desk's clock, in order of ``(end_ns, instrument)``; orders fill at the next bar's open."""
+    history: SessionHistory
+    model: LoadedModel
+    """The model that it is run with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rich import box
 from rich.console import Console
@@ -46,6 +46,7 @@ _LINE_SECONDS: Final = 5.0
 _QUIET_SECONDS: Final = 1.5
 """So long without a record after the end means that everything was counted."""
 _STALL_SECONDS: Final = 120.0
+_BARRIERS: Final = ("stop", "target", "time")
 _OF_A_STRATEGY: Final = ("signals", "already_open", "signals_rejected", "entries", "fills", "trades")
 
 
@@ -69,6 +70,8 @@ class Tally:
     """The newest snapshot as it stands on the log."""
     _of_strategies: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counts by strategy and what is counted."""
+    _exits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Fills that ended a trade, by strategy and reason."""
 
     def add(self, record: StoredRecord) -> None:
         """Count one record."""
@@ -106,6 +109,7 @@ class Tally:
             self.last_filled = fill
         elif fill.remaining_quantity == 0:
             self.exits[fill.reason] += 1
+            self._exits[fill.strategy, fill.reason] += 1
             self._of_strategies[fill.strategy, "trades"] += 1
 
     @property
@@ -143,9 +147,19 @@ class Tally:
             "net_of_the_last_session_inr": round(snapshot.net_today_inr, 2) if snapshot else 0.0,
         }
 
-    def of_strategies(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Count each strategy's signals and what became of them."""
-        return {name: {what: self._of_strategies[name, what] for what in _OF_A_STRATEGY} for name in names}
+    def of_strategies(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Say of each strategy what became of its signals, what ended its trades, and what they came to."""
+        return {
+            name: {what: self._of_strategies[name, what] for what in _OF_A_STRATEGY}
+            | {"exits_by_reason": {reason: n for (of, reason), n in self._exits.most_common() if of == name}}
+            | {"net_inr": round(self._net_inr(name), 2)}
+            for name in names
+        }
+
+    def _net_inr(self, strategy: str) -> float:
+        """What its trades that ended came to after charges, whichever version of its model proposed them."""
+        totals = self.portfolio.strategies if self.portfolio else ()
+        return sum(one.realized_inr_e4 - one.charges_inr_e4 for one in totals if one.strategy == strategy) / RUPEE
 
 
 def watched_topics(broker: Broker, feed: Literal["ticks", "bars"]) -> list[str]:
@@ -281,3 +295,17 @@ def line(tally: Tally, health: Health) -> str:
         f"  replay at {_clock(health)}: {tally.rows:,} {tally.feed}, {t['signals']} signals, {t['orders']} orders, "
         f"{t['fills']} fills, {t['trades']} trades, net {t['net_inr']:,.2f} INR, lag {lag_records(health)}"
     )
+
+
+def strategies_table(strategies: Mapping[str, Mapping[str, Any]], market: str) -> Table:
+    """Lay out what each strategy came to, side by side; ``strategies`` as `Tally.of_strategies` gives them."""
+    view = Table(title=f"Strategies on one account, market {market}", title_justify="left", box=box.SIMPLE_HEAD)
+    others = sorted({reason for said in strategies.values() for reason in said["exits_by_reason"]} - set(_BARRIERS))
+    view.add_column("strategy")
+    for name in ("signals", "already open", "rejected", "trades", *_BARRIERS, *others, "net (INR)"):
+        view.add_column(name.replace("_", " "), justify="right")
+    for name, said in strategies.items():
+        exits = (f"{said['exits_by_reason'].get(reason, 0):,}" for reason in (*_BARRIERS, *others))
+        counts = (f"{said[what]:,}" for what in ("signals", "already_open", "signals_rejected", "trades"))
+        view.add_row(name, *counts, *exits, f"{said['net_inr']:,.2f}")
+    return view

@@ -34,14 +34,14 @@ from live_services.next_steps import next_steps, of_home, program
 from live_services.settings import CONFIG_NAME, Settings, SyntheticSettings, load_settings
 from models_registry.addresses import models_page
 from models_registry.refs import ModelRef
-from models_registry.specification import StrategySpec, by_model
+from models_registry.specification import TRAIN_ALL, StrategySpec, by_model
 
 if TYPE_CHECKING:
     from feature_store.market.types import Session
     from models_registry.registry import Registry, VersionInfo
 
 STRATEGIES: Final[tuple[StrategySpec, ...]] = Settings.model_fields["strategies"].default
-"""What the demo runs: the strategies of a desk that names none."""
+"""What the demo runs, side by side on one account: the strategies of a desk that names none."""
 _TRAINING_SECONDS: Final = 600.0
 _PROMOTION_SECONDS: Final = 60.0
 _REPLAY_SECONDS: Final = 900.0
@@ -279,25 +279,33 @@ def _train_and_promote(demo: Demo, stack: Stack, settings: Settings) -> bool:
     from models_registry.registry import Registry
 
     registry, early = Registry(settings.mlflow.tracking_uri), _EarlyServices(demo, stack, settings)
-    demo.summary["models"] = {}
-    for spec in by_model(settings.strategies).values():
-        run_id = training_run.launch(settings.dagster.url, spec.training_job)
-        demo.tell(f"Dagster runs {spec.training_job}: {settings.dagster.url}/runs/{run_id}")
-        with training_run.run_progress(demo.console) as progress:
-            training_run.follow(
-                settings.dagster.url,
-                run_id,
-                tell=demo.tell,
-                progress=progress,
-                each_poll=early.start,
-                known=demo.findings,
-                budget_seconds=_TRAINING_SECONDS,
-            )
-        early.start()
-        version = training_run.registered_version(registry, spec.model_name, run_id)
-        described = _describe(demo, registry, version)
-        demo.summary["models"][version.name] = described | {"promotion": _promotion(demo, settings, registry, version)}
+    models = by_model(settings.strategies)
+    job = TRAIN_ALL if len(models) > 1 else next(iter(models.values())).training_job
+    run_id = training_run.launch(settings.dagster.url, job)
+    _follow_training(demo, settings, early, ", ".join(models), run_id)
+    registered = [training_run.registered_version(registry, name, run_id) for name in models]
+    versions = [(version, _describe(demo, registry, version)) for version in registered]
+    demo.summary["models"] = {
+        version.name: described | {"promotion": _promotion(demo, settings, registry, version)}
+        for version, described in versions
+    }
     return any(model["promotion"] is not None for model in demo.summary["models"].values())
+
+
+def _follow_training(demo: Demo, settings: Settings, early: _EarlyServices, what: str, run_id: str) -> None:
+    """Follow the training of models to its end."""
+    demo.tell(f"Dagster trains {what}: {settings.dagster.url}/runs/{run_id}")
+    with training_run.run_progress(demo.console) as progress:
+        training_run.follow(
+            settings.dagster.url,
+            run_id,
+            tell=demo.tell,
+            progress=progress,
+            each_poll=early.start,
+            known=demo.findings,
+            budget_seconds=_TRAINING_SECONDS,
+        )
+    early.start()
 
 
 def _promotion(demo: Demo, settings: Settings, registry: Registry, version: VersionInfo) -> dict[str, Any] | None:
@@ -306,7 +314,10 @@ def _promotion(demo: Demo, settings: Settings, registry: Registry, version: Vers
         return _by_sensor(demo, registry, version)
     if demo.options.override_gate is not None:
         return _by_person(demo, settings, registry, version, demo.options.override_gate)
-    demo.tell("the gate said no, so the sensor promotes nothing and no order follows; that is the system working")
+    demo.tell(
+        f"the gate said no to {version.name} version {version.version}, so the sensor does not promote it and no order "
+        "follows from it; that is the system working"
+    )
     demo.tell("a person may overrule it:")
     if demo.options.keep:
         demo.tell(f'  {of_home(demo.options.home)} models promote {version.name} {version.version} --override "REASON"')
@@ -376,7 +387,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     from live_services.cli.explanation_tree import render
     from live_services.cli.task_health import read_health
     from live_services.composition import replay_sessions
-    from live_services.demo.replay_view import Tally, table, watch
+    from live_services.demo.replay_view import Tally, strategies_table, table, watch
 
     sessions, feed = await asyncio.to_thread(replay_sessions, settings), settings.market.feed
     stack.start_services()
@@ -395,6 +406,7 @@ async def _replay_and_explain(demo: Demo, stack: Stack, settings: Settings) -> N
     demo.tell("the portfolio has passed the last session's end")
     console = wide_enough(demo.console)
     console.print(table(tally, await asyncio.to_thread(read_health, settings)))
+    console.print(strategies_table(demo.summary["strategies"], demo.summary["market"]))
     for position in tally.left_open:
         console.print(
             f"[bold red]ALARM:[/] {position.quantity:+,} {position.symbol} of {position.strategy} is open after the "
@@ -429,11 +441,6 @@ def _finish(demo: Demo) -> None:
         if counts := demo.summary.get(what):
             said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             demo.console.print(f"  {what.replace('_', ' ')}: {said}", markup=False)
-    strategies = demo.summary.get("strategies", {})
-    if len(strategies) > 1:
-        for name, counts in strategies.items():
-            said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
-            demo.console.print(f"  {name}: {said}", markup=False)
     if demo.options.summary is not None:
         demo.options.summary.parent.mkdir(parents=True, exist_ok=True)
         demo.options.summary.write_text(json.dumps(demo.summary, indent=2, default=str) + "\n")

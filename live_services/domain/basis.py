@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from live_services.domain.events import (
     Basis,
@@ -24,24 +23,6 @@ Answerable = SignalGenerated | SignalValidated | OrderSubmitted | OrderFilled
 Outcome = OrderFilled | OrderRejected | OrderCancelled
 """What becomes of an order, whole or in part."""
 RiskVerdict = SignalValidated | SignalRejected
-
-_HANDED_ON: Final = (
-    "broker",
-    "correlation_id",
-    "model_name",
-    "model_version",
-    "feature_schema_hash",
-    "strategy",
-    "rung",
-    "instrument_token",
-    "symbol",
-    "product",
-    "side",
-    "intent",
-)
-
-
-_handed_on: Final = attrgetter(*_HANDED_ON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +50,19 @@ def _basis(stamp: Stamp, positions: tuple[LogPosition, ...]) -> Basis:
 
 def handed_on(event: Answerable) -> dict[str, Any]:
     """Give the fields that an answer takes over unchanged, with ``causation_id`` naming the event answered."""
-    fields = dict(zip(_HANDED_ON, _handed_on(event), strict=True))
-    fields["causation_id"] = event.event_id
-    return fields
+    said = vars(event)
+    return {
+        "broker": said["broker"],
+        "correlation_id": said["correlation_id"],
+        "model_name": said["model_name"],
+        "model_version": said["model_version"],
+        "feature_schema_hash": said["feature_schema_hash"],
+        "strategy": said["strategy"],
+        "rung": said["rung"],
+        "instrument_token": said["instrument_token"],
+        "symbol": said["symbol"],
+        "product": said["product"],
+        "side": said["side"],
+        "intent": said["intent"],
+        "causation_id": said["event_id"],
+    }

@@ -16,7 +16,7 @@ from live_services.preflight.findings import Finding, ok
 from live_services.services.model_loading import prove
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
-from models_registry.agreement import disagreement
+from models_registry.agreement import disagreement, not_as_judged
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.ledger_entries import LedgerEntry, standing
 from models_registry.refs import Alias, ModelRef
@@ -111,6 +111,8 @@ def _proved(settings: Settings, strategy: StrategySpec, rung: Alias, registry: V
         raise ModelRefusedError(changed)
     prove(sidecar, files, version, settings.market.bar_minutes)
     if other := disagreement(sidecar, version, strategy):
+        raise ModelRefusedError(other)
+    if rung == "live" and (other := not_as_judged(sidecar, version, strategy)):
         raise ModelRefusedError(other)
     return version
 

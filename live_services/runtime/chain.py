@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS
@@ -104,6 +102,7 @@ class Chain:
         }
         self._topics: dict[str, Topic] = {one.topic.name: one.topic for one in reads}
         self._declared = [frozenset(service.outputs) for service in services]
+        self._due = [service.due_ns for service in services]
         self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
         """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
@@ -201,8 +200,8 @@ class Chain:
     def _next_timer(self, state: ChainState) -> tuple[int, int]:
         """Give the place of the service whose timer is the next one, and its instant."""
         place, earliest_ns = -1, NEVER_NS
-        for k, service in enumerate(self.services):
-            due_ns = service.due_ns(state.of[k])
+        for k, due in enumerate(self._due):
+            due_ns = due(state.of[k])
             if due_ns < earliest_ns:
                 place, earliest_ns = k, due_ns
         return place, earliest_ns
@@ -217,15 +216,16 @@ class Chain:
             if due_ns < times.item(row):
                 yield from self._spread(timer, self.services[timer].fire(state.of[timer], due_ns), state, NOWHERE)
                 continue
-            end = rows if due_ns >= last_ns else int(np.searchsorted(times, due_ns, side="right"))
+            end = rows if due_ns >= last_ns else int(times.searchsorted(due_ns, side="right"))
             for k in readers:
                 answer = self.services[k].first_answer(record, row, state.of[k])
                 if answer < end:
-                    end = int(np.searchsorted(times, times[answer], side="right"))
+                    end = int(times.searchsorted(times[answer], side="right"))
             part = record if end - row == rows else record[row:end]
             for k in readers:
-                handled = self.services[k].handle(part, state.of[k], int(times[end - 1]))
-                yield from self._spread(k, handled, state, record.position)
+                said = self.services[k].handle(part, state.of[k], times.item(end - 1))
+                if said != ():
+                    yield from self._spread(k, said, state, record.position)
             row = end
 
     # --- edges ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,9 @@ class Chain:
         for k in readers:
             service = self.services[k]
             try:
-                yield from self._spread(k, service.handle(record, state.of[k], now_ns), state, record.position)
+                said = service.handle(record, state.of[k], now_ns)
+                if said != ():  # most records are only taken
+                    yield from self._spread(k, said, state, record.position)
             except (UndeclaredOutput, WrongTopic):
                 raise
             except Exception as failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -36,6 +36,7 @@ class LoadingSummaries:
         self._warned: dict[StrategyKey, str] = {}
         self._refused: dict[StrategyKey, Refusal] = {}
         self._logged: tuple[BrokerStrategies, ...] = ()
+        self._failed: dict[str, str] = {}
 
     def of(self, task: TaskId, date: str, standing: Sequence[StrategyRuntime], now_ns: int) -> StrategiesSummarized:
         """Sum up what a task runs in the session of a day (ISO), and say in the log what is new of it."""
@@ -60,6 +61,13 @@ class LoadingSummaries:
         if self._refused.get(key) != refusal:
             self._refused[key] = refusal
             _log.warning("model_refused", strategy=key[0], rung=key[1], version=refusal.version, reason=refusal.reason)
+
+    def rules_failed(self, failures: Mapping[str, str]) -> None:
+        """Say once how the rule of a strategy failed; where it does, nothing is proposed."""
+        for strategy, reason in failures.items():
+            if self._failed.get(strategy) != reason:
+                self._failed[strategy] = reason
+                _log.error("rule_failed", strategy=strategy, reason=reason, consequence="such rows propose nothing")
 
     def _of_broker(self, broker: Broker, standing: Sequence[StrategyRuntime]) -> BrokerStrategies:
         mine = [s for s in standing if s.rung == RUNG_OF_BROKER[broker] and s.strategy in self._names[broker]]

@@ -20,12 +20,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.schema import UnknownFeature, feature_schema
+from feature_store.market.types import Session, ist_text
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.strategy.desk import StrategyKey, asked
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings
-from models_registry.agreement import disagreement
+from models_registry.agreement import disagreement, not_as_judged
 from models_registry.ledger import LedgerError, PromotionLedger
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, load
 from models_registry.reconciliation import Standing, reconcile
@@ -379,6 +380,8 @@ class ModelLoader:
             raise ModelRefusedError(reason)
         proved = await self._load(name, version)
         other = disagreement(proved.sidecar, version, strategy)
+        if other is None and rung == "live":
+            other = not_as_judged(proved.sidecar, version, strategy)
         if other is not None:
             raise ModelRefusedError(other)
         if not proved.sidecar.label_identity:
@@ -467,4 +470,16 @@ def build_loader(
         content_objection=changed,
         kept=ModelFiles(settings.alpha_panda_home / "models"),
         counter=counter,
+    )
+
+
+def knows_too_much(model: LoadedModel, session: Session) -> Refusal | None:
+    """Say why a version may not trade this session: it was trained on what happens in it, or later."""
+    if model.training_end_ns <= session.open_ns:
+        return None
+    return Refusal(
+        model.identity.model_version,
+        f"it was trained on data up to {ist_text(model.training_end_ns)}, after the session of {session.date} opened "
+        f"({ist_text(session.open_ns)}), so it knows what is to come: set market.train_through to a day before "
+        f"{session.date} and train again, or replay a later session",
     )

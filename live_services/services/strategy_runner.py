@@ -48,7 +48,7 @@ from live_services.domain.topics import (
 )
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.loading_summary import LoadingSummaries
-from live_services.services.model_loading import ModelLoader, Refusal
+from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
@@ -285,6 +285,7 @@ class StrategyRunner(Service[StrategyState]):
         if state.desk.decided_ns <= state.offered_ns:
             return
         state.offered_ns = state.desk.decided_ns
+        self._summaries.rules_failed(state.desk.failures)
         self._say_warming(state)
         if self._rows is not None:
             for schema, block in state.desk.newest_rows():
@@ -387,7 +388,7 @@ class StrategyRunner(Service[StrategyState]):
         why = f"{self._ref(key)} stands for version {refusal.version}: {refusal.reason}" if refusal else self._silence()
         carried = state.carried.get(key)
         if carried is not None:
-            spoilt = _knows_too_much(state, carried)
+            spoilt = knows_too_much(carried, state.desk.session)
             said = f"version {carried.identity.model_version} ran at the end of the session before"
             why = f"{said} and is carried over: {why}" if spoilt is None else f"{why}; {said}, but {spoilt.reason}"
             carried = carried if spoilt is None else None
@@ -425,7 +426,7 @@ class StrategyRunner(Service[StrategyState]):
         return (
             None
             if candidate.model.identity == _identity(state.running(key))
-            else _knows_too_much(state, candidate.model)
+            else knows_too_much(candidate.model, state.desk.session)
         )
 
     def _refusal_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
@@ -486,16 +487,3 @@ def _may_be_absent(key: StrategyKey) -> bool:
 
 def _identity(model: LoadedModel | None) -> ModelIdentity | None:
     return model.identity if model is not None else None
-
-
-def _knows_too_much(state: StrategyState, model: LoadedModel) -> Refusal | None:
-    """Say why a version may not trade this session: it was trained on what happens in it, or later."""
-    session = state.desk.session
-    if model.training_end_ns <= session.open_ns:
-        return None
-    return Refusal(
-        model.identity.model_version,
-        f"it was trained on data up to {ist_text(model.training_end_ns)}, after the session of {session.date} opened "
-        f"({ist_text(session.open_ns)}), so it knows what is to come: set market.train_through to a day before "
-        f"{session.date} and train again, or replay a later session",
-    )

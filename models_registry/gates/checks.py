@@ -152,7 +152,7 @@ def shows_skill(of_moves: SkillStatistic, of_trades: SkillStatistic) -> Check:
         return GateCheck(
             name=statistic.check,
             passed=bound > statistic.chance,
-            observed=f"{statistic.words} {value:.4f}, {confidence:.0%} lower bound {bound_text}",
+            observed=f"{statistic.words} {value:.4f}, {100 * confidence:g}% lower bound {bound_text}",
             required=f"lower bound > {chance_text}, clustered by session; {seen}",
         )
 

@@ -36,7 +36,7 @@ from models_registry.strategies import BUILT_IN
 from tests.account_world import limits
 from tests.live_world import SESSION, UNIVERSE, past_sessions, random_walk, session_bars
 
-MINUTES = 150
+MINUTES = 240
 
 
 def pullback(z_score: float, momentum: float, depth: float = 0.5) -> int:

@@ -1,10 +1,12 @@
 """What the demo market and a real day come to, as files: a step that changes them says why in its commit.
 
     python -m tests.golden.days            write the demo market's signals, orders, fills and snapshots
-    python -m tests.golden.days DATA       write the real day's too, without and with stops; DATA holds the NSE files
+    python -m tests.golden.days DATA       write the real day's too; DATA holds the NSE files
 
-Each is the road of the demo without its servers: the market comes in, a model is trained on the sessions before the
-replayed one, and the engine replays that one's ticks. What is live equals the engine event for event, by a test of its
+Each is the road of the demo without its servers: the market comes in, models are trained on the sessions before the
+replayed one, and the engine replays that one's ticks. The demo market and one real day have the three built-in
+strategies, which judge a rule's proposals, side by side; the other real days have a strategy whose model says the side,
+without and with stops. The gate is not asked. What is live equals the engine event for event, by a test of its
 own.
 """
 
@@ -33,7 +35,8 @@ from live_services.settings import MarketSettings, Settings
 from models_registry.flat import load_flat
 from models_registry.packing import pack
 from models_registry.refs import ModelIdentity
-from models_registry.specification import StrategySpec
+from models_registry.specification import StrategySpec, by_model
+from models_registry.strategies import BUILT_IN
 from models_registry.training import train
 from tests.models_registry_frames import FIT
 
@@ -56,15 +59,24 @@ def demo_market(home: Path) -> Tables:
 
 def real_day(home: Path, data: Path, *more: StrategySpec) -> Tables:
     """Give what the last day of the real ticks comes to, the model trained on the real minutes before it."""
-    market = MarketSettings(
-        source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
-    )
-    return tables(Settings(alpha_panda_home=home, market=market, strategies=(StrategySpec(name="momentum"), *more)))
+    return _real_day(home, data, (StrategySpec(name="momentum"), *more))
 
 
 def real_day_with_stops(home: Path, data: Path) -> Tables:
     """Give the same day with a second strategy on the same model, whose positions have a stop and a target."""
     return real_day(home, data, StrategySpec(name="guarded", model="momentum", stop_bps=20.0, target_bps=30.0))
+
+
+def real_day_of_rules(home: Path, data: Path) -> Tables:
+    """Give the same day with the three built-in strategies: a rule proposes, a stop, a target or time ends."""
+    return _real_day(home, data, BUILT_IN)
+
+
+def _real_day(home: Path, data: Path, strategies: tuple[StrategySpec, ...]) -> Tables:
+    market = MarketSettings(
+        source="files", bars_file=data / REAL_BARS, ticks_file=data / REAL_TICKS, train_through=REAL_TRAIN_THROUGH
+    )
+    return tables(Settings(alpha_panda_home=home, market=market, strategies=strategies))
 
 
 def tables(settings: Settings) -> Tables:
@@ -75,23 +87,14 @@ def tables(settings: Settings) -> Tables:
         pass
     for _ in store_bars(store, desk.incoming_sessions(), desk.clock):
         pass
-    days = desk.training_sessions()
-    strategy = settings.strategies[0]
-    features, label = strategy.feature_schema(), strategy.label()
-    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label)
-    session = desk.replayed_session()
-    trained = train(frame, strategy, FIT)
-    packed = pack(trained.estimator, trained.golden_rows)
+    session, universe = desk.replayed_session(), store.universe()
     assert session is not None
-    identity = ModelIdentity(model_name="momentum", model_version="1", feature_schema_hash=frame.schema.hash)
-    model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))
-    loaded = LoadedModel(identity, frame.schema, model, trained.buy_threshold, trained.sell_threshold)
-    universe = store.universe()
+    models = {name: _model(store, desk, spec) for name, spec in by_model(settings.strategies).items()}
     day = MarketDay(
         session,
         universe,
         store.read_ticks(session),
-        assignments_at_open(session, {one.name: loaded for one in settings.strategies}),
+        assignments_at_open(session, {one.name: models[one.model_name] for one in settings.strategies}),
         StoredHistory(settings).of(session, universe),
     )
     events = run_session(day, engine_config(settings))
@@ -101,6 +104,17 @@ def tables(settings: Settings) -> Tables:
         "fills": _fills(_of(OrderFilled, events)),
         "snapshots": _snapshots(_of(PnlSnapshot, events)),
     }
+
+
+def _model(store: OfflineStore, desk: Desk, strategy: StrategySpec) -> LoadedModel:
+    days, proposer = desk.training_sessions(), strategy.proposer()
+    features, label = strategy.feature_schema(), strategy.label()
+    frame = training_frame(store, None, days[0].date, days[-1].date, features=features, label=label, proposer=proposer)
+    trained = train(frame, strategy, FIT)
+    packed = pack(trained.estimator, trained.golden_rows)
+    identity = ModelIdentity(model_name=strategy.model_name, model_version="1", feature_schema_hash=frame.schema.hash)
+    model = load_flat(packed.files["flat.npz"], trained.spec.estimator, len(frame.schema.names))
+    return LoadedModel(identity, frame.schema, model, trained.buy_threshold, trained.sell_threshold)
 
 
 def _of(kind: type[Kind], events: Iterable[Event]) -> list[Kind]:
@@ -184,6 +198,6 @@ def _write(name: str, found: Tables) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         _write("demo_market", demo_market(Path(folder)))
-    for one in (real_day, real_day_with_stops) if len(sys.argv) > 1 else ():
+    for one in (real_day, real_day_with_stops, real_day_of_rules) if len(sys.argv) > 1 else ():
         with tempfile.TemporaryDirectory() as folder:
             _write(one.__name__, one(Path(folder), Path(sys.argv[1])))

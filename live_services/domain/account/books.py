@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,8 @@ class Books:
         self.charges_today_inr_e4 = 0
         self.fills = 0
         self.charges_exact = True
+        self.marked: dict[PositionKey, dict[str, Any]] = {}
+        """What snapshots say of an open position, as long as it stays as it is; its mark is the one before."""
         self.closed: list[Position] = []
         """Closed since the last snapshot, at quantity 0."""
         self.epoch = 0
@@ -304,6 +306,7 @@ class Books:
             after = _closed(held, fill, change)
             realized, ended = after.realized_inr_e4 - held.realized_inr_e4, after.quantity == 0
             self._add_gross(index, -fill.quantity)
+        self.marked.pop(key, None)
         if ended:
             del self.positions[key]
             self.closed.append(after)
@@ -362,6 +365,7 @@ class Books:
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = {position.key: position for position in event.positions}
+        self.marked.clear()
         self._taken = set(self.positions)
         self._totals = {
             (t.strategy, t.model_name, t.model_version): _Total(t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades)

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from live_services.domain.account.charge_schedules import ChargeSchedule, Segment, schedule_on
 from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE, inr_e4
@@ -27,8 +27,7 @@ def equity_segment(product: Product) -> Segment:
     return _SEGMENTS[product]
 
 
-@dataclass(frozen=True, slots=True)
-class FillCharges:
+class FillCharges(NamedTuple):
     """What one fill costs; exact rupees."""
 
     brokerage: Decimal

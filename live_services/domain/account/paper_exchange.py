@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from feature_store.labels.barriers import STOP, Watches, first_rows, first_touches
-from feature_store.market.types import Session, Ticks, Universe
+from feature_store.labels.barriers import STOP, MarketRows, Watches, first_rows, first_touches, rows_of
+from feature_store.market.types import Session, Universe
 from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.account.orders import Order
@@ -74,6 +74,8 @@ class PaperExchange:
         self._of: dict[PositionKey, list[str]] = {}
         self._submitted = 0
         self._market: MarketSlice | None = None
+        self._rows: MarketRows | None = None
+        """Of the market at hand."""
         self._hits: list[_Hit] = []
         """Heap: the rows of the market at hand that fill what is live."""
         self._unscanned: list[str] = []
@@ -152,7 +154,7 @@ class PaperExchange:
             self._hits.clear()
             return len(market)
         if market is not self._market:
-            self._market, self._unscanned = market, list(self._live)
+            self._market, self._rows, self._unscanned = market, rows_of(market.market), list(self._live)
             self._hits.clear()
         self._scan()
         self._drop_dead_hits()
@@ -186,38 +188,34 @@ class PaperExchange:
                 (self._scan_brackets if is_bracket else self._scan_market_orders)(found)
 
     def _scan_market_orders(self, found: list[tuple[int, Order]]) -> None:
-        assert self._market is not None  # noqa: S101 - of `first_answer`
-        market = self._market.market
-        instrument = self._instruments(found)
+        assert self._rows is not None  # noqa: S101 - of `first_answer`
         after_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
-        rows = first_rows(market, len(self._universe), instrument, after_ns)
-        prices = market.last_price if isinstance(market, Ticks) else market.open
+        rows = first_rows(self._rows, len(self._universe), self._instruments(found), after_ns)
         for one, at in zip(found, rows.tolist(), strict=True):
             if at >= 0:
-                self._hit(one, at, 0, float(prices[at]))
+                self._hit(one, at, 0, self._rows.open.item(at))
 
     def _scan_brackets(self, found: list[tuple[int, Order]]) -> None:
-        assert self._market is not None  # noqa: S101 - of `first_answer`
-        market, times = self._market.market, self._market.times_ns
+        assert self._rows is not None  # noqa: S101 - of `first_answer`
         submitted_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
         # The bar whose open filled the entry counts from that open; the tick that filled it does not.
-        side: Literal["left", "right"] = "right" if isinstance(market, Ticks) else "left"
+        side: Literal["left", "right"] = "right" if self._rows.margin_ns else "left"
         watches = Watches(
             instrument=self._instruments(found),
             side=np.array([1 if order.submitted.side == "SELL" else -1 for _, order in found], dtype=np.int8),
             stop=_prices([order.submitted.stop_price_inr_e4 for _, order in found]),
             target=_prices([order.submitted.target_price_inr_e4 for _, order in found]),
-            from_row=np.searchsorted(times, submitted_ns, side=side).astype(np.int64),
+            from_row=self._rows.seen_ns.searchsorted(submitted_ns, side),
         )
-        touches = first_touches(market, len(self._universe), watches)
-        for k, one in enumerate(found):
-            if (at := int(touches.row[k])) >= 0:
-                self._hit(one, at, int(touches.outcome[k]), float(touches.price[k]))
+        touches = first_touches(self._rows, len(self._universe), watches)
+        for one, at, outcome, price in zip(found, *(column.tolist() for column in touches), strict=True):
+            if at >= 0:
+                self._hit(one, at, outcome, price)
 
     def _hit(self, one: tuple[int, Order], row: int, touched: int, price: float) -> None:
-        assert self._market is not None  # noqa: S101 - of `first_answer`
+        assert self._rows is not None  # noqa: S101 - of `first_answer`
         number, order = one
-        time_ns = int(self._market.times_ns[row])
+        time_ns = self._rows.seen_ns.item(row)
         heapq.heappush(self._hits, (time_ns, number, order.submitted.order_id, row, touched, price))
 
     def _instruments(self, found: list[tuple[int, Order]]) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -227,15 +225,14 @@ class PaperExchange:
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def _settle(self, order_id: str, row: int, touched: int, price: float, basis: Basis) -> Iterator[Outcome]:
-        assert self._market is not None  # noqa: S101 - of `first_answer`
-        market, time_ns = self._market.market, int(self._market.times_ns[row])
+        assert self._rows is not None  # noqa: S101 - of `first_answer`
+        on_ticks, time_ns = self._rows.margin_ns > 0, self._rows.seen_ns.item(row)
         _, order = self._live[order_id]
         submitted, key = order.submitted, (order.submitted.strategy, order.submitted.instrument_token)
         quantity = min(order.remaining, self._reducible(submitted, key))
         if quantity == 0:
             yield self._cancel(order_id, time_ns, NOTHING_TO_REDUCE, basis)
             return
-        on_ticks = isinstance(market, Ticks)
         reason: Reason = submitted.reason if not touched else "stop" if touched == STOP else "target"
         model: FillModel = "next_tick" if on_ticks else "next_bar_open"
         if touched:
@@ -254,13 +251,14 @@ class PaperExchange:
         )
         order.fill(quantity)
         filled = OrderFilled.trusted(
-            {
-                **_of_order(submitted, basis) | {"reason": reason},
+            _of_order(submitted, basis)
+            | {
+                "reason": reason,
                 "event_id": event_id("fill", order_id, order.fills),
                 "event_time_ns": time_ns,
                 "quantity": quantity,
                 "price_inr_e4": price_inr_e4,
-                "price_time_ns": time_ns if isinstance(market, Ticks) or touched else int(market.start_ns[row]),
+                "price_time_ns": time_ns if touched else self._rows.begin_ns.item(row),
                 "remaining_quantity": order.remaining,
                 "charges_inr_e4": charges.total_inr_e4,
                 "charges_schedule": charges.schedule.isoformat(),
@@ -318,12 +316,12 @@ def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
 
 
 def _of_order(submitted: OrderSubmitted, basis: Basis) -> dict[str, Any]:
-    return handed_on(submitted) | {
-        "basis": basis,
-        "signal_id": submitted.signal_id,
-        "order_id": submitted.order_id,
-        "reason": submitted.reason,
-    }
+    fields = handed_on(submitted)
+    fields["basis"] = basis
+    fields["signal_id"] = submitted.signal_id
+    fields["order_id"] = submitted.order_id
+    fields["reason"] = submitted.reason
+    return fields
 
 
 def _prices(prices: list[int | None]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
@@ -35,8 +35,7 @@ ALREADY_OPEN: Final = "already_open"
 """Rule that passes over a proposal on what its strategy holds: counted apart, never warned of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """Why a rule refused a proposal."""
 
     rule: str
@@ -159,34 +158,23 @@ def _over(rule: str, observed_inr_e4: int, limit_inr: float) -> Rejection | None
 
 def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
     """Judge one proposal by the books as they are; the verdict has the proposal's event time."""
-    common = handed_on(proposal) | {
-        "event_time_ns": proposal.event_time_ns,
-        "basis": proposal.basis,
-        "signal_id": proposal.event_id,
-        "quantity": proposal.quantity,
-    }
+    fields = handed_on(proposal)
+    fields["event_time_ns"] = proposal.event_time_ns
+    fields["basis"] = proposal.basis
+    fields["signal_id"] = proposal.event_id
+    fields["quantity"] = proposal.quantity
     for rule in OPEN_RULES:
         rejection = rule(proposal, context)
         if rejection is not None:
-            return SignalRejected.trusted(
-                {
-                    **common,
-                    "event_id": event_id("rejected", proposal.event_id),
-                    "rule": rejection.rule,
-                    "limit": rejection.limit,
-                    "observed": rejection.observed,
-                }
-            )
-    return SignalValidated.trusted(
-        {
-            **common,
-            "event_id": event_id("validated", proposal.event_id),
-            "reason": "entry",
-            "reference_price": proposal.reference_price,
-            "exit": proposal.exit,
-            "rules": _RULE_NAMES,
-        }
-    )
+            fields["event_id"] = event_id("rejected", proposal.event_id)
+            fields["rule"], fields["limit"], fields["observed"] = rejection
+            return SignalRejected.trusted(fields)
+    fields["event_id"] = event_id("validated", proposal.event_id)
+    fields["reason"] = "entry"
+    fields["reference_price"] = proposal.reference_price
+    fields["exit"] = proposal.exit
+    fields["rules"] = _RULE_NAMES
+    return SignalValidated.trusted(fields)
 
 
 _Exit = tuple[int, PositionKey, str, Reason]

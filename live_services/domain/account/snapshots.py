@@ -8,9 +8,10 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.books import Books
+from live_services.domain.account.books import Books, PositionKey
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
@@ -26,41 +27,47 @@ class SnapshotClock:
     """The seconds of a session at which snapshots are due."""
 
     def __init__(self, session: Session, interval_seconds: int) -> None:
-        self._session = session
+        self._close_ns = session.close_ns
+        self._origin_ns = session.open_ns // SECOND_NS * SECOND_NS
         self._interval_ns = interval_seconds * SECOND_NS
-        self._last_ns = session.open_ns
-        self._changed_ns: int | None = None
-        self._finished = False
+        self._next_ns = self._behind(session.open_ns)
+        """When the next one is due while positions are open."""
+        self._end_ns = next_second(session.close_ns)
+        """When the last one is due; `NEVER_NS` once it was said."""
+        self._changed_ns = NEVER_NS
+        """When the next one is due because something changed; `NEVER_NS` if nothing did."""
 
     def changed(self, time_ns: int) -> None:
         """Take note that an order filled or ended."""
-        if self._changed_ns is None:
-            self._changed_ns = time_ns
+        if self._changed_ns == NEVER_NS:
+            self._changed_ns = next_second(time_ns)
 
     def due_ns(self, holds: bool) -> int:
         """Give the second of the next snapshot; `NEVER_NS` after the last one."""
-        if self._finished:
+        if self._end_ns == NEVER_NS:
             return NEVER_NS
-        due = next_second(self._session.close_ns)
-        if self._changed_ns is not None:
-            due = min(due, next_second(self._changed_ns))
-        elif holds:
-            origin = self._session.open_ns // SECOND_NS * SECOND_NS
-            due = min(due, origin + ((self._last_ns - origin) // self._interval_ns + 1) * self._interval_ns)
-        return due
+        if self._changed_ns == NEVER_NS and holds:
+            return min(self._end_ns, self._next_ns)
+        return min(self._end_ns, self._changed_ns)
 
     def said(self, second: int) -> bool:
         """Take note of a snapshot; whether it was the session's last."""
-        self._last_ns, self._changed_ns = second, None
-        self._finished = second > self._session.close_ns
-        return self._finished
+        self._next_ns, self._changed_ns = self._behind(second), NEVER_NS
+        if second > self._close_ns:
+            self._end_ns = NEVER_NS
+        return self._end_ns == NEVER_NS
+
+    def _behind(self, time_ns: int) -> int:
+        """Give the first multiple of the interval, counted from the session's open, behind a time."""
+        return self._origin_ns + ((time_ns - self._origin_ns) // self._interval_ns + 1) * self._interval_ns
 
 
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    positions = tuple(mark_of(books, p) for p in (*closed, *(p for _, p in sorted(books.positions.items()))))
     books.closed.clear()
+    held = [_held(books, key) for key in sorted(books.positions)]
+    positions = (*(PositionMark.trusted(_marked(position, 0.0)) for position in closed), *held)
     return PnlSnapshot.trusted(
         {
             **self_caused("pnl", broker, second),
@@ -76,8 +83,8 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
             "charges_today_inr_e4": books.charges_today_inr_e4,
-            "unrealized_inr": math.fsum(position.unrealized_inr for position in positions),
-            "equity_inr": books.equity_inr(),
+            "unrealized_inr": math.fsum([position.unrealized_inr for position in positions]),
+            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *(p.quantity * p.mark_price for p in positions)]),
             "equity_at_open_inr": books.equity_at_open_inr,
             "fills": books.fills,
             "orders_under_way": len(books.orders),
@@ -86,23 +93,32 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     )
 
 
-def mark_of(books: Books, position: Position) -> PositionMark:
-    """Give a position at its mark."""
-    quantity, price = position.quantity, books.mark(position) if position.quantity else 0.0
-    return PositionMark.trusted(
-        {
-            "strategy": position.strategy,
-            "instrument_token": position.instrument_token,
-            "symbol": position.symbol,
-            "model_version": position.model_version,
-            "quantity": quantity,
-            "cost_inr_e4": position.cost_inr_e4,
-            "mark_price": price,
-            "realized_inr_e4": position.realized_inr_e4,
-            "unrealized_inr": quantity * price - position.cost_inr_e4 / RUPEE,
-            "charges_inr_e4": position.charges_inr_e4,
-            "opened_ns": position.opened_ns,
-            "opening_order_id": position.opening_order_id,
-            "expiry_ns": position.exit.expiry_ns,
-        }
-    )
+def _held(books: Books, key: PositionKey) -> PositionMark:
+    """Give an open position at its mark."""
+    position = books.positions[key]
+    price, kept = books.mark(position), books.marked.get(key)
+    if kept is None:
+        kept = books.marked[key] = _marked(position, price)
+    fields = kept.copy()
+    fields["mark_price"] = price
+    fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
+    return PositionMark.trusted(fields)
+
+
+def _marked(position: Position, price: float) -> dict[str, Any]:
+    """Give what is said of a position at a mark; one that was closed has none, 0."""
+    return {
+        "strategy": position.strategy,
+        "instrument_token": position.instrument_token,
+        "symbol": position.symbol,
+        "model_version": position.model_version,
+        "quantity": position.quantity,
+        "cost_inr_e4": position.cost_inr_e4,
+        "mark_price": price,
+        "realized_inr_e4": position.realized_inr_e4,
+        "unrealized_inr": position.quantity * price - position.cost_inr_e4 / RUPEE,
+        "charges_inr_e4": position.charges_inr_e4,
+        "opened_ns": position.opened_ns,
+        "opening_order_id": position.opening_order_id,
+        "expiry_ns": position.exit.expiry_ns,
+    }

@@ -40,6 +40,8 @@ class TradingStates:
 
     def strictest(self, strategy: str) -> TradingStateInForce | None:
         """Give the stricter one of the broker's and the strategy's, of two alike the broker's; None: it is ACTIVE."""
+        if not self.of_scope:
+            return None
         both = (one for scope in (None, strategy) if (one := self.of_scope.get(scope)) is not None)
         return max(both, key=lambda one: STRICTNESS[one.state], default=None)
 
@@ -50,5 +52,7 @@ class TradingStates:
 
     def flat_from_ns(self, strategy: str) -> int | None:
         """Give the event time from which a strategy is to hold nothing; None: it may hold what it has."""
+        if not self.of_scope:
+            return None
         both = (one for scope in (None, strategy) if (one := self.of_scope.get(scope)) is not None)
         return min((one.since_ns for one in both if one.flatten), default=None)

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from feature_store.features.schema import FeatureSchema, feature_schema
 from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
 from feature_store.labels.forward_return import ForwardReturn
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
+from feature_store.market.types import MINUTE_NS, Bars, Instrument, Session, Ticks, Universe
 from feature_store.online.blocks import Block
 from feature_store.proposals.rules import Proposer
 from live_services.domain.basis import Stamp
@@ -42,10 +42,11 @@ from live_services.domain.partitions import owned
 from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
-from live_services.domain.strategy.terms import distances, shares
+from live_services.domain.strategy.terms import Distances, distances, shares
 from models_registry.refs import Alias
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
+_BAR: Final = tuple(BarValues.model_fields)  # columns of `Bars` by the same names
 _HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
 
@@ -104,13 +105,19 @@ class _Scores:
     """Index into the assignments, by row."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Decided:
+class _Decided(NamedTuple):
     """What opens a position."""
 
+    model: LoadedModel
+    instrument: Instrument
     side: Side
     score: float
-    model: LoadedModel
+    bar: BarValues
+    features: dict[str, float]
+    volatility: float
+    """Fraction per bar; NaN if the model does not look at it."""
+    barriers: Distances | None
+    """None of a rule's whose barriers have no width, for which there is no label either: it is not proposed."""
 
     @property
     def threshold(self) -> float:
@@ -162,6 +169,8 @@ class StrategyDesk:
         self.session = session
         self.decided_ns = 0
         """End of the last bars that were decided on; 0 before the first."""
+        self.failures: dict[str, str] = {}
+        """How the rule of a strategy failed for the first time in the session; such a row proposes nothing."""
         self._universe = universe
         self._partition = partition
         self._own = owned(universe, partition, partitions)
@@ -197,6 +206,7 @@ class StrategyDesk:
         self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
         self._bars.parts += before
         self.session, self.decided_ns = session, 0
+        self.failures.clear()
         self._builder = BarBuilder(len(self._universe), self._clock)
         self._waiting.clear()
         self._frames.clear()
@@ -338,16 +348,39 @@ class StrategyDesk:
 
     def _proposals(self, one: _Asked, batch: _Batch) -> Iterator[Proposal]:
         scores = self._scores(one, batch)
-        for row in scores.candidates.tolist():
-            model = one.assignments[scores.model_of[row]].model
+        model_of = scores.model_of[scores.candidates]
+        for index in np.unique(model_of).tolist():  # ascending with time, as the candidates
+            model = one.assignments[index].model
             if model is None:
                 continue
-            decided = _Decided("BUY" if scores.side[row] > 0 else "SELL", float(scores.score[row]), model)
-            if one.rung == "challenger":
-                yield self._shadowed(one, batch, row, decided)
-            for broker in one.brokers:
-                if (proposed := self._proposed(one, broker, batch, row, decided)) is not None:
-                    yield proposed
+            for decided in self._decided(one, batch, scores, scores.candidates[model_of == index], model):
+                if one.rung == "challenger":
+                    yield self._shadowed(one, decided)
+                if decided.barriers is not None:
+                    for broker in one.brokers:
+                        yield self._proposed(one, broker, decided, decided.barriers)
+
+    def _decided(
+        self, one: _Asked, batch: _Batch, scores: _Scores, at: NDArray[np.intp], model: LoadedModel
+    ) -> Iterator[_Decided]:
+        """Take what opens positions out of the arrays, column by column: one by one costs more than all the rest."""
+        bars, rows, names = batch.bars[at], batch.rows[model.schema.hash][0][at], model.schema.names
+        volatility = rows[:, names.index(VOLATILITY)] if VOLATILITY in names else np.full(len(at), np.nan)
+        barriers = distances(one.spec, one.label, bars.close, volatility)
+        columns = (bars.instrument, scores.side[at], scores.score[at], volatility, *(getattr(bars, c) for c in _BAR))
+        for values, between, (instrument, side, score, deviation, *bar) in zip(
+            rows.tolist(), barriers, zip(*(column.tolist() for column in columns), strict=True), strict=True
+        ):
+            yield _Decided(
+                model,
+                self._universe.instruments[instrument],
+                "BUY" if side > 0 else "SELL",
+                score,
+                BarValues.trusted(dict(zip(_BAR, bar, strict=True))),
+                dict(zip(names, values, strict=True)),
+                deviation,
+                between,
+            )
 
     def _scores(self, one: _Asked, batch: _Batch) -> _Scores:
         bars = batch.bars
@@ -370,22 +403,14 @@ class StrategyDesk:
             if one.proposer is None:
                 score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
             else:
-                score[mine], side[mine] = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+                score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+                if failed:
+                    self.failures.setdefault(one.spec.name, failed)
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
-    def _proposed(
-        self, one: _Asked, broker: Broker, batch: _Batch, row: int, decided: _Decided
-    ) -> SignalGenerated | None:
-        """Make a proposal; None of a rule's whose barriers have no width, for which there is no label either."""
-        bars, spec, model = batch.bars, one.spec, decided.model
-        instrument = self._universe.instruments[bars.instrument[row]]
-        bar, close = _bar_values(bars, row), float(bars.close[row])
-        values = batch.rows[model.schema.hash][0][row].tolist()
-        named = dict(zip(model.schema.names, values, strict=True))
-        volatility = named.get(VOLATILITY, math.nan)
-        barriers = distances(spec, one.label, close, volatility)
-        if barriers is None:
-            return None
+    def _proposed(self, one: _Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
+        spec, model, instrument, bar = one.spec, decided.model, decided.instrument, decided.bar
+        stop_inr_e4, target_inr_e4 = barriers
         return SignalGenerated.trusted(
             {
                 **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
@@ -403,26 +428,25 @@ class StrategyDesk:
                 "symbol": instrument.symbol,
                 "product": spec.product,
                 "side": decided.side,
-                "quantity": shares(spec, close, volatility, barriers.stop_inr_e4, instrument.lot_size),
+                "quantity": shares(spec, bar.close, decided.volatility, stop_inr_e4, instrument.lot_size),
                 "priority": spec.priority,
                 "exit": ExitTerms.trusted(
                     {
                         "expiry_ns": bar.end_ns + one.label.horizon_ns,
-                        "stop_distance_inr_e4": barriers.stop_inr_e4,
-                        "target_distance_inr_e4": barriers.target_inr_e4,
+                        "stop_distance_inr_e4": stop_inr_e4,
+                        "target_distance_inr_e4": target_inr_e4,
                     }
                 ),
                 "score": decided.score,
                 "threshold": decided.threshold,
-                "reference_price": close,
+                "reference_price": bar.close,
                 "bar": bar,
-                "features": {name: None if math.isnan(value) else value for name, value in named.items()},
+                "features": {name: None if math.isnan(value) else value for name, value in decided.features.items()},
             }
         )
 
-    def _shadowed(self, one: _Asked, batch: _Batch, row: int, decided: _Decided) -> SignalShadowed:
-        bars, model = batch.bars, decided.model
-        instrument, decision_ns = self._universe.instruments[bars.instrument[row]], int(bars.end_ns[row])
+    def _shadowed(self, one: _Asked, decided: _Decided) -> SignalShadowed:
+        model, instrument, decision_ns = decided.model, decided.instrument, decided.bar.end_ns
         return SignalShadowed.trusted(
             {
                 **self_caused("shadow", one.spec.name, one.rung, instrument.instrument_token, decision_ns),
@@ -436,7 +460,7 @@ class StrategyDesk:
                 "side": decided.side,
                 "score": decided.score,
                 "threshold": decided.threshold,
-                "reference_price": float(bars.close[row]),
+                "reference_price": decided.bar.close,
             }
         )
 
@@ -467,18 +491,3 @@ def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iter
 def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:
     """Give which instruments a strategy names, shape ``(n,)``; every one if it names none."""
     return np.array([not symbols or i.symbol in symbols for i in universe.instruments], dtype=np.bool_)
-
-
-def _bar_values(bars: Bars, row: int) -> BarValues:
-    return BarValues.trusted(
-        {
-            "start_ns": int(bars.start_ns[row]),
-            "end_ns": int(bars.end_ns[row]),
-            "open": float(bars.open[row]),
-            "high": float(bars.high[row]),
-            "low": float(bars.low[row]),
-            "close": float(bars.close[row]),
-            "volume": int(bars.volume[row]),
-            "tick_count": int(bars.tick_count[row]),
-        }
-    )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.features.schema import FeatureSchema
-from feature_store.proposals.rules import Proposer
+from feature_store.proposals.rules import Proposer, RuleFailed
 from feature_store.proposals.seen import seen_from
 from models_registry.refs import ModelIdentity
 
@@ -48,10 +48,24 @@ def said(model: LoadedModel, rows: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 def judged(
     model: LoadedModel, proposer: Proposer, rows: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Let a model judge what the rule proposes at rows: scores, NaN where it proposes nothing, and accepted sides."""
-    side, score = proposer.sides(rows, model.schema), np.full(len(rows), np.nan)
+) -> tuple[NDArray[np.float64], NDArray[np.int8], str]:
+    """Let a model judge what the rule proposes at rows: scores, NaN where it proposes nothing, and accepted sides.
+
+    A row at which the rule fails proposes nothing, and what was wrong with the first of them is the third value.
+    """
+    side, failed = _proposed(proposer, rows, model)
+    score = np.full(len(rows), np.nan)
     asked = np.flatnonzero(side)
     if len(asked):
         score[asked] = model.model.score(seen_from(side[asked], rows[asked], model.schema))
-    return score, np.where(score >= model.buy_threshold, side, np.int8(0))
+    return score, np.where(score >= model.buy_threshold, side, np.int8(0)), failed
+
+
+def _proposed(proposer: Proposer, rows: NDArray[np.float64], model: LoadedModel) -> tuple[NDArray[np.int8], str]:
+    try:
+        return proposer.sides(rows, model.schema), ""
+    except RuleFailed as failed:
+        if len(rows) == 1:
+            return np.zeros(1, dtype=np.int8), str(failed)
+    found = [_proposed(proposer, rows[row : row + 1], model) for row in range(len(rows))]
+    return np.concatenate([side for side, _ in found]), next((failed for _, failed in found if failed), "")

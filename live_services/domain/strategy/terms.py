@@ -6,6 +6,7 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_store.labels.barrier_return import BarrierReturn
 from feature_store.labels.forward_return import ForwardReturn
@@ -23,9 +24,12 @@ class Distances(NamedTuple):
 
 
 def distances(
-    spec: StrategySpec, label: ForwardReturn | BarrierReturn, close: float, volatility: float
-) -> Distances | None:
-    """Give the barriers of a trade decided at a bar; None where a barrier would have no width: that is no trade.
+    spec: StrategySpec,
+    label: ForwardReturn | BarrierReturn,
+    close: NDArray[np.float64],
+    volatility: NDArray[np.float64],
+) -> list[Distances | None]:
+    """Give the barriers of trades decided at bars; None where a barrier would have no width: that is no trade.
 
     Parameters
     ----------
@@ -33,15 +37,16 @@ def distances(
         Without a rule its stop and target are parts of the price.
     label : ForwardReturn or BarrierReturn
         What its model foretells; barriers of the label are those of the trade.
-    close : float
-        Of the decision bar, rupees.
-    volatility : float
-        The feature at the decision, fraction per bar; NaN if the model does not look at it.
+    close : array of float64, shape (n,)
+        Of the decision bars, rupees.
+    volatility : array of float64, shape (n,)
+        The feature at the decisions, fraction per bar; NaN if the model does not look at it.
     """
     if isinstance(label, ForwardReturn):
-        return Distances(_part(close, spec.stop_bps), _part(close, spec.target_bps))
-    stop, target = (int(side[0]) for side in label.distances_inr_e4(np.array([close]), np.array([volatility])))
-    return Distances(stop, target) if stop > 0 and target > 0 else None
+        return [Distances(_part(price, spec.stop_bps), _part(price, spec.target_bps)) for price in close.tolist()]
+    stops, targets = (side.tolist() for side in label.distances_inr_e4(close, volatility))
+    pairs = zip(stops, targets, strict=True)
+    return [Distances(stop, target) if stop > 0 and target > 0 else None for stop, target in pairs]
 
 
 def _part(price: float, bps: float | None) -> int | None:

@@ -30,6 +30,8 @@ FIRST = """\
 instruments = 10
 sessions = 12
 edge_bps = 8.0
+reversion_bps = 0.0
+breakout_bps = 0.0
 [[strategies]]
 name = "trend"
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.null import judge_proposals, rule_jobs
+from benchmarks.null import Job, judge_proposals
 from benchmarks.null_candidates import CHOSEN, verdicts
 from benchmarks.null_rows import FEATURE_SETS, frame_of, frame_of_proposals, judged_out_of_fold, out_of_fold
 from feature_store.sources.null_markets import NULL_KINDS, null_market
@@ -38,8 +38,7 @@ def test_a_planted_edge_is_seen():
 
 
 def test_of_proposals_how_often_they_gain_is_foretold_on_a_market_without_an_edge_and_what_they_gain_is_not():
-    (job,) = [job for job in rule_jobs(1, 0) if job.kind == "volatile hours" and job.rule == MOMENTUM.rule]
-    fits = judge_proposals(job)
+    fits = judge_proposals(Job("volatile hours", 2_200_000, "logistic_regression", rule=MOMENTUM.rule))
     assert not any(fit.seen[CHOSEN] for fit in fits)
     assert any(fit.seen["whether it gains, by uniqueness (before)"] for fit in fits), "the control"
 

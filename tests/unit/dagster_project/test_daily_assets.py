@@ -178,16 +178,16 @@ def test_members_only_are_trained_on(research):
     assert {names[k] for k in frame["instrument"]} == {"SYN001"}  # the other's sessions as a member were warm-up
 
 
-def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research, monkeypatch):
-    monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]')
+def test_the_strategys_own_ordered_features_are_stored_and_trained_on(research):
+    research.strategies = [{"name": "momentum", "features": ["rsi", "trend_slope@5m"]}]
     assert research.run("market_data", "momentum_training_set").success
     assert desk_of(research).schema.names == ("rsi", "trend_slope@5m")
     frame = training_set_of(research)
     assert list(frame.columns[:2]) == ["rsi", "trend_slope@5m"]
 
 
-def test_a_feature_that_there_is_not_fails_the_run_in_words(research, monkeypatch):
-    monkeypatch.setenv("STRATEGIES", '[{"name": "momentum", "features": ["rsy"]}]')
+def test_a_feature_that_there_is_not_fails_the_run_in_words(research):
+    research.strategies = [{"name": "momentum", "features": ["rsy"]}]
     run = research.run("market_data")
     (failure,) = [event for event in run.all_events if event.event_type_value == "STEP_FAILURE"]
     assert "rsi" in failure.step_failure_data.user_failure_data.description

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dagster_project.evidence import Champion, Ground, champion_comparison, gathered, standing_champion
+from dagster_project.recipes import Recipe
 from dagster_project.trade_evidence import account_of, trade_evidence
 from dagster_project.trials import configuration_of, economics_of, looked_at, record_candidate, record_search
 from feature_store.market.corporate_actions import CorporateActions
@@ -66,7 +67,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    settings = Settings(alpha_panda_home=tmp_path_factory.mktemp("home"))
+    settings = Settings(alpha_panda_home=tmp_path_factory.mktemp("home"), strategies=(StrategySpec(name="momentum"),))
     store = OfflineStore(settings.store_root)
     made = synthetic_market(instruments=4, sessions=15, edge_bps=12.0, seed=11)
     store.write_universe(made.universe, made.name)
@@ -243,9 +244,10 @@ def test_a_name_or_a_rank_among_strategies_is_no_other_trial(world: World, candi
 def test_what_a_search_tried_and_did_not_choose_counts_without_profits(
     world: World, candidate: TrainedModel, trades: TradeEvidence, table: TrialTable
 ) -> None:
-    tries = [Try(1, dict(candidate.spec.hyperparameters), 0.69, 1.0), Try(2, {"C": 0.1}, 0.70, 1.0)]
-    record_search(table, candidate, tries, world.settings, run_id="", at_ns=1)
-    record_search(table, candidate, tries, world.settings, run_id="", at_ns=2)
+    tries = (Try(1, dict(candidate.spec.hyperparameters), 0.69, 1.0), Try(2, {"C": 0.1}, 0.70, 1.0))
+    recipe = Recipe(candidate.spec, tries, candidate.data_digest)
+    record_search(table, recipe, world.settings, run_id="", at_ns=1)
+    record_search(table, recipe, world.settings, run_id="", at_ns=2)
     (trial,) = table.of("momentum")
     assert trial.config["made"]["hyperparameters"] == {"C": 0.1}  # type: ignore[index, call-overload]
     found = economics_of(table, candidate, trades, world.settings)

@@ -51,6 +51,7 @@ def refusal(home: Path, trades_of: Candidate, candidate: Candidate) -> str:
             "mlflow": MlflowResource(tracking_uri=""),
             "ledger": LedgerResource(f"sqlite:///{home}/ledger.sqlite"),
             "offline": OfflineStoreResource(root=str(home)),
+            "recipes": kept,
             "candidates": kept,
             "training_frames": kept,
             "trades": kept,

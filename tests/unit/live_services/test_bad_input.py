@@ -207,7 +207,7 @@ def _ticks(day: str, *symbols: str) -> pd.DataFrame:
             _bars(sessions=7),
             "which is replayed, of which 2 only warm the features up; training momentum needs at least 6",
         ),
-        (_bars(minutes=60), "bars of 60 minutes are 7 in a session; a label looks 10 bars ahead inside the session"),
+        (_bars(minutes=60), "bars of 60 minutes are 7 in a session; a label looks 20 bars ahead inside the session"),
     ],
 )
 def test_bars_that_cannot_be_traded_are_refused_before_anything_starts(tmp_path, bars, told):
@@ -398,7 +398,7 @@ def test_the_second_strategy_of_the_next_commands_is_one_when_they_are_copied(tm
     assert "edit ./alpha-panda.toml" in then
     monkeypatch.setenv("ALPHA_PANDA_CONFIG", "alpha-panda.toml")
     jobs = [strategy.training_job for strategy in load_settings().strategies]
-    assert jobs == ["train_momentum", "train_mine"]
+    assert jobs == ["train_momentum", "train_mean_reversion", "train_breakout", "train_mine"]
     assert all(job in what for job in jobs)
 
 

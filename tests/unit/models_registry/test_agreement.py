@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models_registry.agreement import disagreement
+from models_registry.agreement import disagreement, not_as_judged
 from models_registry.refs import FeatureColumn
 from models_registry.specification import StrategySpec
 from tests.models_registry_frames import sidecar as any_sidecar
@@ -74,3 +74,12 @@ def test_a_version_of_before_label_identities_is_compared_by_its_horizon():
 
 def test_a_strategy_with_a_feature_that_there_is_not_runs_nothing():
     assert "did you mean rsi" in disagreement(sidecar(), "3", spec(features=("rsy",)))
+
+
+def test_another_size_or_stop_is_not_what_was_judged_for_real_money_and_another_rank_is():
+    judged = sidecar(specification=STRATEGY.model_dump(mode="json"))
+    assert not_as_judged(judged, "3", spec(priority=3, name="other")) is None
+    said = not_as_judged(judged, "3", spec(notional_per_trade_inr=5_000.0, stop_bps=20.0))
+    assert said is not None
+    assert "notional_per_trade_inr is 100000.0 there and 5000.0 here, stop_bps is None there and 20.0 here" in said
+    assert said.endswith("or launch train_fade to train a version as the strategy is now")

@@ -23,10 +23,12 @@ from live_services.domain.strategy.desk import Assignment
 from live_services.runtime.service import Opening
 from live_services.services.strategy_runner import RowSink, StrategyRunner
 from live_services.settings import RedisSettings, Settings
+from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, loaded_model, random_walk
 
 WALK = random_walk(3, minutes=40, per_minute=20, seed=3)
 AT = LogPosition("market.ticks", 0, 0)
+DIRECT = (StrategySpec(name="momentum"),)
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +54,12 @@ async def stalled_server() -> AsyncIterator[str]:
 
 
 def settings_of(url: str) -> Settings:
-    return Settings(redis=RedisSettings(url=SecretStr(url)))
+    return Settings(redis=RedisSettings(url=SecretStr(url)), strategies=DIRECT)
 
 
 def trade(rows: RowSink | None) -> list[Event]:
     """Run a session without ever giving the event loop a turn."""
-    runner = StrategyRunner(Settings(), None, Stamp(), rows=rows)  # type: ignore[arg-type]
+    runner = StrategyRunner(Settings(strategies=DIRECT), None, Stamp(), rows=rows)  # type: ignore[arg-type]
     state = runner.open_session(Opening(SESSION, UNIVERSE, TaskId("strategy_runner", "shared", 0)))
     state.desk.assign(Assignment(OPEN, "momentum", loaded_model()))
     said: list[Event] = []
@@ -121,7 +123,7 @@ async def test_a_block_that_failed_gives_way_to_a_newer_one_and_never_to_an_olde
 
 async def test_without_a_redis_rows_are_offered_to_nobody() -> None:
     counts: Counter[str] = Counter()
-    async with OnlinePublisher(Settings(), lambda o: counts.update([o])) as rows:
+    async with OnlinePublisher(Settings(strategies=DIRECT), lambda o: counts.update([o])) as rows:
         trade(rows)
     assert not counts
 

@@ -119,7 +119,7 @@ def test_a_strategy_whose_model_judges_a_rule_ends_its_trades_by_what_labelled_t
     found = run(world, "judged", models=())
     assert {"stop", "target"} <= set(found.trades["exit_reason"])
     assert set(found.trades["side"]) == {"long", "short"}
-    stricter = run(world, "judged", models=(), changes={"accept_threshold": 0.6})
+    stricter = run(world, "judged", models=(), changes={"accept_threshold": 0.5})
     assert 0 < len(stricter.trades) < len(found.trades)
     with pytest.raises(BacktestRefused, match="has no buy_threshold: it stands on accept_threshold"):
         run(world, "judged", models=(), changes={"buy_threshold": 0.6})

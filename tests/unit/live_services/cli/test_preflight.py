@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from live_services.__main__ import app
+from models_registry.strategies import BUILT_IN
 
 runner = CliRunner()
 
@@ -71,7 +72,7 @@ def test_kafka_that_is_away_holds_back_everywhere_and_redis_and_mlflow_only_in_p
     assert blocks == {
         "redis": "nothing",
         "mlflow": "nothing",
-        "model momentum@champion": "strategy momentum",
+        **{f"model {spec.model}@champion": f"strategy {spec.name}" for spec in BUILT_IN},
         "instruments": "nothing",
     }
     monkeypatch.setenv("KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")

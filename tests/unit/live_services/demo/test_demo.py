@@ -10,7 +10,7 @@ import pytest
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.demo.market_files import MarketFiles
-from live_services.demo.replay_view import Tally, watched_topics
+from live_services.demo.replay_view import Tally, strategies_table, watched_topics
 from live_services.demo.run import STRATEGIES, DemoOptions, check_files, configuration_toml, own_settings_only
 from live_services.domain.events import PnlSnapshot, SignalRejected, topic_of
 from live_services.domain.frames import encode_tick_frame
@@ -67,7 +67,7 @@ def test_its_strategies_stand_in_its_settings_file_in_full_and_are_read_back(tmp
     assert settings.market.bar_minutes == 5
     assert settings.market.train_through == "2026-01-09"
     assert settings.strategies == tuple(spec.model_copy(update={"bar_minutes": 5}) for spec in STRATEGIES)
-    assert "holding_bars = 10" in file.read_text()
+    assert all(f"holding_bars = {spec.holding_bars}" in file.read_text() for spec in STRATEGIES)
 
 
 def test_totals_are_those_of_the_account_and_are_counted_for_each_strategy():
@@ -85,7 +85,16 @@ def test_totals_are_those_of_the_account_and_are_counted_for_each_strategy():
     assert totals["positions_left_open"] == len(tally.left_open) == len(newest.positions)
     for what in ("signals", "already_open", "entries", "fills", "trades"):
         assert sum(counts[what] for counts in of_strategies.values()) == totals[what]
-    assert set(of_strategies["idle"].values()) == {0}
+    assert all(sum(of["exits_by_reason"].values()) == of["trades"] for of in of_strategies.values())
+    assert set(of_strategies["momentum"]["exits_by_reason"]) >= {"stop", "target"}
+    net_inr = sum(of["net_inr"] for of in of_strategies.values())
+    assert net_inr == pytest.approx(totals["realized_inr"] - totals["charges_inr"], abs=0.03)
+    idle = of_strategies["idle"]
+    assert idle.pop("exits_by_reason") == {}
+    assert set(idle.values()) == {0}
+    shown = strategies_table(of_strategies | {"idle": of_strategies["idle"] | {"exits_by_reason": {}}}, "SYNTHETIC 1a")
+    assert "SYNTHETIC 1a" in str(shown.title)
+    assert shown.row_count == 3
     assert tally.last_filled is not None
     assert tally.last_filled.intent == "open"
 

@@ -45,7 +45,7 @@ def test_a_misspelt_feature_is_named():
 
 def test_a_strategy_without_a_running_account_and_an_account_without_a_strategy_are_named():
     two = {"active_brokers": ("zerodha",), "trading": {"zerodha": {"enabled": True}}}
-    stray, idle = said(routing_finding, **two)[:2]
+    stray, idle = said(routing_finding, strategies=[{"name": "momentum"}], **two)[:2]
     assert (stray[0], stray[2]) == ("failed", "momentum")
     assert "strategy momentum trades on paper, and none of these runs" in stray[3]
     assert (idle[0], idle[3]) == ("warning", "the account of zerodha runs, and no strategy trades on it")
@@ -64,7 +64,7 @@ def test_no_two_tasks_or_worlds_share_a_name():
 
 def test_limits_that_contradict_each_other_are_named_with_their_keys():
     tight = {"paper": {"enabled": True, "risk": {"max_notional_per_instrument_inr": 50_000}}}
-    ((status, _, _, reason),) = said(risk_limits_finding, trading=tight)
+    ((status, _, _, reason),) = said(risk_limits_finding, strategies=[{"name": "momentum"}], trading=tight)
     assert status == "failed"
     assert "momentum opens trades of 100,000 rupees, and the account of paper allows 50,000" in reason
     loose = {"paper": {"enabled": True, "risk": {"max_gross_notional_inr": 200_000}, "starting_cash_inr": 150_000}}

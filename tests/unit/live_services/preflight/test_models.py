@@ -20,7 +20,11 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.delenv("ALPHA_PANDA_CONFIG", raising=False)
     registry = InMemoryRegistry()
     registry.register(packed(), sidecar())
-    return load_settings(), registry, PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    return (
+        load_settings(strategies=[{"name": "momentum"}]),
+        registry,
+        PromotionLedger(f"sqlite:///{tmp_path}/ledger.sqlite"),
+    )
 
 
 def only(found):

@@ -332,7 +332,7 @@ class NoModels:
 
 
 def runner(source: Source) -> StrategyRunner:
-    settings = Settings(market=MarketSettings(feed="bars"))
+    settings = Settings(market=MarketSettings(feed="bars"), strategies=(StrategySpec(name="momentum"),))
     return StrategyRunner(settings, NoModels(), Stamp(), history=source)  # type: ignore[arg-type]
 
 
