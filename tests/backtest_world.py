@@ -15,6 +15,7 @@ from models_registry.gates.verdicts import judge
 from models_registry.ledger import PromotionLedger
 from models_registry.out_of_fold import with_out_of_fold
 from models_registry.packing import pack, parity
+from models_registry.registry import Registry
 from models_registry.specification import StrategySpec
 from models_registry.training import train
 from models_registry.version import build_sidecar
@@ -76,12 +77,12 @@ def backtest_world(home: Path) -> BacktestWorld:
     list(store_bars(store, desk.incoming_sessions(), desk.clock))
     registry = InMemoryRegistry()
     for spec, whole in ((SPEC, True), (SPEC, False), (JUDGED, True)):
-        _register(settings, store, registry, spec, whole)
+        register(settings, store, registry, spec, whole)
     return BacktestWorld(settings, registry, PromotionLedger(settings.ledger_url))
 
 
-def _register(
-    settings: Settings, store: OfflineStore, registry: InMemoryRegistry, spec: StrategySpec, whole: bool
+def register(
+    settings: Settings, store: OfflineStore, registry: InMemoryRegistry | Registry, spec: StrategySpec, whole: bool
 ) -> None:
     days = store.sessions("bars")[:-HELD_OUT]
     features, label, proposer = spec.feature_schema(), spec.label(), spec.proposer()
@@ -100,6 +101,5 @@ def _register(
         trades=None,
     )
     gate = judge(looked_at, "champion", settings.gates.champion)
-    registry.register(
-        packed, build_sidecar(trained, frame, packed, looked_at, gate=gate, created_by="tests", created_at_ns=1)
-    )
+    sidecar = build_sidecar(trained, frame, packed, looked_at, gate=gate, created_by="tests", created_at_ns=1)
+    registry.register(packed, sidecar, description="made by the tests")
