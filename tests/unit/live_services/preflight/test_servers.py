@@ -117,4 +117,4 @@ def test_a_ledger_is_read_whole_and_a_file_that_is_none_is_failed(home):
         left.unlink()
     finding = found(ledger_finding)
     assert finding.status == "failed"
-    assert finding.reason == "the promotion ledger cannot be read: file is not a database"
+    assert "ledger.sqlite did not answer (file is not a database)" in finding.reason
