@@ -43,7 +43,7 @@ from models_registry.specification import Broker, StrategySpec
 from tests.live_world import OPEN, loaded_model, random_walk, session_bars
 from tests.toy_chain import session_opened
 
-ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=6))
+ACCOUNT = AccountConfig(pnl_interval_seconds=20, risk=RiskLimits(max_open_positions=8))
 BROKERS: tuple[Broker, ...] = ("paper", "zerodha")
 SMALL = {"notional_per_trade_inr": 60_000}
 STRATEGIES = (
@@ -52,9 +52,20 @@ STRATEGIES = (
     StrategySpec(
         name="slow", holding_bars=9, product="CNC", target_bps=40, priority=-2, instruments=("S0", "S2"), **SMALL
     ),
+    StrategySpec(
+        name="judged",
+        rule="stretch",
+        rule_parameters={"threshold": 1.0},
+        features=("z_score", "volatility"),
+        holding_bars=5,
+        priority=-3,
+        sizing="risk_per_trade",
+        **SMALL,
+    ),
 )
 LONGER = loaded_model("2", ["rsi", "momentum", "trend_slope@5m", "vwap_distance"], 60.0, 40.0)
-MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER)}
+JUDGE = replace(loaded_model("3", ["z_score", "volatility"], -2.0), sell_threshold=None)  # accepts what is not too far
+MODELS = {m.identity.model_version: m for m in (loaded_model("1"), LONGER, JUDGE)}
 DATES = (dt.date(2026, 1, 5), dt.date(2026, 1, 6))
 OF_DAY = tuple(
     # A listing on the second day, in the middle of the order of the instruments.
@@ -99,7 +110,9 @@ class FixedModels(ModelLoader):
     def __init__(self, of: Sequence[Day]) -> None:
         super().__init__(None, None, None, STRATEGIES, brokers=BROKERS, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
         self.candidates = {
-            (s.name, rung): Candidate(MODELS["1"], "at first") for s in STRATEGIES for rung in ("champion", "live")
+            (s.name, rung): Candidate(JUDGE if s.judged else MODELS["1"], "at first")
+            for s in STRATEGIES
+            for rung in ("champion", "live")
         }
         self._history = {day.session.date: day.history for day in of}
 
@@ -168,7 +181,9 @@ def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills
             for key in task.next:
                 progressed |= task.fetch(key, choose.randint(0, 60)) > 0 or task.is_behind
             if partitions == 1 and choose.random() < 0.05:  # or each task would see it at another time
-                loader.candidates["momentum", "champion"] = Candidate(choose.choice([*MODELS.values(), None]), "moved")
+                loader.candidates["momentum", "champion"] = Candidate(
+                    choose.choice([MODELS["1"], LONGER, None]), "moved"
+                )
             if commands and choose.random() < 0.1:
                 commands -= 1
                 command(choose, log)
@@ -271,7 +286,7 @@ def test_two_sessions_trade_enough_for_the_comparison_to_mean_something() -> Non
     log = run_live(TICK_DAYS, 1000, 2, seed=5, kills=0, commands=12)
     fills = [event for event in log.events("paper.orders.filled") if isinstance(event, OrderFilled)]
     assert {"entry", "stop", "target", "time", "flatten"} <= {fill.reason for fill in fills}
-    assert {fill.strategy for fill in fills} == {"momentum", "other", "slow"}
+    assert {fill.strategy for fill in fills} == {"momentum", "other", "slow", "judged"}
     rejected = {event.rule for event in log.events("paper.signals.rejected")}  # type: ignore[attr-defined]
     assert {"already_open", "open_positions", "trading_state"} <= rejected
     assert not log.events("zerodha.orders.submitted")
