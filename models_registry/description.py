@@ -21,11 +21,20 @@ from models_registry.tables import Row, day_text, figure, fold_rows, metric_rows
 
 LONGEST_PAGE: Final = 5000
 """Characters of a version's description in MLflow's database. SQLite holds more, PostgreSQL refuses it."""
-ROOM_FOR_STANDING: Final = 900
+ROOM_FOR_STANDING: Final = 750
 """Of these, for what the ledger will say of the version, and for the addresses of its plots."""
 _PLACE: Final = "plots/"
 _RUNGS: Final = {"champion": "Paper", "live": "Money", "challenger": "Shadow"}
-_LONGEST_REASONS: Final = (150, 90, 40, 0)  # characters of what a check saw, as there is room; Dagster has the whole
+_LONGEST_REASONS: Final = (
+    150,
+    120,
+    90,
+    75,
+    60,
+    45,
+    30,
+    0,
+)  # characters of what a check saw, as there is room; Dagster has the whole
 _FOLD_COLUMNS: Final = ("fold", "tested", "rows", "AUC", "trades", "net bps a trade")
 _LEFT: Final = {"out of fold", "tested", "what", "in words"}
 _MOST_FACTS: Final = 240  # characters of where a market came from; the sidecar has it whole
@@ -153,7 +162,11 @@ def _reason(row: Row, longest: int) -> str:
 
 def _against(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     theirs = champion.metrics if champion is not None else {}
-    said = f"On the same rows: {on_the_same_rows(sidecar.gate)}" if version else "No version is champion yet"
+    said = (
+        f"On the same rows: {on_the_same_rows(sidecar.gate)}"
+        if version
+        else "No version was champion when it was judged"
+    )
     lines = [f"{said}.", "", *_table(metric_rows(sidecar.metrics, f"champion v{version}", theirs))]
     if champion is not None and _data_of(champion) != _data_of(sidecar):
         lines += ["", "The champion's column is of its registration, on other sessions or instruments."]
@@ -203,7 +216,7 @@ def tries(sidecar: Sidecar) -> list[str]:
     if "overfitting_probability" in found:
         said.append(f"Probability of overfitting {found['overfitting_probability']:.2f}.")
     times = int(found.get("holdout_looks", 0))
-    looks = f"were looked at {number_of(times, 'time')} before" if times else "were never looked at"
+    looks = f"had been looked at {number_of(times, 'time')}" if times else "had never been looked at"
     return [" ".join([*said, f"The sessions after {sidecar.train_through}, which it was not trained on, {looks}."])]
 
 
@@ -253,10 +266,15 @@ def _fact(value: JsonValue) -> str:
 def _identity(sidecar: Sidecar) -> str:
     """Say what made it, by ids: an address would die with its port."""
     run = f" in Dagster's run `{sidecar.run_id}`" if sidecar.run_id else ""
+    by = (
+        ""
+        if sidecar.run_id and sidecar.created_by.endswith(sidecar.run_id)
+        else f"; registered by {sidecar.created_by}"
+    )
     return (
         f"What live reads is `{sidecar.identity[:12]}`, of features `{sidecar.feature_schema_hash[:12]}` and data "
         f"`{sidecar.training_data_digest[:12]}`, fitted with seed {sidecar.seed} at commit "
-        f"`{sidecar.git_commit[:12]}`{run}; registered by {sidecar.created_by}."
+        f"`{sidecar.git_commit[:12]}`{run}{by}."
     )
 
 

@@ -73,7 +73,7 @@ def test_candidate_and_champion_stand_side_by_side_and_are_compared_on_the_same_
     assert "On the same rows: no champion to beat." in text
     assert "| bps a trade, net | 3.50 | 3.50 |" in text
     alone = shown(describe(sidecar()))
-    assert "No version is champion yet." in alone
+    assert "No version was champion when it was judged." in alone
     assert "| out of fold | candidate |\n" in alone
 
 
@@ -88,11 +88,11 @@ def test_a_champion_of_other_sessions_is_said_not_to_compare_whatever_its_file_i
 def test_tries_looks_and_folds_are_told():
     text = shown(describe(sidecar()))
     assert "1 configuration tried under this name. Sharpe ratio" in text
-    assert "The sessions after 2026-01-16, which it was not trained on, were never looked at." in text
+    assert "The sessions after 2026-01-16, which it was not trained on, had never been looked at." in text
     assert "| fold | tested | rows | AUC | trades | net bps a trade |" in text
     looked = sidecar()
     looked = looked.model_copy(update={"metrics": looked.metrics | {"holdout_looks": 2.0, "configurations_tried": 7.0}})
-    assert "were looked at 2 times before." in describe(looked)
+    assert "had been looked at 2 times." in describe(looked)
     assert "7 configurations tried under this name, which count as 1.0 independent ones." in describe(looked)
 
 
