@@ -56,12 +56,9 @@ _METRICS: Final = (
     ("trades", "trades", ",.0f"),
     ("bps a trade, gross", "trade_gross_expectancy_bps", ".2f"),
     ("bps a trade, net", "trade_net_expectancy_bps", ".2f"),
-    ("long, net", "long_trade_net_expectancy_bps", ".2f"),
-    ("short, net", "short_trade_net_expectancy_bps", ".2f"),
     ("rupees, net", "trades_net_pnl_inr", ",.0f"),
     ("Sharpe ratio a year", "sharpe_annual", ".2f"),
     ("deepest fall, rupees", "max_drawdown_inr", ",.0f"),
-    ("sessions tested", "test_sessions", ".0f"),
 )
 _FOLD_FIGURES: Final = (
     ("AUC", "auc", ".4f"),
