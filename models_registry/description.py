@@ -30,6 +30,7 @@ _LONGEST_SEEN: Final = (150, 120, 90, 75, 60, 45, 30, 0)  # characters of what a
 _RUNGS: Final = {"champion": "Paper", "live": "Money", "challenger": "Shadow"}
 _FOLD_COLUMNS: Final = ("fold", "tested", "rows", "AUC", "trades", "net bps a trade")
 _LEFT: Final = {"out of fold", "tested", "what", "in words"}
+_DIGITS: Final = 40  # of a commit; an installation outside git names its release instead
 _MOST_FACTS: Final = 160  # characters of where a market came from; the sidecar has it whole
 _PROMOTED: Final = "Promote in Dagster or by `alpha-panda models promote`: an alias set here by hand is refused."
 
@@ -223,9 +224,11 @@ def period_and_data(sidecar: Sidecar) -> list[str]:
         embargo = number_of(int(str(sidecar.fold_parameters.get("embargo_sessions", 0))), "session")
         said.append(f"{number_of(len(sidecar.instruments), 'instrument')}; embargo of {embargo} between folds.")
     if origin := sidecar.thresholds_from:
-        at = f"{origin.buy_quantile:g}" + (f" and {origin.sell_quantile:g}" if origin.sell_quantile is not None else "")
+        sell = origin.sell_quantile
+        are = "The threshold is the quantile" if sell is None else "Thresholds are the quantiles"
+        at = f"{origin.buy_quantile:g}" + (f" and {sell:g}" if sell is not None else "")
         said.append(
-            f"Thresholds are the quantiles {at} of what fold {origin.fold} leaned on {origin.rows:,} rows of "
+            f"{are} {at} of what fold {origin.fold} leaned on {origin.rows:,} rows of "
             f"{origin.first_session} to {origin.last_session}, times {origin.scale:.3f}."
         )
     if made_of := _facts(sidecar.market_details):
@@ -255,10 +258,11 @@ def _identity(sidecar: Sidecar) -> str:
         if sidecar.run_id and sidecar.created_by.endswith(sidecar.run_id)
         else f"; registered by {sidecar.created_by}"
     )
+    commit = sidecar.git_commit[:12] if len(sidecar.git_commit) == _DIGITS else sidecar.git_commit
     return (
         f"What live reads is `{sidecar.identity[:12]}`, of features `{sidecar.feature_schema_hash[:12]}` and data "
         f"`{sidecar.training_data_digest[:12]}`, fitted with seed {sidecar.seed} at commit "
-        f"`{sidecar.git_commit[:12]}`{run}{by}."
+        f"`{commit}`{run}{by}."
     )
 
 
