@@ -6,6 +6,7 @@ stand in short, and whole in the last entry, ``identity``.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +39,7 @@ Facts = dict[str, Any]
 _SAMPLED: Final = 200_000  # rows that distributions are drawn from
 _MARKS: Final = {"passed": "✓", "failed": "✗", "warning": "⚠"}
 _FOLD_COLUMNS: Final = ("fold", "AUC", "trades", "net bps a trade")
-_SHORT: Final = 12  # characters of a digest
+_SHORT, _HALF = 12, 32  # characters of a digest
 
 
 def training_set_facts(frame: TrainingFrame, sessions: Sequence[Session], held_out: Session | None) -> Facts:
@@ -267,7 +268,7 @@ def _verdict(gate: GateResult) -> dg.MarkdownMetadataValue:
     from models_registry.tables import reasons
 
     passed = sum(check.verdict == "passed" for check in gate.checks)
-    head = f"**{'passed' if gate.passed else 'REFUSED'}**, {passed} of {len(gate.checks)} checks hold"
+    head = f"**{'passed' if gate.passed else 'REFUSED'}**, {passed}/{len(gate.checks)} checks hold"
     rows = [(_MARKS[verdict], row) for verdict in ("failed", "warning") for row in reasons(gate, verdict)]
     whole = [f"{mark} **{row['why']}**: {row['saw']}" for mark, row in rows]
     text = short_lines("\n\n".join([head, *whole]))
@@ -281,7 +282,8 @@ def _paragraphs(said: Sequence[str]) -> dg.MarkdownMetadataValue:
 
 
 def _identity(**digests: str) -> Facts:
-    lines = [f"{name}\n\n`{digest}`" for name, digest in digests.items()]
+    # One word of 64 characters makes its whole column wider than the page, which then clips every other entry.
+    lines = [f"{name}\n\n`{' '.join(textwrap.wrap(digest, _HALF))}`" for name, digest in digests.items()]
     short = {name: digest[:_SHORT] for name, digest in digests.items() if "." not in name}
     return short | {"identity": dg.MetadataValue.md("\n\n".join(lines))}
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 WIDTH, HEIGHT = 240, 60
 MAXIMUM_MARKDOWN = 999
 """Dagster shows shorter markdown inline, and longer behind a click."""
-_LINE = 34  # characters that a column of metadata holds in a window of 1,400 pixels, beside long keys
+_LINE = 30  # characters that a column of metadata holds in a window of 1,400 pixels, beside long keys
 _POINTS = 44
 _COLUMNS = 24
 _MOST_SESSIONS, _EQUITY_HEIGHT, _SQUARE = 28, 116, 140

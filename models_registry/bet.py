@@ -17,11 +17,6 @@ _MEDIAN: Final = 5  # of the eleven edges of a distribution
 _PROPOSES: Final = "Propose "
 
 
-def in_words(name: str) -> str:
-    """Write a name of code as words: ``hist_gradient_boosting`` is "hist gradient boosting"."""
-    return name.replace("_", " ")
-
-
 def market_in_words(sidecar: Sidecar) -> str:
     """Name the market: a generated one by that alone, since its parameters stand where its data is told."""
     return "a SYNTHETIC market" if sidecar.market.startswith("SYNTHETIC") else sidecar.market
@@ -29,9 +24,9 @@ def market_in_words(sidecar: Sidecar) -> str:
 
 def headline(sidecar: Sidecar) -> str:
     """Say in one clause what it is: a model that judges a rule, or one that says the side itself."""
-    by = in_words(sidecar.algorithm)
+    by = _in_words(sidecar.algorithm)
     rule = sidecar.proposals.get("rule")
-    does = f"judges what the rule {in_words(str(rule))} proposes" if rule else "says the side at every bar"
+    does = f"judges what the rule {_in_words(str(rule))} proposes" if rule else "says the side at every bar"
     return f"{sidecar.model_name} {does}, by {by} on {market_in_words(sidecar)}"
 
 
@@ -86,7 +81,7 @@ def _rule_in_words(spec: StrategySpec) -> str:
 
 def _model(sidecar: Sidecar) -> str:
     says = "that the proposed trade gains" if sidecar.proposals else "of an up move"
-    return f"{in_words(sidecar.algorithm)} gives the probability {says}, from {len(sidecar.feature_schema)} features"
+    return f"{_in_words(sidecar.algorithm)} gives the probability {says}, from {len(sidecar.feature_schema)} features"
 
 
 def _ends(sidecar: Sidecar, spec: StrategySpec) -> str:
@@ -152,3 +147,7 @@ def _holding_volatility(sidecar: Sidecar, spec: StrategySpec) -> float:
     """Median volatility of the holding over the training rows, a fraction; NaN where no feature tells it."""
     found = next((one for one in sidecar.feature_distributions if one.name == VOLATILITY), None)
     return math.nan if found is None else found.edges[_MEDIAN] * math.sqrt(spec.holding_bars)
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")

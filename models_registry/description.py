@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from pydantic import JsonValue
@@ -21,18 +22,17 @@ from models_registry.tables import Row, day_text, figure, fold_rows, metric_rows
 
 LONGEST_PAGE: Final = 5000
 """Characters of a version's description in MLflow's database. SQLite holds more, PostgreSQL refuses it."""
-ROOM_FOR_STANDING: Final = 900
+ROOM_FOR_STANDING: Final = 600
 """Of these, for what the ledger will say of the version, and for the addresses of its plots."""
 _PLACE: Final = "plots/"
+_REASON: Final = re.compile(r"^(\* [✗⚠] \*\*[^*]+\*\*): (.+)$", re.MULTILINE)
+_LONGEST_SEEN: Final = (150, 120, 90, 75, 60, 45, 30, 0)  # characters of what a check saw, where there is no more room
 _RUNGS: Final = {"champion": "Paper", "live": "Money", "challenger": "Shadow"}
-_LONGEST_REASONS: Final = (150, 90, 40, 0)  # characters of what a check saw, as there is room; Dagster has the whole
 _FOLD_COLUMNS: Final = ("fold", "tested", "rows", "AUC", "trades", "net bps a trade")
 _LEFT: Final = {"out of fold", "tested", "what", "in words"}
-_MOST_FACTS: Final = 240  # characters of where a market came from; the sidecar has it whole
-_PROMOTED: Final = (
-    "Versions are promoted in Dagster or by `alpha-panda models promote`, which write the ledger; an alias that is set "
-    "here by hand is refused."
-)
+_DIGITS: Final = 40  # of a commit; an installation outside git names its release instead
+_MOST_FACTS: Final = 160  # characters of where a market came from; the sidecar has it whole
+_PROMOTED: Final = "Promote in Dagster or by `alpha-panda models promote`: an alias set here by hand is refused."
 
 
 def describe(
@@ -55,20 +55,10 @@ def describe(
     shown : collection of str
         File names of the plots that are registered with it; `with_plots` gives them their addresses.
     """
-    for longest in _LONGEST_REASONS:
-        page = _page(sidecar, champion, champion_version, shown, longest)
-        if len(page) <= LONGEST_PAGE - ROOM_FOR_STANDING:
-            break
-    return page
-
-
-def _page(
-    sidecar: Sidecar, champion: Sidecar | None, champion_version: str | None, shown: Collection[str], longest: int
-) -> str:
     plot = {name: f"![{name.partition('.')[0]}]({_PLACE}{name})" for name in shown}
     sections = {
         "What it bets on": [f"* **{row['what']}**: {row['in words']}." for row in bet(sidecar)],
-        "Verdict": _verdicts(sidecar, longest),
+        "Verdict": _verdicts(sidecar),
         "Against the champion": _against(sidecar, champion, champion_version),
         "Equity in sessions that no model had seen": [plot.get(EQUITY_PLOT, ""), "", _earned(sidecar.metrics)],
         "What its scores are worth": [plot.get(SCORES_PLOT, "")],
@@ -92,10 +82,15 @@ def with_plots(page: str, addresses: Mapping[str, str]) -> str:
 
 
 def shortened(page: str, longest: int) -> str:
-    """Leave sections out of a page, the last before its identity first, until it is at most so many characters long.
+    """Take from a page until it is at most so many characters long.
 
-    What it leaves out is named; the sidecar and Dagster have it.
+    First what its gates' checks saw is cut, the reasons in words stay; then sections are left out, the last before its
+    identity first, and named. The sidecar and Dagster have all of it.
     """
+    for most in _LONGEST_SEEN:
+        if len(page) <= longest:
+            return page
+        page = _REASON.sub(partial(_cut, most), page)
     before, *sections = re.split(r"\n\n(?=### )", page)
     left_out: list[str] = []
 
@@ -106,6 +101,13 @@ def shortened(page: str, longest: int) -> str:
     while len(whole()) > longest and len(sections) > 1:
         left_out.append(sections.pop(-2).partition("\n")[0].removeprefix("### "))
     return whole()[:longest]
+
+
+def _cut(most: int, reason: re.Match[str]) -> str:
+    why, saw = reason.groups()
+    if len(saw) <= most:
+        return f"{why}: {saw}"
+    return f"{why}: {saw[:most].rpartition(' ')[0]} …" if most else why
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def _more(others: int) -> str:
     return f" and {number_of(others, 'reason')} more" if others > 0 else ""
 
 
-def _verdicts(sidecar: Sidecar, longest: int) -> list[str]:
+def _verdicts(sidecar: Sidecar) -> list[str]:
     lines: list[str] = []
     for gate in (sidecar.gate, sidecar.live_gate):
         if gate is None:
@@ -136,16 +138,9 @@ def _verdicts(sidecar: Sidecar, longest: int) -> list[str]:
         passed = sum(check.verdict == "passed" for check in gate.checks)
         said = "passed" if gate.passed else "refused"
         lines += ["", f"**{_RUNGS[gate.rung]} ({gate.rung}): {said}**, {passed} of {len(gate.checks)} checks hold."]
-        lines += [f"* ✗ {_reason(row, longest)}" for row in reasons(gate)]
-        lines += [f"* ⚠ {_reason(row, longest)}" for row in reasons(gate, "warning")]
+        lines += [f"* ✗ **{row['why']}**: {row['saw']}" for row in reasons(gate)]
+        lines += [f"* ⚠ **{row['why']}**: {row['saw']}" for row in reasons(gate, "warning")]
     return lines[1:]
-
-
-def _reason(row: Row, longest: int) -> str:
-    saw = row["saw"]
-    if len(saw) > longest:
-        saw = f"{saw[:longest].rpartition(' ')[0]} …" if longest else ""
-    return f"{row['why']}: {saw}" if saw else row["why"]
 
 
 # --- figures ------------------------------------------------------------------------------------------------------
@@ -153,7 +148,11 @@ def _reason(row: Row, longest: int) -> str:
 
 def _against(sidecar: Sidecar, champion: Sidecar | None, version: str | None) -> list[str]:
     theirs = champion.metrics if champion is not None else {}
-    said = f"On the same rows: {on_the_same_rows(sidecar.gate)}" if version else "No version is champion yet"
+    said = (
+        f"On the same rows: {on_the_same_rows(sidecar.gate)}"
+        if version
+        else "No version was champion when it was judged"
+    )
     lines = [f"{said}.", "", *_table(metric_rows(sidecar.metrics, f"champion v{version}", theirs))]
     if champion is not None and _data_of(champion) != _data_of(sidecar):
         lines += ["", "The champion's column is of its registration, on other sessions or instruments."]
@@ -176,8 +175,7 @@ def _earned(metrics: Mapping[str, float]) -> str:
     return (
         f"₹{figure(metrics, 'trades_net_pnl_inr', ',.0f')} after charges from {figure(metrics, 'trades', ',.0f')} "
         f"trades ({figure(metrics, 'long_trades', ',.0f')} long, {figure(metrics, 'short_trades', ',.0f')} short) in "
-        f"{figure(metrics, 'traded_sessions', '.0f')} sessions{fell}. Each was traded by the model of its fold at the "
-        "next bar's open, within the account's limits."
+        f"{figure(metrics, 'traded_sessions', '.0f')} sessions{fell}. Fills at the next bar's open."
     )
 
 
@@ -203,8 +201,8 @@ def tries(sidecar: Sidecar) -> list[str]:
     if "overfitting_probability" in found:
         said.append(f"Probability of overfitting {found['overfitting_probability']:.2f}.")
     times = int(found.get("holdout_looks", 0))
-    looks = f"were looked at {number_of(times, 'time')} before" if times else "were never looked at"
-    return [" ".join([*said, f"The sessions after {sidecar.train_through}, which it was not trained on, {looks}."])]
+    looks = f"had been looked at {number_of(times, 'time')}" if times else "had never been looked at"
+    return [" ".join([*said, f"The sessions after {sidecar.train_through} {looks}."])]
 
 
 def _of_folds(sidecar: Sidecar) -> list[Row]:
@@ -220,15 +218,17 @@ def period_and_data(sidecar: Sidecar) -> list[str]:
     said = [
         f"{sidecar.training_rows:,} rows from {day_text(sidecar.training_start_ns)} to "
         f"{day_text(sidecar.training_end_ns - 1)}{sessions} of {market_in_words(sidecar)}, bars {sidecar.bar_clock} "
-        f"({bars_in_words(sidecar.bar_source)}), label {sidecar.label}."
+        f"({bars_in_words(sidecar.bar_source)})."
     ]
     if sidecar.specification:
         embargo = number_of(int(str(sidecar.fold_parameters.get("embargo_sessions", 0))), "session")
         said.append(f"{number_of(len(sidecar.instruments), 'instrument')}; embargo of {embargo} between folds.")
     if origin := sidecar.thresholds_from:
-        at = f"{origin.buy_quantile:g}" + (f" and {origin.sell_quantile:g}" if origin.sell_quantile is not None else "")
+        sell = origin.sell_quantile
+        are = "The threshold is the quantile" if sell is None else "Thresholds are the quantiles"
+        at = f"{origin.buy_quantile:g}" + (f" and {sell:g}" if sell is not None else "")
         said.append(
-            f"Thresholds are the quantiles {at} of what fold {origin.fold} leaned on {origin.rows:,} rows of "
+            f"{are} {at} of what fold {origin.fold} leaned on {origin.rows:,} rows of "
             f"{origin.first_session} to {origin.last_session}, times {origin.scale:.3f}."
         )
     if made_of := _facts(sidecar.market_details):
@@ -253,10 +253,16 @@ def _fact(value: JsonValue) -> str:
 def _identity(sidecar: Sidecar) -> str:
     """Say what made it, by ids: an address would die with its port."""
     run = f" in Dagster's run `{sidecar.run_id}`" if sidecar.run_id else ""
+    by = (
+        ""
+        if sidecar.run_id and sidecar.created_by.endswith(sidecar.run_id)
+        else f"; registered by {sidecar.created_by}"
+    )
+    commit = sidecar.git_commit[:12] if len(sidecar.git_commit) == _DIGITS else sidecar.git_commit
     return (
         f"What live reads is `{sidecar.identity[:12]}`, of features `{sidecar.feature_schema_hash[:12]}` and data "
         f"`{sidecar.training_data_digest[:12]}`, fitted with seed {sidecar.seed} at commit "
-        f"`{sidecar.git_commit[:12]}`{run}; registered by {sidecar.created_by}."
+        f"`{commit}`{run}{by}."
     )
 
 

@@ -56,12 +56,9 @@ _METRICS: Final = (
     ("trades", "trades", ",.0f"),
     ("bps a trade, gross", "trade_gross_expectancy_bps", ".2f"),
     ("bps a trade, net", "trade_net_expectancy_bps", ".2f"),
-    ("long, net", "long_trade_net_expectancy_bps", ".2f"),
-    ("short, net", "short_trade_net_expectancy_bps", ".2f"),
     ("rupees, net", "trades_net_pnl_inr", ",.0f"),
     ("Sharpe ratio a year", "sharpe_annual", ".2f"),
     ("deepest fall, rupees", "max_drawdown_inr", ",.0f"),
-    ("sessions tested", "test_sessions", ".0f"),
 )
 _FOLD_FIGURES: Final = (
     ("AUC", "auc", ".4f"),
@@ -105,14 +102,6 @@ def fold_rows(folds: Sequence[FoldResult]) -> list[Row]:
     ]
 
 
-def gate_rows(gate: GateResult) -> list[Row]:
-    """Give a row for each check of a gate; ``verdict`` is ``passed``, ``failed`` or ``warning``."""
-    return [
-        {"check": check.name, "verdict": check.verdict, "observed": check.observed, "required": check.required}
-        for check in gate.checks
-    ]
-
-
 def reasons(gate: GateResult, verdict: str = "failed") -> list[Row]:
     """Give a row for each check of this verdict: ``why`` in words, what it ``saw``, what it ``asked`` for."""
     return [
@@ -141,16 +130,6 @@ def metric_rows(metrics: Mapping[str, float], holder: str, theirs: Mapping[str, 
         for label, name, form in _METRICS
         if (name in metrics or name in theirs) and not (judged and name in {"auc", "auc_lower_bound"})
     ]
-
-
-def failures(gate: GateResult) -> str:
-    """Say which checks of a gate failed, what they saw and what they asked."""
-    return "; ".join(f"{c.name} saw {c.observed}, asked for {c.required}" for c in gate.checks if c.verdict == "failed")
-
-
-def warnings(gate: GateResult) -> str:
-    """Say what a gate saw that it does not fail for, and a person should know; empty if there is nothing."""
-    return "; ".join(c.observed for c in gate.checks if c.verdict == "warning")
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,6 +167,7 @@ def _materialization(entry: "LedgerEntry") -> dg.AssetMaterialization:
         metadata["trained_by"] = dg.MetadataValue.dagster_run(str(entry.evidence["run_id"]))
     return dg.AssetMaterialization(
         asset_key=ModelKeys(entry.model_name).champion,
-        description=f"{entry.action}: version {entry.from_version or 'none'} → {entry.to_version} by {entry.by}",
+        description=f"{entry.action}: version {entry.from_version or 'none'} → {entry.to_version} by {entry.by}"
+        + (", AGAINST ITS GATE" if entry.override else ""),
         metadata=metadata,
     )

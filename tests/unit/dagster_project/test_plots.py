@@ -68,7 +68,7 @@ def test_equity_has_its_falls_below_it_on_the_same_scale():
     depths = [int(point.split(",")[1]) for point in area.get("points").split()[1:-1]]
     assert heights[2] - heights[1] == depths[2] - depths[1] > 0
     assert depths[0] == depths[1] == depths[3]
-    assert "deepest fall 0\\\n(red)" in equity_plot([1.0], "Net profit, ₹")
+    assert "deepest\\\nfall 0 (red)" in equity_plot([1.0], "Net profit, ₹")
 
 
 def test_intervals_are_drawn_inline_and_one_that_is_not_known_is_left_out():
@@ -83,4 +83,4 @@ def test_intervals_are_drawn_inline_and_one_that_is_not_known_is_left_out():
 
 def test_text_is_broken_into_lines_that_a_narrow_column_shows_whole():
     text = short_lines("It tells, in one sentence, what the model was worth.\n\nAnd then more.")
-    assert text == "It tells, in one sentence, what\\\nthe model was worth.\n\nAnd then more."
+    assert text == "It tells, in one sentence,\\\nwhat the model was worth.\n\nAnd then more."

@@ -160,6 +160,7 @@ def test_the_sensor_carries_out_what_a_person_was_cut_off_in_and_says_which_alia
     registry.set_alias = move
     (event,) = promote_champion(context).asset_events
     assert (event.metadata["by"].value, event.metadata["gate_overruled"].value) == ("Asha", True)
+    assert event.description == "override: version none → 1 by Asha, AGAINST ITS GATE"
     assert registry.held["momentum", "champion"] == "1"
     assert "**Is champion** **against its gate**" in registry.version("momentum", "1").description
 

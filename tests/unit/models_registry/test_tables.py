@@ -1,7 +1,7 @@
 import numpy as np
 
 from models_registry.refs import GateCheck, GateResult
-from models_registry.tables import failures, fold_rows, gate_rows, score_deciles, warnings
+from models_registry.tables import fold_rows, metric_rows, reasons, score_deciles
 from tests.models_registry_frames import sidecar, trained
 
 GATE = GateResult(
@@ -31,10 +31,32 @@ def test_figures_that_no_fold_has_are_left_out_and_one_that_some_lack_is_a_dash(
     assert [row["trades"] for row in fold_rows((traded, *rest))][:2] == ["3", "–"]
 
 
-def test_a_gate_is_told_check_by_check():
-    assert [row["verdict"] for row in gate_rows(GATE)] == ["passed", "failed", "warning"]
-    assert failures(GATE) == "short saw 0.49, asked for > 0.5"
-    assert warnings(GATE) == "loses"
+def test_a_gate_gives_its_reasons_in_words_and_a_check_without_words_by_its_name():
+    ranks = GATE.checks[1].model_copy(update={"name": "ranks_above_chance"})
+    gate = GATE.model_copy(update={"checks": (*GATE.checks, ranks)})
+    assert reasons(gate) == [
+        {"why": "short", "saw": "0.49", "asked": "> 0.5"},
+        {"why": "its ranking is not shown to be better than chance", "saw": "0.49", "asked": "> 0.5"},
+    ]
+    assert [row["saw"] for row in reasons(gate, "warning")] == ["loses"]
+
+
+def test_every_check_of_a_gate_has_words():
+    one = sidecar()
+    for check in (*one.gate.checks, *one.live_gate.checks):
+        refused = GateResult(rung="champion", checks=(check.model_copy(update={"passed": False, "blocking": True}),))
+        assert reasons(refused)[0]["why"] != check.name.replace("_", " "), check.name
+
+
+def test_figures_of_two_versions_stand_side_by_side_and_those_of_one_alone():
+    rows = metric_rows({"auc": 0.6, "trades": 12.0}, "champion v1", {"auc": 0.55})
+    assert rows == [
+        {"out of fold": "AUC (chance 0.5)", "candidate": "0.6000", "champion v1": "0.5500"},
+        {"out of fold": "trades", "candidate": "12", "champion v1": "–"},
+    ]
+    assert metric_rows({"trades": 12.0}, "champion", {}) == [{"out of fold": "trades", "candidate": "12"}]
+    judged = metric_rows({"auc": 0.6, "gain_auc": 0.52}, "champion", {})
+    assert [row["candidate"] for row in judged] == ["0.5200"]  # of trades the AUC of their signs tells nothing
 
 
 def test_deciles_hold_a_tenth_each_and_equal_scores_stay_together():
