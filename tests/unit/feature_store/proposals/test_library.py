@@ -13,7 +13,7 @@ from feature_store.proposals.seen import require_mirrors, seen_from
 from tests.feature_markets import FeatureMarket, feature_market
 
 ALL = feature_schema(None, 1)
-EVENTS = feature_schema(["cusum_move", "last_return", "volatility", "z_score", "donchian_break"], 1)
+EVENTS = feature_schema(list(dict.fromkeys(name for rule in RULES.values() for name in rule.features)), 1)
 
 
 @pytest.fixture(scope="module")
