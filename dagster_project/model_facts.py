@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dagster_project.recipes import Recipe
     from feature_store.market.types import Session
     from feature_store.offline.training_frames import TrainingFrame
+    from models_registry.cross_validation import PathSpread
     from models_registry.gates.evidence import TradeEvidence
     from models_registry.sidecar import Sidecar
     from models_registry.tables import Row
@@ -134,6 +135,20 @@ def report_facts(candidate: Candidate) -> Facts:
         ),
         "folds": _table(fold_rows(trained.folds), _FOLD_COLUMNS),
         **_rounded(trained.metrics),
+    }
+
+
+def path_facts(spread: PathSpread) -> Facts:
+    """Show the skill of each path through all sessions."""
+    return {
+        "auc_by_path": _table([{"path": str(k + 1), "AUC": f"{value:.4f}"} for k, value in enumerate(spread.auc)]),
+        "auc_by_split": dg.MetadataValue.md(line_plot(list(spread.auc_by_split), "AUC by split, 0.5 is chance")),
+        "mean": round(spread.mean, 4),
+        "lowest": round(spread.lowest, 4),
+        "standard_deviation": round(spread.standard_deviation, 4),
+        "rows": spread.rows,
+        "rows_of_the_training_set": spread.thinned_from,
+        "what_it_says": "Paths share sessions and training rows: their spread is no standard error.",
     }
 
 

@@ -35,6 +35,11 @@ class ModelKeys:
         return self._key("report")
 
     @property
+    def paths(self) -> dg.AssetKey:
+        """How far its skill hangs on the sessions that it was trained on."""
+        return self._key("paths")
+
+    @property
     def trades(self) -> dg.AssetKey:
         """What the account would have traded by it in sessions that it had not seen."""
         return self._key("trades")

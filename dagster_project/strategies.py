@@ -9,6 +9,7 @@ import dagster as dg
 
 from dagster_project.assets.backtests import backtest_asset
 from dagster_project.assets.models import champion, model_assets, with_mlflow_page
+from dagster_project.assets.paths import paths_asset
 from dagster_project.checks.models import model_checks
 from dagster_project.jobs.training import training_job
 from dagster_project.model_keys import ModelKeys
@@ -22,7 +23,7 @@ class StrategyAssets:
 
     keys: ModelKeys
     assets: tuple[dg.AssetsDefinition | dg.AssetSpec, ...]
-    """With the backtest of each strategy that asks the model, which the job does not make."""
+    """With its paths and the backtest of each strategy that asks the model, which the job does not make."""
     trained: tuple[dg.AssetsDefinition, ...]
     """What its job makes, beside the market."""
     checks: tuple[dg.AssetChecksDefinition, ...]
@@ -48,4 +49,4 @@ def strategy_assets(
         [*trained, champion(keys)],
     )
     backtests = [backtest_asset(one) for one in asked_by or (spec,)]
-    return StrategyAssets(keys, (*linked, *backtests), trained, model_checks(keys), job)
+    return StrategyAssets(keys, (*linked, paths_asset(keys), *backtests), trained, model_checks(keys), job)

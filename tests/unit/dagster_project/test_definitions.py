@@ -36,6 +36,7 @@ def test_everything_a_person_sees_is_there_and_loads(defs):
         "momentum_backtest",
         "momentum_champion",
         "momentum_model",
+        "momentum_paths",
         "momentum_recipe",
         "momentum_report",
         "momentum_trades",
@@ -84,7 +85,7 @@ def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_
     for key in graph.get_all_asset_keys():
         groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
     assert groups.keys() == {"market", "momentum", "fade", "live"}
-    stages = ("training_set", "recipe", "model", "report", "trades", "version", "champion")
+    stages = ("training_set", "recipe", "model", "paths", "report", "trades", "version", "champion")
     assert groups["fade"] == {f"fade_{stage}" for stage in stages} | {"fade_backtest", "large_backtest"}
     assert {key.name for key in graph.asset_check_keys if key.asset_key.to_user_string().startswith("fade_")} == {
         "labels_end_before_replay",
@@ -97,10 +98,10 @@ def test_each_model_has_its_own_assets_checks_and_job_and_strategies_that_share_
         "fade_champion",
     }
     made = {key.to_user_string() for key in defs.resolve_job_def("train_fade").asset_layer.executable_asset_keys}
-    assert made == {"market_data"} | groups["fade"] - {"fade_champion", "fade_backtest", "large_backtest"}
+    assert made == {"market_data"} | groups["fade"] - {"fade_champion", "fade_paths", "fade_backtest", "large_backtest"}
     every = {key.to_user_string() for key in defs.resolve_job_def("train_all").asset_layer.executable_asset_keys}
     assert made < every
-    assert every - made == {key for key in groups["momentum"] if not key.endswith(("_champion", "_backtest"))}
+    assert every - made == {key for key in groups["momentum"] if not key.endswith(("_champion", "_paths", "_backtest"))}
 
 
 def test_the_launchpad_offers_the_strategys_own_values(settings):
