@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FOLDER: Final = Path(__file__).parent
-MACHINE: Final = re.compile(r"(/home/|/root/|/tmp/|/work/|/Users/|127\.0\.0\.1|localhost|0x[0-9a-f]{8,})")
+MACHINE: Final = re.compile(r"(/home/|/root/|/tmp/|/mnt/|/Users/|127\.0\.0\.1|localhost|0x[0-9a-f]{8,})")
 """What no output that is committed may have in it: a path, an address, a place in memory."""
 _SECONDS: Final = 1800
 

@@ -36,6 +36,7 @@ import json, sys
 import structlog
 at_first = sorted(sys.modules)  # structlog colours tracebacks with rich, if rich is installed
 from live_services.process import main
+from models_registry.strategies import BUILT_IN
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "at_first": at_first, "loaded": sorted(sys.modules)}))
 """
@@ -100,7 +101,7 @@ def test_a_process_that_waits_for_a_market_answers_what_it_waits_for_until_it_is
     (said,) = waiting
     assert (said["process"], said["broker"], said["live"], said["ready"]) == (service, scope, True, False)
     assert said["lacks"][0].startswith("no market data yet: ")
-    assert said["strategy_config"] == {"paper": ["momentum"]}
+    assert said["strategy_config"] == {"paper": [strategy.name for strategy in BUILT_IN]}
     assert said["strategy_runtime"] == {"paper": {}}
     assert process.wait(20) == 128 + signal.SIGTERM
     assert ask_processes(tmp_path) == ()

@@ -128,7 +128,7 @@ def account(run: TaskRun) -> dict[str, Any]:
         "keys": (books._taken, books._closing, books._opening),
         "states": (run.trading_states, books.command_offset, portfolio.trading, portfolio.opened),
         "marks": [price for price in books.marks.tolist() if price == price],
-        "clock": (portfolio.clock._last_ns, portfolio.clock._changed_ns, portfolio.clock._finished),
+        "clock": (portfolio.clock._next_ns, portfolio.clock._changed_ns, portfolio.clock._end_ns),
     }
 
 
