@@ -17,6 +17,7 @@ from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
 from live_services.cli.task_health import ask_processes
 from live_services.composition import SERVICES
+from models_registry.strategies import BUILT_IN
 
 NOT_IN_A_SERVICE = (
     "typer",
@@ -36,7 +37,6 @@ import json, sys
 import structlog
 at_first = sorted(sys.modules)  # structlog colours tracebacks with rich, if rich is installed
 from live_services.process import main
-from models_registry.strategies import BUILT_IN
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "at_first": at_first, "loaded": sorted(sys.modules)}))
 """
