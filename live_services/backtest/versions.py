@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
-from feature_store.market.types import SYNTHETIC, Session
+from feature_store.market.types import Session
 from live_services.backtest.sessions import loaded_fold
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
@@ -81,11 +81,6 @@ class JudgedVersion:
     def title(self) -> str:
         """The model and its version, as people say it."""
         return f"{self.sidecar.model_name} v{self.version}"
-
-    @property
-    def is_synthetic(self) -> bool:
-        """Whether it was trained on a generated market."""
-        return self.sidecar.market.startswith(SYNTHETIC)
 
     @property
     def refused(self) -> tuple[str, ...]:

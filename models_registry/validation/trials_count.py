@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from models_registry.validation.sharpe import DeflatedSharpe, deflated_sharpe, trial_variance
 
 Floats = NDArray[np.float64]
 
@@ -65,52 +62,6 @@ def effective_trials(daily_pnl: Floats) -> EffectiveTrials:
     clusters, silhouette = _clusters(np.where(distance < _ROUNDING, 0.0, distance))
     number = sum(_worth(correlation[np.ix_(own, own)]) for own in (clusters == c for c in np.unique(clusters)))
     return EffectiveTrials(float(number), trials, tuple(int(c) for c in clusters), silhouette)
-
-
-@dataclass(frozen=True, eq=False)
-class TrialRecords:
-    """Records of trials side by side."""
-
-    sessions: tuple[str, ...]
-    daily_pnl: Floats
-    """Shape (sessions, trials that have them all)."""
-    left_out: int
-    """Trials that lack a session: of other data than this record's."""
-
-
-def side_by_side(records: Sequence[Mapping[str, float]], sessions: Sequence[str]) -> TrialRecords:
-    """Put the records of trials on the sessions of one of them.
-
-    Parameters
-    ----------
-    records : sequence of mapping
-        Net profit by session of each trial, as the table of trials keeps it.
-    sessions : sequence of str
-        Those of the record that is judged, ascending.
-    """
-    whole = [record for record in records if all(session in record for session in sessions)]
-    pnl = np.array([[record[session] for session in sessions] for record in whole], dtype=np.float64)
-    return TrialRecords(tuple(sessions), pnl.reshape(len(whole), len(sessions)).T, len(records) - len(whole))
-
-
-def deflated_by_trials(record: Mapping[str, float], trials: Sequence[Mapping[str, float]]) -> DeflatedSharpe:
-    """Hold a record against all trials behind it.
-
-    Parameters
-    ----------
-    record : mapping
-        Net profit by session of the candidate.
-    trials : sequence of mapping
-        Those of every trial of the model, the candidate's among them. One that lacks a session of the record cannot be
-        compared and counts one.
-    """
-    sessions = sorted(record)
-    beside = side_by_side(trials, sessions)
-    return deflated_sharpe(
-        np.array([record[session] for session in sessions], dtype=np.float64),
-        n_trials=max(effective_trials(beside.daily_pnl).number + beside.left_out, 1.0),
-        variance_of_trials=trial_variance(beside.daily_pnl),
-    )
 
 
 def _correlation(pnl: Floats) -> Floats:

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from models_registry.validation.sharpe import deflated_sharpe, trial_variance
-from models_registry.validation.trials_count import deflated_by_trials, effective_trials, side_by_side
+from models_registry.validation.trials_count import effective_trials
 
 
 def trials(number, *, groups=1, correlation=0.0, sessions=60, seed=1):
@@ -56,31 +55,3 @@ def test_scale_and_order_do_not_matter():
 def test_a_hole_in_a_record_is_refused():
     with pytest.raises(ValueError, match="a session without trades has 0"):
         effective_trials(np.full((5, 2), np.nan))
-
-
-def records(pnl):
-    dates = [str(np.datetime64("2026-01-05") + session) for session in range(len(pnl))]
-    return [dict(zip(dates, column, strict=True)) for column in pnl.T]
-
-
-def test_a_record_is_held_against_every_trial_behind_it():
-    pnl = trials(8)
-    found = deflated_by_trials(records(pnl)[3], records(pnl))
-    number = effective_trials(pnl).number
-    assert found == deflated_sharpe(pnl[:, 3], n_trials=number, variance_of_trials=trial_variance(pnl))
-
-
-def test_a_trial_of_other_sessions_counts_one_although_it_cannot_be_compared():
-    pnl = trials(8)
-    older = [dict(list(record.items())[:-1]) for record in records(trials(3, seed=2))]
-    beside = side_by_side([*records(pnl), *older], sorted(records(pnl)[0]))
-    assert (beside.daily_pnl.shape, beside.left_out) == ((60, 8), 3)
-    np.testing.assert_array_equal(beside.daily_pnl, pnl)
-    found = deflated_by_trials(records(pnl)[3], [*records(pnl), *older])
-    assert found.n_trials == pytest.approx(effective_trials(pnl).number + 3)
-
-
-def test_a_record_without_trials_is_the_only_one():
-    record = records(trials(1))[0]
-    assert deflated_by_trials(record, [record]).benchmark == deflated_by_trials(record, []).benchmark == 0.0
-    assert math.isnan(deflated_by_trials({}, []).probability)
