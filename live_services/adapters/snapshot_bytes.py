@@ -15,14 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from live_services.domain.snapshot import Tree
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 
 _TREE: Final = "tree"
 _ARRAY: Final = "$array"
-
-
-class CorruptSnapshot(ValueError):
-    """The bytes are no snapshot, or a damaged one."""
 
 
 def pack(tree: Tree) -> bytes:

@@ -11,3 +11,7 @@ Tree: TypeAlias = bool | int | float | str | NDArray[Any] | Sequence["Tree"] | M
 """Plain values and arrays: floats keep their bits, integers their size, mappings their order. Read back
 (`live_services.adapters.snapshot_bytes`) a tuple is a list.
 """
+
+
+class CorruptSnapshot(ValueError):
+    """It is no snapshot of this state, or a damaged one."""

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live_services.adapters.snapshot_bytes import CorruptSnapshot, pack, unpack
+from live_services.adapters.snapshot_bytes import pack, unpack
+from live_services.domain.snapshot import CorruptSnapshot
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 NAMES = st.text().filter(lambda name: not name.startswith("$"))
