@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
@@ -17,7 +18,7 @@ from feature_store.labels.barriers import STOP, MarketRows, Watches, first_rows,
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
-from live_services.domain.account.orders import Order
+from live_services.domain.account.orders import Order, read_orders, written_orders
 from live_services.domain.basis import Outcome, Stamp, handed_on
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
@@ -35,7 +36,7 @@ from live_services.domain.events import (
 from live_services.domain.log import MarketSlice
 from live_services.domain.money import RUPEE, inr_e4
 from live_services.domain.snapshot import Tree
-from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
+from live_services.domain.written import fields_of, read_rows, written_rows
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
@@ -313,20 +314,18 @@ class PaperExchange:
     # --- snapshots ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Tree:
-        """Write down what is live, in order; orders that the books have as well are theirs to write.
+        """Write down what is live, in order; an order that stands in the books as it does here is theirs to write.
 
         What it found in the market at hand is not written: that market was handled, and the next one is looked at anew.
         """
-        booked, live = self._books.orders, self._live.values()
+        booked = self._books.orders
         return {
             "is_on": self.is_on,
             "slippage_bps": self.slippage_bps,
             "submitted": self._submitted,
             "charges": self._charges.snapshot(),
-            "live": written_rows([o.submitted.order_id, number, o.remaining, o.state, o.fills] for number, o in live),
-            "unbooked": written_values(
-                OrderSubmitted, [o.submitted for _, o in live if o.submitted.order_id not in booked]
-            ),
+            "live": written_rows([(order_id, number) for order_id, (number, _) in self._live.items()]),
+            "unbooked": written_orders(o for order_id, (_, o) in self._live.items() if booked.get(order_id) != o),
         }
 
     def restore(self, kept: Tree) -> None:
@@ -340,12 +339,12 @@ class PaperExchange:
         there = fields_of(kept)
         self.is_on, self.slippage_bps = there["is_on"], there["slippage_bps"]
         self._submitted, self._charges = there["submitted"], ChargeBook.restore(there["charges"])
-        submitted = {order_id: order.submitted for order_id, order in self._books.orders.items()}
-        submitted |= {event.order_id: event for event in read_values(OrderSubmitted, there["unbooked"])}
-        for order_id, number, *at in read_rows(there["live"]):
-            event = submitted[order_id]
-            self._live[order_id] = (number, Order(event, *at))
-            self._of.setdefault((event.strategy, event.instrument_token), []).append(order_id)
+        unbooked = {order.submitted.order_id: order for order in read_orders(there["unbooked"])}
+        for order_id, number in read_rows(there["live"]):
+            order = unbooked.get(order_id) or replace(self._books.orders[order_id])
+            key = (order.submitted.strategy, order.submitted.instrument_token)
+            self._live[order_id] = (number, order)
+            self._of.setdefault(key, []).append(order_id)
 
 
 def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
