@@ -9,14 +9,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from feature_store.market.types import Session
+from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
+from live_services.domain.clock import NEVER_NS, read_session, session_end_ns, watermark
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
@@ -24,10 +24,11 @@ from live_services.domain.events import (
     event_or_none,
     topic_of,
 )
-from live_services.domain.frames import Headers
+from live_services.domain.frames import BadFrame, Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState
 from live_services.runtime.failures import PromiseBroken, WrongShape
@@ -63,6 +64,8 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
+    snapshot: Mapping[str, Any] | None = None
+    """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class TaskRun:
         self.spans: Final = spans or NoSpans()
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
+        self.read_from: dict[TopicPartitionKey, int] = {}
+        """Where a snapshot says that partitions are to be read from, instead of from ``starts``."""
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
@@ -153,6 +158,8 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._controls = 0
+        """Control records of the session that were handled."""
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
@@ -163,6 +170,8 @@ class TaskRun:
         self._outputs: list[Output] = []
         self._events = 0
         chain.bury = self._bury_failed
+        if resume is not None and resume.snapshot is not None:
+            self._restore(resume.snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -219,15 +228,18 @@ class TaskRun:
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
-        self.session, self.now_ns = session, session.open_ns
-        universe = self._reception.universe_of(session)
-        if universe is None:
-            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
-        self._state = self._chain.open_session(session, universe, self.task, self._state)
+        self.session, self.now_ns, self._controls = session, session.open_ns, 0
+        self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
         self._promised_ns = session.open_ns
         self.forward()
         if self.live:
             self._issue_commands()
+
+    def _universe_of(self, session: Session) -> Universe:
+        universe = self._reception.universe_of(session)
+        if universe is None:
+            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
+        return universe
 
     def _go_live(self) -> None:
         self.live = True
@@ -274,6 +286,7 @@ class TaskRun:
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
+        self._controls += 1
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
@@ -382,6 +395,60 @@ class TaskRun:
             )
         return found
 
+    # --- snapshots ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what a successor goes on from; it belongs to the `positions` that were asked for just before.
+
+        None outside a session, while running again, and for a chain that keeps no state.
+        """
+        if not self.live or self.session is None or self._state is None:
+            return None
+        states = self._chain.snapshot(self._state)
+        if states is None:
+            return None
+        session = self.session
+        return {
+            "session": (session.date.isoformat(), session.open_ns, session.close_ns),
+            "universe_digest": self._reception.digest_of(session),
+            "now_ns": self.now_ns,
+            "promised_ns": self._promised_ns,
+            "forwarded_ns": self._forwarded_ns,
+            "controls": self._controls,
+            "answered": self._answered,
+            "records_handled": self.records_handled,
+            "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
+            "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
+            "letters": self._letters.snapshot(),
+            "inputs": self.merge.snapshot(),
+            "states": states,
+        }
+
+    def _restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`; what it does not hold is read again from the log.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it cannot be read, or its universe was never told here.
+        """
+        try:
+            session, digest = read_session(*kept["session"]), kept["universe_digest"]
+            self._reception.know(session, digest)
+            self.session, self.now_ns = session, kept["now_ns"]
+            self._promised_ns, self._forwarded_ns = kept["promised_ns"], kept["forwarded_ns"]
+            self._controls, self._answered = kept["controls"], kept["answered"]
+            self._control = self._control[self._controls :]
+            self.records_handled = kept["records_handled"]
+            self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
+            self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}
+            self._letters.restore(kept["letters"])
+            self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
+            self._starts |= self.read_from
+            self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
+        except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
+            raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
+
     def _produce(self, events: Iterable[Event]) -> None:
         self.spans.begins()
         for event in events:
@@ -403,6 +470,12 @@ class TaskRun:
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
+
+
+def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
+    """Whether a snapshot is of the session that was committed last, and not later than that commit."""
+    _, open_ns, _ = kept["session"]
+    return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)
 
 
 def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:
