@@ -20,6 +20,7 @@ from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, wat
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
+    DifferenceAccepted,
     Event,
     Watermark,
     decode_event,
@@ -36,6 +37,7 @@ from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 from live_services.runtime.received import Received
+from live_services.runtime.said import Said, SaidSoFar
 
 _log = structlog.get_logger("application")
 
@@ -68,6 +70,8 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
+    said: SaidSoFar = SaidSoFar()
+    """What was said up to the watermark, which the re-run has to come to as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Committed:
     watermark_ns: int
     session_open_offset: int
     session_open_ns: int
+    said: SaidSoFar = SaidSoFar()
+    """What the task has said in the session."""
 
 
 TASK_HEADER: Final = "task"
@@ -152,6 +158,10 @@ class TaskRun:
         self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
+        self.said: Final = Said(keeps=not self.live)
+        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.differs = False
+        """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
@@ -233,7 +243,7 @@ class TaskRun:
         """Handle everything that is due."""
         if self.live:
             self._issue_commands()
-        while self._run_to(self._next_meeting()):
+        while not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -273,6 +283,7 @@ class TaskRun:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns = session, session.open_ns
+        self.said.open_session()
         universe = self._universes(self._universe_of[session.open_ns])
         if universe is None:
             raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
@@ -283,7 +294,15 @@ class TaskRun:
             self._issue_commands()
 
     def _go_live(self) -> None:
-        self.live = True
+        if self._control_topics and self.session is not None and not self.said.agrees_with(self.committed_said):
+            self.differs = True
+            return
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Go live: what was run again is what stands on the log, or is let stand."""
+        self.live, self.differs = True, False
+        self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
         self._issue_commands()
 
@@ -311,7 +330,7 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event])  # an announcement: said once, never read back
+                self._produce([event], announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -330,6 +349,11 @@ class TaskRun:
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
+        if isinstance(event, DifferenceAccepted):
+            if self.said.accept(event):
+                who = {"by": event.accepted_by, "reason": event.reason}
+                _log.warning("difference_accepted", task=str(self.task), watermark_ns=event.event_time_ns, **who)
+            return
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -422,7 +446,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found = {}
+        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
@@ -432,10 +456,11 @@ class TaskRun:
                 watermark_ns=self.now_ns,
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
+                said=said,
             )
         return found
 
-    def _produce(self, events: Iterable[Event]) -> None:
+    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
         self.spans.begins()
         for event in events:
             topic = topic_of(event)
@@ -444,6 +469,8 @@ class TaskRun:
                     f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
                     f"watermark {self._forwarded_ns} that {topic.name} already carries"
                 )
+            if not announced:
+                self.said.add(topic.name, event)
             self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
