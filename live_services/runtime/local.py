@@ -25,6 +25,8 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
+from live_services.runtime.rerun import compared_topics, settle
+from live_services.runtime.said import LogRecord
 from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey, is_of_session
 
 MakeChain = Callable[[], Chain]
@@ -154,7 +156,7 @@ class MemoryTask:
         )
         kept: Any = None if self._kept is None else unpack(self._kept)
         usable = kept is not None and is_of_session(kept, newest)
-        return Resume(newest.watermark_ns, newest.session_open_ns, control, kept if usable else None)
+        return Resume(newest.watermark_ns, newest.session_open_ns, control, newest.said, kept if usable else None)
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -177,6 +179,13 @@ class MemoryTask:
                 self.run.receive_command(command_of(record, topic))
             self._next_command[topic] += len(records)
         self.run.step()
+        if self.run.differs:
+            settle(self.run, {name: self._said_on(name) for name in compared_topics(self.run)})
+            self.run.step()
+
+    def _said_on(self, topic: str) -> list[LogRecord]:
+        partition = self._partition if (topic, self._partition) in self.log.partitions else 0
+        return [LogRecord(record.offset, record.value) for record in self.log.partitions[topic, partition]]
 
     def commit(self) -> bool:
         """Put the outputs on the log and the positions with them; whether there were outputs."""

@@ -150,7 +150,7 @@ class TakeOver:
         ours = (
             e for e in control if e is not None and newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns
         )
-        return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours))
+        return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours), newest.said)
 
 
 def _partition(task: TaskId, topic: Topic) -> int:

@@ -20,6 +20,7 @@ from live_services.domain.clock import NEVER_NS, read_session, session_end_ns, w
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
+    DifferenceAccepted,
     Event,
     event_or_none,
     topic_of,
@@ -36,6 +37,7 @@ from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.said import Said, SaidSoFar
 
 _log = structlog.get_logger("application")
 
@@ -64,6 +66,8 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
+    said: SaidSoFar = SaidSoFar()
+    """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
     """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
 
@@ -77,6 +81,8 @@ class Committed:
     watermark_ns: int
     session_open_offset: int
     session_open_ns: int
+    said: SaidSoFar = SaidSoFar()
+    """What the task has said in the session."""
 
 
 TASK_HEADER: Final = "task"
@@ -157,6 +163,10 @@ class TaskRun:
         self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
+        self.said: Final = Said(keeps=not self.live)
+        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.differs = False
+        """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
         self._controls = 0
         """Control records of the session that were handled."""
@@ -189,7 +199,7 @@ class TaskRun:
         """Handle everything that is due."""
         if self.live:
             self._issue_commands()
-        while self._run_to(self._next_meeting()):
+        while not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -229,6 +239,7 @@ class TaskRun:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns, self._controls = session, session.open_ns, 0
+        self.said.open_session()
         self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
         self._promised_ns = session.open_ns
         self.forward()
@@ -242,7 +253,15 @@ class TaskRun:
         return universe
 
     def _go_live(self) -> None:
-        self.live = True
+        if self._control_topics and self.session is not None and not self.said.agrees_with(self.committed_said):
+            self.differs = True
+            return
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Go live: what was run again is what stands on the log, or is let stand."""
+        self.live, self.differs = True, False
+        self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
         self._issue_commands()
 
@@ -270,7 +289,7 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event])  # an announcement: said once, never read back
+                self._produce([event], announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -290,6 +309,11 @@ class TaskRun:
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
+        if isinstance(event, DifferenceAccepted):
+            if self.said.accept(event):
+                who = {"by": event.accepted_by, "reason": event.reason}
+                _log.warning("difference_accepted", task=str(self.task), watermark_ns=event.event_time_ns, **who)
+            return
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -382,7 +406,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found = {}
+        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
@@ -392,6 +416,7 @@ class TaskRun:
                 watermark_ns=self.now_ns,
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
+                said=said,
             )
         return found
 
@@ -420,6 +445,7 @@ class TaskRun:
             "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
             "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
             "letters": self._letters.snapshot(),
+            "said": self.said.snapshot(),
             "inputs": self.merge.snapshot(),
             "states": states,
         }
@@ -443,13 +469,14 @@ class TaskRun:
             self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
             self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}
             self._letters.restore(kept["letters"])
+            self.said.restore(kept["said"])
             self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
             self._starts |= self.read_from
             self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
         except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
             raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
 
-    def _produce(self, events: Iterable[Event]) -> None:
+    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
         self.spans.begins()
         for event in events:
             topic = topic_of(event)
@@ -458,6 +485,8 @@ class TaskRun:
                     f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
                     f"watermark {self._forwarded_ns} that {topic.name} already carries"
                 )
+            if not announced:
+                self.said.add(topic.name, event)
             self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
