@@ -7,7 +7,7 @@ A service alone is a chain of one. The engine drives the very same object withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from live_services.domain.log import (
     StrategyRuntime,
     TaskId,
 )
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.service import Input, MayBeHalted, Opening, RunsStrategies, Service, WarmsUp
@@ -124,6 +125,31 @@ class Chain:
         for k in reversed(range(len(self.services))):
             service, own = self.services[k], before.of[k] if before is not None else None
             state.of[k] = service.open_session(Opening(session, universe, task, own, opened))
+            opened[service.name] = state.of[k]
+        return state
+
+    def snapshot(self, state: ChainState) -> Tree:
+        """Write the states down; None if one of the services keeps none."""
+        pairs = zip(self.services, state.of, strict=True)
+        kept = {service.name: service.snapshot(own) for service, own in pairs}
+        return None if None in kept.values() else kept
+
+    def restore(self, session: Session, universe: Universe, task: TaskId, kept: Tree) -> ChainState:
+        """Build the states that `snapshot` wrote down, in the order in which they are opened.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If they are not the states of these services.
+        """
+        names = [service.name for service in self.services]
+        if not isinstance(kept, Mapping) or sorted(kept) != sorted(names):
+            raise CorruptSnapshot(f"it is not of {', '.join(names)}")
+        state = ChainState(session, universe, [None] * len(self.services))
+        opened: dict[str, Any] = {}
+        for k in reversed(range(len(self.services))):
+            service = self.services[k]
+            state.of[k] = service.restore(Opening(session, universe, task, chain=opened), kept[service.name])
             opened[service.name] = state.of[k]
         return state
 

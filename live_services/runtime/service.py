@@ -17,6 +17,7 @@ from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event
 from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic
 
 State = TypeVar("State")
@@ -72,6 +73,17 @@ class Service(ABC, Generic[State]):
     @abstractmethod
     def open_session(self, opening: Opening[State]) -> State:
         """Build the state at a session's open."""
+
+    def snapshot(self, state: State) -> Tree:
+        """Write the state down; None: it is not kept, and after a restart the session is run again from its open."""
+        return None
+
+    def restore(self, opening: Opening[State], kept: Tree) -> State:
+        """Build the state that `snapshot` wrote down, in a new process; it goes on bit for bit as the one before.
+
+        The states of the services behind this one are in ``opening.chain``, restored already.
+        """
+        raise NotImplementedError(f"{self.name} gives no snapshot")
 
     def commands(self, state: State, now_ns: int) -> Iterable[Event]:
         """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
