@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from live_services.domain.events.envelope import AnswersCommands, Event, Frozen, Instant
+from live_services.domain.events.envelope import AnswersCommands, Event, Frozen, Instant, Offset
 from live_services.domain.topics import DLQ_DECISIONS, STRATEGIES_CONTROL, Topic
 from models_registry.specification import Broker
 
@@ -130,8 +130,8 @@ class DeadLetter(Event):
 
     event_type: Literal["dead_letter"] = "dead_letter"
     topic: str
-    partition: int
-    offset: int
+    partition: Offset
+    offset: Offset
     service: str
     reason: LetterReason = "unsorted"
     failure: str
