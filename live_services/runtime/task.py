@@ -37,7 +37,7 @@ from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
 from live_services.runtime.received import Received
-from live_services.runtime.said import Said, SaidSoFar
+from live_services.runtime.said import NOTHING_SAID, Said, SaidSoFar
 
 _log = structlog.get_logger("application")
 
@@ -70,7 +70,7 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
-    said: SaidSoFar = SaidSoFar()
+    said: SaidSoFar = NOTHING_SAID
     """What was said up to the watermark, which the re-run has to come to as well."""
 
 
@@ -83,7 +83,7 @@ class Committed:
     watermark_ns: int
     session_open_offset: int
     session_open_ns: int
-    said: SaidSoFar = SaidSoFar()
+    said: SaidSoFar = NOTHING_SAID
     """What the task has said in the session."""
 
 
@@ -159,7 +159,7 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self.said: Final = Said(keeps=not self.live)
-        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.committed_said: Final = resume.said if resume is not None else NOTHING_SAID
         self.differs = False
         """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
@@ -446,7 +446,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
+        found, said = {}, self.said.so_far if self._control_topics else NOTHING_SAID
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)

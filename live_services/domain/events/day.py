@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from live_services.domain.configuration import StrategiesConfig
 from live_services.domain.events.envelope import Event, Instant
 from live_services.domain.events.operations import LONGEST_REASON
-from live_services.domain.configuration import StrategiesConfig
 from live_services.domain.topics import STRATEGIES_CONTROL, Topic
 from models_registry.specification import Broker
 
