@@ -400,6 +400,11 @@ class TaskRun:
         return self._chain.strategies(self._state)
 
     @property
+    def settings_wait(self) -> tuple[str, ...]:
+        """What the settings would change from the next session on."""
+        return () if self._state is None else self._chain.settings_wait(self._state)
+
+    @property
     def trading_states(self) -> TradingStates | None:
         """Who may trade; None outside a session, while it runs again what was, and for a chain that nobody can halt."""
         return self._chain.trading_states(self._state) if self.live and self._state is not None else None
