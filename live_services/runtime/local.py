@@ -25,7 +25,7 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
-from live_services.runtime.rerun import compared_topics, settle
+from live_services.runtime.rerun import compared_partitions, settle
 from live_services.runtime.said import LogRecord
 from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey, is_of_session
 
@@ -180,12 +180,10 @@ class MemoryTask:
             self._next_command[topic] += len(records)
         self.run.step()
         if self.run.differs:
-            settle(self.run, {name: self._said_on(name) for name in compared_topics(self.run)})
+            partitions = self.log.partitions
+            keys = compared_partitions(self.run)
+            settle(self.run, {key[0]: [LogRecord(one.offset, one.value) for one in partitions[key]] for key in keys})
             self.run.step()
-
-    def _said_on(self, topic: str) -> list[LogRecord]:
-        partition = self._partition if (topic, self._partition) in self.log.partitions else 0
-        return [LogRecord(record.offset, record.value) for record in self.log.partitions[topic, partition]]
 
     def commit(self) -> bool:
         """Put the outputs on the log and the positions with them; whether there were outputs."""

@@ -30,6 +30,7 @@ from live_services.runtime.committing import IDLE_POLL_MS, Commits
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received, received
+from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
 from live_services.runtime.task import TopicPartitionKey
@@ -146,6 +147,8 @@ class _Runtime:
             for command in running.inbox.take():
                 running.run.receive_command(command)
             running.run.step()
+            if running.run.differs:
+                await settle_by_kafka(running.run, self._settings.kafka)
         await self._flush_all(force=False)
         if not self._has_moved_on():
             self._pause_long_queues()

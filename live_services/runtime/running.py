@@ -16,7 +16,7 @@ from live_services.domain.topics import BROKERS, broker_topics
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
-from live_services.runtime.service import MayBeHalted, RunsStrategies, Service, WarmsUp
+from live_services.runtime.service import KeepsConfiguration, MayBeHalted, RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import Committed, TaskRun, TopicPartitionKey
 
 _log = structlog.get_logger("application")
@@ -70,6 +70,7 @@ class Running:
             last_output_s=max((self.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
             strategies=run.strategies if isinstance(service, RunsStrategies) else (),
             trading_states=run.trading_states if isinstance(service, MayBeHalted) else None,
+            settings_wait=run.settings_wait if isinstance(service, KeepsConfiguration) else (),
             latency_s=latency_s,
             answered_s=answered_s,
         )

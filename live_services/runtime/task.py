@@ -37,7 +37,7 @@ from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Universes
-from live_services.runtime.said import Said, SaidSoFar
+from live_services.runtime.said import NOTHING_SAID, Said, SaidSoFar
 
 _log = structlog.get_logger("application")
 
@@ -66,7 +66,7 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
-    said: SaidSoFar = SaidSoFar()
+    said: SaidSoFar = NOTHING_SAID
     """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
     """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
@@ -81,7 +81,7 @@ class Committed:
     watermark_ns: int
     session_open_offset: int
     session_open_ns: int
-    said: SaidSoFar = SaidSoFar()
+    said: SaidSoFar = NOTHING_SAID
     """What the task has said in the session."""
 
 
@@ -164,7 +164,7 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self.said: Final = Said(keeps=not self.live)
-        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.committed_said: Final = resume.said if resume is not None else NOTHING_SAID
         self.differs = False
         """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
@@ -360,6 +360,11 @@ class TaskRun:
         return self._chain.strategies(self._state)
 
     @property
+    def settings_wait(self) -> tuple[str, ...]:
+        """What the settings would change from the next session on."""
+        return () if self._state is None else self._chain.settings_wait(self._state)
+
+    @property
     def trading_states(self) -> TradingStates | None:
         """Who may trade; None outside a session, while it runs again what was, and for a chain that nobody can halt."""
         return self._chain.trading_states(self._state) if self.live and self._state is not None else None
@@ -406,7 +411,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
+        found, said = {}, self.said.so_far if self._control_topics else NOTHING_SAID
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
