@@ -4,7 +4,8 @@ RuntimeFailure        ends the process; the supervisor starts it again
 ├── PromiseBroken     an output is earlier than the watermark its topic already carries
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
 ├── TaskFenced        another process took the task over
-└── CommitTimedOut    Kafka did not finish a transaction in time
+├── CommitTimedOut    Kafka did not finish a transaction in time
+└── HistoryChanged    (`live_services.services.strategy_runner`) features of the session stand on other bars now
 """
 
 

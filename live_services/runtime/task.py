@@ -29,7 +29,7 @@ from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
-from live_services.runtime.chain import Chain, ChainState
+from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
@@ -162,6 +162,9 @@ class TaskRun:
         self._open_offsets: dict[TopicPartitionKey, int] = {}
         self._outputs: list[Output] = []
         self._events = 0
+        self._not_in_force: set[str] = set()
+        """Types of the control records of this session that a service failed on: they are not said again and again."""
+        self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
 
     # --- in -----------------------------------------------------------------------------------------------------
@@ -225,6 +228,7 @@ class TaskRun:
             raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
         self._state = self._chain.open_session(session, universe, self.task, self._state)
         self._promised_ns = session.open_ns
+        self._not_in_force.clear()
         self.forward()
         if self.live:
             self._issue_commands()
@@ -237,7 +241,8 @@ class TaskRun:
     def _issue_commands(self) -> None:
         if self._state is None:
             return
-        self._issue(self._chain.commands(self._state, self.now_ns))
+        wanted = self._chain.commands(self._state, self.now_ns)
+        self._issue(event for event in wanted if event.event_type not in self._not_in_force)
         if (first := self._letters.begun_by) is not None:
             self._issue(self._chain.flooded(first, self._letters.reason_of(first), self._state, self.now_ns))
             self._letters.answered(first.event_id)  # also by a chain that stops nothing
@@ -252,7 +257,10 @@ class TaskRun:
             self._bury(letter)
             self._issue([refused])
         else:
+            self._failed_command = None
             self._issue(self._chain.commanded(command, state, self.now_ns))
+            if (failed := self._failed_command) is not None:
+                self._issue([self._letters.refusal(failed, f"it failed: {failed.failure}", self.now_ns)])
 
     def _issue(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -283,7 +291,7 @@ class TaskRun:
         if isinstance(item, Refused):
             self._bury(item.letter)
             return
-        if self._state is None:
+        if self._state is None or (isinstance(item, EventRecord) and self._is_over(time_ns)):
             self._handle_outside(time_ns, item)
             return
         if isinstance(item, MarketSlice) and not self._chain.single_task:
@@ -295,17 +303,35 @@ class TaskRun:
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
             self._produce(self._chain.handle(item, self._state, time_ns))
 
+    def _is_over(self, time_ns: int) -> bool:
+        """Say whether an instant is behind the session's end: the timers that would take it up do not come any more."""
+        return self.session is not None and time_ns >= session_end_ns(self.session)
+
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
         if isinstance(item, EventRecord) and time_ns >= self._begin_ns:
             why = "no session was open at its event time"
             self._bury(self._letters.of_event(item, "no_session", why, self.task.service))
 
-    def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        if not self._letters.are_a_flood:
-            ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
-            _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
-        self._bury(self._letters.of_event(record, "failed", f"{type(failure).__name__}: {failure}", service))
+    def _bury_failed(self, failed: Failed) -> None:
+        """Bury what a service failed on; where its state may be wrong for it, nothing is opened any more."""
+        letter, record = self._letters.of_failure(failed), failed.record
+        said = {"task": str(self.task), "stage": failed.service.name}
+        if isinstance(record, EventRecord):
+            said |= {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+        if failed.what in ("record", "command"):
+            if not self._letters.are_a_flood:
+                _log.error("record_failed", **said, exc_info=failed.error)
+        else:
+            self._letters.alarm(letter)
+            if not self._letters.are_a_flood:
+                consequence = "ALARM: it opens nothing until a person lifts the halt"
+                _log.error("service_failed", **said, what=failed.what, consequence=consequence, exc_info=failed.error)
+        if failed.what == "control" and isinstance(record, EventRecord):
+            self._not_in_force.add(record.event.event_type)
+        if failed.what == "command":
+            self._failed_command = letter
+        self._bury(letter)
 
     def _bury(self, letter: DeadLetter) -> None:
         self._emit(Output(self._letters.count(letter), 0, letter))
