@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
+
+from live_services.domain.snapshot import Tree
 
 
 class LetterFlood:
@@ -31,3 +33,12 @@ class LetterFlood:
         before, full = self.is_on, len(self._times) == self.letters
         self.is_on = full and self._times[-1] - self._times[0] <= self.span_ns
         return self.is_on and not before
+
+    def snapshot(self) -> Tree:
+        """Write down what it remembers."""
+        return {"is_on": self.is_on, "times": list(self._times)}
+
+    def restore(self, kept: Any) -> None:
+        """Go on from `snapshot`."""
+        self.is_on = kept["is_on"]
+        self._times.extend(kept["times"])

@@ -162,7 +162,7 @@ class Chain:
         kept = {service.name: service.snapshot(own) for service, own in pairs}
         return None if None in kept.values() else kept
 
-    def restore(self, session: Session, universe: Universe, task: TaskId, kept: Tree) -> ChainState:
+    def restore(self, session: Session, universe: Universe, task: TaskId, kept: Any) -> ChainState:
         """Build the states that `snapshot` wrote down, in the order in which they are opened.
 
         Raises

@@ -4,6 +4,7 @@ RuntimeFailure        ends the process; the supervisor starts it again
 ├── PromiseBroken     an output is earlier than the watermark its topic already carries
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
 ├── TaskFenced        another process took the task over
+├── DayDiffers        a re-run says something else than what stands on the log
 ├── CommitTimedOut    Kafka did not finish a transaction in time
 └── HistoryChanged    (`live_services.services.strategy_runner`) features of the session stand on other bars now
 """
@@ -27,3 +28,7 @@ class TaskFenced(RuntimeFailure):
 
 class CommitTimedOut(RuntimeFailure):
     """Kafka did not finish a transaction in time."""
+
+
+class DayDiffers(RuntimeFailure):
+    """A re-run of the session says something else than what stands on the log."""

@@ -6,13 +6,14 @@ import base64
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from feature_store.market.types import ist_text
 from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
 from live_services.domain.frames import BadFrame, Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import BROKERS, Topic
 from live_services.runtime.chain import Failed, WrongTopic
 from live_services.runtime.merge import LateRecord, OutsideSession
@@ -79,6 +80,24 @@ class Letters:
         """Take that something was stopped for the letter of this id."""
         if self.begun_by is not None and self.begun_by.event_id == cause:
             self.begun_by = None
+
+    def snapshot(self) -> Tree:
+        """Write down what was counted, and what is still to be stopped for."""
+        begun_by = self.begun_by.model_dump_json() if self.begun_by is not None else None
+        return {
+            "counted": dict(self.counted),
+            "begun_by": begun_by,
+            "is_alarm": self._is_alarm,
+            "alarmed_until_ns": self._alarmed_until_ns,
+            "flood": self._flood.snapshot(),
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Go on from `snapshot`."""
+        self.counted.update(kept["counted"])
+        self.begun_by = None if kept["begun_by"] is None else DeadLetter.model_validate_json(kept["begun_by"])
+        self._is_alarm, self._alarmed_until_ns = kept["is_alarm"], kept["alarmed_until_ns"]
+        self._flood.restore(kept["flood"])
 
     def reason_of(self, last: DeadLetter) -> str:
         """Say why a stage stops."""

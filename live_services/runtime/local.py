@@ -1,7 +1,7 @@
 """The very tasks of the live services on a log in memory: no Kafka, no clock, one process.
 
 What tests and the replay of a recorded day use. A task commits as it does on Kafka, outputs and positions together;
-``kill`` forgets everything that it did not commit.
+``kill`` forgets everything that it did not commit, and goes on from the snapshot that `MemoryTask.keep` wrote last.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from feature_store.market.types import Universe
 from live_services.adapters.kafka import headers_of, value_of
+from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
@@ -24,7 +25,9 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
-from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey
+from live_services.runtime.rerun import compared_topics, settle
+from live_services.runtime.said import LogRecord
+from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey, is_of_session
 
 MakeChain = Callable[[], Chain]
 """Builds a chain as a new process would."""
@@ -108,6 +111,7 @@ class MemoryTask:
         self.log: Final = log
         self._partition: Final = partition
         self.committed: dict[TopicPartitionKey, Committed] = {}
+        self._kept: bytes | None = None
         self.kill()
 
     def kill(self) -> None:
@@ -120,7 +124,7 @@ class MemoryTask:
             for topic, rank in ranks.items()
             for partition in self._partitions(topic, chain.single_task)
         ]
-        starts = {key: position.session_open_offset for key, position in self.committed.items()}
+        starts, resume = {key: one.session_open_offset for key, one in self.committed.items()}, self._resume()
         self._next_command = {i.topic: 0 for i in chain.inputs if i.role == "command"}
         self.next = {(s.topic, s.partition): starts.get((s.topic, s.partition), 0) for s in sources}
         self.run = TaskRun(
@@ -129,11 +133,12 @@ class MemoryTask:
             sources,
             self.log.universe,
             starts=dict(self.next),
-            resume=self._resume(),
+            resume=resume,
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
+        self.next |= self.run.read_from
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:
@@ -149,7 +154,9 @@ class MemoryTask:
             for task, event in self.log.tasks_of_control
             if task == str(self._task) and newest.session_open_ns <= event.event_time_ns <= newest.watermark_ns
         )
-        return Resume(newest.watermark_ns, newest.session_open_ns, control)
+        kept: Any = None if self._kept is None else unpack(self._kept)
+        usable = kept is not None and is_of_session(kept, newest)
+        return Resume(newest.watermark_ns, newest.session_open_ns, control, newest.said, kept if usable else None)
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -172,6 +179,13 @@ class MemoryTask:
                 self.run.receive_command(command_of(record, topic))
             self._next_command[topic] += len(records)
         self.run.step()
+        if self.run.differs:
+            settle(self.run, {name: self._said_on(name) for name in compared_topics(self.run)})
+            self.run.step()
+
+    def _said_on(self, topic: str) -> list[LogRecord]:
+        partition = self._partition if (topic, self._partition) in self.log.partitions else 0
+        return [LogRecord(record.offset, record.value) for record in self.log.partitions[topic, partition]]
 
     def commit(self) -> bool:
         """Put the outputs on the log and the positions with them; whether there were outputs."""
@@ -183,6 +197,13 @@ class MemoryTask:
             self._put(output)
         self.run.spans.committed()
         return bool(outputs)
+
+    def keep(self) -> bool:
+        """Write down the state that was committed just now, as the runtime does; whether the chain keeps one."""
+        kept = self.run.snapshot()
+        if kept is not None:
+            self._kept = pack(kept)
+        return kept is not None
 
     def _put(self, output: Output) -> None:
         headers = [*headers_of(output.event), *trace_headers(output.traceparent)]

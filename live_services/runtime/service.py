@@ -78,7 +78,7 @@ class Service(ABC, Generic[State]):
         """Write the state down; None: it is not kept, and after a restart the session is run again from its open."""
         return None
 
-    def restore(self, opening: Opening[State], kept: Tree) -> State:
+    def restore(self, opening: Opening[State], kept: Any) -> State:
         """Build the state that `snapshot` wrote down, in a new process; it goes on bit for bit as the one before.
 
         The states of the services behind this one are in ``opening.chain``, restored already.

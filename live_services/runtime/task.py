@@ -9,25 +9,27 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from feature_store.market.types import Session
+from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
+from live_services.domain.clock import NEVER_NS, read_session, session_end_ns, watermark
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
+    DifferenceAccepted,
     Event,
     event_or_none,
     topic_of,
 )
-from live_services.domain.frames import Headers
+from live_services.domain.frames import BadFrame, Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
@@ -35,6 +37,7 @@ from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.said import Said, SaidSoFar
 
 _log = structlog.get_logger("application")
 
@@ -63,6 +66,10 @@ class Resume:
     """Open of the session that it was in. What came before it is passed over."""
     control: tuple[Event, ...] = ()
     """The task's own control records of the session, up to the watermark."""
+    said: SaidSoFar = SaidSoFar()
+    """What was said up to the watermark, which the re-run has to come to as well."""
+    snapshot: Mapping[str, Any] | None = None
+    """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,8 @@ class Committed:
     watermark_ns: int
     session_open_offset: int
     session_open_ns: int
+    said: SaidSoFar = SaidSoFar()
+    """What the task has said in the session."""
 
 
 TASK_HEADER: Final = "task"
@@ -131,6 +140,8 @@ class TaskRun:
         self.spans: Final = spans or NoSpans()
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
+        self.read_from: dict[TopicPartitionKey, int] = {}
+        """Where a snapshot says that partitions are to be read from, instead of from ``starts``."""
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
@@ -152,7 +163,13 @@ class TaskRun:
         self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
+        self.said: Final = Said(keeps=not self.live)
+        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.differs = False
+        """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._controls = 0
+        """Control records of the session that were handled."""
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
@@ -166,6 +183,8 @@ class TaskRun:
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
+        if resume is not None and resume.snapshot is not None:
+            self._restore(resume.snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -183,7 +202,7 @@ class TaskRun:
         """Handle everything that is due."""
         if self.live:
             self._issue_commands()
-        while self._run_to(self._next_meeting()):
+        while not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -222,19 +241,31 @@ class TaskRun:
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
-        self.session, self.now_ns = session, session.open_ns
-        universe = self._reception.universe_of(session)
-        if universe is None:
-            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
-        self._state = self._chain.open_session(session, universe, self.task, self._state)
+        self.session, self.now_ns, self._controls = session, session.open_ns, 0
+        self.said.open_session()
+        self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
         self._promised_ns = session.open_ns
         self._not_in_force.clear()
         self.forward()
         if self.live:
             self._issue_commands()
 
+    def _universe_of(self, session: Session) -> Universe:
+        universe = self._reception.universe_of(session)
+        if universe is None:
+            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
+        return universe
+
     def _go_live(self) -> None:
-        self.live = True
+        if self._control_topics and self.session is not None and not self.said.agrees_with(self.committed_said):
+            self.differs = True
+            return
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Go live: what was run again is what stands on the log, or is let stand."""
+        self.live, self.differs = True, False
+        self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
         self._issue_commands()
 
@@ -266,7 +297,7 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event])  # an announcement: said once, never read back
+                self._produce([event], announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -282,9 +313,15 @@ class TaskRun:
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
+        self._controls += 1
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
+        if isinstance(event, DifferenceAccepted):
+            if self.said.accept(event):
+                who = {"by": event.accepted_by, "reason": event.reason}
+                _log.warning("difference_accepted", task=str(self.task), watermark_ns=event.event_time_ns, **who)
+            return
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -395,7 +432,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found = {}
+        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
@@ -405,10 +442,73 @@ class TaskRun:
                 watermark_ns=self.now_ns,
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
+                said=said,
             )
         return found
 
-    def _produce(self, events: Iterable[Event]) -> None:
+    # --- snapshots ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what a successor goes on from; it belongs to the `positions` that were asked for just before.
+
+        None outside a session, while running again, and for a chain that keeps no state.
+        """
+        if not self.live or self.session is None or self._state is None:
+            return None
+        states = self._chain.snapshot(self._state)
+        if states is None:
+            return None
+        session = self.session
+        return {
+            "session": (session.date.isoformat(), session.open_ns, session.close_ns),
+            "universe_digest": self._reception.digest_of(session),
+            "now_ns": self.now_ns,
+            "promised_ns": self._promised_ns,
+            "forwarded_ns": self._forwarded_ns,
+            "controls": self._controls,
+            "answered": self._answered,
+            "records_handled": self.records_handled,
+            "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
+            "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
+            "not_in_force": sorted(self._not_in_force),
+            "failures": [*self._state.failures.items()],
+            "silenced": sorted(self._state.silenced),
+            "letters": self._letters.snapshot(),
+            "said": self.said.snapshot(),
+            "inputs": self.merge.snapshot(),
+            "states": states,
+        }
+
+    def _restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`; what it does not hold is read again from the log.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it cannot be read, or its universe was never told here.
+        """
+        try:
+            session, digest = read_session(*kept["session"]), kept["universe_digest"]
+            self._reception.know(session, digest)
+            self.session, self.now_ns = session, kept["now_ns"]
+            self._promised_ns, self._forwarded_ns = kept["promised_ns"], kept["forwarded_ns"]
+            self._controls, self._answered = kept["controls"], kept["answered"]
+            self._control = self._control[self._controls :]
+            self.records_handled = kept["records_handled"]
+            self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
+            self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}
+            self._letters.restore(kept["letters"])
+            self.said.restore(kept["said"])
+            self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
+            self._starts |= self.read_from
+            self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
+            self._state.failures.update({k: count for k, count in kept["failures"]})
+            self._state.silenced.update(kept["silenced"])
+            self._not_in_force.update(kept["not_in_force"])
+        except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
+            raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
+
+    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
         self.spans.begins()
         for event in events:
             topic = topic_of(event)
@@ -417,6 +517,8 @@ class TaskRun:
                     f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
                     f"watermark {self._forwarded_ns} that {topic.name} already carries"
                 )
+            if not announced:
+                self.said.add(topic.name, event)
             self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
@@ -429,6 +531,12 @@ class TaskRun:
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
+
+
+def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
+    """Whether a snapshot is of the session that was committed last, and not later than that commit."""
+    _, open_ns, _ = kept["session"]
+    return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)
 
 
 def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:

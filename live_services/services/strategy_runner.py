@@ -8,8 +8,8 @@ by strategy and rung. What ran at the end of a session goes on in the next one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Final, Protocol
 
 import structlog
@@ -50,6 +50,7 @@ from live_services.runtime.failures import RuntimeFailure
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
+from live_services.services.strategy_state import StrategyState
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
@@ -78,33 +79,6 @@ class HistorySource(Protocol):
 
 class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
-
-
-@dataclass(slots=True)
-class StrategyState:
-    """One task's strategies for one session."""
-
-    task: TaskId
-    desk: StrategyDesk
-    carried: Mapping[StrategyKey, LoadedModel]
-    """What ran at the end of the session before."""
-    offered_ns: int = 0
-    """The decision whose rows went to the sink."""
-    history_logged: HistoryUsed | None = None
-    """What the log says that the features stand on."""
-    warming: tuple[str, ...] | None = None
-    """Symbols that were said to be WARMING; None before the first word on it."""
-    refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
-    """What was announced as refused."""
-    summarized: tuple[StrategyRuntime, ...] | None = None
-    """What the last loading summary said, without the words of an outage."""
-    stopped: str = ""
-    """Why nothing is proposed any more in this session; empty: it is."""
-
-    def running(self, key: StrategyKey) -> LoadedModel | None:
-        """Give what a strategy runs on a rung."""
-        current = self.desk.assigned(key)
-        return current.model if current is not None else None
 
 
 class StrategyRunner(Service[StrategyState]):
