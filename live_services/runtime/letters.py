@@ -24,7 +24,7 @@ _LONGEST_QUOTE: Final = 200  # of a failure, in the reason of a halt
 
 @dataclass(frozen=True, slots=True)
 class NotUnderstood:
-    """A record on a topic of commands that is none of its."""
+    """A record on a topic of commands, or among a task's control records, that is none of them."""
 
     record: Received
     failure: str
@@ -123,6 +123,10 @@ class Letters:
         """Write the letter of a record that is no command, and the answer with which it is done."""
         letter = self._letter(command.record, "no_command", command.failure, now_ns)
         return letter, self.refusal(letter, f"it is no command of this account: {command.failure}", now_ns)
+
+    def of_foreign(self, record: NotUnderstood, now_ns: int) -> DeadLetter:
+        """Write the letter of what stood among the task's control records and is none of them."""
+        return self._letter(record.record, "control", record.failure, now_ns)
 
     def refusal(self, letter: DeadLetter, why: str, now_ns: int) -> CommandRefused:
         """Answer a command that became a dead letter."""

@@ -22,10 +22,9 @@ from live_services.domain.events import (
     DeadLetter,
     DifferenceAccepted,
     Event,
-    event_or_none,
     topic_of,
 )
-from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.frames import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
@@ -70,6 +69,8 @@ class Resume:
     """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
     """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
+    foreign: tuple[NotUnderstood, ...] = ()
+    """What stands among its control records under the task's name and is not its own: it is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,6 @@ class Committed:
     """What the task has said in the session."""
 
 
-TASK_HEADER: Final = "task"
-"""Names the task whose control record it is."""
 _OPENS: Final = 1
 
 
@@ -170,6 +169,7 @@ class TaskRun:
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
         self._controls = 0
         """Control records of the session that were handled."""
+        self._foreign = resume.foreign if resume is not None else ()
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
@@ -267,6 +267,9 @@ class TaskRun:
         self.live, self.differs = True, False
         self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
+        for one in self._foreign:
+            _log.error("foreign_record", task=str(self.task), where=str(one.position), failure=one.failure)
+            self._bury(self._letters.of_foreign(one, self.now_ns))
         self._issue_commands()
 
     def _issue_commands(self) -> None:
@@ -502,7 +505,7 @@ class TaskRun:
             self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
             self._starts |= self.read_from
             self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
-            self._state.failures.update({k: count for k, count in kept["failures"]})
+            self._state.failures.update(dict(kept["failures"]))
             self._state.silenced.update(kept["silenced"])
             self._not_in_force.update(kept["not_in_force"])
         except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
@@ -537,14 +540,3 @@ def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
     """Whether a snapshot is of the session that was committed last, and not later than that commit."""
     _, open_ns, _ = kept["session"]
     return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)
-
-
-def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:
-    """Read a control record of a task; None for another's, and for what no task says there."""
-    if dict(headers).get(TASK_HEADER) != str(task).encode():
-        return None
-    event = event_or_none(value)
-    if event is None or event.TOPIC is None or topic_of(event) != topic:
-        _log.error("foreign_record", task=str(task), topic=topic.name, consequence="it is passed over")
-        return None
-    return event
