@@ -22,6 +22,7 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
+from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
@@ -39,8 +40,6 @@ class MemoryLog:
 
     market_partitions: int = 1
     partitions: dict[TopicPartitionKey, list[Received]] = field(default_factory=lambda: defaultdict(list))
-    tasks_of_control: list[tuple[str, Event]] = field(default_factory=list)
-    """Control records, with the task whose own they are."""
 
     def append(self, topic: str, partition: int, value: bytes, headers: Headers) -> None:
         """Put a record at the end of a partition."""
@@ -118,6 +117,7 @@ class MemoryTask:
         """End the process and start its successor from what is committed."""
         chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
+        self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
             Source(topic.name, partition, rank)
@@ -149,14 +149,20 @@ class MemoryTask:
         if not self.committed:
             return Resume(BEGINNING_NS)
         newest = max(self.committed.values(), key=lambda position: position.watermark_ns)
-        control = tuple(
-            event
-            for task, event in self.log.tasks_of_control
-            if task == str(self._task) and newest.session_open_ns <= event.event_time_ns <= newest.watermark_ns
-        )
+        control = OwnControl()
+        for topic in self._controls:
+            records = self.log.partitions[topic.name, self._partition if topic.per_market_partition else 0]
+            control += own_control(self._task, topic, records, newest.session_open_ns, newest.watermark_ns)
         kept: Any = None if self._kept is None else unpack(self._kept)
         usable = kept is not None and is_of_session(kept, newest)
-        return Resume(newest.watermark_ns, newest.session_open_ns, control, newest.said, kept if usable else None)
+        return Resume(
+            newest.watermark_ns,
+            newest.session_open_ns,
+            control.events,
+            newest.said,
+            kept if usable else None,
+            control.foreign,
+        )
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -205,9 +211,9 @@ class MemoryTask:
 
     def _put(self, output: Output) -> None:
         headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
-        self.log.append(output.topic, output.partition, value_of(output.event), headers)
         if output.control_of is not None:
-            self.log.tasks_of_control.append((str(output.control_of), output.event))
+            headers.append((TASK_HEADER, str(output.control_of).encode()))
+        self.log.append(output.topic, output.partition, value_of(output.event), headers)
 
     @property
     def is_behind(self) -> bool:

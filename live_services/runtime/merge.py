@@ -37,6 +37,10 @@ class LateRecord(Exception):
         self.watermark_ns = watermark_ns
 
 
+class OutsideSession(Exception):
+    """A record with an event time in no session that its partition has told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One partition of one input."""
@@ -236,6 +240,11 @@ class Merge:
         """Offset of a partition's first record of a session; None if it has none yet."""
         sessions = self._queues[topic, partition].sessions
         return next((offset for known, offset in sessions if known.open_ns == session.open_ns), None)
+
+    def newest_session(self, topic: str, partition: int) -> Session | None:
+        """Give the session that a partition told last; None if it told none yet."""
+        sessions = self._queues[topic, partition].sessions
+        return sessions[-1][0] if sessions else None
 
     # --- positions ----------------------------------------------------------------------------------------------
 

@@ -22,16 +22,15 @@ from live_services.domain.events import (
     DeadLetter,
     DifferenceAccepted,
     Event,
-    event_or_none,
     topic_of,
 )
-from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.frames import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
-from live_services.runtime.chain import Chain, ChainState
+from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
@@ -70,6 +69,8 @@ class Resume:
     """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
     """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
+    foreign: tuple[NotUnderstood, ...] = ()
+    """What stands among its control records under the task's name and is not its own: it is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,6 @@ class Committed:
     """What the task has said in the session."""
 
 
-TASK_HEADER: Final = "task"
-"""Names the task whose control record it is."""
 _OPENS: Final = 1
 
 
@@ -170,6 +169,7 @@ class TaskRun:
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
         self._controls = 0
         """Control records of the session that were handled."""
+        self._foreign = resume.foreign if resume is not None else ()
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
@@ -179,6 +179,9 @@ class TaskRun:
         self._open_offsets: dict[TopicPartitionKey, int] = {}
         self._outputs: list[Output] = []
         self._events = 0
+        self._not_in_force: set[str] = set()
+        """Types of the control records of this session that a service failed on: they are not said again and again."""
+        self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
         if resume is not None and resume.snapshot is not None:
             self._restore(resume.snapshot)
@@ -242,6 +245,7 @@ class TaskRun:
         self.said.open_session()
         self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
         self._promised_ns = session.open_ns
+        self._not_in_force.clear()
         self.forward()
         if self.live:
             self._issue_commands()
@@ -263,12 +267,16 @@ class TaskRun:
         self.live, self.differs = True, False
         self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
+        for one in self._foreign:
+            _log.error("foreign_record", task=str(self.task), where=str(one.position), failure=one.failure)
+            self._bury(self._letters.of_foreign(one, self.now_ns))
         self._issue_commands()
 
     def _issue_commands(self) -> None:
         if self._state is None:
             return
-        self._issue(self._chain.commands(self._state, self.now_ns))
+        wanted = self._chain.commands(self._state, self.now_ns)
+        self._issue(event for event in wanted if event.event_type not in self._not_in_force)
         if (first := self._letters.begun_by) is not None:
             self._issue(self._chain.flooded(first, self._letters.reason_of(first), self._state, self.now_ns))
             self._letters.answered(first.event_id)  # also by a chain that stops nothing
@@ -283,7 +291,10 @@ class TaskRun:
             self._bury(letter)
             self._issue([refused])
         else:
+            self._failed_command = None
             self._issue(self._chain.commanded(command, state, self.now_ns))
+            if (failed := self._failed_command) is not None:
+                self._issue([self._letters.refusal(failed, f"it failed: {failed.failure}", self.now_ns)])
 
     def _issue(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -320,7 +331,7 @@ class TaskRun:
         if isinstance(item, Refused):
             self._bury(item.letter)
             return
-        if self._state is None:
+        if self._state is None or (isinstance(item, EventRecord) and self._is_over(time_ns)):
             self._handle_outside(time_ns, item)
             return
         if isinstance(item, MarketSlice) and not self._chain.single_task:
@@ -332,17 +343,35 @@ class TaskRun:
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
             self._produce(self._chain.handle(item, self._state, time_ns))
 
+    def _is_over(self, time_ns: int) -> bool:
+        """Say whether an instant is behind the session's end: the timers that would take it up do not come any more."""
+        return self.session is not None and time_ns >= session_end_ns(self.session)
+
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
         if isinstance(item, EventRecord) and time_ns >= self._begin_ns:
             why = "no session was open at its event time"
             self._bury(self._letters.of_event(item, "no_session", why, self.task.service))
 
-    def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        if not self._letters.are_a_flood:
-            ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
-            _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
-        self._bury(self._letters.of_event(record, "failed", f"{type(failure).__name__}: {failure}", service))
+    def _bury_failed(self, failed: Failed) -> None:
+        """Bury what a service failed on; where its state may be wrong for it, nothing is opened any more."""
+        letter, record = self._letters.of_failure(failed), failed.record
+        said = {"task": str(self.task), "stage": failed.service.name}
+        if isinstance(record, EventRecord):
+            said |= {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+        if failed.what in ("record", "command"):
+            if not self._letters.are_a_flood:
+                _log.error("record_failed", **said, exc_info=failed.error)
+        else:
+            self._letters.alarm(letter)
+            if not self._letters.are_a_flood:
+                consequence = "ALARM: it opens nothing until a person lifts the halt"
+                _log.error("service_failed", **said, what=failed.what, consequence=consequence, exc_info=failed.error)
+        if failed.what == "control" and isinstance(record, EventRecord):
+            self._not_in_force.add(record.event.event_type)
+        if failed.what == "command":
+            self._failed_command = letter
+        self._bury(letter)
 
     def _bury(self, letter: DeadLetter) -> None:
         self._emit(Output(self._letters.count(letter), 0, letter))
@@ -449,6 +478,9 @@ class TaskRun:
             "records_handled": self.records_handled,
             "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
             "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
+            "not_in_force": sorted(self._not_in_force),
+            "failures": [*self._state.failures.items()],
+            "silenced": sorted(self._state.silenced),
             "letters": self._letters.snapshot(),
             "said": self.said.snapshot(),
             "inputs": self.merge.snapshot(),
@@ -478,6 +510,9 @@ class TaskRun:
             self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
             self._starts |= self.read_from
             self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
+            self._state.failures.update(dict(kept["failures"]))
+            self._state.silenced.update(kept["silenced"])
+            self._not_in_force.update(kept["not_in_force"])
         except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
             raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
 
@@ -510,14 +545,3 @@ def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
     """Whether a snapshot is of the session that was committed last, and not later than that commit."""
     _, open_ns, _ = kept["session"]
     return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)
-
-
-def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:
-    """Read a control record of a task; None for another's, and for what no task says there."""
-    if dict(headers).get(TASK_HEADER) != str(task).encode():
-        return None
-    event = event_or_none(value)
-    if event is None or event.TOPIC is None or topic_of(event) != topic:
-        _log.error("foreign_record", task=str(task), topic=topic.name, consequence="it is passed over")
-        return None
-    return event

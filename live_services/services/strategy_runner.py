@@ -46,6 +46,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.runtime.failures import RuntimeFailure
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
@@ -76,7 +77,7 @@ class HistorySource(Protocol):
         ...
 
 
-class HistoryChanged(Exception):
+class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
 
 
