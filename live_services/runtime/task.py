@@ -115,6 +115,8 @@ class TaskRun:
         Who hears of its work; default: nobody.
     flood
         When its dead letters are one; default: with the numbers that settings have by default.
+    opens_apart
+        Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class TaskRun:
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
+        opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -139,6 +142,9 @@ class TaskRun:
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
+        self.opening: Callable[[], ChainState] | None = None
+        """Builds the states of the session that it stands before; it waits for them, see `opened`."""
+        self._opens_apart = opens_apart
         self._chain = chain
         self._universes = universes
         self._universe_of: dict[int, str] = {}
@@ -230,10 +236,10 @@ class TaskRun:
     # --- run ----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Handle everything that is due."""
-        if self.live:
+        """Handle everything that is due, up to a session whose states are being built."""
+        if self.live and self.opening is None:
             self._issue_commands()
-        while self._run_to(self._next_meeting()):
+        while self.opening is None and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -276,8 +282,14 @@ class TaskRun:
         universe = self._universes(self._universe_of[session.open_ns])
         if universe is None:
             raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
-        self._state = self._chain.open_session(session, universe, self.task, self._state)
-        self._promised_ns = session.open_ns
+        self.opening = partial(self._chain.open_session, session, universe, self.task, self._state)
+        if not self._opens_apart:
+            self.opened(self.opening())
+
+    def opened(self, state: ChainState) -> None:
+        """Go on with the states that `opening` built."""
+        self.opening, self._state = None, state
+        self._promised_ns = self.now_ns
         self.forward()
         if self.live:
             self._issue_commands()

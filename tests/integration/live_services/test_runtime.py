@@ -448,7 +448,7 @@ async def test_the_group_and_its_partitions_are_logged_and_counted_at_each_assig
             pass
     group = consumer_group("toy_strategy", "shared")
     assert Assigned.given[-1] == (group, [(MARKET_TICKS.name, 0)])
-    told = [line for line in lines if line["event"] == "tasks_taken_over"]
+    told = [line for line in lines if line["event"] == "partitions_assigned"]
     assert len(told) == len(Assigned.given)
     assert (told[-1]["group"], told[-1]["partitions"]) == (group, ["market.ticks[0]"])
 
