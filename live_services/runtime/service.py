@@ -72,7 +72,10 @@ class Service(ABC, Generic[State]):
 
     @abstractmethod
     def open_session(self, opening: Opening[State]) -> State:
-        """Build the state at a session's open."""
+        """Build the state at a session's open.
+
+        It may take long: the runtime calls it in a thread, and hands the task no record meanwhile.
+        """
 
     def snapshot(self, state: State) -> Tree:
         """Write the state down; None: it is not kept, and after a restart the session is run again from its open."""

@@ -118,6 +118,8 @@ class TaskRun:
         Who hears of its work; default: nobody.
     flood
         When its dead letters are one; default: with the numbers that settings have by default.
+    opens_apart
+        Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class TaskRun:
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
+        opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -144,6 +147,9 @@ class TaskRun:
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
+        self.opening: Callable[[], ChainState] | None = None
+        """Builds the states of the session that it stands before; it waits for them, see `opened`."""
+        self._opens_apart = opens_apart
         self._chain = chain
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
@@ -199,10 +205,10 @@ class TaskRun:
     # --- run ----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Handle everything that is due."""
-        if self.live:
+        """Handle everything that is due, up to a session whose states are being built."""
+        if self.live and self.opening is None:
             self._issue_commands()
-        while not self.differs and self._run_to(self._next_meeting()):
+        while self.opening is None and not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -243,9 +249,15 @@ class TaskRun:
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns, self._controls = session, session.open_ns, 0
         self.said.open_session()
-        self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
-        self._promised_ns = session.open_ns
         self._not_in_force.clear()
+        self.opening = partial(self._chain.open_session, session, self._universe_of(session), self.task, self._state)
+        if not self._opens_apart:
+            self.opened(self.opening())
+
+    def opened(self, state: ChainState) -> None:
+        """Go on with the states that `opening` built."""
+        self.opening, self._state = None, state
+        self._promised_ns = self.now_ns
         self.forward()
         if self.live:
             self._issue_commands()
@@ -461,7 +473,7 @@ class TaskRun:
 
         None outside a session, while running again, and for a chain that keeps no state.
         """
-        if not self.live or self.session is None or self._state is None:
+        if not self.live or self.session is None or self._state is None or self.opening is not None:
             return None
         states = self._chain.snapshot(self._state)
         if states is None:

@@ -161,7 +161,7 @@ class StrategyRunner(Service[StrategyState]):
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
-        Reading the bars is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
         session, task, before = opening.session, opening.task, opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
@@ -188,7 +188,9 @@ class StrategyRunner(Service[StrategyState]):
         logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
         if logged is not None:
             return self._history.of(session, universe, logged.sessions).as_it_was(used_of(logged))
-        wanted = (candidate.model for candidate in self._loader.candidates.values())
+        wanted = [
+            candidate.model for candidate in tuple(self._loader.candidates.values())
+        ]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
         return self._history.of(session, universe, needed=needed)
