@@ -16,6 +16,7 @@ from feature_store.provenance import code_commit
 from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
 from live_services.cli.models import promote_as_person
 from live_services.composition import build_registry
+from live_services.demo.demo_home import note_own_promotions
 from live_services.settings import CONFIG_NAME, Settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence, TradeEvidence
 from models_registry.gates.limits import GateLimits
@@ -35,7 +36,7 @@ STRATEGIES: Final[tuple[Mapping[str, Any], ...]] = (
 )
 MARKET_PARTITIONS: Final = 4
 _SESSIONS_BEFORE: Final = 8
-_FRAME_MS: Final = 5_000
+_FRAME_MS: Final = 10_000
 _WHY: Final = "a desk on which faults are tried trades whatever the gate says"
 
 
@@ -102,6 +103,7 @@ def train_and_promote(settings: Settings, made: SyntheticMarket, store: OfflineS
     registry = build_registry(settings)
     version = registry.register(packed, sidecar, description="Made by `alpha-panda chaos`.")
     promote_as_person(settings, registry, MODEL, version, "champion", reason=_WHY, override=_WHY)
+    note_own_promotions(settings.alpha_panda_home)
 
 
 def _no_trades() -> TradeEvidence:

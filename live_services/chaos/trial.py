@@ -30,6 +30,9 @@ _FAST: Final = 900.0
 """Speed to the last minutes once the time for faults is over: a session in 25 s."""
 _SLOW: Final = 30.0
 """Speed in the last quarter of an hour, so that its last minute can be met."""
+_CALM_SECONDS: Final = 3.0
+"""So far behind the market a desk may be, on the clock on the wall, that is well: it commits once a second."""
+_UNTIL_CALM_SECONDS: Final = 60.0
 _QUARTER_NS: Final = 900 * SECOND_NS
 _MINUTE_NS: Final = 60 * SECOND_NS
 
@@ -147,11 +150,11 @@ def play_disturbed(
     ----------
     desk : PlayedDesk
     plan : iterable of Episode
-        Done one after the other while there is time, each once the desk has recovered from the one before.
+        Done one after the other, each once the desk has recovered from the one before.
     speed : float
         Of the market while faults come.
     seconds : float
-        How long they come.
+        How long they come, in equal parts in each session.
     tell : callable
         Takes one line for each.
     last_minute : bool
@@ -161,8 +164,7 @@ def play_disturbed(
     with desk.playing(speed):
         try:
             desk.until(lambda now: now.slowest_ns > desk.sessions[0].open_ns, _RECOVERY_SECONDS)
-            deadline, until_ns = time.monotonic() + seconds, last.close_ns - 2 * _QUARTER_NS
-            _do(desk, plan, deadline, until_ns, trial, tell)
+            _do_in_each_session(desk, plan, speed, seconds, trial, tell)
             if last_minute and not trial.failure:
                 _kill_in_the_last_minute(desk, last, trial, tell)
             if not trial.failure:
@@ -179,17 +181,45 @@ def _read_to_the_end(desk: PlayedDesk) -> Run:
     return asyncio.run(read_run(load_settings()))
 
 
-def _do(  # noqa: PLR0917 (what is done, until when, and who hears of it)
-    desk: PlayedDesk, plan: Iterable[Episode], deadline: float, until_ns: int, trial: Trial, tell: Tell
+def _do_in_each_session(  # noqa: PLR0917 (what is done, how long, and who hears of it)
+    desk: PlayedDesk, plan: Iterable[Episode], speed: float, seconds: float, trial: Trial, tell: Tell
 ) -> None:
-    for episode in plan:
-        time.sleep(min(episode.pause_s, max(deadline - time.monotonic(), 0.0)))
-        before = desk.until(lambda _: True, _RECOVERY_SECONDS)
-        if time.monotonic() >= deadline or before.market_ns >= until_ns:
+    """Give each session its share of the time, until the plan is done; the rest is played without faults."""
+    coming, share_s = iter(plan), seconds / len(desk.sessions)
+    for number, session in enumerate(desk.sessions):
+        if number:
+            _go_on_to(desk, session, speed)
+            tell(f"{ist_text(session.open_ns)}  the session of {session.date} begins")
+        deadline = time.monotonic() + share_s
+        until_ns = session.close_ns - 2 * _QUARTER_NS
+        for episode in coming:
+            time.sleep(min(episode.pause_s, max(deadline - time.monotonic(), 0.0)))
+            before = _calm(desk, speed)
+            if time.monotonic() >= deadline or before.market_ns >= until_ns:
+                break
+            done = desk.injuries().inflict(episode)
+            if not _recovers(desk, episode, done, before, trial, tell):
+                return
+        else:
             return
-        done = desk.injuries().inflict(episode)
-        if not _recovers(desk, episode, done, before, trial, tell):
-            return
+
+
+def _go_on_to(desk: PlayedDesk, session: Session, speed: float) -> None:
+    """Play what is left before a session, fast."""
+    now = desk.until(lambda _: True, _RECOVERY_SECONDS)
+    if now.market_ns < session.open_ns:
+        desk.at_speed(_FAST)
+        desk.until(lambda now: now.market_ns > session.open_ns, _WHOLE_SECONDS)
+        desk.at_speed(speed)
+    desk.until(lambda now: now.slowest_ns > session.open_ns, _RECOVERY_SECONDS)
+
+
+def _calm(desk: PlayedDesk, speed: float) -> Reached:
+    """Wait until the desk keeps up with the market, so that a backlog is not taken for the next fault's doing."""
+    deadline, calm_ns = time.monotonic() + _UNTIL_CALM_SECONDS, int(_CALM_SECONDS * speed * SECOND_NS)
+    return desk.until(
+        lambda now: now.market_ns - now.slowest_ns <= calm_ns or time.monotonic() > deadline, _RECOVERY_SECONDS
+    )
 
 
 def _kill_in_the_last_minute(desk: PlayedDesk, session: Session, trial: Trial, tell: Tell) -> None:
