@@ -11,6 +11,7 @@ import structlog
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
+from live_services.domain.account.written_books import restore_books, written_books
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.configuration import changes, config_digest
@@ -29,7 +30,9 @@ from live_services.domain.events import (
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
+from live_services.domain.written import fields_of
 from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from models_registry.specification import Broker
 
@@ -102,6 +105,20 @@ class PortfolioManager(Service[PortfolioState]):
         clock = SnapshotClock(opening.session, self._config.pnl_interval_seconds)
         before = opening.before.books if opening.before is not None else None
         return PortfolioState(opening.session, books, clock, before)
+
+    def snapshot(self, state: PortfolioState) -> Tree:
+        """Write down the books and when they are told next; None before the session's record carried them into it."""
+        if state.before is not None or not state.opened:
+            return None
+        return {"books": written_books(state.books), "clock": state.clock.snapshot(), "trading": state.trading}
+
+    def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
+        """Go on with the books as they were written down."""
+        there, state = fields_of(kept), self.open_session(opening)
+        restore_books(state.books, there["books"])
+        state.clock.restore(there["clock"])
+        state.before, state.opened, state.trading = None, True, there["trading"]
+        return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
