@@ -24,12 +24,13 @@ from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
 from live_services.runtime.rerun import compared_partitions, settle
 from live_services.runtime.said import LogRecord
-from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey, is_of_session
+from live_services.runtime.task import TaskRun
 
 _IDLE_ROUNDS: Final = 8  # a task that chose not to commit is not done yet
 _COMMIT_SHARE: Final = 0.7

@@ -26,12 +26,12 @@ from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
 from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
-from live_services.runtime.task import TopicPartitionKey
 from live_services.settings import Settings
 
 _log = structlog.get_logger("application")

@@ -20,13 +20,14 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
 from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import Committed, Resume, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position
 from live_services.runtime.received import Received
 from live_services.runtime.running import Running, stop_all
-from live_services.runtime.task import Committed, Resume, TaskRun, TopicPartitionKey
+from live_services.runtime.task import TaskRun
 from live_services.settings import Settings
 
 _START_SECONDS: Final = 60.0
