@@ -47,6 +47,7 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.runtime.failures import RuntimeFailure
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
@@ -77,7 +78,7 @@ class HistorySource(Protocol):
         ...
 
 
-class HistoryChanged(Exception):
+class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
 
 
@@ -161,7 +162,7 @@ class StrategyRunner(Service[StrategyState]):
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
-        Reading the bars is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
         before = opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
@@ -191,7 +192,9 @@ class StrategyRunner(Service[StrategyState]):
         logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
         if logged is not None:
             return self._history.of(session, universe, logged.sessions).as_it_was(used_of(logged))
-        wanted = (candidate.model for candidate in self._loader.candidates.values())
+        wanted = [
+            candidate.model for candidate in tuple(self._loader.candidates.values())
+        ]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
         return self._history.of(session, universe, needed=needed)

@@ -34,7 +34,7 @@ from live_services.domain.events import (
     event_id,
 )
 from live_services.domain.log import MarketSlice
-from live_services.domain.money import RUPEE, inr_e4
+from live_services.domain.money import MOST_SHARES, RUPEE, inr_e4
 from live_services.domain.snapshot import Tree
 from live_services.domain.written import fields_of, read_rows, written_rows
 
@@ -96,13 +96,21 @@ class PaperExchange:
         """Accept a validated signal as an order at its time; an exit takes the place of what rests for its position.
 
         While it is off it takes none, now or later.
+
+        Raises
+        ------
+        ValueError
+            If its instrument is not in the universe, its order is live already, or more is to be ordered than anybody
+            may hold; nothing is changed.
         """
         if not self.is_on:
             return
-        index = self._universe.index_of_token[signal.instrument_token]
+        index = self._universe.index_of_token.get(signal.instrument_token)
         key = (signal.strategy, signal.instrument_token)
-        if signal.intent == "close" and signal.reason != "bracket":
-            yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
+        if index is None:
+            raise ValueError(f"{signal.symbol} (token {key[1]}) is not in the universe of this session")
+        if not 0 < signal.quantity <= MOST_SHARES:
+            raise ValueError(f"{signal.quantity} shares are no order; one is of 1 to {MOST_SHARES:,}")
         order_id = event_id("order", signal.event_id)
         submitted = OrderSubmitted.trusted(
             {
@@ -121,6 +129,10 @@ class PaperExchange:
             }
         )
         order = Order(submitted, submitted.quantity)
+        if order_id in self._live:
+            raise ValueError(f"order {order_id} of signal {signal.event_id} is live already")
+        if signal.intent == "close" and signal.reason != "bracket":
+            yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
         yield submitted
         if not self._universe.instruments[index].tradable:
             order.reject()

@@ -194,6 +194,8 @@ class RiskState:
     """Heap, in the order in which they are judged: time, priority, strategy, instrument, id."""
     _proposed: dict[str, SignalGenerated] = field(default_factory=dict)
     """What waits to be judged, by id."""
+    _known: set[str] = field(default_factory=set)
+    """Ids of all that was proposed in the session: of each comes one verdict."""
     _exits: list[_Exit] = field(default_factory=list)
     """Heap."""
     _held_back: list[_Exit] = field(default_factory=list)
@@ -208,10 +210,11 @@ class RiskState:
         Raises
         ------
         ValueError
-            If one of this id waits already: a proposal has one verdict.
+            If there was one of this id in the session: a proposal has one verdict.
         """
-        if proposal.event_id in self._proposed:
+        if proposal.event_id in self._known:
             raise ValueError(f"proposal {proposal.event_id} was made twice; the first one stands")
+        self._known.add(proposal.event_id)
         self._proposed[proposal.event_id] = proposal
         order = (
             proposal.event_time_ns,
@@ -223,12 +226,24 @@ class RiskState:
         heapq.heappush(self._proposals, order)
 
     def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
-        """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
-        position = self.context.books.positions[fill.strategy, fill.instrument_token]
+        """Take an opening fill: its exit is due from now on; its stop and target rest from its price on.
+
+        Raises
+        ------
+        ValueError
+            If the books did not take it.
+        """
+        position = self.context.books.positions.get((fill.strategy, fill.instrument_token))
+        if position is None:
+            raise ValueError(
+                f"fill {fill.event_id} opens {fill.symbol} of {fill.strategy}, which the books do not hold"
+            )
         if position.opening_fill_id != fill.event_id:
             return  # a further fill of the same order: the exit and the bracket are for the whole of it
+        ordered = fill.quantity + fill.remaining_quantity
+        bracket = tuple(self._bracket(position, fill.event_time_ns, ordered, fill.basis))
         self._schedule(position, fill.event_time_ns)
-        yield from self._bracket(position, fill.event_time_ns, fill.quantity + fill.remaining_quantity, fill.basis)
+        yield from bracket
 
     @property
     def held_back(self) -> tuple[tuple[PositionKey, Reason], ...]:

@@ -82,10 +82,9 @@ class SnapshotClock:
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    books.closed.clear()
     held = [_held(books, key) for key in sorted(books.positions)]
     positions = (*(PositionMark.trusted(_marked(position, 0.0)) for position in closed), *held)
-    return PnlSnapshot.trusted(
+    said = PnlSnapshot.trusted(
         {
             **self_caused("pnl", broker, second),
             "broker": broker,
@@ -108,6 +107,8 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "charges_exact": books.charges_exact,
         }
     )
+    books.closed.clear()
+    return said
 
 
 def _held(books: Books, key: PositionKey) -> PositionMark:
