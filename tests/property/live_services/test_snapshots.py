@@ -56,7 +56,7 @@ ELSEWHERE = {
 }
 
 
-CLOSED = Position.model_validate(
+CLOSED = Position.trusted(
     {
         **dict.fromkeys(("strategy", "symbol", "opening_order_id", "opening_fill_id", "signal_id"), "any"),
         **dict.fromkeys(("model_name", "model_version", "feature_schema_hash"), "any"),
