@@ -28,7 +28,15 @@ from live_services.domain.log import (
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
 from live_services.runtime.failures import WrongShape
-from live_services.runtime.service import Input, KeepsConfiguration, MayBeHalted, Opening, RunsStrategies, Service, WarmsUp
+from live_services.runtime.service import (
+    Input,
+    KeepsConfiguration,
+    MayBeHalted,
+    Opening,
+    RunsStrategies,
+    Service,
+    WarmsUp,
+)
 
 
 class WrongTopic(Exception):
