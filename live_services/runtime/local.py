@@ -114,7 +114,7 @@ class MemoryTask:
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
-        chain = self._make()
+        chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
@@ -136,6 +136,10 @@ class MemoryTask:
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
+
+    async def prepare(self) -> None:
+        """Get the services ready with the control records, as a process does before the first record."""
+        await self._chain.prepare(self._task, self.control)
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:

@@ -32,7 +32,7 @@ from live_services.domain.strategy.skew import (
 )
 from live_services.domain.topics import FEATURES_SKEW, Scope, Topic, broker_topics, market_topic
 from live_services.runtime.service import Input, Opening, Service
-from live_services.services.strategy_runner import HistorySource
+from live_services.services.session_history import HistorySource
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
