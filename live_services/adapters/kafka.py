@@ -302,8 +302,8 @@ class EventProducer:
     ) -> None:
         await self._producer.stop()
 
-    async def produce(self, event: Event, partition: int = 0) -> None:
-        """Send an event to the one topic it belongs to and wait until the brokers have it.
+    async def produce(self, event: Event, partition: int = 0, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Send an event to the one topic it belongs to, with headers beside its own, and wait until the brokers have it.
 
         Raises
         ------
@@ -311,7 +311,9 @@ class EventProducer:
             If it could not be delivered.
         """
         topic = topic_of(event).name
-        await self._producer.send_and_wait(topic, value_of(event), partition=partition, headers=headers_of(event))
+        await self._producer.send_and_wait(
+            topic, value_of(event), partition=partition, headers=[*headers_of(event), *headers]
+        )
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
