@@ -31,7 +31,8 @@ from aiokafka.errors import (
     for_code,
 )
 
-from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
+from live_services.domain.events import DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
+from live_services.domain.log import TASK_HEADER
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
@@ -219,6 +220,8 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
         headers.append(("universe_digest", event.universe_digest.encode()))
     if isinstance(event, DeadLetter):
         headers.append(("dlq", b"true"))
+    if isinstance(event, DifferenceAccepted):  # it stands among the task's own control records
+        headers.append((TASK_HEADER, event.task.encode()))
     return headers
 
 
@@ -302,8 +305,8 @@ class EventProducer:
     ) -> None:
         await self._producer.stop()
 
-    async def produce(self, event: Event, partition: int = 0, headers: Sequence[tuple[str, bytes]] = ()) -> None:
-        """Send an event to the one topic it belongs to, with headers beside its own, and wait until the brokers have it.
+    async def produce(self, event: Event, partition: int = 0) -> None:
+        """Send an event to the one topic it belongs to and wait until the brokers have it.
 
         Raises
         ------
@@ -311,9 +314,7 @@ class EventProducer:
             If it could not be delivered.
         """
         topic = topic_of(event).name
-        await self._producer.send_and_wait(
-            topic, value_of(event), partition=partition, headers=[*headers_of(event), *headers]
-        )
+        await self._producer.send_and_wait(topic, value_of(event), partition=partition, headers=headers_of(event))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.runtime.positions import decode_position
 from live_services.runtime.rerun import partition_of
-from live_services.runtime.task import TASK_HEADER, Committed
+from live_services.runtime.task import Committed
 from live_services.services.account import ACCOUNT
 from live_services.settings import Settings
 
@@ -97,8 +97,7 @@ async def accept_task(settings: Settings, task: TaskId, market: Topic, reason: s
         own = {"event_type": "account.difference_accepted", "broker": task.scope}
         event = AccountDifferenceAccepted.model_validate(own | said)
     async with EventProducer(settings.kafka) as producer:
-        headers = [(TASK_HEADER, str(task).encode())]
-        await producer.produce(event, task.partition if task.scope == "shared" else 0, headers=headers)
+        await producer.produce(event, task.partition if task.scope == "shared" else 0)
     _audit.info("difference_accepted", **event.model_dump(exclude={"event_type", "schema_version"}))
     return event
 

@@ -27,7 +27,15 @@ from live_services.domain.events import (
 )
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
+from live_services.domain.log import (
+    TASK_HEADER,
+    EventRecord,
+    LogPosition,
+    MarketSlice,
+    Readiness,
+    StrategyRuntime,
+    TaskId,
+)
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState
@@ -82,8 +90,6 @@ class Committed:
     """What the task has said in the session."""
 
 
-TASK_HEADER: Final = "task"
-"""Names the task whose control record it is."""
 _OPENS: Final = 1
 
 
