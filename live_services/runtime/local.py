@@ -120,7 +120,7 @@ class MemoryTask:
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
-        chain = self._make()
+        chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
@@ -144,6 +144,10 @@ class MemoryTask:
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
         self.next |= self.run.read_from
+
+    async def prepare(self) -> None:
+        """Get the services ready with the control records, as a process does before the first record."""
+        await self._chain.prepare(self._task, self.control)
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:
