@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
 from live_services.domain.basis import Stamp
-from live_services.domain.clock import watermark
+from live_services.domain.clock import market_gap, watermark
 from live_services.domain.events import (
     TradingStateCommanded,
     self_caused,
@@ -24,6 +25,7 @@ from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.services.account import account_chain
 from live_services.services.model_loading import Candidate, ModelLoader
+from live_services.services.skew_monitor import SkewMonitor
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import MarketSettings, Settings
 from models_registry.specification import Broker, StrategySpec
@@ -108,16 +110,24 @@ class FixedModels(ModelLoader):
     ) -> SessionHistory:
         return self._history[session.date]
 
-    def loaded(self, name: str, version: str) -> LoadedModel:
-        return MODELS[version]
+    def known(self, name: str, version: str) -> LoadedModel | None:
+        return MODELS.get(version)
 
 
-def feed(of: Sequence[Day], frame_ms: int, partitions: int) -> MemoryLog:
+def feed(of: Sequence[Day], frame_ms: int, partitions: int, lost: Sequence[range] = ()) -> MemoryLog:
+    """Put sessions on a log; of each the frames of these numbers are lost, and a gap says so."""
     log = MemoryLog(partitions)
     for day in of:
         topic = market_topic("ticks" if isinstance(day.market, Ticks) else "bars")
         log.append_event(MARKET_SESSIONS, 0, session_opened(day.session, day.universe))
-        for cut in cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False):
+        cuts = [*cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False)]
+        begins = {hole.start: (cuts[hole.start - 1], cuts[hole.stop - 1]) for hole in lost if hole.stop < len(cuts)}
+        for number, cut in enumerate(cuts):
+            for partition in range(partitions) if number in begins else ():
+                before, until = (one.watermark_ns for one in begins[number])
+                log.append_event(topic, partition, market_gap(topic, partition, before, until, "a test"))
+            if any(number in hole and hole.start in begins for hole in lost):
+                continue
             for partition, part in enumerate(cut.parts):
                 frame = (day.universe, cut.number, cut.watermark_ns, day.session)
                 if not len(part):
@@ -148,19 +158,41 @@ def command(choose: random.Random, log: MemoryLog) -> None:
     log.append_event(topic, 0, event)
 
 
-def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills: int, commands: int = 0) -> MemoryLog:
-    kind = "ticks" if isinstance(of[0].market, Ticks) else "bars"
-    choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions)
+def desk_tasks(log: MemoryLog, loader: FixedModels, *, on_ticks: bool, monitor: bool = False) -> list[MemoryTask]:
+    """Make the runner's tasks and the accounts', and the skew monitor's if it is asked for."""
+    kind: Literal["ticks", "bars"] = "ticks" if on_ticks else "bars"
+    partitions = log.market_partitions
     config = Settings(strategies=STRATEGIES, market=MarketSettings(feed=kind), kafka={"market_partitions": partitions})
 
     def runner() -> Chain:
         return Chain("strategy_runner", (StrategyRunner(config, loader, Stamp(), brokers=BROKERS, history=loader),))
+
+    def skew() -> Chain:
+        return Chain("skew_monitor", (SkewMonitor(config, loader, brokers=BROKERS),))
 
     def account(broker: Broker) -> Chain:
         return account_chain(broker, market_topic(kind), ACCOUNT, Stamp())
 
     tasks = [MemoryTask(runner, log, partition) for partition in range(partitions)]
     tasks += [MemoryTask(lambda: account("paper"), log), MemoryTask(lambda: account("zerodha"), log)]
+    return tasks + [MemoryTask(skew, log, partition) for partition in range(partitions) if monitor]
+
+
+def run_live(
+    of: Sequence[Day],
+    frame_ms: int,
+    partitions: int,
+    seed: int,
+    kills: int,
+    commands: int = 0,
+    *,
+    lost: Sequence[range] = (),
+    monitor: bool = False,
+    committed: Callable[[MemoryTask], None] = lambda _: None,
+) -> MemoryLog:
+    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit."""
+    choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions, lost)
+    tasks = desk_tasks(log, loader, on_ticks=isinstance(of[0].market, Ticks), monitor=monitor)
     idle = 0
     while idle < 8:
         progressed = False
@@ -181,6 +213,7 @@ def run_live(of: Sequence[Day], frame_ms: int, partitions: int, seed: int, kills
                 progressed = True
             elif choose.random() < 0.7:
                 progressed |= task.commit()
+                committed(task)
             else:
                 progressed |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if progressed else idle + 1

@@ -28,7 +28,15 @@ from live_services.domain.log import (
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
 from live_services.runtime.failures import RuntimeFailure, WrongShape
-from live_services.runtime.service import Input, MayBeHalted, Opening, RunsStrategies, Service, WarmsUp
+from live_services.runtime.service import (
+    Input,
+    KeepsConfiguration,
+    MayBeHalted,
+    Opening,
+    RunsStrategies,
+    Service,
+    WarmsUp,
+)
 
 
 class WrongTopic(Exception):
@@ -217,6 +225,11 @@ class Chain:
         states = state.of if state is not None else [None] * len(self.services)
         pairs = zip(self.services, states, strict=True)
         return tuple(one for s, own in pairs if isinstance(s, RunsStrategies) for one in s.strategies(own))
+
+    def settings_wait(self, state: ChainState) -> tuple[str, ...]:
+        """Say what the settings would change from the next session on."""
+        pairs = zip(self.services, state.of, strict=True)
+        return tuple(line for s, own in pairs if isinstance(s, KeepsConfiguration) for line in s.settings_wait(own))
 
     def trading_states(self, state: ChainState) -> TradingStates | None:
         """Say what is in force of who may trade; None for a chain that nobody can halt."""

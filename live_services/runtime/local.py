@@ -6,6 +6,7 @@ What tests and the replay of a recorded day use. A task commits as it does on Ka
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,16 @@ from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
 from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
-from live_services.runtime.rerun import compared_topics, settle
+from live_services.runtime.rerun import compared_partitions, settle
 from live_services.runtime.said import LogRecord
-from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey, is_of_session
+from live_services.runtime.task import TaskRun
+
+_IDLE_ROUNDS: Final = 8  # a task that chose not to commit is not done yet
+_COMMIT_SHARE: Final = 0.7
 
 MakeChain = Callable[[], Chain]
 """Builds a chain as a new process would."""
@@ -191,12 +196,10 @@ class MemoryTask:
             self._next_command[topic] += len(records)
         self.run.step()
         if self.run.differs:
-            settle(self.run, {name: self._said_on(name) for name in compared_topics(self.run)})
+            partitions = self.log.partitions
+            keys = compared_partitions(self.run)
+            settle(self.run, {key[0]: [LogRecord(one.offset, one.value) for one in partitions[key]] for key in keys})
             self.run.step()
-
-    def _said_on(self, topic: str) -> list[LogRecord]:
-        partition = self._partition if (topic, self._partition) in self.log.partitions else 0
-        return [LogRecord(record.offset, record.value) for record in self.log.partitions[topic, partition]]
 
     def commit(self) -> bool:
         """Put the outputs on the log and the positions with them; whether there were outputs."""
@@ -226,3 +229,66 @@ class MemoryTask:
     def is_behind(self) -> bool:
         """Whether there are records that it did not fetch."""
         return any(at < len(self.log.partitions[key]) for key, at in self.next.items())
+
+
+def run_to_the_end(tasks: Sequence[MemoryTask], most: int = 10_000) -> None:
+    """Let tasks of one log work in turn until none has anything left to read, to handle or to say.
+
+    Parameters
+    ----------
+    tasks : sequence of MemoryTask
+        In the order of their turns.
+    most : int
+        Records that a turn takes of each partition.
+    """
+    got_on = True
+    while got_on:
+        got_on = False
+        for task in tasks:
+            got_on |= sum(task.fetch(key, most) for key in task.next) > 0
+            task.step()
+            got_on |= task.commit()
+
+
+def run_by_chance(
+    tasks: Sequence[MemoryTask],
+    choose: random.Random,
+    *,
+    most: int = 12,
+    kills: int = 0,
+    kill_share: float = 0.1,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
+
+    Parameters
+    ----------
+    tasks : sequence of MemoryTask
+    choose : random.Random
+        Decides who is next, how much it reads, and whether it commits, waits or dies.
+    most : int
+        Records that a turn takes of each partition, or fewer.
+    kills : int
+        How many processes die at most.
+    kill_share : float
+        Of the turns that end by a death, while there are deaths left.
+    meanwhile : callable
+        Called in every turn, after it read and before it works: what happens in the world.
+    """
+    idle = 0
+    while idle < _IDLE_ROUNDS:
+        got_on = False
+        for task in choose.sample(tasks, len(tasks)):
+            for key in task.next:
+                got_on |= task.fetch(key, choose.randint(0, most)) > 0 or task.is_behind
+            meanwhile()
+            task.step()
+            if kills and choose.random() < kill_share:
+                kills -= 1
+                task.kill()
+                got_on = True
+            elif choose.random() < _COMMIT_SHARE:
+                got_on |= task.commit()
+            else:
+                got_on |= bool(task.run.has_events or task.run.owes_watermark)
+        idle = 0 if got_on else idle + 1

@@ -7,18 +7,34 @@ from typing import Final
 
 import structlog
 
+from live_services.adapters.kafka import read_topic
 from live_services.adapters.progress_marks import process_name
+from live_services.domain.topics import all_topics
 from live_services.next_steps import to_type
 from live_services.runtime.failures import DayDiffers
+from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.said import LogRecord, first_difference
 from live_services.runtime.task import TaskRun
+from live_services.settings import KafkaSettings
 
 _log: Final = structlog.get_logger("application")
 
+_PARTITIONED: Final = frozenset(topic.name for topic in all_topics() if topic.per_market_partition)
 
-def compared_topics(run: TaskRun) -> tuple[str, ...]:
-    """Name the topics to read for `settle`: those on which the task said something, or would say it."""
-    return tuple(sorted({*run.committed_said.counts, *run.said.kept}))
+
+def compared_partitions(run: TaskRun) -> tuple[TopicPartitionKey, ...]:
+    """Name what is to be read for `settle`: the task's partitions of topics on which it said something, or would."""
+    names = sorted({*run.committed_said.counts, *run.said.kept})
+    return tuple((name, run.task.partition if name in _PARTITIONED else 0) for name in names)
+
+
+async def settle_by_kafka(run: TaskRun, kafka: KafkaSettings) -> None:
+    """Do as `settle` does, with the log read from Kafka."""
+    log = {
+        name: [LogRecord(record.offset, record.value) async for record in read_topic(kafka, name, partition)]
+        for name, partition in compared_partitions(run)
+    }
+    settle(run, log)
 
 
 def settle(run: TaskRun, log: Mapping[str, Iterable[LogRecord]]) -> None:
@@ -29,7 +45,7 @@ def settle(run: TaskRun, log: Mapping[str, Iterable[LogRecord]]) -> None:
     run : TaskRun
         One that ``differs``.
     log : mapping of str to iterable of LogRecord
-        The records of its partition of each of the `compared_topics`, in order.
+        By topic, the records of each of the `compared_partitions`, in order.
 
     Raises
     ------

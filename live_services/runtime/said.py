@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from live_services.domain.events import DifferenceAccepted, Event
 
-_BASIS: Final = frozenset({"basis"})  # for `explain` only: where the inputs stood, and by which code
+_BASIS: Final = {"basis"}  # for `explain` only: where the inputs stood, and by which code
 _LONGEST_QUOTE: Final = 120  # of a value, in the line that ends a process
 _FAST: Final = 1  # zlib's level: a day's outputs shrink to a tenth at 100 MB a second
 
@@ -28,6 +28,9 @@ class SaidSoFar:
     """SHA-256, hexadecimal; empty: nothing is compared."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many events, by topic."""
+
+
+NOTHING_SAID: Final = SaidSoFar()
 
 
 @dataclass(frozen=True, slots=True)

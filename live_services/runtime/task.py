@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -32,58 +32,14 @@ from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
+from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Universes
-from live_services.runtime.said import Said, SaidSoFar
+from live_services.runtime.said import NOTHING_SAID, Said
 
 _log = structlog.get_logger("application")
-
-TopicPartitionKey = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """An event on its way to a partition."""
-
-    topic: str
-    partition: int
-    event: Event
-    control_of: TaskId | None = None
-    """The task whose control record this is."""
-    traceparent: str = ""
-    """Of the span that it belongs to; empty if it is not traced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """What a predecessor left: everything before ``watermark_ns`` was handled and its outputs are on the log."""
-
-    watermark_ns: int
-    begin_ns: int = BEGINNING_NS
-    """Open of the session that it was in. What came before it is passed over."""
-    control: tuple[Event, ...] = ()
-    """The task's own control records of the session, up to the watermark."""
-    said: SaidSoFar = SaidSoFar()
-    """What was said up to the watermark, which the re-run has to come to as well."""
-    snapshot: Mapping[str, Any] | None = None
-    """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
-    foreign: tuple[NotUnderstood, ...] = ()
-    """What stands among its control records under the task's name and is not its own: it is passed over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit says of one input partition."""
-
-    offset: int
-    """Of the first record not wholly handled."""
-    watermark_ns: int
-    session_open_offset: int
-    session_open_ns: int
-    said: SaidSoFar = SaidSoFar()
-    """What the task has said in the session."""
 
 
 _OPENS: Final = 1
@@ -118,6 +74,8 @@ class TaskRun:
         Who hears of its work; default: nobody.
     flood
         When its dead letters are one; default: with the numbers that settings have by default.
+    opens_apart
+        Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
 
     def __init__(
@@ -132,6 +90,7 @@ class TaskRun:
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
+        opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -144,6 +103,9 @@ class TaskRun:
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
+        self.opening: Callable[[], ChainState] | None = None
+        """Builds the states of the session that it stands before; it waits for them, see `opened`."""
+        self._opens_apart = opens_apart
         self._chain = chain
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
@@ -163,7 +125,7 @@ class TaskRun:
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
         self.said: Final = Said(keeps=not self.live)
-        self.committed_said: Final = resume.said if resume is not None else SaidSoFar()
+        self.committed_said: Final = resume.said if resume is not None else NOTHING_SAID
         self.differs = False
         """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
@@ -199,10 +161,10 @@ class TaskRun:
     # --- run ----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Handle everything that is due."""
-        if self.live:
+        """Handle everything that is due, up to a session whose states are being built."""
+        if self.live and self.opening is None:
             self._issue_commands()
-        while not self.differs and self._run_to(self._next_meeting()):
+        while self.opening is None and not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -243,9 +205,15 @@ class TaskRun:
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns, self._controls = session, session.open_ns, 0
         self.said.open_session()
-        self._state = self._chain.open_session(session, self._universe_of(session), self.task, self._state)
-        self._promised_ns = session.open_ns
         self._not_in_force.clear()
+        self.opening = partial(self._chain.open_session, session, self._universe_of(session), self.task, self._state)
+        if not self._opens_apart:
+            self.opened(self.opening())
+
+    def opened(self, state: ChainState) -> None:
+        """Go on with the states that `opening` built."""
+        self.opening, self._state = None, state
+        self._promised_ns = self.now_ns
         self.forward()
         if self.live:
             self._issue_commands()
@@ -389,6 +357,11 @@ class TaskRun:
         return self._chain.strategies(self._state)
 
     @property
+    def settings_wait(self) -> tuple[str, ...]:
+        """What the settings would change from the next session on."""
+        return () if self._state is None else self._chain.settings_wait(self._state)
+
+    @property
     def trading_states(self) -> TradingStates | None:
         """Who may trade; None outside a session, while it runs again what was, and for a chain that nobody can halt."""
         return self._chain.trading_states(self._state) if self.live and self._state is not None else None
@@ -435,7 +408,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found, said = {}, self.said.so_far if self._control_topics else SaidSoFar()
+        found, said = {}, self.said.so_far if self._control_topics else NOTHING_SAID
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
@@ -456,7 +429,7 @@ class TaskRun:
 
         None outside a session, while running again, and for a chain that keeps no state.
         """
-        if not self.live or self.session is None or self._state is None:
+        if not self.live or self.session is None or self._state is None or self.opening is not None:
             return None
         states = self._chain.snapshot(self._state)
         if states is None:
@@ -534,9 +507,3 @@ class TaskRun:
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
-
-
-def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
-    """Whether a snapshot is of the session that was committed last, and not later than that commit."""
-    _, open_ns, _ = kept["session"]
-    return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)

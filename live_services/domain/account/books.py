@@ -79,6 +79,11 @@ class AccountView(Protocol):
         ...
 
     @property
+    def orders(self) -> dict[str, Order]:
+        """What is under way, by order id."""
+        ...
+
+    @property
     def epoch(self) -> int:
         """Changes when the books were opened anew from a record."""
         ...

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
@@ -29,6 +29,8 @@ from live_services.domain.events import (
 )
 from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, inr_e4, paise_text, share
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
 from models_registry.specification import Broker
 
 ALREADY_OPEN: Final = "already_open"
@@ -400,3 +402,31 @@ class RiskState:
                 **prices,
             }
         )
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what is to be judged, what is to be closed, and the limits of the session."""
+        return {
+            "config": self.context.config.model_dump(mode="json"),
+            "proposals": written_rows(self._proposals),
+            "proposed": written_values(SignalGenerated, self._proposed.values()),
+            "exits": written_rows(self._exits),
+            "held_back": written_rows(self._held_back),
+            "flattened_ns": written_rows(self._flattened_ns.items()),
+            "epoch": self._epoch,
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken; the books were restored before."""
+        there = fields_of(kept)
+        self.context = replace(self.context, config=AccountConfig.model_validate(there["config"]))
+        self._proposals = [(at, priority, *who) for at, priority, *who in read_rows(there["proposals"])]
+        self._proposed = {one.event_id: one for one in read_values(SignalGenerated, there["proposed"])}
+        self._exits, self._held_back = ([_exit_of(*one) for one in read_rows(there[n])] for n in ("exits", "held_back"))
+        self._flattened_ns = {(strategy, token): ns for (strategy, token), ns in read_rows(there["flattened_ns"])}
+        self._epoch = there["epoch"]
+
+
+def _exit_of(due_ns: int, key: list[Any], opening_order_id: str, reason: Reason) -> _Exit:
+    return due_ns, (key[0], key[1]), opening_order_id, reason

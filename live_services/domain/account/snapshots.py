@@ -15,6 +15,8 @@ from live_services.domain.account.books import Books, PositionKey
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of
 from models_registry.specification import Broker
 
 
@@ -60,6 +62,21 @@ class SnapshotClock:
     def _behind(self, time_ns: int) -> int:
         """Give the first multiple of the interval, counted from the session's open, behind a time."""
         return self._origin_ns + ((time_ns - self._origin_ns) // self._interval_ns + 1) * self._interval_ns
+
+    def snapshot(self) -> Tree:
+        """Write down what is due, and the interval, which the session's record gave."""
+        return {
+            "interval_ns": self._interval_ns,
+            "next_ns": self._next_ns,
+            "end_ns": self._end_ns,
+            "changed_ns": self._changed_ns,
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken."""
+        there = fields_of(kept)
+        self._interval_ns, self._next_ns = there["interval_ns"], there["next_ns"]
+        self._end_ns, self._changed_ns = there["end_ns"], there["changed_ns"]
 
 
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:

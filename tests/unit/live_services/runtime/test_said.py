@@ -77,9 +77,9 @@ class Otherwise(ToyStrategy):
 
     def handle(self, record, state, now_ns):  # type: ignore[no-untyped-def]
         for event in super().handle(record, state, now_ns):
-            if event.event_time_ns >= self._from_ns:
-                event = event.model_copy(update={"score": event.score + 1})
-            yield event
+            assert isinstance(event, SignalGenerated)
+            changed = event.event_time_ns >= self._from_ns
+            yield event.model_copy(update={"score": event.score + 1}) if changed else event
 
 
 class Desk:
@@ -140,7 +140,7 @@ def test_a_re_run_that_says_something_else_ends_with_the_first_difference_and_th
     desk.restart(Otherwise(OPEN_NS + 5 * SECOND_NS))
     with pytest.raises(DayDiffers, match="First difference") as told:
         desk.run(30)
-    offset = [k for k, r in enumerate(desk.log.partitions[RAW, 0]) if first.event_id.encode() in r.value][0]
+    offset = next(k for k, r in enumerate(desk.log.partitions[RAW, 0]) if first.event_id.encode() in r.value)
     assert number < offset  # watermarks stand between them
     assert f"{RAW} at offset {offset}, field score: said {first.score!r}, would say {first.score + 1!r}" in str(
         told.value

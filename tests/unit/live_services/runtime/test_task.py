@@ -28,12 +28,13 @@ from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.control import control_of, own_control
 from live_services.runtime.failures import PromiseBroken
+from live_services.runtime.handover import Resume
 from live_services.runtime.inbox import command_of
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.service import Input, Opening, Service
-from live_services.runtime.task import Resume, TaskRun
+from live_services.runtime.task import TaskRun
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
