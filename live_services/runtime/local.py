@@ -122,6 +122,7 @@ class MemoryTask:
         """End the process and start its successor from what is committed."""
         chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
+        self._inputs = frozenset(i.topic for i in chain.inputs)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
@@ -172,6 +173,10 @@ class MemoryTask:
             kept if usable else None,
             control.foreign,
         )
+
+    def reads(self, topic: Topic) -> bool:
+        """Whether a topic is an input of it, whatever for."""
+        return topic in self._inputs
 
     @property
     def control(self) -> tuple[Event, ...]:
