@@ -59,16 +59,19 @@ class SnapshotFiles:
         path = self._path(task)
         try:
             whole = unpack(path.read_bytes())
+            if not isinstance(whole, Mapping) or whole.get("task") != str(task):
+                raise CorruptSnapshot("it is not of this task")
+            if whole.get("code") != self._code:
+                raise CorruptSnapshot("other code wrote it")
+            if not isinstance(state := whole.get("state"), Mapping):
+                raise CorruptSnapshot("it holds no state")
         except FileNotFoundError:
             return None
         except (CorruptSnapshot, OSError) as failure:
-            return self._passed_over(task, f"{path}: {failure}")
-        if not isinstance(whole, Mapping) or whole.get("task") != str(task):
-            return self._passed_over(task, f"{path} is not a snapshot of this task")
-        if whole.get("code") != self._code:
-            return self._passed_over(task, "other code wrote it")
-        state = whole.get("state")
-        return state if isinstance(state, Mapping) else self._passed_over(task, f"{path} holds no state")
+            again = "the session is run again from its open"
+            _log.warning("snapshot_passed_over", task=str(task), path=str(path), reason=str(failure), consequence=again)
+            return None
+        return state
 
     def forget(self, task: TaskId) -> None:
         """Take a task's snapshot away, so that the session is run again from its open."""
@@ -79,8 +82,3 @@ class SnapshotFiles:
 
     def _next(self, task: TaskId) -> Path:
         return self._path(task).with_suffix(".next")
-
-    def _passed_over(self, task: TaskId, why: str) -> None:
-        _log.warning(
-            "snapshot_passed_over", task=str(task), reason=why, consequence="the session is run again from its open"
-        )

@@ -13,37 +13,32 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from feature_store.market.types import Session, Universe
+from feature_store.market.types import Session
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
+from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
     Event,
-    Watermark,
-    decode_event,
     event_or_none,
     topic_of,
 )
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
+from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
-from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
+from live_services.runtime.chain import Chain, ChainState
 from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.letters import Letters, NotUnderstood
-from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
+from live_services.runtime.reception import Reception, Universes
 
 _log = structlog.get_logger("application")
 
 TopicPartitionKey = tuple[str, int]
-
-
-Universes = Callable[[str], Universe | None]
-"""Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +141,18 @@ class TaskRun:
         """Builds the states of the session that it stands before; it waits for them, see `opened`."""
         self._opens_apart = opens_apart
         self._chain = chain
-        self._universes = universes
-        self._universe_of: dict[int, str] = {}
-        """Digest by the open of its session."""
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
         self._letters = Letters(task, self._topics, flood or LetterFlood())
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
+        self._reception = Reception(
+            self.merge,
+            self._letters,
+            self._topics,
+            universes,
+            spans=self.spans,
+            woven_partitions=market_partitions if chain.single_task else 1,
+        )
         self._forwards = any(t.watermarked for t in chain.outputs)
         self._starts = dict(starts)
         self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
@@ -174,64 +174,11 @@ class TaskRun:
 
     def receive(self, record: Received) -> None:
         """Decode and check one record and queue it; one that cannot be used becomes a dead letter in its place."""
-        try:
-            self._push(record)
-        except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
-            self._refuse(record, self._letters.of_record(record, failure, self._reached_ns(record)))
+        self._reception.receive(record)
 
     def receive_command(self, command: EventRecord | NotUnderstood) -> None:
         """Take a command, in the order of its topic; it is answered once the task is live in a session."""
         self._commands.append(command)
-
-    def _push(self, record: Received) -> None:
-        topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
-        headers = dict(record.headers)
-        broker = headers.get("broker", topic.scope.encode()).decode(errors="replace")
-        if broker != topic.scope:
-            raise WrongTopic(f"header broker {broker!r} on {topic.name}, which is {topic.scope}'s")
-        event_type = headers.get("event_type", b"").decode(errors="replace")
-        if event_type in FRAME_TOPICS:
-            if FRAME_TOPICS[event_type] != topic:
-                raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
-            self._push_frame(record)
-            return
-        event = decode_event(record.value)
-        check_place(event, topic)
-        self.spans.came(record.headers, event)
-        if isinstance(event, Watermark):
-            session = session_of(event)
-            self._know(session, event.universe_digest)
-            self.merge.push_watermark(*where, event.event_time_ns, session)
-        else:
-            self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
-
-    def _push_frame(self, record: Received) -> None:
-        where, digest = (record.topic, record.partition, record.offset), universe_digest_of(record.headers)
-        universe = self._universes(digest)
-        if universe is None:
-            raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
-        frame = decode_frame(record.value, record.headers, universe)
-        self.spans.came(record.headers)
-        self._know(frame.session, digest)
-        if self._chain.single_task:  # it reads every partition, and the context of one is another's own
-            frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
-        if self.merge.push_frame(*where, frame) and frame.refused:
-            told = f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
-            self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
-
-    def _refuse(self, record: Received, letter: DeadLetter) -> None:
-        """Queue the dead letter of what cannot be used of a record, in its place."""
-        self.merge.push_refused(record.topic, record.partition, record.offset, letter)
-
-    def _reached_ns(self, record: Received) -> int:
-        return max(0, self.merge.watermark_ns(record.topic, record.partition))
-
-    def _know(self, session: Session, digest: str) -> None:
-        if self._universes(digest) is None:
-            raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
-        known = self._universe_of.setdefault(session.open_ns, digest)
-        if known != digest:
-            raise BadFrame(f"the universe {digest[:12]} is not that of the session of {session.date}, {known[:12]}")
 
     # --- run ----------------------------------------------------------------------------------------------------
 
@@ -279,7 +226,7 @@ class TaskRun:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
         self.session, self.now_ns = session, session.open_ns
-        universe = self._universes(self._universe_of[session.open_ns])
+        universe = self._reception.universe_of(session)
         if universe is None:
             raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
         self.opening = partial(self._chain.open_session, session, universe, self.task, self._state)
@@ -420,7 +367,7 @@ class TaskRun:
         for topic in self._chain.outputs:
             if topic.watermarked:
                 partition = self._partition(topic)
-                digest = self._universe_of[self.session.open_ns]
+                digest = self._reception.digest_of(self.session)
                 event = watermark(topic, partition, self.session, self._promised_ns, digest)
                 self._outputs.append(Output(topic.name, partition, event))
         self._forwarded_ns = self._promised_ns
@@ -479,6 +426,3 @@ def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Ev
         _log.error("foreign_record", task=str(task), topic=topic.name, consequence="it is passed over")
         return None
     return event
-
-
-_ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones
