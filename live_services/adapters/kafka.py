@@ -31,6 +31,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from live_services.adapters.reconnects import reconnect_slowly
 from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
@@ -229,7 +230,7 @@ def value_of(event: Event) -> bytes:
 
 def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_ms: int) -> AIOKafkaProducer:
     """Build (not start) a task's producer; starting it fences the predecessor with the same id."""
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **connection(kafka),
         transactional_id=transactional_id,
         transaction_timeout_ms=timeout_ms,
@@ -237,6 +238,8 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         acks="all",
         max_request_size=_MAX_LETTER_BYTES,
     )
+    reconnect_slowly(producer.client)
+    return producer
 
 
 async def start_producer(producer: AIOKafkaProducer) -> None:
