@@ -349,7 +349,7 @@ async def committed_offsets(
 
 def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
     """Build (not start) a consumer without a group that sees committed records only."""
-    return AIOKafkaConsumer(
+    consumer = AIOKafkaConsumer(
         **connection(kafka),
         isolation_level="read_committed",
         enable_auto_commit=False,
@@ -357,6 +357,8 @@ def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
         max_poll_records=MAX_POLL_RECORDS,
         max_partition_fetch_bytes=_MAX_FRAME_BYTES,
     )
+    reconnect_slowly(consumer._client)
+    return consumer
 
 
 async def read_topic(
