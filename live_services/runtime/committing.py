@@ -16,10 +16,11 @@ from live_services.adapters.spans import trace_headers
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.topics import consumer_group
 from live_services.runtime.chain import Chain
+from live_services.runtime.control import TASK_HEADER
 from live_services.runtime.failures import CommitTimedOut, TaskFenced
+from live_services.runtime.handover import Committed, Output, TopicPartitionKey
 from live_services.runtime.positions import encode_position, watermark_of
 from live_services.runtime.running import Running
-from live_services.runtime.task import TASK_HEADER, Committed, Output, TopicPartitionKey
 from live_services.settings import Settings
 
 IDLE_POLL_MS: Final = 50

@@ -5,7 +5,9 @@ RuntimeFailure        ends the process; the supervisor starts it again
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
 ├── SlowOpening       the states of a session were not built in time
 ├── TaskFenced        another process took the task over
-└── CommitTimedOut    Kafka did not finish a transaction in time
+├── DayDiffers        a re-run says something else than what stands on the log
+├── CommitTimedOut    Kafka did not finish a transaction in time
+└── HistoryChanged    (`live_services.services.strategy_runner`) features of the session stand on other bars now
 """
 
 
@@ -31,3 +33,7 @@ class TaskFenced(RuntimeFailure):
 
 class CommitTimedOut(RuntimeFailure):
     """Kafka did not finish a transaction in time."""
+
+
+class DayDiffers(RuntimeFailure):
+    """A re-run of the session says something else than what stands on the log."""

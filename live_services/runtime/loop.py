@@ -27,11 +27,12 @@ from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
 from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
+from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
-from live_services.runtime.task import TopicPartitionKey
 from live_services.settings import Settings
 
 _log = structlog.get_logger("application")
@@ -156,6 +157,8 @@ class _Runtime:
             for command in running.inbox.take():
                 running.run.receive_command(command)
             running.step()
+            if running.run.differs:
+                await settle_by_kafka(running.run, self._settings.kafka)
         await self._flush_all(force=False)
         await asyncio.sleep(0)  # a cycle in which everything was there at once waits for nothing else
         if not self._has_moved_on():

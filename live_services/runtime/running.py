@@ -17,11 +17,12 @@ from live_services.domain.topics import BROKERS, broker_topics
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.chain import ChainState
 from live_services.runtime.failures import SlowOpening
+from live_services.runtime.handover import Committed, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.received import Received, received
-from live_services.runtime.service import MayBeHalted, RunsStrategies, Service, WarmsUp
-from live_services.runtime.task import Committed, TaskRun, TopicPartitionKey
+from live_services.runtime.service import KeepsConfiguration, MayBeHalted, RunsStrategies, Service, WarmsUp
+from live_services.runtime.task import TaskRun
 
 _log = structlog.get_logger("application")
 
@@ -146,6 +147,7 @@ class Running:
             last_output_s=max((self.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
             strategies=run.strategies if isinstance(service, RunsStrategies) else (),
             trading_states=run.trading_states if isinstance(service, MayBeHalted) else None,
+            settings_wait=run.settings_wait if isinstance(service, KeepsConfiguration) else (),
             latency_s=latency_s,
             answered_s=answered_s,
         )

@@ -18,13 +18,16 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
+from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import Committed, Resume, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position
+from live_services.runtime.received import Received
 from live_services.runtime.running import Running, stop_all
-from live_services.runtime.task import Committed, Resume, TaskRun, TopicPartitionKey, control_of
+from live_services.runtime.task import TaskRun
 from live_services.settings import Settings
 
 _START_SECONDS: Final = 60.0
@@ -146,15 +149,14 @@ class TakeOver:
         if not committed:
             return Resume(BEGINNING_NS, await begins_ns(self._settings.kafka, self._sessions))
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
-        control = [
-            control_of(task, topic, record.headers, record.value)
-            for topic in self._controls
-            async for record in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
-        ]
-        ours = (
-            e for e in control if e is not None and newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns
-        )
-        return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours))
+        control = OwnControl()
+        for topic in self._controls:
+            stored = [
+                Received(one.topic, one.partition, one.offset, one.key, one.value, one.headers)
+                async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
+            ]
+            control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
+        return Resume(newest.watermark_ns, newest.session_open_ns, control.events, newest.said, foreign=control.foreign)
 
 
 def _partition(task: TaskId, topic: Topic) -> int:

@@ -36,6 +36,7 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import NoTelemetry, Telemetry
+from live_services.chaos.log import remove_topics
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import DeadLetter, Event, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame
@@ -48,7 +49,6 @@ from live_services.runtime.failures import TaskFenced
 from live_services.runtime.loop import run_chain
 from live_services.runtime.service import Opening
 from live_services.settings import KafkaSettings
-from tests.kafka_desk import remove_topics
 from tests.toy_chain import (
     NEXT_SESSION,
     PAPER,
