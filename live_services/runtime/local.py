@@ -253,6 +253,7 @@ def run_by_chance(
     kills: int = 0,
     kill_share: float = 0.1,
     meanwhile: Callable[[], None] = lambda: None,
+    committed: Callable[[MemoryTask], object] = lambda _: None,
 ) -> None:
     """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
 
@@ -269,6 +270,8 @@ def run_by_chance(
         Of the turns that end by a death, while there are deaths left.
     meanwhile : callable
         Called in every turn, after it read and before it works: what happens in the world.
+    committed : callable
+        Hears of each commit, for example to let the task keep a snapshot.
     """
     idle = 0
     while idle < _IDLE_ROUNDS:
@@ -284,6 +287,7 @@ def run_by_chance(
                 got_on = True
             elif choose.random() < _COMMIT_SHARE:
                 got_on |= task.commit()
+                committed(task)
             else:
                 got_on |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if got_on else idle + 1
