@@ -33,9 +33,9 @@ from live_services.domain.log import RUNNER, TaskId
 from live_services.domain.topics import BROKERS, Topic, consumer_group, market_topic
 from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
+from live_services.runtime.handover import Committed
 from live_services.runtime.positions import decode_position
 from live_services.runtime.rerun import partition_of
-from live_services.runtime.task import Committed
 from live_services.services.account import ACCOUNT
 from live_services.settings import Settings
 

@@ -18,9 +18,9 @@ from live_services.domain.log import TASK_HEADER
 from live_services.domain.topics import consumer_group
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import CommitTimedOut, TaskFenced
+from live_services.runtime.handover import Committed, Output, TopicPartitionKey
 from live_services.runtime.positions import encode_position, watermark_of
 from live_services.runtime.running import Running
-from live_services.runtime.task import Committed, Output, TopicPartitionKey
 from live_services.settings import Settings
 
 IDLE_POLL_MS: Final = 50
@@ -34,7 +34,7 @@ class Commits:
     chain, settings, telemetry
         Of the process.
     revoked : callable
-        Says whether the group has taken this member's tasks since they were taken over.
+        Says whether the group has moved on since this member settled its tasks.
     """
 
     def __init__(self, chain: Chain, settings: Settings, telemetry: Telemetry, revoked: Callable[[], bool]) -> None:
@@ -47,6 +47,8 @@ class Commits:
 
     def wait_ms(self, running: Running) -> int:
         """Give the milliseconds until something of this task is due to be committed."""
+        if running.is_opening:
+            return IDLE_POLL_MS
         run, runtime, now = running.run, self._runtime, time.monotonic()
         since_commit, since_forward = (now - running.committed_at) * 1000, (now - running.forwarded_at) * 1000
         waits = [float(IDLE_POLL_MS)]
@@ -69,7 +71,7 @@ class Commits:
         TaskFenced
             If another process runs this task now, though the group has not moved on.
         """
-        run, limit_ms = running.run, self._runtime.transaction_timeout_ms
+        run = running.run
         run.forward()
         outputs, positions = run.take_outputs(), run.positions()
         if not outputs and positions == running.positions:
@@ -77,24 +79,45 @@ class Commits:
         running.inner.expect(outputs)
         running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
-            async with asyncio.timeout(limit_ms / 1000):
-                await self.commit(running.producer, outputs, positions)
-        except TimeoutError as cause:
-            raise CommitTimedOut(
-                f"{run.task}: Kafka did not finish a transaction in {limit_ms} ms; this process ends and its successor "
-                "goes on from the last commit"
-            ) from cause
+            await self._commit_in_time(running, outputs, positions)
         except (ProducerFenced, InvalidProducerEpoch) as cause:
+            running.lost = True
             if self._revoked():
-                return  # the next cycle drops everything
-            raise TaskFenced(
-                f"{run.task}: another process runs this task now (transactional id taken over); this one ends"
-            ) from cause
+                return  # it is dropped when the group has settled
+            raise fenced(running) from cause
         running.positions = positions
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
         self._tell(running, outputs)
+
+    async def prove(self, running: Running) -> bool:
+        """Say whether a task is still this process's, by committing once more where it stood last.
+
+        Raises
+        ------
+        CommitTimedOut
+            If Kafka did not finish in time.
+        """
+        if not running.lost:
+            try:
+                await self._commit_in_time(running, (), running.positions)
+            except (ProducerFenced, InvalidProducerEpoch):
+                running.lost = True
+        return not running.lost
+
+    async def _commit_in_time(
+        self, running: Running, outputs: Sequence[Output], positions: Mapping[TopicPartitionKey, Committed]
+    ) -> None:
+        limit_ms = self._runtime.transaction_timeout_ms
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                await self.commit(running.producer, outputs, positions)
+        except TimeoutError as cause:
+            raise CommitTimedOut(
+                f"{running.run.task}: Kafka did not finish a transaction in {limit_ms} ms; this process ends and its "
+                "successor goes on from the last commit"
+            ) from cause
 
     async def commit(
         self,
@@ -122,6 +145,13 @@ class Commits:
             told(latency.broker, latency.seconds)
             longest_s, at_s = running.latencies_s.get(latency.topic, (0.0, 0.0))
             running.latencies_s[latency.topic] = (max(latency.seconds, longest_s if at_s == now_s else 0.0), now_s)
+
+
+def fenced(running: Running) -> TaskFenced:
+    """Say of a task that it is another process's."""
+    return TaskFenced(
+        f"{running.run.task}: another process runs this task now (transactional id taken over); this one ends"
+    )
 
 
 def _headers(output: Output) -> list[tuple[str, bytes]]:

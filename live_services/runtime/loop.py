@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import IllegalStateError, InvalidProducerEpoch, ProducerFenced
 
-from live_services.adapters.assignor import OneMemberAssignor
+from live_services.adapters.assignor import OneMemberAssignor, tasks_assignor
 from live_services.adapters.kafka import MAX_POLL_RECORDS, connection
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing
@@ -26,14 +24,14 @@ from live_services.domain.frames import universe_digest_of
 from live_services.domain.topics import consumer_group
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
-from live_services.runtime.committing import IDLE_POLL_MS, Commits
+from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
-from live_services.runtime.received import Received, received
+from live_services.runtime.received import Received
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
-from live_services.runtime.task import TopicPartitionKey
 from live_services.settings import Settings
 
 _log = structlog.get_logger("application")
@@ -41,7 +39,6 @@ _log = structlog.get_logger("application")
 # Queues longer than this stop being fetched; bounds a task's memory when one input runs ahead of another.
 _MAX_PENDING_ROWS: Final = 200_000
 _MAX_PENDING_RECORDS: Final = 5_000
-_STEP_RECORDS: Final = 50  # handled before the heartbeat has its turn: a successor has a whole session to run again
 # getmany does not return while a rebalance is under way; the loop must still see `stop`.
 _FETCH_SECONDS: Final = 1.0
 # The least that brokers allow by default; a killed member's successor waits this long.
@@ -59,15 +56,23 @@ async def run_chain(
     stop: asyncio.Event,
     *,
     tracing: Tracing | None = None,
+    member: str = "",
 ) -> None:
-    """Run a chain of services until ``stop`` is set, then finish the batch, commit and leave the group.
+    """Run a chain of services until ``stop`` is set, then finish the batch and commit.
+
+    Parameters
+    ----------
+    member : str
+        This process's name in the chain's group, which no other one may have: a successor of the same name goes on at
+        once, and the group is not shared out anew as long as it comes within the session timeout. Default: none, so
+        that the group waits for whoever was killed, and shares out anew when a process leaves.
 
     Raises
     ------
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
-    await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing()).run()
+    await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member).run()
 
 
 class _Runtime:
@@ -80,34 +85,39 @@ class _Runtime:
         stop: asyncio.Event,
         *,
         tracing: Tracing,
+        member: str,
     ) -> None:
         self._chain = chain
         self._settings = settings
         self._sessions = sessions
         self._telemetry = telemetry
         self._tracing = tracing
+        self._member = member
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
         self._assignment = Assignment()
         self._generation = 0
         self._tasks: dict[int, Running] = {}
         self._owners: dict[TopicPartition, Running] = {}
+        self._starting: dict[int, asyncio.Task[Running]] = {}
         self._inputs = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         self._consumer: AIOKafkaConsumer = None
         self._commits = Commits(chain, settings, telemetry, self._has_moved_on)
         check_shape(chain, settings.kafka.market_partitions)
 
     async def run(self) -> None:
+        assignor = OneMemberAssignor if self._chain.single_task else tasks_assignor(lambda: self._tasks)
         self._consumer = AIOKafkaConsumer(
             **connection(self._settings.kafka),
             group_id=self._group,
+            group_instance_id=self._member or None,
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_records=MAX_POLL_RECORDS,
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
-            partition_assignment_strategy=(OneMemberAssignor if self._chain.single_task else RangePartitionAssignor,),
+            partition_assignment_strategy=(assignor,),
         )
         taking_over = TakeOver(
             self._chain, self._settings, self._sessions, self._consumer, self._commits, tracing=self._tracing
@@ -121,35 +131,34 @@ class _Runtime:
             await self._flush_all(force=True)
             _log.info("service_stopped", process=self._chain.name, scope=self._chain.scope)
         finally:
-            await self._release_tasks()
+            await self._give_up_starts()
+            await self._release(list(self._tasks))
             await within(_STOP_SECONDS, self._consumer.stop())
 
     async def _cycle(self, taking_over: TakeOver) -> None:
-        if self._has_moved_on():
-            await self._take_over(taking_over)
+        if not self._assignment.is_settled:
+            await self._flush_all(force=False)
+            await self._fetch()  # gives nothing meanwhile, but raises what the group refuses
             return
+        if self._has_moved_on():
+            await self._settle(taking_over)
+            return
+        self._adopt()
         fetched = await self._fetch()
-        # What was fetched before a rebalance is not this member's any more.
+        # What was fetched before a rebalance is fetched again: each task knows which record it takes next.
         if self._has_moved_on():
             return
         for partition, records in fetched.items():
-            owner = self._owners[partition]
-            for first in range(0, len(records), _STEP_RECORDS):
-                step = records[first : first + _STEP_RECORDS]
-                owner.arrivals.came(partition.topic, step)
-                for record in map(received, step):
-                    await self._learn_universe(record)
-                    owner.run.receive(record)
-                owner.run.step()
-                owner.arrivals.handled(has_events=owner.run.has_events)
-                await asyncio.sleep(0)
+            if partition in self._owners:
+                await self._owners[partition].take(partition, records, self._learn_universe)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
-            running.run.step()
+            running.step()
             if running.run.differs:
                 await settle_by_kafka(running.run, self._settings.kafka)
         await self._flush_all(force=False)
+        await asyncio.sleep(0)  # a cycle in which everything was there at once waits for nothing else
         if not self._has_moved_on():
             self._pause_long_queues()
             await self._report()
@@ -172,47 +181,89 @@ class _Runtime:
             await self._sessions.refresh()
 
     def _has_moved_on(self) -> bool:
-        """Whether the group took this member's tasks, or gave it others."""
+        """Whether the group was shared out anew since this member settled its tasks."""
         return self._assignment.generation != self._generation
 
-    # --- taking over --------------------------------------------------------------------------------------------
+    # --- what the group gives and takes -------------------------------------------------------------------------
 
-    async def _take_over(self, taking_over: TakeOver) -> None:
+    async def _settle(self, taking_over: TakeOver) -> None:
+        """Keep the tasks that are still ours, release the others, and begin to take over what is new."""
         generation, partitions = self._assignment.generation, self._assignment.partitions
-        await self._release_tasks()
-        try:
+        await self._give_up_starts()
+        shares = taking_over.shared_out(partitions)
+        await self._release([index for index, running in self._tasks.items() if not running.has(shares.get(index))])
+        await self._release(await self._lost())
+        new = {index: ours for index, ours in shares.items() if index not in self._tasks}
+        if new:
             await self._sessions.refresh()
-            for index, ours in sorted(taking_over.shared_out(partitions).items()):
-                running = await taking_over.start(index, ours)
-                self._tasks[index] = running
-                self._owners.update(dict.fromkeys(ours, running))
-        except (IllegalStateError, ProducerFenced, InvalidProducerEpoch):
-            # The group moved on in the meantime: the next cycle takes over what it gave.
-            if self._assignment.generation == generation:
-                raise
+        if self._assignment.generation != generation:
             return
+        for running in self._tasks.values():
+            self._seek(running)
+        for index, ours in sorted(new.items()):
+            self._consumer.pause(*ours)
+            self._starting[index] = asyncio.create_task(taking_over.start(index, ours), name=f"start of task {index}")
         self._generation = generation
         self._telemetry.rebalanced(self._group, [(tp.topic, tp.partition) for tp in sorted(partitions)])
         for service in self._chain.services:
             self._telemetry.active(service.name, self._chain.scope)
-        _log.info(
-            "tasks_taken_over",
-            process=self._chain.name,
-            scope=self._chain.scope,
-            group=self._group,
-            partitions=[f"{tp.topic}[{tp.partition}]" for tp in sorted(partitions)],
-            tasks=[str(running.run.task) for running in self._tasks.values()],
-        )
+        self._say("partitions_assigned", partitions, kept=[str(running.run.task) for running in self._tasks.values()])
 
-    async def _release_tasks(self) -> None:
-        tasks, self._tasks, self._owners = self._tasks, {}, {}
-        for running in tasks.values():
+    async def _lost(self) -> list[int]:
+        """Give the tasks that another process has taken over while the group was shared out.
+
+        Raises
+        ------
+        TaskFenced
+            If that process calls itself by our name, so that the group would go from one to the other for ever.
+        """
+        proved = await asyncio.gather(*(self._commits.prove(running) for running in self._tasks.values()))
+        lost = [index for index, ours in zip(self._tasks, proved, strict=True) if not ours]
+        if lost and self._member:
+            raise fenced(self._tasks[lost[0]])
+        return lost
+
+    def _adopt(self) -> None:
+        """Let the tasks run that are taken over by now."""
+        for index in [index for index, starting in self._starting.items() if starting.done()]:
+            running = self._starting.pop(index).result()
+            self._tasks[index] = running
+            self._owners.update(dict.fromkeys(running.next_offsets, running))
+            self._seek(running)
+            self._consumer.resume(*running.next_offsets)
+            self._say("task_taken_over", running.next_offsets, task=str(running.run.task))
+
+    def _seek(self, running: Running) -> None:
+        for partition, offset in running.next_offsets.items():
+            self._consumer.seek(partition, offset)
+
+    async def _give_up_starts(self) -> None:
+        starting, self._starting = self._starting, {}
+        for one in starting.values():
+            one.cancel()
+        for ended in await asyncio.gather(*starting.values(), return_exceptions=True):
+            if isinstance(ended, Running):
+                await ended.stop()
+
+    async def _release(self, indices: Iterable[int]) -> None:
+        released = [self._tasks.pop(index) for index in indices]
+        for running in released:
+            for partition in running.next_offsets:
+                del self._owners[partition]
             for service in self._chain.services:
                 self._telemetry.withdraw(replace(running.run.task, service=service.name))
-            await running.stop()
+        await asyncio.gather(*(running.stop() for running in released))
+
+    def _say(self, what: str, partitions: Iterable[TopicPartition], **more: Any) -> None:
+        named = [f"{tp.topic}[{tp.partition}]" for tp in sorted(partitions)]
+        _log.info(what, process=self._chain.name, scope=self._chain.scope, group=self._group, partitions=named, **more)
 
     async def _flush_all(self, *, force: bool) -> None:
-        due = [running for running in self._tasks.values() if force or self._commits.wait_ms(running) == 0]
+        due = [
+            running
+            for running in self._tasks.values()
+            if not running.is_opening and (force or self._commits.wait_ms(running) == 0)
+        ]
         await asyncio.gather(*(self._commits.flush(running) for running in due))
 
     # --- housekeeping -------------------------------------------------------------------------------------------

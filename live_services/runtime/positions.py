@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from aiokafka import OffsetAndMetadata, TopicPartition
 
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import Committed, TopicPartitionKey
 from live_services.runtime.said import SaidSoFar
-from live_services.runtime.task import Committed, TopicPartitionKey
 
 
 def watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | None:

@@ -8,15 +8,15 @@ from typing import Final
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import TaskSpans
-from live_services.domain.clock import session_of
-from live_services.domain.events import DeadLetter, Watermark, decode_event
+from live_services.domain.clock import session_end_ns, session_of
+from live_services.domain.events import DeadLetter, Event, Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import Letters
-from live_services.runtime.merge import LateRecord, Merge
+from live_services.runtime.merge import Merge, OutsideSession
 from live_services.runtime.received import Received
 
 Universes = Callable[[str], Universe | None]
@@ -65,7 +65,7 @@ class Reception:
         """Decode and check one record and queue it; one that cannot be used becomes a dead letter in its place."""
         try:
             self._push(record)
-        except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
+        except Exception as failure:  # whatever a decoder met: a stranger's bytes end no process
             self._refuse(record, self._letters.of_record(record, failure, self._reached_ns(record)))
 
     def digest_of(self, session: Session) -> str:
@@ -110,7 +110,16 @@ class Reception:
             self.know(session, event.universe_digest)
             self._merge.push_watermark(*where, event.event_time_ns, session)
         else:
+            self._require_session(record, event)
             self._merge.push_event(*where, EventRecord(event, LogPosition(*where)))
+
+    def _require_session(self, record: Received, event: Event) -> None:
+        """Refuse what would wait for a watermark that its session has not; a session is told before its first event."""
+        session = self._merge.newest_session(record.topic, record.partition)
+        if session is None:
+            raise OutsideSession("no session was told on its partition before it")
+        if event.event_time_ns >= session_end_ns(session):
+            raise OutsideSession(f"event time {event.event_time_ns} is after the end of the session of {session.date}")
 
     def _push_frame(self, record: Received) -> None:
         where, digest = (record.topic, record.partition, record.offset), universe_digest_of(record.headers)

@@ -13,8 +13,9 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import all_topics
 from live_services.next_steps import to_type
 from live_services.runtime.failures import DayDiffers
+from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.said import LogRecord, first_difference
-from live_services.runtime.task import TaskRun, TopicPartitionKey
+from live_services.runtime.task import TaskRun
 from live_services.settings import KafkaSettings
 
 _log: Final = structlog.get_logger("application")

@@ -72,13 +72,16 @@ class Service(ABC, Generic[State]):
 
     @abstractmethod
     def open_session(self, opening: Opening[State]) -> State:
-        """Build the state at a session's open."""
+        """Build the state at a session's open.
+
+        It may take long: the runtime calls it in a thread, and hands the task no record meanwhile.
+        """
 
     def snapshot(self, state: State) -> Tree:
         """Write the state down; None: it is not kept, and after a restart the session is run again from its open."""
         return None
 
-    def restore(self, opening: Opening[State], kept: Tree) -> State:
+    def restore(self, opening: Opening[State], kept: Any) -> State:
         """Build the state that `snapshot` wrote down, in a new process; it goes on bit for bit as the one before.
 
         The states of the services behind this one are in ``opening.chain``, restored already.

@@ -1,4 +1,4 @@
-"""How a task is taken over: its predecessor is fenced, what that committed is read, and the consumer goes there."""
+"""How a task is taken over: its predecessor is fenced, and what that committed says where it begins."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
+from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.failures import WrongShape
+from live_services.runtime.handover import Committed, Resume, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position
+from live_services.runtime.received import Received
 from live_services.runtime.running import Running, stop_all
-from live_services.runtime.task import Committed, Resume, TaskRun, TopicPartitionKey, control_of
+from live_services.runtime.task import TaskRun
 from live_services.settings import Settings
 
 _START_SECONDS: Final = 60.0
@@ -38,7 +41,7 @@ class TakeOver:
     chain, settings, sessions, tracing, commits
         Of the process.
     consumer : AIOKafkaConsumer
-        Which has the tasks' partitions and is sent to where they begin.
+        Asked where partitions begin.
     """
 
     def __init__(
@@ -82,12 +85,12 @@ class TakeOver:
         return shares
 
     async def start(self, index: int, partitions: Sequence[TopicPartition]) -> Running:
-        """Take over a task.
+        """Take over a task; it may take long, and nothing of the consumer is changed.
 
         Raises
         ------
-        aiokafka.errors.IllegalStateError, aiokafka.errors.ProducerFenced, aiokafka.errors.InvalidProducerEpoch
-            If the group moved on meanwhile.
+        aiokafka.errors.ProducerFenced, aiokafka.errors.InvalidProducerEpoch
+            If another process takes it over meanwhile.
         """
         task = TaskId(self._chain.name, self._chain.scope, index)
         kafka, runtime, floods = self._settings.kafka, self._settings.runtime, self._settings.dead_letters
@@ -106,15 +109,14 @@ class TakeOver:
             }
             resume = await self._resume(task, committed)
             await self._chain.prepare(task, resume.control)
-            for tp in partitions:
-                known = committed.get((tp.topic, tp.partition))
-                if known is not None:
-                    self._consumer.seek(tp, known.session_open_offset)
-                else:
-                    await self._consumer.seek_to_beginning(tp)
-            starts = {(tp.topic, tp.partition): await self._consumer.position(tp) for tp in partitions}
+            first = await self._consumer.beginning_offsets(partitions)
+            starts = {
+                (tp.topic, tp.partition): known.session_open_offset if known is not None else first[tp]
+                for tp in partitions
+                for known in (committed.get((tp.topic, tp.partition)),)
+            }
             if not committed:
-                await self._begin(producer, starts, resume.begin_ns)
+                committed = await self._begin(producer, starts, resume.begin_ns)
         except BaseException:
             await stop_all(producer, inner, inbox)
             raise
@@ -128,29 +130,33 @@ class TakeOver:
             market_partitions=kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
+            opens_apart=True,
         )
-        return Running(run, producer, inner, inbox, resume.watermark_ns)
+        offsets = {TopicPartition(*key): offset for key, offset in starts.items()}
+        return Running(run, producer, inner, inbox, resume.watermark_ns, offsets, committed)
 
-    async def _begin(self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int) -> None:
+    async def _begin(
+        self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int
+    ) -> dict[TopicPartitionKey, Committed]:
         """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
         positions = {key: Committed(offset, BEGINNING_NS, offset, begin_ns) for key, offset in starts.items()}
         async with asyncio.timeout(_START_SECONDS):
             await self._commits.commit(producer, (), positions)
+        return positions
 
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
         """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""
         if not committed:
             return Resume(BEGINNING_NS, await begins_ns(self._settings.kafka, self._sessions))
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
-        control = [
-            control_of(task, topic, record.headers, record.value)
-            for topic in self._controls
-            async for record in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
-        ]
-        ours = (
-            e for e in control if e is not None and newest.session_open_ns <= e.event_time_ns <= newest.watermark_ns
-        )
-        return Resume(newest.watermark_ns, newest.session_open_ns, tuple(ours), newest.said)
+        control = OwnControl()
+        for topic in self._controls:
+            stored = [
+                Received(one.topic, one.partition, one.offset, one.key, one.value, one.headers)
+                async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
+            ]
+            control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
+        return Resume(newest.watermark_ns, newest.session_open_ns, control.events, newest.said, foreign=control.foreign)
 
 
 def _partition(task: TaskId, topic: Topic) -> int:

@@ -11,6 +11,7 @@ import structlog
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
+from live_services.domain.account.written_books import restore_books, written_books
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.configuration import changes, config_digest
@@ -29,7 +30,9 @@ from live_services.domain.events import (
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
+from live_services.domain.written import fields_of
 from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from models_registry.specification import Broker
 
@@ -48,8 +51,8 @@ class PortfolioState:
     opened: bool = False
     trading: bool | None = None
     """Whether the trading stage gives orders, as the log says; None before it says so."""
-    settings_wait: tuple[str, ...] = ()
-    """What the settings would change of the account's configuration, from the next session on."""
+    config: AccountConfig | None = None
+    """By which the log says that the account was opened."""
 
 
 class PortfolioManager(Service[PortfolioState]):
@@ -102,6 +105,24 @@ class PortfolioManager(Service[PortfolioState]):
         clock = SnapshotClock(opening.session, self._config.pnl_interval_seconds)
         before = opening.before.books if opening.before is not None else None
         return PortfolioState(opening.session, books, clock, before)
+
+    def snapshot(self, state: PortfolioState) -> Tree:
+        """Write down the books and when they are told next; None before the session's record carried them into it."""
+        if state.before is not None or not state.opened:
+            return None
+        config = None if state.config is None else state.config.model_dump(mode="json")
+        clock = state.clock.snapshot()
+        return {"books": written_books(state.books), "clock": clock, "trading": state.trading, "config": config}
+
+    def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
+        """Go on with the books as they were written down."""
+        there, state = fields_of(kept), self.open_session(opening)
+        restore_books(state.books, there["books"])
+        state.clock.restore(there["clock"])
+        state.before, state.opened, state.trading = None, True, there["trading"]
+        state.config = None if there["config"] is None else AccountConfig.model_validate(there["config"])
+        self._say_what_waits(state)
+        return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
@@ -163,9 +184,8 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
             state.before, state.opened = None, True
-            state.settings_wait = changes(event.config, self._config)
-            if state.settings_wait:
-                _log.warning(SETTINGS_WAIT, broker=self._broker, changes=state.settings_wait, until="the next session")
+            state.config = event.config
+            self._say_what_waits(state)
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):
             self._say_switched(state, event)
@@ -178,7 +198,11 @@ class PortfolioManager(Service[PortfolioState]):
 
     def settings_wait(self, state: PortfolioState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return state.settings_wait
+        return () if state.config is None else changes(state.config, self._config)
+
+    def _say_what_waits(self, state: PortfolioState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, broker=self._broker, changes=waiting, until="the next session")
 
     def due_ns(self, state: PortfolioState) -> int:
         """Give the last instant that belongs to the next snapshot."""

@@ -11,6 +11,7 @@ from live_services.domain.events import StrategyHistoryUsed, self_caused
 from live_services.domain.log import TaskId
 from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
+from live_services.runtime.failures import RuntimeFailure
 
 
 class HistorySource(Protocol):
@@ -35,7 +36,7 @@ class KeptHistories(Protocol):
         ...
 
 
-class HistoryChanged(Exception):
+class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
 
 
@@ -54,19 +55,23 @@ def require_same_history(task: TaskId, desk: StrategyDesk, event: StrategyHistor
     HistoryChanged
         If it is not: the bars were not kept here, and those of the store are others by now.
     """
-    here = desk.history_used
     logged = used_of(event)
-    if here != logged:
-        days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
-        what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
-        raise HistoryChanged(
-            f"{task}: {what} changed while the session of {event.session_date} ran: its features stand on "
-            f"{_short(logged)}, the offline store now gives {_short(here)}, and what it "
-            "gave then is not kept on this machine. Going on would differ from what was "
-            "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
-            "here: start with an empty Kafka"
-        )
+    if desk.history_used != logged:
+        raise changed(task, desk, logged)
     return logged
+
+
+def changed(task: TaskId, desk: StrategyDesk, logged: HistoryUsed) -> HistoryChanged:
+    """Say how what features stand on here is not what they stood on by the log."""
+    here, date = desk.history_used, desk.session.date.isoformat()
+    days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
+    what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
+    return HistoryChanged(
+        f"{task}: {what} changed while the session of {date} ran: its features stand on {_short(logged)}, the offline "
+        f"store now gives {_short(here)}, and what it gave then is not kept on this machine. Going on would differ "
+        "from what was decided before. Bring the bars (and market.corporate_actions) back as they were, or end the "
+        "session here: start with an empty Kafka"
+    )
 
 
 def _short(used: HistoryUsed) -> str:

@@ -8,8 +8,9 @@ by strategy and rung. What ran at the end of a session goes on in the next one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -34,6 +35,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
@@ -50,8 +52,15 @@ from live_services.domain.topics import (
 )
 from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from live_services.services.model_loading import ModelLoader, Refusal
-from live_services.services.session_history import HistorySource, KeptHistories, history_used, require_same_history
+from live_services.services.session_history import (
+    HistorySource,
+    KeptHistories,
+    changed,
+    history_used,
+    require_same_history,
+)
 from live_services.services.session_plans import SessionPlan, SessionPlans, knows_too_much, strategies_configured
+from live_services.services.strategy_state import StrategyState, used_in
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
@@ -66,39 +75,6 @@ class RowSink(Protocol):
     def offer(self, schema: FeatureSchema, block: Block, /) -> None:
         """Take a task's newest rows; returns at once and never raises."""
         ...
-
-
-@dataclass(slots=True)
-class StrategyState:
-    """One task's strategies for one session."""
-
-    task: TaskId
-    plan: SessionPlan
-    """By which configuration it goes through the session."""
-    desk: StrategyDesk
-    carried: Mapping[StrategyKey, LoadedModel]
-    """What ran at the end of the session before."""
-    configured: bool = False
-    """Whether the log says by which configuration."""
-    settings_wait: tuple[str, ...] = ()
-    """What the settings would change from the next session on."""
-    offered_ns: int = 0
-    """The decision whose rows went to the sink."""
-    history_logged: HistoryUsed | None = None
-    """What the log says that the features stand on."""
-    warming: tuple[str, ...] | None = None
-    """Symbols that were said to be WARMING; None before the first word on it."""
-    refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
-    """What was announced as refused."""
-    summarized: tuple[StrategyRuntime, ...] | None = None
-    """What the last loading summary said, without the words of an outage."""
-    stopped: str = ""
-    """Why nothing is proposed any more in this session; empty: it is."""
-
-    def running(self, key: StrategyKey) -> LoadedModel | None:
-        """Give what a strategy runs on a rung."""
-        current = self.desk.assigned(key)
-        return current.model if current is not None else None
 
 
 class StrategyRunner(Service[StrategyState]):
@@ -191,46 +167,74 @@ class StrategyRunner(Service[StrategyState]):
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
-        Reading the bars is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
-        session, task, before = opening.session, opening.task, opening.before
-        plan = self._plans.of(task, session.date.isoformat())
+        plan, before = self._plan_of(opening), opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
         models = {key: model for key, model in running.items() if model is not None}
         carried = {} if before is None else plan.carried(before.plan, models)
-        desk = StrategyDesk(
+        desk = self._desk(opening, plan, self._history_of(opening, plan, carried.values()))
+        return StrategyState(opening.task, plan, desk, carried)
+
+    def _plan_of(self, opening: Opening[StrategyState]) -> SessionPlan:
+        return self._plans.of(opening.task, opening.session.date.isoformat())
+
+    def _desk(self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | None) -> StrategyDesk:
+        return StrategyDesk(
             opening.universe,
-            session,
+            opening.session,
             plan.config.strategies,
             bar_minutes=plan.config.bar_minutes,
             brokers=plan.config.brokers,
             stamp=self._stamp,
-            partition=task.partition,
+            partition=opening.task.partition,
             partitions=self._partitions,
-            history=self._history_of(opening, plan, carried.values()),
+            history=history,
             of_bars=self._on_bars,
         )
-        return StrategyState(task, plan, desk, carried)
 
     def _history_of(
         self, opening: Opening[StrategyState], plan: SessionPlan, carried: Iterable[LoadedModel]
     ) -> SessionHistory | None:
         """Give what features go on from: what they did by the log, else the sessions that models need, and keep it."""
+        logged = self._history_logged.get((opening.task.partition, opening.session.date.isoformat()))
+        if logged is not None:
+            return self._history_as_used(opening, used_of(logged))
         if self._history is None:
             return None
-        session, universe = opening.session, opening.universe
-        logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
-        if logged is not None:
-            used = used_of(logged)
-            kept = self._kept.read(universe, used) if self._kept is not None else None
-            return (kept or self._history.of(session, universe, used.sessions)).as_it_was(used)
-        wanted = (candidate.model for candidate in plan.loader.candidates.values())
+        wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
-        history = self._history.of(session, universe, needed=needed)
+        history = self._history.of(opening.session, opening.universe, needed=needed)
         if self._kept is not None:
             self._kept.keep(history)
         return history
+
+    def _history_as_used(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
+        if self._history is None:
+            return None
+        kept = self._kept.read(opening.universe, used) if self._kept is not None else None
+        return (kept or self._history.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
+
+    def snapshot(self, state: StrategyState) -> Tree:
+        """Write down what features, decisions and models stand on; the history is read again."""
+        return state.snapshot()
+
+    def restore(self, opening: Opening[StrategyState], kept: Tree) -> StrategyState:
+        """Go on with what was decided, on the history that it was decided on, with the models that `prepare` loaded.
+
+        Raises
+        ------
+        HistoryChanged
+            If the history is not what it was.
+        """
+        used, plan = used_in(kept), self._plan_of(opening)
+        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._history_as_used(opening, used)), {})
+        if state.desk.history_used.digest != used.digest:
+            raise changed(opening.task, state.desk, used)
+        state.restore(kept, partial(self._model, plan), plan.loader.known)
+        self._say_what_waits(state)
+        return state
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         """Log the session's configuration and what the features stand on; assign to each strategy and rung what it
@@ -278,7 +282,8 @@ class StrategyRunner(Service[StrategyState]):
             state.history_logged = require_same_history(state.task, state.desk, event)
             return ()
         if isinstance(event, StrategiesConfigured):
-            self._say_what_waits(state, event)
+            state.configured = True
+            self._say_what_waits(state)
             return ()
         if isinstance(event, StrategiesStopped):
             _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
@@ -286,14 +291,13 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
-    def _say_what_waits(self, state: StrategyState, event: StrategiesConfigured) -> None:
-        state.configured, state.settings_wait = True, changes(event.config, self._plans.own.config)
-        if state.settings_wait:
-            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=state.settings_wait, until="the next session")
-
     def settings_wait(self, state: StrategyState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return state.settings_wait
+        return changes(state.plan.config, self._plans.own.config)
+
+    def _say_what_waits(self, state: StrategyState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=waiting, until="the next session")
 
     def _on_market(self, record: MarketSlice, state: StrategyState) -> Iterable[Event]:
         market: Ticks | Bars = record.market
@@ -353,7 +357,7 @@ class StrategyRunner(Service[StrategyState]):
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
-            return StrategyRuntime(strategy, rung, "waiting", name, reason=_silence(plan.loader))
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=plan.silence)
         if candidate.model is None:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
@@ -382,11 +386,8 @@ class StrategyRunner(Service[StrategyState]):
         if event.model_version is None:
             state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
-        model = state.plan.loader.loaded(event.model_name, event.model_version)
-        asked = model
-        if self._inferred is not None:
-            asked = replace(model, model=TimedModel(model.model, event.strategy, self._inferred))
-        state.desk.assign(Assignment(event.event_time_ns, event.strategy, asked, event.rung))
+        model = self._model(state.plan, event.strategy, event.model_name, event.model_version)
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),
@@ -403,6 +404,13 @@ class StrategyRunner(Service[StrategyState]):
             ),
         )
 
+    def _model(self, plan: SessionPlan, strategy: str, name: str, version: str) -> LoadedModel:
+        """Give a version that was loaded, as a strategy asks it."""
+        model = plan.loader.loaded(name, version)
+        if self._inferred is None:
+            return model
+        return replace(model, model=TimedModel(model.model, strategy, self._inferred))
+
     def _assignment_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
         """Give the record that lets a strategy run what stands on its rung. While that is not known, or is refused,
         what runs goes on; and at a session's open what ran at the end of the session before.
@@ -416,7 +424,7 @@ class StrategyRunner(Service[StrategyState]):
             return
         if not first:
             return
-        why = _silence(state.plan.loader)
+        why = state.plan.silence
         if refusal is not None:
             why = f"{state.plan.asked[key].ref(key[1])} stands for version {refusal.version}: {refusal.reason}"
         carried = state.carried.get(key)
@@ -487,7 +495,3 @@ def _may_be_absent(key: StrategyKey) -> bool:
 
 def _identity(model: LoadedModel | None) -> ModelIdentity | None:
     return model.identity if model is not None else None
-
-
-def _silence(loader: ModelLoader) -> str:
-    return loader.outage or "the model registry has not answered yet"

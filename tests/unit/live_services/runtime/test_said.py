@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import pytest
 
 from feature_store.market.types import SECOND_NS
-from live_services.adapters.kafka import value_of
+from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.events import Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
 from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.chain import Chain
+from live_services.runtime.control import TASK_HEADER
 from live_services.runtime.failures import DayDiffers
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.runtime.said import LogRecord, Said, first_difference
@@ -113,8 +114,8 @@ class Desk:
             accepted_at_ns=1,
             reason="the new code is right",
         )
-        self.log.append_event(STRATEGIES_CONTROL, 0, event)
-        self.log.tasks_of_control.append((event.task, event))
+        headers = [*headers_of(event), (TASK_HEADER, event.task.encode())]
+        self.log.append(STRATEGIES_CONTROL.name, 0, value_of(event), headers)
 
 
 def signals(log: MemoryLog) -> list[SignalGenerated]:
