@@ -51,8 +51,8 @@ class PortfolioState:
     opened: bool = False
     trading: bool | None = None
     """Whether the trading stage gives orders, as the log says; None before it says so."""
-    settings_wait: tuple[str, ...] = ()
-    """What the settings would change of the account's configuration, from the next session on."""
+    config: AccountConfig | None = None
+    """By which the log says that the account was opened."""
 
 
 class PortfolioManager(Service[PortfolioState]):
@@ -110,7 +110,9 @@ class PortfolioManager(Service[PortfolioState]):
         """Write down the books and when they are told next; None before the session's record carried them into it."""
         if state.before is not None or not state.opened:
             return None
-        return {"books": written_books(state.books), "clock": state.clock.snapshot(), "trading": state.trading}
+        config = None if state.config is None else state.config.model_dump(mode="json")
+        clock = state.clock.snapshot()
+        return {"books": written_books(state.books), "clock": clock, "trading": state.trading, "config": config}
 
     def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
         """Go on with the books as they were written down."""
@@ -118,6 +120,8 @@ class PortfolioManager(Service[PortfolioState]):
         restore_books(state.books, there["books"])
         state.clock.restore(there["clock"])
         state.before, state.opened, state.trading = None, True, there["trading"]
+        state.config = None if there["config"] is None else AccountConfig.model_validate(there["config"])
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
@@ -180,9 +184,8 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
             state.before, state.opened = None, True
-            state.settings_wait = changes(event.config, self._config)
-            if state.settings_wait:
-                _log.warning(SETTINGS_WAIT, broker=self._broker, changes=state.settings_wait, until="the next session")
+            state.config = event.config
+            self._say_what_waits(state)
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):
             self._say_switched(state, event)
@@ -195,7 +198,11 @@ class PortfolioManager(Service[PortfolioState]):
 
     def settings_wait(self, state: PortfolioState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return state.settings_wait
+        return () if state.config is None else changes(state.config, self._config)
+
+    def _say_what_waits(self, state: PortfolioState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, broker=self._broker, changes=waiting, until="the next session")
 
     def due_ns(self, state: PortfolioState) -> int:
         """Give the last instant that belongs to the next snapshot."""
