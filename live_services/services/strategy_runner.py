@@ -55,7 +55,7 @@ from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.services.session_history import (
     HistorySource,
     KeptHistories,
-    history_changed,
+    changed,
     history_used,
     require_same_history,
 )
@@ -169,13 +169,15 @@ class StrategyRunner(Service[StrategyState]):
 
         Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
-        session, before = opening.session, opening.before
-        plan = self._plans.of(opening.task, session.date.isoformat())
+        plan, before = self._plan_of(opening), opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
         models = {key: model for key, model in running.items() if model is not None}
         carried = {} if before is None else plan.carried(before.plan, models)
         desk = self._desk(opening, plan, self._history_of(opening, plan, carried.values()))
         return StrategyState(opening.task, plan, desk, carried)
+
+    def _plan_of(self, opening: Opening[StrategyState]) -> SessionPlan:
+        return self._plans.of(opening.task, opening.session.date.isoformat())
 
     def _desk(self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | None) -> StrategyDesk:
         return StrategyDesk(
@@ -195,29 +197,27 @@ class StrategyRunner(Service[StrategyState]):
         self, opening: Opening[StrategyState], plan: SessionPlan, carried: Iterable[LoadedModel]
     ) -> SessionHistory | None:
         """Give what features go on from: what they did by the log, else the sessions that models need, and keep it."""
+        logged = self._history_logged.get((opening.task.partition, opening.session.date.isoformat()))
+        if logged is not None:
+            return self._history_as_used(opening, used_of(logged))
         if self._history is None:
             return None
-        session, universe = opening.session, opening.universe
-        logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
-        if logged is not None:
-            return self._as_it_was(opening, used_of(logged))
-        wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # a thread writes them
+        wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
-        history = self._history.of(session, universe, needed=needed)
+        history = self._history.of(opening.session, opening.universe, needed=needed)
         if self._kept is not None:
             self._kept.keep(history)
         return history
 
-    def _as_it_was(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
-        """Give what features stood on: as it was kept on this machine, else as the store gives it now."""
+    def _history_as_used(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
         if self._history is None:
             return None
         kept = self._kept.read(opening.universe, used) if self._kept is not None else None
         return (kept or self._history.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
 
     def snapshot(self, state: StrategyState) -> Tree:
-        """Write down what features, decisions and models stand on; the history is kept apart, by its digest."""
+        """Write down what features, decisions and models stand on; the history is read again."""
         return state.snapshot()
 
     def restore(self, opening: Opening[StrategyState], kept: Tree) -> StrategyState:
@@ -228,11 +228,12 @@ class StrategyRunner(Service[StrategyState]):
         HistoryChanged
             If the history is not what it was.
         """
-        used, plan = used_in(kept), self._plans.of(opening.task, opening.session.date.isoformat())
-        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._as_it_was(opening, used)), {})
+        used, plan = used_in(kept), self._plan_of(opening)
+        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._history_as_used(opening, used)), {})
         if state.desk.history_used.digest != used.digest:
-            raise history_changed(state.task, state.desk, used)
+            raise changed(opening.task, state.desk, used)
         state.restore(kept, partial(self._model, plan), plan.loader.known)
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
@@ -281,7 +282,8 @@ class StrategyRunner(Service[StrategyState]):
             state.history_logged = require_same_history(state.task, state.desk, event)
             return ()
         if isinstance(event, StrategiesConfigured):
-            self._say_what_waits(state, event)
+            state.configured = True
+            self._say_what_waits(state)
             return ()
         if isinstance(event, StrategiesStopped):
             _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
@@ -289,14 +291,13 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
 
-    def _say_what_waits(self, state: StrategyState, event: StrategiesConfigured) -> None:
-        state.configured, state.settings_wait = True, changes(event.config, self._plans.own.config)
-        if state.settings_wait:
-            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=state.settings_wait, until="the next session")
-
     def settings_wait(self, state: StrategyState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return state.settings_wait
+        return changes(state.plan.config, self._plans.own.config)
+
+    def _say_what_waits(self, state: StrategyState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=waiting, until="the next session")
 
     def _on_market(self, record: MarketSlice, state: StrategyState) -> Iterable[Event]:
         market: Ticks | Bars = record.market
@@ -356,7 +357,7 @@ class StrategyRunner(Service[StrategyState]):
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
-            return StrategyRuntime(strategy, rung, "waiting", name, reason=_silence(plan.loader))
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=plan.silence)
         if candidate.model is None:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
@@ -423,7 +424,7 @@ class StrategyRunner(Service[StrategyState]):
             return
         if not first:
             return
-        why = _silence(state.plan.loader)
+        why = state.plan.silence
         if refusal is not None:
             why = f"{state.plan.asked[key].ref(key[1])} stands for version {refusal.version}: {refusal.reason}"
         carried = state.carried.get(key)
@@ -494,7 +495,3 @@ def _may_be_absent(key: StrategyKey) -> bool:
 
 def _identity(model: LoadedModel | None) -> ModelIdentity | None:
     return model.identity if model is not None else None
-
-
-def _silence(loader: ModelLoader) -> str:
-    return loader.outage or "the model registry has not answered yet"

@@ -29,8 +29,6 @@ class StrategyState:
     """What ran at the end of the session before."""
     configured: bool = False
     """Whether the log says by which configuration."""
-    settings_wait: tuple[str, ...] = ()
-    """What the settings would change from the next session on."""
     offered_ns: int = 0
     """The decision whose rows went to the sink."""
     history_logged: HistoryUsed | None = None
@@ -56,7 +54,6 @@ class StrategyState:
             "desk": written_desk(self.desk),
             "carried": [[*key, one.model_name, one.model_version] for key, one in carried.items()],
             "configured": self.configured,
-            "settings_wait": self.settings_wait,
             "offered_ns": self.offered_ns,
             "history_logged": None if self.history_logged is None else self.history_logged.snapshot(),
             "warming": self.warming,
@@ -80,7 +77,7 @@ class StrategyState:
         restore_desk(self.desk, there["desk"], model_of)
         carried = {(strategy, rung): known(name, version) for strategy, rung, name, version in there["carried"]}
         self.carried = {key: model for key, model in carried.items() if model is not None}
-        self.configured, self.settings_wait = there["configured"], tuple(there["settings_wait"])
+        self.configured = there["configured"]
         self.offered_ns, self.stopped = there["offered_ns"], there["stopped"]
         self.history_logged = HistoryUsed.restored(there["history_logged"]) if there["history_logged"] else None
         self.warming = _tuple_or_none(there["warming"])
