@@ -8,6 +8,7 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
+
 from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import AtMark, Books, PositionKey
 from live_services.domain.clock import NEVER_NS
