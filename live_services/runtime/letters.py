@@ -14,7 +14,7 @@ from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.topics import BROKERS, Topic
 from live_services.runtime.chain import WrongTopic
-from live_services.runtime.merge import LateRecord
+from live_services.runtime.merge import Foreign, LateRecord
 from live_services.runtime.received import Received
 
 _LONGEST_QUOTE: Final = 200  # of a failure, in the reason of a halt
@@ -150,6 +150,7 @@ def _headers(headers: Headers) -> tuple[tuple[str, str], ...]:
 _KINDS: Final[tuple[tuple[type[Exception], LetterReason], ...]] = (
     (BadFrame, "bad_frame"),
     (LateRecord, "late"),
+    (Foreign, "foreign"),
     (WrongTopic, "wrong_topic"),
 )
 

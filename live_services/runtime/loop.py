@@ -40,7 +40,6 @@ from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.frames import universe_digest_of
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.topics import BROKERS, Topic, broker_topics, consumer_group, transactional_id
@@ -52,7 +51,7 @@ from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position, encode_position, watermark_of
-from live_services.runtime.received import Received, received
+from live_services.runtime.received import received
 from live_services.runtime.service import MayBeHalted, RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import (
     TASK_HEADER,
@@ -190,7 +189,7 @@ class _Runtime:
                 step = records[first : first + _STEP_RECORDS]
                 owner.arrivals.came(partition.topic, step)
                 for record in map(received, step):
-                    await self._learn_universe(record)
+                    await self._sessions.learn(record.headers)
                     owner.run.receive(record)
                 owner.run.step()
                 owner.arrivals.handled(has_events=owner.run.has_events)
@@ -214,12 +213,6 @@ class _Runtime:
         if not self._tasks:
             await asyncio.sleep(_IDLE_POLL_MS / 1000)
         return fetched
-
-    async def _learn_universe(self, record: Received) -> None:
-        """Read what the feed has told of its sessions, when a record names a universe that is new here."""
-        digest = universe_digest_of(record.headers)
-        if digest and self._sessions.universe(digest) is None:
-            await self._sessions.refresh()
 
     # --- taking over --------------------------------------------------------------------------------------------
 
@@ -299,6 +292,7 @@ class _Runtime:
             self._sessions.universe,
             starts=starts,
             resume=resume,
+            told=self._sessions.session,
             market_partitions=kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),

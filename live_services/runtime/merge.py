@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from feature_store.market.types import Bars, Session, Ticks
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
+from live_services.domain.sequence import Sequence, Stamp
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
@@ -32,6 +33,19 @@ class LateRecord(Exception):
         super().__init__(f"event time {time_ns} is before the partition's watermark {watermark_ns}: it came too late")
         self.time_ns = time_ns
         self.watermark_ns = watermark_ns
+
+
+class LateRows(LateRecord):
+    """Rows of a frame that their partition's watermark had already passed; the others were used."""
+
+    def __init__(self, rows: int, of: int, time_ns: int, watermark_ns: int) -> None:
+        super().__init__(time_ns, watermark_ns)
+        self.args = (f"{rows} of {of} rows were left out, the first of them: {self}",)
+        self.rows = rows
+
+
+class Foreign(Exception):
+    """A record that does not come from who told its session, or not as the next of its partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ class _Queue:
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
+    sequence: Sequence = field(default_factory=Sequence)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
 
     @property
@@ -112,7 +127,7 @@ class Merge:
         The task's gating partitions; at least one, because watermarks are its only clock.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Collection[Source]) -> None:
         self._queues = {(s.topic, s.partition): _Queue(s) for s in sources}
         if not self._queues:
             raise ValueError("a task needs at least one gating input: watermarks are its only clock")
@@ -133,26 +148,46 @@ class Merge:
             raise LateRecord(time_ns, queue.watermark_ns)
         heapq.heappush(queue.singles, (time_ns, offset, record))
 
-    def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
-        """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
+    def admit(self, topic: str, partition: int, stamp: Stamp | None, session: Session, source: str | None) -> None:
+        """Take the place of a record from outside in its partition's numbering, before it is pushed.
+
+        Parameters
+        ----------
+        source
+            Who told the session; empty if nobody stamps its records, None if that is not known.
 
         Raises
         ------
-        LateRecord
-            If its first row is before the partition's watermark; nothing is queued.
+        Foreign
+            If it is not the next record of the one that told the session; it moves no clock.
+        """
+        queue = self._queues[topic, partition]
+        if refusal := queue.sequence.refusal(stamp, session, source, queue.watermark_ns):
+            raise Foreign(refusal)
+
+    def session_under_way(self, topic: str, partition: int) -> Session | None:
+        """Give the session that a partition's newest watermark was of; None before the first."""
+        sessions = self._queues[topic, partition].sessions
+        return sessions[-1][0] if sessions else None
+
+    def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> int | None:
+        """Queue a frame and take over its watermark; None if it was here before (a feed that was restarted).
+
+        Rows that the partition's watermark had already passed are lost, and no others; what is given back counts them.
         """
         queue = self._arrived(topic, partition, offset)
         identity = (frame.session.open_ns, frame.number)
         if identity <= queue.newest_frame and frame.watermark_ns <= queue.watermark_ns:
-            return False
+            return None
+        late = int(np.searchsorted(frame.times_ns, queue.watermark_ns, side="left"))
+        if late:
+            frame = replace(frame, table=frame.table[late:])
         if len(frame.times_ns):
-            if (first := int(frame.times_ns[0])) < queue.watermark_ns:
-                raise LateRecord(first, queue.watermark_ns)
             queue.frames.append(_PendingFrame(offset, frame))
             queue.rows += len(frame.times_ns)
         queue.newest_frame = max(queue.newest_frame, identity)
         self.push_watermark(topic, partition, offset, frame.watermark_ns, frame.session)
-        return True
+        return late
 
     def push_watermark(self, topic: str, partition: int, offset: int, watermark_ns: int, session: Session) -> None:
         """Raise a partition's watermark (one that is lower than before changes nothing)."""

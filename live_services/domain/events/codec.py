@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.envelope import Event
-from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
+from live_services.domain.events.market import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     CommandRefused,
     DeadLetter,
@@ -60,6 +60,7 @@ AnyEvent = Annotated[
     | CommandRefused
     | StrategiesStopped
     | SessionOpened
+    | FeedStarted
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed

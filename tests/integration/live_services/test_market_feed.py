@@ -58,7 +58,7 @@ async def in_memory(config: Settings) -> Said:
 async def reached(config: Settings) -> dict[int, Reached]:
     sessions = MarketSessions(config.kafka)
     await sessions.refresh()
-    return await last_watermarks(config.kafka, MARKET_TICKS, sessions.universe)
+    return await last_watermarks(config.kafka, MARKET_TICKS, sessions)
 
 
 async def play(config: Settings, stop: asyncio.Event, progress: Callable[[FeedProgress], None] | None = None) -> bool:
