@@ -44,8 +44,8 @@ MEANING: Final[dict[LetterReason, tuple[str, str]]] = {
     "foreign": (
         "Its stamp is not that of who told the session, or its number is not the next of its partition: it moved no "
         "clock.",
-        "Something else than this desk's feed writes on the market's topic, or a part of the log is missing: find it by "
-        "the headers. Drop it.",
+        "Something else than this desk's feed writes on the market's topic, or a part of the log is missing: find it "
+        "by the headers. Drop it.",
     ),
     "wrong_topic": (
         "It belongs on another topic, or to another broker.",

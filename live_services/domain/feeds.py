@@ -88,9 +88,9 @@ def check_claim(
     differing = "; ".join(strange + _differences(ours, former, _HOW))
     holds = f"has the session of {under_way.session_date} under way" if under_way is not None else "has not ended"
     return (
-        f"the market of this Kafka is that of another feed: {former.name} (home {former.home}) plays {former.plays} and "
-        f"{holds}. This one differs in {differing}. Start that one again, give this one a Kafka of its own, or, if that "
-        f'one is gone for good, set market.take_over = "{former.event_id[:_ID]}" and this one goes on where it ended'
+        f"the market of this Kafka is that of another feed: {former.name} (home {former.home}) plays {former.plays} "
+        f"and {holds}. This one differs in {differing}. Start that one again, give this one a Kafka of its own, or, if "
+        f'that one is gone for good, set market.take_over = "{former.event_id[:_ID]}": this one goes on where it ended'
     )
 
 
