@@ -15,17 +15,19 @@ from live_services.domain.events import FeedStarted, MarketGap, SessionOpened, W
 from live_services.domain.frames import Frame
 from live_services.domain.log import event_times
 from live_services.domain.partitions import own_rows
-from live_services.domain.sequence import LogEnd, stamp_of
+from live_services.domain.sequence import LogEnd, Stamp, stamp_of
 from live_services.domain.topics import MARKET_BARS, MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
 from live_services.services.market_feed import (
+    AnotherFeed,
     Feed,
     FeedProgress,
     JoinsTooLate,
     LogIsAhead,
     NothingToReplay,
+    SessionLost,
     chosen_sessions,
     replayed_sessions,
 )
@@ -294,6 +296,88 @@ def _relisted(day: Replay) -> Replay:
     index = universe.indices_of(day.universe.tokens)[day.market.instrument]
     columns = {name: getattr(day.market, name) for name in ("event_time_ns", "last_price", "day_volume")}
     return Replay(day.session, universe, type(day.market)(instrument=index, **columns))
+
+
+# --- another feed -----------------------------------------------------------------------------------------------------
+
+
+async def half_played(days: Sequence[Replay] = DAYS[:1]) -> MemoryLog:
+    log = MemoryLog(2)
+    with pytest.raises(Died):
+        await live(GivenMarket(days), settings_of(**days_of(days), **SHORT), log, lives=300)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"frame_ms": 10_000}, "market.frame_ms: 10000, not 60000"),
+        ({"feed_name": "laptop"}, "feed_name: laptop, not "),
+        ({"replay_through": "2026-01-06"}, "sessions: 2026-01-05 through 2026-01-06, not 2026-01-05"),
+        ({"follow": True}, "sessions: 2026-01-05, and what comes after, not 2026-01-05"),
+        ({"replay_session": "2026-01-06", "replay_through": "2026-01-06"}, "sessions: 2026-01-06, not 2026-01-05"),
+    ],
+    ids=str,
+)
+async def test_in_a_session_another_feed_is_refused_before_it_says_anything(
+    other: dict[str, object], said: str
+) -> None:
+    log = await half_played()
+    before = {key: list(records) for key, records in log.partitions.items()}
+    with pytest.raises(AnotherFeed) as refused:
+        await live(GivenMarket(DAYS), settings_of(**(days_of(DAYS[:1]) | SHORT | other)), log)
+    assert said in str(refused.value)
+    assert f'market.take_over = "{id_of_feed(log)}"' in str(refused.value)
+    assert {key: list(records) for key, records in log.partitions.items()} == before
+
+
+async def test_a_feed_of_another_home_is_refused_until_the_first_one_has_played_all_that_it_said(
+    tmp_path: Path,
+) -> None:
+    def at_home(**market: object) -> Settings:
+        return settings_of(**SHORT, **market).model_copy(update={"alpha_panda_home": tmp_path})
+
+    log = await half_played(DAYS[:2])
+    with pytest.raises(AnotherFeed, match=f"home: {tmp_path}, not "):
+        await live(GivenMarket(DAYS), at_home(**days_of(DAYS[2:])), log)
+    assert await live(GivenMarket(DAYS), settings_of(**days_of(DAYS[:2]), **SHORT), log)
+    assert await live(GivenMarket(DAYS), at_home(**days_of(DAYS[2:])), log)
+    assert watermarks(log, 0)[-1] == DAYS[2].session.close_ns + SECOND
+
+
+async def test_what_a_person_lets_a_feed_take_over_is_on_the_log() -> None:
+    log = await half_played()
+    taken = told_on(log).feed
+    assert taken is not None
+    options = settings_of(**days_of(DAYS[:1]), frame_ms=30_000, take_over=taken.event_id[:8])
+    assert await live(GivenMarket(DAYS), options, log)
+    feed = told_on(log).feed
+    assert feed is not None
+    assert (feed.frame_ms, feed.took_over, feed.event_time_ns > 0) == (30_000, taken.event_id, True)
+    stamps = [stamp_of(record.headers) for record in log.partitions[MARKET_TICKS.name, 0]]
+    assert stamps == [Stamp(taken.source, DAYS[0].session.open_ns, number) for number in range(len(stamps))]
+
+
+async def test_a_session_that_the_store_has_lost_is_ended_by_a_gap_and_only_if_a_person_says_so() -> None:
+    log = await half_played()
+    plan, taken = days_of(DAYS[1:2]) | SHORT, id_of_feed(log)
+    with pytest.raises(AnotherFeed):
+        await live(GivenMarket(DAYS[1:2]), settings_of(**plan), log)
+    assert await live(GivenMarket(DAYS[1:2]), settings_of(**plan, take_over=taken), log)
+    for partition in range(2):
+        (gap,) = [event for event in said(log, MARKET_TICKS, partition) if isinstance(event, MarketGap)]
+        assert gap.until_ns == DAYS[0].session.close_ns + SECOND
+        assert "its store does not have this session" in gap.reason
+        assert watermarks(log, partition)[-1] == DAYS[1].session.close_ns + SECOND
+
+
+async def test_a_feed_that_follows_does_not_begin_a_session_on_one_that_it_has_lost() -> None:
+    log = MemoryLog(2)
+    follows = settings_of(follow=True, **SHORT)
+    with pytest.raises(Died):
+        await live(GivenMarket(DAYS[:1]), follows, log, lives=300)
+    with pytest.raises(SessionLost, match="in the middle of the session of 2026-01-05"):
+        await live(GivenMarket(DAYS[1:2]), follows, log)
 
 
 # --- joining late -----------------------------------------------------------------------------------------------------
