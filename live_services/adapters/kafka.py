@@ -218,6 +218,7 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
         ("event_time_ns", str(event.event_time_ns).encode()),
     ]
     if isinstance(event, Watermark):
+        headers.append(("session_open_ns", str(event.session_open_ns).encode()))
         headers.append(("universe_digest", event.universe_digest.encode()))
     if isinstance(event, DeadLetter):
         headers.append(("dlq", b"true"))

@@ -16,7 +16,7 @@ from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.snapshot import Tree
 from live_services.domain.topics import BROKERS, Topic
 from live_services.runtime.chain import Failed, WrongTopic
-from live_services.runtime.merge import LateRecord, OutsideSession
+from live_services.runtime.merge import Foreign, LateRecord, OutsideSession
 from live_services.runtime.received import Received
 
 _LONGEST_QUOTE: Final = 200  # of a failure, in the reason of a halt
@@ -211,6 +211,7 @@ _KINDS: Final[tuple[tuple[type[Exception], LetterReason], ...]] = (
     (BadFrame, "bad_frame"),
     (LateRecord, "late"),
     (OutsideSession, "no_session"),
+    (Foreign, "foreign"),
     (WrongTopic, "wrong_topic"),
 )
 

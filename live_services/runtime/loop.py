@@ -21,7 +21,6 @@ from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.frames import universe_digest_of
 from live_services.domain.topics import consumer_group
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
@@ -29,7 +28,6 @@ from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
-from live_services.runtime.received import Received
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
@@ -152,7 +150,7 @@ class _Runtime:
             return
         for partition, records in fetched.items():
             if partition in self._owners:
-                await self._owners[partition].take(partition, records, self._learn_universe)
+                await self._owners[partition].take(partition, records, self._sessions.learn)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
@@ -175,12 +173,6 @@ class _Runtime:
         if not self._tasks:
             await asyncio.sleep(IDLE_POLL_MS / 1000)
         return fetched
-
-    async def _learn_universe(self, record: Received) -> None:
-        """Read what the feed has told of its sessions, when a record names a universe that is new here."""
-        digest = universe_digest_of(record.headers)
-        if digest and self._sessions.universe(digest) is None:
-            await self._sessions.refresh()
 
     def _has_moved_on(self) -> bool:
         """Whether the group was shared out anew since this member settled its tasks."""

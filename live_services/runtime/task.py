@@ -43,7 +43,7 @@ from live_services.runtime.handover import Committed, Output, Resume, TopicParti
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
-from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.reception import Reception, Told, Universes
 from live_services.runtime.said import NOTHING_SAID, Said
 
 _log = structlog.get_logger("application")
@@ -71,6 +71,8 @@ class TaskRun:
         The task's gating partitions.
     universes
         What the digests on the market's records mean.
+    told
+        What was told of sessions. None: the first record of a session is believed.
     starts
         Offset from which each partition is read.
     resume
@@ -94,6 +96,7 @@ class TaskRun:
         *,
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
+        told: Told | None = None,
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
@@ -123,6 +126,7 @@ class TaskRun:
             self._letters,
             self._topics,
             universes,
+            told=told,
             spans=self.spans,
             woven_partitions=market_partitions if chain.single_task else 1,
         )

@@ -29,6 +29,7 @@ from live_services.domain.events import (
     DeadLetterDecided,
     Event,
     FeatureSkewMeasured,
+    FeedStarted,
     MarketGap,
     ModelLoaded,
     ModelPromoted,
@@ -160,8 +161,8 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
             FeedProducer,
             {
                 "say": ["Event"],
-                "say_on": ["Topic", "int", "Watermark | MarketGap"],
-                "say_frame": ["Topic", "int", "EncodedFrame"],
+                "say_on": ["Topic", "int", "Event", "Stamp | None"],
+                "say_frame": ["Topic", "int", "EncodedFrame", "Stamp | None"],
                 "flush": [],
             },
         ),
@@ -258,6 +259,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    feeding = {"name": "n", "home": "h", "store": "s", "feed": "ticks", "frame_ms": 1000, "partitions": 1}
+    feeding |= {"plays": "p", "last_session": ""}
     halt = changed(signal(), TradingStateCommanded, broker=broker, **commanded, state="HALTED")
     events = [
         *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
@@ -266,6 +269,7 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
         changed(signal(), SessionOpened, **shared, **told),
+        changed(signal(), FeedStarted, **shared, **feeding),
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
@@ -310,6 +314,7 @@ def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     ):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
         assert of_a_broker == {getattr(broker_topics(broker), topic)}
+    assert topics.pop(FeedStarted) == topics[SessionOpened], "a feed says who it is where it tells its sessions"
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))
