@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from feature_store.market.types import Bars, Session, Ticks
+from live_services.domain.clock import read_session
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
-from live_services.domain.sequence import Sequence, Stamp
+from live_services.domain.sequence import Numbering, Stamp
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
@@ -41,11 +44,14 @@ class LateRows(LateRecord):
     def __init__(self, rows: int, of: int, time_ns: int, watermark_ns: int) -> None:
         super().__init__(time_ns, watermark_ns)
         self.args = (f"{rows} of {of} rows were left out, the first of them: {self}",)
-        self.rows = rows
 
 
 class Foreign(Exception):
     """A record that does not come from who told its session, or not as the next of its partition."""
+
+
+class OutsideSession(Exception):
+    """A record with an event time in no session that its partition has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,20 @@ class Release:
     reached_ns: int
 
 
+class _Before(NamedTuple):
+    """What a partition had said before a record that is pending: with it the record is read again as it was."""
+
+    watermark_ns: int = BEGINNING_NS
+    newest_frame: tuple[int, int] = (BEGINNING_NS, -1)
+    """Open of its session, and its number."""
+    numbering: Numbering = Numbering()
+
+
 @dataclass(slots=True)
 class _PendingFrame:
     offset: int
     frame: Frame
+    before: _Before
     row: int = 0
 
     @property
@@ -94,13 +110,14 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    singles: list[tuple[int, int, Single]] = field(default_factory=list)  # heap of (time, offset, item)
+    singles: list[tuple[int, int, Single, _Before]] = field(default_factory=list)  # heap by time and offset
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
-    sequence: Sequence = field(default_factory=Sequence)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
+    numbering: Numbering = field(default_factory=Numbering)
+    before: _Before = field(default_factory=_Before)  # the record that came last, which may leave several items
 
     @property
     def head_ns(self) -> int | None:
@@ -111,8 +128,13 @@ class _Queue:
         return min(heads, default=None)
 
     @property
+    def said(self) -> _Before:
+        """What the partition has said so far."""
+        return _Before(self.watermark_ns, self.newest_frame, self.numbering)
+
+    @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, offset, _ in self.singles]
+        offsets = [offset for _, offset, _, _ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -127,10 +149,12 @@ class Merge:
         The task's gating partitions; at least one, because watermarks are its only clock.
     """
 
-    def __init__(self, sources: Collection[Source]) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._queues = {(s.topic, s.partition): _Queue(s) for s in sources}
         if not self._queues:
             raise ValueError("a task needs at least one gating input: watermarks are its only clock")
+        self._handled_ns = BEGINNING_NS
+        """Before it everything was handled by the process whose snapshot this one goes on from."""
 
     # --- what arrives -------------------------------------------------------------------------------------------
 
@@ -146,9 +170,18 @@ class Merge:
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        heapq.heappush(queue.singles, (time_ns, offset, record))
+        self._push_single(queue, time_ns, offset, record)
 
-    def admit(self, topic: str, partition: int, stamp: Stamp | None, session: Session, source: str | None) -> None:
+    def admit(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        stamp: Stamp | None,
+        session: Session,
+        source: str | None,
+    ) -> None:
         """Take the place of a record from outside in its partition's numbering, before it is pushed.
 
         Parameters
@@ -161,14 +194,10 @@ class Merge:
         Foreign
             If it is not the next record of the one that told the session; it moves no clock.
         """
-        queue = self._queues[topic, partition]
-        if refusal := queue.sequence.refusal(stamp, session, source, queue.watermark_ns):
+        queue = self._arrived(topic, partition, offset)
+        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns)
+        if refusal:
             raise Foreign(refusal)
-
-    def session_under_way(self, topic: str, partition: int) -> Session | None:
-        """Give the session that a partition's newest watermark was of; None before the first."""
-        sessions = self._queues[topic, partition].sessions
-        return sessions[-1][0] if sessions else None
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> int | None:
         """Queue a frame and take over its watermark; None if it was here before (a feed that was restarted).
@@ -183,8 +212,10 @@ class Merge:
         if late:
             frame = replace(frame, table=frame.table[late:])
         if len(frame.times_ns):
-            queue.frames.append(_PendingFrame(offset, frame))
-            queue.rows += len(frame.times_ns)
+            row = int(np.searchsorted(frame.times_ns, self._handled_ns, side="left"))
+            if row < len(frame.times_ns):
+                queue.frames.append(_PendingFrame(offset, frame, queue.before, row))
+                queue.rows += len(frame.times_ns) - row
         queue.newest_frame = max(queue.newest_frame, identity)
         self.push_watermark(topic, partition, offset, frame.watermark_ns, frame.session)
         return late
@@ -199,7 +230,7 @@ class Merge:
     def push_refused(self, topic: str, partition: int, offset: int, letter: DeadLetter) -> None:
         """Queue the dead letter of a record that could not be read, at ``letter.event_time_ns``."""
         queue = self._arrived(topic, partition, offset)
-        heapq.heappush(queue.singles, (letter.event_time_ns, offset, Refused(letter)))
+        self._push_single(queue, letter.event_time_ns, offset, Refused(letter))
 
     def watermark_ns(self, topic: str, partition: int) -> int:
         """Watermark of one partition; ``BEGINNING_NS`` before it said anything."""
@@ -251,6 +282,11 @@ class Merge:
         sessions = self._queues[topic, partition].sessions
         return next((offset for known, offset in sessions if known.open_ns == session.open_ns), None)
 
+    def newest_session(self, topic: str, partition: int) -> Session | None:
+        """Give the session that a partition told last; None if it told none yet."""
+        sessions = self._queues[topic, partition].sessions
+        return sessions[-1][0] if sessions else None
+
     # --- positions ----------------------------------------------------------------------------------------------
 
     def first_pending_offset(self, topic: str, partition: int) -> int | None:
@@ -270,12 +306,47 @@ class Merge:
         """Whether the merge can go on without more of this partition, so that pausing it cannot stop everything."""
         return self._queues[topic, partition].watermark_ns > self.cut_ns
 
+    # --- snapshots ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down of each partition from where it is to be read again, and what it had said before that."""
+        return [_written(queue) for queue in self._queues.values()]
+
+    def restore(self, kept: Any, handled_ns: int) -> dict[tuple[str, int], int]:
+        """Go on from `snapshot`; give the offset from which each partition is to be read again.
+
+        Parameters
+        ----------
+        handled_ns
+            Everything before it was handled: what is read again of it is passed over.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it is not of these partitions.
+        """
+        self._handled_ns = handled_ns
+        try:
+            read = {(one["topic"], one["partition"]): one for one in kept}
+            if read.keys() != self._queues.keys():
+                raise CorruptSnapshot(f"it is of {sorted(read)}, not of {sorted(self._queues)}")
+            for key, queue in self._queues.items():
+                _read_again(queue, read[key])
+        except (TypeError, KeyError, ValueError) as damage:
+            raise CorruptSnapshot(f"its inputs cannot be read: {damage!r}") from damage
+        return {key: queue.next_offset for key, queue in self._queues.items() if queue.next_offset is not None}
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _arrived(self, topic: str, partition: int, offset: int) -> _Queue:
         queue = self._queues[topic, partition]
-        queue.next_offset = offset + 1
+        if queue.next_offset != offset + 1:
+            queue.next_offset, queue.before = offset + 1, queue.said
         return queue
+
+    def _push_single(self, queue: _Queue, time_ns: int, offset: int, item: Single) -> None:
+        if time_ns >= self._handled_ns:
+            heapq.heappush(queue.singles, (time_ns, offset, item, queue.before))
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
         queues = self._queues.values()
@@ -306,6 +377,34 @@ class Merge:
             yield from (_slice(part, position) for part, position in taken[0])
         else:
             yield _weave([one for of_partition in taken for one in of_partition])
+
+
+def _written(queue: _Queue) -> Tree:
+    pending = [(offset, before) for _, offset, _, before in queue.singles]
+    pending += [(one.offset, one.before) for one in queue.frames]
+    first, before = min(pending, default=(queue.next_offset, queue.said), key=itemgetter(0))
+    return {
+        "topic": queue.source.topic,
+        "partition": queue.source.partition,
+        "offset": first,
+        "watermark_ns": before.watermark_ns,
+        "newest_frame": before.newest_frame,
+        "numbering": before.numbering,
+        "sessions": [
+            (session.date.isoformat(), session.open_ns, session.close_ns, offset)
+            for session, offset in queue.sessions
+            if first is None or offset < first
+        ],
+    }
+
+
+def _read_again(queue: _Queue, kept: Mapping[str, Any]) -> None:
+    queue.next_offset = kept["offset"]
+    queue.watermark_ns = kept["watermark_ns"]
+    open_ns, number = kept["newest_frame"]
+    queue.newest_frame = open_ns, number
+    queue.numbering = Numbering(*kept["numbering"])
+    queue.sessions = [(read_session(*session), offset) for *session, offset in kept["sessions"]]
 
 
 def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:

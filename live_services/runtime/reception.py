@@ -8,8 +8,8 @@ from typing import Final
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import TaskSpans
-from live_services.domain.clock import session_of
-from live_services.domain.events import DeadLetter, SessionOpened, Watermark, decode_event
+from live_services.domain.clock import session_end_ns, session_of
+from live_services.domain.events import DeadLetter, Event, SessionOpened, Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.partitions import own_rows
@@ -17,7 +17,7 @@ from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import Letters
-from live_services.runtime.merge import Foreign, LateRecord, LateRows, Merge
+from live_services.runtime.merge import Foreign, LateRows, Merge, OutsideSession
 from live_services.runtime.received import Received
 
 Universes = Callable[[str], Universe | None]
@@ -72,7 +72,7 @@ class Reception:
         """Decode and check one record and queue it; one that cannot be used becomes a dead letter in its place."""
         try:
             self._push(record)
-        except (BadFrame, LateRecord, Foreign, WrongTopic, ValueError) as failure:
+        except Exception as failure:  # whatever a decoder met: a stranger's bytes end no process
             self._refuse(record, self._letters.of_record(record, failure, self._reached_ns(record)))
 
     def digest_of(self, session: Session) -> str:
@@ -125,7 +125,16 @@ class Reception:
         else:
             self._admit(record)
             self._spans.came(record.headers, event)
+            self._require_session(record, event)
             self._merge.push_event(*where, EventRecord(event, LogPosition(*where)))
+
+    def _require_session(self, record: Received, event: Event) -> None:
+        """Refuse what would wait for a watermark that its session has not; a session is told before its first event."""
+        session = self._merge.newest_session(record.topic, record.partition)
+        if session is None:
+            raise OutsideSession("no session was told on its partition before it")
+        if event.event_time_ns >= session_end_ns(session):
+            raise OutsideSession(f"event time {event.event_time_ns} is after the end of the session of {session.date}")
 
     def _push_frame(self, record: Received) -> None:
         where, digest = (record.topic, record.partition, record.offset), universe_digest_of(record.headers)
@@ -150,20 +159,20 @@ class Reception:
 
     def _admit(self, record: Received, session: Session | None = None) -> None:
         """Hold a record from outside against its partition's numbering; an event names its session in its stamp."""
-        topic = self._topics[record.topic]
+        topic, where = self._topics[record.topic], (record.topic, record.partition)
         if not topic.ingress:
             return
         stamp = stamp_of(record.headers)
         if session is None and stamp is not None and self._told is not None:
             stamped = self._told(stamp.session_open_ns)
             session = None if stamped is None else session_of(stamped)
-        session = session or self._merge.session_under_way(record.topic, record.partition)
+        session = session or self._merge.newest_session(*where)
         if session is None:
             raise Foreign("no session was begun on this partition, and it names none")
         told = None if self._told is None else self._told(session.open_ns)
         of_market = topic in FRAME_TOPICS.values()  # a gateway's name is its own: its first record says it
         source = told.feed if told is not None and of_market else None
-        self._merge.admit(record.topic, record.partition, stamp, session, source)
+        self._merge.admit(*where, record.offset, stamp=stamp, session=session, source=source)
 
     def _refuse(self, record: Received, letter: DeadLetter) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""
