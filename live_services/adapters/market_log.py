@@ -16,7 +16,7 @@ from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
 from live_services.domain.log import Reached
-from live_services.domain.sequence import LogEnd, Sequence, stamp_of
+from live_services.domain.sequence import LogEnd, Numbering, stamp_of
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings
 
@@ -84,22 +84,23 @@ async def newest_end(
 
 async def _end_of(records: AsyncIterator[StoredRecord], sessions: MarketSessions) -> tuple[LogEnd | None, bool]:
     """Give what a stretch ends with, and whether enough of it fits together to be sure."""
-    sequence, reached = Sequence(), None
+    numbering, reached = Numbering(), None
     async for record in records:
         said = _said_by(record, sessions)
         if said is None:
             continue
         session, watermark_ns, source = said
         before_ns = reached[1] if reached is not None else -1
-        if sequence.refusal(stamp_of(record.headers), session, source, before_ns):
+        numbering, refusal = numbering.after(stamp_of(record.headers), session, source, before_ns)
+        if refusal:
             continue
         if watermark_ns is not None:
             at_ns = watermark_ns if reached is None or reached[0] != session.open_ns else max(watermark_ns, before_ns)
             reached = session.open_ns, at_ns
     if reached is None:
         return None, False
-    sure = not sequence.source or sequence.believed >= _SURE or sequence.number == 0
-    return LogEnd(*reached, sequence.number, sequence.end_ns), sure
+    sure = not numbering.source or numbering.believed >= _SURE or numbering.number == 0
+    return LogEnd(*reached, numbering.number, numbering.end_ns), sure
 
 
 def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, int | None, str] | None:

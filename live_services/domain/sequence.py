@@ -7,8 +7,7 @@ stands behind a hole move no clock. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from feature_store.market.types import Session
@@ -35,7 +34,7 @@ class Stamp(NamedTuple):
         return STAMP_HEADER, f"{self.source} {self.session_open_ns} {self.number}".encode()
 
 
-def stamp_of(headers: Items[tuple[str, bytes]]) -> Stamp | None:
+def stamp_of(headers: Sequence[tuple[str, bytes]]) -> Stamp | None:
     """Read the stamp of a record; None for one that carries none, or none that can be read."""
     said = next((value for name, value in headers if name == STAMP_HEADER), b"")
     if not 0 < len(said) <= _LONGEST:
@@ -69,8 +68,7 @@ class LogEnd(NamedTuple):
         return self.open_ns, self.watermark_ns
 
 
-@dataclass(slots=True)
-class Sequence:
+class Numbering(NamedTuple):
     """How far one partition's numbering was believed."""
 
     source: str = ""
@@ -83,12 +81,15 @@ class Sequence:
     """Of the last record that was believed."""
     believed: int = 0
     """Records of the session that were."""
-    doubted: tuple[int, int] | None = None
-    """Session and number of the last record that stood behind a hole; if the next one follows it, both are the
+    doubted_open_ns: int = -1
+    doubted_number: int = -1
+    """Session and number of the last record if it stood behind a hole; if the next one follows it, both are the
     ingress's own, and what is missing is gone."""
 
-    def refusal(self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int) -> str:
-        """Take a record if it is next; say why it is not believed otherwise, or nothing.
+    def after(
+        self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int
+    ) -> tuple[Numbering, str]:
+        """Take a record if it is next; give what holds behind it and why it is not believed, empty if it is.
 
         Parameters
         ----------
@@ -99,6 +100,17 @@ class Sequence:
         reached_ns
             The partition's watermark: a session is over when it is at its end.
         """
+        if refusal := self._another(stamp, session, source, reached_ns):
+            return self, refusal
+        begins = self.open_ns < session.open_ns
+        if stamp is not None and (refusal := self._out_of_order(stamp, begins=begins)):
+            if stamp.number <= self.number and not begins:
+                return self, refusal
+            return self._replace(doubted_open_ns=session.open_ns, doubted_number=stamp.number), refusal
+        return self._with(stamp, session), ""
+
+    def _another(self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int) -> str:
+        """Say why a record is of another session than can be now, or comes from another than told it."""
         if stamp is not None and stamp.session_open_ns != session.open_ns:
             return f"its stamp is of another session than that of {session.date}"
         if self.open_ns > session.open_ns:
@@ -107,12 +119,9 @@ class Sequence:
         if begins and self.open_ns >= 0 and reached_ns < self.end_ns:
             return f"the session of {session.date} begins before the end of the one under way was said"
         known = source if begins or source is not None else self.source
-        if known is not None and known != (stamp.source if stamp is not None else ""):
-            return f"it comes from {stamp.source!r}" + _NOT_THE_FEED if stamp is not None else _UNSTAMPED
-        if stamp is not None and (problem := self._out_of_order(stamp, begins=begins)):
-            return problem
-        self._take(stamp, session)
-        return ""
+        if known is None or known == (stamp.source if stamp is not None else ""):
+            return ""
+        return _UNSTAMPED if stamp is None else f"it comes from {stamp.source!r}{_NOT_THE_FEED}"
 
     def _out_of_order(self, stamp: Stamp, *, begins: bool) -> str:
         """Say what is wrong with the number of a record of the right source."""
@@ -122,18 +131,15 @@ class Sequence:
             return ""
         if stamp.number < expected:
             return f"its number {stamp.number} was here before: {expected} is next"
-        if self.doubted == (stamp.session_open_ns, stamp.number - 1):
+        if (self.doubted_open_ns, self.doubted_number) == (stamp.session_open_ns, stamp.number - 1):
             return ""
-        self.doubted = (stamp.session_open_ns, stamp.number)
         return f"its number is {stamp.number}, and {expected} is next: what lies between is missing"
 
-    def _take(self, stamp: Stamp | None, session: Session) -> None:
-        if self.open_ns != session.open_ns:
-            self.open_ns, self.end_ns, self.believed = session.open_ns, session_end_ns(session), 0
-            self.source = "" if stamp is None else stamp.source
-        self.number = -1 if stamp is None else stamp.number
-        self.believed += 1
-        self.doubted = None
+    def _with(self, stamp: Stamp | None, session: Session) -> Numbering:
+        source, number = ("", -1) if stamp is None else (stamp.source, stamp.number)
+        if self.open_ns == session.open_ns:
+            return Numbering(self.source, self.open_ns, self.end_ns, number, self.believed + 1)
+        return Numbering(source, session.open_ns, session_end_ns(session), number, 1)
 
 
 _NOT_THE_FEED: Final = ", which is not who told the session"

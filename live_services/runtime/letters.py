@@ -210,8 +210,8 @@ def _headers(headers: Headers) -> tuple[tuple[str, str], ...]:
 _KINDS: Final[tuple[tuple[type[Exception], LetterReason], ...]] = (
     (BadFrame, "bad_frame"),
     (LateRecord, "late"),
-    (OutsideSession, "no_session"),
     (Foreign, "foreign"),
+    (OutsideSession, "no_session"),
     (WrongTopic, "wrong_topic"),
 )
 

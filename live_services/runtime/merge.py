@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +22,7 @@ from live_services.domain.clock import read_session
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
-from live_services.domain.sequence import Sequence, Stamp
+from live_services.domain.sequence import Numbering, Stamp
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 
 BEGINNING_NS: Final = -1
@@ -39,21 +38,20 @@ class LateRecord(Exception):
         self.watermark_ns = watermark_ns
 
 
-class OutsideSession(Exception):
-    """A record with an event time in no session that its partition has told."""
-
-
 class LateRows(LateRecord):
     """Rows of a frame that their partition's watermark had already passed; the others were used."""
 
     def __init__(self, rows: int, of: int, time_ns: int, watermark_ns: int) -> None:
         super().__init__(time_ns, watermark_ns)
         self.args = (f"{rows} of {of} rows were left out, the first of them: {self}",)
-        self.rows = rows
 
 
 class Foreign(Exception):
     """A record that does not come from who told its session, or not as the next of its partition."""
+
+
+class OutsideSession(Exception):
+    """A record with an event time in no session that its partition has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +86,17 @@ class Release:
 
 
 class _Before(NamedTuple):
-    """What a partition had said before a record: with it the record is read again as it was."""
+    """What a partition had said before a record that is pending: with it the record is read again as it was."""
 
-    offset: int
-    """Of the record."""
-    watermark_ns: int
-    newest_frame: tuple[int, int]
-    sequence: Sequence
+    watermark_ns: int = BEGINNING_NS
+    newest_frame: tuple[int, int] = (BEGINNING_NS, -1)
+    """Open of its session, and its number."""
+    numbering: Numbering = Numbering()
 
 
 @dataclass(slots=True)
 class _PendingFrame:
+    offset: int
     frame: Frame
     before: _Before
     row: int = 0
@@ -114,15 +112,14 @@ class _Queue:
     watermark_ns: int = BEGINNING_NS
     singles: list[tuple[int, int, int, Single, _Before]] = field(default_factory=list)
     """Heap by time and offset; of one record in the order in which they came."""
-    singles_pushed: int = 0
+    pushed: int = 0
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
-    sequence: Sequence = field(default_factory=Sequence)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
-    before: _Before | None = None
-    """What stood before the record that arrived last; None before the first."""
+    numbering: Numbering = field(default_factory=Numbering)
+    before: _Before = field(default_factory=_Before)  # the record that came last, which may leave several items
 
     @property
     def head_ns(self) -> int | None:
@@ -132,18 +129,17 @@ class _Queue:
             heads.append(self.frames[0].time_ns)
         return min(heads, default=None)
 
-    def standing_at(self, offset: int) -> _Before:
-        """Give what was said before a record that is next."""
-        return _Before(offset, self.watermark_ns, self.newest_frame, replace(self.sequence))
+    @property
+    def said(self) -> _Before:
+        """What the partition has said so far."""
+        return _Before(self.watermark_ns, self.newest_frame, self.numbering)
 
     @property
     def first_pending_offset(self) -> int | None:
-        return min((before.offset for before in self.pending), default=self.next_offset)
-
-    @property
-    def pending(self) -> list[_Before]:
-        """What stood before each record of which something is pending; of frames only the first."""
-        return [single[-1] for single in self.singles] + [one.before for one in islice(self.frames, 1)]
+        offsets = [offset for _, offset, *_ in self.singles]
+        if self.frames:
+            offsets.append(self.frames[0].offset)
+        return min(offsets, default=self.next_offset)
 
 
 class Merge:
@@ -155,7 +151,7 @@ class Merge:
         The task's gating partitions; at least one, because watermarks are its only clock.
     """
 
-    def __init__(self, sources: Collection[Source]) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._queues = {(s.topic, s.partition): _Queue(s) for s in sources}
         if not self._queues:
             raise ValueError("a task needs at least one gating input: watermarks are its only clock")
@@ -172,14 +168,21 @@ class Merge:
         LateRecord
             If its event time is before the partition's watermark; nothing is queued.
         """
-        queue, before = self._arrived(topic, partition, offset)
+        queue = self._arrived(topic, partition, offset)
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        self._push_single(queue, before, time_ns, record)
+        self._push_single(queue, time_ns, offset, record)
 
     def admit(
-        self, topic: str, partition: int, offset: int, stamp: Stamp | None, session: Session, *, source: str | None
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        stamp: Stamp | None,
+        session: Session,
+        source: str | None,
     ) -> None:
         """Take the place of a record from outside in its partition's numbering, before it is pushed.
 
@@ -193,21 +196,17 @@ class Merge:
         Foreign
             If it is not the next record of the one that told the session; it moves no clock.
         """
-        queue, _ = self._arrived(topic, partition, offset)
-        if refusal := queue.sequence.refusal(stamp, session, source, queue.watermark_ns):
+        queue = self._arrived(topic, partition, offset)
+        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns)
+        if refusal:
             raise Foreign(refusal)
-
-    def session_under_way(self, topic: str, partition: int) -> Session | None:
-        """Give the session that a partition's newest watermark was of; None before the first."""
-        sessions = self._queues[topic, partition].sessions
-        return sessions[-1][0] if sessions else None
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> int | None:
         """Queue a frame and take over its watermark; None if it was here before (a feed that was restarted).
 
         Rows that the partition's watermark had already passed are lost, and no others; what is given back counts them.
         """
-        queue, before = self._arrived(topic, partition, offset)
+        queue = self._arrived(topic, partition, offset)
         identity = (frame.session.open_ns, frame.number)
         if identity <= queue.newest_frame and frame.watermark_ns <= queue.watermark_ns:
             return None
@@ -217,7 +216,7 @@ class Merge:
         if len(frame.times_ns):
             row = int(np.searchsorted(frame.times_ns, self._handled_ns, side="left"))
             if row < len(frame.times_ns):
-                queue.frames.append(_PendingFrame(frame, before, row))
+                queue.frames.append(_PendingFrame(offset, frame, queue.before, row))
                 queue.rows += len(frame.times_ns) - row
         queue.newest_frame = max(queue.newest_frame, identity)
         self.push_watermark(topic, partition, offset, frame.watermark_ns, frame.session)
@@ -225,15 +224,15 @@ class Merge:
 
     def push_watermark(self, topic: str, partition: int, offset: int, watermark_ns: int, session: Session) -> None:
         """Raise a partition's watermark (one that is lower than before changes nothing)."""
-        queue, _ = self._arrived(topic, partition, offset)
+        queue = self._arrived(topic, partition, offset)
         if not queue.sessions or session.open_ns > queue.sessions[-1][0].open_ns:
             queue.sessions.append((session, offset))
         queue.watermark_ns = max(queue.watermark_ns, watermark_ns)
 
     def push_refused(self, topic: str, partition: int, offset: int, letter: DeadLetter) -> None:
         """Queue the dead letter of a record that could not be read, at ``letter.event_time_ns``."""
-        queue, before = self._arrived(topic, partition, offset)
-        self._push_single(queue, before, letter.event_time_ns, Refused(letter))
+        queue = self._arrived(topic, partition, offset)
+        self._push_single(queue, letter.event_time_ns, offset, Refused(letter))
 
     def watermark_ns(self, topic: str, partition: int) -> int:
         """Watermark of one partition; ``BEGINNING_NS`` before it said anything."""
@@ -284,6 +283,11 @@ class Merge:
         """Offset of a partition's first record of a session; None if it has none yet."""
         sessions = self._queues[topic, partition].sessions
         return next((offset for known, offset in sessions if known.open_ns == session.open_ns), None)
+
+    def newest_session(self, topic: str, partition: int) -> Session | None:
+        """Give the session that a partition told last; None if it told none yet."""
+        sessions = self._queues[topic, partition].sessions
+        return sessions[-1][0] if sessions else None
 
     # --- positions ----------------------------------------------------------------------------------------------
 
@@ -336,16 +340,16 @@ class Merge:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _arrived(self, topic: str, partition: int, offset: int) -> tuple[_Queue, _Before]:
+    def _arrived(self, topic: str, partition: int, offset: int) -> _Queue:
         queue = self._queues[topic, partition]
-        if queue.before is None or queue.before.offset != offset:
-            queue.before, queue.next_offset = queue.standing_at(offset), offset + 1
-        return queue, queue.before
+        if queue.next_offset != offset + 1:
+            queue.next_offset, queue.before = offset + 1, queue.said
+        return queue
 
-    def _push_single(self, queue: _Queue, before: _Before, time_ns: int, item: Single) -> None:
+    def _push_single(self, queue: _Queue, time_ns: int, offset: int, item: Single) -> None:
         if time_ns >= self._handled_ns:
-            queue.singles_pushed += 1
-            heapq.heappush(queue.singles, (time_ns, before.offset, queue.singles_pushed, item, before))
+            queue.pushed += 1
+            heapq.heappush(queue.singles, (time_ns, offset, queue.pushed, item, queue.before))
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
         queues = self._queues.values()
@@ -379,34 +383,30 @@ class Merge:
 
 
 def _written(queue: _Queue) -> Tree:
-    if queue.before is None:
-        return {"topic": queue.source.topic, "partition": queue.source.partition, "offset": None}
-    before = min(queue.pending, default=queue.standing_at(queue.before.offset + 1), key=itemgetter(0))
+    pending = [(offset, before) for _, offset, *_, before in queue.singles]
+    pending += [(one.offset, one.before) for one in queue.frames]
+    first, before = min(pending, default=(queue.next_offset, queue.said), key=itemgetter(0))
     return {
         "topic": queue.source.topic,
         "partition": queue.source.partition,
-        "offset": before.offset,
+        "offset": first,
         "watermark_ns": before.watermark_ns,
         "newest_frame": before.newest_frame,
-        "sequence": asdict(before.sequence),
+        "numbering": before.numbering,
         "sessions": [
             (session.date.isoformat(), session.open_ns, session.close_ns, offset)
             for session, offset in queue.sessions
-            if offset < before.offset
+            if first is None or offset < first
         ],
     }
 
 
 def _read_again(queue: _Queue, kept: Mapping[str, Any]) -> None:
-    if kept["offset"] is None:
-        return
     queue.next_offset = kept["offset"]
     queue.watermark_ns = kept["watermark_ns"]
     open_ns, number = kept["newest_frame"]
     queue.newest_frame = open_ns, number
-    queue.sequence = Sequence(**kept["sequence"])
-    if queue.sequence.doubted is not None:
-        queue.sequence.doubted = (queue.sequence.doubted[0], queue.sequence.doubted[1])
+    queue.numbering = Numbering(*kept["numbering"])
     queue.sessions = [(read_session(*session), offset) for *session, offset in kept["sessions"]]
 
 
@@ -415,7 +415,7 @@ def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:
     while queue.frames and queue.frames[0].time_ns < stop:
         pending = queue.frames[0]
         last = int(np.searchsorted(pending.frame.times_ns, stop, side="left"))
-        parts.append((pending.before.offset, pending.frame.table[pending.row : last]))
+        parts.append((pending.offset, pending.frame.table[pending.row : last]))
         queue.rows -= last - pending.row
         pending.row = last
         if last == len(pending.frame.times_ns):

@@ -124,13 +124,13 @@ class Reception:
             self._merge.push_watermark(*where, event.event_time_ns, session)
         else:
             self._admit(record)
-            self._require_session(record, event)
             self._spans.came(record.headers, event)
+            self._require_session(record, event)
             self._merge.push_event(*where, EventRecord(event, LogPosition(*where)))
 
     def _require_session(self, record: Received, event: Event) -> None:
         """Refuse what would wait for a watermark that its session has not; a session is told before its first event."""
-        session = self._merge.session_under_way(record.topic, record.partition)
+        session = self._merge.newest_session(record.topic, record.partition)
         if session is None:
             raise OutsideSession("no session was told on its partition before it")
         if event.event_time_ns >= session_end_ns(session):
@@ -159,20 +159,20 @@ class Reception:
 
     def _admit(self, record: Received, session: Session | None = None) -> None:
         """Hold a record from outside against its partition's numbering; an event names its session in its stamp."""
-        topic = self._topics[record.topic]
+        topic, where = self._topics[record.topic], (record.topic, record.partition)
         if not topic.ingress:
             return
         stamp = stamp_of(record.headers)
         if session is None and stamp is not None and self._told is not None:
             stamped = self._told(stamp.session_open_ns)
             session = None if stamped is None else session_of(stamped)
-        session = session or self._merge.session_under_way(record.topic, record.partition)
+        session = session or self._merge.newest_session(*where)
         if session is None:
             raise Foreign("no session was begun on this partition, and it names none")
         told = None if self._told is None else self._told(session.open_ns)
         of_market = topic in FRAME_TOPICS.values()  # a gateway's name is its own: its first record says it
         source = told.feed if told is not None and of_market else None
-        self._merge.admit(record.topic, record.partition, record.offset, stamp, session, source=source)
+        self._merge.admit(*where, record.offset, stamp=stamp, session=session, source=source)
 
     def _refuse(self, record: Received, letter: DeadLetter) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""

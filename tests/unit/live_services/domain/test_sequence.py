@@ -6,7 +6,7 @@ import pytest
 
 from feature_store.market.types import Session
 from live_services.domain.clock import session_end_ns
-from live_services.domain.sequence import Sequence, Stamp, stamp_of
+from live_services.domain.sequence import Numbering, Stamp, stamp_of
 
 TODAY = Session.regular(dt.date(2026, 1, 5))
 TOMORROW = Session.regular(dt.date(2026, 1, 6))
@@ -17,12 +17,13 @@ class Reader:
     """A partition whose watermark is where a test says."""
 
     def __init__(self) -> None:
-        self.sequence = Sequence()
+        self.numbering = Numbering()
         self.reached_ns = -1
 
     def read(self, number: int | None, session: Session = TODAY, source: str = FEED, told: str | None = FEED) -> str:
         stamp = None if number is None else Stamp(source, session.open_ns, number)
-        return self.sequence.refusal(stamp, session, told, self.reached_ns)
+        self.numbering, refusal = self.numbering.after(stamp, session, told, self.reached_ns)
+        return refusal
 
 
 def test_a_stamp_is_read_from_the_header_that_it_is_written_to() -> None:
@@ -100,4 +101,4 @@ def test_where_nobody_knows_who_told_a_session_its_first_record_decides() -> Non
 
 def test_the_stamp_of_another_session_is_no_stamp_of_this_one() -> None:
     stamp = Stamp(FEED, TOMORROW.open_ns, 0)
-    assert "another session" in Sequence().refusal(stamp, TODAY, FEED, -1)
+    assert "another session" in Numbering().after(stamp, TODAY, FEED, -1)[1]

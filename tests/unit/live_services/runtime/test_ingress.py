@@ -88,6 +88,10 @@ def handled(log: MemoryLog) -> tuple[list[Event], list[DeadLetter]]:
         task.fetch((MARKET_TICKS.name, 0), 3)
         task.step()
         task.commit()
+    return handled_on(log)
+
+
+def handled_on(log: MemoryLog) -> tuple[list[Event], list[DeadLetter]]:
     letters = [event for event in log.events(MARKET_TICKS.dlq) if isinstance(event, DeadLetter)]
     return log.events(PAPER.signals_raw), letters
 
@@ -119,6 +123,25 @@ def test_a_foreign_record_is_a_dead_letter_and_moves_no_clock(name: str, times: 
     assert len(letters) == times
     assert {letter.reason for letter in letters} <= {"foreign", "bad_frame"}
     assert {letter.offset for letter in letters} == set(range(3, 3 + times))
+
+
+@pytest.mark.parametrize("records", [12, 13])  # more than the plants: a life that reads letters only gets nowhere
+def test_a_task_that_goes_on_from_a_snapshot_at_any_record_believes_the_same(records: int) -> None:
+    plants = [(place, *planted) for place, planted in enumerate(FOREIGN.values(), 1)]
+    undisturbed = handled(fed(*plants))
+    log = fed(*plants)
+    task = MemoryTask(toy_strategy, log)
+    while task.is_behind:
+        task.fetch((MARKET_TICKS.name, 0), records)
+        task.step()
+        task.commit()
+        if task.keep():
+            task.kill()
+    task.step()
+    task.commit()
+    said, letters = handled_on(log)
+    assert (said, {letter.event_id for letter in letters}) == (undisturbed[0], {one.event_id for one in undisturbed[1]})
+    assert len(letters) == len(undisturbed[1])
 
 
 def test_a_record_that_is_missing_costs_itself_and_the_one_behind_it() -> None:
