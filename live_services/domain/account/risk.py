@@ -411,6 +411,7 @@ class RiskState:
             "config": self.context.config.model_dump(mode="json"),
             "proposals": written_rows(self._proposals),
             "proposed": written_values(SignalGenerated, self._proposed.values()),
+            "known": sorted(self._known),
             "exits": written_rows(self._exits),
             "held_back": written_rows(self._held_back),
             "flattened_ns": written_rows(self._flattened_ns.items()),
@@ -423,6 +424,7 @@ class RiskState:
         self.context = replace(self.context, config=AccountConfig.model_validate(there["config"]))
         self._proposals = [(at, priority, *who) for at, priority, *who in read_rows(there["proposals"])]
         self._proposed = {one.event_id: one for one in read_values(SignalGenerated, there["proposed"])}
+        self._known = set(there["known"])
         self._exits, self._held_back = ([_exit_of(*one) for one in read_rows(there[n])] for n in ("exits", "held_back"))
         self._flattened_ns = {(strategy, token): ns for (strategy, token), ns in read_rows(there["flattened_ns"])}
         self._epoch = there["epoch"]
