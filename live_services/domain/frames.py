@@ -62,6 +62,7 @@ _BAR_COLUMNS: Final = pa.schema(
         ("imbalance", pa.float64()),
     ]
 )
+_LONGEST_NUMBER: Final = 20  # digits of 64 bits
 _NUMBERS: Final = ("watermark_ns", "session_open_ns", "session_close_ns")
 _LOWEST_PRICE_INR: Final = 1e-4  # below it a price is no exact money
 _PRICE: Final = f"a price between 0.0001 and {HIGHEST_PRICE_INR:,} rupees"
@@ -152,8 +153,8 @@ def universe_digest_of(headers: Headers) -> str:
 
 def rows_of(headers: Headers) -> int:
     """Give the number of rows that a frame's writer put in it, refused ones too; 0 if no header says it."""
-    said = dict(headers).get("rows", b"").decode(errors="replace")
-    return int(said) if said.isdecimal() else 0
+    said = dict(headers).get("rows", b"")
+    return int(said) if said.isdigit() and len(said) < _LONGEST_NUMBER else 0
 
 
 def session_of_frame(headers: Headers) -> tuple[Session, int]:
@@ -263,7 +264,9 @@ def _columns(value: bytes, known: tuple[Any, ...]) -> dict[str, Any]:
                 expected = " or ".join(str(one.names) for one in known)
                 raise BadFrame(f"columns are {schema.names}, not {expected} of the expected types")
             batches = list(reader)
-    except (pa.ArrowException, OSError) as cause:
+        for batch in batches:
+            batch.validate()  # that no column reaches beyond its buffer
+    except (pa.ArrowException, OSError, ValueError) as cause:  # a column's name may be no text
         raise BadFrame(f"the body is no Arrow stream: {cause}") from cause
     if len(batches) != 1:
         raise BadFrame(f"the body has {len(batches)} record batches instead of 1")

@@ -114,7 +114,8 @@ def _in_words(problem: ValidationError) -> str:
         return "it has no event_type"
     if first["type"] == "union_tag_invalid":
         return f"there is no event_type {str(first['ctx']['tag'])[:_LONGEST_QUOTE]!r}"
-    field = ".".join(map(str, first["loc"])) or "the whole"
+    field = ".".join(map(str, first["loc"]))[:_LONGEST_QUOTE] or "the whole"
+    field = field if field.isprintable() else ascii(field)
     said = first["msg"] if first["type"] == "json_invalid" else f"{field}: {first['msg']}"
     return said + (f", and {more} more" if more else "")
 
