@@ -19,11 +19,11 @@ from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TaskId
+from live_services.domain.log import TASK_HEADER, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
@@ -120,8 +120,9 @@ class MemoryTask:
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
-        chain = self._make()
+        chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
+        self._inputs = frozenset(i.topic for i in chain.inputs)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
@@ -144,6 +145,10 @@ class MemoryTask:
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
         self.next |= self.run.read_from
+
+    async def prepare(self) -> None:
+        """Get the services ready with the control records, as a process does before the first record."""
+        await self._chain.prepare(self._task, self.control)
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:
@@ -168,6 +173,10 @@ class MemoryTask:
             kept if usable else None,
             control.foreign,
         )
+
+    def reads(self, topic: Topic) -> bool:
+        """Whether a topic is an input of it, whatever for."""
+        return topic in self._inputs
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -253,6 +262,7 @@ def run_by_chance(
     kills: int = 0,
     kill_share: float = 0.1,
     meanwhile: Callable[[], None] = lambda: None,
+    committed: Callable[[MemoryTask], object] = lambda _: None,
 ) -> None:
     """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
 
@@ -269,6 +279,8 @@ def run_by_chance(
         Of the turns that end by a death, while there are deaths left.
     meanwhile : callable
         Called in every turn, after it read and before it works: what happens in the world.
+    committed : callable
+        Hears of each commit, for example to let the task keep a snapshot.
     """
     idle = 0
     while idle < _IDLE_ROUNDS:
@@ -284,6 +296,7 @@ def run_by_chance(
                 got_on = True
             elif choose.random() < _COMMIT_SHARE:
                 got_on |= task.commit()
+                committed(task)
             else:
                 got_on |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if got_on else idle + 1

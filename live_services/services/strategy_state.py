@@ -14,6 +14,7 @@ from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.strategy.written_desk import ModelOf, restore_desk, written_desk
 from live_services.domain.written import fields_of
 from live_services.services.model_loading import Refusal
+from live_services.services.session_plans import SessionPlan
 
 
 @dataclass(slots=True)
@@ -21,9 +22,13 @@ class StrategyState:
     """One task's strategies for one session."""
 
     task: TaskId
+    plan: SessionPlan
+    """By which configuration it goes through the session."""
     desk: StrategyDesk
     carried: Mapping[StrategyKey, LoadedModel]
     """What ran at the end of the session before."""
+    configured: bool = False
+    """Whether the log says by which configuration."""
     offered_ns: int = 0
     """The decision whose rows went to the sink."""
     history_logged: HistoryUsed | None = None
@@ -48,6 +53,7 @@ class StrategyState:
         return {
             "desk": written_desk(self.desk),
             "carried": [[*key, one.model_name, one.model_version] for key, one in carried.items()],
+            "configured": self.configured,
             "offered_ns": self.offered_ns,
             "history_logged": None if self.history_logged is None else self.history_logged.snapshot(),
             "warming": self.warming,
@@ -71,6 +77,7 @@ class StrategyState:
         restore_desk(self.desk, there["desk"], model_of)
         carried = {(strategy, rung): known(name, version) for strategy, rung, name, version in there["carried"]}
         self.carried = {key: model for key, model in carried.items() if model is not None}
+        self.configured = there["configured"]
         self.offered_ns, self.stopped = there["offered_ns"], there["stopped"]
         self.history_logged = HistoryUsed.restored(there["history_logged"]) if there["history_logged"] else None
         self.warming = _tuple_or_none(there["warming"])
