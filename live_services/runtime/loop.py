@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -47,6 +47,10 @@ _REPORT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 async def run_chain(
     chain: Chain,
     settings: Settings,
@@ -56,6 +60,7 @@ async def run_chain(
     *,
     tracing: Tracing | None = None,
     member: str = "",
+    settled: Callable[[], None] = _nothing,
 ) -> None:
     """Run a chain of services until ``stop`` is set, then finish the batch and commit.
 
@@ -65,13 +70,17 @@ async def run_chain(
         This process's name in the chain's group, which no other one may have: a successor of the same name goes on at
         once, and the group is not shared out anew as long as it comes within the session timeout. Default: none, so
         that the group waits for whoever was killed, and shares out anew when a process leaves.
+    settled : callable
+        Called whenever what stays in memory has changed: tasks began to run, or the states of a session were built.
 
     Raises
     ------
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
-    await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member).run()
+    await _Runtime(
+        chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member, settled=settled
+    ).run()
 
 
 class _Runtime:
@@ -85,6 +94,7 @@ class _Runtime:
         *,
         tracing: Tracing,
         member: str,
+        settled: Callable[[], None],
     ) -> None:
         self._chain = chain
         self._settings = settings
@@ -92,6 +102,7 @@ class _Runtime:
         self._telemetry = telemetry
         self._tracing = tracing
         self._member = member
+        self._settled = settled
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
         self._assignment = Assignment()
@@ -154,7 +165,10 @@ class _Runtime:
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
+            was_opening = running.is_opening
             running.step()
+            if was_opening and not running.is_opening:
+                self._settled()
             if running.run.differs:
                 await settle_by_kafka(running.run, self._settings.kafka)
         await self._flush_all(force=False)
@@ -226,6 +240,7 @@ class _Runtime:
             self._seek(running)
             self._consumer.resume(*running.next_offsets)
             self._say("task_taken_over", running.next_offsets, task=str(running.run.task))
+            self._settled()
 
     def _seek(self, running: Running) -> None:
         for partition, offset in running.next_offsets.items():

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from live_services.adapters.health import TaskHealth
 from live_services.domain.frames import Headers
@@ -167,3 +168,5 @@ async def within(seconds: float, awaited: Awaitable[None]) -> None:
             await awaited
     except TimeoutError:
         _log.warning("gave_up_waiting", seconds=seconds)
+    except KafkaError as failure:  # a producer that was fenced says so once more when it is closed
+        _log.info("closed_with_a_failure", failure=repr(failure))
