@@ -220,6 +220,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
 @asynccontextmanager
 async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveTelemetry) -> AsyncIterator[Chain]:
     from live_services.adapters.history import StoredHistory
+    from live_services.adapters.kept_histories import HistoryFiles
     from live_services.adapters.online_features import OnlinePublisher
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
@@ -234,6 +235,7 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
             brokers=running_brokers(settings),
             rows=rows,
             history=StoredHistory(settings),
+            kept=HistoryFiles(settings.alpha_panda_home / "kept" / "history"),
             inferred=metrics.inferred,
         )
         yield Chain("strategy_runner", (runner,))

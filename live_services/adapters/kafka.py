@@ -31,7 +31,8 @@ from aiokafka.errors import (
     for_code,
 )
 
-from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
+from live_services.domain.events import DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
+from live_services.domain.log import TASK_HEADER
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
@@ -219,6 +220,8 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
         headers.append(("universe_digest", event.universe_digest.encode()))
     if isinstance(event, DeadLetter):
         headers.append(("dlq", b"true"))
+    if isinstance(event, DifferenceAccepted):  # it stands among the task's own control records
+        headers.append((TASK_HEADER, event.task.encode()))
     return headers
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from live_services.domain.events import Event, NoEvent, decode_event
-from live_services.domain.log import TaskId
+from live_services.domain.log import TASK_HEADER, TaskId
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.received import Received
-
-TASK_HEADER: Final = "task"
-"""Names the task whose control record it is."""
 
 
 @dataclass(frozen=True, slots=True)

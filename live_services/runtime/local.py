@@ -19,11 +19,11 @@ from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TaskId
+from live_services.domain.log import TASK_HEADER, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
@@ -120,7 +120,7 @@ class MemoryTask:
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
-        chain = self._make()
+        chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
@@ -144,6 +144,10 @@ class MemoryTask:
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
         self.next |= self.run.read_from
+
+    async def prepare(self) -> None:
+        """Get the services ready with the control records, as a process does before the first record."""
+        await self._chain.prepare(self._task, self.control)
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:

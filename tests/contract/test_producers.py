@@ -20,6 +20,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
+    AccountDifferenceAccepted,
     AccountOpened,
     AnswersCommands,
     Command,
@@ -44,6 +45,8 @@ from live_services.domain.events import (
     SignalRejected,
     SignalShadowed,
     SignalValidated,
+    StrategiesConfigured,
+    StrategiesDifferenceAccepted,
     StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
@@ -73,7 +76,7 @@ from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
-from models_registry.specification import Broker
+from models_registry.specification import Broker, StrategySpec
 from tests.account_world import Account
 from tests.live_world import SESSION, UNIVERSE, signal, ticks, validated
 
@@ -242,6 +245,10 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     history |= {"broken": False}
     skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
     skew |= {"history_digest": "d", "differences": ()}
+    strategies = {"strategies": (StrategySpec(name="momentum"),), "bar_minutes": 1, "brokers": ("paper",)}
+    configured = {"session_date": "2026-01-05", "config": strategies, "config_digest": "d", "git_commit": "c"}
+    accepted: dict[str, Any] = {"session_date": "2026-01-05", "task": "t", "outputs_digest": "d", "reason": "r"}
+    accepted |= {"taken_as_said": {"paper.signals.raw": 7}, "accepted_by": "desk", "accepted_at_ns": SESSION.open_ns}
     summary = {"session_date": "2026-01-05", "task": "t", "strategies": (), "brokers": ()}
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
@@ -262,6 +269,9 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
+        changed(signal(), StrategiesConfigured, **shared, **configured),
+        changed(signal(), StrategiesDifferenceAccepted, **shared, **accepted),
+        changed(signal(), AccountDifferenceAccepted, **accepted),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
         halt,
         changed(signal(), RecordHandedIn, **commanded, letter_id="l", record=halt),
@@ -291,9 +301,13 @@ def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() 
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     found = samples(broker)
     topics = {cls: topic_of(event) for cls, event in found.items()}
-    of_a_task = {topics.pop(StrategyHistoryUsed), topics.pop(StrategiesStopped), topics[StrategyModelAssigned]}
+    others = (StrategiesConfigured, StrategyHistoryUsed, StrategiesStopped, StrategiesDifferenceAccepted)
+    of_a_task = {topics[StrategyModelAssigned], *(topics.pop(one) for one in others)}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
-    for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
+    for bases, topic in (
+        ((AnswersCommands, TradingSwitched, AccountDifferenceAccepted), "control"),
+        ((Command,), "commands"),
+    ):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
         assert of_a_broker == {getattr(broker_topics(broker), topic)}
     assert len(set(topics.values())) == len(topics), "two types on one topic"

@@ -45,7 +45,7 @@ STAYS = {
         *("_actions", "_asked", "_bar_ns", "_clock", "_may_trade", "_named", "_of_bars", "_own", "_partition"),
         *("_stamp", "_universe", "session"),
     ),
-    "StrategyState": ("task",),
+    "StrategyState": ("plan", "task"),
     "_Asked": ("brokers", "label", "proposer", "rung", "spec"),
 }
 """Fields that stay, through a session, what the opening made them."""
