@@ -26,7 +26,14 @@ from live_services.domain.events import (
 )
 from live_services.domain.frames import BadFrame
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
+from live_services.domain.log import (
+    EventRecord,
+    LogPosition,
+    MarketSlice,
+    Readiness,
+    StrategyRuntime,
+    TaskId,
+)
 from live_services.domain.partitions import own_rows
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic

@@ -123,6 +123,7 @@ class PortfolioManager(Service[PortfolioState]):
         state.clock.restore(there["clock"])
         state.before, state.trading = None, there["trading"]
         state.config = AccountConfig.model_validate(there["config"])
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
@@ -185,8 +186,7 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
             state.before, state.config = None, event.config
-            if waiting := self.settings_wait(state):
-                _log.warning(SETTINGS_WAIT, broker=self._broker, changes=waiting, until="the next session")
+            self._say_what_waits(state)
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):
             self._say_switched(state, event)
@@ -200,6 +200,10 @@ class PortfolioManager(Service[PortfolioState]):
     def settings_wait(self, state: PortfolioState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
         return () if state.config is None else changes(state.config, self._config)
+
+    def _say_what_waits(self, state: PortfolioState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, broker=self._broker, changes=waiting, until="the next session")
 
     def due_ns(self, state: PortfolioState) -> int:
         """Give the last instant that belongs to the next snapshot."""

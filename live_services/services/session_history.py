@@ -57,32 +57,20 @@ def require_same_history(task: TaskId, desk: StrategyDesk, event: StrategyHistor
     """
     logged = used_of(event)
     if desk.history_used != logged:
-        raise _changed(task, desk, logged)
+        raise changed(task, desk, logged)
     return logged
 
 
-def require_history_before(task: TaskId, desk: StrategyDesk, used: HistoryUsed) -> None:
-    """Check that a desk begins on the history before its session that its features stood on.
-
-    Raises
-    ------
-    HistoryChanged
-        If it does not.
-    """
-    if desk.history_used.digest != used.digest:
-        raise _changed(task, desk, used)
-
-
-def _changed(task: TaskId, desk: StrategyDesk, logged: HistoryUsed) -> HistoryChanged:
+def changed(task: TaskId, desk: StrategyDesk, logged: HistoryUsed) -> HistoryChanged:
+    """Say how what features stand on here is not what they stood on by the log."""
     here, date = desk.history_used, desk.session.date.isoformat()
     days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
     what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
     return HistoryChanged(
-        f"{task}: {what} changed while the session of {date} ran: its features stand on "
-        f"{_short(logged)}, the offline store now gives {_short(here)}, and what it "
-        "gave then is not kept on this machine. Going on would differ from what was "
-        "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
-        "here: start with an empty Kafka"
+        f"{task}: {what} changed while the session of {date} ran: its features stand on {_short(logged)}, the offline "
+        f"store now gives {_short(here)}, and what it gave then is not kept on this machine. Going on would differ "
+        "from what was decided before. Bring the bars (and market.corporate_actions) back as they were, or end the "
+        "session here: start with an empty Kafka"
     )
 
 

@@ -39,6 +39,11 @@ class SessionPlan:
         each = {(one.spec.name, one.rung): one.spec for one in asked(config.strategies, config.brokers)}
         return cls(config, loader, each, LoadingSummaries(config.strategies, config.brokers))
 
+    @property
+    def silence(self) -> str:
+        """Why it is not known what stands on a rung."""
+        return self.loader.outage or "the model registry has not answered yet"
+
     def carried(
         self, before: SessionPlan, running: Mapping[StrategyKey, LoadedModel]
     ) -> dict[StrategyKey, LoadedModel]:

@@ -55,8 +55,8 @@ from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.services.session_history import (
     HistorySource,
     KeptHistories,
+    changed,
     history_used,
-    require_history_before,
     require_same_history,
 )
 from live_services.services.session_plans import SessionPlan, SessionPlans, knows_too_much, strategies_configured
@@ -169,13 +169,15 @@ class StrategyRunner(Service[StrategyState]):
 
         Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
-        session, task, before = opening.session, opening.task, opening.before
-        plan = self._plans.of(task, session.date.isoformat())
+        plan, before = self._plan_of(opening), opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
         models = {key: model for key, model in running.items() if model is not None}
         carried = {} if before is None else plan.carried(before.plan, models)
         desk = self._desk(opening, plan, self._history_of(opening, plan, carried.values()))
-        return StrategyState(task, plan, desk, carried)
+        return StrategyState(opening.task, plan, desk, carried)
+
+    def _plan_of(self, opening: Opening[StrategyState]) -> SessionPlan:
+        return self._plans.of(opening.task, opening.session.date.isoformat())
 
     def _desk(self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | None) -> StrategyDesk:
         return StrategyDesk(
@@ -195,45 +197,43 @@ class StrategyRunner(Service[StrategyState]):
         self, opening: Opening[StrategyState], plan: SessionPlan, carried: Iterable[LoadedModel]
     ) -> SessionHistory | None:
         """Give what features go on from: what they did by the log, else the sessions that models need, and keep it."""
+        logged = self._history_logged.get((opening.task.partition, opening.session.date.isoformat()))
+        if logged is not None:
+            return self._history_as_used(opening, used_of(logged))
         if self._history is None:
             return None
-        session, universe = opening.session, opening.universe
-        logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
-        if logged is not None:
-            return self._history_as_it_was(opening, used_of(logged))
         wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
-        history = self._history.of(session, universe, needed=needed)
+        history = self._history.of(opening.session, opening.universe, needed=needed)
         if self._kept is not None:
             self._kept.keep(history)
         return history
 
-    def _history_as_it_was(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
+    def _history_as_used(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
         if self._history is None:
             return None
         kept = self._kept.read(opening.universe, used) if self._kept is not None else None
         return (kept or self._history.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
 
     def snapshot(self, state: StrategyState) -> Tree:
-        """Write down what features, decisions and models stand on; the history is kept apart, by its digest."""
+        """Write down what features, decisions and models stand on; the history is read again."""
         return state.snapshot()
 
     def restore(self, opening: Opening[StrategyState], kept: Tree) -> StrategyState:
-        """Go on with what was decided, on the history that it was decided on, with what `prepare` learned and loaded.
+        """Go on with what was decided, on the history that it was decided on, with the models that `prepare` loaded.
 
         Raises
         ------
         HistoryChanged
             If the history is not what it was.
-        CorruptSnapshot
-            If the session is gone through by another configuration.
         """
-        used, plan = used_in(kept), self._plans.of(opening.task, opening.session.date.isoformat())
-        desk = self._desk(opening, plan, self._history_as_it_was(opening, used))
-        require_history_before(opening.task, desk, used)
-        state = StrategyState(opening.task, plan, desk, {})
-        state.restore(kept, partial(self._model, plan))
+        used, plan = used_in(kept), self._plan_of(opening)
+        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._history_as_used(opening, used)), {})
+        if state.desk.history_used.digest != used.digest:
+            raise changed(opening.task, state.desk, used)
+        state.restore(kept, partial(self._model, plan), plan.loader.known)
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
@@ -283,8 +283,7 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         if isinstance(event, StrategiesConfigured):
             state.configured = True
-            if waiting := self.settings_wait(state):
-                _log.warning(SETTINGS_WAIT, task=str(state.task), changes=waiting, until="the next session")
+            self._say_what_waits(state)
             return ()
         if isinstance(event, StrategiesStopped):
             _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
@@ -294,7 +293,11 @@ class StrategyRunner(Service[StrategyState]):
 
     def settings_wait(self, state: StrategyState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return changes(state.plan.config, self._plans.own.config) if state.configured else ()
+        return changes(state.plan.config, self._plans.own.config)
+
+    def _say_what_waits(self, state: StrategyState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=waiting, until="the next session")
 
     def _on_market(self, record: MarketSlice, state: StrategyState) -> Iterable[Event]:
         market: Ticks | Bars = record.market
@@ -354,7 +357,7 @@ class StrategyRunner(Service[StrategyState]):
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
-            return StrategyRuntime(strategy, rung, "waiting", name, reason=_silence(plan.loader))
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=plan.silence)
         if candidate.model is None:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
@@ -421,7 +424,7 @@ class StrategyRunner(Service[StrategyState]):
             return
         if not first:
             return
-        why = _silence(state.plan.loader)
+        why = state.plan.silence
         if refusal is not None:
             why = f"{state.plan.asked[key].ref(key[1])} stands for version {refusal.version}: {refusal.reason}"
         carried = state.carried.get(key)
@@ -492,7 +495,3 @@ def _may_be_absent(key: StrategyKey) -> bool:
 
 def _identity(model: LoadedModel | None) -> ModelIdentity | None:
     return model.identity if model is not None else None
-
-
-def _silence(loader: ModelLoader) -> str:
-    return loader.outage or "the model registry has not answered yet"

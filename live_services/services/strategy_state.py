@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -53,9 +53,9 @@ class StrategyState:
         carried = {key: model.identity for key, model in self.carried.items()}
         return {
             "configuration": config_digest(self.plan.config),
-            "configured": self.configured,
             "desk": written_desk(self.desk),
             "carried": [[*key, one.model_name, one.model_version] for key, one in carried.items()],
+            "configured": self.configured,
             "offered_ns": self.offered_ns,
             "history_logged": None if self.history_logged is None else self.history_logged.snapshot(),
             "warming": self.warming,
@@ -64,15 +64,16 @@ class StrategyState:
             "stopped": self.stopped,
         }
 
-    def restore(self, kept: Tree, model_of: ModelOf) -> None:
+    def restore(self, kept: Tree, model_of: ModelOf, known: Callable[[str, str], LoadedModel | None]) -> None:
         """Go on where a snapshot was taken, by the same configuration and on the same history.
-
-        Of models that only the session before ran, a process that began in this one may have none.
 
         Parameters
         ----------
         model_of
             Gives the versions that the session runs, as strategies ask them.
+        known
+            Gives a version by name and version; None for one that only the session before ran, which a process that
+            began in this one never had.
 
         Raises
         ------
@@ -82,11 +83,10 @@ class StrategyState:
         there = fields_of(kept)
         if there["configuration"] != config_digest(self.plan.config):
             raise CorruptSnapshot("it is of another configuration of the strategies")
-        self.configured = there["configured"]
         restore_desk(self.desk, there["desk"], model_of)
-        known = self.plan.loader.known
         carried = {(strategy, rung): known(name, version) for strategy, rung, name, version in there["carried"]}
         self.carried = {key: model for key, model in carried.items() if model is not None}
+        self.configured = there["configured"]
         self.offered_ns, self.stopped = there["offered_ns"], there["stopped"]
         self.history_logged = HistoryUsed.restored(there["history_logged"]) if there["history_logged"] else None
         self.warming = _tuple_or_none(there["warming"])

@@ -19,7 +19,7 @@ from feature_store.market.types import Session, Universe
 from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.account.orders import Order, read_orders, written_orders
-from live_services.domain.basis import Outcome, Stamp, handed_on
+from live_services.domain.basis import Outcome, Stamp, answer
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     Basis,
@@ -112,22 +112,22 @@ class PaperExchange:
         if not 0 < signal.quantity <= MOST_SHARES:
             raise ValueError(f"{signal.quantity} shares are no order; one is of 1 to {MOST_SHARES:,}")
         order_id = event_id("order", signal.event_id)
-        submitted = OrderSubmitted.trusted(
-            {
-                **handed_on(signal),
-                "event_id": event_id("submitted", order_id),
-                "event_time_ns": signal.event_time_ns,
-                "basis": signal.basis,
-                "quantity": signal.quantity,
-                "signal_id": signal.signal_id,
-                "order_id": order_id,
-                "reason": signal.reason,
-                "reference_price": signal.reference_price,
-                "exit": signal.exit,
-                "stop_price_inr_e4": signal.stop_price_inr_e4,
-                "target_price_inr_e4": signal.target_price_inr_e4,
-            }
+        fields = answer(
+            signal,
+            "order.submitted",
+            event_id("submitted", order_id),
+            event_time_ns=signal.event_time_ns,
+            basis=signal.basis,
+            quantity=signal.quantity,
         )
+        fields["signal_id"] = signal.signal_id
+        fields["order_id"] = order_id
+        fields["reason"] = signal.reason
+        fields["reference_price"] = signal.reference_price
+        fields["exit"] = signal.exit
+        fields["stop_price_inr_e4"] = signal.stop_price_inr_e4
+        fields["target_price_inr_e4"] = signal.target_price_inr_e4
+        submitted = OrderSubmitted.trusted(fields)
         order = Order(submitted, submitted.quantity)
         if order_id in self._live:
             raise ValueError(f"order {order_id} of signal {signal.event_id} is live already")
@@ -136,15 +136,10 @@ class PaperExchange:
         yield submitted
         if not self._universe.instruments[index].tradable:
             order.reject()
-            yield OrderRejected.trusted(
-                {
-                    **_of_order(submitted, submitted.basis),
-                    "event_id": event_id("reject", order_id),
-                    "event_time_ns": signal.event_time_ns,
-                    "quantity": signal.quantity,
-                    "why": f"{signal.symbol} is not tradable",
-                }
+            fields = _end_of(
+                submitted, "order.rejected", event_id("reject", order_id), signal.event_time_ns, signal.basis
             )
+            yield OrderRejected.trusted(fields | {"why": f"{signal.symbol} is not tradable"})
             return
         self._live[order_id] = (self._submitted, order)
         self._submitted += 1
@@ -265,22 +260,17 @@ class PaperExchange:
             date=self._session.date,
         )
         order.fill(quantity)
-        filled = OrderFilled.trusted(
-            _of_order(submitted, basis)
-            | {
-                "reason": reason,
-                "event_id": event_id("fill", order_id, order.fills),
-                "event_time_ns": time_ns,
-                "quantity": quantity,
-                "price_inr_e4": price_inr_e4,
-                "price_time_ns": time_ns if touched else self._rows.begin_ns.item(row),
-                "remaining_quantity": order.remaining,
-                "charges_inr_e4": charges.total_inr_e4,
-                "charges_schedule": charges.schedule.isoformat(),
-                "charges_exact": charges.exact,
-                "fill_model": model,
-            }
-        )
+        own_id = event_id("fill", order_id, order.fills)
+        fields = _end_of(submitted, "order.filled", own_id, time_ns, basis, quantity)
+        fields["reason"] = reason
+        fields["price_inr_e4"] = price_inr_e4
+        fields["price_time_ns"] = time_ns if touched else self._rows.begin_ns.item(row)
+        fields["remaining_quantity"] = order.remaining
+        fields["charges_inr_e4"] = charges.total_inr_e4
+        fields["charges_schedule"] = charges.schedule.isoformat()
+        fields["charges_exact"] = charges.exact
+        fields["fill_model"] = model
+        filled = OrderFilled.trusted(fields)
         if order.is_over:
             self._forget(order_id)
         yield filled
@@ -305,15 +295,8 @@ class PaperExchange:
         left = order.remaining
         order.cancel()
         self._forget(order_id)
-        return OrderCancelled.trusted(
-            {
-                **_of_order(order.submitted, basis),
-                "event_id": event_id("cancel", order_id),
-                "event_time_ns": time_ns,
-                "quantity": left,
-                "why": why,
-            }
-        )
+        fields = _end_of(order.submitted, "order.cancelled", event_id("cancel", order_id), time_ns, basis, left)
+        return OrderCancelled.trusted(fields | {"why": why})
 
     def _forget(self, order_id: str) -> None:
         _, order = self._live.pop(order_id)
@@ -365,9 +348,12 @@ def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
     return max(price_inr_e4 + signed(side, int(worse)), 1)
 
 
-def _of_order(submitted: OrderSubmitted, basis: Basis) -> dict[str, Any]:
-    fields = handed_on(submitted)
-    fields["basis"] = basis
+def _end_of(  # noqa: PLR0917
+    submitted: OrderSubmitted, event_type: str, own_id: str, time_ns: int, basis: Basis, quantity: int | None = None
+) -> dict[str, Any]:
+    """Give what every end of an order says, of the whole of it or of a part."""
+    ended = submitted.quantity if quantity is None else quantity
+    fields = answer(submitted, event_type, own_id, event_time_ns=time_ns, basis=basis, quantity=ended)
     fields["signal_id"] = submitted.signal_id
     fields["order_id"] = submitted.order_id
     fields["reason"] = submitted.reason

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -130,7 +129,7 @@ def touch_portfolio(state: PortfolioState) -> None:
 
 def touch_trading(state: PaperExchange) -> None:
     state.is_on, state.slippage_bps = not state.is_on, 0.1 + 0.2
-    state._charges._orders["partly"] = (10**30, Decimal("19.99"))
+    state._charges._orders["partly"] = (10**30, 7)
 
 
 def touch_risk(state: RiskState) -> None:
