@@ -190,7 +190,10 @@ def run_live(
     monitor: bool = False,
     committed: Callable[[MemoryTask], None] = lambda _: None,
 ) -> MemoryLog:
-    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit."""
+    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit.
+
+    Who is killed goes on from the snapshot that was kept last, if one was.
+    """
     choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions, lost)
     tasks = desk_tasks(log, loader, on_ticks=isinstance(of[0].market, Ticks), monitor=monitor)
 
@@ -202,5 +205,12 @@ def run_live(
             commands -= 1
             command(choose, log)
 
-    run_by_chance(tasks, choose, most=60, kills=kills, meanwhile=meanwhile, committed=committed)
+    keeps = random.Random(seed)
+
+    def heard(task: MemoryTask) -> None:
+        if kills and keeps.random() < 0.3:
+            task.keep()
+        committed(task)
+
+    run_by_chance(tasks, choose, most=60, kills=kills, meanwhile=meanwhile, committed=heard)
     return log
