@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -190,6 +192,12 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
             await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
 
 
+def member_name(settings: Settings) -> str:
+    """Name this home in the consumer groups: the processes of one home are there once each, also after a restart."""
+    home = f"{socket.gethostname()}:{settings.alpha_panda_home.absolute()}"
+    return f"home-{hashlib.sha256(home.encode()).hexdigest()[:16]}"
+
+
 def _started(telemetry: LiveTelemetry, service: str, scope: Scope) -> None:
     _log.info("started", service=service, broker=scope)
     telemetry.active(service, scope)
@@ -212,7 +220,8 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                 for service in chain.services:
                     _started(telemetry, service.name, service.scope)
                 with tracing_of(settings, name, scope) as tracing:
-                    await run_chain(chain, settings, MarketSessions(settings.kafka), telemetry, stop, tracing=tracing)
+                    sessions, member = MarketSessions(settings.kafka), member_name(settings)
+                    await run_chain(chain, settings, sessions, telemetry, stop, tracing=tracing, member=member)
 
     return run
 

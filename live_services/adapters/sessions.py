@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from feature_store.market.types import Instrument, Universe
+from feature_store.market.types import Instrument, MarketDataError, Universe
 from live_services.adapters.kafka import StoredRecord, read_topic
 from live_services.domain.clock import session_of
 from live_services.domain.events import SessionOpened, decode_event
@@ -55,7 +55,7 @@ class MarketSessions:
                 raise ValueError(f"{event.event_type} does not belong here")  # noqa: TRY004 - a record, not our code
             session_of(event)
             told = self._told_by(event)
-        except ValueError as failure:  # NoEvent is one, and the ValidationError of a universe
+        except (ValueError, MarketDataError) as failure:  # NoEvent is one, and the ValidationError of a universe
             reason = f"{failure.error_count()} fields are wrong" if isinstance(failure, ValidationError) else failure
             _log.warning("not_a_session", topic=record.topic, offset=record.offset, failure=str(reason))
             return

@@ -2,6 +2,7 @@
 
 What a chain says on an inner topic it has handled already, in memory; it never reads it back. A foreign record there
 changes nothing in the account, but everybody who reads the topic takes it for the account's word: so it is an alarm.
+So it is on what the chain says last, and on its control topic, which a successor reads.
 """
 
 from __future__ import annotations
@@ -80,9 +81,10 @@ class InnerWatch:
         while True:
             for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
                 for record in records:
-                    self._look_at(record.topic, record.offset, record.value)
+                    self.look_at(record.topic, record.offset, record.value)
 
-    def _look_at(self, topic: str, offset: int, value: bytes | None) -> None:
+    def look_at(self, topic: str, offset: int, value: bytes | None) -> None:
+        """Take a record that stands on one of the topics: it was expected, or it is an alarm."""
         key = (topic, _event_id(value))
         if self._expected[key] > 0:
             self._expected[key] -= 1
@@ -103,5 +105,5 @@ class InnerWatch:
 def _event_id(value: bytes | None) -> str:
     try:
         return str(json.loads(value or b"")["event_id"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""

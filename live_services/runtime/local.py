@@ -122,6 +122,7 @@ class MemoryTask:
         """End the process and start its successor from what is committed."""
         chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
+        self._inputs = frozenset(i.topic for i in chain.inputs)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
@@ -172,6 +173,10 @@ class MemoryTask:
             kept if usable else None,
             control.foreign,
         )
+
+    def reads(self, topic: Topic) -> bool:
+        """Whether a topic is an input of it, whatever for."""
+        return topic in self._inputs
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -257,6 +262,7 @@ def run_by_chance(
     kills: int = 0,
     kill_share: float = 0.1,
     meanwhile: Callable[[], None] = lambda: None,
+    committed: Callable[[MemoryTask], object] = lambda _: None,
 ) -> None:
     """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
 
@@ -273,6 +279,8 @@ def run_by_chance(
         Of the turns that end by a death, while there are deaths left.
     meanwhile : callable
         Called in every turn, after it read and before it works: what happens in the world.
+    committed : callable
+        Hears of each commit, for example to let the task keep a snapshot.
     """
     idle = 0
     while idle < _IDLE_ROUNDS:
@@ -288,6 +296,7 @@ def run_by_chance(
                 got_on = True
             elif choose.random() < _COMMIT_SHARE:
                 got_on |= task.commit()
+                committed(task)
             else:
                 got_on |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if got_on else idle + 1

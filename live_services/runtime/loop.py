@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from live_services.adapters.assignor import OneMemberAssignor, tasks_assignor
 from live_services.adapters.kafka import MAX_POLL_RECORDS, connection
+from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
@@ -119,6 +120,7 @@ class _Runtime:
             heartbeat_interval_ms=_HEARTBEAT_MS,
             partition_assignment_strategy=(assignor,),
         )
+        reconnect_slowly(self._consumer._client)
         taking_over = TakeOver(
             self._chain, self._settings, self._sessions, self._consumer, self._commits, tracing=self._tracing
         )

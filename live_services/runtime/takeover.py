@@ -97,7 +97,7 @@ class TakeOver:
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
-        inner, inbox = InnerWatch(kafka, self._chain.inner, task), Inbox(kafka, self._commands)
+        inner, inbox = InnerWatch(kafka, self._chain.watched, task), Inbox(kafka, self._commands)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await producer.start()

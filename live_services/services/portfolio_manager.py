@@ -48,11 +48,10 @@ class PortfolioState:
     clock: SnapshotClock
     before: Books | None
     """Of the session before, until the record is there that carries them into this one."""
-    opened: bool = False
     trading: bool | None = None
     """Whether the trading stage gives orders, as the log says; None before it says so."""
     config: AccountConfig | None = None
-    """By which the log says that the account was opened."""
+    """By which the session is traded, as the log says; None before it says so."""
 
 
 class PortfolioManager(Service[PortfolioState]):
@@ -108,25 +107,28 @@ class PortfolioManager(Service[PortfolioState]):
 
     def snapshot(self, state: PortfolioState) -> Tree:
         """Write down the books and when they are told next; None before the session's record carried them into it."""
-        if state.before is not None or not state.opened:
+        if state.config is None:
             return None
-        config = None if state.config is None else state.config.model_dump(mode="json")
-        clock = state.clock.snapshot()
-        return {"books": written_books(state.books), "clock": clock, "trading": state.trading, "config": config}
+        return {
+            "books": written_books(state.books),
+            "clock": state.clock.snapshot(),
+            "trading": state.trading,
+            "config": state.config.model_dump(mode="json"),
+        }
 
     def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
         """Go on with the books as they were written down."""
         there, state = fields_of(kept), self.open_session(opening)
         restore_books(state.books, there["books"])
         state.clock.restore(there["clock"])
-        state.before, state.opened, state.trading = None, True, there["trading"]
-        state.config = None if there["config"] is None else AccountConfig.model_validate(there["config"])
+        state.before, state.trading = None, there["trading"]
+        state.config = AccountConfig.model_validate(there["config"])
         self._say_what_waits(state)
         return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
-        if not state.opened:
+        if state.config is None:
             yield self._account_opened(state, now_ns)
         enabled, date = self._trading_off is None, state.session.date.isoformat()
         if state.trading is not enabled:
@@ -183,8 +185,7 @@ class PortfolioManager(Service[PortfolioState]):
         elif isinstance(event, AccountOpened):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
-            state.before, state.opened = None, True
-            state.config = event.config
+            state.before, state.config = None, event.config
             self._say_what_waits(state)
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):

@@ -337,26 +337,27 @@ Lines = list[MutableMapping[str, Any]]
 
 async def test_a_member_that_stays_keeps_its_tasks_when_another_joins_and_leaves(kafka: KafkaSettings) -> None:
     four = kafka.model_copy(update={"market_partitions": 4})
-    logs, stays = list[dict[str, list[bytes]]](), "market.ticks"
+    logs = list[dict[str, list[bytes]]]()
     for changes in (False, True):
         await recreate(kafka, partitions=4)
         stop, stop_joiner = asyncio.Event(), asyncio.Event()
-        feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.25 if changes else 0.0, partitions=4))
         with structlog.testing.capture_logs() as lines:
             async with asyncio.TaskGroup() as group:
-                group.create_task(start(four, toy_strategy(), stop))
-                group.create_task(start(four, toy_account(), stop))
-                await until_validated(kafka)
+                for chain in (toy_strategy(), toy_account()):
+                    group.create_task(start(four, chain, stop))
+                    await groups_begin(four, chain.inputs[0].topic, [consumer_group(chain.name, chain.scope)], stop)
+                feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.25 if changes else 0.0, partitions=4))
                 if changes:
+                    await until_validated(kafka)
                     joiner = group.create_task(start(four, toy_strategy(), stop_joiner))
-                    await until(lambda: len(taken_over(lines, stays)) == 4 + 2)
+                    await until(lambda: len(taken_over(lines, "market")) == 4 + 2)
                     stop_joiner.set()
                     await joiner
                     assert not feeding.done(), "the market was over before the members had changed"
                 await feeding
                 await until_ended(kafka)
                 stop.set()
-        assert len(taken_over(lines, stays)) == (4 + 2 + 2 if changes else 4)
+        assert len(taken_over(lines, "market")) == (4 + 2 + 2 if changes else 4)
         logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
     assert logs[0] == logs[1]
 

@@ -1,0 +1,495 @@
+"""Bad records over all topics, each with what it must get; and a desk on a log in memory that they are put among."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from feature_store.market.types import Bars, Session, Ticks
+from live_services.adapters.kafka import headers_of, value_of
+from live_services.domain.basis import Stamp
+from live_services.domain.clock import market_gap, session_end_ns, watermark
+from live_services.domain.events import (
+    LAST_NS,
+    MOST_PROPOSED,
+    Event,
+    RecordHandedIn,
+    SignalGenerated,
+    TradingStateCommanded,
+    self_caused,
+)
+from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.topics import (
+    DLQ_DECISIONS,
+    FEATURES_SKEW,
+    MARKET_BARS,
+    MARKET_SESSIONS,
+    MARKET_TICKS,
+    MODELS_LOADED,
+    MODELS_PROMOTED,
+    MODELS_REFUSED,
+    SIGNALS_SHADOW,
+    STRATEGIES_CONTROL,
+    STRATEGIES_SUMMARY,
+    Topic,
+    broker_topics,
+    market_topic,
+)
+from live_services.operations_settings import DeadLettersSettings
+from live_services.runtime.chain import Chain
+from live_services.runtime.control import TASK_HEADER
+from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.received import Received
+from live_services.services.account import account_chain
+from live_services.services.skew_monitor import SkewMonitor
+from live_services.services.strategy_runner import StrategyRunner
+from live_services.settings import MarketSettings, Settings
+from models_registry.specification import Broker
+from tests.live_world import MINUTE, SECOND, filled, signal, submitted, validated
+from tests.memory_desk import ACCOUNT, BAR_DAYS, BROKERS, STRATEGIES, TICK_DAYS, Day, FixedModels
+from tests.toy_chain import session_opened
+
+NO_FLOOD = DeadLettersSettings(flood_letters=10**6)
+DAYS: Final[dict[str, Day]] = {"ticks": TICK_DAYS[0], "bars": BAR_DAYS[0]}
+DAY = TICK_DAYS[0]
+SESSION, UNIVERSE = DAY.session, DAY.universe
+END = session_end_ns(SESSION)
+MINUTES = 20
+BEFORE = 10  # minutes of the market that stand before the bad records
+AT = SESSION.open_ns + (BEFORE + 1) * MINUTE + 500_000_000
+"""Event time of a bad record whose time is not what is bad: later than every watermark before it, also the runner's."""
+PAPER, ZERODHA = broker_topics("paper"), broker_topics("zerodha")
+GARBAGE: Final[tuple[tuple[str, bytes], ...]] = (
+    ("nothing", b""),
+    ("bytes", b"\x00\xff\xfe garbage"),
+    ("null", b"null"),
+    ("a number", b"17"),
+    ("an empty object", b"{}"),
+    ("half a record", b'{"event_type": "signal.generated", "broker": "paper"'),
+    ("an unknown type", b'{"event_type": "nobody.knows"}'),
+    ("deep nesting", b"[" * 20_000),
+)
+LETTER, REJECTED, ALARM, PASSED_OVER = "letter", "rejected", "alarm", "passed over"
+
+
+class Poison(NamedTuple):
+    """A bad record and what it must get."""
+
+    name: str
+    topic: Topic
+    value: bytes
+    gets: str
+    """letter       a dead letter on the topic's DLQ, for ``why``.
+    rejected     a verdict of risk, by the rule ``why``.
+    alarm        `foreign_record`: the account alone writes there, and never reads it.
+    passed over  no task reads the topic; who looks at it for a person leaves it out."""
+    why: str = ""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    on: str = "ticks"
+    """The desk that it is put before."""
+
+    def __str__(self) -> str:
+        return f"{self.topic.name}: {self.name}"
+
+
+def changed(event: Event, **fields: Any) -> bytes:
+    """Write an event with other values, whether they may be so or not; a key with ``__`` reaches into a part of it."""
+    said = json.loads(event.model_dump_json())
+    for name, value in fields.items():
+        *into, last = name.split("__")
+        part = said
+        for step in into:
+            part = part[step]
+        if value is ...:
+            del part[last]
+        else:
+            part[last] = value
+    return json.dumps(said).encode()
+
+
+# --- the market -------------------------------------------------------------------------------------------------------
+
+
+def _market(kind: str) -> Ticks | Bars:
+    market = DAYS[kind].market
+    times = market.event_time_ns if isinstance(market, Ticks) else market.end_ns
+    return market[times <= SESSION.open_ns + MINUTES * MINUTE]
+
+
+def frame_of(market: Ticks | Bars, number: int, watermark_ns: int, session: Session = SESSION) -> Any:
+    """Encode a frame of either kind."""
+    encode: Any = encode_tick_frame if isinstance(market, Ticks) else encode_bar_frame
+    return encode(market, UNIVERSE, number, watermark_ns, session)
+
+
+def _minute(kind: str, minute: int) -> Ticks | Bars:
+    """Give what of the market lies in ``[minute, minute + 1)`` (of bars: what ends then)."""
+    market = _market(kind)
+    times = market.event_time_ns if isinstance(market, Ticks) else market.end_ns
+    begin = SESSION.open_ns + minute * MINUTE
+    return market[(times >= begin) & (times < begin + MINUTE)]
+
+
+def _frames(kind: str) -> Iterator[Poison]:
+    topic, wm = market_topic(kind), SESSION.open_ns + BEFORE * MINUTE  # type: ignore[arg-type]
+    rows = _minute(kind, BEFORE - 1)[:3]
+    good = frame_of(rows, 10**6, wm)
+    key = "event_time_ns" if isinstance(rows, Ticks) else "end_ns"
+
+    def bad(name: str, why: str, value: bytes = good.value, **headers: str | None) -> Poison:
+        said = dict(good.headers) | {k: v.encode() for k, v in headers.items() if v is not None}
+        kept = tuple((k, v) for k, v in said.items() if headers.get(k, "") is not None)
+        return Poison(f"a frame with {name}", topic, value, LETTER, why, kept, kind)
+
+    yield bad("no body", "bad_frame", b"")
+    yield bad("a body of garbage", "bad_frame", b"\xff" * 64)
+    yield bad("half a body", "bad_frame", good.value[: len(good.value) // 2])
+    yield bad("no watermark", "bad_frame", watermark_ns=None)
+    yield bad("a watermark of words", "bad_frame", watermark_ns="soon")
+    yield bad("a watermark of 10^25", "bad_frame", watermark_ns=str(10**25))
+    yield bad("a watermark of 5,000 digits", "bad_frame", watermark_ns="9" * 5_000)
+    yield bad("a watermark at the end of 64 bits", "bad_frame", watermark_ns=str(2**63 - 1))
+    yield bad("a session of no date", "bad_frame", session_date="today")
+    yield bad("a session that never opens", "bad_frame", session_open_ns=str(2**63))
+    yield bad("a universe that nobody told", "bad_frame", universe_digest="0" * 64)
+    yield bad("no universe", "bad_frame", universe_digest=None)
+    yield bad("another version", "bad_frame", schema_version="99")
+    yield bad("a number that is none", "bad_frame", frame_number="first")
+    yield bad("another broker", "wrong_topic", broker="paper")
+    yield bad("the type of the other feed", "wrong_topic", event_type=_other(kind))
+    late = frame_of(rows, 10**6 + 1, wm + 1)
+    yield Poison("a frame of rows of the past", topic, late.value, LETTER, "late", tuple(late.headers), kind)
+    backwards = frame_of(rows[np.array([2, 1, 0])], 10**6 + 2, wm)
+    if len(np.unique(getattr(rows, key))) > 1:
+        yield Poison("a frame whose times run backwards", topic, backwards.value, LETTER, "bad_frame",
+                     tuple(backwards.headers), kind)  # fmt: skip
+
+
+def _other(kind: str) -> str:
+    return "market.bars.frame" if kind == "ticks" else "market.ticks.frame"
+
+
+def _rows(kind: str) -> Iterator[Poison]:
+    """Frames of which no row can be used; their watermark is the one that their partition has."""
+    topic, wm = market_topic(kind), SESSION.open_ns + BEFORE * MINUTE  # type: ignore[arg-type]
+    one: Any = _minute(kind, BEFORE - 1)[:1]
+    prices = ("last_price",) if isinstance(one, Ticks) else ("open", "close")
+    changes = [(name, value) for name in prices for value in (np.nan, np.inf, -1.0, 0.0, 1e308)]
+    volume = "day_volume" if isinstance(one, Ticks) else "volume"
+    for number, (name, value) in enumerate([*changes, (volume, -1), (volume, 2**62)]):
+        column = np.array([value], dtype=getattr(one, name).dtype)
+        frame = frame_of(replace(one, **{name: column}), 2 * 10**6 + number, wm)
+        yield Poison(f"a row with {name} {value}", topic, frame.value, LETTER, "bad_rows", tuple(frame.headers), kind)
+
+
+def _marks(topic: Topic, kind: str = "ticks") -> Iterator[Poison]:
+    """Watermarks that can be none, on a topic that is merged."""
+    mark = watermark(topic, 0, SESSION, AT, UNIVERSE.digest)
+    other = "zerodha" if topic.scope == "paper" else "paper"
+    for name, why, fields in (
+        ("before its session", "no_event", {"event_time_ns": -1}),
+        ("outside its session", "no_event", {"event_time_ns": END + 2 * SECOND}),
+        ("at 10^25", "no_event", {"event_time_ns": 10**25}),
+        ("at the end of 64 bits", "no_event", {"event_time_ns": 2**63 - 1}),
+        ("of a session of 10^30 hours", "no_event", {"session_close_ns": 10**30}),
+        ("of a session on another day", "no_event", {"session_date": "2026-01-06"}),
+        ("of no universe", "bad_frame", {"universe_digest": "0" * 64}),
+        ("of another broker", "wrong_topic", {"broker": other}),
+    ):
+        yield Poison(f"a watermark {name}", topic, changed(mark, **fields), LETTER, why, on=kind)
+
+
+def _gaps(kind: str) -> Iterator[Poison]:
+    topic = market_topic(kind)  # type: ignore[arg-type]
+    gap = market_gap(topic, 0, AT, AT + SECOND, "a test")
+    for name, why, fields in (
+        ("of the past", "late", {"event_time_ns": SESSION.open_ns}),
+        ("after the close", "no_session", {"event_time_ns": END + 1, "until_ns": END + 2}),
+        ("of the next century", "no_session", {"event_time_ns": LAST_NS, "until_ns": LAST_NS}),
+        ("until 10^25", "no_event", {"until_ns": 10**25}),
+    ):
+        yield Poison(f"a gap {name}", topic, changed(gap, **fields), LETTER, why, on=kind)
+
+
+# --- proposals --------------------------------------------------------------------------------------------------------
+
+
+def proposal(broker: Broker = "paper", **changes: Any) -> SignalGenerated:
+    """Propose on the desk's first instrument, by a strategy that it does not run."""
+    one = UNIVERSE.instruments[0]
+    named = {"instrument_token": one.instrument_token, "symbol": one.symbol, "broker": broker, "strategy": "stranger"}
+    made = signal(0, (AT - SESSION.open_ns) / SECOND, **{"strategy": "stranger"}).model_copy(update=named | changes)
+    return made.model_copy(update=self_caused("poison", broker, str(changes)))
+
+
+def _proposals(broker: Broker) -> Iterator[Poison]:
+    topic, good = broker_topics(broker).signals_raw, proposal(broker)
+    other = "zerodha" if broker == "paper" else "paper"
+    for name, why, fields in (
+        ("at 10^25", "no_event", {"event_time_ns": 10**25}),
+        ("before 1970", "no_event", {"event_time_ns": -1}),
+        ("at a time in words", "no_event", {"event_time_ns": "soon"}),
+        ("at no time", "no_event", {"event_time_ns": ...}),
+        ("of the past", "late", {"event_time_ns": SESSION.open_ns}),
+        ("after the session's end", "no_session", {"event_time_ns": END + 1}),
+        ("of tomorrow", "no_session", {"event_time_ns": END + 86_400 * SECOND}),
+        ("of the next century", "no_session", {"event_time_ns": LAST_NS}),
+        ("of no shares", "no_event", {"quantity": 0}),
+        ("of 10^307 shares", "no_event", {"quantity": 10**307}),
+        ("of one share too many", "no_event", {"quantity": MOST_PROPOSED + 1}),
+        ("at a price of 1e308", "no_event", {"reference_price": 1e308}),
+        ("at a price of 0", "no_event", {"reference_price": 0}),
+        ("at a price that is none", "no_event", {"reference_price": float("nan")}),
+        ("at a close of infinity", "no_event", {"bar__close": float("inf")}),
+        ("with a token beyond 64 bits", "no_event", {"instrument_token": 2**64}),
+        ("that expires at 10^30", "no_event", {"exit__expiry_ns": 10**30}),
+        ("with a stop of 10^30", "no_event", {"exit__stop_distance_inr_e4": 10**30}),
+        ("with a priority of 10^400", "no_event", {"priority": 10**400}),
+        ("with a field too many", "no_event", {"surprise": 1}),
+        ("with a score of words", "no_event", {"score": "high"}),
+        ("of another version", "no_event", {"schema_version": 3}),
+        ("to close", "no_event", {"intent": "close"}),
+        ("of another broker", "wrong_topic", {"broker": other}),
+    ):
+        yield Poison(f"a proposal {name}", topic, changed(good, **fields), LETTER, why)
+    for name, rule, fields in (
+        ("on an unknown token", "tradable", {"instrument_token": 1 - 2**62, "symbol": "GHOST"}),
+        ("of 10^15 shares", "quantity_per_instrument", {"quantity": MOST_PROPOSED}),
+        ("at 10^11 rupees", "notional_per_instrument", {"reference_price": 1e11}),
+        ("after the last entry", "market_hours", {"event_time_ns": SESSION.close_ns}),
+        ("by a strategy without a name", "quantity_per_instrument", {"strategy": "", "quantity": 20_000}),
+        ("by a strategy of 100,000 letters", "quantity_per_instrument", {"strategy": "x" * 10**5, "quantity": 20_000}),
+    ):
+        event = proposal(broker, **fields)
+        yield Poison(f"a proposal {name}", topic, value_of(event), REJECTED, rule)
+    yield Poison("a verdict", topic, value_of(validated()), LETTER, "wrong_topic")
+    headers = (*headers_of(good),)
+    for name, header in (
+        ("of another broker", ("broker", other.encode())),
+        ("of a broker of garbage", ("broker", b"\xff\xfe")),
+        ("of a frame", ("event_type", b"market.ticks.frame")),
+    ):
+        kept = (*(one for one in headers if one[0] != header[0]), header)
+        yield Poison(f"headers {name}", topic, value_of(proposal(broker, symbol=name)), LETTER, "wrong_topic", kept)
+
+
+# --- commands and control ---------------------------------------------------------------------------------------------
+
+
+def commanded(broker: Broker = "paper") -> TradingStateCommanded:
+    """Command what changes nothing."""
+    return TradingStateCommanded(
+        **self_caused("poison", broker),
+        broker=broker,
+        event_time_ns=1,
+        commanded_at_ns=1,
+        state="ACTIVE",
+        reason="a test",
+        commanded_by="a stranger",
+    )
+
+
+def _commands(broker: Broker) -> Iterator[Poison]:
+    topic, good = broker_topics(broker).commands, commanded(broker)
+    other = "zerodha" if broker == "paper" else "paper"
+    for name, fields in (
+        ("of no state", {"state": "SIDEWAYS"}),
+        ("without a reason", {"reason": ""}),
+        ("with a reason of a book", {"reason": "x" * 10**6}),
+        ("at 10^25", {"commanded_at_ns": 10**25}),
+        ("for another broker", {"broker": other}),
+    ):
+        yield Poison(f"a command {name}", topic, changed(good, **fields), LETTER, "no_command")
+    yield Poison("a proposal among commands", topic, value_of(proposal(broker)), LETTER, "no_command")
+    handed = RecordHandedIn(
+        **self_caused("poison", "handed", broker),
+        broker=broker,
+        event_time_ns=1,
+        commanded_at_ns=1,
+        reason="a test",
+        commanded_by="a stranger",
+        letter_id="none",
+        record=good,
+    )
+    yield Poison("a hand-in of no state", topic, changed(handed, record__state="NONE"), LETTER, "no_command")
+
+
+def _control() -> Iterator[Poison]:
+    for topic, task in ((PAPER.control, b"paper.account[0]"), (STRATEGIES_CONTROL, b"shared.strategy_runner[0]")):
+        ours = ((TASK_HEADER, task),)
+        for name, value in (
+            ("garbage", b"\x00garbage"),
+            ("a proposal", value_of(proposal())),
+            ("a watermark", value_of(watermark(topic, 0, SESSION, AT, UNIVERSE.digest))),
+            ("an unknown type", b'{"event_type": "nobody.knows"}'),
+        ):
+            yield Poison(f"{name} under the task's name", topic, value, LETTER, "control", ours)
+        yield Poison("garbage under no name", topic, b"garbage", ALARM if topic == PAPER.control else PASSED_OVER)
+
+
+# --- what no task reads -----------------------------------------------------------------------------------------------
+
+
+def _inner() -> Iterator[Poison]:
+    order = submitted(validated(0, 60))
+    fill = filled(order, 61, 100.0)
+    stated: tuple[tuple[str, Topic, bytes], ...] = (
+        ("an entry of 10^307 shares", PAPER.signals_validated, changed(validated(), quantity=10**307)),
+        ("a well-formed entry", PAPER.signals_validated, value_of(validated())),
+        ("a well-formed rejection", PAPER.signals_rejected, b'{"event_id": "x"}'),
+        ("an order on an unknown token", PAPER.orders_submitted, changed(order, instrument_token=7)),
+        ("a fill on an unknown token", PAPER.orders_filled, changed(fill, instrument_token=7)),
+        ("a fill at 1e308", PAPER.orders_filled, changed(fill, price_inr_e4=10**312)),
+        ("a well-formed fill", PAPER.orders_filled, value_of(fill)),
+        ("an end of no order", PAPER.orders_cancelled, b"{}"),
+        ("a refusal of no order", PAPER.orders_rejected, b"[]"),
+        ("a fill of a broker without a gateway", ZERODHA.orders_filled, value_of(fill)),
+        ("a control record of no type", ZERODHA.control, b'{"event_type": 1}'),
+    )
+    for name, topic, value in stated:
+        yield Poison(name, topic, value, ALARM)
+    for topic in (PAPER.signals_validated, PAPER.orders_submitted, PAPER.orders_filled):
+        yield Poison("garbage", topic, b"\xff" * 20, ALARM)
+    yield Poison("deep nesting", PAPER.orders_filled, b"[" * 20_000, ALARM)
+
+
+def _unread() -> Iterator[Poison]:
+    unread = (
+        MARKET_SESSIONS, STRATEGIES_SUMMARY, SIGNALS_SHADOW, FEATURES_SKEW, MODELS_PROMOTED, MODELS_LOADED,
+        MODELS_REFUSED, DLQ_DECISIONS, PAPER.pnl_snapshots, PAPER.gateway_events, ZERODHA.pnl_snapshots,
+        ZERODHA.gateway_events,
+    )  # fmt: skip
+    for topic in unread:
+        yield Poison("bytes", topic, b"\x00\xff\xfe", PASSED_OVER)
+        yield Poison("deep nesting", topic, b"[" * 20_000, PASSED_OVER)
+    told = session_opened(SESSION, UNIVERSE)
+    twin = json.loads(told.model_dump_json())["instruments"][0]
+    for name, fields in (
+        ("of another universe", {"universe_digest": "0" * 64}),
+        ("of a twin", {"instruments": [twin, twin]}),
+        ("of a lot of no shares", {"instruments": [twin | {"lot_size": 0}]}),
+        ("until 10^30", {"session_close_ns": 10**30}),
+        ("of no day", {"session_date": "someday"}),
+    ):
+        yield Poison(f"a session {name}", MARKET_SESSIONS, changed(told, **fields), PASSED_OVER)
+
+
+def _everything() -> Iterator[Poison]:
+    for topic, kind in (
+        (MARKET_TICKS, "ticks"),
+        (MARKET_BARS, "bars"),
+        (PAPER.signals_raw, "ticks"),
+        (ZERODHA.signals_raw, "ticks"),
+        (PAPER.commands, "ticks"),
+        (ZERODHA.commands, "ticks"),
+    ):
+        why = "no_command" if topic.name.endswith("commands") else "no_event"
+        for name, value in GARBAGE:
+            yield Poison(name, topic, value, LETTER, why, on=kind)
+        if why == "no_event":
+            yield from _marks(topic, kind)
+    for kind in DAYS:
+        yield from _frames(kind)
+        yield from _rows(kind)
+        yield from _gaps(kind)
+    for broker in BROKERS:
+        yield from _proposals(broker)
+        yield from _commands(broker)
+    yield from _control()
+    yield from _inner()
+    yield from _unread()
+
+
+TABLE: Final[tuple[Poison, ...]] = tuple(_everything())
+
+
+# --- the desk ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Every live task on a log in memory."""
+
+    log: MemoryLog
+    tasks: dict[str, MemoryTask]
+
+    def work(self, kills: Sequence[str] = ()) -> None:
+        """Go on until nobody has anything to say; some are killed before they commit, and once more at the end."""
+        for name in kills:
+            self._fetch(self.tasks[name])
+            self.tasks[name].step()
+            self.tasks[name].kill()
+        said = True
+        while said:
+            said = sum(map(self._turn, self.tasks.values())) > 0
+        for name in kills:
+            self.tasks[name].kill()
+            self._turn(self.tasks[name])
+
+    def _fetch(self, task: MemoryTask) -> bool:
+        return sum(task.fetch(key, 10**6) for key in task.next) > 0
+
+    def _turn(self, task: MemoryTask) -> bool:
+        fetched = self._fetch(task)
+        task.step()
+        owed = task.run.owes_watermark
+        return bool(task.commit() or fetched or owed)
+
+
+def desk(kind: str) -> Desk:
+    """Begin with an empty log."""
+    day, log = DAYS[kind], MemoryLog()
+    loader = FixedModels([day])
+    config = Settings(
+        strategies=STRATEGIES,
+        market=MarketSettings(feed=kind),  # type: ignore[arg-type]
+        kafka={"market_partitions": 1},
+    )
+    market = market_topic(kind)  # type: ignore[arg-type]
+
+    def account(broker: Broker) -> Callable[[], Chain]:
+        return lambda: account_chain(broker, market, ACCOUNT, Stamp())
+
+    def runner() -> Chain:
+        return Chain("strategy_runner", (StrategyRunner(config, loader, Stamp(), brokers=BROKERS, history=loader),))
+
+    def monitor() -> Chain:
+        return Chain("skew_monitor", (SkewMonitor(config, loader, brokers=BROKERS),))
+
+    makes = {"runner": runner, "monitor": monitor, "paper": account("paper"), "zerodha": account("zerodha")}
+    log.append_event(MARKET_SESSIONS, 0, session_opened(SESSION, UNIVERSE))
+    return Desk(log, {name: MemoryTask(make, log, dead_letters=NO_FLOOD) for name, make in makes.items()})
+
+
+def live(kind: str, poison: Sequence[Poison] = (), *, kills: bool = False) -> Desk:
+    """Let a desk live through a session into whose middle bad records are put."""
+    made, topic = desk(kind), market_topic(kind)  # type: ignore[arg-type]
+    log, everybody = made.log, tuple(made.tasks)
+    log.append_event(topic, 0, watermark(topic, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
+    for minute in range(MINUTES):
+        if minute == BEFORE:
+            for one in poison:
+                log.append(one.topic.name, 0, one.value, one.headers)
+            made.work(everybody if kills else ())
+        begin = SESSION.open_ns + minute * MINUTE
+        log.append(topic.name, 0, *frame_of(_minute(kind, minute), minute, begin + MINUTE))
+        made.work(everybody if kills and minute in (BEFORE, BEFORE + 5) else ())
+    log.append_event(topic, 0, watermark(topic, 0, SESSION, END, UNIVERSE.digest))
+    made.work(everybody if kills else ())
+    return made
+
+
+@cache
+def of_kind(kind: str) -> tuple[Poison, ...]:
+    """Give the bad records that are put before a desk of ticks or of bars."""
+    return tuple(one for one in TABLE if one.on == kind)
+
+
+def received(one: Poison) -> Received:
+    """Give a bad record as it was fetched."""
+    return Received(one.topic.name, 0, 0, None, one.value, one.headers)
