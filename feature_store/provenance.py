@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from functools import lru_cache
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+_LIVE_PACKAGES = ("feature_store", "models_registry", "live_services")
 
 
 @lru_cache(maxsize=1)
@@ -23,6 +25,20 @@ def code_commit(root: Path = _PACKAGE_ROOT) -> str:
     if top is None or commit is None or Path(top).resolve() != root:
         return f"alpha-panda {_package_version()}"
     return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+
+
+@lru_cache(maxsize=1)
+def code_digest(root: Path = _PACKAGE_ROOT) -> str:
+    """Give the SHA-256 of every module that a live service may import, by name and content.
+
+    Two checkouts of one commit have the same one; a line edited in between is another.
+    """
+    digest = hashlib.sha256()
+    for package in _LIVE_PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 
 from live_services.adapters.kafka import connection, create_topics, read_topic
+from live_services.chaos.log import remove_topics
 from live_services.domain.events import Event, decode_event
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings, Settings
@@ -29,14 +30,6 @@ async def admin_of(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         yield admin
     finally:
         await admin.close()
-
-
-async def remove_topics(kafka: KafkaSettings) -> None:
-    """Delete all topics, and with them the groups' offsets."""
-    async with admin_of(kafka) as admin, asyncio.timeout(30):
-        while names := [name for name in await admin.list_topics() if not name.startswith("__")]:
-            await admin.delete_topics(names)
-            await asyncio.sleep(0.2)
 
 
 async def begin_anew(settings: Settings) -> None:

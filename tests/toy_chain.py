@@ -9,8 +9,9 @@ import asyncio
 import datetime as dt
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import EventRecord, MarketSlice, Record, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, STRATEGIES_CONTROL, Topic, broker_topics
 from live_services.runtime.chain import Chain
 from live_services.runtime.local import MemoryLog
@@ -122,6 +124,12 @@ class ToyStrategy(Service[StrategyState]):
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         return StrategyState()
 
+    def snapshot(self, state: StrategyState) -> Tree:
+        return asdict(state)
+
+    def restore(self, opening: Opening[StrategyState], kept: Any) -> StrategyState:
+        return StrategyState(**kept)
+
     def commands(self, state: StrategyState, now_ns: int) -> Iterable[Event]:
         if state.assigned == "none":
             yield assignment("1", now_ns)
@@ -203,6 +211,12 @@ class ToyRisk(Service[RiskState]):
     def open_session(self, opening: Opening[RiskState]) -> RiskState:
         return RiskState(opening.chain["toy_portfolio"])
 
+    def snapshot(self, state: RiskState) -> Tree:
+        return {}
+
+    def restore(self, opening: Opening[RiskState], kept: Any) -> RiskState:
+        return self.open_session(opening)
+
     def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterator[Event]:
         assert isinstance(record, EventRecord)
         event = record.event
@@ -255,6 +269,12 @@ class ToyPortfolio(Service[PortfolioState]):
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
         return PortfolioState(opening.session)
+
+    def snapshot(self, state: PortfolioState) -> Tree:
+        return {"count": state.count, "due_ns": state.due_ns}
+
+    def restore(self, opening: Opening[PortfolioState], kept: Any) -> PortfolioState:
+        return PortfolioState(opening.session, **kept)
 
     def handle(self, record: Record, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         state.count += 1

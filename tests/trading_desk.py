@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import redis
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from feature_store.features.schema import MOMENTUM_FEATURES, feature_schema
 from feature_store.labels.forward_return import ForwardReturn
@@ -30,10 +29,11 @@ from feature_store.market.types import Session, Ticks
 from feature_store.offline.store import OfflineStore
 from feature_store.offline.training_frames import training_frame
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters.kafka import StoredRecord, committed_offsets, connection, read_topic
+from live_services.adapters.kafka import StoredRecord, committed_offsets, read_topic
 from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay, StoredMarket
+from live_services.chaos.log import empty_log, until_settled
 from live_services.composition import processes
 from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event, PnlSnapshot, Watermark, decode_event
@@ -52,7 +52,7 @@ from live_services.domain.topics import (
     consumer_group,
 )
 from live_services.machine.programs import SERVICES
-from live_services.machine.stack import Stack, create_topics, environment
+from live_services.machine.stack import Stack, environment
 from live_services.runtime.positions import decode_position
 from live_services.settings import Settings, load_settings
 from models_registry.gates.evidence import NO_CHAMPION, Evidence
@@ -66,7 +66,7 @@ from models_registry.registry import Registry
 from models_registry.specification import StrategySpec
 from models_registry.training import train
 from models_registry.version import build_sidecar
-from tests.kafka_desk import admin_of, remove_topics
+from tests.kafka_desk import admin_of
 from tests.models_registry_frames import FIT, TRADES
 
 MODEL = "momentum"
@@ -244,9 +244,7 @@ target_bps = 30
     ) -> Iterator[None]:
         """Run all services on an empty log for as long as the block lasts."""
         self.configure(sessions=sessions, speed=speed, frame_ms=frame_ms, poll_seconds=poll_seconds)
-        asyncio.run(_empty_log(self.settings))
-        with redis.Redis.from_url(self.settings.redis.url.get_secret_value()) as client:
-            client.flushdb()
+        asyncio.run(empty_log(self.settings))
         self.stack.start_services()
         try:
             yield
@@ -312,7 +310,7 @@ target_bps = 30
 
     def log(self) -> Log:
         """Give everything the services said, once all transactions are settled."""
-        asyncio.run(_until_settled(self.settings))
+        asyncio.run(until_settled(self.settings, SAID))
         return {topic.name: self.records(topic) for topic in SAID} | {
             topic.dlq: asyncio.run(_read_named(self.settings, topic.dlq)) for topic in (MARKET_TICKS, *SAID)
         }
@@ -422,25 +420,6 @@ async def _read(settings: Settings, topic: Topic) -> list[StoredRecord]:
 
 async def _read_named(settings: Settings, topic: str) -> list[StoredRecord]:
     return [record async for record in read_topic(settings.kafka, topic)]
-
-
-async def _empty_log(settings: Settings) -> None:
-    await remove_topics(settings.kafka)
-    await create_topics(settings)
-
-
-async def _until_settled(settings: Settings) -> None:
-    """Wait for the markers of the last transactions: they are written after a commit has returned."""
-    partitions = [
-        TopicPartition(t.name, p) for t in SAID for p in range(t.partitions(settings.kafka.market_partitions))
-    ]
-    async with (
-        asyncio.timeout(30),
-        AIOKafkaConsumer(**connection(settings.kafka), isolation_level="read_committed") as committed,
-        AIOKafkaConsumer(**connection(settings.kafka)) as everything,
-    ):
-        while await committed.end_offsets(partitions) != await everything.end_offsets(partitions):
-            await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class TaskHealth:
     """Of its newest answer, from Kafka's time of what it answers to its commit, seconds of wall clock."""
     answered_s: float = 0.0
     """Wall clock of that commit, seconds since 1970; 0: it has answered nothing since the start."""
+    settings_wait: tuple[str, ...] = ()
+    """What the settings would change of the configuration that the session was opened with, from the next one on."""
     trading_states: TradingStates | None = None
     """Who may trade, for metrics; None for all but the account's risk, and before that knows it."""
 

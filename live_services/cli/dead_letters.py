@@ -62,6 +62,17 @@ MEANING: Final[dict[LetterReason, tuple[str, str]]] = {
         "This may be a fault of the platform: keep the letter with the traceback in logs/application.log (event "
         "record_failed).",
     ),
+    "control": (
+        "A task failed on a record of its control topic, or somebody else's stood there under its name and was passed "
+        "over. What the task failed on is not in force: it opens no positions until a person lifts the halt.",
+        "Compare the record with what the desk should be doing, and find who wrote it, before `resume` lifts the halt.",
+    ),
+    "timer": (
+        "What a service had to do at an instant failed: there is no record to hand in. It opens no positions until a "
+        "person lifts the halt.",
+        "This is a fault of the platform: keep the traceback in logs/application.log (event service_failed). Look at "
+        "open positions and their exits before `resume` lifts the halt.",
+    ),
     "unsorted": ("An older version wrote this letter, without the kind of its failure.", "Read its failure."),
 }
 """What each failure means, and what can be done."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
+
+from live_services.domain.snapshot import Tree
 
 
 class LetterFlood:
@@ -22,12 +24,21 @@ class LetterFlood:
         self.seconds: Final = seconds
         self.is_on = False
         """Whether the last letter was part of a flood."""
-        self._span_ns: Final = round(seconds * 1e9)
+        self.span_ns: Final = round(seconds * 1e9)
         self._times: deque[int] = deque(maxlen=letters)
 
     def begins_with(self, time_ns: int) -> bool:
         """Take a letter's event time; whether a flood begins with it. A flood that goes on does not begin again."""
         self._times.append(max(time_ns, self._times[-1]) if self._times else time_ns)
         before, full = self.is_on, len(self._times) == self.letters
-        self.is_on = full and self._times[-1] - self._times[0] <= self._span_ns
+        self.is_on = full and self._times[-1] - self._times[0] <= self.span_ns
         return self.is_on and not before
+
+    def snapshot(self) -> Tree:
+        """Write down what it remembers."""
+        return {"is_on": self.is_on, "times": list(self._times)}
+
+    def restore(self, kept: Any) -> None:
+        """Go on from `snapshot`."""
+        self.is_on = kept["is_on"]
+        self._times.extend(kept["times"])

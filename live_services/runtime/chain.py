@@ -7,9 +7,9 @@ A service alone is a chain of one. The engine drives the very same object withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.trading_states import TradingStates
@@ -25,9 +25,18 @@ from live_services.domain.log import (
     StrategyRuntime,
     TaskId,
 )
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
-from live_services.runtime.failures import WrongShape
-from live_services.runtime.service import Input, MayBeHalted, Opening, RunsStrategies, Service, WarmsUp
+from live_services.runtime.failures import RuntimeFailure, WrongShape
+from live_services.runtime.service import (
+    Input,
+    KeepsConfiguration,
+    MayBeHalted,
+    Opening,
+    RunsStrategies,
+    Service,
+    WarmsUp,
+)
 
 
 class WrongTopic(Exception):
@@ -38,8 +47,32 @@ class UndeclaredOutput(Exception):
     """An output for a topic that the service does not name: a mistake of the code, not of a record."""
 
 
-Bury = Callable[[EventRecord, Exception, str], None]
-"""``(record, failure, service)``: what becomes of an event that a service could not handle."""
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a service failed on."""
+
+    service: Service[Any]
+    error: Exception
+    at_ns: int
+    what: Literal["record", "control", "command", "slice", "timer", "watermark"]
+    """record     an event; the service's state is as it was.
+    control    a control record of the task's own.
+    command    what a person asked.
+    slice      rows of the market.
+    timer      what the service said was due.
+    watermark  what the service does with one."""
+    record: Record | None = None
+    """Of a timer and a watermark there is none."""
+    silenced: bool = False
+    """It is the last one: the service's timers and watermarks are left out until the session's end."""
+
+
+Bury = Callable[[Failed], None]
+"""What becomes of it."""
+
+_ENDS: Final = (RuntimeFailure, UndeclaredOutput, WrongTopic)
+"""What ends the process by its name: mistakes of the code, and what a restart is to begin with."""
+_MOST_IN_A_ROW: Final = 100  # failures of a service's timers or watermarks: then it would fail for ever
 
 
 def check_place(event: Event, topic: Topic) -> None:
@@ -66,6 +99,10 @@ class ChainState:
     session: Session
     universe: Universe
     of: list[Any]
+    failures: dict[int, int] = field(default_factory=dict)
+    """Of timers and watermarks in a row, by the place of the service."""
+    silenced: set[int] = field(default_factory=set)
+    """Places of services whose timers and watermarks are left out until the session's end."""
 
 
 class Chain:
@@ -106,7 +143,7 @@ class Chain:
         self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
         """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
-        """What becomes of an event that a service fails on; None: the failure is raised, as of every control record."""
+        """What becomes of what a service fails on; None: the failure is raised."""
 
     # --- a session ------------------------------------------------------------------------------------------------
 
@@ -127,6 +164,31 @@ class Chain:
             opened[service.name] = state.of[k]
         return state
 
+    def snapshot(self, state: ChainState) -> Tree:
+        """Write the states down; None if one of the services keeps none."""
+        pairs = zip(self.services, state.of, strict=True)
+        kept = {service.name: service.snapshot(own) for service, own in pairs}
+        return None if None in kept.values() else kept
+
+    def restore(self, session: Session, universe: Universe, task: TaskId, kept: Any) -> ChainState:
+        """Build the states that `snapshot` wrote down, in the order in which they are opened.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If they are not the states of these services.
+        """
+        names = [service.name for service in self.services]
+        if not isinstance(kept, Mapping) or sorted(kept) != sorted(names):
+            raise CorruptSnapshot(f"it is not of {', '.join(names)}")
+        state = ChainState(session, universe, [None] * len(self.services))
+        opened: dict[str, Any] = {}
+        for k in reversed(range(len(self.services))):
+            service = self.services[k]
+            state.of[k] = service.restore(Opening(session, universe, task, chain=opened), kept[service.name])
+            opened[service.name] = state.of[k]
+        return state
+
     def commands(self, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Give the services' control events."""
         for service, own in zip(self.services, state.of, strict=True):
@@ -135,7 +197,12 @@ class Chain:
     def commanded(self, record: EventRecord, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Give the services' answers to a command."""
         for k in self._readers.get(record.position.topic, ()):
-            yield from self.services[k].commanded(record, state.of[k], now_ns)
+            try:
+                yield from self.services[k].commanded(record, state.of[k], now_ns)
+            except _ENDS:
+                raise
+            except Exception as error:
+                self._failed(Failed(self.services[k], error, now_ns, "command", record))
 
     def flooded(self, letter: DeadLetter, reason: str, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Give what the services stop with when too many records could not be handled."""
@@ -154,6 +221,11 @@ class Chain:
         states = state.of if state is not None else [None] * len(self.services)
         pairs = zip(self.services, states, strict=True)
         return tuple(one for s, own in pairs if isinstance(s, RunsStrategies) for one in s.strategies(own))
+
+    def settings_wait(self, state: ChainState) -> tuple[str, ...]:
+        """Say what the settings would change from the next session on."""
+        pairs = zip(self.services, state.of, strict=True)
+        return tuple(line for s, own in pairs if isinstance(s, KeepsConfiguration) for line in s.settings_wait(own))
 
     def trading_states(self, state: ChainState) -> TradingStates | None:
         """Say what is in force of who may trade; None for a chain that nobody can halt."""
@@ -179,32 +251,67 @@ class Chain:
         yield from self._deliver(record, self._readers.get(_place(record), ()), state, now_ns)
 
     def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
-        """Deliver a control record of this task's own; a failure is raised, because without it nothing is as it was."""
-        for k in self._readers.get(_place(record), ()):
-            handled = self.services[k].handle(record, state.of[k], record.event.event_time_ns)
-            yield from self._spread(k, handled, state, record.position)
+        """Deliver a control record of this task's own."""
+        yield from self._deliver(
+            record, self._readers.get(_place(record), ()), state, record.event.event_time_ns, what="control"
+        )
 
     def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
         """Fire every timer before the watermark, then tell the services of it."""
         yield from self.fire_before(state, now_ns)
         for k, service in enumerate(self.services):
-            yield from self._spread(k, service.advance(state.of[k], now_ns), state, NOWHERE)
+            if k not in state.silenced:
+                yield from self._guarded(k, service.advance, "watermark", state, now_ns)
 
     def fire_before(self, state: ChainState, limit_ns: int) -> Iterator[Event]:
         """Fire the timers that are due before an instant, earliest first, at one instant in the chain's order."""
         k, at_ns = self._next_timer(state)
         while at_ns < limit_ns:
-            yield from self._spread(k, self.services[k].fire(state.of[k], at_ns), state, NOWHERE)
+            yield from self._guarded(k, self.services[k].fire, "timer", state, at_ns)
             k, at_ns = self._next_timer(state)
 
     def _next_timer(self, state: ChainState) -> tuple[int, int]:
         """Give the place of the service whose timer is the next one, and its instant."""
         place, earliest_ns = -1, NEVER_NS
         for k, due in enumerate(self._due):
-            due_ns = due(state.of[k])
+            if k in state.silenced:
+                continue
+            try:
+                due_ns = due(state.of[k])
+            except Exception as error:
+                state.silenced.add(k)  # nobody knows what else of it is due
+                self._failed(Failed(self.services[k], error, state.session.open_ns, "timer", silenced=True))
+                continue
             if due_ns < earliest_ns:
                 place, earliest_ns = k, due_ns
         return place, earliest_ns
+
+    def _guarded(
+        self,
+        k: int,
+        act: Callable[[Any, int], Iterable[Event]],
+        what: Literal["timer", "watermark"],
+        state: ChainState,
+        at_ns: int,
+    ) -> Iterator[Event]:
+        """Let a service do what is due; one that fails again and again at it is left out until the session's end."""
+        try:
+            yield from self._spread(k, act(state.of[k], at_ns), state, NOWHERE)
+        except _ENDS:
+            raise
+        except Exception as error:
+            state.failures[k] = state.failures.get(k, 0) + 1
+            if is_last := state.failures[k] >= _MOST_IN_A_ROW:
+                state.silenced.add(k)
+            self._failed(Failed(self.services[k], error, at_ns, what, silenced=is_last))
+        else:
+            if state.failures:
+                state.failures.pop(k, None)
+
+    def _failed(self, failed: Failed) -> None:
+        if self.bury is None:
+            raise failed.error
+        self.bury(failed)
 
     def _market(self, record: MarketSlice, state: ChainState) -> Iterator[Event]:
         """Deliver the market up to each instant at which something happens, so that its consequences come in time."""
@@ -214,24 +321,39 @@ class Chain:
         while row < rows:
             timer, due_ns = self._next_timer(state)
             if due_ns < times.item(row):
-                yield from self._spread(timer, self.services[timer].fire(state.of[timer], due_ns), state, NOWHERE)
+                yield from self._guarded(timer, self.services[timer].fire, "timer", state, due_ns)
                 continue
             end = rows if due_ns >= last_ns else int(times.searchsorted(due_ns, side="right"))
             for k in readers:
-                answer = self.services[k].first_answer(record, row, state.of[k])
+                try:
+                    answer = self.services[k].first_answer(record, row, state.of[k])
+                except Exception as error:
+                    self._failed(Failed(self.services[k], error, times.item(row), "slice", record[row:end]))
+                    continue
                 if answer < end:
                     end = int(times.searchsorted(times[answer], side="right"))
             part = record if end - row == rows else record[row:end]
             for k in readers:
-                said = self.services[k].handle(part, state.of[k], times.item(end - 1))
-                if said != ():
-                    yield from self._spread(k, said, state, record.position)
+                try:
+                    said = self.services[k].handle(part, state.of[k], times.item(end - 1))
+                    if said != ():
+                        yield from self._spread(k, said, state, record.position)
+                except _ENDS:
+                    raise
+                except Exception as error:
+                    self._failed(Failed(self.services[k], error, times.item(end - 1), "slice", part))
             row = end
 
     # --- edges ----------------------------------------------------------------------------------------------------
 
     def _deliver(
-        self, record: EventRecord, readers: tuple[int, ...], state: ChainState, now_ns: int
+        self,
+        record: EventRecord,
+        readers: tuple[int, ...],
+        state: ChainState,
+        now_ns: int,
+        *,
+        what: Literal["record", "control"] = "record",
     ) -> Iterator[Event]:
         for k in readers:
             service = self.services[k]
@@ -239,12 +361,10 @@ class Chain:
                 said = service.handle(record, state.of[k], now_ns)
                 if said != ():  # most records are only taken
                     yield from self._spread(k, said, state, record.position)
-            except (UndeclaredOutput, WrongTopic):
+            except _ENDS:
                 raise
-            except Exception as failure:
-                if self.bury is None:
-                    raise
-                self.bury(record, failure, service.name)
+            except Exception as error:
+                self._failed(Failed(service, error, now_ns, what, record))
 
     def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition) -> Iterator[Event]:
         """Give a service's outputs, each followed by what the chain makes of it."""

@@ -3,8 +3,11 @@
 RuntimeFailure        ends the process; the supervisor starts it again
 ├── PromiseBroken     an output is earlier than the watermark its topic already carries
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
+├── SlowOpening       the states of a session were not built in time
 ├── TaskFenced        another process took the task over
-└── CommitTimedOut    Kafka did not finish a transaction in time
+├── DayDiffers        a re-run says something else than what stands on the log
+├── CommitTimedOut    Kafka did not finish a transaction in time
+└── HistoryChanged    (`live_services.services.strategy_runner`) features of the session stand on other bars now
 """
 
 
@@ -20,9 +23,17 @@ class WrongShape(RuntimeFailure):
     """Topics, inputs or committed offsets do not fit the service."""
 
 
+class SlowOpening(RuntimeFailure):
+    """The states of a session were not built in time."""
+
+
 class TaskFenced(RuntimeFailure):
     """Another process took the task over."""
 
 
 class CommitTimedOut(RuntimeFailure):
     """Kafka did not finish a transaction in time."""
+
+
+class DayDiffers(RuntimeFailure):
+    """A re-run of the session says something else than what stands on the log."""

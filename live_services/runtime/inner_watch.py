@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from live_services.adapters.kafka import connection
 from live_services.domain.log import TaskId
-from live_services.runtime.task import Output
+from live_services.runtime.handover import Output
 from live_services.settings import KafkaSettings
 
 _log = structlog.get_logger("application")

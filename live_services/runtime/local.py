@@ -1,18 +1,20 @@
 """The very tasks of the live services on a log in memory: no Kafka, no clock, one process.
 
 What tests and the replay of a recorded day use. A task commits as it does on Kafka, outputs and positions together;
-``kill`` forgets everything that it did not commit.
+``kill`` forgets everything that it did not commit, and goes on from the snapshot that `MemoryTask.keep` wrote last.
 """
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from feature_store.market.types import Universe
 from live_services.adapters.kafka import headers_of, value_of
+from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
@@ -21,10 +23,17 @@ from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
+from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.received import Received
-from live_services.runtime.task import Committed, Output, Resume, TaskRun, TopicPartitionKey
+from live_services.runtime.rerun import compared_partitions, settle
+from live_services.runtime.said import LogRecord
+from live_services.runtime.task import TaskRun
+
+_IDLE_ROUNDS: Final = 8  # a task that chose not to commit is not done yet
+_COMMIT_SHARE: Final = 0.7
 
 MakeChain = Callable[[], Chain]
 """Builds a chain as a new process would."""
@@ -36,8 +45,6 @@ class MemoryLog:
 
     market_partitions: int = 1
     partitions: dict[TopicPartitionKey, list[Received]] = field(default_factory=lambda: defaultdict(list))
-    tasks_of_control: list[tuple[str, Event]] = field(default_factory=list)
-    """Control records, with the task whose own they are."""
 
     def append(self, topic: str, partition: int, value: bytes, headers: Headers) -> None:
         """Put a record at the end of a partition."""
@@ -108,19 +115,21 @@ class MemoryTask:
         self.log: Final = log
         self._partition: Final = partition
         self.committed: dict[TopicPartitionKey, Committed] = {}
+        self._kept: bytes | None = None
         self.kill()
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
         chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
+        self._controls = [i.topic for i in chain.inputs if i.role == "control"]
         ranks = {i.topic: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         sources = [
             Source(topic.name, partition, rank)
             for topic, rank in ranks.items()
             for partition in self._partitions(topic, chain.single_task)
         ]
-        starts = {key: position.session_open_offset for key, position in self.committed.items()}
+        starts, resume = {key: one.session_open_offset for key, one in self.committed.items()}, self._resume()
         self._next_command = {i.topic: 0 for i in chain.inputs if i.role == "command"}
         self.next = {(s.topic, s.partition): starts.get((s.topic, s.partition), 0) for s in sources}
         self.run = TaskRun(
@@ -129,11 +138,12 @@ class MemoryTask:
             sources,
             self.log.universe,
             starts=dict(self.next),
-            resume=self._resume(),
+            resume=resume,
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
+        self.next |= self.run.read_from
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:
@@ -144,12 +154,20 @@ class MemoryTask:
         if not self.committed:
             return Resume(BEGINNING_NS)
         newest = max(self.committed.values(), key=lambda position: position.watermark_ns)
-        control = tuple(
-            event
-            for task, event in self.log.tasks_of_control
-            if task == str(self._task) and newest.session_open_ns <= event.event_time_ns <= newest.watermark_ns
+        control = OwnControl()
+        for topic in self._controls:
+            records = self.log.partitions[topic.name, self._partition if topic.per_market_partition else 0]
+            control += own_control(self._task, topic, records, newest.session_open_ns, newest.watermark_ns)
+        kept: Any = None if self._kept is None else unpack(self._kept)
+        usable = kept is not None and is_of_session(kept, newest)
+        return Resume(
+            newest.watermark_ns,
+            newest.session_open_ns,
+            control.events,
+            newest.said,
+            kept if usable else None,
+            control.foreign,
         )
-        return Resume(newest.watermark_ns, newest.session_open_ns, control)
 
     @property
     def control(self) -> tuple[Event, ...]:
@@ -172,6 +190,11 @@ class MemoryTask:
                 self.run.receive_command(command_of(record, topic))
             self._next_command[topic] += len(records)
         self.run.step()
+        if self.run.differs:
+            partitions = self.log.partitions
+            keys = compared_partitions(self.run)
+            settle(self.run, {key[0]: [LogRecord(one.offset, one.value) for one in partitions[key]] for key in keys})
+            self.run.step()
 
     def commit(self) -> bool:
         """Put the outputs on the log and the positions with them; whether there were outputs."""
@@ -184,13 +207,83 @@ class MemoryTask:
         self.run.spans.committed()
         return bool(outputs)
 
+    def keep(self) -> bool:
+        """Write down the state that was committed just now, as the runtime does; whether the chain keeps one."""
+        kept = self.run.snapshot()
+        if kept is not None:
+            self._kept = pack(kept)
+        return kept is not None
+
     def _put(self, output: Output) -> None:
         headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
-        self.log.append(output.topic, output.partition, value_of(output.event), headers)
         if output.control_of is not None:
-            self.log.tasks_of_control.append((str(output.control_of), output.event))
+            headers.append((TASK_HEADER, str(output.control_of).encode()))
+        self.log.append(output.topic, output.partition, value_of(output.event), headers)
 
     @property
     def is_behind(self) -> bool:
         """Whether there are records that it did not fetch."""
         return any(at < len(self.log.partitions[key]) for key, at in self.next.items())
+
+
+def run_to_the_end(tasks: Sequence[MemoryTask], most: int = 10_000) -> None:
+    """Let tasks of one log work in turn until none has anything left to read, to handle or to say.
+
+    Parameters
+    ----------
+    tasks : sequence of MemoryTask
+        In the order of their turns.
+    most : int
+        Records that a turn takes of each partition.
+    """
+    got_on = True
+    while got_on:
+        got_on = False
+        for task in tasks:
+            got_on |= sum(task.fetch(key, most) for key in task.next) > 0
+            task.step()
+            got_on |= task.commit()
+
+
+def run_by_chance(
+    tasks: Sequence[MemoryTask],
+    choose: random.Random,
+    *,
+    most: int = 12,
+    kills: int = 0,
+    kill_share: float = 0.1,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
+
+    Parameters
+    ----------
+    tasks : sequence of MemoryTask
+    choose : random.Random
+        Decides who is next, how much it reads, and whether it commits, waits or dies.
+    most : int
+        Records that a turn takes of each partition, or fewer.
+    kills : int
+        How many processes die at most.
+    kill_share : float
+        Of the turns that end by a death, while there are deaths left.
+    meanwhile : callable
+        Called in every turn, after it read and before it works: what happens in the world.
+    """
+    idle = 0
+    while idle < _IDLE_ROUNDS:
+        got_on = False
+        for task in choose.sample(tasks, len(tasks)):
+            for key in task.next:
+                got_on |= task.fetch(key, choose.randint(0, most)) > 0 or task.is_behind
+            meanwhile()
+            task.step()
+            if kills and choose.random() < kill_share:
+                kills -= 1
+                task.kill()
+                got_on = True
+            elif choose.random() < _COMMIT_SHARE:
+                got_on |= task.commit()
+            else:
+                got_on |= bool(task.run.has_events or task.run.owes_watermark)
+        idle = 0 if got_on else idle + 1

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from feature_store.market.types import Bars, Session, Ticks
+from live_services.domain.clock import read_session
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 
 BEGINNING_NS: Final = -1
 """Watermark of a partition that has said nothing yet."""
@@ -32,6 +35,10 @@ class LateRecord(Exception):
         super().__init__(f"event time {time_ns} is before the partition's watermark {watermark_ns}: it came too late")
         self.time_ns = time_ns
         self.watermark_ns = watermark_ns
+
+
+class OutsideSession(Exception):
+    """A record with an event time in no session that its partition has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,19 @@ class Release:
     reached_ns: int
 
 
+class _Before(NamedTuple):
+    """What a partition had said before a record that is pending: with it the record is read again as it was."""
+
+    watermark_ns: int = BEGINNING_NS
+    newest_frame: tuple[int, int] = (BEGINNING_NS, -1)
+    """Open of its session, and its number."""
+
+
 @dataclass(slots=True)
 class _PendingFrame:
     offset: int
     frame: Frame
+    before: _Before
     row: int = 0
 
     @property
@@ -80,7 +96,7 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    singles: list[tuple[int, int, Single]] = field(default_factory=list)  # heap of (time, offset, item)
+    singles: list[tuple[int, int, Single, _Before]] = field(default_factory=list)  # heap by time and offset
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
@@ -96,8 +112,13 @@ class _Queue:
         return min(heads, default=None)
 
     @property
+    def before(self) -> _Before:
+        """What the partition has said so far."""
+        return _Before(self.watermark_ns, self.newest_frame)
+
+    @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, offset, _ in self.singles]
+        offsets = [offset for _, offset, _, _ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -116,6 +137,8 @@ class Merge:
         self._queues = {(s.topic, s.partition): _Queue(s) for s in sources}
         if not self._queues:
             raise ValueError("a task needs at least one gating input: watermarks are its only clock")
+        self._handled_ns = BEGINNING_NS
+        """Before it everything was handled by the process whose snapshot this one goes on from."""
 
     # --- what arrives -------------------------------------------------------------------------------------------
 
@@ -131,7 +154,7 @@ class Merge:
         time_ns = record.event.event_time_ns
         if time_ns < queue.watermark_ns:
             raise LateRecord(time_ns, queue.watermark_ns)
-        heapq.heappush(queue.singles, (time_ns, offset, record))
+        self._push_single(queue, time_ns, offset, record)
 
     def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
         """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
@@ -148,8 +171,10 @@ class Merge:
         if len(frame.times_ns):
             if (first := int(frame.times_ns[0])) < queue.watermark_ns:
                 raise LateRecord(first, queue.watermark_ns)
-            queue.frames.append(_PendingFrame(offset, frame))
-            queue.rows += len(frame.times_ns)
+            row = int(np.searchsorted(frame.times_ns, self._handled_ns, side="left"))
+            if row < len(frame.times_ns):
+                queue.frames.append(_PendingFrame(offset, frame, queue.before, row))
+                queue.rows += len(frame.times_ns) - row
         queue.newest_frame = max(queue.newest_frame, identity)
         self.push_watermark(topic, partition, offset, frame.watermark_ns, frame.session)
         return True
@@ -164,7 +189,7 @@ class Merge:
     def push_refused(self, topic: str, partition: int, offset: int, letter: DeadLetter) -> None:
         """Queue the dead letter of a record that could not be read, at ``letter.event_time_ns``."""
         queue = self._arrived(topic, partition, offset)
-        heapq.heappush(queue.singles, (letter.event_time_ns, offset, Refused(letter)))
+        self._push_single(queue, letter.event_time_ns, offset, Refused(letter))
 
     def watermark_ns(self, topic: str, partition: int) -> int:
         """Watermark of one partition; ``BEGINNING_NS`` before it said anything."""
@@ -216,6 +241,11 @@ class Merge:
         sessions = self._queues[topic, partition].sessions
         return next((offset for known, offset in sessions if known.open_ns == session.open_ns), None)
 
+    def newest_session(self, topic: str, partition: int) -> Session | None:
+        """Give the session that a partition told last; None if it told none yet."""
+        sessions = self._queues[topic, partition].sessions
+        return sessions[-1][0] if sessions else None
+
     # --- positions ----------------------------------------------------------------------------------------------
 
     def first_pending_offset(self, topic: str, partition: int) -> int | None:
@@ -235,12 +265,46 @@ class Merge:
         """Whether the merge can go on without more of this partition, so that pausing it cannot stop everything."""
         return self._queues[topic, partition].watermark_ns > self.cut_ns
 
+    # --- snapshots ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down of each partition from where it is to be read again, and what it had said before that."""
+        return [_written(queue) for queue in self._queues.values()]
+
+    def restore(self, kept: Any, handled_ns: int) -> dict[tuple[str, int], int]:
+        """Go on from `snapshot`; give the offset from which each partition is to be read again.
+
+        Parameters
+        ----------
+        handled_ns
+            Everything before it was handled: what is read again of it is passed over.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it is not of these partitions.
+        """
+        self._handled_ns = handled_ns
+        try:
+            read = {(one["topic"], one["partition"]): one for one in kept}
+            if read.keys() != self._queues.keys():
+                raise CorruptSnapshot(f"it is of {sorted(read)}, not of {sorted(self._queues)}")
+            for key, queue in self._queues.items():
+                _read_again(queue, read[key])
+        except (TypeError, KeyError, ValueError) as damage:
+            raise CorruptSnapshot(f"its inputs cannot be read: {damage!r}") from damage
+        return {key: queue.next_offset for key, queue in self._queues.items() if queue.next_offset is not None}
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _arrived(self, topic: str, partition: int, offset: int) -> _Queue:
         queue = self._queues[topic, partition]
         queue.next_offset = offset + 1
         return queue
+
+    def _push_single(self, queue: _Queue, time_ns: int, offset: int, item: Single) -> None:
+        if time_ns >= self._handled_ns:
+            heapq.heappush(queue.singles, (time_ns, offset, item, queue.before))
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
         queues = self._queues.values()
@@ -271,6 +335,32 @@ class Merge:
             yield from (_slice(part, position) for part, position in taken[0])
         else:
             yield _weave([one for of_partition in taken for one in of_partition])
+
+
+def _written(queue: _Queue) -> Tree:
+    pending = [(offset, before) for _, offset, _, before in queue.singles]
+    pending += [(one.offset, one.before) for one in queue.frames]
+    first, before = min(pending, default=(queue.next_offset, queue.before), key=itemgetter(0))
+    return {
+        "topic": queue.source.topic,
+        "partition": queue.source.partition,
+        "offset": first,
+        "watermark_ns": before.watermark_ns,
+        "newest_frame": before.newest_frame,
+        "sessions": [
+            (session.date.isoformat(), session.open_ns, session.close_ns, offset)
+            for session, offset in queue.sessions
+            if first is None or offset < first
+        ],
+    }
+
+
+def _read_again(queue: _Queue, kept: Mapping[str, Any]) -> None:
+    queue.next_offset = kept["offset"]
+    queue.watermark_ns = kept["watermark_ns"]
+    open_ns, number = kept["newest_frame"]
+    queue.newest_frame = open_ns, number
+    queue.sessions = [(read_session(*session), offset) for *session, offset in kept["sessions"]]
 
 
 def _take(queue: _Queue, stop: int) -> Iterable[tuple[int, Ticks | Bars]]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from aiokafka import OffsetAndMetadata, TopicPartition
 
 from live_services.runtime.failures import WrongShape
-from live_services.runtime.task import Committed, TopicPartitionKey
+from live_services.runtime.handover import Committed, TopicPartitionKey
+from live_services.runtime.said import SaidSoFar
 
 
 def watermark_of(positions: Mapping[TopicPartitionKey, Committed]) -> int | None:
@@ -22,6 +23,8 @@ def encode_position(position: Committed) -> OffsetAndMetadata:
         "watermark_ns": position.watermark_ns,
         "session_open_offset": position.session_open_offset,
         "session_open_ns": position.session_open_ns,
+        "outputs_digest": position.said.digest,
+        "outputs": dict(position.said.counts),
     }
     return OffsetAndMetadata(position.offset, json.dumps(metadata))
 
@@ -37,9 +40,13 @@ def decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) 
     try:
         fields = json.loads(metadata)
         return Committed(
-            offset, int(fields["watermark_ns"]), int(fields["session_open_offset"]), int(fields["session_open_ns"])
+            offset,
+            int(fields["watermark_ns"]),
+            int(fields["session_open_offset"]),
+            int(fields["session_open_ns"]),
+            SaidSoFar(str(fields.get("outputs_digest", "")), {t: int(n) for t, n in fields.get("outputs", {}).items()}),
         )
-    except (ValueError, TypeError, KeyError) as cause:
+    except (ValueError, TypeError, KeyError, AttributeError) as cause:
         raise WrongShape(
             f"group {group} has an offset for {tp.topic}[{tp.partition}] that this runtime did not commit "
             f"(metadata {metadata!r}): delete the group's offsets to start from the earliest record"

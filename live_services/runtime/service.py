@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import DeadLetter, Event
 from live_services.domain.log import EventRecord, MarketSlice, Readiness, Record, StrategyRuntime, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic
 
 State = TypeVar("State")
@@ -71,7 +72,21 @@ class Service(ABC, Generic[State]):
 
     @abstractmethod
     def open_session(self, opening: Opening[State]) -> State:
-        """Build the state at a session's open."""
+        """Build the state at a session's open.
+
+        It may take long: the runtime calls it in a thread, and hands the task no record meanwhile.
+        """
+
+    def snapshot(self, state: State) -> Tree:
+        """Write the state down; None: it is not kept, and after a restart the session is run again from its open."""
+        return None
+
+    def restore(self, opening: Opening[State], kept: Any) -> State:
+        """Build the state that `snapshot` wrote down, in a new process; it goes on bit for bit as the one before.
+
+        The states of the services behind this one are in ``opening.chain``, restored already.
+        """
+        raise NotImplementedError(f"{self.name} gives no snapshot")
 
     def commands(self, state: State, now_ns: int) -> Iterable[Event]:
         """Give control events effective at ``now_ns``; the runtime logs them first, then handles them."""
@@ -130,6 +145,19 @@ class Service(ABC, Generic[State]):
         The later it is, the less those downstream wait for this service, and the fewer watermarks are forwarded.
         """
         return now_ns
+
+
+SETTINGS_WAIT: Final = "settings_wait"
+"""Logged where a session goes on by the configuration that it was opened with, and the settings say another by now."""
+
+
+@runtime_checkable
+class KeepsConfiguration(Protocol):
+    """A service that goes through a session by the configuration that the log says."""
+
+    def settings_wait(self, state: Any, /) -> tuple[str, ...]:
+        """Say what the settings would change from the next session on."""
+        ...
 
 
 @runtime_checkable

@@ -7,82 +7,41 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.clock import NEVER_NS, session_end_ns, session_of, watermark
+from live_services.domain.clock import NEVER_NS, read_session, session_end_ns, watermark
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
+    DifferenceAccepted,
     Event,
-    Watermark,
-    decode_event,
-    event_or_none,
     topic_of,
 )
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
+from live_services.domain.frames import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
-from live_services.runtime.chain import Chain, ChainState, WrongTopic, check_place
+from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
+from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
-from live_services.runtime.merge import BEGINNING_NS, Item, LateRecord, Merge, Refused, Source
+from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
+from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.said import NOTHING_SAID, Said
 
 _log = structlog.get_logger("application")
 
-TopicPartitionKey = tuple[str, int]
 
-
-Universes = Callable[[str], Universe | None]
-"""Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """An event on its way to a partition."""
-
-    topic: str
-    partition: int
-    event: Event
-    control_of: TaskId | None = None
-    """The task whose control record this is."""
-    traceparent: str = ""
-    """Of the span that it belongs to; empty if it is not traced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """What a predecessor left: everything before ``watermark_ns`` was handled and its outputs are on the log."""
-
-    watermark_ns: int
-    begin_ns: int = BEGINNING_NS
-    """Open of the session that it was in. What came before it is passed over."""
-    control: tuple[Event, ...] = ()
-    """The task's own control records of the session, up to the watermark."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit says of one input partition."""
-
-    offset: int
-    """Of the first record not wholly handled."""
-    watermark_ns: int
-    session_open_offset: int
-    session_open_ns: int
-
-
-TASK_HEADER: Final = "task"
-"""Names the task whose control record it is."""
 _OPENS: Final = 1
 
 
@@ -115,6 +74,8 @@ class TaskRun:
         Who hears of its work; default: nobody.
     flood
         When its dead letters are one; default: with the numbers that settings have by default.
+    opens_apart
+        Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
 
     def __init__(
@@ -129,6 +90,7 @@ class TaskRun:
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
+        opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
         self.sources: Final = tuple(sources)
@@ -136,23 +98,40 @@ class TaskRun:
         self.spans: Final = spans or NoSpans()
         self.session: Session | None = None
         self.now_ns = BEGINNING_NS
+        self.read_from: dict[TopicPartitionKey, int] = {}
+        """Where a snapshot says that partitions are to be read from, instead of from ``starts``."""
         self.records_handled = 0
         self.outputs: Counter[tuple[str, str]] = Counter()
         """By topic and type."""
+        self.opening: Callable[[], ChainState] | None = None
+        """Builds the states of the session that it stands before; it waits for them, see `opened`."""
+        self._opens_apart = opens_apart
         self._chain = chain
-        self._universes = universes
-        self._universe_of: dict[int, str] = {}
-        """Digest by the open of its session."""
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
         self._letters = Letters(task, self._topics, flood or LetterFlood())
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
+        self._reception = Reception(
+            self.merge,
+            self._letters,
+            self._topics,
+            universes,
+            spans=self.spans,
+            woven_partitions=market_partitions if chain.single_task else 1,
+        )
         self._forwards = any(t.watermarked for t in chain.outputs)
         self._starts = dict(starts)
         self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
         self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
         self.live = self._resume_at_ns == BEGINNING_NS
+        self.said: Final = Said(keeps=not self.live)
+        self.committed_said: Final = resume.said if resume is not None else NOTHING_SAID
+        self.differs = False
+        """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
         self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._controls = 0
+        """Control records of the session that were handled."""
+        self._foreign = resume.foreign if resume is not None else ()
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
@@ -162,78 +141,30 @@ class TaskRun:
         self._open_offsets: dict[TopicPartitionKey, int] = {}
         self._outputs: list[Output] = []
         self._events = 0
+        self._not_in_force: set[str] = set()
+        """Types of the control records of this session that a service failed on: they are not said again and again."""
+        self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
+        if resume is not None and resume.snapshot is not None:
+            self._restore(resume.snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
     def receive(self, record: Received) -> None:
         """Decode and check one record and queue it; one that cannot be used becomes a dead letter in its place."""
-        try:
-            self._push(record)
-        except (BadFrame, LateRecord, WrongTopic, ValueError) as failure:
-            self._refuse(record, self._letters.of_record(record, failure, self._reached_ns(record)))
+        self._reception.receive(record)
 
     def receive_command(self, command: EventRecord | NotUnderstood) -> None:
         """Take a command, in the order of its topic; it is answered once the task is live in a session."""
         self._commands.append(command)
 
-    def _push(self, record: Received) -> None:
-        topic, where = self._topics[record.topic], (record.topic, record.partition, record.offset)
-        headers = dict(record.headers)
-        broker = headers.get("broker", topic.scope.encode()).decode(errors="replace")
-        if broker != topic.scope:
-            raise WrongTopic(f"header broker {broker!r} on {topic.name}, which is {topic.scope}'s")
-        event_type = headers.get("event_type", b"").decode(errors="replace")
-        if event_type in FRAME_TOPICS:
-            if FRAME_TOPICS[event_type] != topic:
-                raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
-            self._push_frame(record)
-            return
-        event = decode_event(record.value)
-        check_place(event, topic)
-        self.spans.came(record.headers, event)
-        if isinstance(event, Watermark):
-            session = session_of(event)
-            self._know(session, event.universe_digest)
-            self.merge.push_watermark(*where, event.event_time_ns, session)
-        else:
-            self.merge.push_event(*where, EventRecord(event, LogPosition(*where)))
-
-    def _push_frame(self, record: Received) -> None:
-        where, digest = (record.topic, record.partition, record.offset), universe_digest_of(record.headers)
-        universe = self._universes(digest)
-        if universe is None:
-            raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
-        frame = decode_frame(record.value, record.headers, universe)
-        self.spans.came(record.headers)
-        self._know(frame.session, digest)
-        if self._chain.single_task:  # it reads every partition, and the context of one is another's own
-            frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._market_partitions))
-        if self.merge.push_frame(*where, frame) and frame.refused:
-            told = f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
-            self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
-
-    def _refuse(self, record: Received, letter: DeadLetter) -> None:
-        """Queue the dead letter of what cannot be used of a record, in its place."""
-        self.merge.push_refused(record.topic, record.partition, record.offset, letter)
-
-    def _reached_ns(self, record: Received) -> int:
-        return max(0, self.merge.watermark_ns(record.topic, record.partition))
-
-    def _know(self, session: Session, digest: str) -> None:
-        if self._universes(digest) is None:
-            raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
-        known = self._universe_of.setdefault(session.open_ns, digest)
-        if known != digest:
-            raise BadFrame(f"the universe {digest[:12]} is not that of the session of {session.date}, {known[:12]}")
-
     # --- run ----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Handle everything that is due."""
-        if self.live:
+        """Handle everything that is due, up to a session whose states are being built."""
+        if self.live and self.opening is None:
             self._issue_commands()
-        while self._run_to(self._next_meeting()):
+        while self.opening is None and not self.differs and self._run_to(self._next_meeting()):
             pass
         self.spans.stepped(live=self.live)
 
@@ -272,25 +203,48 @@ class TaskRun:
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
-        self.session, self.now_ns = session, session.open_ns
-        universe = self._universes(self._universe_of[session.open_ns])
-        if universe is None:
-            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
-        self._state = self._chain.open_session(session, universe, self.task, self._state)
-        self._promised_ns = session.open_ns
+        self.session, self.now_ns, self._controls = session, session.open_ns, 0
+        self.said.open_session()
+        self._not_in_force.clear()
+        self.opening = partial(self._chain.open_session, session, self._universe_of(session), self.task, self._state)
+        if not self._opens_apart:
+            self.opened(self.opening())
+
+    def opened(self, state: ChainState) -> None:
+        """Go on with the states that `opening` built."""
+        self.opening, self._state = None, state
+        self._promised_ns = self.now_ns
         self.forward()
         if self.live:
             self._issue_commands()
 
+    def _universe_of(self, session: Session) -> Universe:
+        universe = self._reception.universe_of(session)
+        if universe is None:
+            raise WrongShape(f"{self.task}: the universe of the session of {session.date} is gone from market.sessions")
+        return universe
+
     def _go_live(self) -> None:
-        self.live = True
+        if self._control_topics and self.session is not None and not self.said.agrees_with(self.committed_said):
+            self.differs = True
+            return
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Go live: what was run again is what stands on the log, or is let stand."""
+        self.live, self.differs = True, False
+        self.said.keep_no_more()
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
+        for one in self._foreign:
+            _log.error("foreign_record", task=str(self.task), where=str(one.position), failure=one.failure)
+            self._bury(self._letters.of_foreign(one, self.now_ns))
         self._issue_commands()
 
     def _issue_commands(self) -> None:
         if self._state is None:
             return
-        self._issue(self._chain.commands(self._state, self.now_ns))
+        wanted = self._chain.commands(self._state, self.now_ns)
+        self._issue(event for event in wanted if event.event_type not in self._not_in_force)
         if (first := self._letters.begun_by) is not None:
             self._issue(self._chain.flooded(first, self._letters.reason_of(first), self._state, self.now_ns))
             self._letters.answered(first.event_id)  # also by a chain that stops nothing
@@ -305,13 +259,16 @@ class TaskRun:
             self._bury(letter)
             self._issue([refused])
         else:
+            self._failed_command = None
             self._issue(self._chain.commanded(command, state, self.now_ns))
+            if (failed := self._failed_command) is not None:
+                self._issue([self._letters.refusal(failed, f"it failed: {failed.failure}", self.now_ns)])
 
     def _issue(self, events: Iterable[Event]) -> None:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event])  # an announcement: said once, never read back
+                self._produce([event], announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -327,16 +284,22 @@ class TaskRun:
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
+        self._controls += 1
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
+        if isinstance(event, DifferenceAccepted):
+            if self.said.accept(event):
+                who = {"by": event.accepted_by, "reason": event.reason}
+                _log.warning("difference_accepted", task=str(self.task), watermark_ns=event.event_time_ns, **who)
+            return
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
         if isinstance(item, Refused):
             self._bury(item.letter)
             return
-        if self._state is None:
+        if self._state is None or (isinstance(item, EventRecord) and self._is_over(time_ns)):
             self._handle_outside(time_ns, item)
             return
         if isinstance(item, MarketSlice) and not self._chain.single_task:
@@ -348,17 +311,35 @@ class TaskRun:
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
             self._produce(self._chain.handle(item, self._state, time_ns))
 
+    def _is_over(self, time_ns: int) -> bool:
+        """Say whether an instant is behind the session's end: the timers that would take it up do not come any more."""
+        return self.session is not None and time_ns >= session_end_ns(self.session)
+
     def _handle_outside(self, time_ns: int, item: Item) -> None:
         """Bury an event that no session was open for; what came before this group began is passed over."""
         if isinstance(item, EventRecord) and time_ns >= self._begin_ns:
             why = "no session was open at its event time"
             self._bury(self._letters.of_event(item, "no_session", why, self.task.service))
 
-    def _bury_failed(self, record: EventRecord, failure: Exception, service: str) -> None:
-        if not self._letters.are_a_flood:
-            ids = {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
-            _log.error("record_failed", task=str(self.task), stage=service, **ids, exc_info=failure)
-        self._bury(self._letters.of_event(record, "failed", f"{type(failure).__name__}: {failure}", service))
+    def _bury_failed(self, failed: Failed) -> None:
+        """Bury what a service failed on; where its state may be wrong for it, nothing is opened any more."""
+        letter, record = self._letters.of_failure(failed), failed.record
+        said = {"task": str(self.task), "stage": failed.service.name}
+        if isinstance(record, EventRecord):
+            said |= {"event_id": record.event.event_id, "correlation_id": record.event.correlation_id}
+        if failed.what in ("record", "command"):
+            if not self._letters.are_a_flood:
+                _log.error("record_failed", **said, exc_info=failed.error)
+        else:
+            self._letters.alarm(letter)
+            if not self._letters.are_a_flood:
+                consequence = "ALARM: it opens nothing until a person lifts the halt"
+                _log.error("service_failed", **said, what=failed.what, consequence=consequence, exc_info=failed.error)
+        if failed.what == "control" and isinstance(record, EventRecord):
+            self._not_in_force.add(record.event.event_type)
+        if failed.what == "command":
+            self._failed_command = letter
+        self._bury(letter)
 
     def _bury(self, letter: DeadLetter) -> None:
         self._emit(Output(self._letters.count(letter), 0, letter))
@@ -374,6 +355,11 @@ class TaskRun:
     def strategies(self) -> tuple[StrategyRuntime, ...]:
         """What runs of each strategy on each rung; empty for a chain without models."""
         return self._chain.strategies(self._state)
+
+    @property
+    def settings_wait(self) -> tuple[str, ...]:
+        """What the settings would change from the next session on."""
+        return () if self._state is None else self._chain.settings_wait(self._state)
 
     @property
     def trading_states(self) -> TradingStates | None:
@@ -408,7 +394,7 @@ class TaskRun:
         for topic in self._chain.outputs:
             if topic.watermarked:
                 partition = self._partition(topic)
-                digest = self._universe_of[self.session.open_ns]
+                digest = self._reception.digest_of(self.session)
                 event = watermark(topic, partition, self.session, self._promised_ns, digest)
                 self._outputs.append(Output(topic.name, partition, event))
         self._forwarded_ns = self._promised_ns
@@ -422,7 +408,7 @@ class TaskRun:
         """Give what a commit has to say now; empty before the first session and while running again."""
         if self.session is None or not self.live:
             return {}
-        found = {}
+        found, said = {}, self.said.so_far if self._control_topics else NOTHING_SAID
         for source in self.sources:
             key = (source.topic, source.partition)
             pending = self.merge.first_pending_offset(*key)
@@ -432,10 +418,73 @@ class TaskRun:
                 watermark_ns=self.now_ns,
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
+                said=said,
             )
         return found
 
-    def _produce(self, events: Iterable[Event]) -> None:
+    # --- snapshots ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what a successor goes on from; it belongs to the `positions` that were asked for just before.
+
+        None outside a session, while running again, and for a chain that keeps no state.
+        """
+        if not self.live or self.session is None or self._state is None or self.opening is not None:
+            return None
+        states = self._chain.snapshot(self._state)
+        if states is None:
+            return None
+        session = self.session
+        return {
+            "session": (session.date.isoformat(), session.open_ns, session.close_ns),
+            "universe_digest": self._reception.digest_of(session),
+            "now_ns": self.now_ns,
+            "promised_ns": self._promised_ns,
+            "forwarded_ns": self._forwarded_ns,
+            "controls": self._controls,
+            "answered": self._answered,
+            "records_handled": self.records_handled,
+            "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
+            "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
+            "not_in_force": sorted(self._not_in_force),
+            "failures": [*self._state.failures.items()],
+            "silenced": sorted(self._state.silenced),
+            "letters": self._letters.snapshot(),
+            "said": self.said.snapshot(),
+            "inputs": self.merge.snapshot(),
+            "states": states,
+        }
+
+    def _restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`; what it does not hold is read again from the log.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it cannot be read, or its universe was never told here.
+        """
+        try:
+            session, digest = read_session(*kept["session"]), kept["universe_digest"]
+            self._reception.know(session, digest)
+            self.session, self.now_ns = session, kept["now_ns"]
+            self._promised_ns, self._forwarded_ns = kept["promised_ns"], kept["forwarded_ns"]
+            self._controls, self._answered = kept["controls"], kept["answered"]
+            self._control = self._control[self._controls :]
+            self.records_handled = kept["records_handled"]
+            self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
+            self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}
+            self._letters.restore(kept["letters"])
+            self.said.restore(kept["said"])
+            self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
+            self._starts |= self.read_from
+            self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
+            self._state.failures.update(dict(kept["failures"]))
+            self._state.silenced.update(kept["silenced"])
+            self._not_in_force.update(kept["not_in_force"])
+        except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
+            raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
+
+    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
         self.spans.begins()
         for event in events:
             topic = topic_of(event)
@@ -444,6 +493,8 @@ class TaskRun:
                     f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
                     f"watermark {self._forwarded_ns} that {topic.name} already carries"
                 )
+            if not announced:
+                self.said.add(topic.name, event)
             self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
@@ -456,17 +507,3 @@ class TaskRun:
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0
-
-
-def control_of(task: TaskId, topic: Topic, headers: Headers, value: bytes) -> Event | None:
-    """Read a control record of a task; None for another's, and for what no task says there."""
-    if dict(headers).get(TASK_HEADER) != str(task).encode():
-        return None
-    event = event_or_none(value)
-    if event is None or event.TOPIC is None or topic_of(event) != topic:
-        _log.error("foreign_record", task=str(task), topic=topic.name, consequence="it is passed over")
-        return None
-    return event
-
-
-_ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones

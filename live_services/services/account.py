@@ -43,7 +43,7 @@ def account_chain(
     if broker != "paper":
         trading_off = trading_off or NO_GATEWAY
     risk = RiskManager(config, stamp, broker)
-    portfolio = PortfolioManager(market, config, broker, trading_off=trading_off)
+    portfolio = PortfolioManager(market, config, stamp, broker, trading_off=trading_off)
     if broker == "paper":
         services: tuple[Service[Any], ...] = (risk, PaperTrading(market, stamp, broker), portfolio)
         return Chain(ACCOUNT, services)

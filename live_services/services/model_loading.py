@@ -227,10 +227,15 @@ class ModelLoader:
         ModelUnavailable
             If it was not.
         """
-        try:
-            return self._proved[name, version].model
-        except KeyError:
-            raise ModelUnavailable(f"{name} version {version} was not loaded before the session's records") from None
+        model = self.known(name, version)
+        if model is None:
+            raise ModelUnavailable(f"{name} version {version} was not loaded before the session's records")
+        return model
+
+    def known(self, name: str, version: str) -> LoadedModel | None:
+        """Give a version if it was proved before."""
+        proved = self._proved.get((name, version))
+        return proved.model if proved is not None else None
 
     def check(self) -> None:
         """Raise what ended the background loop, if anything did."""

@@ -11,6 +11,7 @@ from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
 from live_services.domain.events import AccountOpened, Event, MarketGap, SignalValidated, TradingSwitched
 from live_services.domain.log import MarketSlice, Record, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
@@ -46,6 +47,16 @@ class PaperTrading(Service[PaperExchange]):
         """Begin the session without orders."""
         books = opening.chain["portfolio_manager"].books
         return PaperExchange(opening.universe, opening.session, books, self._stamp)
+
+    def snapshot(self, state: PaperExchange) -> Tree:
+        """Write down what is live."""
+        return state.snapshot()
+
+    def restore(self, opening: Opening[PaperExchange], kept: Tree) -> PaperExchange:
+        """Go on with what was live, on the books that were restored."""
+        state = self.open_session(opening)
+        state.restore(kept)
+        return state
 
     def handle(self, record: Record, state: PaperExchange, now_ns: int) -> Iterable[Event]:
         """Submit a validated signal, let the market fill what is live, or take what the account was opened with.

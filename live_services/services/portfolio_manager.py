@@ -11,7 +11,10 @@ import structlog
 from feature_store.market.types import Session, Ticks
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
+from live_services.domain.account.written_books import restore_books, written_books
+from live_services.domain.basis import Stamp
 from live_services.domain.clock import NEVER_NS
+from live_services.domain.configuration import changes, config_digest
 from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
@@ -27,8 +30,10 @@ from live_services.domain.events import (
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
-from live_services.runtime.service import Input, Opening, Service
+from live_services.domain.written import fields_of
+from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from models_registry.specification import Broker
 
 _log = structlog.get_logger("trading")
@@ -46,6 +51,8 @@ class PortfolioState:
     opened: bool = False
     trading: bool | None = None
     """Whether the trading stage gives orders, as the log says; None before it says so."""
+    settings_wait: tuple[str, ...] = ()
+    """What the settings would change of the account's configuration, from the next session on."""
 
 
 class PortfolioManager(Service[PortfolioState]):
@@ -56,6 +63,8 @@ class PortfolioManager(Service[PortfolioState]):
     market : Topic
     config : AccountConfig
         By which it enters a session.
+    stamp : Stamp
+        Of the code that opens it.
     broker : Broker
     trading_off : str, optional
         Why the trading stage gives no orders; None: it does.
@@ -65,7 +74,13 @@ class PortfolioManager(Service[PortfolioState]):
     single_task: ClassVar[bool] = True
 
     def __init__(
-        self, market: Topic, config: AccountConfig, broker: Broker = "paper", *, trading_off: str | None = None
+        self,
+        market: Topic,
+        config: AccountConfig,
+        stamp: Stamp,
+        broker: Broker = "paper",
+        *,
+        trading_off: str | None = None,
     ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
@@ -81,6 +96,7 @@ class PortfolioManager(Service[PortfolioState]):
         self._broker: Broker = broker
         # Of a section of the settings what is the account's, which is what comes back from the log.
         self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
+        self._stamp: Final = stamp
         self._trading_off: Final = trading_off
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
@@ -89,6 +105,20 @@ class PortfolioManager(Service[PortfolioState]):
         clock = SnapshotClock(opening.session, self._config.pnl_interval_seconds)
         before = opening.before.books if opening.before is not None else None
         return PortfolioState(opening.session, books, clock, before)
+
+    def snapshot(self, state: PortfolioState) -> Tree:
+        """Write down the books and when they are told next; None before the session's record carried them into it."""
+        if state.before is not None or not state.opened:
+            return None
+        return {"books": written_books(state.books), "clock": state.clock.snapshot(), "trading": state.trading}
+
+    def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
+        """Go on with the books as they were written down."""
+        there, state = fields_of(kept), self.open_session(opening)
+        restore_books(state.books, there["books"])
+        state.clock.restore(there["clock"])
+        state.before, state.opened, state.trading = None, True, there["trading"]
+        return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
@@ -113,6 +143,8 @@ class PortfolioManager(Service[PortfolioState]):
             event_time_ns=now_ns,
             session_date=date,
             config=self._config,
+            config_digest=config_digest(self._config),
+            git_commit=self._stamp.git_commit,
             starting_cash_inr_e4=books.starting_cash_inr_e4,
             cash_inr_e4=books.cash_inr_e4,
             equity_inr=books.equity_inr(),
@@ -148,8 +180,9 @@ class PortfolioManager(Service[PortfolioState]):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
             state.before, state.opened = None, True
-            if event.config != self._config:
-                _log.warning("account_settings_changed", broker=self._broker, consequence="from the next session on")
+            state.settings_wait = changes(event.config, self._config)
+            if state.settings_wait:
+                _log.warning(SETTINGS_WAIT, broker=self._broker, changes=state.settings_wait, until="the next session")
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):
             self._say_switched(state, event)
@@ -159,6 +192,10 @@ class PortfolioManager(Service[PortfolioState]):
         elif not isinstance(event, MarketGap):  # behind a gap marks are late, not wrong
             raise TypeError(f"{self.name} does not take {record!r:.200}")
         return ()
+
+    def settings_wait(self, state: PortfolioState) -> tuple[str, ...]:
+        """Say what the settings would change from the next session on."""
+        return state.settings_wait
 
     def due_ns(self, state: PortfolioState) -> int:
         """Give the last instant that belongs to the next snapshot."""

@@ -33,6 +33,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, Record
+from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
 from live_services.runtime.service import Input, Opening, Service
 from models_registry.specification import Broker
@@ -66,6 +67,16 @@ class RiskManager(Service[RiskState]):
         """Begin with nothing proposed; what is open, and when it ends, is in the books."""
         context = RiskContext(opening.session, opening.universe, self._config, opening.chain["portfolio_manager"].books)
         return RiskState(context, self._broker, self._stamp)
+
+    def snapshot(self, state: RiskState) -> Tree:
+        """Write down what is to be judged and closed, and the limits; the portfolio manager writes the books."""
+        return state.snapshot()
+
+    def restore(self, opening: Opening[RiskState], kept: Tree) -> RiskState:
+        """Go on with what was to be judged and closed, on the books that were restored."""
+        state = self.open_session(opening)
+        state.restore(kept)
+        return state
 
     def trading_states(self, state: RiskState) -> TradingStates:
         """Say what is in force, as the books have it."""

@@ -7,9 +7,10 @@ several brokers is compared once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import astuple, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import structlog
@@ -20,6 +21,7 @@ from feature_store.market.types import MINUTE_NS, Bars, Session, Ticks, Universe
 from live_services.domain.events import Event, FeatureSkewMeasured, MarketGap, SignalGenerated, self_caused
 from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.partitions import owned
+from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.history import SessionBars, SessionHistory
 from live_services.domain.strategy.skew import (
     LiveRow,
@@ -31,6 +33,16 @@ from live_services.domain.strategy.skew import (
     sampled,
 )
 from live_services.domain.topics import FEATURES_SKEW, Scope, Topic, broker_topics, market_topic
+from live_services.domain.written import (
+    fields_of,
+    in_few_tables,
+    read_rows,
+    read_tables,
+    read_values,
+    written_rows,
+    written_tables,
+    written_values,
+)
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.strategy_runner import HistorySource
 from live_services.settings import Settings
@@ -93,6 +105,24 @@ class SkewMonitor(Service[SkewState]):
             kept[universe.market_index] = True
         history = self._history.of(session, universe).only(kept)
         return SkewState(task, session, universe, history, sample, kept)
+
+    def snapshot(self, state: SkewState) -> Tree:
+        """Write down what is kept of the market, its gaps, and the rows that wait."""
+        state.market = in_few_tables(state.market)
+        return {
+            "market": written_tables(state.market),
+            "gaps": written_values(MarketGap, state.gaps),
+            "waiting": written_rows(
+                [strategy, at_ns, astuple(row)] for (strategy, row), at_ns in state.waiting.items()
+            ),
+        }
+
+    def restore(self, opening: Opening[SkewState], kept: Tree) -> SkewState:
+        """Go on with what was kept, on the history as it is stored now: that is what live rows are compared with."""
+        there, state = fields_of(kept), self.open_session(opening)
+        state.market, state.gaps = read_tables(there["market"]), read_values(MarketGap, there["gaps"])
+        state.waiting = {(strategy, _row_of(*row)): at_ns for strategy, at_ns, row in read_rows(there["waiting"])}
+        return state
 
     def handle(self, record: Record, state: SkewState, now_ns: int) -> Iterable[Event]:
         """Keep what was recorded of the sampled instruments, its gaps, and the rows in their signals.
@@ -157,3 +187,9 @@ class SkewMonitor(Service[SkewState]):
             history_digest=state.history.digest,
             differences=report.differences,
         )
+
+
+def _row_of(instrument: int, bar_end_ns: int, schema_hash: str, names: list[str], values: list[Any]) -> LiveRow:
+    """Give a row that was written down; no value is the one NaN that a signal's row has, so that both are the same."""
+    there = tuple(math.nan if math.isnan(value) else value for value in values)
+    return LiveRow(instrument, bar_end_ns, schema_hash, tuple(names), there)

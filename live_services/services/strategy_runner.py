@@ -8,8 +8,8 @@ by strategy and rung. What ran at the end of a session goes on in the next one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Final, Protocol
 
 import structlog
@@ -32,6 +32,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
+from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
@@ -46,9 +47,11 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
+from live_services.runtime.failures import RuntimeFailure
 from live_services.runtime.service import Input, Opening, Service
 from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
+from live_services.services.strategy_state import StrategyState, used_in
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
 from models_registry.refs import ModelIdentity
@@ -75,35 +78,8 @@ class HistorySource(Protocol):
         ...
 
 
-class HistoryChanged(Exception):
+class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
-
-
-@dataclass(slots=True)
-class StrategyState:
-    """One task's strategies for one session."""
-
-    task: TaskId
-    desk: StrategyDesk
-    carried: Mapping[StrategyKey, LoadedModel]
-    """What ran at the end of the session before."""
-    offered_ns: int = 0
-    """The decision whose rows went to the sink."""
-    history_logged: HistoryUsed | None = None
-    """What the log says that the features stand on."""
-    warming: tuple[str, ...] | None = None
-    """Symbols that were said to be WARMING; None before the first word on it."""
-    refused: set[tuple[StrategyKey, Refusal]] = field(default_factory=set)
-    """What was announced as refused."""
-    summarized: tuple[StrategyRuntime, ...] | None = None
-    """What the last loading summary said, without the words of an outage."""
-    stopped: str = ""
-    """Why nothing is proposed any more in this session; empty: it is."""
-
-    def running(self, key: StrategyKey) -> LoadedModel | None:
-        """Give what a strategy runs on a rung."""
-        current = self.desk.assigned(key)
-        return current.model if current is not None else None
 
 
 class StrategyRunner(Service[StrategyState]):
@@ -186,24 +162,27 @@ class StrategyRunner(Service[StrategyState]):
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
-        Reading the bars is the one thing done here that is no pure function; it takes a second for a whole exchange.
+        Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
-        session, task, before = opening.session, opening.task, opening.before
+        before = opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
         carried = {key: model for key, model in running.items() if model is not None and key in self._asked}
-        desk = StrategyDesk(
+        desk = self._desk(opening, self._history_of(opening, carried.values()))
+        return StrategyState(opening.task, desk, carried)
+
+    def _desk(self, opening: Opening[StrategyState], history: SessionHistory | None) -> StrategyDesk:
+        return StrategyDesk(
             opening.universe,
-            session,
+            opening.session,
             self._strategies,
             bar_minutes=self._bar_minutes,
             brokers=self._brokers,
             stamp=self._stamp,
-            partition=task.partition,
+            partition=opening.task.partition,
             partitions=self._partitions,
-            history=self._history_of(opening, carried.values()),
+            history=history,
             of_bars=self._on_bars,
         )
-        return StrategyState(task, desk, carried)
 
     def _history_of(self, opening: Opening[StrategyState], carried: Iterable[LoadedModel]) -> SessionHistory | None:
         """Read what features go on from: as the log says that they did, else the sessions that models need."""
@@ -213,10 +192,34 @@ class StrategyRunner(Service[StrategyState]):
         logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
         if logged is not None:
             return self._history.of(session, universe, logged.sessions).as_it_was(used_of(logged))
-        wanted = (candidate.model for candidate in self._loader.candidates.values())
+        wanted = [
+            candidate.model for candidate in tuple(self._loader.candidates.values())
+        ]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
         return self._history.of(session, universe, needed=needed)
+
+    def snapshot(self, state: StrategyState) -> Tree:
+        """Write down what features, decisions and models stand on; the history is the store's to give again."""
+        return state.snapshot()
+
+    def restore(self, opening: Opening[StrategyState], kept: Tree) -> StrategyState:
+        """Go on with what was decided, on the history that it was decided on, with the models that `prepare` loaded.
+
+        Raises
+        ------
+        HistoryChanged
+            If the history is not what it was.
+        """
+        used = used_in(kept)
+        history = None
+        if self._history is not None:
+            history = self._history.of(opening.session, opening.universe, used.sessions).as_it_was(used)
+        state = StrategyState(opening.task, self._desk(opening, history), {})
+        if state.desk.history_used.digest != used.digest:
+            raise _changed(state, opening.session.date.isoformat(), used)
+        state.restore(kept, self._model, self._loader.known)
+        return state
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         """Log what the features stand on; assign to each strategy and rung what it should run and does not; announce
@@ -351,11 +354,8 @@ class StrategyRunner(Service[StrategyState]):
         if event.model_version is None:
             state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
-        model = self._loader.loaded(event.model_name, event.model_version)
-        asked = model
-        if self._inferred is not None:
-            asked = replace(model, model=TimedModel(model.model, event.strategy, self._inferred))
-        state.desk.assign(Assignment(event.event_time_ns, event.strategy, asked, event.rung))
+        model = self._model(event.strategy, event.model_name, event.model_version)
+        state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),
@@ -371,6 +371,13 @@ class StrategyRunner(Service[StrategyState]):
                 task=str(state.task),
             ),
         )
+
+    def _model(self, strategy: str, name: str, version: str) -> LoadedModel:
+        """Give a version that was loaded, as a strategy asks it."""
+        model = self._loader.loaded(name, version)
+        if self._inferred is None:
+            return model
+        return replace(model, model=TimedModel(model.model, strategy, self._inferred))
 
     def _assignment_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
         """Give the record that lets a strategy run what stands on its rung. While that is not known, or is refused,
@@ -460,18 +467,22 @@ def _history_used(state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
 
 
 def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> None:
-    here = state.desk.history_used
     logged = used_of(event)
-    if here != logged:
-        days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
-        what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
-        raise HistoryChanged(
-            f"{state.task}: {what} changed while the session of {event.session_date} ran: its features stand on "
-            f"{_short(logged)}, the offline store now gives {_short(here)}. Going on would differ from what was "
-            "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
-            "here: start with an empty Kafka"
-        )
+    if state.desk.history_used != logged:
+        raise _changed(state, event.session_date, logged)
     state.history_logged = logged
+
+
+def _changed(state: StrategyState, date: str, logged: HistoryUsed) -> HistoryChanged:
+    here = state.desk.history_used
+    days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
+    what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
+    return HistoryChanged(
+        f"{state.task}: {what} changed while the session of {date} ran: its features stand on "
+        f"{_short(logged)}, the offline store now gives {_short(here)}. Going on would differ from what was "
+        "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
+        "here: start with an empty Kafka"
+    )
 
 
 def _short(used: HistoryUsed) -> str:

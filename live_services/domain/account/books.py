@@ -32,7 +32,7 @@ from live_services.domain.events import (
     StrategyTotals,
     TradingStateChanged,
 )
-from live_services.domain.money import RUPEE, inr_e4, share
+from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4, share
 
 PositionKey = tuple[str, int]
 """A strategy and an instrument token."""
@@ -63,6 +63,18 @@ class AtMark(NamedTuple):
     said: PositionMark
 
 
+def check_price(price: float) -> None:
+    """Check that a price can be valued.
+
+    Raises
+    ------
+    BookError
+        If it is none.
+    """
+    if not 0 < price <= LARGEST_INR:  # NaN is neither
+        raise BookError(f"{price} is no price; one is above 0 and at most {LARGEST_INR:,} rupees")
+
+
 def signed(side: Side, quantity: int) -> int:
     """Give the change of a position: positive for BUY, negative for SELL."""
     return quantity if side == "BUY" else -quantity
@@ -74,6 +86,11 @@ class AccountView(Protocol):
     @property
     def positions(self) -> dict[PositionKey, Position]:
         """What is open, by strategy and instrument token."""
+        ...
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        """What is under way, by order id."""
         ...
 
     @property
@@ -237,18 +254,20 @@ class Books:
         Raises
         ------
         BookError
-            If its instrument is unknown, it is there already, it would add to what its strategy holds, or it closes
-            what is not held.
+            If its instrument is unknown, it is there already, it would add to what its strategy holds, it closes what
+            is not held, or its price is none.
         """
         index = self._index(event.instrument_token, event.symbol)
         if event.order_id in self.orders:
             raise BookError(f"order {event.order_id} was submitted twice")
-        key = (event.strategy, event.instrument_token)
+        key, order = (event.strategy, event.instrument_token), Order(event, event.quantity)
         if event.intent == "open" and self.is_taken(key):
             raise BookError(f"{event.strategy} holds {event.symbol} or has an order under way there already")
         if event.intent == "close" and key not in self.positions:
             raise BookError(f"order {event.order_id} closes {event.symbol}, which {event.strategy} does not hold")
-        self.orders[event.order_id] = Order(event, event.quantity)
+        if event.intent == "open":
+            check_price(event.reference_price)
+        self.orders[event.order_id] = order
         if event.intent == "open":
             self._taken.add(key)
             self._opening.add(key)
@@ -263,8 +282,8 @@ class Books:
         Raises
         ------
         BookError
-            If the order is not under way or another one, the fill is larger than what is left, or it closes what is not
-            there.
+            If the order is not under way or another one, the fill is larger than what is left, its price is none, or
+            it closes what is not there.
         IllegalTransition
             If an order cannot end so.
         """
@@ -276,7 +295,8 @@ class Books:
                 f"{event.event_type} is of {_terms(event)}, order {event.order_id} of {_terms(order.submitted)}"
             )
         if isinstance(event, OrderFilled):
-            if event.remaining_quantity != order.remaining - event.quantity or event.remaining_quantity < 0:
+            left = order.remaining - event.quantity
+            if event.quantity < 1 or left < 0 or event.remaining_quantity != left:
                 raise BookError(
                     f"order {event.order_id} has {order.remaining} shares left; a fill of {event.quantity} says that "
                     f"{event.remaining_quantity} stay"
@@ -305,6 +325,7 @@ class Books:
         key = (fill.strategy, fill.instrument_token)
         index, held = self._index(fill.instrument_token, fill.symbol), self.positions.get(key)
         change = signed(fill.side, fill.quantity)
+        check_price(fill.price_inr_e4 / RUPEE)
         if fill.intent == "open":
             after, realized, ended = _opened(held, fill, submitted, change), 0, False
         else:
@@ -315,6 +336,7 @@ class Books:
                 )
             after = _closed(held, fill, change)
             realized, ended = after.realized_inr_e4 - held.realized_inr_e4, after.quantity == 0
+        if fill.intent == "close":
             self._add_gross(index, -fill.quantity)
         self.marked.pop(key, None)
         if ended:
@@ -369,12 +391,28 @@ class Books:
         return tuple(p.model_copy(update={"mark_price": self.mark(p)}) for _, p in sorted(self.positions.items()))
 
     def open_from(self, event: AccountOpened) -> None:
-        """Begin the session with what a record carries into it."""
+        """Begin the session with what a record carries into it.
+
+        Raises
+        ------
+        BookError
+            If it holds a position twice, or its cash, positions and totals do not balance.
+        """
+        positions = {position.key: position for position in event.positions}
+        if len(positions) != len(event.positions):
+            raise BookError(f"{event.event_id} carries a position twice into the session of {event.session_date}")
+        held = event.cash_inr_e4 + sum(position.cost_inr_e4 for position in event.positions)
+        earned = sum(total.realized_inr_e4 - total.charges_inr_e4 for total in event.strategies)
+        if held != event.starting_cash_inr_e4 + earned:
+            raise BookError(
+                f"{event.event_id} does not balance: cash and positions at cost are {held}, starting cash and what was "
+                f"earned {event.starting_cash_inr_e4 + earned} (1/10,000 rupee)"
+            )
         self.trading_states = TradingStates.carried(event.trading_states)
         self.command_offset, self.handed_in = event.command_offset, event.handed_in
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
-        self.positions = {position.key: position for position in event.positions}
+        self.positions = positions
         self.marked.clear()
         self._taken = set(self.positions)
         self._totals = {
@@ -415,8 +453,8 @@ def _said(strategy: str, model_name: str, model_version: str, total: _Total) -> 
     )
 
 
-def _terms(event: OrderSubmitted | Outcome) -> tuple[str, str, Side, Intent]:
-    return event.strategy, event.symbol, event.side, event.intent
+def _terms(event: OrderSubmitted | Outcome) -> tuple[str, int, str, Side, Intent]:
+    return event.strategy, event.instrument_token, event.symbol, event.side, event.intent
 
 
 def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted, change: int) -> Position:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from live_services.domain.events import OrderSubmitted
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
 
 OrderState = Literal["submitted", "partially_filled", "filled", "rejected", "cancelled"]
 OrderTrigger = Literal["fill_part", "fill_rest", "reject", "cancel"]
@@ -86,3 +89,19 @@ class Order:
             raise IllegalTransition(
                 f"order {self.submitted.order_id} is {self.state}; it cannot take {trigger!r}"
             ) from None
+
+
+def written_orders(orders: Iterable[Order]) -> Tree:
+    """Write orders and where they stand."""
+    orders = list(orders)
+    return {
+        "submitted": written_values(OrderSubmitted, [order.submitted for order in orders]),
+        "at": written_rows([order.remaining, order.state, order.fills] for order in orders),
+    }
+
+
+def read_orders(kept: Tree) -> list[Order]:
+    """Read orders."""
+    there = fields_of(kept)
+    submitted = read_values(OrderSubmitted, there["submitted"])
+    return [Order(event, *at) for event, at in zip(submitted, read_rows(there["at"]), strict=True)]

@@ -33,7 +33,9 @@ from live_services.domain.events import (
     event_id,
 )
 from live_services.domain.log import MarketSlice
-from live_services.domain.money import RUPEE, inr_e4
+from live_services.domain.money import MOST_SHARES, RUPEE, inr_e4
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
@@ -93,13 +95,21 @@ class PaperExchange:
         """Accept a validated signal as an order at its time; an exit takes the place of what rests for its position.
 
         While it is off it takes none, now or later.
+
+        Raises
+        ------
+        ValueError
+            If its instrument is not in the universe, its order is live already, or more is to be ordered than anybody
+            may hold; nothing is changed.
         """
         if not self.is_on:
             return
-        index = self._universe.index_of_token[signal.instrument_token]
+        index = self._universe.index_of_token.get(signal.instrument_token)
         key = (signal.strategy, signal.instrument_token)
-        if signal.intent == "close" and signal.reason != "bracket":
-            yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
+        if index is None:
+            raise ValueError(f"{signal.symbol} (token {key[1]}) is not in the universe of this session")
+        if not 0 < signal.quantity <= MOST_SHARES:
+            raise ValueError(f"{signal.quantity} shares are no order; one is of 1 to {MOST_SHARES:,}")
         order_id = event_id("order", signal.event_id)
         fields = answer(
             signal,
@@ -118,6 +128,10 @@ class PaperExchange:
         fields["target_price_inr_e4"] = signal.target_price_inr_e4
         submitted = OrderSubmitted.trusted(fields)
         order = Order(submitted, submitted.quantity)
+        if order_id in self._live:
+            raise ValueError(f"order {order_id} of signal {signal.event_id} is live already")
+        if signal.intent == "close" and signal.reason != "bracket":
+            yield from self._cancel_all(key, signal.event_time_ns, f"{signal.reason}_exit", signal.basis)
         yield submitted
         if not self._universe.instruments[index].tradable:
             order.reject()
@@ -290,6 +304,43 @@ class PaperExchange:
         if not self._of[key]:
             del self._of[key]
         self._charges.forget(order_id)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what is live, in order; orders that the books have as well are theirs to write.
+
+        What it found in the market at hand is not written: that market was handled, and the next one is looked at anew.
+        """
+        booked, live = self._books.orders, self._live.values()
+        return {
+            "is_on": self.is_on,
+            "slippage_bps": self.slippage_bps,
+            "submitted": self._submitted,
+            "charges": self._charges.snapshot(),
+            "live": written_rows([o.submitted.order_id, number, o.remaining, o.state, o.fills] for number, o in live),
+            "unbooked": written_values(
+                OrderSubmitted, [o.submitted for _, o in live if o.submitted.order_id not in booked]
+            ),
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken; the books were restored before.
+
+        Raises
+        ------
+        KeyError
+            If an order is live that the books do not have.
+        """
+        there = fields_of(kept)
+        self.is_on, self.slippage_bps = there["is_on"], there["slippage_bps"]
+        self._submitted, self._charges = there["submitted"], ChargeBook.restore(there["charges"])
+        submitted = {order_id: order.submitted for order_id, order in self._books.orders.items()}
+        submitted |= {event.order_id: event for event in read_values(OrderSubmitted, there["unbooked"])}
+        for order_id, number, *at in read_rows(there["live"]):
+            event = submitted[order_id]
+            self._live[order_id] = (number, Order(event, *at))
+            self._of.setdefault((event.strategy, event.instrument_token), []).append(order_id)
 
 
 def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:

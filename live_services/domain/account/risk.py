@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
@@ -29,6 +29,8 @@ from live_services.domain.events import (
 )
 from live_services.domain.limits import AccountConfig
 from live_services.domain.money import RUPEE, inr_e4, paise_text, share
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
 from models_registry.specification import Broker
 
 ALREADY_OPEN: Final = "already_open"
@@ -202,6 +204,8 @@ class RiskState:
     """Heap, in the order in which they are judged: time, priority, strategy, instrument, id."""
     _proposed: dict[str, SignalGenerated] = field(default_factory=dict)
     """What waits to be judged, by id."""
+    _known: set[str] = field(default_factory=set)
+    """Ids of all that was proposed in the session: of each comes one verdict."""
     _exits: list[_Exit] = field(default_factory=list)
     """Heap."""
     _held_back: list[_Exit] = field(default_factory=list)
@@ -216,10 +220,11 @@ class RiskState:
         Raises
         ------
         ValueError
-            If one of this id waits already: a proposal has one verdict.
+            If there was one of this id in the session: a proposal has one verdict.
         """
-        if proposal.event_id in self._proposed:
+        if proposal.event_id in self._known:
             raise ValueError(f"proposal {proposal.event_id} was made twice; the first one stands")
+        self._known.add(proposal.event_id)
         self._proposed[proposal.event_id] = proposal
         order = (
             proposal.event_time_ns,
@@ -231,12 +236,24 @@ class RiskState:
         heapq.heappush(self._proposals, order)
 
     def opened(self, fill: OrderFilled) -> Iterator[SignalValidated]:
-        """Take an opening fill: its exit is due from now on; its stop and target rest from its price on."""
-        position = self.context.books.positions[fill.strategy, fill.instrument_token]
+        """Take an opening fill: its exit is due from now on; its stop and target rest from its price on.
+
+        Raises
+        ------
+        ValueError
+            If the books did not take it.
+        """
+        position = self.context.books.positions.get((fill.strategy, fill.instrument_token))
+        if position is None:
+            raise ValueError(
+                f"fill {fill.event_id} opens {fill.symbol} of {fill.strategy}, which the books do not hold"
+            )
         if position.opening_fill_id != fill.event_id:
             return  # a further fill of the same order: the exit and the bracket are for the whole of it
+        ordered = fill.quantity + fill.remaining_quantity
+        bracket = tuple(self._bracket(position, fill.event_time_ns, ordered, fill.basis))
         self._schedule(position, fill.event_time_ns)
-        yield from self._bracket(position, fill.event_time_ns, fill.quantity + fill.remaining_quantity, fill.basis)
+        yield from bracket
 
     @property
     def held_back(self) -> tuple[tuple[PositionKey, Reason], ...]:
@@ -402,3 +419,31 @@ class RiskState:
                 "rules": CLOSE_RULES,
             }
         )
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what is to be judged, what is to be closed, and the limits of the session."""
+        return {
+            "config": self.context.config.model_dump(mode="json"),
+            "proposals": written_rows(self._proposals),
+            "proposed": written_values(SignalGenerated, self._proposed.values()),
+            "exits": written_rows(self._exits),
+            "held_back": written_rows(self._held_back),
+            "flattened_ns": written_rows(self._flattened_ns.items()),
+            "epoch": self._epoch,
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken; the books were restored before."""
+        there = fields_of(kept)
+        self.context = replace(self.context, config=AccountConfig.model_validate(there["config"]))
+        self._proposals = [(at, priority, *who) for at, priority, *who in read_rows(there["proposals"])]
+        self._proposed = {one.event_id: one for one in read_values(SignalGenerated, there["proposed"])}
+        self._exits, self._held_back = ([_exit_of(*one) for one in read_rows(there[n])] for n in ("exits", "held_back"))
+        self._flattened_ns = {(strategy, token): ns for (strategy, token), ns in read_rows(there["flattened_ns"])}
+        self._epoch = there["epoch"]
+
+
+def _exit_of(due_ns: int, key: list[Any], opening_order_id: str, reason: Reason) -> _Exit:
+    return due_ns, (key[0], key[1]), opening_order_id, reason

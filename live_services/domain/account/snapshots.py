@@ -14,6 +14,8 @@ from live_services.domain.account.books import AtMark, Books, PositionKey
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of
 from models_registry.specification import Broker
 
 
@@ -60,13 +62,27 @@ class SnapshotClock:
         """Give the first multiple of the interval, counted from the session's open, behind a time."""
         return self._origin_ns + ((time_ns - self._origin_ns) // self._interval_ns + 1) * self._interval_ns
 
+    def snapshot(self) -> Tree:
+        """Write down what is due, and the interval, which the session's record gave."""
+        return {
+            "interval_ns": self._interval_ns,
+            "next_ns": self._next_ns,
+            "end_ns": self._end_ns,
+            "changed_ns": self._changed_ns,
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken."""
+        there = fields_of(kept)
+        self._interval_ns, self._next_ns = there["interval_ns"], there["next_ns"]
+        self._end_ns, self._changed_ns = there["end_ns"], there["changed_ns"]
+
 
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    books.closed.clear()
     held = [_held(books, key) for key in sorted(books.positions)]
-    return PnlSnapshot.trusted(
+    said = PnlSnapshot.trusted(
         {
             "event_type": "pnl.snapshot",
             "broker": broker,
@@ -91,6 +107,8 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "charges_exact": books.charges_exact,
         }
     )
+    books.closed.clear()
+    return said
 
 
 def _held(books: Books, key: PositionKey) -> AtMark:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from live_services.domain.events import TradingState, TradingStateInForce
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import read_values, written_values
 
 STRICTNESS: Final[Mapping[TradingState, int]] = {"ACTIVE": 0, "REDUCING": 1, "HALTED": 2}
 """The higher, the less may be ordered; also how a metric says it."""
@@ -56,3 +58,12 @@ class TradingStates:
             return None
         both = (one for scope in (None, strategy) if (one := self.of_scope.get(scope)) is not None)
         return min((one.since_ns for one in both if one.flatten), default=None)
+
+    def snapshot(self) -> Tree:
+        """Write down what is in force."""
+        return written_values(TradingStateInForce, self.of_scope.values())
+
+    @classmethod
+    def restored(cls, kept: Tree) -> TradingStates:
+        """Give what was in force."""
+        return cls.carried(read_values(TradingStateInForce, kept))

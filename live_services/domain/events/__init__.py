@@ -12,6 +12,12 @@ from live_services.domain.events.account import (
     TradingSwitched,
 )
 from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, NoEvent, decode_event, event_or_none, topic_of
+from live_services.domain.events.day import (
+    AccountDifferenceAccepted,
+    DifferenceAccepted,
+    StrategiesConfigured,
+    StrategiesDifferenceAccepted,
+)
 from live_services.domain.events.envelope import (
     LAST_NS,
     AnswersCommands,
@@ -77,6 +83,7 @@ __all__ = [
     "LAST_NS",
     "LONGEST_REASON",
     "MOST_PROPOSED",
+    "AccountDifferenceAccepted",
     "AccountOpened",
     "AnswersCommands",
     "AnyEvent",
@@ -87,6 +94,7 @@ __all__ = [
     "CommandRefused",
     "DeadLetter",
     "DeadLetterDecided",
+    "DifferenceAccepted",
     "Event",
     "ExitReason",
     "ExitTerms",
@@ -119,6 +127,8 @@ __all__ = [
     "SignalShadowed",
     "SignalValidated",
     "SkewDifference",
+    "StrategiesConfigured",
+    "StrategiesDifferenceAccepted",
     "StrategiesStopped",
     "StrategiesSummarized",
     "StrategyHistoryUsed",

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from live_services.domain.events.envelope import AnswersCommands, Event, Frozen
+from pydantic import AfterValidator, Field
+
+from live_services.domain.events.envelope import (
+    AnswersCommands,
+    Count,
+    Event,
+    Frozen,
+    Instant,
+    Money,
+    Price,
+    Rupees,
+    Whole,
+)
 from live_services.domain.events.operations import TradingStateInForce
-from live_services.domain.events.orders import ExitTerms
+from live_services.domain.events.orders import MOST_PROPOSED, ExitTerms
 from live_services.domain.limits import AccountConfig
+from live_services.domain.money import LARGEST_INR
 from live_services.domain.topics import Topic
 from models_registry.refs import Alias
 from models_registry.specification import Broker, Product
+
+Shares = Annotated[int, Field(ge=-MOST_PROPOSED, le=MOST_PROPOSED)]
+
+
+def _something(shares: int) -> int:
+    if shares == 0:
+        raise ValueError("a position of 0 shares is none")
+    return shares
+
+
+Held = Annotated[Shares, AfterValidator(_something)]
 
 
 class Position(Frozen):
@@ -18,17 +42,17 @@ class Position(Frozen):
 
     strategy: str
     rung: Alias
-    instrument_token: int
+    instrument_token: Whole
     symbol: str
     product: Product
-    quantity: int
+    quantity: Held
     """Signed; never 0."""
-    cost_inr_e4: int
+    cost_inr_e4: Money
     """What the quantity cost, signed as it is: average price times quantity, exact."""
-    realized_inr_e4: int
+    realized_inr_e4: Money
     """Of shares of it that were closed already, before charges."""
-    charges_inr_e4: int
-    opened_ns: int
+    charges_inr_e4: Money
+    opened_ns: Instant
     opening_order_id: str
     opening_fill_id: str
     signal_id: str
@@ -36,7 +60,7 @@ class Position(Frozen):
     model_version: str
     feature_schema_hash: str
     exit: ExitTerms
-    mark_price: float | None = None
+    mark_price: Price | None = None
     """Rupees, of the session before; only in the record that carries it into the next one."""
 
     @property
@@ -49,20 +73,20 @@ class PositionMark(Frozen):
     """One position of a snapshot; flat (quantity 0) where it was closed since the snapshot before."""
 
     strategy: str
-    instrument_token: int
+    instrument_token: Whole
     symbol: str
     model_version: str
-    quantity: int
+    quantity: Shares
     """Signed."""
-    cost_inr_e4: int
-    mark_price: float
-    realized_inr_e4: int
+    cost_inr_e4: Money
+    mark_price: Annotated[float, Field(ge=0, le=LARGEST_INR)]
+    realized_inr_e4: Money
     """Before charges."""
-    unrealized_inr: float
-    charges_inr_e4: int
-    opened_ns: int
+    unrealized_inr: Rupees
+    charges_inr_e4: Money
+    opened_ns: Instant
     opening_order_id: str
-    expiry_ns: int
+    expiry_ns: Instant
 
     @property
     def average_price(self) -> float:
@@ -76,11 +100,11 @@ class StrategyTotals(Frozen):
     strategy: str
     model_name: str
     model_version: str
-    realized_inr_e4: int
+    realized_inr_e4: Money
     """Before charges."""
-    charges_inr_e4: int
-    fills: int
-    trades: int
+    charges_inr_e4: Money
+    fills: Count
+    trades: Count
     """Round trips that ended."""
 
 
@@ -98,22 +122,22 @@ class PnlSnapshot(Event):
     positions: tuple[PositionMark, ...]
     """What is open, and what was closed since the snapshot before."""
     strategies: tuple[StrategyTotals, ...]
-    starting_cash_inr_e4: int
-    cash_inr_e4: int
-    holdings_at_cost_inr_e4: int
-    realized_inr_e4: int
+    starting_cash_inr_e4: Money
+    cash_inr_e4: Money
+    holdings_at_cost_inr_e4: Money
+    realized_inr_e4: Money
     """Before charges, since the account began."""
-    charges_inr_e4: int
-    realized_today_inr_e4: int
-    charges_today_inr_e4: int
-    unrealized_inr: float
-    equity_inr: float
+    charges_inr_e4: Money
+    realized_today_inr_e4: Money
+    charges_today_inr_e4: Money
+    unrealized_inr: Rupees
+    equity_inr: Rupees
     """Cash and holdings at their marks."""
-    equity_at_open_inr: float
+    equity_at_open_inr: Rupees
     """Equity with which the session began, its positions at the marks of the session before."""
-    fills: int
+    fills: Count
     """Fills since the session's open."""
-    orders_under_way: int
+    orders_under_way: Count
     charges_exact: bool
     """False if a schedule other than the day's was used for any fill of the session."""
 
@@ -135,9 +159,13 @@ class AccountOpened(AnswersCommands):
     broker: Broker
     session_date: str
     config: AccountConfig
-    starting_cash_inr_e4: int
-    cash_inr_e4: int
-    equity_inr: float
+    config_digest: str = ""
+    """SHA-256 of `config`; empty in records that were written before it was kept."""
+    git_commit: str = ""
+    """Of the code that opened the session; empty if it is not known."""
+    starting_cash_inr_e4: Money
+    cash_inr_e4: Money
+    equity_inr: Rupees
     positions: tuple[Position, ...]
     strategies: tuple[StrategyTotals, ...]
     trading_states: tuple[TradingStateInForce, ...] = ()

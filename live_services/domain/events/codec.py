@@ -8,6 +8,11 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import Field, TypeAdapter, ValidationError
 
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
+from live_services.domain.events.day import (
+    AccountDifferenceAccepted,
+    StrategiesConfigured,
+    StrategiesDifferenceAccepted,
+)
 from live_services.domain.events.envelope import Event
 from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
@@ -59,6 +64,9 @@ AnyEvent = Annotated[
     | RecordTaken
     | CommandRefused
     | StrategiesStopped
+    | StrategiesConfigured
+    | StrategiesDifferenceAccepted
+    | AccountDifferenceAccepted
     | SessionOpened
     | MarketGap
     | StrategyModelAssigned

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import Scope, Topic
 from models_registry.specification import Broker
 
@@ -71,7 +72,23 @@ def _shape_of(kind: type[Frozen]) -> _Shape:
 
 
 Instant = Annotated[int, Field(ge=0, le=LAST_NS)]
-"""UTC epoch nanoseconds of what a record tells of; its own event time is held against watermarks."""
+"""UTC epoch nanoseconds that a clock may have."""
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""An integer of 64 bits: an instrument token, a count, a priority."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Offset = Annotated[int, Field(ge=-1, lt=2**63)]
+"""Of a record in its partition; -1: of none."""
+Price = Annotated[float, Field(gt=0, le=LARGEST_INR)]
+"""Rupees a share."""
+PriceE4 = Annotated[int, Field(gt=0, le=LARGEST_INR * RUPEE)]
+"""1/10,000 rupee a share."""
+
+MOST_MONEY_INR: Final = 10**18
+"""Rupees; no sum of an account comes near, and whatever is computed of it can be divided, rounded and written."""
+Money = Annotated[int, Field(ge=-MOST_MONEY_INR * RUPEE, le=MOST_MONEY_INR * RUPEE)]
+"""A sum in 1/10,000 rupee, of either sign."""
+Rupees = Annotated[float, Field(ge=-MOST_MONEY_INR, le=MOST_MONEY_INR)]
+"""A sum in rupees, of either sign."""
 
 
 class Event(Frozen):
@@ -84,7 +101,7 @@ class Event(Frozen):
     """The id of the raw signal (or the promotion) at the head of the chain."""
     causation_id: str
     """The id of the event that this one answers; its own id at the head of a chain."""
-    event_time_ns: int
+    event_time_ns: Instant
     schema_version: Literal[2] = 2
 
     TOPIC: ClassVar[Topic | str | None] = None
@@ -94,7 +111,7 @@ class Event(Frozen):
 class AnswersCommands(Event):
     """A control record that says up to where its chain had answered the broker's topic of commands."""
 
-    command_offset: int = -1
+    command_offset: Offset = -1
     """Of the last command that was answered; -1: none was."""
 
 

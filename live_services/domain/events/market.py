@@ -17,8 +17,8 @@ class SessionOpened(Event):
     event_type: Literal["market.session_opened"] = "market.session_opened"
     broker: Literal["shared"] = "shared"
     session_date: str
-    session_open_ns: int
-    session_close_ns: int
+    session_open_ns: Instant
+    session_close_ns: Instant
     universe_digest: str
     instruments: tuple[Instrument, ...]
 
@@ -37,7 +37,7 @@ class Watermark(Event):
 
     event_type: Literal["watermark"] = "watermark"
     session_date: str
-    session_open_ns: int
-    session_close_ns: int
+    session_open_ns: Instant
+    session_close_ns: Instant
     universe_digest: str
     """Of the session, as it was told on ``market.sessions``."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from live_services.domain.events.envelope import AnswersCommands, Event, Frozen, Instant
+from live_services.domain.events.envelope import AnswersCommands, Event, Frozen, Instant, Offset
 from live_services.domain.topics import DLQ_DECISIONS, STRATEGIES_CONTROL, Topic
 from models_registry.specification import Broker
 
@@ -112,7 +112,17 @@ DEAD_LETTERS: Final = "dead letters"
 """Who commands the halt that a flood of them is."""
 
 LetterReason = Literal[
-    "bad_frame", "bad_rows", "late", "wrong_topic", "no_event", "no_command", "no_session", "failed", "unsorted"
+    "bad_frame",
+    "bad_rows",
+    "late",
+    "wrong_topic",
+    "no_event",
+    "no_command",
+    "no_session",
+    "failed",
+    "control",
+    "timer",
+    "unsorted",
 ]
 """bad_frame    the bytes of a frame of the market are none, or its universe or session is not the one told.
 bad_rows     rows of a frame were left out; the others were used.
@@ -122,6 +132,8 @@ no_event     the bytes are no event.
 no_command   it stood on a topic of commands and is none.
 no_session   no session was open at its event time.
 failed       a service failed on it.
+control      a task failed on a control record of its own, or somebody else's record stood among them.
+timer        what a service had to do at an instant failed; there is no record.
 unsorted     a letter written before reasons were kept."""
 
 
@@ -130,8 +142,8 @@ class DeadLetter(Event):
 
     event_type: Literal["dead_letter"] = "dead_letter"
     topic: str
-    partition: int
-    offset: int
+    partition: Offset
+    offset: Offset
     service: str
     reason: LetterReason = "unsorted"
     failure: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from live_services.domain.events.envelope import Frozen, Instant, ModelStamped
+from live_services.domain.events.envelope import Count, Frozen, Instant, ModelStamped, Price, PriceE4, Whole
 from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import Topic
 from models_registry.refs import Alias
@@ -26,6 +26,8 @@ FillModel = Literal["next_tick", "next_bar_open", "touched_on_tick", "touched_on
 
 MOST_PROPOSED: Final = 10**15
 """Shares; more is no quantity. What a limit refuses can still be added to, and written."""
+SignedPriceE4 = Annotated[int, Field(ge=-2 * LARGEST_INR * RUPEE, le=2 * LARGEST_INR * RUPEE)]
+"""1/10,000 rupee a share; a stop whose distance is more than the price lies below zero, and is never touched."""
 
 
 class BarValues(Frozen):
@@ -33,12 +35,12 @@ class BarValues(Frozen):
 
     start_ns: Instant
     end_ns: Instant
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: int
-    tick_count: int
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    volume: Count
+    tick_count: Count
 
 
 class ExitTerms(Frozen):
@@ -58,7 +60,7 @@ class ExitTerms(Frozen):
 class _OnInstrument(ModelStamped):
     strategy: str
     rung: Alias
-    instrument_token: int
+    instrument_token: Whole
     symbol: str
     product: Product = "MIS"
     side: Side
@@ -73,12 +75,12 @@ class SignalGenerated(_OnInstrument):
 
     event_type: Literal["signal.generated"] = "signal.generated"
     intent: Literal["open"] = "open"
-    priority: int = 0
+    priority: Whole = 0
     """Among the proposals of one instant the lower one is judged first; ties by strategy, then by instrument token."""
     exit: ExitTerms
     score: float
     threshold: float
-    reference_price: float = Field(gt=0, le=LARGEST_INR)
+    reference_price: Price
     """Close of the bar, rupees."""
     bar: BarValues
     features: dict[str, float | None]
@@ -97,12 +99,12 @@ class SignalValidated(_OnInstrument):
     signal_id: str
     """The proposal at the head of the chain."""
     reason: Reason
-    reference_price: float = Field(gt=0)
+    reference_price: Price
     exit: ExitTerms | None = None
     """Of an entry."""
-    stop_price_inr_e4: int | None = None
+    stop_price_inr_e4: SignedPriceE4 | None = None
     """Of a bracket, with the next one: it rests until one of both is touched."""
-    target_price_inr_e4: int | None = None
+    target_price_inr_e4: SignedPriceE4 | None = None
     rules: tuple[str, ...]
     """The rules that were asked, in order."""
 
@@ -132,10 +134,10 @@ class OrderSubmitted(_OnOrder):
     TOPIC: ClassVar[Topic | str | None] = "orders_submitted"
 
     event_type: Literal["order.submitted"] = "order.submitted"
-    reference_price: float = Field(gt=0)
+    reference_price: Price
     exit: ExitTerms | None = None
-    stop_price_inr_e4: int | None = None
-    target_price_inr_e4: int | None = None
+    stop_price_inr_e4: SignedPriceE4 | None = None
+    target_price_inr_e4: SignedPriceE4 | None = None
 
 
 class OrderFilled(_OnOrder):
@@ -144,12 +146,12 @@ class OrderFilled(_OnOrder):
     TOPIC: ClassVar[Topic | str | None] = "orders_filled"
 
     event_type: Literal["order.filled"] = "order.filled"
-    price_inr_e4: int = Field(gt=0)
-    price_time_ns: int
+    price_inr_e4: PriceE4
+    price_time_ns: Instant
     """When the price was made: the tick's time, or the start of the bar whose open it is."""
-    remaining_quantity: int = Field(ge=0)
+    remaining_quantity: int = Field(ge=0, le=MOST_PROPOSED)
     """What of the order is still open; 0 ends it."""
-    charges_inr_e4: int = Field(ge=0)
+    charges_inr_e4: int = Field(ge=0, le=LARGEST_INR * RUPEE)
     charges_schedule: str
     """Date of the schedule that they were computed by."""
     charges_exact: bool

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from live_services.domain.events.envelope import Event, Frozen
+from live_services.domain.events.envelope import Count, Event, Frozen, Instant, Price, Whole
 from live_services.domain.events.orders import Side
 from live_services.domain.topics import (
     FEATURES_SKEW,
@@ -34,12 +32,12 @@ class SignalShadowed(Event):
     model_name: str
     model_version: str
     feature_schema_hash: str
-    instrument_token: int
+    instrument_token: Whole
     symbol: str
     side: Side
     score: float
     threshold: float
-    reference_price: float = Field(gt=0)
+    reference_price: Price
 
 
 class StrategyModelAssigned(Event):
@@ -72,7 +70,7 @@ class StrategyHistoryUsed(Event):
     """ISO dates of the sessions before it whose bars were stepped."""
     digest: str
     """SHA-256 over these bars (by instrument token) and the corporate actions."""
-    today_until_ns: int
+    today_until_ns: Instant
     """End of the last stored bar of the session itself that stood in for one that a gap of the market took; else 0."""
     today_digest: str
     broken: bool
@@ -98,8 +96,8 @@ class BrokerStrategies(Frozen):
     """How many of a broker's strategies run a version; also what Redis holds of them."""
 
     broker: Broker
-    configured: int
-    ready: int
+    configured: Count
+    ready: Count
     skipped: dict[str, str]
     """Those that run none, each with the reason."""
 
@@ -121,9 +119,9 @@ class SkewDifference(Frozen):
     """A feature of a row that went out live and is another number when it is computed again from the log."""
 
     feature: str
-    instrument_token: int
+    instrument_token: Whole
     symbol: str
-    bar_end_ns: int
+    bar_end_ns: Instant
     live: float | None
     recomputed: float | None
     live_bits: str
@@ -139,10 +137,10 @@ class FeatureSkewMeasured(Event):
     event_type: Literal["feature.skew_measured"] = "feature.skew_measured"
     broker: Literal["shared"] = "shared"
     session_date: str
-    partition: int
-    rows_equal: int
-    rows_different: int
-    rows_unverified: int
+    partition: Count
+    rows_equal: Count
+    rows_different: Count
+    rows_unverified: Count
     """Rows of a schema that this code declares otherwise, so that it cannot compute them."""
     history_digest: str
     differences: tuple[SkewDifference, ...]

@@ -233,23 +233,24 @@ class StrategyDesk:
 
         A schema that is new to the session catches up on history and the session's bars, so its rows are what they
         would have been.
+
+        Raises
+        ------
+        KeyError
+            If nobody runs this strategy on this rung.
         """
-        self._asked[assignment.strategy, assignment.rung].assignments.append(assignment)
+        assignments = self._asked[assignment.strategy, assignment.rung].assignments
         if assignment.model is not None and assignment.model.schema.hash not in self._engines:
             self._start_engine(assignment.model.schema)
+        assignments.append(assignment)
 
     def _start_engine(self, schema: FeatureSchema) -> None:
-        self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
-        self._engines[schema.hash] = FeatureEngine(schema, self._universe, self._actions)
-        self._newest[schema.hash] = NewestRows(schema, self._universe, self._own)
+        engine = FeatureEngine(schema, self._universe, self._actions)
+        newest = NewestRows(schema, self._universe, self._own)
         for bars in self._bars.parts:
-            self._step(schema.hash, bars)
-
-    def _step(self, schema: str, bars: Bars) -> None:
-        """Let features go on over bars that nothing is decided on."""
-        for first in range(0, len(bars), _HISTORY_ROWS):
-            part = bars[first : first + _HISTORY_ROWS]
-            self._newest[schema].take(part, *self._engines[schema].step(part))
+            _step(engine, newest, bars)
+        self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
+        self._engines[schema.hash], self._newest[schema.hash] = engine, newest
 
     def assigned(self, key: StrategyKey) -> Assignment | None:
         """Give the newest assignment of a strategy on a rung; None before the first."""
@@ -295,7 +296,7 @@ class StrategyDesk:
             if stand_ins is None:
                 self._start_engine(newest.schema)
             else:
-                self._step(newest.schema.hash, stand_ins)
+                _step(self._engines[newest.schema.hash], newest, stand_ins)
         return decided
 
     def advance(self, watermark_ns: int) -> list[Proposal]:
@@ -475,6 +476,13 @@ class StrategyDesk:
         used = {model.schema.hash for one in self._asked.values() for model in one.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+
+
+def _step(engine: FeatureEngine, newest: NewestRows, bars: Bars) -> None:
+    """Let features go on over bars that nothing is decided on."""
+    for first in range(0, len(bars), _HISTORY_ROWS):
+        part = bars[first : first + _HISTORY_ROWS]
+        newest.take(part, *engine.step(part))
 
 
 def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iterator[_Asked]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -26,6 +26,8 @@ from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Universe
 from live_services.domain.events import MarketGap, StrategyHistoryUsed
 from live_services.domain.partitions import owned
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of, in_few_tables, read_tables, written_tables
 
 
 def no_bars() -> Bars:
@@ -111,6 +113,16 @@ class HistoryUsed:
     """Of these bars."""
     broken: bool = False
     """Nothing told what lay in a gap of the market: features began anew behind it, WARMING."""
+
+    def snapshot(self) -> Tree:
+        """Write it down."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, kept: Tree) -> HistoryUsed:
+        """Give what was written down."""
+        there = fields_of(kept)
+        return cls(**{**there, "sessions": tuple(there["sessions"])})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,3 +265,27 @@ class SessionBars:
         counts[first] = ~self._unknown[instruments]
         self._excess[instruments], self._unknown[instruments] = 0, False
         return replace(bars, volume=volume)[counts]
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Tree:
+        """Write down what came since the session's open; the history before it is the opening's."""
+        on_history = bool(self.parts) and self.parts[0] is self._history.before
+        self.parts[on_history:] = in_few_tables(self.parts[on_history:])
+        return {
+            "used": self.used.snapshot(),
+            "on_history": on_history,
+            "parts": written_tables(self.parts[on_history:]),
+            "stand_ins": written_tables(self._stand_ins),
+            "hole": list(self._hole),
+            "excess": self._excess.copy(),
+            "unknown": self._unknown.copy(),
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken, on the same history."""
+        there = fields_of(kept)
+        before = [self._history.before] if there["on_history"] else []
+        self.used, self.parts = HistoryUsed.restored(there["used"]), [*before, *read_tables(there["parts"])]
+        self._stand_ins, self._hole = read_tables(there["stand_ins"]), (there["hole"][0], there["hole"][1])
+        self._excess[:], self._unknown[:] = there["excess"], there["unknown"]

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Bars, Universe
 from feature_store.online.blocks import Block
+from live_services.domain.snapshot import Tree
+from live_services.domain.written import fields_of
 
 
 class NewestRows:
@@ -56,3 +58,18 @@ class NewestRows:
             warm=self._warm[order],
             rows=self._rows[order],
         )
+
+    def snapshot(self) -> Tree:
+        """Write the rows down."""
+        return {
+            "end_ns": self.end_ns,
+            "bar_end_ns": self._bar_end_ns.copy(),
+            "warm": self._warm.copy(),
+            "rows": self._rows.copy(),
+        }
+
+    def restore(self, kept: Tree) -> None:
+        """Go on where a snapshot was taken."""
+        there = fields_of(kept)
+        self.end_ns = there["end_ns"]
+        self._bar_end_ns[:], self._warm[:], self._rows[:] = there["bar_end_ns"], there["warm"], there["rows"]

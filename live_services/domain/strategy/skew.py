@@ -73,9 +73,17 @@ class SkewReport:
 
 
 def row_of_signal(signal: SignalGenerated, universe: Universe) -> LiveRow:
-    """Give the row that a signal was decided on."""
+    """Give the row that a signal was decided on.
+
+    Raises
+    ------
+    ValueError
+        If its instrument is not in the universe.
+    """
     values = tuple(math.nan if value is None else value for value in signal.features.values())
-    instrument = universe.index_of_token[signal.instrument_token]
+    instrument = universe.index_of_token.get(signal.instrument_token)
+    if instrument is None:
+        raise ValueError(f"{signal.symbol} (token {signal.instrument_token}) is not in the universe of this session")
     return LiveRow(instrument, signal.bar.end_ns, signal.feature_schema_hash, tuple(signal.features), values)
 
 

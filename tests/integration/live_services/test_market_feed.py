@@ -13,13 +13,14 @@ from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.kafka import connection, read_topic
 from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
+from live_services.chaos.log import remove_topics
 from live_services.domain.log import Reached
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
 from live_services.services.market_feed import FeedProgress, FeedTakenOver, run_market_feed
 from live_services.settings import KafkaSettings, MarketSettings, Settings
-from tests.kafka_desk import admin_of, begin_anew, remove_topics
+from tests.kafka_desk import admin_of, begin_anew
 from tests.stored_sessions import GivenMarket, day_of_ticks, days_of, live
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]

@@ -18,6 +18,7 @@ import redis
 
 from live_services.adapters.health import TaskHealth, task_record
 from live_services.adapters.kafka import create_topics
+from live_services.chaos.log import remove_topics
 from live_services.composition import SERVICES
 from live_services.domain import keys
 from live_services.domain.log import TaskId
@@ -29,7 +30,6 @@ from live_services.preflight.observability import metrics_finding
 from live_services.preflight.own_needs import require_own_needs
 from live_services.preflight.servers import redis_finding
 from live_services.settings import Settings, load_settings
-from tests.kafka_desk import remove_topics
 
 pytestmark = pytest.mark.integration
 NOBODY = "127.0.0.1:9"

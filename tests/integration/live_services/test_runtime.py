@@ -8,7 +8,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from live_services.adapters.kafka import (
 )
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import NoTelemetry, Telemetry
+from live_services.chaos.log import remove_topics
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import DeadLetter, Event, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame
@@ -45,8 +47,8 @@ from live_services.machine.ports import port_of
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import TaskFenced
 from live_services.runtime.loop import run_chain
+from live_services.runtime.service import Opening
 from live_services.settings import KafkaSettings
-from tests.kafka_desk import remove_topics
 from tests.toy_chain import (
     NEXT_SESSION,
     PAPER,
@@ -54,7 +56,9 @@ from tests.toy_chain import (
     UNIVERSE,
     PortfolioState,
     RiskState,
+    StrategyState,
     ToyRisk,
+    ToyStrategy,
     frames_of,
     session_opened,
     toy_account,
@@ -149,11 +153,11 @@ async def until_validated(kafka: KafkaSettings) -> None:
 
 
 def start(
-    kafka: KafkaSettings, chain: Chain, stop: asyncio.Event, telemetry: Telemetry | None = None
+    kafka: KafkaSettings, chain: Chain, stop: asyncio.Event, telemetry: Telemetry | None = None, *, member: str = ""
 ) -> Coroutine[None, None, None]:
     """Give the run of a chain, as its process does it."""
     settings = toy_settings(kafka.bootstrap_servers).model_copy(update={"kafka": kafka})
-    return run_chain(chain, settings, MarketSessions(kafka), telemetry or NoTelemetry(), stop)
+    return run_chain(chain, settings, MarketSessions(kafka), telemetry or NoTelemetry(), stop, member=member)
 
 
 @contextlib.asynccontextmanager
@@ -292,6 +296,92 @@ async def test_two_market_partitions_are_two_tasks_that_move_between_members(kaf
         logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
     assert logs[0] == logs[1]
     assert len(logs[0][STRATEGIES_CONTROL.name]) == 2
+
+
+Lines = list[MutableMapping[str, Any]]
+
+
+async def test_a_member_that_stays_keeps_its_tasks_when_another_joins_and_leaves(kafka: KafkaSettings) -> None:
+    four = kafka.model_copy(update={"market_partitions": 4})
+    logs, stays = list[dict[str, list[bytes]]](), "market.ticks"
+    for changes in (False, True):
+        await recreate(kafka, partitions=4)
+        stop, stop_joiner = asyncio.Event(), asyncio.Event()
+        feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.25 if changes else 0.0, partitions=4))
+        with structlog.testing.capture_logs() as lines:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(start(four, toy_strategy(), stop))
+                group.create_task(start(four, toy_account(), stop))
+                await until_validated(kafka)
+                if changes:
+                    joiner = group.create_task(start(four, toy_strategy(), stop_joiner))
+                    await until(lambda: len(taken_over(lines, stays)) == 4 + 2)
+                    stop_joiner.set()
+                    await joiner
+                    assert not feeding.done(), "the market was over before the members had changed"
+                await feeding
+                await until_ended(kafka)
+                stop.set()
+        assert len(taken_over(lines, stays)) == (4 + 2 + 2 if changes else 4)
+        logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
+    assert logs[0] == logs[1]
+
+
+def taken_over(lines: Lines, topic: str) -> list[str]:
+    """Give the tasks that were taken over so far, again and again if they were."""
+    told = (line for line in lines if line["event"] == "task_taken_over")
+    return [line["task"] for line in told if line["partitions"][0].startswith(topic)]
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not met():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_killed_member_with_a_name_is_succeeded_at_once_and_the_others_hear_nothing_of_it(
+    kafka: KafkaSettings,
+) -> None:
+    four, stop = kafka.model_copy(update={"market_partitions": 4}), asyncio.Event()
+    await recreate(kafka, partitions=4)
+    with structlog.testing.capture_logs() as lines:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(start(four, toy_strategy(), stop, member="stays"))
+            killed = asyncio.create_task(start(four, toy_strategy(), stop, member="killed"))
+            await until(lambda: shares(lines)[-2:] == [2, 2] and len(set(taken_over(lines, "market"))) == 4)
+            assigned, taken = len(shares(lines)), len(taken_over(lines, "market"))
+            killed.cancel()
+            await asyncio.gather(killed, return_exceptions=True)
+            group.create_task(start(four, toy_strategy(), stop, member="killed"))
+            await until(lambda: len(taken_over(lines, "market")) == taken + 2)
+            stop.set()
+    assert len(shares(lines)) == assigned + 1, "the one that stays was given its tasks anew"
+
+
+def shares(lines: Lines) -> list[int]:
+    """Give how many partitions each assignment so far gave to a member."""
+    return [len(line["partitions"]) for line in lines if line["event"] == "partitions_assigned"]
+
+
+class SlowStrategy(ToyStrategy):
+    """Takes longer to open a session than the group waits for a sign of life."""
+
+    def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
+        until_s = time.monotonic() + 8
+        while time.monotonic() < until_s:
+            sum(range(1000))
+        return super().open_session(opening)
+
+
+async def test_a_session_that_takes_longer_to_open_than_a_member_may_be_silent_is_opened_once(
+    kafka: KafkaSettings,
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running(kafka, Chain("toy_strategy", (SlowStrategy(),)), toy_account()):
+            await feed(kafka, SECOND_NS)
+            await until_ended(kafka)
+    assert len(await events(kafka, PAPER.signals_validated.name)) == SIGNALS
+    assert len(taken_over(lines, "market")) == 1
 
 
 async def send_raw(kafka: KafkaSettings, topic: str, value: bytes, headers: Any = ()) -> None:
@@ -448,7 +538,7 @@ async def test_the_group_and_its_partitions_are_logged_and_counted_at_each_assig
             pass
     group = consumer_group("toy_strategy", "shared")
     assert Assigned.given[-1] == (group, [(MARKET_TICKS.name, 0)])
-    told = [line for line in lines if line["event"] == "tasks_taken_over"]
+    told = [line for line in lines if line["event"] == "partitions_assigned"]
     assert len(told) == len(Assigned.given)
     assert (told[-1]["group"], told[-1]["partitions"]) == (group, ["market.ticks[0]"])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from live_services.chaos.faults import Episode, Injury
+from live_services.chaos.trial import PlayedDesk, play_disturbed
 from live_services.domain.events import AccountOpened, FeatureSkewMeasured, OrderFilled
 from live_services.domain.topics import FEATURES_SKEW, MARKET_TICKS, STRATEGIES_CONTROL, consumer_group
 from tests.trading_desk import (
@@ -126,3 +128,19 @@ def test_a_second_runner_that_joins_and_leaves_changes_nothing(open_desk: OpenDe
         desk.wait_for_end(desk.sessions[1])
         log = desk.log()
     assert_said_the_same(log, reference)
+
+
+def test_a_day_in_which_servers_and_services_are_killed_frozen_and_slowed_at_once_is_the_same_day(
+    open_desk: OpenDesk, reference: Log
+) -> None:
+    desk, told = open_desk.desk, list[str]()
+    played = PlayedDesk(desk.stack, desk.sessions, lambda speed: desk.configure(sessions=2, speed=speed))
+    plan = (
+        Episode((Injury("kill", "kafka"), Injury("freeze", ACCOUNT, 0.5, 2.0), Injury("kill", RUNNER, 1.0))),
+        Episode((Injury("slow", FEED, 0.0, 2.0), Injury("kill", "valkey"), Injury("kill", ACCOUNT, 0.5))),
+    )
+    trial = play_disturbed(played, plan, speed=200, seconds=120, tell=told.append, last_minute=False)
+    assert not trial.failure
+    assert [one.done for one in trial.measured] == [episode.injuries for episode in plan], told
+    desk.assert_market_is_whole()
+    assert_said_the_same(desk.log(), reference)

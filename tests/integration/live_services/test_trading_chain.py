@@ -24,6 +24,7 @@ from live_services.adapters.stored_market import Replay
 from live_services.adapters.telemetry import LiveTelemetry, NoTelemetry
 from live_services.adapters.tracing import LiveTracing, otlp_exporter
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
+from live_services.chaos.log import remove_topics
 from live_services.composition import engine_config
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns
@@ -49,7 +50,7 @@ from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from models_registry.specification import StrategySpec
-from tests.kafka_desk import begin_anew, remove_topics
+from tests.kafka_desk import begin_anew
 from tests.live_world import OPEN, SESSION, UNIVERSE, loaded_model, random_walk
 from tests.otlp_collector import collecting
 from tests.prometheus_server import Prometheus, prometheus_of

@@ -1,4 +1,7 @@
-"""Frames of any size, any interleaving, and kills at any moment leave the same records on the log."""
+"""Frames of any size, any interleaving, and kills at any moment leave the same records on the log.
+
+A process that was killed is run again from the session's open, or goes on from a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from feature_store.market.types import SECOND_NS
 from live_services.domain.events import Event
 from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.local import MemoryLog, MemoryTask
-from tests.toy_chain import PAPER, toy_account, toy_market, toy_strategy
+from tests.toy_chain import PAPER, SESSION, toy_account, toy_market, toy_strategy
 
 COMPARED = (PAPER.signals_raw, PAPER.signals_validated, PAPER.pnl_snapshots, STRATEGIES_CONTROL)
 
 
-def _run(log: MemoryLog, seed: int, kills: int) -> dict[str, list[Event]]:
+def _run(log: MemoryLog, seed: int, kills: int, keeps: float = 0.0) -> dict[str, list[Event]]:
     choose = random.Random(seed)
     tasks = [MemoryTask(make, log) for make in (toy_strategy, toy_account)]
     idle = 0
@@ -33,6 +36,8 @@ def _run(log: MemoryLog, seed: int, kills: int) -> dict[str, list[Event]]:
                 progressed = True
             elif choose.random() < 0.7:
                 progressed |= task.commit()
+                if choose.random() < keeps:
+                    task.keep()
             else:
                 progressed |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if progressed else idle + 1
@@ -58,6 +63,43 @@ def test_the_chain_handles_two_whole_sessions() -> None:
     st.sampled_from([50_000_000, 300_000_000, SECOND_NS, 7 * SECOND_NS, 60 * SECOND_NS]),
     st.integers(0, 10_000),
     st.integers(0, 6),
+    st.sampled_from([0.0, 0.05, 1.0]),
 )
-def test_frame_sizes_interleavings_and_kills_change_nothing_on_the_log(frame_ns: int, seed: int, kills: int) -> None:
-    assert _run(toy_market(frame_ns), seed, kills) == _reference()
+def test_frame_sizes_interleavings_and_kills_change_nothing_on_the_log(
+    frame_ns: int, seed: int, kills: int, keeps: float
+) -> None:
+    assert _run(toy_market(frame_ns), seed, kills, keeps) == _reference()
+
+
+def test_behind_a_snapshot_nothing_is_read_twice() -> None:
+    task = MemoryTask(toy_strategy, toy_market(SECOND_NS))
+    for _ in range(30):
+        for key in task.next:
+            task.fetch(key, 1)
+        task.step()
+        task.commit()
+    task.kill()
+    assert set(task.next.values()) == {0}
+    while not task.run.live:
+        for key in task.next:
+            task.fetch(key, 1)
+        task.step()
+    task.commit()
+    read = dict(task.next)
+    assert task.keep()
+    task.kill()
+    assert task.next == read
+
+
+def test_a_snapshot_of_another_session_is_not_gone_on_from() -> None:
+    log = toy_market(SECOND_NS)
+    task = MemoryTask(toy_strategy, log)
+    while task.is_behind:
+        for key in task.next:
+            task.fetch(key, 1)
+        task.step()
+        task.commit()
+        if task.run.session is not None and task.run.session.open_ns == SESSION.open_ns:
+            task.keep()
+    task.kill()
+    assert not task.run.read_from

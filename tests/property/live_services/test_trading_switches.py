@@ -15,7 +15,7 @@ from live_services.domain.events import OrderFilled, OrderSubmitted, SignalValid
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, broker_topics
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_by_chance
 from live_services.services.account import account_chain
 from tests.account_world import limits
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, random_walk, signal
@@ -53,21 +53,8 @@ def live_through(seed: int, restarts: int) -> tuple[MemoryLog, MemoryTask]:
     def account() -> Chain:
         return account_chain("paper", MARKET_TICKS, limits(), Stamp(), trading_off=choose.choice(off))
 
-    task, idle = MemoryTask(account, log), 0
-    while idle < 4:
-        progressed = False
-        for key in task.next:
-            progressed |= task.fetch(key, choose.randint(0, 12)) > 0 or task.is_behind
-        task.step()
-        if restarts and choose.random() < 0.3:
-            restarts -= 1
-            task.kill()
-            progressed = True
-        elif choose.random() < 0.7:
-            progressed |= task.commit()
-        else:
-            progressed |= bool(task.run.has_events or task.run.owes_watermark)
-        idle = 0 if progressed else idle + 1
+    task = MemoryTask(account, log)
+    run_by_chance([task], choose, kills=restarts, kill_share=0.3)
     return log, task
 
 

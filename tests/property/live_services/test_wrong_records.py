@@ -16,7 +16,7 @@ from live_services.domain.money import RUPEE
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, broker_topics
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_to_the_end
 from live_services.services.account import account_chain
 from tests.account_world import limits
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks, token
@@ -78,12 +78,7 @@ def test_no_record_ends_an_account(records: list[bytes], price: float, commands:
     log.append(MARKET_TICKS.name, 0, *encode_tick_frame(table, UNIVERSE, 0, OPEN + 100 * SECOND, SESSION))
     for topic in (MARKET_TICKS, PAPER.signals_raw):
         log.append_event(topic, 0, watermark(topic, 0, SESSION, END, UNIVERSE.digest))
-    task = MemoryTask(_account, log, dead_letters=NO_FLOOD)
-    for _ in range(3):
-        for key in task.next:
-            task.fetch(key, 1000)
-        task.step()
-        task.commit()
+    run_to_the_end([MemoryTask(_account, log, dead_letters=NO_FLOOD)])
     verdicts = len(log.events(PAPER.signals_validated)) + len(log.events(PAPER.signals_rejected))
     letters = [e for e in log.events(PAPER.signals_raw.dlq) if isinstance(e, DeadLetter)]
     raised = [e for e in log.events(PAPER.signals_validated) if getattr(e, "intent", "") == "close"]

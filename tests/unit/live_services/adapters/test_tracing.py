@@ -26,7 +26,7 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.operations_settings import TracingSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_to_the_end
 from live_services.services.account import account_chain
 from live_services.settings import Settings
 from tests.account_world import limits
@@ -50,6 +50,10 @@ def traced(process: str, ratio: float = 1.0) -> Iterator[tuple[LiveTracing, InMe
     tracing = LiveTracing(exporter, TracingSettings(sample_ratio=ratio), process, "shared")
     yield tracing, exporter
     tracing.close()
+
+
+FETCHED = 3
+"""Records that a task takes of a partition at a time."""
 
 
 def account() -> Chain:
@@ -79,22 +83,22 @@ def market_of(tracing: Tracing) -> MemoryLog:
     return log
 
 
-def live_through(task: MemoryTask, kills: Sequence[int] = ()) -> None:
-    for cycle in range(10_000):
-        if not task.is_behind:
-            break
-        if cycle in kills:
-            task.run.step()  # handled, and lost before it was committed
-            task.kill()
+def die_and_live_through(task: MemoryTask, kills: Sequence[int]) -> None:
+    """Handle a little at a time, and lose it in these turns before it is committed."""
+    for turn in range(max(kills, default=-1) + 1):
         for key in task.next:
-            task.fetch(key, 3)
+            task.fetch(key, FETCHED)
         task.step()
-        task.commit()
+        if turn in kills:
+            task.kill()
+        else:
+            task.commit()
+    run_to_the_end([task], FETCHED)
 
 
 def desk(log: MemoryLog, tracing: Callable[[str], Tracing] = lambda _: NoTracing()) -> MemoryLog:
-    live_through(MemoryTask(toy_strategy, log, tracing=tracing("toy_strategy")))
-    live_through(MemoryTask(account, log, tracing=tracing("account")))
+    run_to_the_end([MemoryTask(toy_strategy, log, tracing=tracing("toy_strategy"))], FETCHED)
+    run_to_the_end([MemoryTask(account, log, tracing=tracing("account"))], FETCHED)
     return log
 
 
@@ -162,7 +166,7 @@ def test_there_is_one_span_for_a_batch_however_many_frames_it_has(
     _, spans = followed
     batches = [span for span in spans.values() if span.name == "strategy.process_tick"]
     told = [int((span.attributes or {})["frames"]) for span in batches]  # type: ignore[arg-type]
-    assert max(told) == 3
+    assert max(told) == FETCHED
     assert sum(told) == sum(span.name == "market.frame" for span in spans.values())
     assert [len(span.links) for span in batches] == [frames - 1 for frames in told]
 
@@ -170,12 +174,12 @@ def test_there_is_one_span_for_a_batch_however_many_frames_it_has(
 def test_an_account_that_is_killed_tells_the_same_spans_and_none_twice() -> None:
     with traced("market_feed") as (feed, _), traced("strategy_runner") as (runner, _):
         log = market_of(feed)
-        live_through(MemoryTask(toy_strategy, log, tracing=runner))
+        run_to_the_end([MemoryTask(toy_strategy, log, tracing=runner)], FETCHED)
     told = []
     for kills in ((), (5, 9, 14)):
         again = MemoryLog(partitions=log.partitions.copy())
         with traced("account") as (books, orders):
-            live_through(MemoryTask(account, again, tracing=books), kills)
+            die_and_live_through(MemoryTask(account, again, tracing=books), kills)
         told.append(
             sorted((s.name, s.context.span_id, s.parent.span_id) for s in orders.get_finished_spans() if s.parent)
         )
@@ -224,7 +228,7 @@ def test_a_header_that_cannot_be_read_is_no_trace(said: bytes) -> None:
     for record in frames:
         log.append(record.topic, 0, record.value, [*record.headers, *headers])
     with traced("desk") as (tracing, exporter):
-        live_through(MemoryTask(toy_strategy, log, tracing=tracing))
+        run_to_the_end([MemoryTask(toy_strategy, log, tracing=tracing)], FETCHED)
     assert exporter.get_finished_spans() == ()
     assert log.events(PAPER.signals_raw)
 

@@ -11,7 +11,7 @@ from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import Event, SignalValidated
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS, Scope, Topic, broker_topics
-from live_services.runtime.chain import Chain, ChainState, UndeclaredOutput, WrongTopic
+from live_services.runtime.chain import Chain, ChainState, Failed, UndeclaredOutput, WrongTopic
 from live_services.runtime.service import Input, Opening, Service
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, signal, submitted, ticks, validated
 
@@ -186,26 +186,123 @@ def test_what_a_service_fails_on_is_buried_and_everything_behind_it_goes_on() ->
     at = LogPosition(PAPER.signals_raw.name, 0, 5)
     with pytest.raises(ValueError, match="no"):
         list(chain.handle(EventRecord(signal(), at), state, OPEN))
-    buried: list[tuple[EventRecord, str, str]] = []
-    chain.bury = lambda record, failure, service: buried.append((record, str(failure), service))
+    buried: list[Failed] = []
+    chain.bury = buried.append
     told.clear()
     said = list(chain.handle(EventRecord(signal(), at), state, OPEN))
     assert [event.event_type for event in said] == ["signal.validated"] * 2
-    ((record, failure, service),) = buried
-    assert (record.event, record.position, failure, service) == (validated(), at, "no", "second")
+    (failed,) = buried
+    assert failed.record == EventRecord(validated(), at)
+    assert (str(failed.error), failed.service.name, failed.what) == ("no", "second", "record")
     assert told.count("second takes signal.validated") == 2
 
 
-def test_a_control_record_that_a_service_fails_on_is_not_buried() -> None:
+def test_a_control_record_that_a_service_fails_on_is_buried_as_such() -> None:
     chain, state = opened(Toy("one", [], reads=[PAPER.signals_validated], answers=failing))
-    chain.bury = lambda *_: None
-    with pytest.raises(ValueError, match="no"):
-        list(chain.handle_control(EventRecord(validated(), NOWHERE), state))
+    buried: list[Failed] = []
+    chain.bury = buried.append
+    assert list(chain.handle_control(EventRecord(validated(), NOWHERE), state)) == []
+    assert [failed.what for failed in buried] == ["control"]
+
+
+class Stuck(Toy):
+    """Fails at its timers, and whether it gets on behind one is its own affair; says how often it was asked."""
+
+    def __init__(self, told: Told, *, gets_on: bool, timers: Iterable[int] = (), **fails: bool) -> None:
+        super().__init__("stuck", told, reads=[MARKET_TICKS], timers=timers)
+        self._gets_on, self._fails, self.asked = gets_on, fails, 0
+
+    def due_ns(self, state: Told) -> int:
+        if self._fails.get("due_ns"):
+            raise ValueError("no clock")
+        return super().due_ns(state)
+
+    def fire(self, state: Told, at_ns: int) -> Iterable[Event]:
+        self.asked += 1
+        if self._gets_on:
+            self._timers.pop(0)
+        raise ValueError("no timer")
+
+    def advance(self, state: Told, now_ns: int) -> Iterable[Event]:
+        self.asked += 1
+        if self._fails.get("advance"):
+            raise ValueError("no watermark")
+        return ()
+
+    def first_answer(self, market: MarketSlice, row: int, state: Told) -> int:
+        if self._fails.get("first_answer"):
+            raise ValueError("no answer")
+        return len(market)
+
+
+def buried_of(service: Stuck, *others: Service[Any]) -> tuple[Chain, ChainState, list[Failed]]:
+    chain, state = opened(service, *others)
+    buried: list[Failed] = []
+    chain.bury = buried.append
+    return chain, state, buried
+
+
+def test_a_timer_that_fails_is_passed_over_and_those_of_others_come() -> None:
+    told: Told = []
+    stuck = Stuck(told, gets_on=True, timers=[OPEN, OPEN + SECOND])
+    other = Toy("other", told, reads=[MARKET_TICKS], timers=[OPEN + 2 * SECOND])
+    chain, state, buried = buried_of(stuck, other)
+    list(chain.advance(state, OPEN + 3 * SECOND))
+    assert [(failed.what, failed.at_ns, failed.silenced) for failed in buried] == [
+        ("timer", OPEN, False),
+        ("timer", OPEN + SECOND, False),
+    ]
+    assert told[-1] == "other fires at 2"
+    assert state.silenced == set()
+
+
+def test_a_timer_that_fails_again_and_again_is_left_out_until_the_sessions_end() -> None:
+    told: Told = []
+    stuck = Stuck(told, gets_on=False, timers=[OPEN])
+    chain, state, buried = buried_of(stuck, Toy("other", told, reads=[MARKET_TICKS], timers=[OPEN + 2 * SECOND]))
+    for second in range(1, 5):
+        list(chain.advance(state, OPEN + second * SECOND))
+    assert len(buried) == stuck.asked < 200
+    assert [failed.silenced for failed in buried] == [False] * (len(buried) - 1) + [True]
+    assert told[-1] == "other fires at 2"
+    assert chain.open_session(SESSION, UNIVERSE, TASK, state).silenced == set()
+
+
+def test_a_watermark_that_a_service_always_fails_at_is_left_out_in_the_end() -> None:
+    stuck = Stuck([], gets_on=True, advance=True)
+    chain, state, buried = buried_of(stuck)
+    for millisecond in range(1_000):
+        list(chain.advance(state, OPEN + millisecond))
+    assert len(buried) == stuck.asked < 200
+    assert {failed.what for failed in buried} == {"watermark"}
+
+
+def test_a_service_that_cannot_say_what_is_due_is_asked_once() -> None:
+    chain, state, buried = buried_of(Stuck([], gets_on=True, due_ns=True))
+    for second in range(3):
+        list(chain.advance(state, OPEN + second * SECOND))
+    assert [(failed.what, failed.silenced) for failed in buried] == [("timer", True)]
+
+
+def test_rows_that_a_service_fails_on_are_buried_and_others_take_them() -> None:
+    told: Told = []
+    bad = Toy("bad", told, reads=[MARKET_TICKS], answers=lambda _: 1 // 0)  # type: ignore[arg-type,return-value]
+    chain, state, buried = buried_of(
+        Stuck(told, gets_on=True, first_answer=True), bad, Toy("good", told, reads=[MARKET_TICKS])
+    )
+    at = LogPosition(MARKET_TICKS.name, 0, 7)
+    list(chain.handle(MarketSlice(ticks((0, 1, 9.0), (1, 2, 9.0)), at), state, OPEN + 2 * SECOND))
+    assert [(failed.service.name, failed.what, type(failed.error)) for failed in buried] == [
+        ("stuck", "slice", ValueError),
+        ("bad", "slice", ZeroDivisionError),
+    ]
+    assert {failed.record.position for failed in buried if failed.record is not None} == {at}
+    assert "good takes 2 rows" in told
 
 
 def test_an_output_that_is_not_declared_is_a_mistake_that_nothing_buries() -> None:
     chain, state = opened(Toy("one", [], reads=[PAPER.signals_raw], answers=raw_to_validated))
-    chain.bury = lambda *_: None
+    chain.bury = lambda _: None
     with pytest.raises(UndeclaredOutput, match=r"one: signal.validated goes to paper.signals.validated"):
         list(chain.handle(EventRecord(signal(), NOWHERE), state, OPEN))
 
@@ -215,6 +312,6 @@ def test_an_event_of_another_broker_on_an_inner_edge_is_a_mistake_that_nothing_b
     edge = ZERODHA.signals_validated
     first = Toy("first", [], reads=[PAPER.signals_raw], says=[edge], answers=lambda _: [foreign])
     chain, state = opened(first, Toy("second", [], reads=[Topic(edge.name, "paper")]))
-    chain.bury = lambda *_: None
+    chain.bury = lambda _: None
     with pytest.raises(WrongTopic, match=r"an event of zerodha on zerodha\.signals\.validated, which is paper's"):
         list(chain.handle(EventRecord(signal(), NOWHERE), state, OPEN))

@@ -25,7 +25,7 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, Topic, broker_topics
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_to_the_end
 from live_services.services.account import account_chain
 from tests.account_world import limits
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
@@ -59,11 +59,7 @@ class Desk:
         self.work()
 
     def work(self) -> None:
-        for _ in range(3):
-            for key in self.task.next:
-                self.task.fetch(key, 10_000)
-            self.task.step()
-            self.task.commit()
+        run_to_the_end([self.task])
 
     def garbage(self, count: int, topic: Topic = PAPER.signals_raw) -> None:
         for k in range(count):

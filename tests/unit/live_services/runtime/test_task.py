@@ -26,12 +26,15 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, LogPosition, Record, TaskId
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
+from live_services.runtime.control import control_of, own_control
 from live_services.runtime.failures import PromiseBroken
+from live_services.runtime.handover import Resume
 from live_services.runtime.inbox import command_of
+from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.service import Input, Opening, Service
-from live_services.runtime.task import Resume, TaskRun, control_of
+from live_services.runtime.task import TaskRun
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
@@ -190,15 +193,30 @@ def account_opened(command_offset: int = -1) -> AccountOpened:
 
 def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic() -> None:
     task, control = TaskId("account", "paper", 0), PAPER.control
-    ours = [("task", b"paper.account[0]")]
     opened_account = account_opened()
-    assert control_of(task, control, ours, value_of(opened_account)) == opened_account
-    assert control_of(task, control, [("task", b"paper.account[1]")], value_of(opened_account)) is None
-    assert control_of(task, control, [], b"garbage") is None
+
+    def read(value: bytes, *names: bytes) -> Event | NotUnderstood | None:
+        return control_of(task, control, Received(control.name, 0, 7, None, value, [("task", name) for name in names]))
+
+    ours = b"paper.account[0]"
+    assert read(value_of(opened_account), ours) == opened_account
+    assert read(value_of(opened_account), b"paper.account[1]") is None
+    assert read(b"garbage") is None
     of_zerodha = opened_account.model_copy(update={"broker": "zerodha"})
     elsewhere = watermark(MARKET, 0, SESSION, OPEN_NS, UNIVERSE.digest)
     for value in (b"garbage", b"\xff", value_of(of_zerodha), value_of(elsewhere)):
-        assert control_of(task, control, ours, value) is None
+        assert isinstance(read(value, ours), NotUnderstood)
+
+
+def test_what_stands_among_a_tasks_control_records_under_its_name_is_told_once_its_session_has_begun() -> None:
+    task, control = TaskId("account", "paper", 0), PAPER.control
+    later = account_opened().model_copy(update={"event_time_ns": OPEN_NS + 2})
+    values = [b"garbage", value_of(account_opened()), b"garbage", value_of(later)]
+    records = [Received(control.name, 0, k, None, v, [("task", b"paper.account[0]")]) for k, v in enumerate(values)]
+    found = own_control(task, control, records, OPEN_NS, OPEN_NS + 1)
+    assert found.events == (account_opened(),)
+    assert [one.position.offset for one in found.foreign] == [2, 3]
+    assert own_control(task, control, records, OPEN_NS + 1, OPEN_NS + 1).events == ()
 
 
 class Listening(ToyStrategy):

@@ -10,7 +10,7 @@ from live_services.domain.events import OrderFilled, SignalGenerated, Strategies
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, STRATEGIES_SUMMARY, broker_topics
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_to_the_end
 from live_services.services.account import account_chain
 from live_services.services.model_loading import ModelLoader
 from live_services.services.strategy_runner import StrategyRunner
@@ -67,14 +67,7 @@ async def test_a_promoted_sample_is_loaded_summed_up_and_traded(tmp_path) -> Non
         MemoryTask(lambda: Chain("strategy_runner", (StrategyRunner(config, loader, Stamp()),)), log),
         MemoryTask(lambda: account_chain("paper", MARKET_TICKS, limits(), Stamp()), log),
     ]
-    for _ in range(100):
-        for task in tasks:
-            for key in task.next:
-                task.fetch(key, 100)
-            task.step()
-            task.commit()
-        if not any(task.is_behind for task in tasks):
-            break
+    run_to_the_end(tasks)
     (summary,) = (e for e in log.events(STRATEGIES_SUMMARY) if isinstance(e, StrategiesSummarized))
     assert [(one.broker, one.ready, one.configured) for one in summary.brokers] == [("paper", 1, 1)]
     proposals = [e for e in log.events(PAPER.signals_raw) if isinstance(e, SignalGenerated)]

@@ -36,7 +36,8 @@ from live_services.domain.topics import SIGNALS_SHADOW, STRATEGIES_CONTROL, brok
 from live_services.runtime.service import Opening
 from live_services.services import model_loading
 from live_services.services.model_loading import ModelLoader, ModelUnavailable, prove
-from live_services.services.strategy_runner import StrategyRunner, StrategyState
+from live_services.services.strategy_runner import StrategyRunner
+from live_services.services.strategy_state import StrategyState
 from live_services.settings import MarketSettings, Settings
 from models_registry.packing import FeatureSchemaMismatch, ModelRefusedError, pack
 from models_registry.reconciliation import Standing

@@ -1,0 +1,104 @@
+"""How the many values of a state are written down for its snapshot, and read back: events, rows and tables.
+
+A list of thousands is one leaf of the tree, the JSON of all of them as bytes, or its columns: taking it apart would
+hold up the task that is written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from feature_store.market.types import Bars, Ticks
+from live_services.domain.events.envelope import Frozen
+from live_services.domain.snapshot import CorruptSnapshot, Tree
+
+Value = TypeVar("Value", bound=Frozen)
+Table = TypeVar("Table", bound=Ticks | Bars)
+
+_TABLES: Final[Mapping[str, type[Ticks | Bars]]] = {"ticks": Ticks, "bars": Bars}
+
+
+def fields_of(kept: Tree) -> Mapping[str, Any]:
+    """Give what stands in a snapshot by name.
+
+    Raises
+    ------
+    CorruptSnapshot
+        If there are no names.
+    """
+    if not isinstance(kept, Mapping):
+        raise CorruptSnapshot(f"it has {type(kept).__name__} where a state's values by name belong")
+    return kept
+
+
+def written_rows(rows: Iterable[Any]) -> NDArray[np.uint8]:
+    """Write rows of texts, numbers, None and lists of them; floats keep their bits, integers their size."""
+    return np.frombuffer(json.dumps(list(rows), separators=(",", ":")).encode(), dtype=np.uint8)
+
+
+def read_rows(kept: Any) -> list[Any]:
+    """Read rows; a tuple came back as a list."""
+    rows: list[Any] = json.loads(kept.tobytes())
+    return rows
+
+
+def written_values(kind: type[Value], values: Iterable[Value]) -> NDArray[np.uint8]:
+    """Write events, or values of events, of one kind."""
+    return np.frombuffer(_adapter(kind).dump_json(list(values)), dtype=np.uint8)
+
+
+def read_values(kind: type[Value], kept: Any) -> list[Value]:
+    """Read events of one kind; each is validated.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If one is none of this kind.
+    """
+    values: list[Value] = _adapter(kind).validate_json(kept.tobytes())
+    return values
+
+
+@cache
+def _adapter(kind: type[Frozen]) -> TypeAdapter[Any]:
+    return TypeAdapter(list[kind])  # type: ignore[valid-type]
+
+
+def written_tables(tables: Iterable[Ticks | Bars]) -> Tree:
+    """Write tables as they are: nobody writes into the columns of one that is there."""
+    return [{"kind": "ticks" if isinstance(table, Ticks) else "bars", **_columns(table)} for table in tables]
+
+
+def read_tables(kept: Any) -> list[Any]:
+    """Read tables."""
+    return [_TABLES[one["kind"]](*(one.get(f.name) for f in fields(_TABLES[one["kind"]]))) for one in kept]
+
+
+def _columns(table: Ticks | Bars) -> dict[str, NDArray[Any]]:
+    return {f.name: column for f in fields(table) if (column := getattr(table, f.name)) is not None}
+
+
+def in_few_tables(tables: Sequence[Table]) -> list[Table]:
+    """Give the same rows in order in few tables, a task's day in some twenty; none is joined to one twice its length.
+
+    Joined again and again while tables come behind it, a row is copied as often as its place has doublings, and not
+    each time.
+    """
+    few: list[Table] = []
+    for table in tables:
+        few.append(table)
+        while len(few) > 1 and len(few[-2]) <= 2 * len(few[-1]) and _are_alike(few[-2], few[-1]):
+            few[-2:] = [type(table).concatenate(few[-2:])]
+    return few
+
+
+def _are_alike(one: Ticks | Bars, other: Ticks | Bars) -> bool:
+    return _columns(one).keys() == _columns(other).keys() and type(one) is type(other)

@@ -1,0 +1,68 @@
+"""A task's own records on its control topics, as its successor reads them back; whoever else wrote there is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from live_services.domain.events import Event, NoEvent, decode_event
+from live_services.domain.log import TaskId
+from live_services.domain.topics import Topic
+from live_services.runtime.chain import WrongTopic, check_place
+from live_services.runtime.letters import NotUnderstood
+from live_services.runtime.received import Received
+
+TASK_HEADER: Final = "task"
+"""Names the task whose control record it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnControl:
+    """What stood on a task's control topics for a successor."""
+
+    events: tuple[Event, ...] = ()
+    """The task's own of the session, in order."""
+    foreign: tuple[NotUnderstood, ...] = ()
+    """What stands behind the first of them under the task's name, and cannot be its own."""
+
+    def __add__(self, other: OwnControl) -> OwnControl:
+        return OwnControl(self.events + other.events, self.foreign + other.foreign)
+
+
+def control_of(task: TaskId, topic: Topic, record: Received) -> Event | NotUnderstood | None:
+    """Read a control record of a task; None for another's. What no task says there, somebody else wrote."""
+    if dict(record.headers).get(TASK_HEADER) != str(task).encode():
+        return None
+    try:
+        event = decode_event(record.value)
+        check_place(event, topic)
+        if event.TOPIC is None:
+            raise WrongTopic(f"{event.event_type} is no control record")
+    except (NoEvent, WrongTopic) as failure:
+        return NotUnderstood(record, f"{type(failure).__name__}: {failure}")
+    return event
+
+
+def own_control(task: TaskId, topic: Topic, records: Iterable[Received], since_ns: int, until_ns: int) -> OwnControl:
+    """Pick what a task said on a control topic from a session's open up to the committed watermark.
+
+    Parameters
+    ----------
+    records : iterable of Received
+        The topic's, in order.
+    since_ns, until_ns : int
+        The open and the watermark; of its own nothing is later, for both are committed together.
+    """
+    events: list[Event] = []
+    foreign: list[NotUnderstood] = []
+    for record in records:
+        found = control_of(task, topic, record)
+        if isinstance(found, Event) and found.event_time_ns > until_ns:
+            found = NotUnderstood(record, f"event time {found.event_time_ns} is after all that the task has said")
+        if isinstance(found, NotUnderstood):
+            if events:
+                foreign.append(found)
+        elif found is not None and found.event_time_ns >= since_ns:
+            events.append(found)
+    return OwnControl(tuple(events), tuple(foreign))

@@ -1,0 +1,64 @@
+"""What a task hands over: its outputs, the positions committed with them, and what its successor goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from live_services.domain.events import Event
+from live_services.domain.log import TaskId
+from live_services.runtime.letters import NotUnderstood
+from live_services.runtime.merge import BEGINNING_NS
+from live_services.runtime.said import NOTHING_SAID, SaidSoFar
+
+TopicPartitionKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An event on its way to a partition."""
+
+    topic: str
+    partition: int
+    event: Event
+    control_of: TaskId | None = None
+    """The task whose control record this is."""
+    traceparent: str = ""
+    """Of the span that it belongs to; empty if it is not traced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a predecessor left: everything before ``watermark_ns`` was handled and its outputs are on the log."""
+
+    watermark_ns: int
+    begin_ns: int = BEGINNING_NS
+    """Open of the session that it was in. What came before it is passed over."""
+    control: tuple[Event, ...] = ()
+    """The task's own control records of the session, up to the watermark."""
+    said: SaidSoFar = NOTHING_SAID
+    """What was said up to the watermark, which the re-run has to come to as well."""
+    snapshot: Mapping[str, Any] | None = None
+    """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
+    foreign: tuple[NotUnderstood, ...] = ()
+    """What stands among its control records under the task's name and is not its own: it is passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit says of one input partition."""
+
+    offset: int
+    """Of the first record not wholly handled."""
+    watermark_ns: int
+    session_open_offset: int
+    session_open_ns: int
+    said: SaidSoFar = NOTHING_SAID
+    """What the task has said in the session."""
+
+
+def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
+    """Whether a snapshot is of the session that was committed last, and not later than that commit."""
+    _, open_ns, _ = kept["session"]
+    return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)

@@ -1,0 +1,168 @@
+"""A task of this process with what belongs to it alone: its producer, its watch and inbox, its last commits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from live_services.adapters.health import TaskHealth
+from live_services.domain.topics import BROKERS, broker_topics
+from live_services.runtime.arrivals import Arrivals
+from live_services.runtime.chain import ChainState
+from live_services.runtime.failures import SlowOpening
+from live_services.runtime.handover import Committed, TopicPartitionKey
+from live_services.runtime.inbox import Inbox
+from live_services.runtime.inner_watch import InnerWatch
+from live_services.runtime.received import Received, received
+from live_services.runtime.service import KeepsConfiguration, MayBeHalted, RunsStrategies, Service, WarmsUp
+from live_services.runtime.task import TaskRun
+
+_log = structlog.get_logger("application")
+
+_PROPOSALS: Final = frozenset(broker_topics(broker).signals_raw.name for broker in BROKERS)
+_STOP_SECONDS: Final = 5.0
+_OPEN_SECONDS: Final = 300.0
+_MOST_RECORDS: Final = 50
+_LONG_STEP_SECONDS: Final = 0.05
+"""A step that takes longer is followed by smaller ones: the heartbeat and the other tasks have their turn between."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A task with its producer and the times at which its last commits began (monotonic seconds)."""
+
+    run: TaskRun
+    producer: AIOKafkaProducer
+    inner: InnerWatch
+    inbox: Inbox
+    begun_ns: int
+    """Watermark that was committed when it was taken over."""
+    next_offsets: dict[TopicPartition, int]
+    """Of each of its partitions, the record that it takes next."""
+    positions: dict[TopicPartitionKey, Committed]
+    """What is committed."""
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(_PROPOSALS))
+    last_outputs_s: dict[str, float] = field(default_factory=dict)
+    """By topic, wall clock of the last commit with an event on it."""
+    latencies_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By topic, the longest latency of the newest commit that answered something there, and its wall clock."""
+    committed_at: float = 0.0
+    forwarded_at: float = 0.0
+    reported_at: float = 0.0
+    lost: bool = False
+    """Whether another process has taken it over."""
+    _step_records: int = _MOST_RECORDS
+    _opening: asyncio.Task[ChainState] | None = None
+
+    async def take(
+        self, partition: TopicPartition, records: Sequence[Any], learn: Callable[[Received], Awaitable[None]]
+    ) -> None:
+        """Take the records of a partition, and handle what is due, in steps between which other work has its turn.
+
+        ``learn`` is waited for before each record: it reads what the record refers to.
+        """
+        first = 0
+        while first < len(records):
+            part, begun = records[first : first + self._step_records], time.monotonic()
+            first += len(part)
+            self.arrivals.came(partition.topic, part)
+            for record in map(received, part):
+                await learn(record)
+                self.run.receive(record)
+            self.next_offsets[partition] = part[-1].offset + 1
+            self.step()
+            self.arrivals.handled(has_events=self.run.has_events)
+            took_s = time.monotonic() - begun
+            if took_s > _LONG_STEP_SECONDS:
+                self._step_records = max(1, len(part) // 2)
+            elif took_s < _LONG_STEP_SECONDS / 4:
+                self._step_records = min(_MOST_RECORDS, 2 * self._step_records)
+            await asyncio.sleep(0)
+
+    def step(self) -> None:
+        """Handle what is due; while the states of a session are being built, nothing is."""
+        if self._opening is not None:
+            if not self._opening.done():
+                return
+            state, self._opening = self._opening.result(), None
+            self.run.opened(state)
+        self.run.step()
+        if self.run.opening is not None:
+            self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
+
+    def has(self, partitions: Sequence[TopicPartition] | None) -> bool:
+        """Whether these are its partitions."""
+        return partitions is not None and self.next_offsets.keys() == set(partitions)
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the states of a session are being built: there is nothing to commit until they are."""
+        return self._opening is not None
+
+    async def _open(self, opening: Callable[[], ChainState]) -> ChainState:
+        task, begun = str(self.run.task), time.monotonic()
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                state = await asyncio.to_thread(opening)
+        except TimeoutError as cause:
+            raise SlowOpening(
+                f"{task}: the session's states were not built in {_OPEN_SECONDS:.0f} s; this process ends. Look at "
+                "the disk of the offline store, and at how many sessions of history the features need"
+            ) from cause
+        _log.info("session_states_built", task=task, seconds=round(time.monotonic() - begun, 3))
+        return state
+
+    async def stop(self) -> None:
+        """Close its connections, and wait no longer for a session's states."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await stop_all(self.producer, self.inner, self.inbox)
+
+    def health(self, service: Service[Any], lag: int) -> TaskHealth:
+        """Give the row of one service of the task: what the chain shares, and what the service itself put out."""
+        run, own = self.run, {topic.name for topic in service.outputs}
+        newest = (self.latencies_s[topic] for topic in own if topic in self.latencies_s)
+        latency_s, answered_s = max(newest, key=lambda answer: answer[1], default=(0.0, 0.0))
+        return TaskHealth(
+            task=replace(run.task, service=service.name),
+            watermark_ns=max(run.now_ns, 0),
+            session=run.session.date.isoformat() if run.session is not None else "",
+            live=run.live,
+            records_handled=run.records_handled,
+            outputs={kind: count for (topic, kind), count in run.outputs.items() if topic in own},
+            dead_letters=run.dead_letters_of(service.name),
+            foreign_records=self.inner.foreign_on(own),
+            lag_records=lag,
+            waiting_for=run.merge.waiting_for(),
+            pid=os.getpid(),
+            readiness=run.readiness if isinstance(service, WarmsUp) else None,
+            last_output_s=max((self.last_outputs_s.get(topic, 0.0) for topic in own), default=0.0),
+            strategies=run.strategies if isinstance(service, RunsStrategies) else (),
+            trading_states=run.trading_states if isinstance(service, MayBeHalted) else None,
+            settings_wait=run.settings_wait if isinstance(service, KeepsConfiguration) else (),
+            latency_s=latency_s,
+            answered_s=answered_s,
+        )
+
+
+async def stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:
+    """Stop clients one after the other, each within a few seconds."""
+    for one in ours:
+        await within(_STOP_SECONDS, one.stop())
+
+
+async def within(seconds: float, awaited: Awaitable[None]) -> None:
+    """Wait for something whose end matters less than our own."""
+    try:
+        async with asyncio.timeout(seconds):
+            await awaited
+    except TimeoutError:
+        _log.warning("gave_up_waiting", seconds=seconds)

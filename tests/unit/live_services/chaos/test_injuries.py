@@ -1,0 +1,106 @@
+"""Injuries done to real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from live_services.chaos.faults import Episode, Injury
+from live_services.chaos.injuries import Injuries
+from live_services.machine.supervision import ProcessState
+
+
+class Supervised:
+    """A process that sleeps, led as supervisord's children are."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+
+    def states(self) -> tuple[ProcessState, ...]:
+        alive = self.process.poll() is None
+        return (ProcessState("sleeper", "services", "RUNNING", self.process.pid if alive else 0, "", 0),)
+
+    @property
+    def status(self) -> str:
+        return str(psutil.Process(self.process.pid).status())
+
+
+@pytest.fixture
+def supervised() -> Iterator[Supervised]:
+    one = Supervised()
+    yield one
+    one.process.kill()
+    one.process.wait()
+
+
+@pytest.fixture
+def injuries(supervised: Supervised) -> Injuries:
+    return Injuries(supervised, {})
+
+
+def seen_meanwhile(injuries: Injuries, supervised: Supervised, episode: Episode) -> set[str]:
+    """Give every state that the process was seen in while it suffered."""
+    seen, over = set(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.005):
+            seen.add(supervised.status)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        assert injuries.inflict(episode) == episode.injuries
+    finally:
+        over.set()
+        looking.join()
+    return seen
+
+
+def test_who_is_killed_is_dead(injuries, supervised):
+    injuries.inflict(Episode((Injury("kill", "sleeper"),)))
+    assert supervised.process.wait(10) == -9
+
+
+@pytest.mark.parametrize("kind", ["freeze", "slow"])
+def test_who_is_frozen_or_slowed_stands_still_and_goes_on(injuries, supervised, kind):
+    assert psutil.STATUS_STOPPED in seen_meanwhile(injuries, supervised, Episode((Injury(kind, "sleeper", 0, 0.5),)))
+    assert supervised.status != psutil.STATUS_STOPPED
+    assert supervised.process.poll() is None
+
+
+def test_a_process_is_held_for_as_long_as_a_block_lasts(injuries, supervised):
+    with injuries.held("sleeper"):
+        deadline = time.monotonic() + 5
+        while supervised.status != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline
+    while supervised.status == psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+
+
+def test_what_found_its_process_down_was_not_done(injuries, supervised, monkeypatch):
+    monkeypatch.setattr("live_services.chaos.injuries._UNTIL_ALIVE_SECONDS", 0.2)
+    supervised.process.kill()
+    supervised.process.wait()
+    assert injuries.inflict(Episode((Injury("kill", "sleeper"), Injury("freeze", "sleeper", 0, 0.1)))) == ()
+
+
+def test_an_interrupt_thaws_what_is_frozen_at_once(injuries, supervised, monkeypatch):
+    began = time.monotonic()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.kill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        injuries.inflict(Episode((Injury("kill", "sleeper"), Injury("long freeze", "sleeper", 0, 50.0))))
+    monkeypatch.undo()
+    assert supervised.status != psutil.STATUS_STOPPED
+    assert time.monotonic() - began < 30
+    os.kill(supervised.process.pid, 0)
