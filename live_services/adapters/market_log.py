@@ -89,7 +89,7 @@ def reached_by(record: StoredRecord, universe_of: Callable[[str], Universe | Non
         if dict(record.headers).get("event_type", b"").decode() in FRAME_TOPICS:
             frame = decode_frame(record.value, record.headers, universe)
             return frame.session.open_ns, frame.watermark_ns
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         return (session_of(event).open_ns, event.event_time_ns) if isinstance(event, Watermark) else None
     except (BadFrame, ValueError):
         return None

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from feature_store.market.types import Universe
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
-from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
+from live_services.domain.events import (
+    Event,
+    SessionOpened,
+    Watermark,
+    decode_event,
+    event_or_none,
+    headers_of,
+    value_of,
+)
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
@@ -52,7 +59,7 @@ class MemoryLog:
         """Give a topic's events without its watermarks, partition after partition."""
         name = topic if isinstance(topic, str) else topic.name
         found = [
-            decode_event(record.value)
+            decode_event(record.value, record.headers)
             for key in sorted(self.partitions)
             if key[0] == name
             for record in self.partitions[key]

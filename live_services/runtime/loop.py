@@ -31,15 +31,14 @@ from live_services.adapters.kafka import (
     commit_together,
     committed_offsets,
     connection,
-    headers_of,
     read_topic,
     transactional_producer,
-    value_of,
 )
 from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.adapters.telemetry import Telemetry
+from live_services.domain.events import headers_of, value_of
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId

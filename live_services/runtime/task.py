@@ -189,7 +189,7 @@ class TaskRun:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
             self._push_frame(record)
             return
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
         self.spans.came(record.headers, event)
         if isinstance(event, Watermark):

@@ -11,7 +11,16 @@ from live_services.domain.events.account import (
     StrategyTotals,
     TradingSwitched,
 )
-from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, NoEvent, decode_event, event_or_none, topic_of
+from live_services.domain.events.codec import (
+    EVENT_CLASSES,
+    AnyEvent,
+    NoEvent,
+    decode_event,
+    event_or_none,
+    headers_of,
+    topic_of,
+    value_of,
+)
 from live_services.domain.events.envelope import (
     LAST_NS,
     AnswersCommands,
@@ -134,6 +143,8 @@ __all__ = [
     "decode_event",
     "event_id",
     "event_or_none",
+    "headers_of",
     "self_caused",
     "topic_of",
+    "value_of",
 ]
