@@ -130,7 +130,9 @@ def feed(of: Sequence[Day], frame_ms: int, partitions: int) -> MemoryLog:
     for day in of:
         topic = market_topic("ticks" if isinstance(day.market, Ticks) else "bars")
         log.append_event(MARKET_SESSIONS, 0, session_opened(day.session, day.universe))
-        for cut in cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False):
+        for cut in cuts_of_session(
+            day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False, frame_rows=1
+        ):
             for partition, part in enumerate(cut.parts):
                 frame = (day.universe, cut.number, cut.watermark_ns, day.session)
                 if not len(part):
