@@ -13,7 +13,8 @@ from live_services.adapters.kafka import StoredRecord, read_committed
 from live_services.adapters.look_back import records_between
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
 from live_services.domain.log import Reached
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
-from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.topics import BROKERS, Topic

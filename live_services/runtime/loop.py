@@ -39,6 +39,7 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.events import headers_of, value_of
+from live_services.domain.frame_rows import kernel_of_ticks
 from live_services.domain.frames import universe_digest_of
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
@@ -98,6 +99,7 @@ async def run_chain(
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
+    kernel_of_ticks()  # compiled or loaded now, not at the first frame
     await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing()).run()
 
 

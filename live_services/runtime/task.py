@@ -26,7 +26,8 @@ from live_services.domain.events import (
     event_or_none,
     topic_of,
 )
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, Headers, decode_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, Headers, decode_frame, universe_digest_of
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
