@@ -17,6 +17,7 @@ from live_services.domain.clock import market_gap, session_end_ns, watermark
 from live_services.domain.events import (
     LAST_NS,
     MOST_PROPOSED,
+    TASK_HEADER,
     Event,
     RecordHandedIn,
     SignalGenerated,
@@ -42,7 +43,6 @@ from live_services.domain.topics import (
 )
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.runtime.received import Received
 from live_services.services.account import account_chain

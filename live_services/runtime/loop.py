@@ -21,6 +21,7 @@ from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
+from live_services.domain.frame_rows import kernel_of_ticks
 from live_services.domain.topics import consumer_group
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
@@ -78,6 +79,7 @@ async def run_chain(
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
+    kernel_of_ticks()  # compiled or loaded now, not at the first frame
     await _Runtime(
         chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member, settled=settled
     ).run()

@@ -24,7 +24,7 @@ from live_services.domain.events import (
     Event,
     topic_of,
 )
-from live_services.domain.frames import BadFrame
+from live_services.domain.frame_rows import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import (
     EventRecord,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from live_services.domain.clock import session_end_ns, watermark
-from live_services.domain.events import Event, NoEvent, decode_event, event_or_none
+from live_services.domain.events import TASK_HEADER, Event, NoEvent, decode_event, event_or_none
 from live_services.domain.frames import (
     BadFrame,
     Frame,
@@ -30,7 +30,7 @@ from live_services.domain.frames import (
 from live_services.domain.log import EventRecord, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, broker_topics
 from live_services.operations_settings import DeadLettersSettings
-from live_services.runtime.control import TASK_HEADER, control_of
+from live_services.runtime.control import control_of
 from live_services.runtime.inbox import command_of
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.local import MemoryLog, MemoryTask
