@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from feature_store.market.types import Bars, Session, Ticks
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import market_gap, session_end_ns, watermark
 from live_services.domain.events import (
@@ -22,7 +21,9 @@ from live_services.domain.events import (
     RecordHandedIn,
     SignalGenerated,
     TradingStateCommanded,
+    headers_of,
     self_caused,
+    value_of,
 )
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.topics import (
