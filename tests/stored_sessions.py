@@ -177,7 +177,7 @@ def said(log: MemoryLog, topic: Topic, partition: int) -> list[Frame | Event]:
             assert universe is not None
             found.append(decode_frame(record.value, record.headers, universe))
         else:
-            found.append(decode_event(record.value))
+            found.append(decode_event(record.value, record.headers))
     return found
 
 

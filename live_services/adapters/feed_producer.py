@@ -7,9 +7,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from live_services.adapters.kafka import commit_together, headers_of, start_producer, transactional_producer, value_of
+from live_services.adapters.kafka import commit_together, start_producer, transactional_producer
 from live_services.adapters.spans import FeedSpans, NoSpans, trace_headers
-from live_services.domain.events import Event, Watermark, topic_of
+from live_services.domain.events import Event, Watermark, headers_of, topic_of, value_of
 from live_services.domain.frames import EncodedFrame
 from live_services.domain.sequence import Stamp
 from live_services.domain.topics import Topic, transactional_id

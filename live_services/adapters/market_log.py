@@ -14,7 +14,8 @@ from live_services.adapters.look_back import records_between
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
 from live_services.domain.log import Reached
 from live_services.domain.sequence import LogEnd, Numbering, stamp_of
 from live_services.domain.topics import Topic
@@ -118,7 +119,7 @@ def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, i
             frame = decode_frame(record.value, record.headers, universe)
             session, watermark_ns = frame.session, frame.watermark_ns
             told = sessions.session(session.open_ns)
-        elif kind not in FRAME_TOPICS and isinstance(event := decode_event(record.value), Watermark):
+        elif kind not in FRAME_TOPICS and isinstance(event := decode_event(record.value, record.headers), Watermark):
             session, watermark_ns = session_of(event), event.event_time_ns
             told = sessions.session(session.open_ns)
         elif told is not None:

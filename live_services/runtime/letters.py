@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from feature_store.market.types import ist_text
 from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
-from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.snapshot import Tree

@@ -13,13 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from feature_store.market.types import Universe
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
-from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
+from live_services.domain.events import (
+    TASK_HEADER,
+    Event,
+    SessionOpened,
+    Watermark,
+    decode_event,
+    event_or_none,
+    headers_of,
+    value_of,
+)
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TASK_HEADER, TaskId
+from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
@@ -62,7 +70,7 @@ class MemoryLog:
         """Give a topic's events without its watermarks, partition after partition."""
         name = topic if isinstance(topic, str) else topic.name
         found = [
-            decode_event(record.value)
+            decode_event(record.value, record.headers)
             for key in sorted(self.partitions)
             if key[0] == name
             for record in self.partitions[key]

@@ -110,7 +110,9 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    singles: list[tuple[int, int, Single, _Before]] = field(default_factory=list)  # heap by time and offset
+    singles: list[tuple[int, int, int, Single, _Before]] = field(default_factory=list)
+    """Heap by time and offset; of one record in the order in which they came."""
+    pushed: int = 0
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
@@ -134,7 +136,7 @@ class _Queue:
 
     @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, offset, _, _ in self.singles]
+        offsets = [offset for _, offset, *_ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -346,7 +348,8 @@ class Merge:
 
     def _push_single(self, queue: _Queue, time_ns: int, offset: int, item: Single) -> None:
         if time_ns >= self._handled_ns:
-            heapq.heappush(queue.singles, (time_ns, offset, item, queue.before))
+            queue.pushed += 1
+            heapq.heappush(queue.singles, (time_ns, offset, queue.pushed, item, queue.before))
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
         queues = self._queues.values()
@@ -358,7 +361,7 @@ class Merge:
             if single is not None and (frame is None or single[:2] <= frame):
                 if (time_ns := single[0]) >= end:
                     return
-                yield time_ns, heapq.heappop(single[3].singles)[2]
+                yield time_ns, heapq.heappop(single[3].singles)[3]
             elif frame is not None and frame[0] < end:
                 rank = frame[1]
                 others = [f for f in frames if f[1] != rank] + ([single[:2]] if single is not None else [])
@@ -380,7 +383,7 @@ class Merge:
 
 
 def _written(queue: _Queue) -> Tree:
-    pending = [(offset, before) for _, offset, _, before in queue.singles]
+    pending = [(offset, before) for _, offset, *_, before in queue.singles]
     pending += [(one.offset, one.before) for one in queue.frames]
     first, before = min(pending, default=(queue.next_offset, queue.said), key=itemgetter(0))
     return {

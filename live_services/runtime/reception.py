@@ -10,7 +10,8 @@ from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import TaskSpans
 from live_services.domain.clock import session_end_ns, session_of
 from live_services.domain.events import DeadLetter, Event, SessionOpened, Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, session_of_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.partitions import own_rows
 from live_services.domain.sequence import stamp_of
@@ -114,7 +115,7 @@ class Reception:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
             self._push_frame(record)
             return
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
         if isinstance(event, Watermark):
             session = session_of(event)

@@ -45,11 +45,10 @@ from live_services.settings import MarketSettings, Settings
 
 _log = structlog.get_logger("market_data")
 
-_MAX_UNFLUSHED: Final = 256  # records said in one transaction; more only fills memory
+_MAX_UNFLUSHED: Final = 32  # records said in one transaction; those behind the feed see none before its end
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 _LOOK_AGAIN_SECONDS: Final = 2.0  # for the next stored session
-_UNPACED_FRAME_MS: Final = 10_000  # nobody waits for a frame of event time; a record a second is mostly overhead
 
 
 class FeedError(Exception):
@@ -433,15 +432,13 @@ class Feed:
             self._times.frames_acknowledged([now - at for at in queued])
 
     def _cuts(self, replay: Replay) -> Iterator[Cut]:
-        paced = self._market.speed > 0
-        frame_ms = self._market.frame_ms if paced else max(self._market.frame_ms, _UNPACED_FRAME_MS)
         return cuts_of_session(
             replay.market,
             replay.session,
             replay.universe,
             len(self._partitions),
-            frame_ms=frame_ms,
-            paced=paced,
+            frame_ms=self._market.frame_ms,
+            paced=self._market.speed > 0,
         )
 
     def _say_cut(self, replay: Replay, partition: int, cut: Cut, due_at: float) -> None:

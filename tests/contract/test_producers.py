@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from live_services import services
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.kafka import EventProducer, headers_of, topic_configs
+from live_services.adapters.kafka import EventProducer, headers_of, topic_configs, value_of
 from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
@@ -392,9 +392,8 @@ def account_task() -> tuple[Chain, TaskRun]:
 
 
 def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
-    said = {"event_type": event.event_type, "broker": event.broker} | headers
-    sent = tuple((name, value.encode()) for name, value in said.items())
-    return Received(topic.name, 0, offset, None, event.model_dump_json().encode(), sent)
+    sent = dict(headers_of(event)) | {name: value.encode() for name, value in headers.items()}
+    return Received(topic.name, 0, offset, None, value_of(event), tuple(sent.items()))
 
 
 def letters_of(record: Received) -> list[DeadLetter]:

@@ -99,10 +99,7 @@ def _spoiled(value: Value, **headers: bytes) -> Value:
         (frame(9 * SECOND)[0][:-40], frame(9 * SECOND)[1]),
         _spoiled(frame(9 * SECOND), universe_digest=b"never told"),
         mark(9 * SECOND, "never told"),
-        (
-            mark(0)[0].replace(str(DAY.session.close_ns).encode(), str(2**63).encode()),
-            mark(0)[1],
-        ),
+        _spoiled(mark(0), session_close_ns=str(2**63).encode()),
         (
             value_of(market_gap(MARKET_TICKS, 0, OPEN, OPEN + 1, "x")),
             headers_of(market_gap(MARKET_TICKS, 0, OPEN, OPEN + 1, "x")),

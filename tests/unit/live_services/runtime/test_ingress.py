@@ -52,7 +52,7 @@ class World:
         asyncio.run(self.ingress.flush())
 
     def said(self) -> list[Event]:
-        return [decode_event(record.value) for record in self.log.partitions[self.topic.name, 0]]
+        return [decode_event(record.value, record.headers) for record in self.log.partitions[self.topic.name, 0]]
 
     def stamps(self) -> list[Stamp | None]:
         return [stamp_of(record.headers) for record in self.log.partitions[self.topic.name, 0]]
