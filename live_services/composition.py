@@ -422,10 +422,10 @@ def replay_sessions(settings: Settings) -> tuple[Session, ...]:
 
     Raises
     ------
-    live_services.services.market_feed.FeedError
+    live_services.services.feed_plan.FeedError
         If there is none.
     """
-    from live_services.services.market_feed import replayed_sessions
+    from live_services.services.feed_plan import replayed_sessions
 
     return replayed_sessions(settings)
 

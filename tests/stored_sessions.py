@@ -21,7 +21,8 @@ from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
 from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.received import Received
-from live_services.services.market_feed import Feed, FrameTimes, Progress, refuse_another, who_feeds
+from live_services.services.feed_plan import refuse_another, who_feeds
+from live_services.services.market_feed import Feed, FrameTimes, Progress
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.live_world import OPEN, random_walk, session_bars
 
