@@ -310,8 +310,11 @@ async def test_a_stopped_process_ends_and_its_successor_goes_on(
 ) -> None:
     expected = await chain_on(kafka, SECOND_NS)
     await recreate(kafka)
-    feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.1))
     child = await start_child(kafka, tmp_path, stop_seconds=1.0 if brokers_hang else 20.0)
+    groups = [consumer_group(chain.name, chain.scope) for chain in (toy_strategy(), toy_account())]
+    for group, topic in zip(groups, (MARKET_TICKS, PAPER.signals_raw), strict=True):
+        await groups_begin(kafka, topic, [group], asyncio.Event())
+    feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.15))
     await until_validated(kafka)
     with hanging(kafka) if brokers_hang else contextlib.nullcontext():
         child.terminate()
