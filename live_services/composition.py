@@ -246,6 +246,7 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
     from live_services.adapters.history import StoredHistory
     from live_services.adapters.kept_histories import HistoryFiles
     from live_services.adapters.online_features import OnlinePublisher
+    from live_services.adapters.opened_for import brokers_opened_for
     from live_services.runtime.chain import Chain
     from live_services.services.strategy_runner import StrategyRunner
 
@@ -257,6 +258,7 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
             loader,
             stamp(settings),
             brokers=running_brokers(settings),
+            opened_for=await brokers_opened_for(settings.kafka),
             rows=rows,
             history=StoredHistory(settings),
             kept=HistoryFiles(settings.alpha_panda_home / "kept" / "history"),

@@ -22,7 +22,7 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.frames import universe_digest_of
+from live_services.domain.frame_rows import kernel_of_ticks
 from live_services.domain.topics import consumer_group
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
@@ -30,7 +30,6 @@ from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
-from live_services.runtime.received import Received
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.snapshots import Snapshots
@@ -85,6 +84,7 @@ async def run_chain(
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
+    kernel_of_ticks()  # compiled or loaded now, not at the first frame
     await _Runtime(
         chain,
         settings,
@@ -184,7 +184,7 @@ class _Runtime:
             return
         for partition, records in fetched.items():
             if partition in self._owners:
-                await self._owners[partition].take(partition, records, self._learn_universe)
+                await self._owners[partition].take(partition, records, self._sessions.learn)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
@@ -210,12 +210,6 @@ class _Runtime:
         if not self._tasks:
             await asyncio.sleep(IDLE_POLL_MS / 1000)
         return fetched
-
-    async def _learn_universe(self, record: Received) -> None:
-        """Read what the feed has told of its sessions, when a record names a universe that is new here."""
-        digest = universe_digest_of(record.headers)
-        if digest and self._sessions.universe(digest) is None:
-            await self._sessions.refresh()
 
     def _has_moved_on(self) -> bool:
         """Whether the group was shared out anew since this member settled its tasks."""

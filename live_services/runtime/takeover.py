@@ -141,6 +141,7 @@ class TakeOver:
             [Source(topic, partition, self._ranks[topic]) for topic, partition in starts],
             self._sessions.universe,
             starts=starts,
+            told=self._sessions.session,
             market_partitions=self._settings.kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
