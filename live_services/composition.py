@@ -209,8 +209,10 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
     """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
+        from feature_store.provenance import code_digest
         from live_services.adapters.readiness import market_arrives
         from live_services.adapters.sessions import MarketSessions
+        from live_services.adapters.snapshot_files import SnapshotFiles
         from live_services.adapters.telemetry import LiveTelemetry
         from live_services.runtime.heap import freeze_heap
         from live_services.runtime.loop import run_chain
@@ -233,6 +235,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                         tracing=tracing,
                         member=member,
                         settled=freeze_heap,
+                        snapshots=SnapshotFiles(settings.alpha_panda_home / "snapshots", code_digest()),
                     )
 
     return run
