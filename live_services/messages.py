@@ -32,7 +32,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.runtime.failures import RuntimeFailure
     from live_services.services.market_feed import FeedError
     from live_services.services.model_loading import ModelUnavailable
-    from live_services.services.strategy_runner import HistoryChanged
+    from live_services.services.session_history import HistoryChanged
     from models_registry.ledger import LedgerError
     from models_registry.promotion import PromotionError
     from models_registry.refusals import ModelRefusedError

@@ -11,9 +11,10 @@ import numpy as np
 
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Instrument, Session, Ticks, Universe
-from live_services.domain.basis import Answerable, Outcome, handed_on
+from live_services.domain.basis import Answerable, Outcome, answer
 from live_services.domain.events import (
     BarValues,
+    Basis,
     ExitTerms,
     OrderCancelled,
     OrderFilled,
@@ -169,7 +170,9 @@ def signal(index: int = 0, seconds: float = 60, side: str = "BUY", **changes: An
 
 
 def _answering(event: Answerable, **fields: Any) -> dict[str, Any]:
-    return handed_on(event) | {"event_time_ns": event.event_time_ns, "quantity": event.quantity} | fields
+    said = answer(event, "", "", event_time_ns=event.event_time_ns, basis=Basis(), quantity=event.quantity)
+    del said["event_type"]  # of the answer's class
+    return said | fields
 
 
 def validated(index: int = 0, seconds: float = 60, side: str = "BUY", **changes: Any) -> SignalValidated:

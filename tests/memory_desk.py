@@ -22,7 +22,7 @@ from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_SESSIONS, broker_topics, market_topic
 from live_services.runtime.chain import Chain
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_by_chance
 from live_services.services.account import account_chain
 from live_services.services.model_loading import Candidate, ModelLoader
 from live_services.services.skew_monitor import SkewMonitor
@@ -190,31 +190,27 @@ def run_live(
     monitor: bool = False,
     committed: Callable[[MemoryTask], None] = lambda _: None,
 ) -> MemoryLog:
-    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit."""
+    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit.
+
+    Who is killed goes on from the snapshot that was kept last, if one was.
+    """
     choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions, lost)
     tasks = desk_tasks(log, loader, on_ticks=isinstance(of[0].market, Ticks), monitor=monitor)
-    idle = 0
-    while idle < 8:
-        progressed = False
-        for task in choose.sample(tasks, len(tasks)):
-            for key in task.next:
-                progressed |= task.fetch(key, choose.randint(0, 60)) > 0 or task.is_behind
-            if partitions == 1 and choose.random() < 0.05:  # or each task would see it at another time
-                loader.candidates["momentum", "champion"] = Candidate(
-                    choose.choice([MODELS["1"], LONGER, None]), "moved"
-                )
-            if commands and choose.random() < 0.1:
-                commands -= 1
-                command(choose, log)
-            task.step()
-            if kills and choose.random() < 0.1:
-                kills -= 1
-                task.kill()
-                progressed = True
-            elif choose.random() < 0.7:
-                progressed |= task.commit()
-                committed(task)
-            else:
-                progressed |= bool(task.run.has_events or task.run.owes_watermark)
-        idle = 0 if progressed else idle + 1
+
+    def meanwhile() -> None:
+        nonlocal commands
+        if partitions == 1 and choose.random() < 0.05:  # or each task would see it at another time
+            loader.candidates["momentum", "champion"] = Candidate(choose.choice([MODELS["1"], LONGER, None]), "moved")
+        if commands and choose.random() < 0.1:
+            commands -= 1
+            command(choose, log)
+
+    keeps = random.Random(seed)
+
+    def heard(task: MemoryTask) -> None:
+        if kills and keeps.random() < 0.3:
+            task.keep()
+        committed(task)
+
+    run_by_chance(tasks, choose, most=60, kills=kills, meanwhile=meanwhile, committed=heard)
     return log

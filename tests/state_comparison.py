@@ -6,17 +6,20 @@ import datetime as dt
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.log import MarketSlice
 from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.services.session_plans import SessionPlan
 from models_registry.specification import StrategySpec
 
 REMADE = {
@@ -52,12 +55,12 @@ def changed_fields(before: Any, after: Any) -> set[str]:
     """Name the fields, as ``Class.field``, in which a state is not what another one was."""
     these, those = facts_of(before), facts_of(after)
     found = {path for path in these.keys() | those.keys() if these.get(path) != those.get(path)}
-    return {(these.get(path) or those[path])[0] for path in found}
+    return {(these.get(path) or those[path])[0] for path in found} - {""}
 
 
 def fields_in(state: Any) -> set[str]:
-    """Name every field of every object that a state is made of."""
-    return {field for field, _ in facts_of(state).values()}
+    """Name every field of a state, and of every object that it is made of and that may change."""
+    return {field for field, _ in facts_of(state).values()} - {""}
 
 
 def _parts(path: str, field: str, thing: Any, above: tuple[int, ...]) -> Iterator[tuple[str, str, Any]]:
@@ -72,6 +75,8 @@ def _parts(path: str, field: str, thing: Any, above: tuple[int, ...]) -> Iterato
         yield path, field, thing.digest
     elif isinstance(thing, LoadedModel):
         yield path, field, (thing.identity, thing.schema.hash, type(thing.model).__name__)
+    elif isinstance(thing, SessionPlan):  # what follows its models is the process's
+        yield path, field, thing.config.model_dump_json()
     elif isinstance(thing, FeatureSchema):
         yield path, field, thing.hash
     elif isinstance(thing, MarketSlice | Ticks | Bars):
@@ -96,13 +101,20 @@ def _parts(path: str, field: str, thing: Any, above: tuple[int, ...]) -> Iterato
 
 
 def _attributes(path: str, field: str, thing: Any, above: tuple[int, ...]) -> Iterator[tuple[str, str, Any]]:
-    kind = type(thing)
-    yield path, field, kind.__name__
+    kind, is_value = type(thing), _is_frozen(thing)
+    yield path, field if is_value else "", kind.__name__
     slots = [name for base in kind.__mro__ for name in _slots(base) if hasattr(thing, name)]
     for name in dict.fromkeys([*getattr(thing, "__dict__", {}), *slots]):
         own = f"{kind.__name__}.{name}"
         if own not in REMADE and not isinstance(getattr(kind, name, None), cached_property):
-            yield from _parts(f"{path}.{name}", own, getattr(thing, name), above)
+            yield from _parts(f"{path}.{name}", field if is_value else own, getattr(thing, name), above)
+
+
+def _is_frozen(thing: Any) -> bool:
+    """Whether it is a value: what stands in it can only change with the field that holds it."""
+    if isinstance(thing, BaseModel):
+        return bool(thing.model_config.get("frozen"))
+    return is_dataclass(thing) and bool(type(thing).__dataclass_params__.frozen)  # type: ignore[attr-defined]
 
 
 def _slots(kind: type) -> tuple[str, ...]:

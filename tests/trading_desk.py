@@ -404,7 +404,7 @@ def assert_market_is_whole(records: Sequence[StoredRecord], replayed: Sequence[R
 async def _market_ends(settings: Settings) -> Mapping[int, tuple[int, int]]:
     told = MarketSessions(settings.kafka)
     await told.refresh()
-    return await last_watermarks(settings.kafka, MARKET_TICKS, told.universe)
+    return await last_watermarks(settings.kafka, MARKET_TICKS, told)
 
 
 async def _owners(settings: Settings, group: str) -> int:

@@ -31,7 +31,9 @@ from aiokafka.errors import (
     for_code,
 )
 
-from live_services.domain.events import DeadLetter, Event, Watermark, topic_of
+from live_services.adapters.reconnects import reconnect_slowly
+from live_services.domain.events import DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
+from live_services.domain.log import TASK_HEADER
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
@@ -216,9 +218,12 @@ def headers_of(event: Event) -> list[tuple[str, bytes]]:
         ("event_time_ns", str(event.event_time_ns).encode()),
     ]
     if isinstance(event, Watermark):
+        headers.append(("session_open_ns", str(event.session_open_ns).encode()))
         headers.append(("universe_digest", event.universe_digest.encode()))
     if isinstance(event, DeadLetter):
         headers.append(("dlq", b"true"))
+    if isinstance(event, DifferenceAccepted):  # it stands among the task's own control records
+        headers.append((TASK_HEADER, event.task.encode()))
     return headers
 
 
@@ -229,7 +234,7 @@ def value_of(event: Event) -> bytes:
 
 def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_ms: int) -> AIOKafkaProducer:
     """Build (not start) a task's producer; starting it fences the predecessor with the same id."""
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **connection(kafka),
         transactional_id=transactional_id,
         transaction_timeout_ms=timeout_ms,
@@ -237,6 +242,8 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         acks="all",
         max_request_size=_MAX_LETTER_BYTES,
     )
+    reconnect_slowly(producer.client)
+    return producer
 
 
 async def start_producer(producer: AIOKafkaProducer) -> None:
@@ -346,7 +353,7 @@ async def committed_offsets(
 
 def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
     """Build (not start) a consumer without a group that sees committed records only."""
-    return AIOKafkaConsumer(
+    consumer = AIOKafkaConsumer(
         **connection(kafka),
         isolation_level="read_committed",
         enable_auto_commit=False,
@@ -354,6 +361,8 @@ def read_committed(kafka: KafkaSettings) -> AIOKafkaConsumer:
         max_poll_records=MAX_POLL_RECORDS,
         max_partition_fetch_bytes=_MAX_FRAME_BYTES,
     )
+    reconnect_slowly(consumer._client)
+    return consumer
 
 
 async def read_topic(

@@ -6,10 +6,11 @@ What the accounts hold goes from session to session. The events are those of the
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -30,7 +31,6 @@ from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
 from models_registry.specification import Broker, StrategySpec
 
-_event_time_ns: Final = attrgetter("event_time_ns")
 _STAGES: Final = {
     event_type: stage
     for stage, event_type in enumerate(
@@ -124,6 +124,12 @@ class Engine:
         tuple of Event
             Proposals, verdicts, orders, fills and snapshots, in order of (event time, stage of the chain).
         """
+        with _without_collections():
+            events = self._events(day, frame_ns)
+        events.sort(key=lambda event: event.event_time_ns * len(_STAGES) + _STAGES[event.event_type])
+        return tuple(events)
+
+    def _events(self, day: MarketDay, frame_ns: int | None) -> list[Event]:
         market = within_session(day.market, day.session)
         topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
         desks = self._desks_of(day)
@@ -137,9 +143,7 @@ class Engine:
                 events += account.step(part, proposals, watermark_ns)
             events += _controlled(accounts, day, watermark_ns)
         self._states = {account.broker: account.state for account in accounts}
-        events.sort(key=lambda event: _STAGES[event.event_type])
-        events.sort(key=_event_time_ns)  # stable: at one instant by stage
-        return tuple(events)
+        return events
 
     def _desks_of(self, day: MarketDay) -> list[StrategyDesk]:
         if day.history is None and self._universe == day.universe:
@@ -216,6 +220,19 @@ class _Account:
             record = MarketSlice(market, self.position)
             yield from self.chain.handle(record, self.state, record.times_ns.item(-1))
         yield from self.chain.advance(self.state, watermark_ns)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let no garbage collection look through the thousands of events of a session again and again: none is a cycle."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _controlled(accounts: Sequence[_Account], day: MarketDay, at_ns: int) -> Iterator[Event]:

@@ -83,7 +83,7 @@ async def _reached(settings: Settings) -> Reached:
     }
     told = MarketSessions(kafka)
     await told.refresh()
-    ends = await last_watermarks(kafka, topic, told.universe)
+    ends = await last_watermarks(kafka, topic, told)
     market_ns = min(ns for _, ns in ends.values()) if len(ends) == len(partitions) else -1
     return Reached(market_ns, groups_ns)
 

@@ -55,7 +55,11 @@ def run_chaos(options: ChaosOptions, tell: Tell, progress: Progress | None = Non
     with start_lock(options.home):
         home = fresh_home(options.home)
         write_configuration(home)
-        chosen = {"ALPHA_PANDA_HOME": str(home), "ALPHA_PANDA_CONFIG": str(home / CONFIG_NAME)}
+        chosen = {
+            "ALPHA_PANDA_HOME": str(home),
+            "ALPHA_PANDA_CONFIG": str(home / CONFIG_NAME),
+            "MLFLOW_LOGGING_LEVEL": "WARNING",  # it would tell of every step of a registration
+        }
         try:
             with signals_as_interrupts(), own_settings_only(tell), environment(chosen):
                 return _run_at(home, options, tell, progress)

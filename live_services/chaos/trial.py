@@ -27,13 +27,15 @@ _LOOK_SECONDS: Final = 0.25
 _RECOVERY_SECONDS: Final = 180.0
 _WHOLE_SECONDS: Final = 900.0
 _FAST: Final = 900.0
-"""Speed to the last minutes once the time for faults is over: a session in 25 s."""
-_SLOW: Final = 30.0
-"""Speed in the last quarter of an hour, so that its last minute can be met."""
+"""Speed of what is left of a session once its time for faults is over: a session in 25 s."""
+_STAGE_SECONDS: Final = 15.0
+_STAGE_LEAVES: Final = 5
+"""An instant is played up to in stages: each is paced to reach it in so many seconds, and ends when a fifth is left."""
 _CALM_SECONDS: Final = 3.0
 """So far behind the market a desk may be, on the clock on the wall, that is well: it commits once a second."""
 _UNTIL_CALM_SECONDS: Final = 60.0
-_QUARTER_NS: Final = 900 * SECOND_NS
+_LAST_HALF_HOUR_NS: Final = 1800 * SECOND_NS
+"""Of a session: no more faults by chance, so that what is done in its last minute stands alone."""
 _MINUTE_NS: Final = 60 * SECOND_NS
 
 
@@ -191,7 +193,7 @@ def _do_in_each_session(  # noqa: PLR0917 (what is done, how long, and who hears
             _go_on_to(desk, session, speed)
             tell(f"{ist_text(session.open_ns)}  the session of {session.date} begins")
         deadline = time.monotonic() + share_s
-        until_ns = session.close_ns - 2 * _QUARTER_NS
+        until_ns = session.close_ns - _LAST_HALF_HOUR_NS
         for episode in coming:
             time.sleep(min(episode.pause_s, max(deadline - time.monotonic(), 0.0)))
             before = _calm(desk, speed)
@@ -224,16 +226,25 @@ def _calm(desk: PlayedDesk, speed: float) -> Reached:
 
 def _kill_in_the_last_minute(desk: PlayedDesk, session: Session, trial: Trial, tell: Tell) -> None:
     """Kill every chain when the session is all but over; the market stands until they are where it is."""
-    desk.at_speed(_FAST)
-    desk.until(lambda now: now.market_ns >= session.close_ns - _QUARTER_NS, _RECOVERY_SECONDS)
-    desk.at_speed(_SLOW)
-    desk.until(lambda now: now.market_ns >= session.close_ns - _MINUTE_NS, _RECOVERY_SECONDS)
+    _play_up_to(desk, session.close_ns - _MINUTE_NS)
     injuries = desk.injuries()
     episode = Episode(tuple(Injury("kill", program) for program in desk.chains))
     with injuries.held(FEED):
         before = desk.until(lambda now: now.slowest_ns >= now.market_ns, _RECOVERY_SECONDS)
+        if before.market_ns >= session.close_ns:
+            tell("the last minute was over before anybody could be killed in it")
+            return
         done = injuries.inflict(episode)
     _recovers(desk, episode, done, before, trial, tell, in_last_minute=True)
+
+
+def _play_up_to(desk: PlayedDesk, at_ns: int) -> None:
+    """Play on to an instant and little further: slower and slower, for a look at the log takes its time."""
+    now = desk.until(lambda _: True, _RECOVERY_SECONDS)
+    while (left_ns := at_ns - now.market_ns) > 0:
+        desk.at_speed(max(left_ns / SECOND_NS / _STAGE_SECONDS, 1.0))
+        stage_ns = at_ns - (left_ns // _STAGE_LEAVES if left_ns > _MINUTE_NS else 0)
+        now = desk.until(lambda now, stage_ns=stage_ns: now.market_ns >= stage_ns, _RECOVERY_SECONDS)  # type: ignore[misc]
 
 
 def _recovers(  # noqa: PLR0917 (what was done, to whom, and who hears of it)

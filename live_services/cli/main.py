@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from live_services.cli import dlq as cli_dlq
 from live_services.cli import models as cli_models
+from live_services.cli.accept import accept
 from live_services.cli.audit import audit
 from live_services.cli.backtest import backtest
 from live_services.cli.errors import ClearGroup, RootGroup, err, out, wide_enough
@@ -54,7 +55,7 @@ app.command()(train)
 app.command()(audit)
 app.command()(backtest)
 app.command()(logs)
-for _change in (halt, reduce, flatten, resume):
+for _change in (halt, reduce, flatten, resume, accept):
     app.command()(_change)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")

@@ -97,6 +97,7 @@ def status_record(view: StatusView) -> Document:
             for account in view.accounts
         ],
         "trading_states": trading_states_record(view.trading_states),
+        "settings_that_wait": list(settings_that_wait(view.health)),
         "open_dead_letters": view.open_letters,
         "redis_problem": view.redis_problem or None,
         "log_problem": view.log_problem or None,
@@ -126,6 +127,8 @@ def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
         yield trading_states_table(view.trading_states)
     for account in view.accounts:
         yield account_view.render(account, settings)
+    for line in settings_that_wait(view.health):
+        yield Text.assemble(("FROM THE NEXT SESSION ON: ", "bold yellow"), line)
     for alarm in ailments(view):
         yield Text.assemble(("ALARM: ", "bold red"), alarm)
 
@@ -210,6 +213,12 @@ def tasks_table(health: Health, at_s: float) -> FittingTable:
             escape(task["waiting_for"]) if task.get("live", True) else "running the past again",
         )
     return table
+
+
+def settings_that_wait(health: Health) -> tuple[str, ...]:
+    """Say what the settings change of accounts and strategies once the session at hand has ended, each line once."""
+    of_tasks = ((task["broker"], line) for task in health.tasks for line in task.get("settings_wait", ()))
+    return tuple(dict.fromkeys(line if scope == "shared" else f"{scope}: {line}" for scope, line in of_tasks))
 
 
 def _ago(seconds: float) -> str:

@@ -48,15 +48,27 @@ def _basis(stamp: Stamp, positions: tuple[LogPosition, ...]) -> Basis:
     return Basis(input_positions=ranges, config_digest=stamp.config_digest, git_commit=stamp.git_commit)
 
 
-def handed_on(event: Answerable) -> dict[str, Any]:
-    """Give the fields that an answer takes over unchanged, with ``causation_id`` naming the event answered."""
+def answer(
+    event: Answerable, event_type: str, own_id: str, *, event_time_ns: int, basis: Basis, quantity: int
+) -> dict[str, Any]:
+    """Give what every answer to an event says, in the order in which its fields are declared.
+
+    What it takes over unchanged, the event that it answers as its cause, and what is its own. In that order and with
+    the rest of its fields behind it `Frozen.trusted` need not lay them out anew.
+    """
     said = vars(event)
     return {
+        "event_type": event_type,
         "broker": said["broker"],
+        "event_id": own_id,
         "correlation_id": said["correlation_id"],
+        "causation_id": said["event_id"],
+        "event_time_ns": event_time_ns,
+        "schema_version": said["schema_version"],
         "model_name": said["model_name"],
         "model_version": said["model_version"],
         "feature_schema_hash": said["feature_schema_hash"],
+        "basis": basis,
         "strategy": said["strategy"],
         "rung": said["rung"],
         "instrument_token": said["instrument_token"],
@@ -64,5 +76,5 @@ def handed_on(event: Answerable) -> dict[str, Any]:
         "product": said["product"],
         "side": said["side"],
         "intent": said["intent"],
-        "causation_id": said["event_id"],
+        "quantity": quantity,
     }

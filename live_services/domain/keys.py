@@ -116,6 +116,8 @@ class TaskRecord(BaseModel):
     """Wall clock of that commit, seconds since 1970; 0: it has answered nothing since the start."""
     strategies: tuple[StrategyRuntime, ...]
     """What it runs of each strategy on each rung; empty for all but a strategy runner."""
+    settings_wait: tuple[str, ...] = ()
+    """What the settings would change of the configuration that the session was opened with, from the next one on."""
 
 
 def task_health(scope: Scope, service: str, partition: int) -> Key[TaskRecord]:

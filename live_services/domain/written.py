@@ -95,8 +95,9 @@ def in_few_tables(tables: Sequence[Table]) -> list[Table]:
     few: list[Table] = []
     for table in tables:
         few.append(table)
+        kind: Any = type(table)
         while len(few) > 1 and len(few[-2]) <= 2 * len(few[-1]) and _are_alike(few[-2], few[-1]):
-            few[-2:] = [type(table).concatenate(few[-2:])]
+            few[-2:] = [kind.concatenate(few[-2:])]
     return few
 
 

@@ -218,6 +218,8 @@ def kafka_properties(log_directory: Path, port: int, controller_port: int) -> di
         "broker.heartbeat.interval.ms": 300,
         "controller.quorum.election.timeout.ms": 200,
         "controller.quorum.fetch.timeout.ms": 400,
+        # who reads behind a transaction that nobody ends waits for its timeout, and not for up to ten seconds more
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
         # a laptop, not a cluster
         "num.network.threads": 2,
         "num.io.threads": 4,

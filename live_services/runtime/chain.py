@@ -132,7 +132,7 @@ class Chain:
         last = {topic.name for topic in self.outputs if not topic.watermarked}
         own = last | {one.topic.name for one in reads if one.role == "control"}
         self.watched: Final = self.inner | (own if self.single_task else frozenset())
-        """Names of the topics that this chain alone writes: inner ones, what it says last, and its control topic."""
+        """Names of the topics that it alone writes: the inner ones, what it says last, and its control topic."""
         outer = dict.fromkeys(one for one in reads if one.topic.name not in inner)
         # At one instant the market comes before everything else.
         self.inputs: Final[tuple[Input, ...]] = tuple(sorted(outer, key=lambda one: one.topic not in _MARKET))

@@ -7,7 +7,7 @@ RuntimeFailure        ends the process; the supervisor starts it again
 ├── TaskFenced        another process took the task over
 ├── DayDiffers        a re-run says something else than what stands on the log
 ├── CommitTimedOut    Kafka did not finish a transaction in time
-└── HistoryChanged    (`live_services.services.strategy_runner`) features of the session stand on other bars now
+└── HistoryChanged    (`live_services.services.session_history`) features of the session stand on other bars now
 """
 
 

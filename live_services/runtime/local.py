@@ -19,11 +19,11 @@ from live_services.adapters.spans import NoTracing, Tracing, trace_headers
 from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TaskId
+from live_services.domain.log import TASK_HEADER, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER, OwnControl, own_control
+from live_services.runtime.control import OwnControl, own_control
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey, is_of_session
 from live_services.runtime.inbox import command_of
 from live_services.runtime.merge import BEGINNING_NS, Source
@@ -45,6 +45,9 @@ class MemoryLog:
 
     market_partitions: int = 1
     partitions: dict[TopicPartitionKey, list[Received]] = field(default_factory=lambda: defaultdict(list))
+    _sessions: dict[int, SessionOpened] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _universes: dict[str, Universe] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sessions_read: int = field(default=0, init=False, repr=False, compare=False)
 
     def append(self, topic: str, partition: int, value: bytes, headers: Headers) -> None:
         """Put a record at the end of a partition."""
@@ -73,15 +76,22 @@ class MemoryLog:
 
     def universe(self, digest: str) -> Universe | None:
         """Give the universe that a session was told with."""
-        told = (event_or_none(record.value) for record in self.partitions[MARKET_SESSIONS.name, 0])
-        return next(
-            (
-                Universe(instruments=event.instruments)
-                for event in told
-                if isinstance(event, SessionOpened) and event.universe_digest == digest
-            ),
-            None,
-        )
+        self._read_sessions()
+        return self._universes.get(digest)
+
+    def session(self, open_ns: int) -> SessionOpened | None:
+        """Give what was told of the session with this open; the first word stands."""
+        self._read_sessions()
+        return self._sessions.get(open_ns)
+
+    def _read_sessions(self) -> None:
+        records = self.partitions[MARKET_SESSIONS.name, 0]
+        for record in records[self._sessions_read :]:
+            event = event_or_none(record.value)
+            if isinstance(event, SessionOpened):
+                self._sessions.setdefault(event.session_open_ns, event)
+                self._universes.setdefault(event.universe_digest, Universe(instruments=event.instruments))
+        self._sessions_read = len(records)
 
 
 class MemoryTask:
@@ -120,7 +130,7 @@ class MemoryTask:
 
     def kill(self) -> None:
         """End the process and start its successor from what is committed."""
-        chain = self._make()
+        chain = self._chain = self._make()
         self._task = TaskId(chain.name, chain.scope, self._partition)
         self._inputs = frozenset(i.topic for i in chain.inputs)
         self._controls = [i.topic for i in chain.inputs if i.role == "control"]
@@ -140,11 +150,16 @@ class MemoryTask:
             self.log.universe,
             starts=dict(self.next),
             resume=resume,
+            told=self.log.session,
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
         self.next |= self.run.read_from
+
+    async def prepare(self) -> None:
+        """Get the services ready with the control records, as a process does before the first record."""
+        await self._chain.prepare(self._task, self.control)
 
     def _partitions(self, topic: Topic, single_task: bool) -> Sequence[int]:
         if not topic.per_market_partition:
@@ -258,6 +273,7 @@ def run_by_chance(
     kills: int = 0,
     kill_share: float = 0.1,
     meanwhile: Callable[[], None] = lambda: None,
+    committed: Callable[[MemoryTask], object] = lambda _: None,
 ) -> None:
     """Let tasks of one log work in any order and die at any moment, until none has anything left to say.
 
@@ -274,6 +290,8 @@ def run_by_chance(
         Of the turns that end by a death, while there are deaths left.
     meanwhile : callable
         Called in every turn, after it read and before it works: what happens in the world.
+    committed : callable
+        Hears of each commit, for example to let the task keep a snapshot.
     """
     idle = 0
     while idle < _IDLE_ROUNDS:
@@ -289,6 +307,7 @@ def run_by_chance(
                 got_on = True
             elif choose.random() < _COMMIT_SHARE:
                 got_on |= task.commit()
+                committed(task)
             else:
                 got_on |= bool(task.run.has_events or task.run.owes_watermark)
         idle = 0 if got_on else idle + 1

@@ -9,6 +9,7 @@ import structlog
 
 from live_services.adapters.kafka import read_topic
 from live_services.adapters.progress_marks import process_name
+from live_services.domain.log import TaskId
 from live_services.domain.topics import all_topics
 from live_services.next_steps import to_type
 from live_services.runtime.failures import DayDiffers
@@ -25,7 +26,12 @@ _PARTITIONED: Final = frozenset(topic.name for topic in all_topics() if topic.pe
 def compared_partitions(run: TaskRun) -> tuple[TopicPartitionKey, ...]:
     """Name what is to be read for `settle`: the task's partitions of topics on which it said something, or would."""
     names = sorted({*run.committed_said.counts, *run.said.kept})
-    return tuple((name, run.task.partition if name in _PARTITIONED else 0) for name in names)
+    return tuple((name, partition_of(run.task, name)) for name in names)
+
+
+def partition_of(task: TaskId, topic: str) -> int:
+    """Give the partition of a topic on which a task says what it says."""
+    return task.partition if topic in _PARTITIONED else 0
 
 
 async def settle_by_kafka(run: TaskRun, kafka: KafkaSettings) -> None:

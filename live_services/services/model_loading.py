@@ -20,7 +20,6 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.schema import UnknownFeature, feature_schema
-from feature_store.market.types import Session, ist_text
 from live_services.adapters.model_files import ModelFiles
 from live_services.domain.strategy.desk import StrategyKey, asked
 from live_services.domain.strategy.loaded_model import LoadedModel
@@ -216,6 +215,24 @@ class ModelLoader:
         self._refreshing = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._beside: list[ModelLoader] = []
+
+    def beside(self, strategies: Sequence[StrategySpec], *, brokers: Sequence[Broker], bar_minutes: int) -> ModelLoader:
+        """Give a loader that follows other strategies by the same registry, ledger and files; it ends with this one."""
+        made = ModelLoader(
+            self._source,
+            self._standings,
+            self._may_run,
+            strategies,
+            brokers=brokers,
+            bar_minutes=bar_minutes,
+            poll_seconds=self._poll_seconds,
+            content_objection=self._content_objection,
+            kept=self._kept,
+            counter=self._counter,
+        )
+        self._beside.append(made)
+        return made
 
     # --- what a strategy runner asks ------------------------------------------------------------------------------
 
@@ -246,6 +263,8 @@ class ModelLoader:
         """Look at the ledger now, and look again at what could not be loaded."""
         self._unloadable.clear()
         self._nudged.set()
+        for loader in self._beside:
+            loader.nudge()
 
     async def require(self, name: str, version: str, sidecar_sha256: str | None = None) -> None:
         """Load a version that the log names, whatever its alias or the strategies say now.
@@ -286,6 +305,8 @@ class ModelLoader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for loader in self._beside:
+            await loader.stop()
 
     async def _first_look(self) -> None:
         try:
@@ -475,16 +496,4 @@ def build_loader(
         content_objection=changed,
         kept=ModelFiles(settings.alpha_panda_home / "models"),
         counter=counter,
-    )
-
-
-def knows_too_much(model: LoadedModel, session: Session) -> Refusal | None:
-    """Say why a version may not trade this session: it was trained on what happens in it, or later."""
-    if model.training_end_ns <= session.open_ns:
-        return None
-    return Refusal(
-        model.identity.model_version,
-        f"it was trained on data up to {ist_text(model.training_end_ns)}, after the session of {session.date} opened "
-        f"({ist_text(session.open_ns)}), so it knows what is to come: set market.train_through to a day before "
-        f"{session.date} and train again, or replay a later session",
     )

@@ -48,11 +48,10 @@ class PortfolioState:
     clock: SnapshotClock
     before: Books | None
     """Of the session before, until the record is there that carries them into this one."""
-    opened: bool = False
     trading: bool | None = None
     """Whether the trading stage gives orders, as the log says; None before it says so."""
-    settings_wait: tuple[str, ...] = ()
-    """What the settings would change of the account's configuration, from the next session on."""
+    config: AccountConfig | None = None
+    """By which the session is traded, as the log says; None before it says so."""
 
 
 class PortfolioManager(Service[PortfolioState]):
@@ -108,21 +107,28 @@ class PortfolioManager(Service[PortfolioState]):
 
     def snapshot(self, state: PortfolioState) -> Tree:
         """Write down the books and when they are told next; None before the session's record carried them into it."""
-        if state.before is not None or not state.opened:
+        if state.config is None:
             return None
-        return {"books": written_books(state.books), "clock": state.clock.snapshot(), "trading": state.trading}
+        return {
+            "books": written_books(state.books),
+            "clock": state.clock.snapshot(),
+            "trading": state.trading,
+            "config": state.config.model_dump(mode="json"),
+        }
 
     def restore(self, opening: Opening[PortfolioState], kept: Tree) -> PortfolioState:
         """Go on with the books as they were written down."""
         there, state = fields_of(kept), self.open_session(opening)
         restore_books(state.books, there["books"])
         state.clock.restore(there["clock"])
-        state.before, state.opened, state.trading = None, True, there["trading"]
+        state.before, state.trading = None, there["trading"]
+        state.config = AccountConfig.model_validate(there["config"])
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: PortfolioState, now_ns: int) -> Iterable[Event]:
         """Put on the log, once a session, what the account enters it with, and from when on it trades or does not."""
-        if not state.opened:
+        if state.config is None:
             yield self._account_opened(state, now_ns)
         enabled, date = self._trading_off is None, state.session.date.isoformat()
         if state.trading is not enabled:
@@ -179,10 +185,8 @@ class PortfolioManager(Service[PortfolioState]):
         elif isinstance(event, AccountOpened):
             state.books.open_from(event)
             state.clock = SnapshotClock(state.session, event.config.pnl_interval_seconds)
-            state.before, state.opened = None, True
-            state.settings_wait = changes(event.config, self._config)
-            if state.settings_wait:
-                _log.warning(SETTINGS_WAIT, broker=self._broker, changes=state.settings_wait, until="the next session")
+            state.before, state.config = None, event.config
+            self._say_what_waits(state)
             self._say_carried(state)
         elif isinstance(event, TradingSwitched):
             self._say_switched(state, event)
@@ -195,7 +199,11 @@ class PortfolioManager(Service[PortfolioState]):
 
     def settings_wait(self, state: PortfolioState) -> tuple[str, ...]:
         """Say what the settings would change from the next session on."""
-        return state.settings_wait
+        return () if state.config is None else changes(state.config, self._config)
+
+    def _say_what_waits(self, state: PortfolioState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, broker=self._broker, changes=waiting, until="the next session")
 
     def due_ns(self, state: PortfolioState) -> int:
         """Give the last instant that belongs to the next snapshot."""

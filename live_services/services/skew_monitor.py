@@ -44,7 +44,7 @@ from live_services.domain.written import (
     written_values,
 )
 from live_services.runtime.service import Input, Opening, Service
-from live_services.services.strategy_runner import HistorySource
+from live_services.services.session_history import HistorySource
 from live_services.settings import Settings
 from models_registry.specification import Broker
 

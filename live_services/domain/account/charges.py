@@ -11,14 +11,14 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
-from live_services.domain.account.charge_schedules import ChargeSchedule, Segment, schedule_on
-from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE, inr_e4
+from live_services.domain.account.charge_schedules import Segment, schedule_on
+from live_services.domain.money import HIGHEST_PRICE_INR, MOST_SHARES, RUPEE
 from models_registry.specification import Product
 
 _SEGMENTS: Final[dict[Product, Segment]] = {"MIS": "equity_intraday", "CNC": "equity_delivery"}
-_NOTHING: Final = Decimal(0)
 _LARGEST_TURNOVER_INR: Final = MOST_SHARES * HIGHEST_PRICE_INR
 
 
@@ -27,25 +27,115 @@ def equity_segment(product: Product) -> Segment:
     return _SEGMENTS[product]
 
 
-class FillCharges(NamedTuple):
-    """What one fill costs; exact rupees."""
+_PLACES: Final = 14
+"""Decimals of a rupee that charges are calculated with: 4 of a turnover, 8 of a rate, 2 of the GST on both."""
+_STEP: Final = 10 ** (_PLACES - 4)
+"""1/10,000 rupee."""
 
-    brokerage: Decimal
-    stt: Decimal
-    exchange: Decimal
-    """With IPFT."""
-    sebi: Decimal
-    stamp: Decimal
-    gst: Decimal
-    dp: Decimal
-    total: Decimal
-    """The exact sum of the items."""
+
+class FillCharges(NamedTuple):
+    """What one fill costs, exact: integers of 10^-14 rupee; its items are told in rupees."""
+
+    of_brokerage: int
+    of_stt: int
+    of_exchange: int
+    of_sebi: int
+    of_stamp: int
+    of_gst: int
+    of_dp: int
     total_inr_e4: int
     """What is booked: the total half-up to 1/10,000 rupee."""
     schedule: dt.date
     """The day from which the schedule holds that was used."""
     exact: bool
     """Whether that schedule is verified for the fill's date; else it is the nearest one, and reports say so."""
+
+    @property
+    def brokerage(self) -> Decimal:
+        """Of the broker."""
+        return _in_rupees(self.of_brokerage)
+
+    @property
+    def stt(self) -> Decimal:
+        """Securities transaction tax."""
+        return _in_rupees(self.of_stt)
+
+    @property
+    def exchange(self) -> Decimal:
+        """Of the exchange, with IPFT."""
+        return _in_rupees(self.of_exchange)
+
+    @property
+    def sebi(self) -> Decimal:
+        """Of the regulator."""
+        return _in_rupees(self.of_sebi)
+
+    @property
+    def stamp(self) -> Decimal:
+        """Stamp duty."""
+        return _in_rupees(self.of_stamp)
+
+    @property
+    def gst(self) -> Decimal:
+        """On brokerage, exchange charge without IPFT, and SEBI."""
+        return _in_rupees(self.of_gst)
+
+    @property
+    def dp(self) -> Decimal:
+        """Of the depository."""
+        return _in_rupees(self.of_dp)
+
+    @property
+    def total(self) -> Decimal:
+        """The exact sum of the items."""
+        return _in_rupees(sum(self[:7]))
+
+
+class _Rates(NamedTuple):
+    """A schedule as integers: rates of 10^-8 of the turnover, amounts of 10^-12 rupee, GST in percent."""
+
+    brokerage: int | None
+    brokerage_cap: int
+    stt_buy: int
+    stt_sell: int
+    exchange: int
+    ipft: int
+    stamp_buy: int
+    sebi: int
+    gst: int
+    dp: int
+    holds_from: dt.date
+    exact: bool
+
+
+@lru_cache(maxsize=256)
+def _rates_on(segment: Segment, date: dt.date) -> _Rates:
+    of, exact = schedule_on(segment, date)
+    return _Rates(
+        brokerage=None if of.brokerage is None else _scaled(of.brokerage, 8),
+        brokerage_cap=_scaled(of.brokerage_cap, 12),
+        stt_buy=_scaled(of.stt_buy, 8),
+        stt_sell=_scaled(of.stt_sell, 8),
+        exchange=_scaled(of.exchange, 8),
+        ipft=_scaled(of.ipft, 8),
+        stamp_buy=_scaled(of.stamp_buy, 8),
+        sebi=_scaled(of.sebi, 8),
+        gst=_scaled(of.gst, 2),
+        dp=_scaled(of.dp, 12),
+        holds_from=of.holds_from,
+        exact=exact,
+    )
+
+
+def _scaled(number: Decimal, places: int) -> int:
+    scaled = number.scaleb(places)
+    if scaled != scaled.to_integral_value():
+        raise ValueError(f"{number} of a schedule of charges has more than {places} decimals; calculate with more")
+    return int(scaled)
+
+
+def _in_rupees(amount: int) -> Decimal:
+    return Decimal(amount).scaleb(-_PLACES)
 
 
 @dataclass(slots=True)
@@ -55,8 +145,8 @@ class ChargeBook:
     Brokerage is capped per order over its fills; the depository charges once per scrip and day of selling.
     """
 
-    _orders: dict[str, tuple[int, Decimal]] = field(default_factory=dict)
-    """Turnover (1/10,000 rupee) and brokerage so far, by order with a fill."""
+    _orders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Turnover (1/10,000 rupee) and brokerage (10^-12 rupee) so far, by order with a fill."""
     _sold_on: dt.date = dt.date.min
     _sold: set[int] = field(default_factory=set)
     """Instrument tokens that the depository charged for on that day."""
@@ -107,16 +197,16 @@ class ChargeBook:
                 f"fill of order {order_id} has quantity {quantity} and price {price_inr_e4}; both must be positive"
             )
         turnover_inr_e4 = quantity * price_inr_e4
-        before_inr_e4, charged = self._orders.get(order_id, (0, _NOTHING))
+        before_inr_e4, charged = self._orders.get(order_id, (0, 0))
         order_turnover_inr_e4 = before_inr_e4 + turnover_inr_e4
         if order_turnover_inr_e4 > _LARGEST_TURNOVER_INR * RUPEE:
             raise ValueError(f"turnover of order {order_id} is over ₹{_LARGEST_TURNOVER_INR:,}; no order is that large")
-        schedule, exact = schedule_on(segment, date)
+        rates = _rates_on(segment, date)
         # Never a refund, where the rates fell between two fills of an order.
-        brokerage = max(_brokerage(schedule, _in_rupees(order_turnover_inr_e4)) - charged, _NOTHING)
+        brokerage = max(_brokerage(rates, order_turnover_inr_e4) - charged, 0)
         delivers = segment == "equity_delivery" and side == "SELL"
-        dp = self._dp(schedule, instrument_token, date) if delivers else _NOTHING
-        charges = _charges(schedule, exact, side, _in_rupees(turnover_inr_e4), brokerage=brokerage, dp=dp)
+        dp = self._dp(rates, instrument_token, date) if delivers else 0
+        charges = _charges(rates, side, turnover_inr_e4, brokerage=brokerage, dp=dp)
         self._orders[order_id] = (order_turnover_inr_e4, charged + brokerage)
         if delivers:
             if date > self._sold_on:
@@ -131,7 +221,7 @@ class ChargeBook:
     def snapshot(self) -> dict[str, Any]:
         """Give the state as plain data that JSON holds exactly."""
         return {
-            "orders": {order_id: [turnover, str(charged)] for order_id, (turnover, charged) in self._orders.items()},
+            "orders": {order_id: list(so_far) for order_id, so_far in self._orders.items()},
             "sold_on": self._sold_on.isoformat(),
             "sold": sorted(self._sold),
         }
@@ -140,44 +230,44 @@ class ChargeBook:
     def restore(cls, snapshot: Mapping[str, Any]) -> ChargeBook:
         """Make the book that gave a snapshot."""
         return cls(
-            {order_id: (turnover, Decimal(charged)) for order_id, (turnover, charged) in snapshot["orders"].items()},
+            {order_id: (turnover, charged) for order_id, (turnover, charged) in snapshot["orders"].items()},
             dt.date.fromisoformat(snapshot["sold_on"]),
             set(snapshot["sold"]),
         )
 
-    def _dp(self, schedule: ChargeSchedule, instrument_token: int, date: dt.date) -> Decimal:
+    def _dp(self, rates: _Rates, instrument_token: int, date: dt.date) -> int:
         if date < self._sold_on:
             raise ValueError(
                 f"delivery sale of {date} comes after one of {self._sold_on}; fills come in order of dates"
             )
-        return _NOTHING if date == self._sold_on and instrument_token in self._sold else schedule.dp
+        return 0 if date == self._sold_on and instrument_token in self._sold else rates.dp
 
 
-def _in_rupees(amount_inr_e4: int) -> Decimal:
-    return Decimal(amount_inr_e4).scaleb(-4)
-
-
-def _brokerage(schedule: ChargeSchedule, turnover: Decimal) -> Decimal:
+def _brokerage(rates: _Rates, turnover_inr_e4: int) -> int:
     """Give the brokerage of an order with this turnover so far."""
-    if schedule.brokerage is None:
-        return schedule.brokerage_cap
-    return min(schedule.brokerage * turnover, schedule.brokerage_cap)
+    if rates.brokerage is None:
+        return rates.brokerage_cap
+    return min(rates.brokerage * turnover_inr_e4, rates.brokerage_cap)
 
 
 def _charges(
-    schedule: ChargeSchedule,
-    exact: bool,
-    side: Literal["BUY", "SELL"],
-    turnover: Decimal,
-    *,
-    brokerage: Decimal,
-    dp: Decimal,
+    rates: _Rates, side: Literal["BUY", "SELL"], turnover_inr_e4: int, *, brokerage: int, dp: int
 ) -> FillCharges:
-    exchange = schedule.exchange * turnover
-    sebi = schedule.sebi * turnover
-    gst = schedule.gst * (brokerage + exchange + sebi)
-    exchange += schedule.ipft * turnover
-    stt = (schedule.stt_buy if side == "BUY" else schedule.stt_sell) * turnover
-    stamp = schedule.stamp_buy * turnover if side == "BUY" else _NOTHING
-    total = brokerage + stt + exchange + sebi + stamp + gst + dp
-    return FillCharges(brokerage, stt, exchange, sebi, stamp, gst, dp, total, inr_e4(total), schedule.holds_from, exact)
+    exchange, sebi = rates.exchange * turnover_inr_e4, rates.sebi * turnover_inr_e4
+    gst = rates.gst * (brokerage + exchange + sebi)  # a percentage: two decimals more than what it is of
+    exchange += rates.ipft * turnover_inr_e4
+    stt = (rates.stt_buy if side == "BUY" else rates.stt_sell) * turnover_inr_e4
+    stamp = rates.stamp_buy * turnover_inr_e4 if side == "BUY" else 0
+    total = 100 * (brokerage + stt + exchange + sebi + stamp + dp) + gst
+    return FillCharges(
+        100 * brokerage,
+        100 * stt,
+        100 * exchange,
+        100 * sebi,
+        100 * stamp,
+        gst,
+        100 * dp,
+        (2 * total + _STEP) // (2 * _STEP),
+        rates.holds_from,
+        rates.exact,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
@@ -17,8 +18,8 @@ from feature_store.labels.barriers import STOP, MarketRows, Watches, first_rows,
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.books import AccountView, PositionKey, signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
-from live_services.domain.account.orders import Order
-from live_services.domain.basis import Outcome, Stamp, handed_on
+from live_services.domain.account.orders import Order, read_orders, written_orders
+from live_services.domain.basis import Outcome, Stamp, answer
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     Basis,
@@ -35,7 +36,7 @@ from live_services.domain.events import (
 from live_services.domain.log import MarketSlice
 from live_services.domain.money import MOST_SHARES, RUPEE, inr_e4
 from live_services.domain.snapshot import Tree
-from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
+from live_services.domain.written import fields_of, read_rows, written_rows
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
@@ -111,22 +112,22 @@ class PaperExchange:
         if not 0 < signal.quantity <= MOST_SHARES:
             raise ValueError(f"{signal.quantity} shares are no order; one is of 1 to {MOST_SHARES:,}")
         order_id = event_id("order", signal.event_id)
-        submitted = OrderSubmitted.trusted(
-            {
-                **handed_on(signal),
-                "event_id": event_id("submitted", order_id),
-                "event_time_ns": signal.event_time_ns,
-                "basis": signal.basis,
-                "quantity": signal.quantity,
-                "signal_id": signal.signal_id,
-                "order_id": order_id,
-                "reason": signal.reason,
-                "reference_price": signal.reference_price,
-                "exit": signal.exit,
-                "stop_price_inr_e4": signal.stop_price_inr_e4,
-                "target_price_inr_e4": signal.target_price_inr_e4,
-            }
+        fields = answer(
+            signal,
+            "order.submitted",
+            event_id("submitted", order_id),
+            event_time_ns=signal.event_time_ns,
+            basis=signal.basis,
+            quantity=signal.quantity,
         )
+        fields["signal_id"] = signal.signal_id
+        fields["order_id"] = order_id
+        fields["reason"] = signal.reason
+        fields["reference_price"] = signal.reference_price
+        fields["exit"] = signal.exit
+        fields["stop_price_inr_e4"] = signal.stop_price_inr_e4
+        fields["target_price_inr_e4"] = signal.target_price_inr_e4
+        submitted = OrderSubmitted.trusted(fields)
         order = Order(submitted, submitted.quantity)
         if order_id in self._live:
             raise ValueError(f"order {order_id} of signal {signal.event_id} is live already")
@@ -135,15 +136,10 @@ class PaperExchange:
         yield submitted
         if not self._universe.instruments[index].tradable:
             order.reject()
-            yield OrderRejected.trusted(
-                {
-                    **_of_order(submitted, submitted.basis),
-                    "event_id": event_id("reject", order_id),
-                    "event_time_ns": signal.event_time_ns,
-                    "quantity": signal.quantity,
-                    "why": f"{signal.symbol} is not tradable",
-                }
+            fields = _end_of(
+                submitted, "order.rejected", event_id("reject", order_id), signal.event_time_ns, signal.basis
             )
+            yield OrderRejected.trusted(fields | {"why": f"{signal.symbol} is not tradable"})
             return
         self._live[order_id] = (self._submitted, order)
         self._submitted += 1
@@ -264,22 +260,17 @@ class PaperExchange:
             date=self._session.date,
         )
         order.fill(quantity)
-        filled = OrderFilled.trusted(
-            _of_order(submitted, basis)
-            | {
-                "reason": reason,
-                "event_id": event_id("fill", order_id, order.fills),
-                "event_time_ns": time_ns,
-                "quantity": quantity,
-                "price_inr_e4": price_inr_e4,
-                "price_time_ns": time_ns if touched else self._rows.begin_ns.item(row),
-                "remaining_quantity": order.remaining,
-                "charges_inr_e4": charges.total_inr_e4,
-                "charges_schedule": charges.schedule.isoformat(),
-                "charges_exact": charges.exact,
-                "fill_model": model,
-            }
-        )
+        own_id = event_id("fill", order_id, order.fills)
+        fields = _end_of(submitted, "order.filled", own_id, time_ns, basis, quantity)
+        fields["reason"] = reason
+        fields["price_inr_e4"] = price_inr_e4
+        fields["price_time_ns"] = time_ns if touched else self._rows.begin_ns.item(row)
+        fields["remaining_quantity"] = order.remaining
+        fields["charges_inr_e4"] = charges.total_inr_e4
+        fields["charges_schedule"] = charges.schedule.isoformat()
+        fields["charges_exact"] = charges.exact
+        fields["fill_model"] = model
+        filled = OrderFilled.trusted(fields)
         if order.is_over:
             self._forget(order_id)
         yield filled
@@ -304,15 +295,8 @@ class PaperExchange:
         left = order.remaining
         order.cancel()
         self._forget(order_id)
-        return OrderCancelled.trusted(
-            {
-                **_of_order(order.submitted, basis),
-                "event_id": event_id("cancel", order_id),
-                "event_time_ns": time_ns,
-                "quantity": left,
-                "why": why,
-            }
-        )
+        fields = _end_of(order.submitted, "order.cancelled", event_id("cancel", order_id), time_ns, basis, left)
+        return OrderCancelled.trusted(fields | {"why": why})
 
     def _forget(self, order_id: str) -> None:
         _, order = self._live.pop(order_id)
@@ -325,20 +309,18 @@ class PaperExchange:
     # --- snapshots ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Tree:
-        """Write down what is live, in order; orders that the books have as well are theirs to write.
+        """Write down what is live, in order; an order that stands in the books as it does here is theirs to write.
 
         What it found in the market at hand is not written: that market was handled, and the next one is looked at anew.
         """
-        booked, live = self._books.orders, self._live.values()
+        booked = self._books.orders
         return {
             "is_on": self.is_on,
             "slippage_bps": self.slippage_bps,
             "submitted": self._submitted,
             "charges": self._charges.snapshot(),
-            "live": written_rows([o.submitted.order_id, number, o.remaining, o.state, o.fills] for number, o in live),
-            "unbooked": written_values(
-                OrderSubmitted, [o.submitted for _, o in live if o.submitted.order_id not in booked]
-            ),
+            "live": written_rows([(order_id, number) for order_id, (number, _) in self._live.items()]),
+            "unbooked": written_orders(o for order_id, (_, o) in self._live.items() if booked.get(order_id) != o),
         }
 
     def restore(self, kept: Tree) -> None:
@@ -352,12 +334,12 @@ class PaperExchange:
         there = fields_of(kept)
         self.is_on, self.slippage_bps = there["is_on"], there["slippage_bps"]
         self._submitted, self._charges = there["submitted"], ChargeBook.restore(there["charges"])
-        submitted = {order_id: order.submitted for order_id, order in self._books.orders.items()}
-        submitted |= {event.order_id: event for event in read_values(OrderSubmitted, there["unbooked"])}
-        for order_id, number, *at in read_rows(there["live"]):
-            event = submitted[order_id]
-            self._live[order_id] = (number, Order(event, *at))
-            self._of.setdefault((event.strategy, event.instrument_token), []).append(order_id)
+        unbooked = {order.submitted.order_id: order for order in read_orders(there["unbooked"])}
+        for order_id, number in read_rows(there["live"]):
+            order = unbooked.get(order_id) or replace(self._books.orders[order_id])
+            key = (order.submitted.strategy, order.submitted.instrument_token)
+            self._live[order_id] = (number, order)
+            self._of.setdefault(key, []).append(order_id)
 
 
 def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
@@ -366,9 +348,12 @@ def slipped(price_inr_e4: int, side: Side, slippage_bps: float) -> int:
     return max(price_inr_e4 + signed(side, int(worse)), 1)
 
 
-def _of_order(submitted: OrderSubmitted, basis: Basis) -> dict[str, Any]:
-    fields = handed_on(submitted)
-    fields["basis"] = basis
+def _end_of(  # noqa: PLR0917
+    submitted: OrderSubmitted, event_type: str, own_id: str, time_ns: int, basis: Basis, quantity: int | None = None
+) -> dict[str, Any]:
+    """Give what every end of an order says, of the whole of it or of a part."""
+    ended = submitted.quantity if quantity is None else quantity
+    fields = answer(submitted, event_type, own_id, event_time_ns=time_ns, basis=basis, quantity=ended)
     fields["signal_id"] = submitted.signal_id
     fields["order_id"] = submitted.order_id
     fields["reason"] = submitted.reason

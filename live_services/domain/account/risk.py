@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
 from live_services.domain.account.books import AccountView, PositionKey
-from live_services.domain.basis import RiskVerdict, Stamp, handed_on
+from live_services.domain.basis import RiskVerdict, Stamp, answer
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (
     Basis,
@@ -160,23 +160,33 @@ def _over(rule: str, observed_inr_e4: int, limit_inr: float) -> Rejection | None
 
 def judge(proposal: SignalGenerated, context: RiskContext) -> RiskVerdict:
     """Judge one proposal by the books as they are; the verdict has the proposal's event time."""
-    fields = handed_on(proposal)
-    fields["event_time_ns"] = proposal.event_time_ns
-    fields["basis"] = proposal.basis
-    fields["signal_id"] = proposal.event_id
-    fields["quantity"] = proposal.quantity
     for rule in OPEN_RULES:
         rejection = rule(proposal, context)
         if rejection is not None:
-            fields["event_id"] = event_id("rejected", proposal.event_id)
+            fields = _verdict(proposal, "rejected")
             fields["rule"], fields["limit"], fields["observed"] = rejection
             return SignalRejected.trusted(fields)
-    fields["event_id"] = event_id("validated", proposal.event_id)
+    fields = _verdict(proposal, "validated")
     fields["reason"] = "entry"
     fields["reference_price"] = proposal.reference_price
     fields["exit"] = proposal.exit
+    fields["stop_price_inr_e4"] = fields["target_price_inr_e4"] = None
     fields["rules"] = _RULE_NAMES
     return SignalValidated.trusted(fields)
+
+
+def _verdict(proposal: SignalGenerated, verdict: str) -> dict[str, Any]:
+    own_id = event_id(verdict, proposal.event_id)
+    fields = answer(
+        proposal,
+        f"signal.{verdict}",
+        own_id,
+        event_time_ns=proposal.event_time_ns,
+        basis=proposal.basis,
+        quantity=proposal.quantity,
+    )
+    fields["signal_id"] = proposal.event_id
+    return fields
 
 
 _Exit = tuple[int, PositionKey, str, Reason]
@@ -374,32 +384,39 @@ class RiskState:
         quantity: int,
         reason: Reason,
         basis: Basis,
-        **prices: int | None,
+        *,
+        stop_price_inr_e4: int | None = None,
+        target_price_inr_e4: int | None = None,
     ) -> SignalValidated:
+        of = vars(position)
         return SignalValidated.trusted(
             {
+                "event_type": "signal.validated",
                 "broker": self.broker,
-                "event_id": event_id("exit", position.opening_fill_id, at_ns, reason),
-                "correlation_id": position.signal_id,
-                "causation_id": position.opening_fill_id,
+                "event_id": event_id("exit", of["opening_fill_id"], at_ns, reason),
+                "correlation_id": of["signal_id"],
+                "causation_id": of["opening_fill_id"],
                 "event_time_ns": at_ns,
+                "schema_version": 2,
+                "model_name": of["model_name"],
+                "model_version": of["model_version"],
+                "feature_schema_hash": of["feature_schema_hash"],
                 "basis": basis,
-                "model_name": position.model_name,
-                "model_version": position.model_version,
-                "feature_schema_hash": position.feature_schema_hash,
-                "strategy": position.strategy,
-                "rung": position.rung,
-                "instrument_token": position.instrument_token,
-                "symbol": position.symbol,
-                "product": position.product,
-                "side": "SELL" if position.quantity > 0 else "BUY",
+                "strategy": of["strategy"],
+                "rung": of["rung"],
+                "instrument_token": of["instrument_token"],
+                "symbol": of["symbol"],
+                "product": of["product"],
+                "side": "SELL" if of["quantity"] > 0 else "BUY",
                 "intent": "close",
                 "quantity": quantity,
-                "signal_id": position.signal_id,
+                "signal_id": of["signal_id"],
                 "reason": reason,
-                "reference_price": abs(position.cost_inr_e4 / position.quantity) / RUPEE,
+                "reference_price": abs(of["cost_inr_e4"] / of["quantity"]) / RUPEE,
+                "exit": None,
+                "stop_price_inr_e4": stop_price_inr_e4,
+                "target_price_inr_e4": target_price_inr_e4,
                 "rules": CLOSE_RULES,
-                **prices,
             }
         )
 
@@ -411,7 +428,7 @@ class RiskState:
             "config": self.context.config.model_dump(mode="json"),
             "proposals": written_rows(self._proposals),
             "proposed": written_values(SignalGenerated, self._proposed.values()),
-            "known": sorted(self._known),
+            "known": written_rows(self._known),
             "exits": written_rows(self._exits),
             "held_back": written_rows(self._held_back),
             "flattened_ns": written_rows(self._flattened_ns.items()),
@@ -424,7 +441,7 @@ class RiskState:
         self.context = replace(self.context, config=AccountConfig.model_validate(there["config"]))
         self._proposals = [(at, priority, *who) for at, priority, *who in read_rows(there["proposals"])]
         self._proposed = {one.event_id: one for one in read_values(SignalGenerated, there["proposed"])}
-        self._known = set(there["known"])
+        self._known = set(read_rows(there["known"]))
         self._exits, self._held_back = ([_exit_of(*one) for one in read_rows(there[n])] for n in ("exits", "held_back"))
         self._flattened_ns = {(strategy, token): ns for (strategy, token), ns in read_rows(there["flattened_ns"])}
         self._epoch = there["epoch"]

@@ -8,10 +8,9 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.books import Books, PositionKey
+from live_services.domain.account.books import AtMark, Books, PositionKey
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
@@ -83,14 +82,15 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
     held = [_held(books, key) for key in sorted(books.positions)]
-    positions = (*(PositionMark.trusted(_marked(position, 0.0)) for position in closed), *held)
     said = PnlSnapshot.trusted(
         {
-            **self_caused("pnl", broker, second),
+            "event_type": "pnl.snapshot",
             "broker": broker,
+            **self_caused("pnl", broker, second),
             "event_time_ns": second,
+            "schema_version": 2,
             "session_date": session.date.isoformat(),
-            "positions": positions,
+            "positions": (*[_at_mark(position, 0.0).said for position in closed], *[one.said for one in held]),
             "strategies": books.strategy_totals(),
             "starting_cash_inr_e4": books.starting_cash_inr_e4,
             "cash_inr_e4": books.cash_inr_e4,
@@ -99,8 +99,8 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
             "charges_today_inr_e4": books.charges_today_inr_e4,
-            "unrealized_inr": math.fsum([position.unrealized_inr for position in positions]),
-            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *(p.quantity * p.mark_price for p in positions)]),
+            "unrealized_inr": math.fsum([one.unrealized_inr for one in held]),
+            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *[one.worth_inr for one in held]]),
             "equity_at_open_inr": books.equity_at_open_inr,
             "fills": books.fills,
             "orders_under_way": len(books.orders),
@@ -111,32 +111,36 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     return said
 
 
-def _held(books: Books, key: PositionKey) -> PositionMark:
-    """Give an open position at its mark."""
+def _held(books: Books, key: PositionKey) -> AtMark:
+    """Give an open position at its mark; as long as neither moves, it is what was said before."""
     position = books.positions[key]
-    price, kept = books.mark(position), books.marked.get(key)
-    if kept is None:
-        kept = books.marked[key] = _marked(position, price)
-    fields = kept.copy()
-    fields["mark_price"] = price
-    fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
-    return PositionMark.trusted(fields)
+    price, said = books.mark(position), books.marked.get(key)
+    if said is None or said.price != price:
+        said = books.marked[key] = _at_mark(position, price)
+    return said
 
 
-def _marked(position: Position, price: float) -> dict[str, Any]:
-    """Give what is said of a position at a mark; one that was closed has none, 0."""
-    return {
-        "strategy": position.strategy,
-        "instrument_token": position.instrument_token,
-        "symbol": position.symbol,
-        "model_version": position.model_version,
-        "quantity": position.quantity,
-        "cost_inr_e4": position.cost_inr_e4,
-        "mark_price": price,
-        "realized_inr_e4": position.realized_inr_e4,
-        "unrealized_inr": position.quantity * price - position.cost_inr_e4 / RUPEE,
-        "charges_inr_e4": position.charges_inr_e4,
-        "opened_ns": position.opened_ns,
-        "opening_order_id": position.opening_order_id,
-        "expiry_ns": position.exit.expiry_ns,
-    }
+def _at_mark(position: Position, price: float) -> AtMark:
+    """Value a position at a mark; one that was closed has none, 0."""
+    of = vars(position)
+    quantity, cost_inr_e4 = of["quantity"], of["cost_inr_e4"]
+    worth_inr = quantity * price
+    unrealized_inr = worth_inr - cost_inr_e4 / RUPEE
+    said = PositionMark.trusted(
+        {
+            "strategy": of["strategy"],
+            "instrument_token": of["instrument_token"],
+            "symbol": of["symbol"],
+            "model_version": of["model_version"],
+            "quantity": quantity,
+            "cost_inr_e4": cost_inr_e4,
+            "mark_price": price,
+            "realized_inr_e4": of["realized_inr_e4"],
+            "unrealized_inr": unrealized_inr,
+            "charges_inr_e4": of["charges_inr_e4"],
+            "opened_ns": of["opened_ns"],
+            "opening_order_id": of["opening_order_id"],
+            "expiry_ns": position.exit.expiry_ns,
+        }
+    )
+    return AtMark(price, worth_inr, unrealized_inr, said)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from live_services.domain.account.books import Books, PositionKey, _Total
 from live_services.domain.account.orders import read_orders, written_orders
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.events import Position
+from live_services.domain.events import ExitTerms, Position
 from live_services.domain.snapshot import Tree
 from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
 
@@ -40,7 +40,7 @@ def written_books(books: Books) -> Tree:
     return {
         "plain": {name: getattr(books, name) for name in _PLAIN},
         "positions": written_values(Position, books.positions.values()),
-        "closed": written_values(Position, books.closed),
+        "closed": written_rows(position.model_dump(mode="json") for position in books.closed),
         "orders": written_orders(books.orders.values()),
         "trading_states": books.trading_states.snapshot(),
         "handed_in": list(books.handed_in),
@@ -57,7 +57,7 @@ def restore_books(books: Books, kept: Tree) -> None:
     for name in _PLAIN:
         setattr(books, name, there["plain"][name])
     books.positions = {position.key: position for position in read_values(Position, there["positions"])}
-    books.closed = read_values(Position, there["closed"])
+    books.closed = [_closed_of(fields) for fields in read_rows(there["closed"])]
     books.orders = {order.submitted.order_id: order for order in read_orders(there["orders"])}
     books.trading_states = TradingStates.restored(there["trading_states"])
     books.handed_in = tuple(there["handed_in"])
@@ -70,6 +70,11 @@ def restore_books(books: Books, kept: Tree) -> None:
         setattr(books, name, set(_keys_of(read_rows(there["keys"][name]))))
     for name in _BY_INDEX:
         setattr(books, name, dict(read_rows(there["by_index"][name])))
+
+
+def _closed_of(fields: dict[str, Any]) -> Position:
+    """Give a position of which nothing is left: of those that are held, none has no shares."""
+    return Position.trusted(fields | {"exit": ExitTerms.model_validate(fields["exit"])})
 
 
 def _keys_of(rows: Iterable[Any]) -> Iterable[PositionKey]:

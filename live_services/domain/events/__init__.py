@@ -28,7 +28,7 @@ from live_services.domain.events.envelope import (
     event_id,
     self_caused,
 )
-from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
+from live_services.domain.events.market import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     DEAD_LETTERS,
     LONGEST_REASON,
@@ -99,6 +99,7 @@ __all__ = [
     "ExitReason",
     "ExitTerms",
     "FeatureSkewMeasured",
+    "FeedStarted",
     "FillModel",
     "Instant",
     "Intent",

@@ -14,7 +14,7 @@ from live_services.domain.events.day import (
     StrategiesDifferenceAccepted,
 )
 from live_services.domain.events.envelope import Event
-from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
+from live_services.domain.events.market import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     CommandRefused,
     DeadLetter,
@@ -68,6 +68,7 @@ AnyEvent = Annotated[
     | StrategiesDifferenceAccepted
     | AccountDifferenceAccepted
     | SessionOpened
+    | FeedStarted
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed

@@ -75,6 +75,8 @@ class StrategyHistoryUsed(Event):
     today_digest: str
     broken: bool
     """No stored bar told what lay in a gap of the market: features began anew behind it, WARMING."""
+    today_stored: str = ""
+    """SHA-256 of the session's own bars that were stored when it was opened; empty without any."""
 
 
 class StrategyStanding(Frozen):

@@ -414,9 +414,11 @@ class StrategyDesk:
         stop_inr_e4, target_inr_e4 = barriers
         return SignalGenerated.trusted(
             {
-                **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
+                "event_type": "signal.generated",
                 "broker": broker,
+                **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
                 "event_time_ns": bar.end_ns,
+                "schema_version": 2,
                 "model_name": model.identity.model_name,
                 "model_version": model.identity.model_version,
                 "feature_schema_hash": model.identity.feature_schema_hash,
@@ -429,6 +431,7 @@ class StrategyDesk:
                 "symbol": instrument.symbol,
                 "product": spec.product,
                 "side": decided.side,
+                "intent": "open",
                 "quantity": shares(spec, bar.close, decided.volatility, stop_inr_e4, instrument.lot_size),
                 "priority": spec.priority,
                 "exit": ExitTerms.trusted(

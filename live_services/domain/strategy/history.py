@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -73,6 +73,11 @@ class SessionHistory:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
+    def today_digest(self) -> str:
+        """SHA-256 of the session's own stored bars, empty without any; a part has that of the whole."""
+        return bars_digest(self.today, self.universe) if len(self.today) else ""
+
+    @cached_property
     def today_ends(self) -> frozenset[int]:
         """Ends of the session's own stored bars; a part has those of the whole."""
         return frozenset(np.unique(self.today.end_ns).tolist())
@@ -96,7 +101,9 @@ class SessionHistory:
         """Give the bars of some instruments, shape ``(n_instruments,)``, with the digest and the ends of the whole."""
         before, today = (bars[instruments[bars.instrument]] for bars in (self.before, self.today))
         part = SessionHistory(self.universe, self.sessions, before, today, self.actions)
-        part.__dict__.update(digest=self.digest, today_ends=self.today_ends)  # as if they had been asked already
+        part.__dict__.update(
+            digest=self.digest, today_digest=self.today_digest, today_ends=self.today_ends
+        )  # as if they had been asked already
         return part
 
 
@@ -113,6 +120,9 @@ class HistoryUsed:
     """Of these bars."""
     broken: bool = False
     """Nothing told what lay in a gap of the market: features began anew behind it, WARMING."""
+    today_stored: str = field(default="", compare=False)
+    """Digest of the session's own bars that were stored when it was opened; those that a gap does not ask for are no
+    part of what features stand on."""
 
     def snapshot(self) -> Tree:
         """Write it down."""
@@ -155,7 +165,7 @@ class SessionBars:
     """
 
     def __init__(self, history: SessionHistory, session: Session, bar_ns: int, *, of_bars: bool = False) -> None:
-        self.used = HistoryUsed(history.sessions, history.digest)
+        self.used = HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
         self.parts: list[Bars] = [history.before] if len(history.before) else []
         """Tables in order of time; another, empty list when features begin anew."""
         self._history: Final = history

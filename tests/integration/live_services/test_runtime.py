@@ -37,15 +37,16 @@ from live_services.adapters.kafka import (
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.telemetry import NoTelemetry, Telemetry
 from live_services.chaos.log import remove_topics
+from live_services.cli.accepting import accept_task
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import DeadLetter, Event, SignalGenerated, decode_event
 from live_services.domain.frames import encode_tick_frame
-from live_services.domain.log import NOWHERE, EventRecord
+from live_services.domain.log import NOWHERE, EventRecord, Record, TaskId
 from live_services.domain.partitions import part_of
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, Topic, consumer_group, transactional_id
 from live_services.machine.ports import port_of
 from live_services.runtime.chain import Chain
-from live_services.runtime.failures import TaskFenced
+from live_services.runtime.failures import DayDiffers, TaskFenced
 from live_services.runtime.loop import run_chain
 from live_services.runtime.service import Opening
 from live_services.settings import KafkaSettings
@@ -227,6 +228,39 @@ async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(
     assert await all_outputs(kafka) == expected
 
 
+class Otherwise(ToyStrategy):
+    """Other code: it scores higher."""
+
+    def handle(self, record: Record, state: StrategyState, now_ns: int) -> Iterator[Event]:
+        for event in super().handle(record, state, now_ns):
+            assert isinstance(event, SignalGenerated)
+            yield event.model_copy(update={"score": event.score + 1})
+
+
+async def test_code_that_says_otherwise_ends_until_a_person_lets_stand_what_was_said(kafka: KafkaSettings) -> None:
+    async with running(kafka, toy_strategy(), toy_account()):
+        feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.05))
+        await until_validated(kafka)
+    await feeding
+    await until_settled(kafka, *COMPARED)
+    said = await events(kafka, PAPER.signals_raw.name)
+    for _ in range(2):
+        with pytest.raises(DayDiffers, match=r"paper\.signals\.raw at offset \d+, field score: said"):
+            async with asyncio.timeout(30):
+                await start(kafka, Chain("toy_strategy", (Otherwise(),)), asyncio.Event())
+    settings, task = toy_settings(kafka.bootstrap_servers), TaskId("toy_strategy", "shared", 0)
+    accepted = await accept_task(settings, task, MARKET_TICKS, "the higher score is meant")
+    assert accepted.taken_as_said[PAPER.signals_raw.name] >= len(said)
+    async with running(kafka, Chain("toy_strategy", (Otherwise(),)), toy_account()):
+        await until_ended(kafka)
+    await until_settled(kafka, *COMPARED)
+    signals = await events(kafka, PAPER.signals_raw.name)
+    assert signals[: len(said)] == said
+    assert len(signals) == SIGNALS > len(said)
+    (record,) = (decode_event(value) for value in (await events(kafka, STRATEGIES_CONTROL.name))[1:])
+    assert record == accepted
+
+
 async def start_child(kafka: KafkaSettings, stop_seconds: float = 20.0) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -303,26 +337,27 @@ Lines = list[MutableMapping[str, Any]]
 
 async def test_a_member_that_stays_keeps_its_tasks_when_another_joins_and_leaves(kafka: KafkaSettings) -> None:
     four = kafka.model_copy(update={"market_partitions": 4})
-    logs, stays = list[dict[str, list[bytes]]](), "market.ticks"
+    logs = list[dict[str, list[bytes]]]()
     for changes in (False, True):
         await recreate(kafka, partitions=4)
         stop, stop_joiner = asyncio.Event(), asyncio.Event()
-        feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.25 if changes else 0.0, partitions=4))
         with structlog.testing.capture_logs() as lines:
             async with asyncio.TaskGroup() as group:
-                group.create_task(start(four, toy_strategy(), stop))
-                group.create_task(start(four, toy_account(), stop))
-                await until_validated(kafka)
+                for chain in (toy_strategy(), toy_account()):
+                    group.create_task(start(four, chain, stop))
+                    await groups_begin(four, chain.inputs[0].topic, [consumer_group(chain.name, chain.scope)], stop)
+                feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.25 if changes else 0.0, partitions=4))
                 if changes:
+                    await until_validated(kafka)
                     joiner = group.create_task(start(four, toy_strategy(), stop_joiner))
-                    await until(lambda: len(taken_over(lines, stays)) == 4 + 2)
+                    await until(lambda: len(taken_over(lines, "market")) == 4 + 2)
                     stop_joiner.set()
                     await joiner
                     assert not feeding.done(), "the market was over before the members had changed"
                 await feeding
                 await until_ended(kafka)
                 stop.set()
-        assert len(taken_over(lines, stays)) == (4 + 2 + 2 if changes else 4)
+        assert len(taken_over(lines, "market")) == (4 + 2 + 2 if changes else 4)
         logs.append({topic: sorted(values) for topic, values in (await all_outputs(kafka)).items()})
     assert logs[0] == logs[1]
 

@@ -126,7 +126,7 @@ def account(run: TaskRun) -> dict[str, Any]:
         "orders": {order_id: (order.remaining, order.submitted) for order_id, order in books.orders.items()},
         "books": (books.cash_inr_e4, books.positions, books.strategy_totals(), books.charges_inr_e4, books._gross),
         "keys": (books._taken, books._closing, books._opening),
-        "states": (run.trading_states, books.command_offset, portfolio.trading, portfolio.opened),
+        "states": (run.trading_states, books.command_offset, portfolio.trading, portfolio.config),
         "marks": [price for price in books.marks.tolist() if price == price],
         "clock": (portfolio.clock._next_ns, portfolio.clock._changed_ns, portfolio.clock._end_ns),
     }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from feature_store.market.types import SECOND_NS
 from live_services.domain.events import Event
 from live_services.domain.topics import STRATEGIES_CONTROL
-from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.local import MemoryLog, MemoryTask, run_by_chance
 from tests.toy_chain import PAPER, SESSION, toy_account, toy_market, toy_strategy
 
 COMPARED = (PAPER.signals_raw, PAPER.signals_validated, PAPER.pnl_snapshots, STRATEGIES_CONTROL)
@@ -23,24 +23,12 @@ COMPARED = (PAPER.signals_raw, PAPER.signals_validated, PAPER.pnl_snapshots, STR
 def _run(log: MemoryLog, seed: int, kills: int, keeps: float = 0.0) -> dict[str, list[Event]]:
     choose = random.Random(seed)
     tasks = [MemoryTask(make, log) for make in (toy_strategy, toy_account)]
-    idle = 0
-    while idle < 8:
-        progressed = False
-        for task in choose.sample(tasks, len(tasks)):
-            for key in task.next:
-                progressed |= task.fetch(key, choose.randint(0, 12)) > 0 or task.is_behind
-            task.step()
-            if kills and choose.random() < 0.05:
-                kills -= 1
-                task.kill()
-                progressed = True
-            elif choose.random() < 0.7:
-                progressed |= task.commit()
-                if choose.random() < keeps:
-                    task.keep()
-            else:
-                progressed |= bool(task.run.has_events or task.run.owes_watermark)
-        idle = 0 if progressed else idle + 1
+
+    def keep(task: MemoryTask) -> None:
+        if choose.random() < keeps:
+            task.keep()
+
+    run_by_chance(tasks, choose, kills=kills, kill_share=0.05, committed=keep)
     return {topic.name: log.events(topic) for topic in COMPARED}
 
 

@@ -31,7 +31,7 @@ PAPER = broker_topics("paper")
 MAKERS: list[Callable[[], Service[Any]]] = [
     lambda: RiskManager(AccountConfig(), Stamp()),
     lambda: PaperTrading(MARKET_TICKS, Stamp()),
-    lambda: PortfolioManager(MARKET_TICKS, AccountConfig()),
+    lambda: PortfolioManager(MARKET_TICKS, AccountConfig(), Stamp()),
 ]
 
 
@@ -73,7 +73,7 @@ def test_without_a_gateway_a_real_account_judges_and_orders_nothing() -> None:
 @pytest.mark.parametrize("make", MAKERS)
 def test_what_a_service_does_not_take_is_an_error_that_names_it(make: Callable[[], Service[Any]]) -> None:
     service = make()
-    portfolio = PortfolioManager(MARKET_TICKS, AccountConfig())
+    portfolio = PortfolioManager(MARKET_TICKS, AccountConfig(), Stamp())
     task = TaskId("account", "paper", 0)
     behind = {portfolio.name: portfolio.open_session(Opening(SESSION, UNIVERSE, task))}
     state = service.open_session(Opening(SESSION, UNIVERSE, task, chain=behind))
@@ -87,6 +87,7 @@ def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> Non
     gap = MarketGap(
         **self_caused("gap"),
         event_type="market.gap",
+        broker="shared",
         event_time_ns=OPEN + 61 * SECOND,
         until_ns=OPEN + 90 * SECOND,
         reason="r",

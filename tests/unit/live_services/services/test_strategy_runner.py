@@ -22,6 +22,7 @@ from live_services.domain.events import (
     ModelRefused,
     SignalGenerated,
     SignalShadowed,
+    StrategiesConfigured,
     StrategiesStopped,
     StrategiesSummarized,
     StrategyHistoryUsed,
@@ -51,6 +52,7 @@ TASK = TaskId("strategy_runner", "shared", 0)
 AT = LogPosition("market.bars", 0, 0)
 NEXT = Session.regular(SESSION.date + dt.timedelta(days=1))
 CHAMPION: StrategyKey = ("momentum", "champion")
+_CONTROL = StrategiesConfigured | StrategyHistoryUsed | StrategyModelAssigned | StrategiesStopped
 MOMENTUM = {
     "feature_schema_hash": StrategySpec(name="momentum").feature_schema().hash,
     "label_identity": StrategySpec(name="momentum").label().identity(),
@@ -151,14 +153,14 @@ class World:
         for event in self.runner.commands(self.state, now_ns):
             if isinstance(event, StrategiesSummarized):
                 self.summaries.append(event)
-            elif not isinstance(event, StrategyHistoryUsed):
+            elif not isinstance(event, StrategiesConfigured | StrategyHistoryUsed):
                 said.append(event)
             said += self.follow(event)
         return said
 
     def follow(self, event: Event) -> list[Event]:
         """Take back what stands on the control topic."""
-        if not isinstance(event, StrategyHistoryUsed | StrategyModelAssigned | StrategiesStopped):
+        if not isinstance(event, _CONTROL):
             return []
         record = EventRecord(event, LogPosition(STRATEGIES_CONTROL.name, 0, -1))
         return list(self.runner.handle(record, self.state, event.event_time_ns))

@@ -28,7 +28,8 @@ from live_services.domain.strategy.desk import Assignment, StrategyDesk, Strateg
 from live_services.domain.strategy.history import SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.runtime.service import Opening
-from live_services.services.strategy_runner import HistoryChanged, StrategyRunner
+from live_services.services.session_history import HistoryChanged
+from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import MarketSettings, Settings
 from models_registry.specification import StrategySpec
 from tests.live_world import (
@@ -68,7 +69,11 @@ def feed(on: StrategyDesk, bars: Bars) -> list[SignalGenerated]:
 def gap(begin_minutes: float, until_minutes: float) -> MarketGap:
     begin_ns, until_ns = (OPEN + round(minutes * MINUTE) for minutes in (begin_minutes, until_minutes))
     return MarketGap(
-        **self_caused("gap", begin_ns), event_time_ns=begin_ns, until_ns=until_ns, reason="the feed was not there"
+        **self_caused("gap", begin_ns),
+        broker="shared",
+        event_time_ns=begin_ns,
+        until_ns=until_ns,
+        reason="the feed was not there",
     )
 
 

@@ -223,7 +223,11 @@ def test_the_monitor_hears_every_broker_that_runs() -> None:
 @pytest.mark.parametrize("filled", [True, False])
 def test_rows_behind_a_gap_are_computed_again_as_they_were(filled: bool) -> None:
     told = MarketGap(
-        **self_caused("gap"), event_time_ns=OPEN + 370 * SECOND, until_ns=OPEN + 555 * SECOND, reason="away"
+        **self_caused("gap"),
+        broker="shared",
+        event_time_ns=OPEN + 370 * SECOND,
+        until_ns=OPEN + 555 * SECOND,
+        reason="away",
     )
     stored = bars_of_market([TICKS], SESSION, UNIVERSE, CLOCK) if filled else None
     history = replace(HISTORY, today=stored)

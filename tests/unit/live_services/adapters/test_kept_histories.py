@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from feature_store.market.corporate_actions import CorporateAction, CorporateActions
+from feature_store.market.types import Universe
+from live_services.adapters import kept_histories
+from live_services.adapters.kept_histories import HistoryFiles
+from live_services.domain.strategy.history import HistoryUsed, SessionHistory
+from tests.live_world import SESSION, UNIVERSE, past_sessions, session_bars
+
+SPLIT = CorporateAction(UNIVERSE.instruments[1].symbol, dt.date(2026, 1, 2), "split", 0.1)
+HISTORY = replace(
+    past_sessions(UNIVERSE, 2),
+    today=session_bars(SESSION, len(UNIVERSE), 5, seed=4),
+    actions=CorporateActions((SPLIT,)),
+)
+
+
+def used(history: SessionHistory) -> HistoryUsed:
+    return HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
+
+
+def test_a_history_comes_back_bit_for_bit_whatever_the_order_of_the_universe(tmp_path: Path) -> None:
+    files = HistoryFiles(tmp_path / "kept")
+    files.keep(HISTORY)
+    files.keep(HISTORY)  # a second task of the process
+    assert len([*(tmp_path / "kept").iterdir()]) == 2
+    found = files.read(UNIVERSE, used(HISTORY))
+    assert found is not None
+    assert (found.sessions, found.actions, found.digest) == (HISTORY.sessions, HISTORY.actions, HISTORY.digest)
+    for name in HISTORY.before.__dataclass_fields__:
+        for here, there in ((found.before, HISTORY.before), (found.today, HISTORY.today)):
+            assert getattr(here, name).tobytes() == getattr(there, name).tobytes(), name
+            assert getattr(here, name).dtype == getattr(there, name).dtype, name
+
+
+def test_what_is_not_kept_is_none_and_a_desk_without_history_keeps_that(tmp_path: Path) -> None:
+    files, nothing = HistoryFiles(tmp_path / "kept"), SessionHistory(UNIVERSE)
+    assert files.read(UNIVERSE, used(HISTORY)) is None
+    files.keep(nothing)
+    found = files.read(UNIVERSE, used(nothing))
+    assert found is not None
+    assert found.digest == nothing.digest
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet", None])
+def test_a_damaged_file_is_passed_over(tmp_path: Path, content: bytes | None) -> None:
+    files = HistoryFiles(tmp_path)
+    files.keep(HISTORY)
+    path = tmp_path / f"{HISTORY.digest}.parquet"
+    if content is None:  # whole, and of another day
+        (tmp_path / f"{HISTORY.today_digest}.parquet").replace(path)
+    else:
+        path.write_bytes(content)
+    assert files.read(UNIVERSE, used(HISTORY)) is None
+
+
+def test_bars_of_instruments_that_the_session_does_not_have_are_passed_over(tmp_path: Path) -> None:
+    files = HistoryFiles(tmp_path)
+    files.keep(HISTORY)
+    assert files.read(Universe(instruments=UNIVERSE.instruments[:1]), used(HISTORY)) is None
+
+
+def test_the_files_used_longest_ago_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_histories, "_MOST", 2)
+    files = HistoryFiles(tmp_path)
+    made = [replace(past_sessions(UNIVERSE, 1), sessions=(f"2025-12-0{k}",)) for k in (1, 2, 3)]
+    for k, history in enumerate(made):
+        files.keep(history)
+        os.utime(tmp_path / f"{history.digest}.parquet", (k + 1, k + 1))
+    files.keep(made[2])
+    assert [files.read(UNIVERSE, used(one)) is not None for one in made] == [False, True, True]
+
+
+def test_a_disk_without_room_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("in the way")
+    HistoryFiles(tmp_path / "kept").keep(HISTORY)
