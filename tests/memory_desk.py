@@ -120,7 +120,11 @@ def feed(of: Sequence[Day], frame_ms: int, partitions: int, lost: Sequence[range
     for day in of:
         topic = market_topic("ticks" if isinstance(day.market, Ticks) else "bars")
         log.append_event(MARKET_SESSIONS, 0, session_opened(day.session, day.universe))
-        cuts = [*cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False)]
+        cuts = [
+            *cuts_of_session(
+                day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False, frame_rows=1
+            )
+        ]
         begins = {hole.start: (cuts[hole.start - 1], cuts[hole.stop - 1]) for hole in lost if hole.stop < len(cuts)}
         for number, cut in enumerate(cuts):
             for partition in range(partitions) if number in begins else ():

@@ -54,14 +54,21 @@ class SnapshotFiles:
         """Let what `write` wrote last take its place; its positions are committed."""
         os.replace(self._next(task), self._path(task))  # noqa: PTH105 (said as what it is: one step)
 
-    def read(self, task: TaskId) -> Mapping[str, Tree] | None:
-        """Give a task's snapshot; None if there is none that this code can go on from."""
+    def read(self, task: TaskId, *, of_other_code: bool = False) -> Mapping[str, Tree] | None:
+        """Give a task's snapshot; None if there is none that this code can go on from.
+
+        Parameters
+        ----------
+        of_other_code : bool
+            Whether one that other code wrote will do: where a person lets stand what that code said
+            (`live_services.domain.events.DifferenceAccepted`), it is nearest to it.
+        """
         path = self._path(task)
         try:
             whole = unpack(path.read_bytes())
             if not isinstance(whole, Mapping) or whole.get("task") != str(task):
                 raise CorruptSnapshot("it is not of this task")
-            if whole.get("code") != self._code:
+            if whole.get("code") != self._code and not of_other_code:
                 raise CorruptSnapshot("other code wrote it")
             if not isinstance(state := whole.get("state"), Mapping):
                 raise CorruptSnapshot("it holds no state")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from live_services.domain.events import Event, NoEvent, decode_event
-from live_services.domain.log import TASK_HEADER, TaskId
+from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, NoEvent, decode_event
+from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import NotUnderstood
@@ -31,7 +31,7 @@ def control_of(task: TaskId, topic: Topic, record: Received) -> Event | NotUnder
     if dict(record.headers).get(TASK_HEADER) != str(task).encode():
         return None
     try:
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
         if event.TOPIC is None:
             raise WrongTopic(f"{event.event_type} is no control record")
@@ -62,3 +62,28 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], since_n
         elif found is not None and found.event_time_ns >= since_ns:
             events.append(found)
     return OwnControl(tuple(events), tuple(foreign))
+
+
+def control_behind(control: Iterable[Event], handled: int, now_ns: int) -> list[Event]:
+    """Give what of a task's control records is behind a snapshot, in order.
+
+    Parameters
+    ----------
+    control : iterable of Event
+        Of the whole session.
+    handled : int
+        How many of the task's own had been handled; what a person accepted is not counted, for it may come to stand
+        before them later.
+    now_ns : int
+        Event time that the snapshot stands at.
+    """
+    left: list[Event] = []
+    for event in control:
+        if isinstance(event, DifferenceAccepted):
+            if event.event_time_ns >= now_ns:
+                left.append(event)
+        elif handled:
+            handled -= 1
+        else:
+            left.append(event)
+    return left

@@ -13,7 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
 from live_services.domain.events import DifferenceAccepted, Event
+
+_log: Final = structlog.get_logger("application")
 
 _BASIS: Final = {"basis"}  # for `explain` only: where the inputs stood, and by which code
 _LONGEST_QUOTE: Final = 120  # of a value, in the line that ends a process
@@ -97,12 +101,13 @@ class Said:
         if self._keeps:
             self._kept.setdefault(topic, _Kept()).add(content)
 
-    def accept(self, accepted: DifferenceAccepted) -> bool:
-        """Take what was said as true and begin to count anew; False if there is no difference to what was accepted."""
-        if self.so_far.digest == accepted.outputs_digest:
-            return False
+    def accept(self, accepted: DifferenceAccepted) -> None:
+        """Take what was said as true and begin to count anew, unless nothing differs from it."""
+        if accepted.event_id == self._begun_with or self.so_far.digest == accepted.outputs_digest:
+            return
         self._begin(accepted.event_id, accepted.outputs_digest, accepted.taken_as_said)
-        return True
+        who = {"by": accepted.accepted_by, "reason": accepted.reason}
+        _log.warning("difference_accepted", task=accepted.task, watermark_ns=accepted.event_time_ns, **who)
 
     def agrees_with(self, committed: SaidSoFar) -> bool:
         """Say whether this is what was committed, or what a person let stand in its place."""

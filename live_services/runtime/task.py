@@ -24,7 +24,7 @@ from live_services.domain.events import (
     Event,
     topic_of,
 )
-from live_services.domain.frames import BadFrame
+from live_services.domain.frame_rows import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import (
     EventRecord,
@@ -38,12 +38,13 @@ from live_services.domain.partitions import own_rows
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
+from live_services.runtime.control import control_behind
 from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
-from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.reception import Reception, Told, Universes
 from live_services.runtime.said import NOTHING_SAID, Said
 
 _log = structlog.get_logger("application")
@@ -71,6 +72,8 @@ class TaskRun:
         The task's gating partitions.
     universes
         What the digests on the market's records mean.
+    told
+        What was told of sessions. None: the first record of a session is believed.
     starts
         Offset from which each partition is read.
     resume
@@ -94,6 +97,7 @@ class TaskRun:
         *,
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
+        told: Told | None = None,
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
@@ -123,6 +127,7 @@ class TaskRun:
             self._letters,
             self._topics,
             universes,
+            told=told,
             spans=self.spans,
             woven_partitions=market_partitions if chain.single_task else 1,
         )
@@ -291,15 +296,13 @@ class TaskRun:
         topic = topic_of(event)
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
         self.records_handled += 1
+        if isinstance(event, DifferenceAccepted):
+            self.said.accept(event)
+            return
         self._controls += 1
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
-        if isinstance(event, DifferenceAccepted):
-            if self.said.accept(event):
-                who = {"by": event.accepted_by, "reason": event.reason}
-                _log.warning("difference_accepted", task=str(self.task), watermark_ns=event.event_time_ns, **who)
-            return
         self._produce(self._chain.handle_control(record, self._state))
 
     def _handle(self, time_ns: int, item: Item) -> None:
@@ -476,7 +479,7 @@ class TaskRun:
             self.session, self.now_ns = session, kept["now_ns"]
             self._promised_ns, self._forwarded_ns = kept["promised_ns"], kept["forwarded_ns"]
             self._controls, self._answered = kept["controls"], kept["answered"]
-            self._control = self._control[self._controls :]
+            self._control = control_behind(self._control, self._controls, self.now_ns)
             self.records_handled = kept["records_handled"]
             self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
             self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}

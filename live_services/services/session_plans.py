@@ -7,7 +7,7 @@ next one on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.runtime.failures import WrongShape
 from live_services.services.loading_summary import LoadingSummaries
 from live_services.services.model_loading import ModelLoader, Refusal
-from models_registry.specification import StrategySpec
+from models_registry.specification import Broker, StrategySpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,10 +62,13 @@ class SessionPlans:
         Of the settings.
     loader : ModelLoader
         Of the same strategies and brokers.
+    speaks_to : collection of Broker
+        All that it may speak to.
     """
 
-    def __init__(self, config: StrategiesConfig, loader: ModelLoader) -> None:
+    def __init__(self, config: StrategiesConfig, loader: ModelLoader, speaks_to: Collection[Broker]) -> None:
         self.own: Final = SessionPlan.of(config, loader)
+        self._speaks_to: Final = frozenset(speaks_to)
         self._logged: dict[tuple[int, str], SessionPlan] = {}
 
     def learn(self, task: TaskId, event: StrategiesConfigured) -> None:
@@ -74,13 +77,13 @@ class SessionPlans:
         Raises
         ------
         WrongShape
-            If it speaks to a broker whose account does not run any more.
+            If it speaks to a broker that this process was not built to speak to.
         """
-        if gone := sorted(set(event.config.brokers) - set(self.own.config.brokers)):
+        if gone := sorted(set(event.config.brokers) - self._speaks_to):
             raise WrongShape(
                 f"{task}: the session of {event.session_date} was opened for the brokers "
-                f"{', '.join(event.config.brokers)}, and {', '.join(gone)} is not to run any more: leave it in "
-                "ACTIVE_BROKERS until the session has ended"
+                f"{', '.join(event.config.brokers)}, and this process did not know of {', '.join(gone)} when it "
+                "started: the next start does"
             )
         alike = (plan for plan in (self.own, *self._logged.values()) if plan.config == event.config)
         known = next(alike, None)

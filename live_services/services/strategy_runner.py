@@ -90,6 +90,8 @@ class StrategyRunner(Service[StrategyState]):
         Configuration and code, for the proposals' basis.
     brokers : sequence of Broker
         Those that run.
+    opened_for : sequence of Broker
+        Those that the session under way was opened for, if it was: it goes on speaking to them.
     rows : RowSink, optional
     history : HistorySource, optional
         Default: none, so that every instrument is WARMING at first.
@@ -109,6 +111,7 @@ class StrategyRunner(Service[StrategyState]):
         stamp: Stamp,
         *,
         brokers: Sequence[Broker] = ("paper",),
+        opened_for: Sequence[Broker] = (),
         rows: RowSink | None = None,
         history: HistorySource | None = None,
         kept: KeptHistories | None = None,
@@ -119,7 +122,7 @@ class StrategyRunner(Service[StrategyState]):
             Input(STRATEGIES_CONTROL, "control"),
         )
         self.outputs: tuple[Topic, ...] = (
-            *(broker_topics(broker).signals_raw for broker in brokers),
+            *(broker_topics(broker).signals_raw for broker in dict.fromkeys([*brokers, *opened_for])),
             SIGNALS_SHADOW,
             MODELS_LOADED,
             MODELS_REFUSED,
@@ -129,7 +132,7 @@ class StrategyRunner(Service[StrategyState]):
         config = StrategiesConfig(
             strategies=settings.strategies, bar_minutes=settings.market.bar_minutes, brokers=tuple(brokers)
         )
-        self._plans: Final = SessionPlans(config, loader)
+        self._plans: Final = SessionPlans(config, loader, {*brokers, *opened_for})
         self._partitions: Final = settings.kafka.market_partitions
         self._stamp: Final = stamp
         self._rows: Final = rows
@@ -146,7 +149,7 @@ class StrategyRunner(Service[StrategyState]):
         ModelUnavailable
             If a version that the log says was running cannot be loaded any more.
         live_services.runtime.failures.WrongShape
-            If the session speaks to a broker whose account does not run any more.
+            If the session speaks to a broker that this process was not built to speak to.
         """
         _log.debug("preparing", task=str(task), control_records=len(control))
         await asyncio.to_thread(compile_kernels)

@@ -45,7 +45,9 @@ def test_a_forgotten_one_is_gone(files: SnapshotFiles) -> None:
 def test_other_code_does_not_go_on_from_it(files: SnapshotFiles, tmp_path: Path) -> None:
     files.write(TASK, {"at": 1})
     files.publish(TASK)
-    assert SnapshotFiles(tmp_path / "snapshots", "other code").read(TASK) is None
+    other = SnapshotFiles(tmp_path / "snapshots", "other code")
+    assert other.read(TASK) is None
+    assert other.read(TASK, of_other_code=True) == {"at": 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 and no more"])

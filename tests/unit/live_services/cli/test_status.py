@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from live_services.cli import account_view
 from live_services.cli.account_view import read_account, read_verdicts
 from live_services.cli.ailments import ailments
-from live_services.cli.status import print_status, processes_table, status_record, tasks_table
+from live_services.cli.status import print_status, processes_table, settings_that_wait, status_record, tasks_table
 from live_services.cli.status_view import ServiceProcess, StatusView, read_desk
 from live_services.cli.strategy_states import StrategyRow, read_strategy_states, strategies_table, strategy_rows
 from live_services.cli.task_health import Health, ProcessReport, together
@@ -186,6 +186,13 @@ def runner(*said: tuple[str, str, str, str], rung: str = "champion", partition: 
 
 def rows_of(*tasks: dict[str, object], states: object = (), skip: str | None = None) -> tuple[StrategyRow, ...]:
     return strategy_rows(STRATEGIES, lambda _: skip, tasks, states)  # type: ignore[arg-type]
+
+
+def test_what_the_settings_change_from_the_next_session_on_is_said_once() -> None:
+    limit, size = "risk.max_open_positions: 2 now, 1 then", "strategies.momentum.holding_bars: 10 now, 12 then"
+    tasks = [runner(partition=k) | {"settings_wait": [size]} for k in (0, 1)]
+    health = Health((*tasks, task("risk_manager"), task("portfolio_manager") | {"settings_wait": [limit]}), {})
+    assert settings_that_wait(health) == (size, f"paper: {limit}")
 
 
 async def test_the_log_says_what_a_strategy_was_given_last_and_what_was_refused_since() -> None:

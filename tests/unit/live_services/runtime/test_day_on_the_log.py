@@ -42,12 +42,12 @@ from models_registry.refs import Alias
 from models_registry.registry import RegistryUnavailable
 from models_registry.sample import sample_version
 from models_registry.sidecar import Sidecar
-from models_registry.specification import StrategySpec
+from models_registry.specification import Broker, StrategySpec
 from tests.account_world import limits
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, past_sessions, random_walk
 from tests.toy_chain import frames_of, session_opened
 
-SPEC = StrategySpec(name="momentum", features=("last_return",), holding_bars=2)
+SPEC = StrategySpec(name="momentum", features=("last_return",), holding_bars=2, brokers=("paper", "zerodha"))
 OTHER = SPEC.model_copy(update={"notional_per_trade_inr": 20_000.0})
 SECOND_SESSION = Session.regular(dt.date(2026, 1, 6))
 PAPER = broker_topics("paper")
@@ -89,7 +89,7 @@ class Registry:
 
     def standings(self, name: str) -> Mapping[Alias, Standing]:
         self._answer()
-        return {"champion": Standing("1", "1", None)}
+        return {"champion": Standing("1", "1", None), "live": Standing("1", "1", None)}
 
     def _answer(self) -> None:
         if self.is_away:
@@ -122,6 +122,7 @@ class Desk:
         self.strategies: tuple[StrategySpec, ...] = (SPEC,)
         self.config = limits(max_open_positions=2)
         self.loaders: list[ModelLoader] = []
+        self.brokers: tuple[Broker, ...] = ("paper",)
         self.keeps_history = True
         self.log = two_days()
         self.runner = MemoryTask(self._runner, self.log)
@@ -133,17 +134,24 @@ class Desk:
             self.registry.standings,
             lambda _name, _version, _rung: None,
             self.strategies,
+            brokers=self.brokers,
             bar_minutes=1,
             poll_seconds=600,
             kept=ModelFiles(self.home / "models"),
         )
         self.loaders.append(loader)
         kept = HistoryFiles(self.home / "kept") if self.keeps_history else None
-        settings = Settings(strategies=self.strategies)
-        return Chain(
-            "strategy_runner",
-            (StrategyRunner(settings, loader, Stamp("d", "commit"), history=self.store, kept=kept),),
+        opened = [e for e in self.log.events(STRATEGIES_CONTROL) if isinstance(e, StrategiesConfigured)]
+        runner = StrategyRunner(
+            Settings(strategies=self.strategies),
+            loader,
+            Stamp("d", "commit"),
+            brokers=self.brokers,
+            opened_for=opened[-1].config.brokers if opened else (),
+            history=self.store,
+            kept=kept,
         )
+        return Chain("strategy_runner", (runner,))
 
     def _account(self) -> Chain:
         return account_chain("paper", MARKET_TICKS, self.config, Stamp("d", "commit"))
@@ -295,6 +303,23 @@ async def test_without_the_kept_bars_a_corrected_store_is_noticed(tmp_path: Path
     with pytest.raises(HistoryChanged, match="not kept on this machine"):
         desk.trade(5)
     await desk.stop()
+
+
+async def test_a_broker_that_is_taken_out_hears_proposals_to_the_end_of_its_session(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.brokers = ("paper", "zerodha")
+    desk.runner.kill()
+    await desk.start()
+    desk.trade(10)
+    before = len(desk.log.events(broker_topics("zerodha").signals_raw))
+    desk.brokers = ("paper",)
+    await desk.restart()
+    desk.catch_up()
+    await desk.stop()
+    heard = desk.log.events(broker_topics("zerodha").signals_raw)
+    paper = desk.log.events(PAPER.signals_raw)
+    assert len(heard) > before > 0
+    assert len(heard) == len([event for event in paper if event.event_time_ns < SECOND_SESSION.open_ns])
 
 
 async def test_code_that_decides_otherwise_ends_with_the_first_difference(

@@ -6,8 +6,7 @@ import pytest
 
 from feature_store.market.types import SECOND_NS
 from live_services.adapters.kafka import headers_of, value_of
-from live_services.domain.events import Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
-from live_services.domain.log import TASK_HEADER
+from live_services.domain.events import TASK_HEADER, Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
 from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import DayDiffers
@@ -178,6 +177,34 @@ def test_what_is_accepted_while_nothing_differs_changes_nothing() -> None:
     desk.run(10)
     desk.restart(ToyStrategy())
     desk.run(40)
+    assert desk.task.run.live
+
+
+def test_an_acceptance_moves_no_control_record_behind_a_snapshot() -> None:
+    desk = Desk()
+    desk.run(20)
+    desk.accept()  # nothing differs
+    for _ in range(2):
+        desk.run(10)
+        assert desk.task.keep()
+        desk.restart(ToyStrategy())
+    desk.run(15)
+    assert desk.task.run.live
+    assert len([e for e in desk.log.events(STRATEGIES_CONTROL) if e.event_type == "strategy.model_assigned"]) == 1
+
+
+def test_what_was_let_stand_is_gone_on_from_with_a_snapshot_of_it() -> None:
+    desk = Desk()
+    desk.run(20)
+    desk.restart(Otherwise(OPEN_NS + 5 * SECOND_NS))
+    with pytest.raises(DayDiffers):
+        desk.run(30)
+    desk.accept()
+    desk.restart(Otherwise(OPEN_NS + 5 * SECOND_NS))
+    desk.run(25)
+    assert desk.task.keep()
+    desk.restart(Otherwise(OPEN_NS + 5 * SECOND_NS))
+    desk.run(30)
     assert desk.task.run.live
 
 
