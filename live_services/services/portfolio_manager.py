@@ -32,7 +32,7 @@ from live_services.domain.log import EventRecord, MarketSlice, Record
 from live_services.domain.money import inr_e4
 from live_services.domain.snapshot import Tree
 from live_services.domain.topics import Scope, Topic, broker_topics
-from live_services.domain.written import fields_of
+from live_services.domain.written import WrittenOnce, fields_of
 from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from models_registry.specification import Broker
 
@@ -97,6 +97,7 @@ class PortfolioManager(Service[PortfolioState]):
         self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
         self._stamp: Final = stamp
         self._trading_off: Final = trading_off
+        self._written: Final = WrittenOnce()
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
         """Begin with a new account's books; what the session before left is carried over by a record."""
@@ -110,7 +111,7 @@ class PortfolioManager(Service[PortfolioState]):
         if state.config is None:
             return None
         return {
-            "books": written_books(state.books),
+            "books": written_books(state.books, self._written),
             "clock": state.clock.snapshot(),
             "trading": state.trading,
             "config": state.config.model_dump(mode="json"),

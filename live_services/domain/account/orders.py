@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from live_services.domain.events import OrderSubmitted
 from live_services.domain.snapshot import Tree
-from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
+from live_services.domain.written import WrittenOnce, fields_of, read_rows, read_values, written_rows
 
 OrderState = Literal["submitted", "partially_filled", "filled", "rejected", "cancelled"]
 OrderTrigger = Literal["fill_part", "fill_rest", "reject", "cancel"]
@@ -91,11 +91,11 @@ class Order:
             ) from None
 
 
-def written_orders(orders: Iterable[Order]) -> Tree:
+def written_orders(orders: Iterable[Order], once: WrittenOnce) -> Tree:
     """Write orders and where they stand."""
     orders = list(orders)
     return {
-        "submitted": written_values(OrderSubmitted, [order.submitted for order in orders]),
+        "submitted": once.values(OrderSubmitted, [order.submitted for order in orders]),
         "at": written_rows([order.remaining, order.state, order.fills] for order in orders),
     }
 

@@ -36,7 +36,7 @@ from live_services.domain.events import (
 from live_services.domain.log import MarketSlice
 from live_services.domain.money import MOST_SHARES, RUPEE, inr_e4
 from live_services.domain.snapshot import Tree
-from live_services.domain.written import fields_of, read_rows, written_rows
+from live_services.domain.written import WrittenOnce, fields_of, read_rows, written_rows
 
 SESSION_CLOSED: Final = "session_closed"
 NOTHING_TO_REDUCE: Final = "nothing_to_reduce"
@@ -320,7 +320,9 @@ class PaperExchange:
             "submitted": self._submitted,
             "charges": self._charges.snapshot(),
             "live": written_rows([(order_id, number) for order_id, (number, _) in self._live.items()]),
-            "unbooked": written_orders(o for order_id, (_, o) in self._live.items() if booked.get(order_id) != o),
+            "unbooked": written_orders(
+                [order for order_id, (_, order) in self._live.items() if booked.get(order_id) != order], WrittenOnce()
+            ),
         }
 
     def restore(self, kept: Tree) -> None:

@@ -13,7 +13,7 @@ from live_services.domain.account.orders import read_orders, written_orders
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import ExitTerms, Position
 from live_services.domain.snapshot import Tree
-from live_services.domain.written import fields_of, read_rows, read_values, written_rows, written_values
+from live_services.domain.written import WrittenOnce, fields_of, read_rows, read_values, written_rows
 
 _PLAIN: Final = (
     "starting_cash_inr_e4",
@@ -34,14 +34,14 @@ _KEYS: Final = ("_taken", "_opening", "_closing")
 _BY_INDEX: Final = ("_gross", "_reference")
 
 
-def written_books(books: Books) -> Tree:
-    """Write the books down."""
+def written_books(books: Books, once: WrittenOnce) -> Tree:
+    """Write the books down; who does it again and again hands over the same ``once``."""
     totals = [[*key, t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades] for key, t in books._totals.items()]
     return {
         "plain": {name: getattr(books, name) for name in _PLAIN},
-        "positions": written_values(Position, books.positions.values()),
+        "positions": once.values(Position, books.positions.values()),
         "closed": written_rows(position.model_dump(mode="json") for position in books.closed),
-        "orders": written_orders(books.orders.values()),
+        "orders": written_orders(books.orders.values(), once),
         "trading_states": books.trading_states.snapshot(),
         "handed_in": list(books.handed_in),
         "marks": books.marks.copy(),

@@ -11,6 +11,7 @@ from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import OrderSubmitted
 from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.written import (
+    WrittenOnce,
     fields_of,
     in_few_tables,
     read_rows,
@@ -39,6 +40,12 @@ def test_events_come_back_validated() -> None:
     again = read_values(OrderSubmitted, written_values(OrderSubmitted, orders))
     assert again == orders
     assert [order.model_dump_json() for order in again] == [order.model_dump_json() for order in orders]
+
+
+def test_events_that_were_written_before_are_written_the_same_among_others() -> None:
+    once, orders = WrittenOnce(), [submitted(validated(k, 60 + k, strategy="₹")) for k in range(3)]
+    for now in ([], orders[:2], orders[::-1], [orders[0].model_copy()], orders):
+        assert once.values(OrderSubmitted, now).tobytes() == written_values(OrderSubmitted, now).tobytes()
 
 
 def test_tables_come_back_with_and_without_their_optional_columns() -> None:
