@@ -20,7 +20,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from benchmarks.measuring import Figure, at_most, report
-from live_services.adapters.kafka import headers_of
 from live_services.adapters.metrics import Metrics
 from live_services.adapters.spans import FeedSpans, NoSpans, TaskSpans, trace_headers
 from live_services.adapters.tracing import LiveTracing
@@ -31,6 +30,7 @@ from live_services.domain.events import (
     SignalGenerated,
     SignalRejected,
     StrategyTotals,
+    headers_of,
     self_caused,
 )
 from live_services.domain.frames import Headers

@@ -174,6 +174,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.adapters.telemetry import LiveTelemetry
+    from live_services.runtime.heap import freeze_heap
     from live_services.services.feed_health import FeedHealth
     from live_services.services.market_feed import run_market_feed
 
@@ -187,6 +188,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         groups = [consumer_group(entry.name, scope) for entry, scope in processes(settings) if entry.is_chain]
         await groups_begin(settings.kafka, market_topic(settings.market.feed), groups, stop)
         _started(telemetry, "market_feed", "shared")
+        freeze_heap()
         with tracing_of(settings, "market_feed", "shared") as tracing:
             progress = FeedHealth(telemetry)
             await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
@@ -210,6 +212,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
         from live_services.adapters.readiness import market_arrives
         from live_services.adapters.sessions import MarketSessions
         from live_services.adapters.telemetry import LiveTelemetry
+        from live_services.runtime.heap import freeze_heap
         from live_services.runtime.loop import run_chain
 
         scope: Scope = broker if of_broker else "shared"
@@ -221,7 +224,16 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                     _started(telemetry, service.name, service.scope)
                 with tracing_of(settings, name, scope) as tracing:
                     sessions, member = MarketSessions(settings.kafka), member_name(settings)
-                    await run_chain(chain, settings, sessions, telemetry, stop, tracing=tracing, member=member)
+                    await run_chain(
+                        chain,
+                        settings,
+                        sessions,
+                        telemetry,
+                        stop,
+                        tracing=tracing,
+                        member=member,
+                        settled=freeze_heap,
+                    )
 
     return run
 

@@ -53,6 +53,8 @@ _DECIDES_NOTHING: Final = {
     "replay_session",
     "replay_through",
     "follow",
+    "feed_name",
+    "take_over",
     "bars_file",
     "ticks_file",
     "corporate_actions",
@@ -219,6 +221,10 @@ class MarketSettings(Section):
     join_at: Annotated[str, AfterValidator(_time_of_day)] = ""
     """Time of day, ``HH:MM`` or ``HH:MM:SS`` IST, at which the feed joins the first session of its range, like one that
     was started late; default: at the open."""
+    feed_name: str = Field(default="", max_length=100)
+    """Who this feed says that it is; default: the name of the host. Set it where that changes, as in containers."""
+    take_over: str = Field(default="", pattern="^[0-9a-f-]*$")
+    """Which other feed's market this one may go on with, by the id that its refusal names; that is on the log then."""
     train_through: _IsoDate = ""
     """Last day that models are trained on, ``YYYY-MM-DD``; default: the day before ``replay_session`` or before the
     last session of a generated market, else the last day there is."""

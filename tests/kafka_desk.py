@@ -60,4 +60,4 @@ async def account(desk: Settings) -> AsyncIterator[None]:
 
 async def said(desk: Settings, topic: Topic) -> list[Event]:
     """Everything that stands on a topic of one partition."""
-    return [decode_event(record.value) async for record in read_topic(desk.kafka, topic.name)]
+    return [decode_event(record.value, record.headers) async for record in read_topic(desk.kafka, topic.name)]

@@ -120,7 +120,11 @@ def feed(of: Sequence[Day], frame_ms: int, partitions: int, lost: Sequence[range
     for day in of:
         topic = market_topic("ticks" if isinstance(day.market, Ticks) else "bars")
         log.append_event(MARKET_SESSIONS, 0, session_opened(day.session, day.universe))
-        cuts = [*cuts_of_session(day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False)]
+        cuts = [
+            *cuts_of_session(
+                day.market, day.session, day.universe, partitions, frame_ms=frame_ms, paced=False, frame_rows=1
+            )
+        ]
         begins = {hole.start: (cuts[hole.start - 1], cuts[hole.stop - 1]) for hole in lost if hole.stop < len(cuts)}
         for number, cut in enumerate(cuts):
             for partition in range(partitions) if number in begins else ():
@@ -190,7 +194,10 @@ def run_live(
     monitor: bool = False,
     committed: Callable[[MemoryTask], None] = lambda _: None,
 ) -> MemoryLog:
-    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit."""
+    """Run sessions in an order that follows from the seed; ``committed`` hears of each commit.
+
+    Who is killed goes on from the snapshot that was kept last, if one was.
+    """
     choose, loader, log = random.Random(seed), FixedModels(of), feed(of, frame_ms, partitions, lost)
     tasks = desk_tasks(log, loader, on_ticks=isinstance(of[0].market, Ticks), monitor=monitor)
 
@@ -202,5 +209,12 @@ def run_live(
             commands -= 1
             command(choose, log)
 
-    run_by_chance(tasks, choose, most=60, kills=kills, meanwhile=meanwhile, committed=committed)
+    keeps = random.Random(seed)
+
+    def heard(task: MemoryTask) -> None:
+        if kills and keeps.random() < 0.3:
+            task.keep()
+        committed(task)
+
+    run_by_chance(tasks, choose, most=60, kills=kills, meanwhile=meanwhile, committed=heard)
     return log

@@ -17,6 +17,7 @@ from live_services.domain.clock import market_gap, session_end_ns, watermark
 from live_services.domain.events import (
     LAST_NS,
     MOST_PROPOSED,
+    TASK_HEADER,
     Event,
     RecordHandedIn,
     SignalGenerated,
@@ -42,7 +43,6 @@ from live_services.domain.topics import (
 )
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.runtime.received import Received
 from live_services.services.account import account_chain
@@ -418,8 +418,10 @@ class Desk:
     log: MemoryLog
     tasks: dict[str, MemoryTask]
 
-    def work(self, kills: Sequence[str] = ()) -> None:
-        """Go on until nobody has anything to say; some are killed before they commit, and once more at the end."""
+    def work(self, kills: Sequence[str] = (), *, kept: bool = False) -> None:
+        """Go on until nobody has anything to say; some are killed before they commit, and once more at the end, where
+        they may have kept what they had.
+        """
         for name in kills:
             self._fetch(self.tasks[name])
             self.tasks[name].step()
@@ -428,6 +430,8 @@ class Desk:
         while said:
             said = sum(map(self._turn, self.tasks.values())) > 0
         for name in kills:
+            if kept:
+                self.tasks[name].keep()
             self.tasks[name].kill()
             self._turn(self.tasks[name])
 
@@ -466,8 +470,8 @@ def desk(kind: str) -> Desk:
     return Desk(log, {name: MemoryTask(make, log, dead_letters=NO_FLOOD) for name, make in makes.items()})
 
 
-def live(kind: str, poison: Sequence[Poison] = (), *, kills: bool = False) -> Desk:
-    """Let a desk live through a session into whose middle bad records are put."""
+def live(kind: str, poison: Sequence[Poison] = (), *, kills: bool = False, kept: bool = False) -> Desk:
+    """Let a desk live through a session into whose middle bad records are put; who is killed may have a snapshot."""
     made, topic = desk(kind), market_topic(kind)  # type: ignore[arg-type]
     log, everybody = made.log, tuple(made.tasks)
     log.append_event(topic, 0, watermark(topic, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
@@ -475,12 +479,12 @@ def live(kind: str, poison: Sequence[Poison] = (), *, kills: bool = False) -> De
         if minute == BEFORE:
             for one in poison:
                 log.append(one.topic.name, 0, one.value, one.headers)
-            made.work(everybody if kills else ())
+            made.work(everybody if kills else (), kept=kept)
         begin = SESSION.open_ns + minute * MINUTE
         log.append(topic.name, 0, *frame_of(_minute(kind, minute), minute, begin + MINUTE))
-        made.work(everybody if kills and minute in (BEFORE, BEFORE + 5) else ())
+        made.work(everybody if kills and minute in (BEFORE, BEFORE + 5) else (), kept=kept)
     log.append_event(topic, 0, watermark(topic, 0, SESSION, END, UNIVERSE.digest))
-    made.work(everybody if kills else ())
+    made.work(everybody if kills else (), kept=kept)
     return made
 
 

@@ -19,6 +19,7 @@ from feature_store.features.schema import FeatureSchema
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from live_services.domain.log import MarketSlice
 from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.services.session_plans import SessionPlan
 from models_registry.specification import StrategySpec
 
 REMADE = {
@@ -74,6 +75,8 @@ def _parts(path: str, field: str, thing: Any, above: tuple[int, ...]) -> Iterato
         yield path, field, thing.digest
     elif isinstance(thing, LoadedModel):
         yield path, field, (thing.identity, thing.schema.hash, type(thing.model).__name__)
+    elif isinstance(thing, SessionPlan):  # what follows its models is the process's
+        yield path, field, thing.config.model_dump_json()
     elif isinstance(thing, FeatureSchema):
         yield path, field, thing.hash
     elif isinstance(thing, MarketSlice | Ticks | Bars):

@@ -11,16 +11,17 @@ import numpy as np
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
-from live_services.adapters.market_log import newest_reached
+from live_services.adapters.market_log import newest_end
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.domain.events import Event, MarketGap, Watermark, decode_event, topic_of
+from live_services.domain.events import Event, SessionOpened, decode_event, topic_of
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decode_frame, universe_digest_of
-from live_services.domain.log import Reached
+from live_services.domain.sequence import LogEnd, Stamp
 from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
+from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.received import Received
-from live_services.services.market_feed import Feed, FrameTimes, Progress
+from live_services.services.market_feed import Feed, FrameTimes, Progress, refuse_another, who_feeds
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.live_world import OPEN, random_walk, session_bars
 
@@ -78,11 +79,11 @@ class MemoryFeed:
     def say(self, event: Event) -> None:
         self._say(topic_of(event), 0, value_of(event), headers_of(event))
 
-    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
-        self._say(topic, partition, value_of(event), headers_of(event))
+    def say_on(self, topic: Topic, partition: int, event: Event, stamp: Stamp | None = None) -> None:
+        self._say(topic, partition, value_of(event), headers_of(event), stamp)
 
-    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
-        self._say(topic, partition, frame.value, frame.headers)
+    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame, stamp: Stamp | None = None) -> None:
+        self._say(topic, partition, frame.value, frame.headers, stamp)
 
     async def flush(self) -> None:
         self.most_unflushed = max(self.most_unflushed, len(self.unflushed))
@@ -90,12 +91,20 @@ class MemoryFeed:
             self.log.append(topic, partition, value, headers)
         self.unflushed = []
 
-    def _say(self, topic: Topic, partition: int, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    def _say(
+        self,
+        topic: Topic,
+        partition: int,
+        value: bytes,
+        headers: list[tuple[str, bytes]],
+        stamp: Stamp | None = None,
+    ) -> None:
         if self._lives is not None:
             self._lives -= 1
             if self._lives < 0:
                 raise Died
-        self.unflushed.append((topic.name, partition, value, headers))
+        stamped = [] if stamp is None else [stamp.header]
+        self.unflushed.append((topic.name, partition, value, [*headers, *stamped]))
 
 
 def settings_of(partitions: int = 2, **market: object) -> Settings:
@@ -121,7 +130,7 @@ def told_on(log: MemoryLog) -> MarketSessions:
     return sessions
 
 
-async def reached_on(log: MemoryLog, topic: Topic, sessions: MarketSessions) -> dict[int, Reached]:
+async def ends_on(log: MemoryLog, topic: Topic, sessions: MarketSessions) -> dict[int, LogEnd]:
     found = {}
     for partition in range(log.market_partitions):
         records = log.partitions[topic.name, partition]
@@ -130,9 +139,9 @@ async def reached_on(log: MemoryLog, topic: Topic, sessions: MarketSessions) -> 
             for record in stored(records, slice(first, end)):
                 yield record
 
-        reached = await newest_reached(0, len(records), read, sessions.universe)
-        if reached is not None:
-            found[partition] = reached
+        end = await newest_end(0, len(records), read, sessions)
+        if end is not None:
+            found[partition] = end
     return found
 
 
@@ -147,9 +156,15 @@ async def live(
     times: FrameTimes | None = None,
 ) -> bool:
     """One life of the feed: it finds where the log ends and goes on; ``lives`` is how many records it can say."""
-    sessions = told_on(log)
-    reached = await reached_on(log, market_topic(settings.market.feed), sessions)
-    feed = Feed(market, settings, MemoryFeed(log, lives), sessions.opened, reached, times=times)
+    sessions, topic = told_on(log), market_topic(settings.market.feed)
+    if (former := sessions.feed) is not None:
+        ends = await ends_on(log, market_topic(former.feed), sessions)
+        ours = who_feeds(settings, market.sessions())
+        refuse_another(ours, former, sessions.newest(), ends, settings.market.take_over)
+    ingress = Ingress(
+        topic, MemoryFeed(log, lives), await ends_on(log, topic, sessions), settings.kafka.market_partitions
+    )
+    feed = Feed(market, settings, ingress, sessions.opened, former=sessions.feed, times=times)
     return await feed.run(stop or asyncio.Event(), progress)
 
 
@@ -162,7 +177,7 @@ def said(log: MemoryLog, topic: Topic, partition: int) -> list[Frame | Event]:
             assert universe is not None
             found.append(decode_frame(record.value, record.headers, universe))
         else:
-            found.append(decode_event(record.value))
+            found.append(decode_event(record.value, record.headers))
     return found
 
 
@@ -170,3 +185,9 @@ def rows_of(market: Ticks | Bars, universe: Universe) -> list[tuple[int, int]]:
     """Token and event time of each row."""
     times = market.event_time_ns if isinstance(market, Ticks) else market.end_ns
     return list(zip(universe.tokens[market.instrument].tolist(), np.asarray(times).tolist(), strict=True))
+
+
+def market_on(log: MemoryLog) -> tuple[dict[tuple[str, int], list[Received]], list[Event]]:
+    """What was said of the market and its sessions, whoever played it as part of whatever range."""
+    rows = {key: records for key, records in log.partitions.items() if key[0] != MARKET_SESSIONS.name and records}
+    return rows, [event for event in log.events(MARKET_SESSIONS) if isinstance(event, SessionOpened)]

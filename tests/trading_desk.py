@@ -351,7 +351,7 @@ target_bps = 30
 
 def events(records: list[StoredRecord]) -> list[Event]:
     """Decode what is no watermark."""
-    decoded = [decode_event(record.value) for record in records]
+    decoded = [decode_event(record.value, record.headers) for record in records]
     return [event for event in decoded if not isinstance(event, Watermark)]
 
 
@@ -382,7 +382,7 @@ def assert_market_is_whole(records: Sequence[StoredRecord], replayed: Sequence[R
         tables: dict[int, list[Ticks]] = {replay.session.open_ns: [] for replay in replayed}
         for record in (r for r in records if r.partition == partition):
             if dict(record.headers)["event_type"] == b"watermark":
-                watermarks.append(decode_event(record.value).event_time_ns)
+                watermarks.append(decode_event(record.value, record.headers).event_time_ns)
                 continue
             frame = decode_frame(record.value, record.headers, universes[universe_digest_of(record.headers)])
             assert isinstance(frame.table, Ticks)
@@ -404,7 +404,7 @@ def assert_market_is_whole(records: Sequence[StoredRecord], replayed: Sequence[R
 async def _market_ends(settings: Settings) -> Mapping[int, tuple[int, int]]:
     told = MarketSessions(settings.kafka)
     await told.refresh()
-    return await last_watermarks(settings.kafka, MARKET_TICKS, told.universe)
+    return await last_watermarks(settings.kafka, MARKET_TICKS, told)
 
 
 async def _owners(settings: Settings, group: str) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ from feature_store.bars.kernels import (
 )
 from feature_store.market.arrays import kernel_input
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import Bars, MarketDataError, Session, Ticks, UnknownInstrument
+from feature_store.market.types import DAY_NS, Bars, MarketDataError, Session, Ticks, UnknownInstrument
 
 _SMALL_BATCH = 4096  # ticks whose bars are written to memory that is kept: asking for it costs more than small batches
 _NO_PRICES, _NO_QUANTITIES = np.empty(0), np.empty(0, dtype=np.int64)
@@ -107,6 +108,7 @@ class BarBuilder:
         self._room = _room(_SMALL_BATCH + n_instruments)
         self._held: Ticks | None = None  # within the grace, in order of event time
         self._ready = _NO_BARS  # closed tick bars that the market has not passed yet
+        _load_kernels()
 
     @property
     def late_ticks(self) -> int:
@@ -381,6 +383,15 @@ def aggregate_bars(bars: Bars, session: Session, n_instruments: int, clock: BarC
         spread_bps=np.where(has_quote, ordered.spread_bps[quoted], np.nan),
         imbalance=np.where(has_quote, ordered.imbalance[quoted], np.nan),
     )
+
+
+@cache
+def _load_kernels() -> None:
+    """Have the steps compiled, or loaded from disk, by whoever builds a builder and not by its first ticks."""
+    scalars, wholes, prices = np.zeros(9, dtype=np.int64), np.zeros((0, 8), dtype=np.int64), np.zeros((0, 8))
+    no_ticks = (kernel_input(np.empty(0), kind) for kind in (np.int32, np.int64, np.float64, np.int64))
+    step_ticks(*no_ticks, *_NO_QUOTE, 0, DAY_NS, DAY_NS, 0, scalars, wholes, prices, *_room(0))
+    close_bars(0, wholes, prices, 0, *_room(0))
 
 
 def _room(n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -34,6 +34,7 @@ from feature_store.market.types import (
 )
 
 _SPLIT_FROM_ROWS = 20_000  # some 10 ms of one core; below that, as live, threads cost more than they bring
+_BAR_TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.int32, np.float64, np.float64)
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
 
 
@@ -93,7 +94,8 @@ class FeatureEngine:
         n = len(universe)
         self._actions = (offsets, ex_ns, factors)
         self._context = np.array([np.iinfo(np.int64).min, 0], dtype=np.int64)
-        self._ring = np.zeros((n, CAPACITY, COLUMNS), dtype=np.int64)
+        self._ring = np.empty((n, CAPACITY, COLUMNS), dtype=np.int64)
+        self._ring.fill(0)  # zeros would have the first bars of a whole market wait for the memory, 90 ms
         self._smoothed = np.zeros((n, 2, 1 + SMOOTHED))
         self._header = empty_header(n, offsets)
         market_index = -1 if universe.market_index is None else universe.market_index
@@ -109,6 +111,8 @@ class FeatureEngine:
                 engine = FeatureEngine(of_clock, universe, actions, declared=declared, threads=threads)
                 places = [schema.names.index(f"{spec.name}@{clock.short}") for spec in specs]
                 self._longer.append(_LongerClock(places, clock, engine))
+        if self._longer:  # what folds bars is compiled, or loaded from disk, now and not when the first ones come
+            self.step(Bars(*(np.empty(0, dtype=kind) for kind in _BAR_TYPES)))
 
     def step(
         self, bars: Bars, *, out: NDArray[np.float64] | None = None

@@ -16,13 +16,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from feature_store.market.types import Bars, InvalidRows, MarketDataError, Universe, date_of_day, ist_day, ist_ns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOWERING_KINDS = ("split", "bonus", "dividend", "rights", "demerger")
 """Kinds after which a share is worth less; their factor is below 1."""
@@ -244,6 +246,8 @@ def suspected_splits(
     off = ratio / np.exp(simple[nearest]) - 1.0
     near = np.abs(off) <= _NIGHT
     symbols = [universe.instruments[i].symbol for i in ordered.instrument[at]]
+    import pandas as pd  # the live side makes no tables, and does without the 40 MB
+
     table = pd.DataFrame(
         {
             "symbol": pd.Series(symbols, dtype="str"),
@@ -279,4 +283,6 @@ def _factors_between(
 
 
 def _dates(time_ns: NDArray[np.int64]) -> pd.Series[dt.date]:
+    import pandas as pd
+
     return pd.Series([date_of_day(day) for day in ist_day(time_ns).tolist()], dtype="object")

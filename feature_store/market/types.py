@@ -201,6 +201,23 @@ class Universe(BaseModel):
         return found
 
     @cached_property
+    def token_slots(self) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+        """Where compiled code looks a token up: tokens and indices by slot, and the shift that gives a token's slot.
+
+        A token's slot is the highest bits of its product with 2**64 divided by the golden ratio (Knuth, The Art of
+        Computer Programming 3, 6.4), or the next free one; an index of -1 is a free slot, and one in two is.
+        """
+        bits = max(3, (2 * len(self.instruments) - 1).bit_length())
+        tokens, index = np.zeros(1 << bits, dtype=np.int64), np.full(1 << bits, -1, dtype=np.int32)
+        for place, token in enumerate(self.tokens.tolist()):
+            slot = (token * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 64 - bits
+            while index[slot] >= 0:
+                slot = (slot + 1) & (1 << bits) - 1
+            tokens[slot], index[slot] = token, place
+        tokens.flags.writeable = index.flags.writeable = False
+        return tokens, index, 64 - bits
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what the universe is: its instruments with all their fields, and which is the market's index.
 
@@ -218,6 +235,11 @@ class Universe(BaseModel):
         return _splitmix64(self.tokens.astype(np.uint64))
 
     @cached_property
+    def _partitions(self) -> dict[int, NDArray[np.int32]]:
+        """Market partition of every instrument, by how many partitions there are."""
+        return {}
+
+    @cached_property
     def market_index(self) -> int | None:
         """Index here of the market's own index (`MARKET_INDEX_SYMBOLS`), the context of relative features."""
         spelt = {index_spelling(symbol): place for symbol, place in reversed(self.index_of_symbol.items())}
@@ -229,7 +251,10 @@ class Universe(BaseModel):
         The hash is splitmix64 in 64-bit unsigned arithmetic, equal on every machine. The token itself would not do:
         its lowest byte is Kite's segment, 1 for every NSE share, so a remainder by 2, 4 or 8 is 1 for all of them.
         """
-        return (self._mixed_tokens[index] % np.uint64(partitions)).astype(np.int32)
+        whole = self._partitions.get(partitions)
+        if whole is None:
+            whole = self._partitions[partitions] = (self._mixed_tokens % np.uint64(partitions)).astype(np.int32)
+        return whole[index]
 
 
 def _splitmix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

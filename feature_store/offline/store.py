@@ -22,10 +22,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -48,6 +47,9 @@ from feature_store.offline.durable_files import read_json, replace
 from feature_store.offline.layouts import LAYOUTS, Columns, Layout, TokenIndex, columns_of, in_order, table_of
 from feature_store.offline.session_files import SessionFile, date_of, dates_text
 from feature_store.provenance import code_commit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["bars", "ticks"]
 _Read = TypeVar("_Read")

@@ -52,7 +52,7 @@ async def begins_ns(kafka: KafkaSettings, sessions: MarketSessions) -> int:
         return -1
     end_ns = session_end_ns(session_of(newest))
     for topic in (MARKET_TICKS, MARKET_BARS):
-        reached = await last_watermarks(kafka, topic, sessions.universe)
+        reached = await last_watermarks(kafka, topic, sessions)
         if reached and min(reached.values()) >= (newest.session_open_ns, end_ns):
             return end_ns
     return newest.session_open_ns

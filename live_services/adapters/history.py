@@ -13,9 +13,9 @@ from feature_store.bars.builder import aggregate_bars
 from feature_store.features.schema import feature_schema
 from feature_store.market.calendar import UnverifiedDate, nse_sessions
 from feature_store.market.clocks import BarClock
+from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import Bars, Session, Universe, UnreadableFile
 from feature_store.offline.store import OfflineStore
-from feature_store.sources.dated_tables import read_corporate_actions
 from live_services.domain.strategy.checks import strategy_schema
 from live_services.domain.strategy.history import SessionHistory, no_bars
 from live_services.settings import Settings
@@ -78,7 +78,14 @@ class StoredHistory:
         own = stored.get(session.date.isoformat())
         today = no_bars() if own is None else self._bars(own, universe)
         _say_holes(taken, session)
-        return SessionHistory(universe, tuple(taken), bars, today, read_corporate_actions(self._actions_file))
+        return SessionHistory(universe, tuple(taken), bars, today, self._actions())
+
+    def _actions(self) -> CorporateActions:
+        if self._actions_file is None:
+            return CorporateActions.none()
+        from feature_store.sources.dated_tables import read_corporate_actions  # with pandas, which costs 40 MB
+
+        return read_corporate_actions(self._actions_file)
 
     def _bars(self, session: Session, universe: Universe) -> Bars:
         bars = self._store.read_bars([session])

@@ -32,8 +32,7 @@ from aiokafka.errors import (
 )
 
 from live_services.adapters.reconnects import reconnect_slowly
-from live_services.domain.events import DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
-from live_services.domain.log import TASK_HEADER
+from live_services.domain.events import Event, headers_of, topic_of, value_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
 from live_services.settings import KafkaSettings, Settings
@@ -207,28 +206,6 @@ async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 # --- producing ----------------------------------------------------------------------------------------------------
-
-
-def headers_of(event: Event) -> list[tuple[str, bytes]]:
-    """Give an event's headers: a watermark names its session's universe, as frames do; a letter says what it is."""
-    headers = [
-        ("event_type", event.event_type.encode()),
-        ("broker", event.broker.encode()),
-        ("schema_version", str(event.schema_version).encode()),
-        ("event_time_ns", str(event.event_time_ns).encode()),
-    ]
-    if isinstance(event, Watermark):
-        headers.append(("universe_digest", event.universe_digest.encode()))
-    if isinstance(event, DeadLetter):
-        headers.append(("dlq", b"true"))
-    if isinstance(event, DifferenceAccepted):  # it stands among the task's own control records
-        headers.append((TASK_HEADER, event.task.encode()))
-    return headers
-
-
-def value_of(event: Event) -> bytes:
-    """Give the bytes of an event: its JSON."""
-    return event.model_dump_json().encode()
 
 
 def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_ms: int) -> AIOKafkaProducer:

@@ -13,15 +13,22 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from live_services.adapters.kafka import (
     StoredRecord,
     commit_together,
-    headers_of,
     read_committed,
     start_producer,
     topic_partitions,
     transactional_producer,
-    value_of,
 )
 from live_services.adapters.look_back import records_between
-from live_services.domain.events import DeadLetter, DeadLetterDecided, Event, RecordHandedIn, event_or_none, topic_of
+from live_services.domain.events import (
+    DeadLetter,
+    DeadLetterDecided,
+    Event,
+    RecordHandedIn,
+    event_or_none,
+    headers_of,
+    topic_of,
+    value_of,
+)
 from live_services.domain.topics import DLQ_DECISIONS, all_topics, transactional_id
 from live_services.failures import CommandFailed
 from live_services.settings import KafkaSettings

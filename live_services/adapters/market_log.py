@@ -8,13 +8,16 @@ from typing import Final
 
 from aiokafka import TopicPartition
 
-from feature_store.market.types import Universe
+from feature_store.market.types import Session
 from live_services.adapters.kafka import StoredRecord, read_committed
 from live_services.adapters.look_back import records_between
+from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
 from live_services.domain.log import Reached
+from live_services.domain.sequence import LogEnd, Numbering, stamp_of
 from live_services.domain.topics import Topic
 from live_services.settings import KafkaSettings
 
@@ -22,18 +25,22 @@ ReadRange = Callable[[int, int], AsyncIterator[StoredRecord]]
 """Gives the records from one offset up to, and without, another."""
 
 _FIRST_STEP: Final = 64
-_LONGEST_STEP: Final = 16_384
+_FACTOR: Final = 4
+_SURE: Final = 2  # records in a row; one alone behind junk may be a stranger's with a right stamp
 
 
-async def last_watermarks(
-    kafka: KafkaSettings, topic: Topic, universe_of: Callable[[str], Universe | None]
-) -> dict[int, Reached]:
+async def last_watermarks(kafka: KafkaSettings, topic: Topic, sessions: MarketSessions) -> dict[int, Reached]:
+    """Read how far each partition of a market topic is; parameters and errors as of :func:`log_ends`."""
+    return {partition: end.reached for partition, end in (await log_ends(kafka, topic, sessions)).items()}
+
+
+async def log_ends(kafka: KafkaSettings, topic: Topic, sessions: MarketSessions) -> dict[int, LogEnd]:
     """Read what each partition of a market topic ends with; a partition without a feed's record is absent.
 
     Parameters
     ----------
-    universe_of
-        What the digests on records mean: `live_services.adapters.sessions.MarketSessions.universe`, refreshed.
+    sessions
+        What the feed has told, refreshed.
 
     Raises
     ------
@@ -49,47 +56,80 @@ async def last_watermarks(
         for partition in partitions:
             consumer.assign([partition])
             read = partial(records_between, consumer, partition)
-            reached = await newest_reached(begins[partition], ends[partition], read, universe_of)
-            if reached is not None:
-                found[partition.partition] = reached
+            end = await newest_end(begins[partition], ends[partition], read, sessions)
+            if end is not None:
+                found[partition.partition] = end
         return found
     finally:
         await consumer.stop()
 
 
-async def newest_reached(
-    begin: int,
-    end: int,
-    read: ReadRange,
-    universe_of: Callable[[str], Universe | None],
-    *,
-    first_step: int = _FIRST_STEP,
-) -> Reached | None:
-    """Go back from the end of a partition, in longer and longer steps, to the last record that is a feed's.
+async def newest_end(
+    begin: int, end: int, read: ReadRange, sessions: MarketSessions, *, first_step: int = _FIRST_STEP
+) -> LogEnd | None:
+    """Look at longer and longer stretches before the end of a partition, until one holds records of its feed.
 
-    Whatever stands behind it is nobody's: every reader of the market buries it. None if no record is a feed's.
+    Whatever else stands there is nobody's: every reader of the market buries it. None if no record is a feed's.
     """
     step = first_step
     while end > begin:
-        first, reached = max(begin, end - step), None
-        async for record in read(first, end):
-            reached = reached_by(record, universe_of) or reached
-        if reached is not None:
-            return reached
-        end, step = first, min(4 * step, _LONGEST_STEP)
+        first = max(begin, end - step)
+        found, sure = await _end_of(read(first, end), sessions)
+        if found is not None and (sure or first == begin):
+            return found
+        if first == begin:
+            return None
+        step *= _FACTOR
     return None
 
 
-def reached_by(record: StoredRecord, universe_of: Callable[[str], Universe | None]) -> Reached | None:
-    """Give the session and the watermark that a record of the market reached; None if a reader would bury it."""
-    universe = universe_of(universe_digest_of(record.headers))
-    if universe is None:
-        return None
+async def _end_of(records: AsyncIterator[StoredRecord], sessions: MarketSessions) -> tuple[LogEnd | None, bool]:
+    """Give what a stretch ends with, and whether enough of it fits together to be sure."""
+    numbering, reached = Numbering(), None
+    async for record in records:
+        said = _said_by(record, sessions)
+        if said is None:
+            continue
+        session, watermark_ns, source = said
+        before_ns = reached[1] if reached is not None else -1
+        numbering, refusal = numbering.after(stamp_of(record.headers), session, source, before_ns)
+        if refusal:
+            continue
+        if watermark_ns is not None:
+            at_ns = watermark_ns if reached is None or reached[0] != session.open_ns else max(watermark_ns, before_ns)
+            reached = session.open_ns, at_ns
+    if reached is None:
+        return None, False
+    sure = not numbering.source or numbering.believed >= _SURE or numbering.number == 0
+    return LogEnd(*reached, numbering.number, numbering.end_ns), sure
+
+
+def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, int | None, str] | None:
+    """Give the session of a record of the market, the watermark that it reached, and who told it.
+
+    None if a reader would bury it. What is no frame and no watermark, such as a gap, reached none.
+    """
+    stamp = stamp_of(record.headers)
+    told = None if stamp is None else sessions.session(stamp.session_open_ns)
+    kind = dict(record.headers).get("event_type", b"").decode(errors="replace")
+    universe = sessions.universe(universe_digest_of(record.headers))
+    watermark_ns = None
     try:
-        if dict(record.headers).get("event_type", b"").decode() in FRAME_TOPICS:
+        if kind in FRAME_TOPICS and universe is not None:
             frame = decode_frame(record.value, record.headers, universe)
-            return frame.session.open_ns, frame.watermark_ns
-        event = decode_event(record.value)
-        return (session_of(event).open_ns, event.event_time_ns) if isinstance(event, Watermark) else None
+            session, watermark_ns = frame.session, frame.watermark_ns
+            told = sessions.session(session.open_ns)
+        elif kind not in FRAME_TOPICS and isinstance(event := decode_event(record.value, record.headers), Watermark):
+            session, watermark_ns = session_of(event), event.event_time_ns
+            told = sessions.session(session.open_ns)
+        elif told is not None:
+            session = session_of(told)
+        else:
+            return None
     except (BadFrame, ValueError):
         return None
+    if told is None or session_of(told) != session:
+        return None
+    if watermark_ns is not None and told.universe_digest != universe_digest_of(record.headers):
+        return None
+    return session, watermark_ns, told.feed

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from live_services.adapters.kafka import NO_COORDINATOR_YET, KafkaSetupError, NoBroker, connection, read_committed
 from live_services.adapters.look_back import records_between
-from live_services.adapters.market_log import newest_reached
+from live_services.adapters.market_log import newest_end
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.events import SessionOpened
 from live_services.domain.log import Reached
@@ -164,9 +164,9 @@ class KafkaView:
         if begin is None or begin > end:  # the first look, or a topic that was made anew
             begin = (await self._consumer.beginning_offsets([partition]))[partition]
         read = partial(records_between, self._consumer, partition)
-        reached = await newest_reached(begin, end, read, self._sessions.universe, first_step=_NEWEST_RECORDS)
-        if reached is not None:
-            self._reached[partition.partition] = reached
+        found = await newest_end(begin, end, read, self._sessions, first_step=_NEWEST_RECORDS)
+        if found is not None:
+            self._reached[partition.partition] = found.reached
         self._ends[partition] = end
 
 

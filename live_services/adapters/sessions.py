@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from feature_store.market.types import Instrument, MarketDataError, Universe
 from live_services.adapters.kafka import StoredRecord, read_topic
 from live_services.domain.clock import session_of
-from live_services.domain.events import SessionOpened, decode_event
+from live_services.domain.events import FeedStarted, SessionOpened, decode_event
+from live_services.domain.frames import Headers, universe_digest_of
+from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import MARKET_SESSIONS
 from live_services.settings import KafkaSettings
 
@@ -34,6 +36,8 @@ class MarketSessions:
         self._universes: dict[str, Universe] = {}
         self.opened: Final[dict[int, SessionOpened]] = {}
         """What was told of each session, by its open; the first word stands."""
+        self.feed: FeedStarted | None = None
+        """The feed that said last who it is."""
 
     async def refresh(self) -> None:
         """Read what was told since the last call.
@@ -46,11 +50,21 @@ class MarketSessions:
         async for record in read_topic(self._kafka, MARKET_SESSIONS.name, first_offset=self._next_offset):
             self.take(record)
 
+    async def learn(self, headers: Headers) -> None:
+        """Read what was told since the last call, if a record's headers name a session or a universe not known here."""
+        digest, open_ns = universe_digest_of(headers), _open_of(headers)
+        new_universe = bool(digest) and self.universe(digest) is None
+        if new_universe or (open_ns is not None and open_ns not in self.opened):
+            await self.refresh()
+
     def take(self, record: StoredRecord) -> None:
         """Take one record of the topic; one that tells no session is logged and left out."""
         self._next_offset = record.offset + 1
         try:
             event = decode_event(record.value)
+            if isinstance(event, FeedStarted):
+                self.feed = event
+                return
             if not isinstance(event, SessionOpened):
                 raise ValueError(f"{event.event_type} does not belong here")  # noqa: TRY004 - a record, not our code
             session_of(event)
@@ -73,6 +87,10 @@ class MarketSessions:
                 del self._universes[next(iter(self._universes))]
         return universe
 
+    def session(self, open_ns: int) -> SessionOpened | None:
+        """Give what was told of the session with this open, or None."""
+        return self.opened.get(open_ns)
+
     def newest(self) -> SessionOpened | None:
         """Give the latest session that was told, or None."""
         return self.opened[max(self.opened)] if self.opened else None
@@ -88,3 +106,12 @@ class MarketSessions:
         told = tuple(known if known == one else one for one, known in alike)
         self._lists[digest] = told
         return told
+
+
+def _open_of(headers: Headers) -> int | None:
+    """Give the open of the session that a record of the market names in its headers."""
+    stamp = stamp_of(headers)
+    if stamp is not None:
+        return stamp.session_open_ns
+    said = next((value for name, value in headers if name == "session_open_ns"), b"")
+    return int(said) if said.isdigit() and len(said) < 20 else None

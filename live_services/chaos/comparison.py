@@ -42,9 +42,9 @@ class Run:
     books: PnlSnapshot | None = None
     """The last snapshot of the account."""
 
-    def add(self, topic: str, partition: int, value: bytes) -> None:
+    def add(self, topic: str, partition: int, value: bytes, headers: Headers) -> None:
         """Take an event as it stands on a topic; a watermark is none."""
-        event = decode_event(value)
+        event = decode_event(value, headers)
         if isinstance(event, Watermark):
             return
         content = event.model_dump_json(exclude={"basis"})
@@ -57,7 +57,7 @@ class Run:
     def add_market(self, topic: str, partition: int, value: bytes, headers: Headers, universe_of: UniverseOf) -> None:
         """Take a record of the market: of a frame its rows."""
         if dict(headers)["event_type"].decode() not in FRAME_TOPICS:
-            self.add(topic, partition, value)
+            self.add(topic, partition, value, headers)
             return
         frame = decode_frame(value, headers, _known(universe_of, headers))
         self.rows.setdefault(topic, {}).setdefault(partition, []).append(_rows(frame))

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -57,13 +57,8 @@ class Injuries:
     def held(self, program: str) -> Iterator[None]:
         """Freeze a process for as long as the block lasts."""
         pid = self._pid_of(program)
-        if pid:
-            os.killpg(pid, signal.SIGSTOP)
-        try:
+        with _stopped(pid) if pid else nullcontext():
             yield
-        finally:
-            if pid:
-                os.killpg(pid, signal.SIGCONT)
 
     def _inflict(self, injury: Injury) -> bool:
         self._over.wait(injury.after_s)
@@ -95,12 +90,8 @@ class Injuries:
                 return pid
 
     def _freeze(self, pid: int, seconds: float) -> None:
-        """Stop a process and its children; supervisord made it the leader of their group."""
-        os.killpg(pid, signal.SIGSTOP)
-        try:
+        with _stopped(pid):
             self._over.wait(seconds)
-        finally:
-            os.killpg(pid, signal.SIGCONT)
 
     def _slow(self, pid: int, seconds: float) -> None:
         stopped_s, running_s = _DUTY_S
@@ -129,3 +120,14 @@ class Injuries:
             member.kill()
             member.wait()
         return True
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """Stop a process and its children for as long as the block lasts; supervisord made it the leader of their group."""
+    os.killpg(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # it was killed as it stood
+            os.killpg(pid, signal.SIGCONT)

@@ -83,7 +83,7 @@ async def _reached(settings: Settings) -> Reached:
     }
     told = MarketSessions(kafka)
     await told.refresh()
-    ends = await last_watermarks(kafka, topic, told.universe)
+    ends = await last_watermarks(kafka, topic, told)
     market_ns = min(ns for _, ns in ends.values()) if len(ends) == len(partitions) else -1
     return Reached(market_ns, groups_ns)
 
@@ -99,9 +99,9 @@ async def read_run(settings: Settings) -> Run:
             if topic in (MARKET_TICKS, MARKET_BARS):
                 run.add_market(record.topic, record.partition, record.value, record.headers, told.universe)
             else:
-                run.add(record.topic, record.partition, record.value)
+                run.add(record.topic, record.partition, record.value, record.headers)
         async for record in read_topic(settings.kafka, topic.dlq):
-            run.add(record.topic, record.partition, record.value)
+            run.add(record.topic, record.partition, record.value, record.headers)
     return run
 
 

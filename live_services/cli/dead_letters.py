@@ -41,6 +41,12 @@ MEANING: Final[dict[LetterReason, tuple[str, str]]] = {
         "Its event time is before a watermark that its partition had already passed: what came after is decided.",
         "Its producer broke the order of event times, or wrote twice. A record of the past never trades; drop it.",
     ),
+    "foreign": (
+        "Its stamp is not that of who told the session, or its number is not the next of its partition: it moved no "
+        "clock.",
+        "Something else than this desk's feed writes on the market's topic, or a part of the log is missing: find it "
+        "by the headers. Drop it.",
+    ),
     "wrong_topic": (
         "It belongs on another topic, or to another broker.",
         "Somebody writes on the wrong topic: find who, by its headers and its fields, and drop it.",

@@ -16,7 +16,8 @@ from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kept_histories import HistoryFiles
 from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, event_or_none
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
 from live_services.domain.strategy.history import SessionBars, SessionHistory, used_of
 from live_services.domain.strategy.skew import (
     LiveRow,

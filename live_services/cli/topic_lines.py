@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from live_services.cli.errors import did_you_mean
 from live_services.cli.output import Document, Field, FittingTable
+from live_services.domain.events import event_or_none
 from live_services.domain.frames import FRAME_TOPICS
 from live_services.domain.money import RUPEE
 from live_services.domain.topics import all_topics
@@ -84,6 +85,8 @@ def line_of(record: StoredRecord) -> str:
     place = f"{record.topic}[{record.partition}]@{record.offset}"
     if headers.get("event_type") in FRAME_TOPICS:
         return json.dumps({"at": place, **headers, "bytes": len(record.value)})
+    if (said := event_or_none(record.value, record.headers)) is not None and not record.value:
+        return json.dumps({"at": place, **said.model_dump(mode="json")})  # a watermark, which is headers alone
     return json.dumps({"at": place, **_document(record.value)})
 
 

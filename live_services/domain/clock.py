@@ -33,8 +33,8 @@ def watermark(topic: Topic, partition: int, session: Session, watermark_ns: int,
     )
 
 
-def session_opened(session: Session, universe: Universe) -> SessionOpened:
-    """Say a session: its hours and its instruments."""
+def session_opened(session: Session, universe: Universe, feed: str = "") -> SessionOpened:
+    """Say a session: its hours, its instruments, and who stamps its records (empty: nobody does)."""
     return SessionOpened(
         **self_caused("session", session.date.isoformat(), universe.digest),
         event_time_ns=session.open_ns,
@@ -43,13 +43,14 @@ def session_opened(session: Session, universe: Universe) -> SessionOpened:
         session_close_ns=session.close_ns,
         universe_digest=universe.digest,
         instruments=universe.instruments,
+        feed=feed,
     )
 
 
 def market_gap(topic: Topic, partition: int, begin_ns: int, until_ns: int, reason: str) -> MarketGap:
-    """Say that the feed missed everything in ``[begin_ns, until_ns)`` of a partition."""
+    """Say that an ingress missed everything in ``[begin_ns, until_ns)`` of a partition."""
     identity = self_caused("gap", topic.name, partition, begin_ns, until_ns)
-    return MarketGap(**identity, event_time_ns=begin_ns, until_ns=until_ns, reason=reason)
+    return MarketGap(**identity, broker=topic.scope, event_time_ns=begin_ns, until_ns=until_ns, reason=reason)
 
 
 def read_session(date: str, open_ns: int, close_ns: int) -> Session:

@@ -15,8 +15,6 @@ from models_registry.refs import Alias
 
 RUNNER: Final = "strategy_runner"
 """The service that runs the strategies; several rooms ask for its tasks."""
-TASK_HEADER: Final = "task"
-"""Header that names the task whose control record it is."""
 Reached = tuple[int, int]
 """Open of a session and the watermark that was reached in it, UTC epoch nanoseconds."""
 NOTHING: Final[Reached] = (-1, -1)

@@ -32,5 +32,5 @@ def own_rows(market: Ticks | Bars, universe: Universe, partition: int, partition
     """Leave out the rows that travelled in a partition as context only."""
     if partitions == 1:
         return market
-    mine = owned(universe, partition, partitions)[market.instrument]
+    mine = universe.partition_of(market.instrument, partitions) == partition
     return market if mine.all() else market[mine]

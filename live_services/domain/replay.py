@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -16,6 +18,8 @@ from live_services.domain.partitions import part_of
 
 _MILLISECOND_NS: Final = 1_000_000
 _IDLE_WATERMARK_NS: Final = 100 * _MILLISECOND_NS  # an idle market still has a clock, but not one tick of it per frame
+FRAME_ROWS: Final = 3_000
+"""Of a frame that nobody waits for: with fewer rows, what a record costs is most of the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,14 @@ def within_session(market: Ticks | Bars, session: Session) -> Ticks | Bars:
 
 
 def cuts_of_session(
-    market: Ticks | Bars, session: Session, universe: Universe, partitions: int, *, frame_ms: int, paced: bool
+    market: Ticks | Bars,
+    session: Session,
+    universe: Universe,
+    partitions: int,
+    *,
+    frame_ms: int,
+    paced: bool,
+    frame_rows: int = FRAME_ROWS,
 ) -> Iterator[Cut]:
     """Cut a session.
 
@@ -50,8 +61,10 @@ def cuts_of_session(
     frame_ms : int
         Event time in a frame of ticks; cuts are at multiples of it. Bars are cut after each end.
     paced : bool
-        True: also cut the idle stretches, every 100 ms of ticks (1 s of bars) at most. False: only at grid points with
-        ticks, and at the first one at or after each minute.
+        True: also cut the idle stretches, every 100 ms of ticks (1 s of bars) at most. False: at the first grid point
+        at or after each minute, and in minutes with many ticks at points between which are equally many.
+    frame_rows : int
+        How many ticks a frame of a partition is to have when nothing is paced.
 
     Yields
     ------
@@ -61,8 +74,9 @@ def cuts_of_session(
     market = within_session(market, session)
     times = event_times(market)
     if isinstance(market, Ticks):
-        watermarks = _tick_cuts(times, session, frame_ms * _MILLISECOND_NS, paced=paced)
         cell_ns = frame_ms * _MILLISECOND_NS
+        of_ticks = _paced_tick_cuts if paced else partial(_unpaced_tick_cuts, rows=frame_rows * partitions)
+        watermarks = of_ticks(times, session, cell_ns)
     else:
         watermarks, cell_ns = _bar_cuts(times, session, paced=paced), SECOND_NS
     done = 0
@@ -79,11 +93,33 @@ def cuts_of_session(
         done = end
 
 
-def _tick_cuts(times: NDArray[np.int64], session: Session, frame_ns: int, *, paced: bool) -> NDArray[np.int64]:
-    step_ns = max(frame_ns, _IDLE_WATERMARK_NS) if paced else MINUTE_NS
+def _paced_tick_cuts(times: NDArray[np.int64], session: Session, frame_ns: int) -> NDArray[np.int64]:
+    step_ns = max(frame_ns, _IDLE_WATERMARK_NS)
     idle = np.arange(session.open_ns + step_ns, session.close_ns, step_ns, dtype=np.int64)
-    cuts = np.concatenate([(times // frame_ns + 1) * frame_ns, -(-idle // frame_ns) * frame_ns])
-    return _ended(np.minimum(cuts, session.close_ns), session)
+    return _tick_cuts([_behind(times, frame_ns), _at_or_after(idle, frame_ns)], session)
+
+
+def _unpaced_tick_cuts(times: NDArray[np.int64], session: Session, frame_ns: int, rows: int) -> NDArray[np.int64]:
+    minutes = np.arange(session.open_ns + MINUTE_NS, session.close_ns, MINUTE_NS, dtype=np.int64)
+    bounds = np.concatenate([[0], np.searchsorted(times, minutes), [len(times)]])
+    inside = [
+        np.linspace(begin, end, parts + 1, dtype=np.int64)[1:-1]
+        for begin, end in pairwise(bounds.tolist())
+        if (parts := round((end - begin) / rows)) > 1
+    ]
+    return _tick_cuts([_at_or_after(minutes, frame_ns), *(_behind(times[at], frame_ns) for at in inside)], session)
+
+
+def _behind(times: NDArray[np.int64], frame_ns: int) -> NDArray[np.int64]:
+    return (times // frame_ns + 1) * frame_ns
+
+
+def _at_or_after(times: NDArray[np.int64], frame_ns: int) -> NDArray[np.int64]:
+    return -(-times // frame_ns) * frame_ns
+
+
+def _tick_cuts(cuts: list[NDArray[np.int64]], session: Session) -> NDArray[np.int64]:
+    return _ended(np.minimum(np.concatenate(cuts), session.close_ns), session)
 
 
 def _bar_cuts(times: NDArray[np.int64], session: Session, *, paced: bool) -> NDArray[np.int64]:

@@ -27,6 +27,8 @@ class Topic:
     """Whether its producer forwards watermarks, for those who follow it by event time."""
     merged: bool = False
     """Whether a task downstream merges it by event time: each of its watermarks is waited for."""
+    ingress: bool = False
+    """Whether it comes from outside the log: its records are numbered by the one that brings them in."""
 
     def partitions(self, market_partitions: int) -> int:
         """Give the number of partitions for a market of so many partitions."""
@@ -39,8 +41,8 @@ class Topic:
 
 
 MARKET_SESSIONS: Final = Topic("market.sessions")
-MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True)
-MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True)
+MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True, ingress=True)
+MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True, ingress=True)
 STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
 STRATEGIES_SUMMARY: Final = Topic("strategies.summary")
 SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
@@ -76,8 +78,15 @@ class BrokerTopics:
     """The topics of one broker's world, each with the broker's name before it."""
 
     def __init__(self, broker: Broker) -> None:
-        def stage(name: str, *, partitioned: bool = False, watermarked: bool = False, merged: bool = False) -> Topic:
-            return Topic(f"{broker}.{name}", broker, partitioned, watermarked or merged, merged)
+        def stage(
+            name: str,
+            *,
+            partitioned: bool = False,
+            watermarked: bool = False,
+            merged: bool = False,
+            ingress: bool = False,
+        ) -> Topic:
+            return Topic(f"{broker}.{name}", broker, partitioned, watermarked or merged, merged, ingress)
 
         self.signals_raw: Final = stage("signals.raw", partitioned=True, merged=True)
         self.signals_validated: Final = stage("signals.validated")
@@ -90,7 +99,7 @@ class BrokerTopics:
         self.control: Final = stage("control")
         self.commands: Final = stage("commands")
         """What people ask of the broker's chain: read on arrival, and answered on `control`."""
-        self.gateway_events: Final = stage("gateway.events", merged=True)
+        self.gateway_events: Final = stage("gateway.events", merged=True, ingress=True)
         """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 
     def __iter__(self) -> Iterator[Topic]:

@@ -10,11 +10,11 @@ from typing import Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
-from live_services.adapters.kafka import commit_together, headers_of, value_of
+from live_services.adapters.kafka import commit_together
 from live_services.adapters.progress_marks import ProgressMark, process_name
 from live_services.adapters.spans import trace_headers
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.log import TASK_HEADER
+from live_services.domain.events import TASK_HEADER, headers_of, value_of
 from live_services.domain.topics import consumer_group
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import CommitTimedOut, TaskFenced

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from live_services.domain.events import DifferenceAccepted, Event, NoEvent, decode_event
-from live_services.domain.log import TASK_HEADER, TaskId
+from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, NoEvent, decode_event
+from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import NotUnderstood
@@ -31,7 +31,7 @@ def control_of(task: TaskId, topic: Topic, record: Received) -> Event | NotUnder
     if dict(record.headers).get(TASK_HEADER) != str(task).encode():
         return None
     try:
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
         if event.TOPIC is None:
             raise WrongTopic(f"{event.event_type} is no control record")

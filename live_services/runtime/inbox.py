@@ -83,7 +83,7 @@ class Inbox:
 def command_of(record: Received, topic: Topic) -> EventRecord | NotUnderstood:
     """Read a command; what is none of this topic becomes a dead letter in its place, and nobody waits behind it."""
     try:
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
         if not isinstance(event, Command):
             raise WrongTopic(f"{event.event_type} is no command")

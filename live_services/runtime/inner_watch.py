@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from live_services.adapters.kafka import connection
 from live_services.domain.log import TaskId
 from live_services.runtime.handover import Output
+from live_services.runtime.received import Received, received
 from live_services.settings import KafkaSettings
 
 _log = structlog.get_logger("application")
@@ -81,29 +82,31 @@ class InnerWatch:
         while True:
             for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
                 for record in records:
-                    self.look_at(record.topic, record.offset, record.value)
+                    self.look_at(received(record))
 
-    def look_at(self, topic: str, offset: int, value: bytes | None) -> None:
+    def look_at(self, record: Received) -> None:
         """Take a record that stands on one of the topics: it was expected, or it is an alarm."""
-        key = (topic, _event_id(value))
+        key = (record.topic, _event_id(record))
         if self._expected[key] > 0:
             self._expected[key] -= 1
             if not self._expected[key]:
                 del self._expected[key]
             return
-        self._foreign[topic] += 1
+        self._foreign[record.topic] += 1
         _log.error(
             "foreign_record",
             task=str(self._task),
-            topic=topic,
-            offset=offset,
+            topic=record.topic,
+            offset=record.offset,
             event_id=key[1],
             consequence="it trades nothing; find out who writes there",
         )
 
 
-def _event_id(value: bytes | None) -> str:
+def _event_id(record: Received) -> str:
+    if not record.value:  # a watermark
+        return dict(record.headers).get("event_id", b"").decode(errors="replace")
     try:
-        return str(json.loads(value or b"")["event_id"])
+        return str(json.loads(record.value)["event_id"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return ""

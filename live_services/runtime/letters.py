@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from feature_store.market.types import ist_text
 from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
-from live_services.domain.frames import BadFrame, Headers
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.snapshot import Tree
 from live_services.domain.topics import BROKERS, Topic
 from live_services.runtime.chain import Failed, WrongTopic
-from live_services.runtime.merge import LateRecord, OutsideSession
+from live_services.runtime.merge import Foreign, LateRecord, OutsideSession
 from live_services.runtime.received import Received
 
 _LONGEST_QUOTE: Final = 200  # of a failure, in the reason of a halt
@@ -210,6 +211,7 @@ def _headers(headers: Headers) -> tuple[tuple[str, str], ...]:
 _KINDS: Final[tuple[tuple[type[Exception], LetterReason], ...]] = (
     (BadFrame, "bad_frame"),
     (LateRecord, "late"),
+    (Foreign, "foreign"),
     (OutsideSession, "no_session"),
     (WrongTopic, "wrong_topic"),
 )

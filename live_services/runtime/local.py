@@ -13,13 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from feature_store.market.types import Universe
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
-from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, event_or_none
+from live_services.domain.events import (
+    TASK_HEADER,
+    Event,
+    SessionOpened,
+    Watermark,
+    decode_event,
+    event_or_none,
+    headers_of,
+    value_of,
+)
 from live_services.domain.frames import Headers
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TASK_HEADER, TaskId
+from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
@@ -45,6 +53,9 @@ class MemoryLog:
 
     market_partitions: int = 1
     partitions: dict[TopicPartitionKey, list[Received]] = field(default_factory=lambda: defaultdict(list))
+    _sessions: dict[int, SessionOpened] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _universes: dict[str, Universe] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sessions_read: int = field(default=0, init=False, repr=False, compare=False)
 
     def append(self, topic: str, partition: int, value: bytes, headers: Headers) -> None:
         """Put a record at the end of a partition."""
@@ -59,7 +70,7 @@ class MemoryLog:
         """Give a topic's events without its watermarks, partition after partition."""
         name = topic if isinstance(topic, str) else topic.name
         found = [
-            decode_event(record.value)
+            decode_event(record.value, record.headers)
             for key in sorted(self.partitions)
             if key[0] == name
             for record in self.partitions[key]
@@ -73,15 +84,22 @@ class MemoryLog:
 
     def universe(self, digest: str) -> Universe | None:
         """Give the universe that a session was told with."""
-        told = (event_or_none(record.value) for record in self.partitions[MARKET_SESSIONS.name, 0])
-        return next(
-            (
-                Universe(instruments=event.instruments)
-                for event in told
-                if isinstance(event, SessionOpened) and event.universe_digest == digest
-            ),
-            None,
-        )
+        self._read_sessions()
+        return self._universes.get(digest)
+
+    def session(self, open_ns: int) -> SessionOpened | None:
+        """Give what was told of the session with this open; the first word stands."""
+        self._read_sessions()
+        return self._sessions.get(open_ns)
+
+    def _read_sessions(self) -> None:
+        records = self.partitions[MARKET_SESSIONS.name, 0]
+        for record in records[self._sessions_read :]:
+            event = event_or_none(record.value)
+            if isinstance(event, SessionOpened):
+                self._sessions.setdefault(event.session_open_ns, event)
+                self._universes.setdefault(event.universe_digest, Universe(instruments=event.instruments))
+        self._sessions_read = len(records)
 
 
 class MemoryTask:
@@ -140,6 +158,7 @@ class MemoryTask:
             self.log.universe,
             starts=dict(self.next),
             resume=resume,
+            told=self.log.session,
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),

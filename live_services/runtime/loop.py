@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.frames import universe_digest_of
+from live_services.domain.frame_rows import kernel_of_ticks
 from live_services.domain.topics import consumer_group
 from live_services.runtime.assignment import Assignment
 from live_services.runtime.chain import Chain, check_shape
@@ -29,7 +29,6 @@ from live_services.runtime.committing import IDLE_POLL_MS, Commits, fenced
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
-from live_services.runtime.received import Received
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
 from live_services.runtime.takeover import TakeOver
@@ -49,6 +48,10 @@ _REPORT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 async def run_chain(
     chain: Chain,
     settings: Settings,
@@ -58,6 +61,7 @@ async def run_chain(
     *,
     tracing: Tracing | None = None,
     member: str = "",
+    settled: Callable[[], None] = _nothing,
 ) -> None:
     """Run a chain of services until ``stop`` is set, then finish the batch and commit.
 
@@ -67,13 +71,18 @@ async def run_chain(
         This process's name in the chain's group, which no other one may have: a successor of the same name goes on at
         once, and the group is not shared out anew as long as it comes within the session timeout. Default: none, so
         that the group waits for whoever was killed, and shares out anew when a process leaves.
+    settled : callable
+        Called whenever what stays in memory has changed: tasks began to run, or the states of a session were built.
 
     Raises
     ------
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
-    await _Runtime(chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member).run()
+    kernel_of_ticks()  # compiled or loaded now, not at the first frame
+    await _Runtime(
+        chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member, settled=settled
+    ).run()
 
 
 class _Runtime:
@@ -87,6 +96,7 @@ class _Runtime:
         *,
         tracing: Tracing,
         member: str,
+        settled: Callable[[], None],
     ) -> None:
         self._chain = chain
         self._settings = settings
@@ -94,6 +104,7 @@ class _Runtime:
         self._telemetry = telemetry
         self._tracing = tracing
         self._member = member
+        self._settled = settled
         self._stop = stop
         self._group = consumer_group(chain.name, chain.scope)
         self._assignment = Assignment()
@@ -152,11 +163,14 @@ class _Runtime:
             return
         for partition, records in fetched.items():
             if partition in self._owners:
-                await self._owners[partition].take(partition, records, self._learn_universe)
+                await self._owners[partition].take(partition, records, self._sessions.learn)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
+            was_opening = running.is_opening
             running.step()
+            if was_opening and not running.is_opening:
+                self._settled()
             if running.run.differs:
                 await settle_by_kafka(running.run, self._settings.kafka)
         await self._flush_all(force=False)
@@ -175,12 +189,6 @@ class _Runtime:
         if not self._tasks:
             await asyncio.sleep(IDLE_POLL_MS / 1000)
         return fetched
-
-    async def _learn_universe(self, record: Received) -> None:
-        """Read what the feed has told of its sessions, when a record names a universe that is new here."""
-        digest = universe_digest_of(record.headers)
-        if digest and self._sessions.universe(digest) is None:
-            await self._sessions.refresh()
 
     def _has_moved_on(self) -> bool:
         """Whether the group was shared out anew since this member settled its tasks."""
@@ -234,6 +242,7 @@ class _Runtime:
             self._seek(running)
             self._consumer.resume(*running.next_offsets)
             self._say("task_taken_over", running.next_offsets, task=str(running.run.task))
+            self._settled()
 
     def _seek(self, running: Running) -> None:
         for partition, offset in running.next_offsets.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from live_services.domain.clock import read_session
 from live_services.domain.events import DeadLetter
 from live_services.domain.frames import Frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Record
+from live_services.domain.sequence import Numbering, Stamp
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 
 BEGINNING_NS: Final = -1
@@ -35,6 +36,18 @@ class LateRecord(Exception):
         super().__init__(f"event time {time_ns} is before the partition's watermark {watermark_ns}: it came too late")
         self.time_ns = time_ns
         self.watermark_ns = watermark_ns
+
+
+class LateRows(LateRecord):
+    """Rows of a frame that their partition's watermark had already passed; the others were used."""
+
+    def __init__(self, rows: int, of: int, time_ns: int, watermark_ns: int) -> None:
+        super().__init__(time_ns, watermark_ns)
+        self.args = (f"{rows} of {of} rows were left out, the first of them: {self}",)
+
+
+class Foreign(Exception):
+    """A record that does not come from who told its session, or not as the next of its partition."""
 
 
 class OutsideSession(Exception):
@@ -78,6 +91,7 @@ class _Before(NamedTuple):
     watermark_ns: int = BEGINNING_NS
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)
     """Open of its session, and its number."""
+    numbering: Numbering = Numbering()
 
 
 @dataclass(slots=True)
@@ -96,12 +110,16 @@ class _PendingFrame:
 class _Queue:
     source: Source
     watermark_ns: int = BEGINNING_NS
-    singles: list[tuple[int, int, Single, _Before]] = field(default_factory=list)  # heap by time and offset
+    singles: list[tuple[int, int, int, Single, _Before]] = field(default_factory=list)
+    """Heap by time and offset; of one record in the order in which they came."""
+    pushed: int = 0
     frames: deque[_PendingFrame] = field(default_factory=deque)
     rows: int = 0
     next_offset: int | None = None
     sessions: list[tuple[Session, int]] = field(default_factory=list)
     newest_frame: tuple[int, int] = (BEGINNING_NS, -1)  # (open of its session, number)
+    numbering: Numbering = field(default_factory=Numbering)
+    before: _Before = field(default_factory=_Before)  # the record that came last, which may leave several items
 
     @property
     def head_ns(self) -> int | None:
@@ -112,13 +130,13 @@ class _Queue:
         return min(heads, default=None)
 
     @property
-    def before(self) -> _Before:
+    def said(self) -> _Before:
         """What the partition has said so far."""
-        return _Before(self.watermark_ns, self.newest_frame)
+        return _Before(self.watermark_ns, self.newest_frame, self.numbering)
 
     @property
     def first_pending_offset(self) -> int | None:
-        offsets = [offset for _, offset, _, _ in self.singles]
+        offsets = [offset for _, offset, *_ in self.singles]
         if self.frames:
             offsets.append(self.frames[0].offset)
         return min(offsets, default=self.next_offset)
@@ -156,28 +174,53 @@ class Merge:
             raise LateRecord(time_ns, queue.watermark_ns)
         self._push_single(queue, time_ns, offset, record)
 
-    def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> bool:
-        """Queue a frame and take over its watermark; False if it was here before (a feed that was restarted).
+    def admit(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        stamp: Stamp | None,
+        session: Session,
+        source: str | None,
+    ) -> None:
+        """Take the place of a record from outside in its partition's numbering, before it is pushed.
+
+        Parameters
+        ----------
+        source
+            Who told the session; empty if nobody stamps its records, None if that is not known.
 
         Raises
         ------
-        LateRecord
-            If its first row is before the partition's watermark; nothing is queued.
+        Foreign
+            If it is not the next record of the one that told the session; it moves no clock.
+        """
+        queue = self._arrived(topic, partition, offset)
+        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns)
+        if refusal:
+            raise Foreign(refusal)
+
+    def push_frame(self, topic: str, partition: int, offset: int, frame: Frame) -> int | None:
+        """Queue a frame and take over its watermark; None if it was here before (a feed that was restarted).
+
+        Rows that the partition's watermark had already passed are lost, and no others; what is given back counts them.
         """
         queue = self._arrived(topic, partition, offset)
         identity = (frame.session.open_ns, frame.number)
         if identity <= queue.newest_frame and frame.watermark_ns <= queue.watermark_ns:
-            return False
+            return None
+        late = int(np.searchsorted(frame.times_ns, queue.watermark_ns, side="left"))
+        if late:
+            frame = replace(frame, table=frame.table[late:])
         if len(frame.times_ns):
-            if (first := int(frame.times_ns[0])) < queue.watermark_ns:
-                raise LateRecord(first, queue.watermark_ns)
             row = int(np.searchsorted(frame.times_ns, self._handled_ns, side="left"))
             if row < len(frame.times_ns):
                 queue.frames.append(_PendingFrame(offset, frame, queue.before, row))
                 queue.rows += len(frame.times_ns) - row
         queue.newest_frame = max(queue.newest_frame, identity)
         self.push_watermark(topic, partition, offset, frame.watermark_ns, frame.session)
-        return True
+        return late
 
     def push_watermark(self, topic: str, partition: int, offset: int, watermark_ns: int, session: Session) -> None:
         """Raise a partition's watermark (one that is lower than before changes nothing)."""
@@ -299,12 +342,14 @@ class Merge:
 
     def _arrived(self, topic: str, partition: int, offset: int) -> _Queue:
         queue = self._queues[topic, partition]
-        queue.next_offset = offset + 1
+        if queue.next_offset != offset + 1:
+            queue.next_offset, queue.before = offset + 1, queue.said
         return queue
 
     def _push_single(self, queue: _Queue, time_ns: int, offset: int, item: Single) -> None:
         if time_ns >= self._handled_ns:
-            heapq.heappush(queue.singles, (time_ns, offset, item, queue.before))
+            queue.pushed += 1
+            heapq.heappush(queue.singles, (time_ns, offset, queue.pushed, item, queue.before))
 
     def _released_before(self, end: int) -> Iterator[tuple[int, Item]]:
         queues = self._queues.values()
@@ -316,7 +361,7 @@ class Merge:
             if single is not None and (frame is None or single[:2] <= frame):
                 if (time_ns := single[0]) >= end:
                     return
-                yield time_ns, heapq.heappop(single[3].singles)[2]
+                yield time_ns, heapq.heappop(single[3].singles)[3]
             elif frame is not None and frame[0] < end:
                 rank = frame[1]
                 others = [f for f in frames if f[1] != rank] + ([single[:2]] if single is not None else [])
@@ -338,15 +383,16 @@ class Merge:
 
 
 def _written(queue: _Queue) -> Tree:
-    pending = [(offset, before) for _, offset, _, before in queue.singles]
+    pending = [(offset, before) for _, offset, *_, before in queue.singles]
     pending += [(one.offset, one.before) for one in queue.frames]
-    first, before = min(pending, default=(queue.next_offset, queue.before), key=itemgetter(0))
+    first, before = min(pending, default=(queue.next_offset, queue.said), key=itemgetter(0))
     return {
         "topic": queue.source.topic,
         "partition": queue.source.partition,
         "offset": first,
         "watermark_ns": before.watermark_ns,
         "newest_frame": before.newest_frame,
+        "numbering": before.numbering,
         "sessions": [
             (session.date.isoformat(), session.open_ns, session.close_ns, offset)
             for session, offset in queue.sessions
@@ -360,6 +406,7 @@ def _read_again(queue: _Queue, kept: Mapping[str, Any]) -> None:
     queue.watermark_ns = kept["watermark_ns"]
     open_ns, number = kept["newest_frame"]
     queue.newest_frame = open_ns, number
+    queue.numbering = Numbering(*kept["numbering"])
     queue.sessions = [(read_session(*session), offset) for *session, offset in kept["sessions"]]
 
 

@@ -9,18 +9,22 @@ from typing import Final
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import TaskSpans
 from live_services.domain.clock import session_end_ns, session_of
-from live_services.domain.events import DeadLetter, Event, Watermark, decode_event
-from live_services.domain.frames import FRAME_TOPICS, BadFrame, decode_frame, universe_digest_of
+from live_services.domain.events import DeadLetter, Event, SessionOpened, Watermark, decode_event
+from live_services.domain.frame_rows import BadFrame
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition
 from live_services.domain.partitions import own_rows
+from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.letters import Letters
-from live_services.runtime.merge import Merge, OutsideSession
+from live_services.runtime.merge import Foreign, LateRows, Merge, OutsideSession
 from live_services.runtime.received import Received
 
 Universes = Callable[[str], Universe | None]
 """Gives the universe of a digest, as ``market.sessions`` told it; None for one that nobody told."""
+Told = Callable[[int], SessionOpened | None]
+"""Gives what ``market.sessions`` told of the session with an open; None for one that nobody told."""
 
 _ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones
 
@@ -36,6 +40,8 @@ class Reception:
         What it reads and writes, by name.
     universes
         What the digests on the market's records mean.
+    told
+        What was told of sessions. None: the first record of a session is believed.
     spans
         Who hears of what came.
     woven_partitions : int
@@ -49,6 +55,7 @@ class Reception:
         topics: Mapping[str, Topic],
         universes: Universes,
         *,
+        told: Told | None,
         spans: TaskSpans,
         woven_partitions: int = 1,
     ) -> None:
@@ -56,6 +63,7 @@ class Reception:
         self._letters: Final = letters
         self._topics: Final = topics
         self._universes: Final = universes
+        self._told: Final = told
         self._spans: Final = spans
         self._woven_partitions: Final = woven_partitions
         self._digests: Final[dict[int, str]] = {}
@@ -82,10 +90,15 @@ class Reception:
         Raises
         ------
         BadFrame
-            If the universe was never told, or the session has another one.
+            If the universe was never told, or the session has another one, or other hours.
         """
         if self._universes(digest) is None:
             raise BadFrame(f"the universe {digest[:12]!r} of the session of {session.date} was never told")
+        if self._told is not None:
+            told = self._told(session.open_ns)
+            if told is None or session_of(told) != session:
+                raise BadFrame(f"the session of {session.date} was never told with these hours on market.sessions")
+            self._digests[session.open_ns] = told.universe_digest
         known = self._digests.setdefault(session.open_ns, digest)
         if known != digest:
             raise BadFrame(f"the universe {digest[:12]} is not that of the session of {session.date}, {known[:12]}")
@@ -102,14 +115,17 @@ class Reception:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
             self._push_frame(record)
             return
-        event = decode_event(record.value)
+        event = decode_event(record.value, record.headers)
         check_place(event, topic)
-        self._spans.came(record.headers, event)
         if isinstance(event, Watermark):
             session = session_of(event)
             self.know(session, event.universe_digest)
+            self._admit(record, session)
+            self._spans.came(record.headers, event)
             self._merge.push_watermark(*where, event.event_time_ns, session)
         else:
+            self._admit(record)
+            self._spans.came(record.headers, event)
             self._require_session(record, event)
             self._merge.push_event(*where, EventRecord(event, LogPosition(*where)))
 
@@ -126,14 +142,38 @@ class Reception:
         universe = self._universes(digest)
         if universe is None:
             raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
+        session, _ = session_of_frame(record.headers)
+        self.know(session, digest)
+        self._admit(record, session)  # its number is taken whether its body can be read or not
         frame = decode_frame(record.value, record.headers, universe)
         self._spans.came(record.headers)
-        self.know(frame.session, digest)
         if self._woven_partitions > 1:
             frame = replace(frame, table=own_rows(frame.table, universe, record.partition, self._woven_partitions))
-        if self._merge.push_frame(*where, frame) and frame.refused:
+        reached_ns, rows = self._reached_ns(record), len(frame.times_ns)
+        late = self._merge.push_frame(*where, frame)
+        if late:
+            lost = LateRows(late, rows, int(frame.times_ns[0]), reached_ns)
+            self._refuse(record, self._letters.of_record(record, lost, self._reached_ns(record)))
+        if late is not None and frame.refused:
             told = f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
             self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
+
+    def _admit(self, record: Received, session: Session | None = None) -> None:
+        """Hold a record from outside against its partition's numbering; an event names its session in its stamp."""
+        topic, where = self._topics[record.topic], (record.topic, record.partition)
+        if not topic.ingress:
+            return
+        stamp = stamp_of(record.headers)
+        if session is None and stamp is not None and self._told is not None:
+            stamped = self._told(stamp.session_open_ns)
+            session = None if stamped is None else session_of(stamped)
+        session = session or self._merge.newest_session(*where)
+        if session is None:
+            raise Foreign("no session was begun on this partition, and it names none")
+        told = None if self._told is None else self._told(session.open_ns)
+        of_market = topic in FRAME_TOPICS.values()  # a gateway's name is its own: its first record says it
+        source = told.feed if told is not None and of_market else None
+        self._merge.admit(*where, record.offset, stamp=stamp, session=session, source=source)
 
     def _refuse(self, record: Received, letter: DeadLetter) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from live_services.adapters.health import TaskHealth
+from live_services.domain.frames import Headers
 from live_services.domain.topics import BROKERS, broker_topics
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.chain import ChainState
@@ -20,7 +22,7 @@ from live_services.runtime.failures import SlowOpening
 from live_services.runtime.handover import Committed, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
-from live_services.runtime.received import Received, received
+from live_services.runtime.received import received
 from live_services.runtime.service import KeepsConfiguration, MayBeHalted, RunsStrategies, Service, WarmsUp
 from live_services.runtime.task import TaskRun
 
@@ -62,7 +64,7 @@ class Running:
     _opening: asyncio.Task[ChainState] | None = None
 
     async def take(
-        self, partition: TopicPartition, records: Sequence[Any], learn: Callable[[Received], Awaitable[None]]
+        self, partition: TopicPartition, records: Sequence[Any], learn: Callable[[Headers], Awaitable[None]]
     ) -> None:
         """Take the records of a partition, and handle what is due, in steps between which other work has its turn.
 
@@ -74,7 +76,7 @@ class Running:
             first += len(part)
             self.arrivals.came(partition.topic, part)
             for record in map(received, part):
-                await learn(record)
+                await learn(record.headers)
                 self.run.receive(record)
             self.next_offsets[partition] = part[-1].offset + 1
             self.step()
@@ -166,3 +168,5 @@ async def within(seconds: float, awaited: Awaitable[None]) -> None:
             await awaited
     except TimeoutError:
         _log.warning("gave_up_waiting", seconds=seconds)
+    except KafkaError as failure:  # a producer that was fenced says so once more when it is closed
+        _log.info("closed_with_a_failure", failure=repr(failure))

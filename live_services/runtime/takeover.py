@@ -127,6 +127,7 @@ class TakeOver:
             self._sessions.universe,
             starts=starts,
             resume=resume,
+            told=self._sessions.session,
             market_partitions=kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),

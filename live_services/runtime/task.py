@@ -24,7 +24,7 @@ from live_services.domain.events import (
     Event,
     topic_of,
 )
-from live_services.domain.frames import BadFrame
+from live_services.domain.frame_rows import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import (
     EventRecord,
@@ -44,7 +44,7 @@ from live_services.runtime.handover import Committed, Output, Resume, TopicParti
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
 from live_services.runtime.received import Received
-from live_services.runtime.reception import Reception, Universes
+from live_services.runtime.reception import Reception, Told, Universes
 from live_services.runtime.said import NOTHING_SAID, Said
 
 _log = structlog.get_logger("application")
@@ -72,6 +72,8 @@ class TaskRun:
         The task's gating partitions.
     universes
         What the digests on the market's records mean.
+    told
+        What was told of sessions. None: the first record of a session is believed.
     starts
         Offset from which each partition is read.
     resume
@@ -95,6 +97,7 @@ class TaskRun:
         *,
         starts: Mapping[TopicPartitionKey, int],
         resume: Resume | None = None,
+        told: Told | None = None,
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
         flood: LetterFlood | None = None,
@@ -124,6 +127,7 @@ class TaskRun:
             self._letters,
             self._topics,
             universes,
+            told=told,
             spans=self.spans,
             woven_partitions=market_partitions if chain.single_task else 1,
         )

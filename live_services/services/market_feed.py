@@ -1,50 +1,54 @@
 """Market feed: plays stored sessions onto the market topic, one after another. It is the only clock behind it.
 
-Not a `Service`: it has no inputs. A session is told once on ``market.sessions``, begins with an empty watermark at its
-open on every partition, and ends with the watermark one second after its close. After a restart the feed goes on where
-the log ends; a second feed fences the first.
+Not a `Service`: it has no inputs. It says who it is before its first record, and a session once, on
+``market.sessions``; a session begins with an empty watermark at its open on every partition, and ends with the
+watermark one second after its close. After a restart the feed goes on where the log ends. Another feed is refused
+before it fences this one; the same feed, started again, fences it.
 
     FeedError
     ├── NothingToReplay   the store has no such session
     ├── LogIsAhead        the log already holds a later session
+    ├── SessionLost       the log ends in the middle of a session that the store does not have
     ├── JoinsTooLate      the feed is to join its session when that is over
-    └── FeedTakenOver     another feed writes to this Kafka
+    ├── AnotherFeed       this market is another feed's
+    └── FeedTakenOver     a feed that was started later writes to this Kafka
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, UnknownError
 
-from feature_store.market.types import Session, Ticks, Universe, ist_ns, ist_text
+from feature_store.market.types import Session, Universe, ist_ns, ist_text
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.market_log import last_watermarks
+from live_services.adapters.market_log import log_ends
 from live_services.adapters.progress_marks import ProgressMark
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import FeedSpans
 from live_services.adapters.stored_market import Replay, StoredMarket
-from live_services.domain.clock import market_gap, session_end_ns, session_of, session_opened, watermark
-from live_services.domain.events import Event, MarketGap, SessionOpened, Watermark
-from live_services.domain.frames import EncodedFrame, encode_bar_frame, encode_tick_frame
-from live_services.domain.log import NOTHING, Reached, event_times
+from live_services.domain.clock import session_end_ns, session_of, session_opened
+from live_services.domain.events import FeedStarted, SessionOpened
+from live_services.domain.feeds import check_claim, feed_started, says_the_same, takes_over
+from live_services.domain.log import NOTHING, Reached
 from live_services.domain.replay import Cut, cuts_of_session
-from live_services.domain.topics import Topic, market_topic
+from live_services.domain.sequence import LogEnd
+from live_services.domain.topics import market_topic
+from live_services.runtime.ingress import Ingress, IngressTakenOver, fenced_ingress
 from live_services.settings import MarketSettings, Settings
 
 _log = structlog.get_logger("market_data")
 
-_MAX_UNFLUSHED: Final = 256  # records said in one transaction; more only fills memory
+_MAX_UNFLUSHED: Final = 32  # records said in one transaction; those behind the feed see none before its end
 _SLEEP_SECONDS: Final = 0.25  # so that a stop is noticed
 _YIELD_SECONDS: Final = 0.05  # at full speed the loop must still let others run
 _LOOK_AGAIN_SECONDS: Final = 2.0  # for the next stored session
-_UNPACED_FRAME_MS: Final = 10_000  # nobody waits for a frame of event time; a record a second is mostly overhead
 
 
 class FeedError(Exception):
@@ -57,6 +61,14 @@ class NothingToReplay(FeedError):
 
 class LogIsAhead(FeedError):
     """The market topic already holds a later session; event time does not run backwards."""
+
+
+class SessionLost(FeedError):
+    """The log ends in the middle of a session that the store does not have."""
+
+
+class AnotherFeed(FeedError):
+    """The market is another feed's, which has not ended."""
 
 
 class JoinsTooLate(FeedError):
@@ -76,26 +88,6 @@ class FeedProgress:
     rows_sent: int
     rows_total: int
     finished: bool
-
-
-class FeedPort(Protocol):
-    """Where the feed speaks; `live_services.adapters.feed_producer.FeedProducer` has it."""
-
-    def say(self, event: Event) -> None:
-        """Say an event on the one topic it belongs to."""
-        ...
-
-    def say_on(self, topic: Topic, partition: int, event: Watermark | MarketGap) -> None:
-        """Say how far a partition of the market is, or what of it was missed."""
-        ...
-
-    def say_frame(self, topic: Topic, partition: int, frame: EncodedFrame) -> None:
-        """Say a frame of the market."""
-        ...
-
-    async def flush(self) -> None:
-        """Wait until everything that was said is on the log, in that order in each partition."""
-        ...
 
 
 class SessionSource(Protocol):
@@ -176,30 +168,73 @@ async def run_market_feed(
     FeedError
         If there is nothing to replay, the log is ahead, or another feed took over.
     """
-    sessions, topic = MarketSessions(settings.kafka), market_topic(settings.market.feed)
+    kafka, topic = settings.kafka, market_topic(settings.market.feed)
+    chosen_source = source or StoredMarket(settings)
+    stored = await asyncio.to_thread(chosen_source.sessions)
+    former = await _check_claim(settings, stored)
+    sessions = MarketSessions(kafka)
+    producer = FeedProducer(kafka, settings.runtime.transaction_timeout_ms, spans)
     try:
-        # Entering it fences whoever wrote before, so what is read afterwards is where the log ends.
-        async with FeedProducer(settings.kafka, settings.runtime.transaction_timeout_ms, spans) as producer:
-            await sessions.refresh()
-            reached = await last_watermarks(settings.kafka, topic, sessions.universe)
-            feed = Feed(source or StoredMarket(settings), settings, producer, sessions.opened, reached, times=times)
+        async with fenced_ingress(kafka, topic, producer, sessions) as ingress:
+            if sessions.feed != former:  # another began between the look and the fence
+                await _check_claim(settings, stored)
+            feed = Feed(chosen_source, settings, ingress, sessions.opened, former=sessions.feed, times=times)
             return await feed.run(stop, progress)
-    except KafkaError as cause:
-        if not _was_fenced(cause):
-            raise
+    except IngressTakenOver as cause:
         raise FeedTakenOver(
             "another market feed has begun to write to this Kafka (or a transaction took longer than "
             "runtime.transaction_timeout_ms); one Kafka has one feed: stop one of them, or give it another Kafka"
         ) from cause
 
 
-def _was_fenced(failure: KafkaError) -> bool:
-    """Whether a transaction ended because its id was taken over.
+async def _check_claim(settings: Settings, stored: tuple[Session, ...]) -> FeedStarted | None:
+    """Give the feed that said last who it is, if this one may write after it.
 
-    At its end the brokers may say so by a code that the client does not know (90, PRODUCER_FENCED).
+    Raises
+    ------
+    AnotherFeed
+        If it may not; nothing was fenced and nothing written.
     """
-    fenced = ProducerFenced | InvalidProducerEpoch
-    return isinstance(failure, fenced | UnknownError) or isinstance(failure.__cause__, fenced | UnknownError)
+    sessions = MarketSessions(settings.kafka)
+    await sessions.refresh()
+    former = sessions.feed
+    if former is not None:
+        ends = await log_ends(settings.kafka, market_topic(former.feed), sessions)
+        refuse_another(who_feeds(settings, stored), former, sessions.newest(), ends, settings.market.take_over)
+    return former
+
+
+def refuse_another(
+    ours: FeedStarted, former: FeedStarted, newest: SessionOpened | None, ends: Mapping[int, LogEnd], take_over: str
+) -> None:
+    """Raise `AnotherFeed` if this feed may not write the market; ``ends`` are those of the former's topic."""
+    whole = newest is None or all(
+        ends.get(partition, LogEnd()).reached >= (newest.session_open_ns, session_end_ns(session_of(newest)))
+        for partition in range(former.partitions)
+    )
+    if refusal := check_claim(ours, former, None if whole else newest, newest, take_over):
+        raise AnotherFeed(refusal)
+
+
+def who_feeds(settings: Settings, stored: tuple[Session, ...], at_ns: int = 0, took_over: str = "") -> FeedStarted:
+    """Say who the feed of these settings is, and what it plays."""
+    market = settings.market
+    first = market.replay_session or "the last session stored"
+    through = market.replay_through if market.replay_through != market.replay_session else ""
+    plays = first + (f" through {through}" if through else "") + (", and what comes after" if market.follow else "")
+    chosen = () if market.follow else chosen_sessions(stored, market)
+    return feed_started(
+        name=market.feed_name or platform.node(),
+        home=str(settings.alpha_panda_home.resolve()),
+        store=str(settings.store_root.resolve()),
+        feed=market.feed,
+        frame_ms=market.frame_ms,
+        partitions=settings.kafka.market_partitions,
+        plays=plays + (f", joined at {market.join_at}" if market.join_at else ""),
+        last_session=chosen[-1].date.isoformat() if chosen else "",
+        at_ns=at_ns,
+        took_over=took_over,
+    )
 
 
 class Feed:
@@ -210,12 +245,12 @@ class Feed:
     source
         Where the sessions come from; each is loaded when it is due and dropped after it.
     settings
-    log
-        Where it speaks; nobody else does.
+    ingress
+        Its way in; nobody else writes there.
     opened
         By its open: what was told of each session.
-    reached
-        By partition: the open of the session and the watermark that the log ends with; absent for an empty one.
+    former
+        The feed that said last who it is; None if none did.
     times
         Who hears how long frames take; default: nobody.
     """
@@ -224,22 +259,24 @@ class Feed:
         self,
         source: SessionSource,
         settings: Settings,
-        log: FeedPort,
+        ingress: Ingress,
         opened: Mapping[int, SessionOpened],
-        reached: Mapping[int, Reached],
         *,
+        former: FeedStarted | None = None,
         times: FrameTimes | None = None,
     ) -> None:
         self._source = source
+        self._settings: Final = settings
         self._market: Final = settings.market
-        self._topic: Final = market_topic(settings.market.feed)
-        self._log = log
+        self._ingress: Final = ingress
+        self._partitions: Final = range(len(ingress.ends))
         self._opened = dict(opened)
+        self._former: Final = former
+        self._stamp_as = ""
         self._times = times
         self._queued: list[float] = []
         """When each frame since the last flush was queued, monotonic seconds."""
         self._progress = ProgressMark(settings.alpha_panda_home, "market_feed")
-        self._reached = [reached.get(p, NOTHING) for p in range(settings.kafka.market_partitions)]
 
     async def run(self, stop: asyncio.Event, progress: Progress | None = None) -> bool:
         """Play the range, and what comes after it if the feed is to follow; False if ``stop`` came first."""
@@ -247,7 +284,10 @@ class Feed:
         goes_on = self._market.follow and not self._market.replay_session and max(self._reached) > NOTHING
         chosen = () if goes_on else chosen_sessions(stored, self._market)
         joined = chosen[0] if chosen and self._market.join_at else None
-        for session in self._to_play(stored, chosen):
+        to_play = self._to_play(stored, chosen)
+        if to_play or self._market.follow:
+            await self._introduce(stored)
+        for session in to_play:
             join_ns = self._join_ns(session) if session == joined else 0
             if not await self._play(session, join_ns, stop, progress):
                 return False
@@ -259,7 +299,40 @@ class Feed:
                 return False
         return not stop.is_set()
 
+    async def _introduce(self, stored: tuple[Session, ...]) -> None:
+        """Say who this is, if the log does not end with it; a session that the store does not have is ended first."""
+        former, at_ns = self._former, max(0, *(watermark_ns for _, watermark_ns in self._reached))
+        taken = former.event_id if former is not None and takes_over(self._market.take_over, former) else ""
+        us = who_feeds(self._settings, stored, at_ns, taken)
+        self._stamp_as = us.source
+        if not says_the_same(us, former):
+            _log.info("feed_started", name=us.name, plays=us.plays, took_over=us.took_over)
+            self._ingress.tell(us)
+        self._end_lost(stored, us, taken)
+        await self._flush()
+
+    def _end_lost(self, stored: tuple[Session, ...], us: FeedStarted, taken: str) -> None:
+        begun = [end for end in self._ingress.ends if not end.is_over]
+        told = self._opened.get(max((end.open_ns for end in begun), default=-1))
+        if told is None or any(one.open_ns == told.session_open_ns for one in stored):
+            return
+        if not taken:
+            former = f' = "{self._former.event_id[:8]}"' if self._former is not None else ""
+            raise SessionLost(
+                f"the market topic ends in the middle of the session of {told.session_date}, and {us.store} does not "
+                f"have it. Bring it in again, or set market.take_over{former}: the rest of it is told as a gap then, "
+                "and the session is ended"
+            )
+        self._ingress.begin(told)
+        for partition in self._partitions:
+            end_ns = session_end_ns(session_of(told))
+            self._ingress.gap(partition, end_ns, f"{us.name} took over, and its store does not have this session")
+
     # --- which sessions -------------------------------------------------------------------------------------------
+
+    @property
+    def _reached(self) -> tuple[Reached, ...]:
+        return tuple(end.reached for end in self._ingress.ends)
 
     def _is_whole(self, session: Session) -> bool:
         """Whether nothing of a session can be added to the log: its end is there, or a later session."""
@@ -309,34 +382,23 @@ class Feed:
         replay = await asyncio.to_thread(self._source.load, session, universe)
         _log.info("session_begins", session=str(session.date), rows=len(replay.market), speed=self._market.speed)
         if told is None:
-            opening = session_opened(session, replay.universe)
-            self._log.say(opening)
+            told = self._opened[session.open_ns] = session_opened(session, replay.universe, self._stamp_as)
+            self._ingress.tell(told)
             await self._flush()
-            self._opened[session.open_ns] = opening
-        self._join(replay, join_ns)
+        self._ingress.begin(told)
+        if join_ns:  # what it says of a partition stands there whole or not: nothing is flushed in between
+            for partition in self._partitions:
+                self._ingress.gap(partition, join_ns, f"the feed joined at {ist_text(join_ns)}")
         ended = await self._say_cuts(replay, stop, progress)
         _log.info("session_ends", session=str(session.date), complete=ended)
         return ended
-
-    def _join(self, replay: Replay, join_ns: int) -> None:
-        """Say what a feed that starts so late has missed; what it says of a partition stands there whole or not."""
-        session = replay.session
-        for partition, (open_ns, reached_ns) in enumerate(self._reached):
-            begin_ns = reached_ns if open_ns == session.open_ns else session.open_ns
-            if open_ns > session.open_ns or begin_ns >= join_ns:
-                continue
-            if open_ns < session.open_ns:
-                self._mark(replay, partition, session.open_ns)
-            gap = market_gap(self._topic, partition, begin_ns, join_ns, f"the feed joined at {ist_text(join_ns)}")
-            self._log.say_on(self._topic, partition, gap)
-            self._mark(replay, partition, join_ns)
 
     async def _say_cuts(self, replay: Replay, stop: asyncio.Event, progress: Progress | None) -> bool:
         """Say what each partition lacks of a session, at ``market.speed`` or as fast as the brokers take it."""
         session, pace, yielded = replay.session, _Pace(self._market.speed), time.monotonic()
         sent = unflushed = 0
         for cut in self._cuts(replay):
-            due = [p for p, reached in enumerate(self._reached) if (session.open_ns, cut.watermark_ns) > reached]
+            due = [partition for partition in self._partitions if self._ingress.lacks(partition, cut.watermark_ns)]
             sent += cut.rows
             if not due:
                 continue
@@ -363,44 +425,29 @@ class Feed:
         return not stop.is_set()
 
     async def _flush(self) -> None:
-        await self._log.flush()
+        await self._ingress.flush()
         self._progress.got_on()
         if self._times is not None:
             now, queued, self._queued = time.monotonic(), self._queued, []
             self._times.frames_acknowledged([now - at for at in queued])
 
     def _cuts(self, replay: Replay) -> Iterator[Cut]:
-        paced = self._market.speed > 0
-        frame_ms = self._market.frame_ms if paced else max(self._market.frame_ms, _UNPACED_FRAME_MS)
         return cuts_of_session(
             replay.market,
             replay.session,
             replay.universe,
-            len(self._reached),
-            frame_ms=frame_ms,
-            paced=paced,
+            len(self._partitions),
+            frame_ms=self._market.frame_ms,
+            paced=self._market.speed > 0,
         )
 
     def _say_cut(self, replay: Replay, partition: int, cut: Cut, due_at: float) -> None:
-        part, (open_ns, reached_ns) = cut.parts[partition], self._reached[partition]
-        if len(part) and open_ns == replay.session.open_ns and int(event_times(part)[0]) < reached_ns:
-            part = part[event_times(part) >= reached_ns]  # frames were shorter before a restart, or the feed joins late
-        if not len(part):
-            self._mark(replay, partition, cut.watermark_ns)
-            return
-        place = (replay.universe, cut.number, cut.watermark_ns, replay.session)
-        frame = encode_tick_frame(part, *place) if isinstance(part, Ticks) else encode_bar_frame(part, *place)
-        self._log.say_frame(self._topic, partition, frame)
-        if self._times is not None:
+        part = cut.parts[partition]
+        said = self._ingress.rows(partition, part, replay.universe, cut.number, cut.watermark_ns)
+        if said and self._times is not None:
             now = time.monotonic()
             self._queued.append(now)
             self._times.frame_queued(now - due_at)
-        self._reached[partition] = (replay.session.open_ns, cut.watermark_ns)
-
-    def _mark(self, replay: Replay, partition: int, watermark_ns: int) -> None:
-        event = watermark(self._topic, partition, replay.session, watermark_ns, replay.universe.digest)
-        self._log.say_on(self._topic, partition, event)
-        self._reached[partition] = (replay.session.open_ns, watermark_ns)
 
 
 class _Pace:

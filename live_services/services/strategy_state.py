@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from live_services.domain.configuration import config_digest
 from live_services.domain.log import StrategyRuntime, TaskId
-from live_services.domain.snapshot import Tree
+from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.strategy.desk import StrategyDesk, StrategyKey
 from live_services.domain.strategy.history import HistoryUsed
 from live_services.domain.strategy.loaded_model import LoadedModel
@@ -51,6 +52,7 @@ class StrategyState:
         """Write down what was decided, said and assigned; models by name and version."""
         carried = {key: model.identity for key, model in self.carried.items()}
         return {
+            "configuration": config_digest(self.plan.config),
             "desk": written_desk(self.desk),
             "carried": [[*key, one.model_name, one.model_version] for key, one in carried.items()],
             "configured": self.configured,
@@ -63,7 +65,7 @@ class StrategyState:
         }
 
     def restore(self, kept: Tree, model_of: ModelOf, known: Callable[[str, str], LoadedModel | None]) -> None:
-        """Go on where a snapshot was taken, on the same history.
+        """Go on where a snapshot was taken, by the same configuration and on the same history.
 
         Parameters
         ----------
@@ -72,8 +74,15 @@ class StrategyState:
         known
             Gives a version by name and version; None for one that only the session before ran, which a process that
             began in this one never had.
+
+        Raises
+        ------
+        CorruptSnapshot
+            If it is of another configuration.
         """
         there = fields_of(kept)
+        if there["configuration"] != config_digest(self.plan.config):
+            raise CorruptSnapshot("it is of another configuration of the strategies")
         restore_desk(self.desk, there["desk"], model_of)
         carried = {(strategy, rung): known(name, version) for strategy, rung, name, version in there["carried"]}
         self.carried = {key: model for key, model in carried.items() if model is not None}

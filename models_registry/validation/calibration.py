@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -128,7 +128,7 @@ def _bin(  # noqa: PLR0917
     half = math.nan
     if sessions >= FEWEST_SESSIONS:
         error = math.sqrt(sessions / (sessions - 1) * float(np.sum(sums**2))) / own
-        half = float(stats.t.ppf((1.0 + confidence) / 2.0, sessions - 1)) * error
+        half = float(scipy.stats.t.ppf((1.0 + confidence) / 2.0, sessions - 1)) * error
     return Bin(
         rows=len(score),
         sessions=sessions,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +91,7 @@ def probability_of_overfitting(daily_pnl: Floats, *, blocks: int = BLOCKS) -> Ov
     chosen_on = _choices(blocks)
     inside, outside = _ratios(pnl, chosen_on), _ratios(pnl, ~chosen_on)
     every, best = np.arange(len(chosen_on)), inside.argmax(axis=1)
-    rank = stats.rankdata(outside, axis=1)[every, best] / (configurations + 1)
+    rank = scipy.stats.rankdata(outside, axis=1)[every, best] / (configurations + 1)
     chosen, tried = inside[every, best], outside[every, best]
     spread = float(np.var(chosen))
     return Overfitting(

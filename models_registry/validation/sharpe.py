@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def probabilistic_sharpe(sharpe: Sharpe, benchmark: float = 0.0) -> float:
     -----
     Bailey & López de Prado (2012), eq. 11: the normal distribution at the distance in standard errors.
     """
-    return float(stats.norm.cdf((sharpe.per_session - benchmark) / sharpe.standard_error))
+    return float(scipy.stats.norm.cdf((sharpe.per_session - benchmark) / sharpe.standard_error))
 
 
 def expected_maximum_sharpe(variance_of_trials: float, n_trials: float) -> float:
@@ -128,7 +128,7 @@ def expected_maximum_sharpe(variance_of_trials: float, n_trials: float) -> float
     """
     if n_trials < 2.0:
         return max(n_trials - 1.0, 0.0) * expected_maximum_sharpe(variance_of_trials, 2.0)
-    highest = stats.norm.ppf([1.0 - 1.0 / n_trials, 1.0 - 1.0 / (n_trials * math.e)])
+    highest = scipy.stats.norm.ppf([1.0 - 1.0 / n_trials, 1.0 - 1.0 / (n_trials * math.e)])
     weights = np.array([1.0 - _EULER_MASCHERONI, _EULER_MASCHERONI])
     return math.sqrt(variance_of_trials) * float(weights @ highest)
 
@@ -220,7 +220,7 @@ def minimum_track_record_sessions(
     if sharpe.per_session <= benchmark:
         return math.inf
     factor = _variance_factor(sharpe.per_session, sharpe.skew, sharpe.kurtosis)
-    asked = float(stats.norm.ppf(confidence)) * math.sqrt(factor) + expected_maximum_sharpe(1.0, n_trials)
+    asked = float(scipy.stats.norm.ppf(confidence)) * math.sqrt(factor) + expected_maximum_sharpe(1.0, n_trials)
     return float(math.ceil(1.0 + (asked / (sharpe.per_session - benchmark)) ** 2))
 
 

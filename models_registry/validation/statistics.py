@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Bound:
         """The lower confidence bound; NaN below 3 sessions, or where the estimate does not exist."""
         if self.sessions < FEWEST_SESSIONS:
             return math.nan
-        return self.estimate - float(stats.t.ppf(self.confidence, self.sessions - 1)) * self.standard_error
+        return self.estimate - float(scipy.stats.t.ppf(self.confidence, self.sessions - 1)) * self.standard_error
 
     @property
     def smallest_visible(self) -> float:
@@ -108,7 +108,7 @@ def lean(score: Floats, base_rate: Floats) -> Floats:
 
 
 def _log_odds(probability: Floats) -> Floats:
-    return np.asarray(special.logit(np.clip(probability, 1e-15, 1.0 - 1e-15)), dtype=np.float64)
+    return np.asarray(scipy.special.logit(np.clip(probability, 1e-15, 1.0 - 1e-15)), dtype=np.float64)
 
 
 # --- bounds over sessions ---------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def direction(  # noqa: PLR0917
         return Bound(math.nan, math.nan, sessions, confidence)
     surplus = (up - base_rate) * np.sign(lean(score, base_rate))
     of_session = np.bincount(session, equal * surplus, minlength=sessions)
-    return Bound(float(of_session.mean()), float(stats.sem(of_session)), sessions, confidence)
+    return Bound(float(of_session.mean()), float(scipy.stats.sem(of_session)), sessions, confidence)
 
 
 def _equal_sessions(weight: Floats, day: NDArray[np.int64]) -> tuple[NDArray[np.intp], Floats]:
@@ -248,9 +248,11 @@ def smallest_visible_edge(
     if sessions < FEWEST_SESSIONS or not math.isfinite(standard_error):
         return math.nan
     degrees = sessions - 1
-    quantile = float(stats.t.ppf(confidence, degrees))
-    far = 4.0 * (quantile + float(stats.t.ppf(power, degrees)))
-    noncentrality = optimize.brentq(lambda shift: float(stats.nct.sf(quantile, degrees, shift)) - power, 0.0, far)
+    quantile = float(scipy.stats.t.ppf(confidence, degrees))
+    far = 4.0 * (quantile + float(scipy.stats.t.ppf(power, degrees)))
+    noncentrality = scipy.optimize.brentq(
+        lambda shift: float(scipy.stats.nct.sf(quantile, degrees, shift)) - power, 0.0, far
+    )
     return float(noncentrality) * standard_error
 
 

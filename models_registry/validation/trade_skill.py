@@ -24,8 +24,8 @@ import math
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from models_registry.validation.statistics import (
     CHAMPION_CONFIDENCE,
@@ -116,7 +116,7 @@ def gain_direction(  # noqa: PLR0917
         return Bound(math.nan, math.nan, sessions, confidence)
     surplus = (gain - base_gain) * np.sign(lean(score, base_rate))
     of_session = np.bincount(session, surplus, minlength=sessions) * (sessions / len(surplus))
-    return Bound(float(of_session.mean()), float(stats.sem(of_session)), sessions, confidence)
+    return Bound(float(of_session.mean()), float(scipy.stats.sem(of_session)), sessions, confidence)
 
 
 def trade_skill(

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from live_services import services
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.kafka import EventProducer, headers_of, topic_configs
+from live_services.adapters.kafka import EventProducer, headers_of, topic_configs, value_of
 from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
@@ -29,6 +29,7 @@ from live_services.domain.events import (
     DeadLetterDecided,
     Event,
     FeatureSkewMeasured,
+    FeedStarted,
     MarketGap,
     ModelLoaded,
     ModelPromoted,
@@ -160,8 +161,8 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
             FeedProducer,
             {
                 "say": ["Event"],
-                "say_on": ["Topic", "int", "Watermark | MarketGap"],
-                "say_frame": ["Topic", "int", "EncodedFrame"],
+                "say_on": ["Topic", "int", "Event", "Stamp | None"],
+                "say_frame": ["Topic", "int", "EncodedFrame", "Stamp | None"],
                 "flush": [],
             },
         ),
@@ -258,6 +259,8 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
     scope = {"strategy": None, "flatten": False, "since_ns": SESSION.open_ns}
     hours = {"session_date": "2026-01-05", "session_open_ns": SESSION.open_ns, "session_close_ns": SESSION.close_ns}
     told = hours | {"universe_digest": UNIVERSE.digest, "instruments": UNIVERSE.instruments}
+    feeding = {"name": "n", "home": "h", "store": "s", "feed": "ticks", "frame_ms": 1000, "partitions": 1}
+    feeding |= {"plays": "p", "last_session": ""}
     halt = changed(signal(), TradingStateCommanded, broker=broker, **commanded, state="HALTED")
     events = [
         *(signal(), validated(), fill, *account.of(AccountOpened, TradingSwitched, OrderSubmitted)),
@@ -266,6 +269,7 @@ def samples(broker: Broker) -> dict[type[Event], Event]:
         changed(fill, OrderRejected, why="r"),
         changed(signal(), SignalShadowed, **shared, rung="challenger"),
         changed(signal(), SessionOpened, **shared, **told),
+        changed(signal(), FeedStarted, **shared, **feeding),
         changed(signal(), StrategyModelAssigned, **shared, **said, feature_schema_hash="h"),
         changed(signal(), StrategyHistoryUsed, **shared, **history),
         changed(signal(), StrategiesSummarized, **shared, **summary),
@@ -310,6 +314,7 @@ def test_every_event_goes_to_one_topic_of_its_own_world(broker: Broker) -> None:
     ):
         of_a_broker = {topics.pop(cls) for cls in [*topics] if issubclass(cls, bases)}
         assert of_a_broker == {getattr(broker_topics(broker), topic)}
+    assert topics.pop(FeedStarted) == topics[SessionOpened], "a feed says who it is where it tells its sessions"
     assert len(set(topics.values())) == len(topics), "two types on one topic"
     for cls, topic in topics.items():
         assert topic in all_topics((broker,))
@@ -387,9 +392,8 @@ def account_task() -> tuple[Chain, TaskRun]:
 
 
 def received(topic: Topic, event: Event, offset: int, **headers: str) -> Received:
-    said = {"event_type": event.event_type, "broker": event.broker} | headers
-    sent = tuple((name, value.encode()) for name, value in said.items())
-    return Received(topic.name, 0, offset, None, event.model_dump_json().encode(), sent)
+    sent = dict(headers_of(event)) | {name: value.encode() for name, value in headers.items()}
+    return Received(topic.name, 0, offset, None, value_of(event), tuple(sent.items()))
 
 
 def letters_of(record: Received) -> list[DeadLetter]:

@@ -396,11 +396,13 @@ class Books:
         Raises
         ------
         BookError
-            If it holds a position twice, or its cash, positions and totals do not balance.
+            If it holds a position twice or one of no shares, or its cash, positions and totals do not balance.
         """
         positions = {position.key: position for position in event.positions}
-        if len(positions) != len(event.positions):
-            raise BookError(f"{event.event_id} carries a position twice into the session of {event.session_date}")
+        if len(positions) != len(event.positions) or not all(position.quantity for position in event.positions):
+            raise BookError(
+                f"{event.event_id} carries a position twice, or one of no shares, into {event.session_date}"
+            )
         held = event.cash_inr_e4 + sum(position.cost_inr_e4 for position in event.positions)
         earned = sum(total.realized_inr_e4 - total.charges_inr_e4 for total in event.strategies)
         if held != event.starting_cash_inr_e4 + earned:

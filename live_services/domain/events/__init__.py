@@ -11,7 +11,16 @@ from live_services.domain.events.account import (
     StrategyTotals,
     TradingSwitched,
 )
-from live_services.domain.events.codec import EVENT_CLASSES, AnyEvent, NoEvent, decode_event, event_or_none, topic_of
+from live_services.domain.events.codec import (
+    EVENT_CLASSES,
+    AnyEvent,
+    NoEvent,
+    decode_event,
+    event_or_none,
+    headers_of,
+    topic_of,
+    value_of,
+)
 from live_services.domain.events.day import (
     AccountDifferenceAccepted,
     DifferenceAccepted,
@@ -20,6 +29,7 @@ from live_services.domain.events.day import (
 )
 from live_services.domain.events.envelope import (
     LAST_NS,
+    TASK_HEADER,
     AnswersCommands,
     Basis,
     Event,
@@ -28,7 +38,7 @@ from live_services.domain.events.envelope import (
     event_id,
     self_caused,
 )
-from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
+from live_services.domain.events.market import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     DEAD_LETTERS,
     LONGEST_REASON,
@@ -83,6 +93,7 @@ __all__ = [
     "LAST_NS",
     "LONGEST_REASON",
     "MOST_PROPOSED",
+    "TASK_HEADER",
     "AccountDifferenceAccepted",
     "AccountOpened",
     "AnswersCommands",
@@ -99,6 +110,7 @@ __all__ = [
     "ExitReason",
     "ExitTerms",
     "FeatureSkewMeasured",
+    "FeedStarted",
     "FillModel",
     "Instant",
     "Intent",
@@ -144,6 +156,8 @@ __all__ = [
     "decode_event",
     "event_id",
     "event_or_none",
+    "headers_of",
     "self_caused",
     "topic_of",
+    "value_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from live_services.domain.events.envelope import (
     AnswersCommands,
@@ -28,15 +28,6 @@ from models_registry.specification import Broker, Product
 Shares = Annotated[int, Field(ge=-MOST_PROPOSED, le=MOST_PROPOSED)]
 
 
-def _something(shares: int) -> int:
-    if shares == 0:
-        raise ValueError("a position of 0 shares is none")
-    return shares
-
-
-Held = Annotated[Shares, AfterValidator(_something)]
-
-
 class Position(Frozen):
     """What a strategy holds of an instrument: from its opening fill until nothing is left."""
 
@@ -45,7 +36,7 @@ class Position(Frozen):
     instrument_token: Whole
     symbol: str
     product: Product
-    quantity: Held
+    quantity: Shares
     """Signed; never 0."""
     cost_inr_e4: Money
     """What the quantity cost, signed as it is: average price times quantity, exact."""

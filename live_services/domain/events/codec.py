@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, get_args
 
@@ -10,11 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from live_services.domain.events.account import AccountOpened, PnlSnapshot, TradingSwitched
 from live_services.domain.events.day import (
     AccountDifferenceAccepted,
+    DifferenceAccepted,
     StrategiesConfigured,
     StrategiesDifferenceAccepted,
 )
-from live_services.domain.events.envelope import Event
-from live_services.domain.events.market import MarketGap, SessionOpened, Watermark
+from live_services.domain.events.envelope import TASK_HEADER, Event
+from live_services.domain.events.market import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.events.operations import (
     CommandRefused,
     DeadLetter,
@@ -68,6 +70,7 @@ AnyEvent = Annotated[
     | StrategiesDifferenceAccepted
     | AccountDifferenceAccepted
     | SessionOpened
+    | FeedStarted
     | MarketGap
     | StrategyModelAssigned
     | StrategyHistoryUsed
@@ -76,13 +79,18 @@ AnyEvent = Annotated[
     | ModelPromoted
     | ModelLoaded
     | ModelRefused
-    | Watermark
     | DeadLetter
     | DeadLetterDecided,
     Field(discriminator="event_type"),
 ]
-EVENT_CLASSES: Final[tuple[type[Event], ...]] = get_args(get_args(AnyEvent)[0])
+"""What travels as JSON: every event but the watermark, which is headers without a value."""
+EVENT_CLASSES: Final[tuple[type[Event], ...]] = (*get_args(get_args(AnyEvent)[0]), Watermark)
+_Headers = Sequence[tuple[str, bytes]]
 
+_WATERMARK: Final[bytes] = Watermark.model_fields["event_type"].default.encode()
+_ALWAYS_SAID: Final = ("event_type", "schema_version")
+_OWN_IDS: Final = ("correlation_id", "causation_id")
+"""Left out where they are the event's own id, as they are of whatever nothing caused."""
 _LONGEST_QUOTE: Final = 80  # of what a stranger wrote
 _decoder: Final[TypeAdapter[Any]] = TypeAdapter(AnyEvent)
 
@@ -91,19 +99,80 @@ class NoEvent(ValueError):
     """Bytes that are no event of this version; the message says why, in a line."""
 
 
-def decode_event(value: bytes) -> Event:
-    """Read an event from its JSON.
+def headers_of(event: Event) -> list[tuple[str, bytes]]:
+    """Give an event's headers: of a watermark all that it says, of others what they are; a letter says that it is one.
+
+    A field of a watermark that is as the class has it by default is left out.
+    """
+    if isinstance(event, Watermark):
+        return _watermark_headers(event)
+    headers = [
+        ("event_type", event.event_type.encode()),
+        ("broker", event.broker.encode()),
+        ("schema_version", str(event.schema_version).encode()),
+        ("event_time_ns", str(event.event_time_ns).encode()),
+    ]
+    if isinstance(event, DeadLetter):
+        headers.append(("dlq", b"true"))
+    if isinstance(event, DifferenceAccepted):  # it stands among the task's own control records
+        headers.append((TASK_HEADER, event.task.encode()))
+    return headers
+
+
+def value_of(event: Event) -> bytes:
+    """Give the bytes of an event: its JSON; none of a watermark."""
+    return b"" if isinstance(event, Watermark) else event.model_dump_json().encode()
+
+
+def decode_event(value: bytes, headers: _Headers = ()) -> Event:
+    """Read an event from its JSON, or a watermark from its headers.
+
+    Parameters
+    ----------
+    value, headers
+        As :func:`value_of` and :func:`headers_of` gave them. Headers may be left out where no watermark travels.
 
     Raises
     ------
     NoEvent
-        If the bytes are no event; names the type or the field.
+        If they are no event; names the type or the field.
     """
+    said = dict(headers)
+    if said.get("event_type") == _WATERMARK:
+        return _watermark_of(value, said)
     try:
         event: Event = _decoder.validate_json(value)
     except ValidationError as problem:
         raise NoEvent(_in_words(problem)) from None
     return event
+
+
+def _watermark_headers(event: Watermark) -> list[tuple[str, bytes]]:
+    defaults, own = _defaults_of_watermark(), event.event_id
+    return [
+        (name, str(content).encode())
+        for name, content in event
+        if not (name in defaults and content == defaults[name]) and not (name in _OWN_IDS and content == own)
+    ]
+
+
+def _watermark_of(value: bytes, said: Mapping[str, bytes]) -> Watermark:
+    if value:
+        raise NoEvent(f"a watermark has no value, and this one has {len(value)} bytes: it is said in the headers")
+    fields = {name: said[name].decode(errors="replace") for name in Watermark.model_fields if name in said}
+    own, version = dict.fromkeys(_OWN_IDS, fields.get("event_id", "")), fields.get("schema_version", "")
+    # pydantic reads numbers from words, but not those of a Literal
+    known = {"schema_version": int(version) if version.isdecimal() and len(version) == 1 else version}
+    try:
+        return Watermark.model_validate(own | fields | known)
+    except ValidationError as problem:
+        raise NoEvent(_in_words(problem)) from None
+
+
+@cache
+def _defaults_of_watermark() -> dict[str, Any]:
+    fields = Watermark.model_fields.items()
+    return {name: field.default for name, field in fields if not field.is_required() and name not in _ALWAYS_SAID}
 
 
 def _in_words(problem: ValidationError) -> str:
@@ -113,15 +182,16 @@ def _in_words(problem: ValidationError) -> str:
         return "it has no event_type"
     if first["type"] == "union_tag_invalid":
         return f"there is no event_type {str(first['ctx']['tag'])[:_LONGEST_QUOTE]!r}"
-    field = ".".join(map(str, first["loc"])) or "the whole"
+    field = ".".join(map(str, first["loc"]))[:_LONGEST_QUOTE] or "the whole"
+    field = field if field.isprintable() else ascii(field)
     said = first["msg"] if first["type"] == "json_invalid" else f"{field}: {first['msg']}"
     return said + (f", and {more} more" if more else "")
 
 
-def event_or_none(value: bytes) -> Event | None:
-    """Read an event from its JSON, for a person who looks back; None for bytes that are no event."""
+def event_or_none(value: bytes, headers: _Headers = ()) -> Event | None:
+    """Read an event as `decode_event` does, for a person who looks back; None for what is no event."""
     try:
-        return decode_event(value)
+        return decode_event(value, headers)
     except NoEvent:
         return None
 

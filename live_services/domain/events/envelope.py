@@ -12,6 +12,8 @@ from live_services.domain.money import LARGEST_INR, RUPEE
 from live_services.domain.topics import Scope, Topic
 from models_registry.specification import Broker
 
+TASK_HEADER: Final = "task"
+"""Header that names the task whose control record it is."""
 LAST_NS: Final = 2**62
 """An instant in the year 2116, later than any event: sums of times and durations stay in 64 bits."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar, Literal
 
 from feature_store.market.types import Instrument
@@ -21,13 +22,44 @@ class SessionOpened(Event):
     session_close_ns: Instant
     universe_digest: str
     instruments: tuple[Instrument, ...]
+    feed: str = ""
+    """Who stamps its records (`FeedStarted.source`); empty for a session put on a log by hand: nothing is stamped."""
+
+
+class FeedStarted(Event):
+    """A feed says who it is and what it plays, before its first record: whoever comes later reads it and is told."""
+
+    TOPIC: ClassVar[Topic | str | None] = MARKET_SESSIONS
+
+    event_type: Literal["market.feed_started"] = "market.feed_started"
+    broker: Literal["shared"] = "shared"
+    name: str
+    """``market.feed_name``, by default of the host."""
+    home: str
+    store: str
+    """Where its sessions come from."""
+    feed: Literal["ticks", "bars"]
+    frame_ms: int
+    """Event time in one frame of ticks."""
+    partitions: int
+    plays: str
+    """The range of sessions, as it was configured."""
+    last_session: str
+    """Date of the last session of that range; empty for a feed that follows: it never ends by itself."""
+    took_over: str = ""
+    """`event_id` of the feed whose session a person let this one go on with; empty if there was none."""
+
+    @property
+    def source(self) -> str:
+        """What its records are stamped with: who it is and how it cuts, in 16 hexadecimal digits."""
+        said = (self.name, self.home, self.store, self.feed, self.frame_ms, self.partitions)
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 class MarketGap(Event):
-    """The feed missed everything in ``[event_time_ns, until_ns)`` of a partition: nobody has to guess it."""
+    """An ingress missed everything in ``[event_time_ns, until_ns)`` of a partition: nobody has to guess it."""
 
     event_type: Literal["market.gap"] = "market.gap"
-    broker: Literal["shared"] = "shared"
     until_ns: Instant
     reason: str
 

@@ -115,6 +115,7 @@ LetterReason = Literal[
     "bad_frame",
     "bad_rows",
     "late",
+    "foreign",
     "wrong_topic",
     "no_event",
     "no_command",
@@ -127,6 +128,7 @@ LetterReason = Literal[
 """bad_frame    the bytes of a frame of the market are none, or its universe or session is not the one told.
 bad_rows     rows of a frame were left out; the others were used.
 late         its event time is before a watermark that its partition had already passed.
+foreign      who told the session did not write it, or not as the next record of its partition.
 wrong_topic  it belongs on another topic, or to another broker.
 no_event     the bytes are no event.
 no_command   it stood on a topic of commands and is none.

@@ -104,7 +104,7 @@ async def config(kafka_servers: str, redis_url: str, tmp_path: Path) -> Settings
 
 
 async def events_on(config: Settings, topic: str) -> list[Event]:
-    return [decode_event(record.value) async for record in read_topic(config.kafka, topic)]
+    return [decode_event(record.value, record.headers) async for record in read_topic(config.kafka, topic)]
 
 
 async def until_signals_end(config: Settings) -> None:

@@ -14,11 +14,13 @@ from live_services.adapters.kafka import connection, read_topic
 from live_services.adapters.market_log import last_watermarks
 from live_services.adapters.sessions import MarketSessions
 from live_services.chaos.log import remove_topics
+from live_services.domain.clock import watermark
 from live_services.domain.log import Reached
+from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
-from live_services.services.market_feed import FeedProgress, FeedTakenOver, run_market_feed
+from live_services.services.market_feed import AnotherFeed, FeedProgress, FeedTakenOver, run_market_feed
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.kafka_desk import admin_of, begin_anew
 from tests.stored_sessions import GivenMarket, day_of_ticks, days_of, live
@@ -59,7 +61,7 @@ async def in_memory(config: Settings) -> Said:
 async def reached(config: Settings) -> dict[int, Reached]:
     sessions = MarketSessions(config.kafka)
     await sessions.refresh()
-    return await last_watermarks(config.kafka, MARKET_TICKS, sessions.universe)
+    return await last_watermarks(config.kafka, MARKET_TICKS, sessions)
 
 
 async def play(config: Settings, stop: asyncio.Event, progress: Callable[[FeedProgress], None] | None = None) -> bool:
@@ -129,9 +131,47 @@ async def test_a_second_feed_fences_the_first_and_goes_on_where_that_one_ended(c
         assert times == sorted(set(times))
 
 
-async def test_what_was_not_flushed_is_seen_by_nobody(config: Settings) -> None:
-    from live_services.domain.clock import watermark
+async def test_another_feed_is_refused_while_the_first_one_goes_on_as_if_nothing_had_been(config: Settings) -> None:
+    begun, stop = asyncio.Event(), asyncio.Event()
+    slow = config.model_copy(update={"market": config.market.model_copy(update={"speed": 600.0})})
+    running = asyncio.create_task(play(slow, stop, lambda _: begun.set()))
+    await begun.wait()
+    before = await on_kafka(config)
+    for other in ({"frame_ms": 250}, {"feed_name": "laptop"}, {"replay_through": ""}):
+        second = config.model_copy(update={"market": config.market.model_copy(update=other)})
+        with pytest.raises(AnotherFeed, match="under way"):
+            await play(second, asyncio.Event())
+    async with asyncio.timeout(30):
+        while len((await on_kafka(config))[MARKET_TICKS.name, 0]) == len(before[MARKET_TICKS.name, 0]):
+            await asyncio.sleep(0.1)
+    assert not running.done()
+    stop.set()
+    assert not await running
+    assert await play(config, asyncio.Event())
+    rows = (await on_kafka(config))[MARKET_TICKS.name, 0]
+    stamps = [stamp for _, headers in rows if (stamp := stamp_of(headers)) is not None]
+    assert len(stamps) == len(rows)
+    for day in DAYS:
+        numbers = [stamp.number for stamp in stamps if stamp.session_open_ns == day.session.open_ns]
+        assert numbers == list(range(len(numbers)))
 
+
+async def test_a_feed_goes_on_behind_two_hundred_foreign_records(config: Settings) -> None:
+    stop = asyncio.Event()
+    assert not await play(config, stop, lambda _: stop.set())
+    before, day = await reached(config), DAYS[0]
+    async with FeedProducer(config.kafka, TIMEOUT_MS, identity="a stranger") as stranger:
+        for number in range(200):
+            at_ns = day.session.close_ns - number
+            stranger.say_on(MARKET_TICKS, 0, watermark(MARKET_TICKS, 0, day.session, at_ns, day.universe.digest))
+        await stranger.flush()
+    assert await reached(config) == before
+    assert await play(config, asyncio.Event())
+    last = DAYS[-1].session
+    assert await reached(config) == dict.fromkeys(range(2), (last.open_ns, last.close_ns + 10**9))
+
+
+async def test_what_was_not_flushed_is_seen_by_nobody(config: Settings) -> None:
     day = DAYS[0]
     async with FeedProducer(config.kafka, TIMEOUT_MS) as producer:
         mark = watermark(MARKET_TICKS, 0, day.session, day.session.open_ns, day.universe.digest)

@@ -135,7 +135,7 @@ async def letters(kafka: KafkaSettings, topic: str) -> list[DeadLetter]:
 
 async def ended(kafka: KafkaSettings, session: Session) -> bool:
     said = read_topic(kafka, PAPER.pnl_snapshots.name)
-    times = [decode_event(r.value).event_time_ns async for r in said if is_watermark(r)]
+    times = [decode_event(r.value, r.headers).event_time_ns async for r in said if is_watermark(r)]
     return bool(times) and times[-1] >= session_end_ns(session)
 
 

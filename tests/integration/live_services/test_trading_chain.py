@@ -43,6 +43,7 @@ from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, broker_topics, consumer_group
 from live_services.operations_settings import TracingSettings
 from live_services.runtime.chain import Chain
+from live_services.runtime.ingress import fenced_ingress
 from live_services.runtime.loop import run_chain
 from live_services.services.account import account_chain
 from live_services.services.market_feed import Feed, FeedTakenOver, run_market_feed
@@ -103,7 +104,7 @@ async def config(kafka_servers: str) -> AsyncIterator[Settings]:
 
 
 async def everything(config: Settings, topic: str) -> list[Event]:
-    return [decode_event(record.value) async for record in read_topic(config.kafka, topic)]
+    return [decode_event(record.value, record.headers) async for record in read_topic(config.kafka, topic)]
 
 
 async def until_ended(config: Settings, session: Session) -> None:
@@ -301,7 +302,7 @@ async def told(config: Settings) -> MarketSessions:
 
 
 async def ends(config: Settings) -> dict[int, Reached]:
-    return await last_watermarks(config.kafka, MARKET_TICKS, (await told(config)).universe)
+    return await last_watermarks(config.kafka, MARKET_TICKS, await told(config))
 
 
 async def test_a_feed_that_starts_again_adds_nothing(config: Settings) -> None:
@@ -349,9 +350,10 @@ async def test_a_feed_that_died_in_the_middle_of_a_transaction_goes_on_where_the
     reached: dict[int, Reached] = {}
     for lives in (0, 1, 2, 2):  # the session not told, told, its beginning there, more of it
         with pytest.raises(Died):
-            async with DyingProducer(config.kafka, lives) as producer:
-                reached, opened = await ends(config), (await told(config)).opened
-                await Feed(MARKET, config, producer, opened, reached).run(asyncio.Event())
+            sessions = await told(config)
+            async with fenced_ingress(config.kafka, MARKET_TICKS, DyingProducer(config.kafka, lives), sessions) as ours:
+                reached = {p: end.reached for p, end in enumerate(ours.ends) if end.open_ns >= 0}
+                await Feed(MARKET, config, ours, sessions.opened, former=sessions.feed).run(asyncio.Event())
     assert reached.keys() == {0, 1}
     assert await run_market_feed(config, asyncio.Event(), source=MARKET)
     assert len((await told(config)).opened) == 2

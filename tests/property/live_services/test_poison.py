@@ -29,14 +29,14 @@ from live_services.settings import KafkaSettings
 from tests.memory_desk import ACCOUNT
 from tests.poison import ALARM, DAYS, LETTER, PASSED_OVER, REJECTED, TABLE, Desk, Poison, live, of_kind
 
-LIVES = ("at once", "over kills")
+LIVES = ("at once", "over kills", "from snapshots")
 
 
 @cache
 def poisoned(kind: str, life: str) -> Desk:
-    """Give the desk that lived through every bad record of the table, uninterrupted or killed around them."""
+    """Give the desk that lived through every bad record, undisturbed, killed around them, or restored."""
     with capture_logs():  # a traceback takes longer to draw than the session to live through
-        return live(kind, of_kind(kind), kills=life == "over kills")
+        return live(kind, of_kind(kind), kills=life != "at once", kept=life == "from snapshots")
 
 
 @cache
@@ -62,11 +62,13 @@ def headers(letter: DeadLetter) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, base64.b64decode(value)) for name, value in letter.headers_base64)
 
 
+def lives_of(one: Poison) -> tuple[str, ...]:
+    """A control topic is read by a successor only."""
+    return LIVES[1:] if one.why == "control" else LIVES
+
+
 @pytest.mark.parametrize(
-    ("one", "life"),
-    # a control topic is read by a successor only
-    [(one, life) for one in TABLE if one.gets == LETTER for life in (LIVES[1:] if one.why == "control" else LIVES)],
-    ids=str,
+    ("one", "life"), [(one, life) for one in TABLE if one.gets == LETTER for life in lives_of(one)], ids=str
 )
 def test_it_gets_a_dead_letter_with_its_bytes_from_each_task_that_reads_it(one: Poison, life: str) -> None:
     found = [

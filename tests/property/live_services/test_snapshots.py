@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -45,7 +44,7 @@ STAYS = {
         *("_actions", "_asked", "_bar_ns", "_clock", "_may_trade", "_named", "_of_bars", "_own", "_partition"),
         *("_stamp", "_universe", "session"),
     ),
-    "StrategyState": ("task",),
+    "StrategyState": ("plan", "task"),
     "_Asked": ("brokers", "label", "proposer", "rung", "spec"),
 }
 """Fields that stay, through a session, what the opening made them."""
@@ -130,7 +129,7 @@ def touch_portfolio(state: PortfolioState) -> None:
 
 def touch_trading(state: PaperExchange) -> None:
     state.is_on, state.slippage_bps = not state.is_on, 0.1 + 0.2
-    state._charges._orders["partly"] = (10**30, Decimal("19.99"))
+    state._charges._orders["partly"] = (10**30, 7)
 
 
 def touch_risk(state: RiskState) -> None:

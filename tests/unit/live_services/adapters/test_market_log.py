@@ -6,17 +6,20 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from live_services.adapters.kafka import StoredRecord, headers_of, stored_record, value_of
-from live_services.adapters.market_log import newest_reached, reached_by
-from live_services.domain.clock import market_gap, watermark
+from live_services.adapters.market_log import newest_end
+from live_services.adapters.sessions import MarketSessions
+from live_services.domain.clock import market_gap, session_opened, watermark
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import Reached
-from live_services.domain.topics import MARKET_TICKS
+from live_services.domain.sequence import Stamp
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
+from live_services.settings import KafkaSettings
 from tests.stored_sessions import day_of_ticks
 
 DAY = day_of_ticks(0)
 OPEN = DAY.session.open_ns
 SECOND = 1_000_000_000
-KNOWN = {DAY.universe.digest: DAY.universe}
+FEED = "0123456789abcdef"
 
 Value = tuple[bytes, list[tuple[str, bytes]]]
 
@@ -31,7 +34,16 @@ def frame(until: int) -> Value:
     return encode_tick_frame(part, DAY.universe, 1, OPEN + until, DAY.session)  # type: ignore[arg-type]
 
 
-async def reached(values: list[Value | None], begin: int = 0) -> tuple[Reached | None, int]:
+def told(feed: str = "") -> MarketSessions:
+    event = session_opened(DAY.session, DAY.universe, feed)
+    sessions = MarketSessions(KafkaSettings())
+    sessions.take(StoredRecord(MARKET_SESSIONS.name, 0, 0, 0, None, value_of(event), tuple(headers_of(event))))
+    return sessions
+
+
+async def reached(
+    values: list[Value | None], begin: int = 0, *, feed: str = "", number: int | None = None
+) -> tuple[Reached | None, int]:
     """What the log of these values (None: the marker of a transaction) ends with, and how many records were read."""
     read_so_far = 0
 
@@ -43,7 +55,11 @@ async def reached(values: list[Value | None], begin: int = 0) -> tuple[Reached |
                 read_so_far += 1
                 yield StoredRecord(MARKET_TICKS.name, 0, offset, 0, None, value[0], tuple(value[1]))
 
-    return await newest_reached(begin, len(values), read, KNOWN.get), read_so_far
+    end = await newest_end(begin, len(values), read, told(feed))
+    if number is not None:
+        assert end is not None
+        assert end.number == number
+    return None if end is None else end.reached, read_so_far
 
 
 GARBAGE: Value = (b"garbage", [("event_type", b"market.ticks.frame")])
@@ -83,10 +99,7 @@ def _spoiled(value: Value, **headers: bytes) -> Value:
         (frame(9 * SECOND)[0][:-40], frame(9 * SECOND)[1]),
         _spoiled(frame(9 * SECOND), universe_digest=b"never told"),
         mark(9 * SECOND, "never told"),
-        (
-            mark(0)[0].replace(str(DAY.session.close_ns).encode(), str(2**63).encode()),
-            mark(0)[1],
-        ),
+        _spoiled(mark(0), session_close_ns=str(2**63).encode()),
         (
             value_of(market_gap(MARKET_TICKS, 0, OPEN, OPEN + 1, "x")),
             headers_of(market_gap(MARKET_TICKS, 0, OPEN, OPEN + 1, "x")),
@@ -98,10 +111,42 @@ async def test_what_every_reader_buries_does_not_end_the_log(wrong: Value) -> No
     assert (await reached([mark(SECOND), wrong]))[0] == (OPEN, OPEN + SECOND)
 
 
-def test_a_record_whose_headers_are_null_is_nobodys_and_stops_no_feed() -> None:
+async def test_a_record_whose_headers_are_null_is_nobodys_and_stops_no_feed() -> None:
     fetched = ConsumerRecord(
         MARKET_TICKS.name, 0, 7, 0, 0, None, None, 0, 0, 0, headers=[("event_type", None), ("universe_digest", None)]
     )
     record = stored_record(fetched)
     assert record.headers == (("event_type", b""), ("universe_digest", b""))
-    assert reached_by(record, KNOWN.get) is None
+    assert (await reached([(record.value, list(record.headers))]))[0] is None
+
+
+# --- what a feed stamped ----------------------------------------------------------------------------------------------
+
+
+def stamped(value: Value, number: int, source: str = FEED) -> Value:
+    return value[0], [*value[1], Stamp(source, OPEN, number).header]
+
+
+OURS = [stamped(mark(k * SECOND), k) for k in range(5)]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [mark(300 * SECOND), stamped(mark(300 * SECOND), 9), stamped(mark(300 * SECOND), 5, "another"), GARBAGE],
+    ids=["no stamp", "a jump", "another source", "garbage"],
+)
+@pytest.mark.parametrize("times", [1, 200])
+async def test_what_is_not_the_next_record_of_the_feed_does_not_end_its_log(foreign: Value, times: int) -> None:
+    found, _ = await reached([*OURS, *[foreign] * times], feed=FEED, number=4)
+    assert found == (OPEN, OPEN + 4 * SECOND)
+
+
+async def test_a_gap_takes_a_number_and_reaches_nothing() -> None:
+    missed = market_gap(MARKET_TICKS, 0, OPEN + 4 * SECOND, OPEN + 9 * SECOND, "x")
+    gap = stamped((value_of(missed), headers_of(missed)), 5)
+    assert (await reached([*OURS, gap], feed=FEED, number=5))[0] == (OPEN, OPEN + 4 * SECOND)
+
+
+async def test_a_foreign_record_alone_in_front_of_junk_does_not_pass_for_the_feed() -> None:
+    log = [*OURS, stamped(mark(300 * SECOND), 70), *[GARBAGE] * 63]
+    assert (await reached(log, feed=FEED, number=4))[0] == (OPEN, OPEN + 4 * SECOND)

@@ -124,7 +124,7 @@ def path_to(span: ReadableSpan, spans: dict[int, ReadableSpan]) -> list[Readable
 
 
 def records_of(log: MemoryLog, kind: type) -> list[tuple[object, tuple[tuple[str, bytes], ...]]]:
-    found = [(decode_event(r.value), tuple(r.headers)) for key in PAPER for r in log.partitions[key.name, 0]]
+    found = [(decode_event(r.value, r.headers), tuple(r.headers)) for key in PAPER for r in log.partitions[key.name, 0]]
     return [(event, headers) for event, headers in found if isinstance(event, kind)]
 
 

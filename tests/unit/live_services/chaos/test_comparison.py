@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from feature_store.market.types import Bars, Ticks
-from live_services.adapters.kafka import value_of
 from live_services.chaos.comparison import Run, TopicDifferences, books_hash, compare, first_difference
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
-from live_services.domain.events import Event, PnlSnapshot, topic_of
+from live_services.domain.events import Event, PnlSnapshot, headers_of, topic_of, value_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.log import LogPosition
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS
@@ -26,7 +25,7 @@ TOPIC = topic_of(SIGNALS[0]).name
 def run_of(*events: Event, partition: int = 0) -> Run:
     run = Run()
     for event in events:
-        run.add(topic_of(event).name, partition, value_of(event))
+        run.add(topic_of(event).name, partition, value_of(event), headers_of(event))
     return run
 
 
@@ -40,7 +39,7 @@ def test_runs_that_say_the_same_do_not_differ_however_their_decisions_stood_on_t
     stamped = [event.model_copy(update={"basis": basis}) for event in SIGNALS]
     mark = watermark(MARKET_TICKS, 0, SESSION, OPEN + SECOND, UNIVERSE.digest)
     said = run_of(*stamped)
-    said.add(TOPIC, 0, value_of(mark))
+    said.add(TOPIC, 0, value_of(mark), headers_of(mark))
     assert difference(run_of(*SIGNALS), said) == TopicDifferences(TOPIC, 4)
     assert first_difference(run_of(*SIGNALS), said, TOPIC) is None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -71,17 +70,21 @@ def test_who_is_killed_is_dead(injuries, supervised):
 @pytest.mark.parametrize("kind", ["freeze", "slow"])
 def test_who_is_frozen_or_slowed_stands_still_and_goes_on(injuries, supervised, kind):
     assert psutil.STATUS_STOPPED in seen_meanwhile(injuries, supervised, Episode((Injury(kind, "sleeper", 0, 0.5),)))
-    assert supervised.status != psutil.STATUS_STOPPED
+    wait_for(lambda: supervised.status != psutil.STATUS_STOPPED)
     assert supervised.process.poll() is None
 
 
 def test_a_process_is_held_for_as_long_as_a_block_lasts(injuries, supervised):
     with injuries.held("sleeper"):
-        deadline = time.monotonic() + 5
-        while supervised.status != psutil.STATUS_STOPPED:
-            assert time.monotonic() < deadline
-    while supervised.status == psutil.STATUS_STOPPED:
+        wait_for(lambda: supervised.status == psutil.STATUS_STOPPED)
+    wait_for(lambda: supervised.status != psutil.STATUS_STOPPED)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
         assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_found_its_process_down_was_not_done(injuries, supervised, monkeypatch):
@@ -92,15 +95,11 @@ def test_what_found_its_process_down_was_not_done(injuries, supervised, monkeypa
 
 
 def test_an_interrupt_thaws_what_is_frozen_at_once(injuries, supervised, monkeypatch):
-    began = time.monotonic()
-
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.kill", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        injuries.inflict(Episode((Injury("kill", "sleeper"), Injury("long freeze", "sleeper", 0, 50.0))))
+        injuries.inflict(Episode((Injury("kill", "sleeper"), Injury("long freeze", "sleeper", 0, 3600.0))))
     monkeypatch.undo()
-    assert supervised.status != psutil.STATUS_STOPPED
-    assert time.monotonic() - began < 30
-    os.kill(supervised.process.pid, 0)
+    wait_for(lambda: supervised.status != psutil.STATUS_STOPPED)

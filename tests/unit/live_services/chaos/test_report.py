@@ -6,12 +6,11 @@ import json
 
 from rich.console import Console
 
-from live_services.adapters.kafka import value_of
 from live_services.chaos.comparison import Run
 from live_services.chaos.faults import Episode, Injury
 from live_services.chaos.report import FaultRow, Report, fault_rows, faults_table, report_of, topics_table, verdict
 from live_services.chaos.trial import Measured, Trial
-from live_services.domain.events import topic_of
+from live_services.domain.events import headers_of, topic_of, value_of
 from tests.account_log import two_sessions
 
 KILL, FREEZE = Injury("kill", "kafka"), Injury("freeze", "valkey", 0.0, 2.0)
@@ -24,7 +23,7 @@ def measured(*injuries: Injury, seconds: float | None = 3.0, last_minute: bool =
 def day(cut: int | None = None) -> Run:
     run = Run()
     for event in two_sessions()[:cut]:
-        run.add(topic_of(event).name, 0, value_of(event))
+        run.add(topic_of(event).name, 0, value_of(event), headers_of(event))
     return run
 
 

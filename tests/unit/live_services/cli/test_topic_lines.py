@@ -6,9 +6,10 @@ import json
 
 from live_services.adapters.kafka import StoredRecord, headers_of, value_of
 from live_services.cli.topic_lines import line_of
-from live_services.domain.clock import session_opened
+from live_services.domain.clock import session_opened, watermark
 from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot
 from live_services.domain.frames import encode_tick_frame
+from live_services.domain.topics import MARKET_TICKS
 from tests.account_log import two_sessions
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, ticks
 
@@ -20,6 +21,11 @@ def line(event: Event) -> dict[str, object]:
         line_of(StoredRecord("topic", 1, 7, 0, None, value_of(event), tuple(headers_of(event))))
     )
     return shown
+
+
+def test_a_watermark_is_shown_by_all_its_fields() -> None:
+    mark = watermark(MARKET_TICKS, 0, SESSION, OPEN + SECOND, UNIVERSE.digest)
+    assert line(mark) == {"at": "topic[1]@7", **mark.model_dump()}
 
 
 def test_amounts_are_shown_in_rupees_under_the_name_that_says_so() -> None:

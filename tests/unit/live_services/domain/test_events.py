@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live_services.domain.clock import market_gap
-from live_services.domain.events import Event, NoEvent, decode_event, event_id, topic_of
+from live_services.domain.clock import market_gap, watermark
+from live_services.domain.events import Event, NoEvent, decode_event, event_id, headers_of, topic_of, value_of
 from live_services.domain.topics import MARKET_TICKS, broker_topics
-from tests.live_world import OPEN, SECOND, filled, signal, submitted, token, validated
+from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, signal, submitted, token, validated
 
 NAMESPACE = uuid.UUID("6f2d1c52-8a5e-5e0a-9a52-0d4f2a1f6c11")
 
@@ -86,3 +86,44 @@ def test_what_is_no_event_is_said_in_one_short_line(value: bytes, said: str) -> 
     assert str(caught.value).startswith(said)
     assert len(str(caught.value)) < 120
     assert "\n" not in str(caught.value)
+
+
+MARK = watermark(MARKET_TICKS, 0, SESSION, OPEN + SECOND, UNIVERSE.digest)
+
+
+def test_a_watermark_is_read_from_its_headers_and_has_no_value() -> None:
+    caused = MARK.model_copy(update={"causation_id": "another"})
+    for event in (MARK, caused):
+        assert value_of(event) == b""
+        assert decode_event(b"", [*headers_of(event), ("traceparent", b"00-1-1-01")]) == event
+    assert sum(len(name) + len(value) for name, value in headers_of(MARK)) < 300
+
+
+def test_other_events_are_read_from_their_value_whatever_stands_in_the_headers() -> None:
+    event = signal()
+    assert decode_event(value_of(event), headers_of(event)) == decode_event(value_of(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "content", "said"),
+    [
+        (b"{}", "broker", b"shared", "a watermark has no value, and this one has 2 bytes"),
+        (b"", "broker", b"nobody", "broker: Input should be"),
+        (b"", "event_time_ns", b"soon", "event_time_ns: Input should be a valid integer"),
+        (b"", "event_time_ns", b"\xff", "event_time_ns: Input should be a valid integer"),
+        (b"", "event_time_ns", b"9" * 5_000, "event_time_ns: Unable to parse input string as an integer"),
+        (b"", "schema_version", b"1", "schema_version: Input should be 2"),
+    ],
+)
+def test_headers_that_say_no_watermark_are_named(value: bytes, header: str, content: bytes, said: str) -> None:
+    with pytest.raises(NoEvent) as caught:
+        decode_event(value, [*headers_of(MARK), (header, content)])
+    assert str(caught.value).startswith(said)
+
+
+def test_a_watermark_without_one_of_its_headers_or_as_json_is_no_event() -> None:
+    for missing in ("broker", "event_id", "event_time_ns", "session_open_ns", "universe_digest"):
+        with pytest.raises(NoEvent, match=f"{missing}: Field required"):
+            decode_event(b"", [(name, content) for name, content in headers_of(MARK) if name != missing])
+    with pytest.raises(NoEvent, match="there is no event_type 'watermark'"):
+        decode_event(MARK.model_dump_json().encode())

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from feature_store.market.types import SECOND_NS, Bars, Instrument, Ticks, Universe
@@ -180,18 +179,26 @@ def test_a_frame_of_bad_rows_only_is_a_watermark() -> None:
     assert (len(frame.table), len(frame.refused), frame.watermark_ns) == (0, 3, CUT)
 
 
-def test_a_missing_value_costs_its_row() -> None:
-    value, headers = encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION)
-    with pa.ipc.open_stream(value) as reader:
-        table = reader.read_all()
-    times = pa.array([OPEN, None, OPEN + 5], pa.int64())
-    table = table.set_column(1, table.schema.field(1), times)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_batch(table.combine_chunks().to_batches()[0])
-    frame = decode_frame(sink.getvalue().to_pybytes(), headers, UNIVERSE)
-    assert [(r.row, r.column, r.reason) for r in frame.refused] == [(1, "event_time_ns", "missing")]
-    assert list(frame.times_ns) == [OPEN, OPEN + 5]
+def test_a_table_with_a_wrong_row_is_read_as_row_for_row_as_one_without() -> None:
+    """One compiled pass looks at what is whole; what it leaves is looked at column by column, with the same limits."""
+    lowest, highest = 1e-4, 1e6
+    edges = {
+        "last_price": np.array([lowest, highest, 1.0]),
+        "day_volume": np.array([0, 10**15, 1]),
+        "bid_price": np.array([lowest, highest, np.nan]),
+        "ask_quantity": np.array([0, 10**15, 1]),
+    }
+    good = spoiled(**edges)
+    assert (len(good.table), good.refused) == (3, ())
+    one_more = Ticks.concatenate([replace(quoted_ticks(), **edges), quoted_ticks()[2:]])
+    frame = decode_frame(
+        *encode_tick_frame(
+            replace(one_more, last_price=np.append(one_more.last_price[:3], -1.0)), UNIVERSE, 0, CUT, SESSION
+        ),
+        UNIVERSE,
+    )
+    assert [refused.row for refused in frame.refused] == [3]
+    assert frame.table.digest() == good.table.digest()
 
 
 def test_a_token_outside_the_universe_is_named() -> None:
@@ -236,6 +243,17 @@ def test_times_that_break_the_clock_cost_the_frame(values: np.ndarray, complaint
         ("session_open_ns", b"", "session_open_ns"),
         ("session_close_ns", str(2**62).encode(), "no session's hours"),
         ("universe_digest", b"", "universe_digest"),
+        (
+            "columns",
+            b"event_time_ns last_price",
+            "header columns is 'event_time_ns last_price', not 'instrument_token ",
+        ),
+        ("columns", b"\xff", "header columns"),
+        ("rows", b"2", "the body has more bytes instead of 64: 2 rows of 4 numbers"),
+        ("rows", b"4", "the body has 96 bytes instead of 128: 4 rows of 4 numbers"),
+        ("rows", b"-1", "header rows is '-1', not a number up to 1,000,000"),
+        ("rows", b"9" * 5_000, "header rows"),
+        ("rows", b"1000001", "header rows"),
     ],
 )
 def test_headers_that_say_nothing_usable_are_named(header: str, content: bytes, complaint: str) -> None:
@@ -244,10 +262,15 @@ def test_headers_that_say_nothing_usable_are_named(header: str, content: bytes, 
         decode_frame(value, [*headers, (header, content)], UNIVERSE)
 
 
-@pytest.mark.parametrize("value", [b"", b"garbage", b"\xff\xff\xff\xff\x08\x00\x00\x00garbage!"])
-def test_bytes_that_are_no_arrow_stream_are_refused(value: bytes) -> None:
+WHOLE = encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION).value
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"garbage", WHOLE[:-8], WHOLE[:20], b"\x04\x22\x4d\x18" + 8 * b"\xff", WHOLE + b"x"]
+)
+def test_bytes_that_are_no_body_of_these_rows_are_refused(value: bytes) -> None:
     _, headers = encode_tick_frame(some_ticks(), UNIVERSE, 0, CUT, SESSION)
-    with pytest.raises(BadFrame):
+    with pytest.raises(BadFrame, match="the body"):
         decode_frame(value, headers, UNIVERSE)
 
 
@@ -267,3 +290,18 @@ def test_a_bar_that_is_there_twice_counts_once() -> None:
     frame = decode_frame(*encode_bar_frame(again, UNIVERSE, 0, OPEN + 61, SESSION), UNIVERSE)
     assert [(refused.row, refused.column) for refused in frame.refused] == [(2, "end_ns"), (3, "end_ns")]
     assert frame.table.digest() == one.digest()
+
+
+def test_every_token_is_found_and_no_other_in_a_whole_market() -> None:
+    tokens = 256 * np.arange(1, 3001) + 1  # as the tokens of NSE shares are
+    universe = Universe(
+        instruments=tuple(Instrument(instrument_token=t, symbol=f"S{t}") for t in (*tokens.tolist(), 0, -1, 2**63 - 1))
+    )
+    n = len(universe)
+    ticks = Ticks(np.arange(n, dtype=np.int32), np.full(n, OPEN), np.ones(n), np.ones(n, dtype=np.int64))
+    encoded = encode_tick_frame(ticks, universe, 0, CUT, SESSION)
+    assert decode_frame(*encoded, universe).table.digest() == ticks.digest()
+    fewer = Universe(instruments=universe.instruments[:-2])
+    frame = decode_frame(*encoded, fewer)
+    assert [refused.instrument_token for refused in frame.refused] == [-1, 2**63 - 1]
+    assert frame.table.digest() == ticks[: n - 2].digest()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from live_services.domain.replay import Cut, cuts_of_session
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, random_walk, ticks
 
 WALK = random_walk(4, minutes=3, per_minute=30, seed=9)
+UNPACED: dict[str, Any] = {"frame_ms": 1000, "paced": False}
 
 
 def cuts(market: Ticks | Bars, partitions: int = 1, frame_ms: int = 1000, paced: bool = False) -> list[Cut]:
@@ -46,8 +49,20 @@ def test_frames_are_on_the_absolute_grid_and_their_numbers_do_not_repeat() -> No
 
 def test_at_full_speed_an_idle_market_still_passes_every_minute() -> None:
     watermarks = [cut.watermark_ns for cut in cuts(ticks((0, 0.5, 1.0)))]
-    assert watermarks[:3] == [OPEN, OPEN + SECOND, OPEN + MINUTE]
-    assert len(watermarks) == 3 + 373 + 1
+    assert watermarks[:3] == [OPEN, OPEN + MINUTE, OPEN + 2 * MINUTE]
+    assert len(watermarks) == 1 + 374 + 1
+
+
+def test_at_full_speed_a_busy_minute_is_cut_into_frames_of_equally_many_rows() -> None:
+    found = [len(cut.parts[0]) for cut in cuts_of_session(WALK, SESSION, UNIVERSE, 1, **UNPACED, frame_rows=10)]
+    frames = [rows for rows in found if rows]
+    assert sum(frames) == len(WALK) == 4 * 90
+    assert len(frames) == 3 * 12
+    assert max(frames) < 20, "as near to ten as a second's grid allows"
+    whole = [cut.rows for cut in cuts_of_session(WALK, SESSION, UNIVERSE, 1, **UNPACED, frame_rows=100) if cut.rows]
+    assert len(whole) == 3, "a minute at most"
+    halves = [cut.rows for cut in cuts_of_session(WALK, SESSION, UNIVERSE, 2, **UNPACED, frame_rows=30) if cut.rows]
+    assert len(halves) == 6, "each has thirty rows of both partitions"
 
 
 def test_paced_an_idle_market_has_a_watermark_every_100_ms() -> None:

@@ -56,10 +56,28 @@ def test_an_event_below_its_partitions_watermark_is_late() -> None:
 def test_a_frame_that_came_before_is_not_queued_again() -> None:
     merge = opened(SIGNALS)
     frames = [Frame(t, cut, SESSION, n) for n, (t, cut) in enumerate(frames_of(toy_ticks(), SECOND_NS))]
-    assert merge.push_frame("signals", 0, 1, frames[0])
-    assert merge.push_frame("signals", 0, 2, frames[1])
-    assert not merge.push_frame("signals", 0, 3, frames[0])
+    assert merge.push_frame("signals", 0, 1, frames[0]) == 0
+    assert merge.push_frame("signals", 0, 2, frames[1]) == 0
+    assert merge.push_frame("signals", 0, 3, frames[0]) is None
     assert merge.backlog("signals", 0) == (len(frames[0].times_ns) + len(frames[1].times_ns), 2)
+
+
+def test_a_frame_that_is_late_in_part_loses_its_late_rows_only() -> None:
+    merge = opened(SIGNALS)
+    (ticks, cut), *_ = frames_of(toy_ticks(), 10 * SECOND_NS)
+    mark(merge, "signals", 1, 4 * SECOND_NS)
+    late = int((ticks.event_time_ns < OPEN_NS + 4 * SECOND_NS).sum())
+    assert merge.push_frame("signals", 0, 2, Frame(ticks, cut, SESSION, 0)) == late > 0
+    assert merge.backlog("signals", 0) == (len(ticks) - late, 1)
+    assert merge.watermark_ns("signals", 0) == cut
+
+
+def test_a_frame_that_is_late_as_a_whole_still_tells_how_far_its_partition_is() -> None:
+    merge = opened(SIGNALS)
+    (ticks, cut), *_ = frames_of(toy_ticks(), 10 * SECOND_NS)
+    mark(merge, "signals", 1, 10 * SECOND_NS)
+    assert merge.push_frame("signals", 0, 2, Frame(ticks, cut + 1, SESSION, 0)) == len(ticks)
+    assert (merge.backlog("signals", 0), merge.watermark_ns("signals", 0)) == ((0, 0), cut + 1)
 
 
 def test_the_position_is_that_of_the_first_record_that_is_not_wholly_released() -> None:

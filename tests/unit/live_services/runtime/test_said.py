@@ -6,10 +6,9 @@ import pytest
 
 from feature_store.market.types import SECOND_NS
 from live_services.adapters.kafka import headers_of, value_of
-from live_services.domain.events import Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
+from live_services.domain.events import TASK_HEADER, Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
 from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.chain import Chain
-from live_services.runtime.control import TASK_HEADER
 from live_services.runtime.failures import DayDiffers
 from live_services.runtime.local import MemoryLog, MemoryTask
 from live_services.runtime.said import LogRecord, Said, first_difference

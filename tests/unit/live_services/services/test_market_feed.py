@@ -11,19 +11,23 @@ import pytest
 
 from feature_store.market.types import Session, Universe, ist_ns
 from live_services.adapters.stored_market import Replay
-from live_services.domain.events import MarketGap, SessionOpened, Watermark
+from live_services.domain.events import FeedStarted, MarketGap, SessionOpened, Watermark
 from live_services.domain.frames import Frame
 from live_services.domain.log import event_times
 from live_services.domain.partitions import own_rows
+from live_services.domain.sequence import LogEnd, Stamp, stamp_of
 from live_services.domain.topics import MARKET_BARS, MARKET_SESSIONS, MARKET_TICKS
+from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
 from live_services.services.market_feed import (
+    AnotherFeed,
     Feed,
     FeedProgress,
     JoinsTooLate,
     LogIsAhead,
     NothingToReplay,
+    SessionLost,
     chosen_sessions,
     replayed_sessions,
 )
@@ -36,8 +40,9 @@ from tests.stored_sessions import (
     day_of_bars,
     day_of_ticks,
     days_of,
+    ends_on,
     live,
-    reached_on,
+    market_on,
     rows_of,
     said,
     settings_of,
@@ -55,6 +60,13 @@ async def played(days: Sequence[Replay] = DAYS[:1], partitions: int = 2, **marke
     return log
 
 
+def id_of_feed(log: MemoryLog) -> str:
+    """The id by which a person lets another feed go on with this market."""
+    feed = told_on(log).feed
+    assert feed is not None
+    return feed.event_id[:8]
+
+
 def watermarks(log: MemoryLog, partition: int) -> list[int]:
     return [
         event.watermark_ns if isinstance(event, Frame) else event.event_time_ns
@@ -68,7 +80,8 @@ def watermarks(log: MemoryLog, partition: int) -> list[int]:
 
 async def test_a_session_is_told_once_and_every_record_of_it_names_its_universe() -> None:
     log = await played(DAYS)
-    told = log.events(MARKET_SESSIONS)
+    started, *told = log.events(MARKET_SESSIONS)
+    assert isinstance(started, FeedStarted)
     assert [type(event) for event in told] == [SessionOpened] * 3
     assert [event.session_date for event in told if isinstance(event, SessionOpened)] == [
         str(day.session.date) for day in DAYS
@@ -110,7 +123,7 @@ async def test_every_row_is_said_once_in_its_own_partition(feed: str) -> None:
 
 async def test_a_listing_of_the_second_day_is_in_the_second_days_universe_only() -> None:
     log = await played(DAYS[:2])
-    first, second = log.events(MARKET_SESSIONS)
+    _, first, second = log.events(MARKET_SESSIONS)
     assert isinstance(first, SessionOpened)
     assert isinstance(second, SessionOpened)
     new = {i.symbol for i in second.instruments} - {i.symbol for i in first.instruments}
@@ -164,7 +177,7 @@ async def test_a_session_that_is_whole_on_the_log_is_not_said_again() -> None:
 async def test_a_longer_range_goes_on_behind_what_is_whole() -> None:
     log = await played(DAYS[:2])
     assert await live(GivenMarket(DAYS), settings_of(**days_of(DAYS)), log)
-    assert log.partitions == (await played(DAYS)).partitions
+    assert market_on(log) == market_on(await played(DAYS))
 
 
 async def test_event_time_does_not_run_backwards() -> None:
@@ -176,14 +189,15 @@ async def test_event_time_does_not_run_backwards() -> None:
 async def test_what_is_left_of_a_range_is_played_although_the_log_is_past_its_beginning() -> None:
     log = await played(DAYS[1:2])
     assert await live(GivenMarket(DAYS), settings_of(**days_of(DAYS)), log)
-    assert [e.event_time_ns for e in log.events(MARKET_SESSIONS)] == [s.open_ns for s in sessions(1, 2)]
+    assert [e.event_time_ns for e in market_on(log)[1]] == [s.open_ns for s in sessions(1, 2)]
 
 
 async def test_a_session_in_whose_middle_the_log_ends_is_finished_first() -> None:
     log = MemoryLog(2)
     with pytest.raises(Died):
         await live(GivenMarket(DAYS), settings_of(**days_of(DAYS[:1]), **SHORT), log, lives=300)
-    assert await live(GivenMarket(DAYS), settings_of(**days_of(DAYS[2:]), **SHORT), log)
+    options = settings_of(**days_of(DAYS[2:]), **SHORT, take_over=id_of_feed(log))
+    assert await live(GivenMarket(DAYS), options, log)
     whole = await played(DAYS[:1], **SHORT)
     key = (MARKET_TICKS.name, 0)
     assert log.partitions[key][: len(whole.partitions[key])] == whole.partitions[key]
@@ -207,7 +221,7 @@ async def test_a_following_feed_plays_the_next_session_when_it_comes(monkeypatch
     monkeypatch.setattr(market_feed, "_LOOK_AGAIN_SECONDS", 0.0)
     log = MemoryLog(2)
     await followed(GivenMarket(DAYS[:1]), log, 3)
-    assert log.partitions == (await played(DAYS, **SHORT)).partitions
+    assert market_on(log) == market_on(await played(DAYS, **SHORT))
 
 
 async def test_a_following_feed_that_starts_again_leaves_out_no_session_that_came_meanwhile(
@@ -216,7 +230,7 @@ async def test_a_following_feed_that_starts_again_leaves_out_no_session_that_cam
     monkeypatch.setattr(market_feed, "_LOOK_AGAIN_SECONDS", 0.0)
     log = await played(DAYS[:1], **SHORT)
     await followed(GivenMarket(DAYS), log, 2)
-    assert [e.event_time_ns for e in log.events(MARKET_SESSIONS)] == [s.open_ns for s in sessions(0, 1)]
+    assert [e.event_time_ns for e in market_on(log)[1]] == [s.open_ns for s in sessions(0, 1)]
 
 
 async def test_a_following_feed_waits_for_a_range_that_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,10 +239,10 @@ async def test_a_following_feed_waits_for_a_range_that_has_not_come(monkeypatch:
     feed = live(market, settings_of(follow=True, replay_session="2026-01-06", **SHORT), log, stop=stop)
     running = asyncio.create_task(feed)
     await asyncio.sleep(0.05)
-    assert not log.topics
+    assert log.topics == {MARKET_SESSIONS.name}, "it says who waits, and nothing of the market"
     market.days.append(DAYS[1])
     async with asyncio.timeout(20):
-        while not log.topics:
+        while MARKET_TICKS.name not in log.topics:
             await asyncio.sleep(0.01)
     stop.set()
     assert not await running
@@ -240,12 +254,18 @@ async def test_a_following_feed_waits_for_a_range_that_has_not_come(monkeypatch:
 async def test_a_restart_sends_only_what_each_partition_lacks() -> None:
     day, whole = DAYS[0], await played()
     open_ns = day.session.open_ns
-    reached = {0: (open_ns, open_ns + 60 * SECOND), 1: (open_ns, open_ns + 90 * SECOND)}
-    rest, opened = MemoryLog(2), told_on(whole).opened
-    feed = Feed(GivenMarket([day]), settings_of(), MemoryFeed(rest), opened, reached)
+    end_ns = day.session.close_ns + SECOND
+    ends = {0: LogEnd(open_ns, open_ns + 60 * SECOND, 7, end_ns), 1: LogEnd(open_ns, open_ns + 90 * SECOND, 9, end_ns)}
+    rest, told = MemoryLog(2), told_on(whole)
+    ingress = Ingress(MARKET_TICKS, MemoryFeed(rest), ends, 2)
+    feed = Feed(GivenMarket([day]), settings_of(**days_of([day])), ingress, told.opened, former=told.feed)
     assert await feed.run(asyncio.Event())
     for partition in range(2):
-        expected = [w for w in watermarks(whole, partition) if w > reached[partition][1]]
+        expected = [w for w in watermarks(whole, partition) if w > ends[partition].watermark_ns]
+        stamps = [stamp_of(record.headers) for record in rest.partitions[MARKET_TICKS.name, partition]]
+        assert [stamp.number for stamp in stamps if stamp is not None] == [
+            ends[partition].number + 1 + k for k in range(len(expected))
+        ]
         rest.partitions[MARKET_SESSIONS.name, 0] = whole.partitions[MARKET_SESSIONS.name, 0]
         assert watermarks(rest, partition) == expected
 
@@ -253,8 +273,9 @@ async def test_a_restart_sends_only_what_each_partition_lacks() -> None:
 async def test_a_restart_with_longer_frames_sends_only_the_rows_that_are_missing() -> None:
     day, log = DAYS[0], MemoryLog(1)
     reached = day.session.open_ns + 61 * SECOND
+    end = LogEnd(day.session.open_ns, reached, 61, day.session.close_ns + SECOND)
     feed = Feed(
-        GivenMarket([day]), settings_of(1, frame_ms=10_000), MemoryFeed(log), {}, {0: (day.session.open_ns, reached)}
+        GivenMarket([day]), settings_of(1, frame_ms=10_000), Ingress(MARKET_TICKS, MemoryFeed(log), {0: end}), {}
     )
     assert await feed.run(asyncio.Event())
     rows = sum(len(f.table) for f in said(log, MARKET_TICKS, 0) if isinstance(f, Frame))
@@ -266,7 +287,7 @@ async def test_a_session_goes_on_with_the_universe_that_it_was_told_with() -> No
     with pytest.raises(Died):
         await live(GivenMarket(DAYS[:1]), settings_of(**SHORT), log, lives=300)
     assert await live(GivenMarket([_relisted(DAYS[0])]), settings_of(**SHORT), log)
-    assert log.partitions == (await played(DAYS[:1], **SHORT)).partitions
+    assert market_on(log) == market_on(await played(DAYS[:1], **SHORT))
 
 
 def _relisted(day: Replay) -> Replay:
@@ -275,6 +296,88 @@ def _relisted(day: Replay) -> Replay:
     index = universe.indices_of(day.universe.tokens)[day.market.instrument]
     columns = {name: getattr(day.market, name) for name in ("event_time_ns", "last_price", "day_volume")}
     return Replay(day.session, universe, type(day.market)(instrument=index, **columns))
+
+
+# --- another feed -----------------------------------------------------------------------------------------------------
+
+
+async def half_played(days: Sequence[Replay] = DAYS[:1]) -> MemoryLog:
+    log = MemoryLog(2)
+    with pytest.raises(Died):
+        await live(GivenMarket(days), settings_of(**days_of(days), **SHORT), log, lives=300)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"frame_ms": 10_000}, "market.frame_ms: 10000, not 60000"),
+        ({"feed_name": "laptop"}, "feed_name: laptop, not "),
+        ({"replay_through": "2026-01-06"}, "sessions: 2026-01-05 through 2026-01-06, not 2026-01-05"),
+        ({"follow": True}, "sessions: 2026-01-05, and what comes after, not 2026-01-05"),
+        ({"replay_session": "2026-01-06", "replay_through": "2026-01-06"}, "sessions: 2026-01-06, not 2026-01-05"),
+    ],
+    ids=str,
+)
+async def test_in_a_session_another_feed_is_refused_before_it_says_anything(
+    other: dict[str, object], said: str
+) -> None:
+    log = await half_played()
+    before = {key: list(records) for key, records in log.partitions.items()}
+    with pytest.raises(AnotherFeed) as refused:
+        await live(GivenMarket(DAYS), settings_of(**(days_of(DAYS[:1]) | SHORT | other)), log)
+    assert said in str(refused.value)
+    assert f'market.take_over = "{id_of_feed(log)}"' in str(refused.value)
+    assert {key: list(records) for key, records in log.partitions.items()} == before
+
+
+async def test_a_feed_of_another_home_is_refused_until_the_first_one_has_played_all_that_it_said(
+    tmp_path: Path,
+) -> None:
+    def at_home(**market: object) -> Settings:
+        return settings_of(**SHORT, **market).model_copy(update={"alpha_panda_home": tmp_path})
+
+    log = await half_played(DAYS[:2])
+    with pytest.raises(AnotherFeed, match=f"home: {tmp_path}, not "):
+        await live(GivenMarket(DAYS), at_home(**days_of(DAYS[2:])), log)
+    assert await live(GivenMarket(DAYS), settings_of(**days_of(DAYS[:2]), **SHORT), log)
+    assert await live(GivenMarket(DAYS), at_home(**days_of(DAYS[2:])), log)
+    assert watermarks(log, 0)[-1] == DAYS[2].session.close_ns + SECOND
+
+
+async def test_what_a_person_lets_a_feed_take_over_is_on_the_log() -> None:
+    log = await half_played()
+    taken = told_on(log).feed
+    assert taken is not None
+    options = settings_of(**days_of(DAYS[:1]), frame_ms=30_000, take_over=taken.event_id[:8])
+    assert await live(GivenMarket(DAYS), options, log)
+    feed = told_on(log).feed
+    assert feed is not None
+    assert (feed.frame_ms, feed.took_over, feed.event_time_ns > 0) == (30_000, taken.event_id, True)
+    stamps = [stamp_of(record.headers) for record in log.partitions[MARKET_TICKS.name, 0]]
+    assert stamps == [Stamp(taken.source, DAYS[0].session.open_ns, number) for number in range(len(stamps))]
+
+
+async def test_a_session_that_the_store_has_lost_is_ended_by_a_gap_and_only_if_a_person_says_so() -> None:
+    log = await half_played()
+    plan, taken = days_of(DAYS[1:2]) | SHORT, id_of_feed(log)
+    with pytest.raises(AnotherFeed):
+        await live(GivenMarket(DAYS[1:2]), settings_of(**plan), log)
+    assert await live(GivenMarket(DAYS[1:2]), settings_of(**plan, take_over=taken), log)
+    for partition in range(2):
+        (gap,) = [event for event in said(log, MARKET_TICKS, partition) if isinstance(event, MarketGap)]
+        assert gap.until_ns == DAYS[0].session.close_ns + SECOND
+        assert "its store does not have this session" in gap.reason
+        assert watermarks(log, partition)[-1] == DAYS[1].session.close_ns + SECOND
+
+
+async def test_a_feed_that_follows_does_not_begin_a_session_on_one_that_it_has_lost() -> None:
+    log = MemoryLog(2)
+    follows = settings_of(follow=True, **SHORT)
+    with pytest.raises(Died):
+        await live(GivenMarket(DAYS[:1]), follows, log, lives=300)
+    with pytest.raises(SessionLost, match="in the middle of the session of 2026-01-05"):
+        await live(GivenMarket(DAYS[1:2]), follows, log)
 
 
 # --- joining late -----------------------------------------------------------------------------------------------------
@@ -297,8 +400,7 @@ async def test_a_feed_that_joins_late_tells_the_gap_on_every_partition_before_it
         tables = [e.table for e in rest if isinstance(e, Frame) and e.session == day.session]
         assert all(event_times(table)[0] >= join_ns for table in tables)
     whole = await played(DAYS[:2])
-    late = [e.event_id for e in log.events(MARKET_SESSIONS)]
-    assert late == [e.event_id for e in whole.events(MARKET_SESSIONS)]
+    assert market_on(log)[1] == market_on(whole)[1]
 
 
 async def test_a_feed_that_joined_late_and_starts_again_tells_no_gap_more() -> None:
@@ -307,7 +409,7 @@ async def test_a_feed_that_joined_late_and_starts_again_tells_no_gap_more() -> N
     with pytest.raises(Died):
         await live(GivenMarket(DAYS[:1]), options, log, lives=300)
     assert await live(GivenMarket(DAYS[:1]), options, log)
-    assert log.partitions == (await played(DAYS[:1], join_at="10:00", **SHORT)).partitions
+    assert market_on(log) == market_on(await played(DAYS[:1], join_at="10:00", **SHORT))
     assert len([e for e in said(log, MARKET_TICKS, 0) if isinstance(e, MarketGap)]) == 1
 
 
@@ -315,14 +417,16 @@ async def test_a_feed_that_joins_a_session_again_later_tells_what_it_missed_sinc
     log = MemoryLog(1)
     with pytest.raises(Died):
         await live(GivenMarket(DAYS[:1]), settings_of(1, **SHORT), log, lives=300)
-    (_, reached_ns), join_ns = (await reached_on(log, MARKET_TICKS, told_on(log)))[0], DAYS[0].session.close_ns - SECOND
-    assert await live(GivenMarket(DAYS[:1]), settings_of(1, join_at="15:29:59", **SHORT), log)
+    end, join_ns = (await ends_on(log, MARKET_TICKS, told_on(log)))[0], DAYS[0].session.close_ns - SECOND
+    reached_ns = end.watermark_ns
+    options = settings_of(1, join_at="15:29:59", take_over=id_of_feed(log), **SHORT)
+    assert await live(GivenMarket(DAYS[:1]), options, log)
     (gap,) = (e for e in said(log, MARKET_TICKS, 0) if isinstance(e, MarketGap))
     assert (gap.event_time_ns, gap.until_ns) == (reached_ns, join_ns)
 
 
 async def test_a_feed_that_joins_before_the_open_has_missed_nothing() -> None:
-    assert (await played(join_at="09:00")).partitions == (await played()).partitions
+    assert market_on(await played(join_at="09:00")) == market_on(await played())
 
 
 async def test_a_feed_cannot_join_a_session_that_is_over() -> None:
@@ -335,7 +439,7 @@ async def test_a_feed_cannot_join_a_session_that_is_over() -> None:
 
 async def test_no_more_than_a_bounded_number_of_records_wait_for_the_brokers() -> None:
     feed = MemoryFeed(MemoryLog(2))
-    assert await Feed(GivenMarket(DAYS[:1]), settings_of(), feed, {}, {}).run(asyncio.Event())
+    assert await Feed(GivenMarket(DAYS[:1]), settings_of(), Ingress(MARKET_TICKS, feed, {}, 2), {}).run(asyncio.Event())
     assert feed.most_unflushed <= 257
 
 
@@ -358,7 +462,7 @@ async def test_a_stop_ends_the_replay_and_says_that_it_is_incomplete() -> None:
 
     assert not await live(GivenMarket(DAYS), settings_of(**days_of(DAYS)), log, stop=stop, progress=after_ten)
     assert len(log.partitions[MARKET_TICKS.name, 0]) == 10
-    assert len(log.events(MARKET_SESSIONS)) == 1
+    assert len(market_on(log)[1]) == 1
 
 
 async def test_what_a_paced_feed_has_said_is_on_the_log_while_it_waits() -> None:

@@ -87,6 +87,7 @@ def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> Non
     gap = MarketGap(
         **self_caused("gap"),
         event_type="market.gap",
+        broker="shared",
         event_time_ns=OPEN + 61 * SECOND,
         until_ns=OPEN + 90 * SECOND,
         reason="r",

@@ -53,7 +53,7 @@ def records(market: Ticks | Bars, partitions: int, session: Session = SESSION) -
     """Write what the feed puts on the market topic, as its readers get it."""
     topic = market_topic("ticks" if isinstance(market, Ticks) else "bars")
     offsets: dict[int, int] = defaultdict(int)
-    for cut in cuts_of_session(market, session, UNIVERSE, partitions, frame_ms=7000, paced=False):
+    for cut in cuts_of_session(market, session, UNIVERSE, partitions, frame_ms=7000, paced=False, frame_rows=1):
         for partition, part in enumerate(cut.parts):
             if not len(part):
                 event = watermark(topic, partition, session, cut.watermark_ns, UNIVERSE.digest)
@@ -96,7 +96,7 @@ def test_one_partition_is_the_market_itself() -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 4])
 def test_the_rows_of_a_replay_are_counted_once(partitions: int) -> None:
-    cuts = list(cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=1000, paced=False))
+    cuts = list(cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=1000, paced=False, frame_rows=1))
     assert sum(cut.rows for cut in cuts) == len(TICKS)
 
 

@@ -69,7 +69,11 @@ def feed(on: StrategyDesk, bars: Bars) -> list[SignalGenerated]:
 def gap(begin_minutes: float, until_minutes: float) -> MarketGap:
     begin_ns, until_ns = (OPEN + round(minutes * MINUTE) for minutes in (begin_minutes, until_minutes))
     return MarketGap(
-        **self_caused("gap", begin_ns), event_time_ns=begin_ns, until_ns=until_ns, reason="the feed was not there"
+        **self_caused("gap", begin_ns),
+        broker="shared",
+        event_time_ns=begin_ns,
+        until_ns=until_ns,
+        reason="the feed was not there",
     )
 
 

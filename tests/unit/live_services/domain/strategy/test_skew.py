@@ -164,7 +164,7 @@ def monitored(signals: Sequence[SignalGenerated], frame_ms: int, partition: int 
     state = monitor.open_session(Opening(SESSION, UNIVERSE, TaskId("skew_monitor", "shared", partition)))
     said: list[FeatureSkewMeasured] = []
     waiting = list(signals)
-    for cut in cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=frame_ms, paced=False):
+    for cut in cuts_of_session(TICKS, SESSION, UNIVERSE, partitions, frame_ms=frame_ms, paced=False, frame_rows=1):
         part = cut.parts[partition]
         assert isinstance(part, Ticks)
         if len(part):
@@ -223,7 +223,11 @@ def test_the_monitor_hears_every_broker_that_runs() -> None:
 @pytest.mark.parametrize("filled", [True, False])
 def test_rows_behind_a_gap_are_computed_again_as_they_were(filled: bool) -> None:
     told = MarketGap(
-        **self_caused("gap"), event_time_ns=OPEN + 370 * SECOND, until_ns=OPEN + 555 * SECOND, reason="away"
+        **self_caused("gap"),
+        broker="shared",
+        event_time_ns=OPEN + 370 * SECOND,
+        until_ns=OPEN + 555 * SECOND,
+        reason="away",
     )
     stored = bars_of_market([TICKS], SESSION, UNIVERSE, CLOCK) if filled else None
     history = replace(HISTORY, today=stored)
@@ -255,7 +259,7 @@ def test_rows_behind_a_gap_are_computed_again_as_they_were(filled: bool) -> None
 
 def frames(session: Session = SESSION, frame_ms: int = 60_000) -> list[StoredRecord]:
     found = []
-    for cut in cuts_of_session(TICKS, session, UNIVERSE, 2, frame_ms=frame_ms, paced=False):
+    for cut in cuts_of_session(TICKS, session, UNIVERSE, 2, frame_ms=frame_ms, paced=False, frame_rows=1):
         for partition, part in enumerate(cut.parts):
             if len(part):
                 assert isinstance(part, Ticks)
