@@ -261,7 +261,7 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
             opened_for=await brokers_opened_for(settings.kafka),
             rows=rows,
             history=StoredHistory(settings),
-            kept=HistoryFiles(settings.alpha_panda_home / "kept" / "history"),
+            kept=HistoryFiles(settings.kept_history),
             inferred=metrics.inferred,
         )
         yield Chain("strategy_runner", (runner,))

@@ -383,6 +383,11 @@ class Settings(BaseSettings):
         return self.alpha_panda_home / "store"
 
     @property
+    def kept_history(self) -> Path:
+        """Folder of the bars that sessions stood on."""
+        return self.alpha_panda_home / "kept" / "history"
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the promotion ledger."""
         return self.ledger.url.get_secret_value() or f"sqlite:///{(self.alpha_panda_home / 'ledger.sqlite').absolute()}"
