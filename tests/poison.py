@@ -26,7 +26,6 @@ from live_services.domain.events import (
     value_of,
 )
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
-from live_services.domain.log import TASK_HEADER
 from live_services.domain.topics import (
     DLQ_DECISIONS,
     FEATURES_SKEW,
