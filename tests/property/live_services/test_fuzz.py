@@ -27,7 +27,7 @@ from live_services.domain.frames import (
     session_of_frame,
     universe_digest_of,
 )
-from live_services.domain.log import TASK_HEADER, EventRecord, TaskId
+from live_services.domain.log import EventRecord, TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, broker_topics
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.control import control_of
