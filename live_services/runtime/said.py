@@ -195,11 +195,12 @@ def first_difference(task: str, begin_ns: int, said: Said, log: Mapping[str, Ite
 
 
 def _of_task(task: str, begin_ns: int, taken: int, records: Iterable[LogRecord]) -> list[tuple[int, dict[str, Any]]]:
-    read = ((record.offset, json.loads(record.value)) for record in records if record.offset >= taken)
+    events = (record for record in records if record.offset >= taken and record.value)  # a watermark is headers only
+    read = ((record.offset, json.loads(record.value)) for record in events)
     return [
         (offset, event)
         for offset, event in read
-        if event["event_type"] != "watermark" and event["event_time_ns"] >= begin_ns and event.get("task", task) == task
+        if event["event_time_ns"] >= begin_ns and event.get("task", task) == task
     ]
 
 
