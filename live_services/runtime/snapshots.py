@@ -73,11 +73,14 @@ class Snapshots:
         if self._files is not None and await writing:
             self._files.publish(task)
 
-    async def of(self, task: TaskId, committed: Committed) -> Mapping[str, Tree] | None:
-        """Give what a task may go on from behind a commit; None if there is nothing."""
+    async def of(self, task: TaskId, committed: Committed, *, of_other_code: bool) -> Mapping[str, Tree] | None:
+        """Give what a task may go on from behind a commit; None if there is nothing.
+
+        ``of_other_code``: whether what other code wrote will do, since a person lets stand what that code said.
+        """
         if self._files is None:
             return None
-        kept = await asyncio.to_thread(self._files.read, task)
+        kept = await asyncio.to_thread(self._files.read, task, of_other_code=of_other_code)
         try:
             fits = kept is not None and is_of_session(kept, committed)
         except (KeyError, TypeError, ValueError):

@@ -16,6 +16,7 @@ from live_services.adapters.groups import begins_ns
 from live_services.adapters.kafka import committed_offsets, read_topic, transactional_producer
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import Tracing
+from live_services.domain.events import DifferenceAccepted
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
 from live_services.domain.snapshot import CorruptSnapshot
@@ -174,7 +175,8 @@ class TakeOver:
                 async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
             ]
             control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
-        kept = await self._snapshots.of(task, newest)
+        let_stand = any(isinstance(event, DifferenceAccepted) for event in control.events)
+        kept = await self._snapshots.of(task, newest, of_other_code=let_stand)
         where = newest.watermark_ns, newest.session_open_ns
         return Resume(*where, control.events, newest.said, snapshot=kept, foreign=control.foreign)
 
