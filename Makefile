@@ -40,6 +40,11 @@ lock: .venv/ready-to-test
 	    $$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements.lock) \
 	    --output-file requirements-$$extra.lock || exit; done
 
+# Quix Streams, a rival of the live benchmark, wants an older pydantic than ours: a lock, and a Python, of its own.
+benchmarks/quixstreams.lock: .venv/ready-to-test
+	echo 'quixstreams==3.*' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header - --output-file $@
+
 clean:
 	rm -rf .venv .alpha-panda
 

@@ -42,6 +42,7 @@ from live_services.settings import KafkaSettings, Settings
 TIMEOUT_MS: Final = 10_000
 """Of a transaction, as ``runtime.transaction_timeout_ms`` has it by default."""
 _PLACE: Final = TopicPartition(MARKET_TICKS.name, 0)
+Record = tuple[str, int, bytes, list[tuple[str, bytes]]]
 _GROUP: Final = "broker-kills"
 _TOGETHER: Final = 20
 _WAIT_SECONDS: Final = 60.0
@@ -145,7 +146,7 @@ async def _write(kafka: KafkaSettings) -> None:
             number = committed[_PLACE][0] if _PLACE in committed else 0
             while True:
                 numbers = range(number, number + _TOGETHER)
-                records = [(_PLACE.topic, _PLACE.partition, str(n).encode(), []) for n in numbers]
+                records: list[Record] = [(_PLACE.topic, _PLACE.partition, str(n).encode(), []) for n in numbers]
                 async with asyncio.timeout(TIMEOUT_MS / 1000):
                     offsets = {_PLACE: OffsetAndMetadata(numbers.stop, "")}
                     await commit_together(producer, records, offsets, _GROUP)

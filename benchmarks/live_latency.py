@@ -122,10 +122,10 @@ def _ms(taken: np.ndarray, percent: int) -> float:
 async def _measured(settings: Settings, home: Path) -> Arrivals:
     await create_topics(settings, (*all_topics(("paper",)), *HOP_TOPICS))
     servers, stop = settings.kafka.bootstrap_servers, asyncio.Event()
-    with _processes(("runner", "account", "first_hop", "second_hop"), servers, home) as alive:
+    with processes(("runner", "account", "first_hop", "second_hop"), servers, home) as alive:
         groups = [consumer_group("strategy_runner", "shared"), consumer_group("account", "paper")]
         await groups_begin(settings.kafka, MARKET_TICKS, groups, stop)
-        with _processes(("feed",), servers, home) as feeds:
+        with processes(("feed",), servers, home) as feeds:
             return await _read(settings, lambda: (alive(), feeds()))
 
 
@@ -149,7 +149,7 @@ async def _read(settings: Settings, check: Callable[[], object]) -> Arrivals:
 
 
 @contextmanager
-def _processes(roles: Sequence[str], servers: str, home: Path) -> Iterator[Callable[[], None]]:
+def processes(roles: Sequence[str], servers: str, home: Path) -> Iterator[Callable[[], None]]:
     """Run processes; gives what raises if one of them has ended."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:

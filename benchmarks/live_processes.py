@@ -10,6 +10,7 @@ import asyncio
 import pickle
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,8 @@ SPEED: Final = 150.0
 """A frame of 3 s of event time goes out every 20 ms, and a minute bar ends every 400 ms."""
 HOP_TOPICS: Final = (Topic("bench.first_hop"), Topic("bench.second_hop"))
 STRATEGY: Final = StrategySpec(name="momentum", holding_bars=3)
+THREE: Final = ("momentum", "second", "third")
+"""Strategies of a runner with three models; each asks the same hundred trees."""
 _SESSIONS_BEFORE: Final = 6
 _MINUTES: Final = 300  # more than any run plays
 _OFTEN: Final = (0.92, 0.08)  # quantiles of scores, so that nearly every minute has a proposal
@@ -132,11 +135,14 @@ def trained_model() -> LoadedModel:
 
 
 class OneModel(ModelLoader):
-    """Knows one version and asks nobody."""
+    """Knows one version, which every strategy runs, and asks nobody."""
 
     def __init__(self, model: LoadedModel, settings: Settings) -> None:
         super().__init__(None, None, None, settings.strategies, bar_minutes=1, poll_seconds=60)  # type: ignore[arg-type]
-        self.candidates = {(STRATEGY.name, "champion"): Candidate(model, "the benchmark's model")}
+        self.candidates = {
+            (one.name, "champion"): Candidate(_under(one.model, model), "the benchmark's model")
+            for one in settings.strategies
+        }
         self._model = model
 
     async def start(self) -> None:
@@ -144,7 +150,11 @@ class OneModel(ModelLoader):
 
     def loaded(self, name: str, version: str) -> LoadedModel:
         """Give it."""
-        return self._model
+        return _under(name, self._model)
+
+
+def _under(name: str, model: LoadedModel) -> LoadedModel:
+    return replace(model, identity=model.identity.model_copy(update={"model_name": name}))
 
 
 # --- the processes ----------------------------------------------------------------------------------------------------
@@ -158,6 +168,11 @@ async def _runner(model: Path, settings: Settings, stop: asyncio.Event) -> None:
     loader = OneModel(pickle.loads(model.read_bytes()), settings)
     runner = StrategyRunner(settings, loader, Stamp(), history=BarsBefore())
     await _run(Chain("strategy_runner", (runner,)), settings, stop)
+
+
+async def _runner_of_three(model: Path, settings: Settings, stop: asyncio.Event) -> None:
+    three = tuple(STRATEGY.model_copy(update={"name": name}) for name in THREE)
+    await _runner(model, settings.model_copy(update={"strategies": three}), stop)
 
 
 async def _account(settings: Settings, stop: asyncio.Event) -> None:
@@ -215,6 +230,7 @@ async def main(role: str, bootstrap_servers: str, model: str) -> None:
     roles: dict[str, Callable[[Settings, asyncio.Event], Awaitable[None]]] = {
         "feed": _feed,
         "runner": partial(_runner, Path(model)),
+        "runner_of_three": partial(_runner_of_three, Path(model)),
         "account": _account,
         "first_hop": _first_hop,
         "second_hop": _second_hop,

@@ -209,8 +209,10 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
     """Give the process of a chain: it waits for the market, builds the services and hands them to the runtime."""
 
     async def run(settings: Settings, broker: Broker, stop: asyncio.Event) -> None:
+        from feature_store.provenance import code_digest
         from live_services.adapters.readiness import market_arrives
         from live_services.adapters.sessions import MarketSessions
+        from live_services.adapters.snapshot_files import SnapshotFiles
         from live_services.adapters.telemetry import LiveTelemetry
         from live_services.runtime.heap import freeze_heap
         from live_services.runtime.loop import run_chain
@@ -233,6 +235,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                         tracing=tracing,
                         member=member,
                         settled=freeze_heap,
+                        snapshots=SnapshotFiles(settings.alpha_panda_home / "snapshots", code_digest()),
                     )
 
     return run
@@ -258,7 +261,7 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
             opened_for=await brokers_opened_for(settings.kafka),
             rows=rows,
             history=StoredHistory(settings),
-            kept=HistoryFiles(settings.alpha_panda_home / "kept" / "history"),
+            kept=HistoryFiles(settings.kept_history),
             inferred=metrics.inferred,
         )
         yield Chain("strategy_runner", (runner,))
@@ -422,10 +425,10 @@ def replay_sessions(settings: Settings) -> tuple[Session, ...]:
 
     Raises
     ------
-    live_services.services.market_feed.FeedError
+    live_services.services.feed_plan.FeedError
         If there is none.
     """
-    from live_services.services.market_feed import replayed_sessions
+    from live_services.services.feed_plan import replayed_sessions
 
     return replayed_sessions(settings)
 

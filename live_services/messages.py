@@ -30,7 +30,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.domain.strategy.checks import WrongStrategy
     from live_services.runtime.failures import RuntimeFailure
-    from live_services.services.market_feed import FeedError
+    from live_services.services.feed_plan import FeedError
     from live_services.services.model_loading import ModelUnavailable
     from live_services.services.session_history import HistoryChanged
     from models_registry.ledger import LedgerError

@@ -300,6 +300,8 @@ class RuntimeSettings(Section):
     commit_interval_ms: int = Field(default=25, ge=1)
     offsets_interval_ms: int = Field(default=1000, ge=1)
     transaction_timeout_ms: int = Field(default=10_000, ge=1000)
+    snapshot_interval_seconds: float = Field(default=15.0, ge=1)
+    """Between two snapshots of a task's state: a restart handles what came since the last one again."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Prometheus port on loopback; 0 picks a free one, shown by ``alpha-panda status``."""
 
@@ -379,6 +381,11 @@ class Settings(BaseSettings):
     def store_root(self) -> Path:
         """Root of the offline store."""
         return self.alpha_panda_home / "store"
+
+    @property
+    def kept_history(self) -> Path:
+        """Folder of the bars that sessions stood on."""
+        return self.alpha_panda_home / "kept" / "history"
 
     @property
     def ledger_url(self) -> str:

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Iterable
 from functools import cache
 
 from feature_store.market.types import Session
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
 from live_services.cli.log_view import LogBackwards
 from live_services.domain.basis import Stamp
-from live_services.domain.events import Event, topic_of
+from live_services.domain.events import Event, headers_of, topic_of, value_of
 from live_services.domain.frames import Headers
 from models_registry.specification import StrategySpec
 from tests.live_world import OPEN, UNIVERSE, loaded_model, random_walk

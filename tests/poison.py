@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from feature_store.market.types import Bars, Session, Ticks
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import market_gap, session_end_ns, watermark
 from live_services.domain.events import (
@@ -22,7 +21,9 @@ from live_services.domain.events import (
     RecordHandedIn,
     SignalGenerated,
     TradingStateCommanded,
+    headers_of,
     self_caused,
+    value_of,
 )
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.topics import (
@@ -162,7 +163,7 @@ def _frames(kind: str) -> Iterator[Poison]:
     yield bad("a number that is none", "bad_frame", frame_number="first")
     yield bad("another broker", "wrong_topic", broker="paper")
     yield bad("the type of the other feed", "wrong_topic", event_type=_other(kind))
-    late = frame_of(rows, 10**6 + 1, wm + 1)
+    late = frame_of(rows, 10**6 + 1, wm)
     yield Poison("a frame of rows of the past", topic, late.value, LETTER, "late", tuple(late.headers), kind)
     backwards = frame_of(rows[np.array([2, 1, 0])], 10**6 + 2, wm)
     if len(np.unique(getattr(rows, key))) > 1:

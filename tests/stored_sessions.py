@@ -10,18 +10,19 @@ from dataclasses import replace
 import numpy as np
 
 from feature_store.market.types import Bars, Instrument, Session, Ticks, Universe
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.adapters.market_log import newest_end
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.domain.events import Event, SessionOpened, decode_event, topic_of
+from live_services.domain.events import Event, SessionOpened, decode_event, headers_of, topic_of, value_of
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decode_frame, universe_digest_of
 from live_services.domain.sequence import LogEnd, Stamp
 from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
 from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.received import Received
-from live_services.services.market_feed import Feed, FrameTimes, Progress, refuse_another, who_feeds
+from live_services.services.feed_plan import refuse_another, who_feeds
+from live_services.services.market_feed import Feed, FrameTimes, Progress
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.live_world import OPEN, random_walk, session_bars
 

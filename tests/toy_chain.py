@@ -18,6 +18,7 @@ import numpy as np
 from feature_store.market.types import SECOND_NS, Instrument, Session, Ticks, Universe
 from live_services.adapters.logs import configure_logging
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.telemetry import NoTelemetry
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import (
@@ -41,7 +42,7 @@ from live_services.runtime.local import MemoryLog
 from live_services.runtime.loop import run_chain
 from live_services.runtime.service import Input, Opening, Service
 from live_services.runtime.watchdog import stop_on_signals
-from live_services.settings import KafkaSettings, Settings
+from live_services.settings import KafkaSettings, RuntimeSettings, Settings
 
 PAPER = broker_topics("paper")
 UNIVERSE = Universe(instruments=tuple(Instrument(instrument_token=100 + i, symbol=f"S{i}") for i in range(4)))
@@ -331,13 +332,19 @@ def toy_settings(bootstrap_servers: str, home: Path = Path("unused")) -> Setting
     return Settings(alpha_panda_home=home, kafka=KafkaSettings(bootstrap_servers=bootstrap_servers))
 
 
-async def run_chains(bootstrap_servers: str, stop_seconds: float) -> None:
+def toy_snapshots(folder: Path) -> SnapshotFiles:
+    return SnapshotFiles(folder, "toy")
+
+
+async def run_chains(bootstrap_servers: str, stop_seconds: float, folder: Path) -> None:
     stop, settings = stop_on_signals(stop_seconds), toy_settings(bootstrap_servers)
+    settings = settings.model_copy(update={"runtime": RuntimeSettings(snapshot_interval_seconds=1)})
     async with asyncio.TaskGroup() as group:
         for chain in (toy_strategy(), toy_account()):
-            group.create_task(run_chain(chain, settings, MarketSessions(settings.kafka), NoTelemetry(), stop))
+            sessions, kept = MarketSessions(settings.kafka), toy_snapshots(folder)
+            group.create_task(run_chain(chain, settings, sessions, NoTelemetry(), stop, snapshots=kept))
 
 
 if __name__ == "__main__":
     configure_logging("toy")
-    asyncio.run(run_chains(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(run_chains(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,9 +21,9 @@ from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic, all_to
 from live_services.runtime.positions import decode_position
 from live_services.settings import KafkaSettings, Settings
 
-_LOOK_SECONDS = 5.0
-_SETTLE_SECONDS = 30.0
-_REMOVE_SECONDS = 30.0
+_LOOK_SECONDS: Final = 15.0
+_SETTLE_SECONDS: Final = 30.0
+_REMOVE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from feature_store.market.types import SECOND_NS, Session, ist_text
+from live_services.adapters.kafka import connection
 from live_services.chaos.comparison import Run
 from live_services.chaos.faults import Episode, Injury
 from live_services.chaos.injuries import Injuries
@@ -18,12 +19,14 @@ from live_services.chaos.log import Reached, empty_log, reached, read_run
 from live_services.composition import processes
 from live_services.domain.clock import session_end_ns
 from live_services.failures import CommandFailed
+from live_services.machine.embedded import broker_answers
 from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack, Tell, program_name, servers_away
 from live_services.settings import load_settings
 
 FEED: Final = "market_feed"
 _LOOK_SECONDS: Final = 0.25
+_ANSWER_SECONDS: Final = 3.0
 _RECOVERY_SECONDS: Final = 180.0
 _WHOLE_SECONDS: Final = 900.0
 _FAST: Final = 900.0
@@ -60,7 +63,10 @@ class PlayedDesk:
 
     def reached(self) -> Reached | None:
         """Say how far market and groups are; None while Kafka does not answer."""
-        return asyncio.run(reached(load_settings()))
+        settings = load_settings()
+        if not broker_answers(connection(settings.kafka), _ANSWER_SECONDS):
+            return None
+        return asyncio.run(reached(settings))
 
     def until(self, condition: Callable[[Reached], bool], seconds: float) -> Reached:
         """Wait until the desk is so far.

@@ -14,10 +14,11 @@ from feature_store.market.clocks import BarClock
 from feature_store.market.types import Bars, Session, Ticks, Universe
 from feature_store.online.store import OnlineStore, OnlineStoreError, declared
 from live_services.adapters.history import StoredHistory
+from live_services.adapters.kept_histories import HistoryFiles
 from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, event_or_none
 from live_services.domain.frame_rows import BadFrame
 from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
-from live_services.domain.strategy.history import SessionBars, used_of
+from live_services.domain.strategy.history import SessionBars, SessionHistory, used_of
 from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
@@ -146,6 +147,16 @@ def session_on_log(
     return session, universe, market
 
 
+def _history(
+    settings: Settings, session: Session, universe: Universe, logged: StrategyHistoryUsed | None
+) -> SessionHistory:
+    """Give what the session stood on: as it was kept on this machine, else as the store has it now."""
+    if logged is None:
+        return StoredHistory(settings).of(session, universe)
+    kept = HistoryFiles(settings.kept_history).read(universe, used_of(logged))
+    return kept or StoredHistory(settings).of(session, universe, logged.sessions)
+
+
 def compared(
     settings: Settings,
     universe: Universe,
@@ -158,7 +169,7 @@ def compared(
     """Compare partition by partition: each has gaps of its own."""
     clock, partitions = BarClock.minutes(settings.market.bar_minutes), settings.kafka.market_partitions
     logged = next(iter(used.values()), None)
-    history = StoredHistory(settings).of(session, universe, None if logged is None else logged.sessions)
+    history = _history(settings, session, universe, logged)
     whose = universe.partition_of(np.arange(len(universe), dtype=np.int32), partitions).tolist()
     report = SkewReport()
     if logged is not None and logged.digest != history.digest:

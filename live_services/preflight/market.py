@@ -14,7 +14,7 @@ from feature_store.sources.dated_tables import read_corporate_actions
 from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
 from live_services.next_steps import of_home
 from live_services.preflight.findings import Finding, ok
-from live_services.services.market_feed import NothingToReplay, chosen_sessions
+from live_services.services.feed_plan import NothingToReplay, chosen_sessions
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
 from models_registry.specification import by_model

@@ -21,6 +21,7 @@ from live_services.runtime.failures import CommitTimedOut, TaskFenced
 from live_services.runtime.handover import Committed, Output, TopicPartitionKey
 from live_services.runtime.positions import encode_position, watermark_of
 from live_services.runtime.running import Running
+from live_services.runtime.snapshots import Snapshots
 from live_services.settings import Settings
 
 IDLE_POLL_MS: Final = 50
@@ -33,14 +34,19 @@ class Commits:
     ----------
     chain, settings, telemetry
         Of the process.
+    snapshots : Snapshots
+        Where the states are kept.
     revoked : callable
         Says whether the group has moved on since this member settled its tasks.
     """
 
-    def __init__(self, chain: Chain, settings: Settings, telemetry: Telemetry, revoked: Callable[[], bool]) -> None:
+    def __init__(
+        self, chain: Chain, settings: Settings, telemetry: Telemetry, snapshots: Snapshots, revoked: Callable[[], bool]
+    ) -> None:
         self._chain = chain
         self._runtime = settings.runtime
         self._telemetry = telemetry
+        self._snapshots = snapshots
         self._revoked = revoked
         self._group = consumer_group(chain.name, chain.scope)
         self._mark = ProgressMark(settings.alpha_panda_home, process_name(chain.name, chain.scope))
@@ -61,8 +67,13 @@ class Commits:
             waits.append(runtime.offsets_interval_ms - since_commit)
         return max(0, round(min(waits)))
 
-    async def flush(self, running: Running) -> None:
-        """Commit what a task has said and where it stands, if that is anything new.
+    async def flush(self, running: Running, *, last: bool = False) -> None:
+        """Commit what a task has said and where it stands, if that is anything new; keep its state now and then.
+
+        Parameters
+        ----------
+        last
+            Whether the task ends here.
 
         Raises
         ------
@@ -74,8 +85,9 @@ class Commits:
         run = running.run
         run.forward()
         outputs, positions = run.take_outputs(), run.positions()
-        if not outputs and positions == running.positions:
+        if not outputs and positions == running.positions and not last:
             return
+        writing = self._snapshots.begin(run, last=last)
         running.inner.expect(outputs)
         running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
@@ -86,6 +98,8 @@ class Commits:
                 return  # it is dropped when the group has settled
             raise fenced(running) from cause
         running.positions = positions
+        if writing is not None:
+            await self._snapshots.publish(run.task, writing)
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)

@@ -67,7 +67,8 @@ class Letters:
     def count(self, letter: DeadLetter) -> str:
         """Count a letter; give the topic that it goes to."""
         self.counted[letter.service] += 1
-        if letter.reason != "no_command" and self._flood.begins_with(letter.event_time_ns):
+        begins = letter.reason != "no_command" and self._flood.begins_with(letter.event_time_ns)
+        if begins and self.begun_by is None:
             self._is_alarm, self.begun_by = False, letter
         return self._topics[letter.topic].dlq
 
@@ -75,7 +76,8 @@ class Letters:
         """Let something be stopped for one letter alone, as for a flood; for the next ones of its span it is done."""
         if letter.event_time_ns >= self._alarmed_until_ns:
             self._alarmed_until_ns = letter.event_time_ns + self._flood.span_ns
-            self._is_alarm, self.begun_by = True, letter
+            if self.begun_by is None:
+                self._is_alarm, self.begun_by = True, letter
 
     def answered(self, cause: str) -> None:
         """Take that something was stopped for the letter of this id."""

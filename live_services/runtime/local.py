@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from feature_store.market.types import Universe
+from feature_store.market.types import MarketDataError, Universe
 from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.adapters.spans import NoTracing, Tracing, trace_headers
+from live_services.domain.clock import session_of
 from live_services.domain.events import (
     TASK_HEADER,
     Event,
@@ -96,10 +97,21 @@ class MemoryLog:
         records = self.partitions[MARKET_SESSIONS.name, 0]
         for record in records[self._sessions_read :]:
             event = event_or_none(record.value)
-            if isinstance(event, SessionOpened):
+            universe = _universe_of(event) if isinstance(event, SessionOpened) else None
+            if isinstance(event, SessionOpened) and universe is not None:
                 self._sessions.setdefault(event.session_open_ns, event)
-                self._universes.setdefault(event.universe_digest, Universe(instruments=event.instruments))
+                self._universes.setdefault(event.universe_digest, universe)
         self._sessions_read = len(records)
+
+
+def _universe_of(told: SessionOpened) -> Universe | None:
+    """Give the universe of a session that was told; None of one that cannot be, which nobody takes."""
+    try:
+        session_of(told)
+        universe = Universe(instruments=told.instruments)
+    except (ValueError, MarketDataError):
+        return None
+    return universe if universe.digest == told.universe_digest else None
 
 
 class MemoryTask:

@@ -19,6 +19,7 @@ from live_services.adapters.assignor import OneMemberAssignor, tasks_assignor
 from live_services.adapters.kafka import MAX_POLL_RECORDS, connection
 from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.spans import NoTracing, Tracing
 from live_services.adapters.telemetry import Telemetry
 from live_services.domain.frame_rows import kernel_of_ticks
@@ -31,6 +32,7 @@ from live_services.runtime.handover import TopicPartitionKey
 from live_services.runtime.merge import Source
 from live_services.runtime.rerun import settle_by_kafka
 from live_services.runtime.running import Running, within
+from live_services.runtime.snapshots import Snapshots
 from live_services.runtime.takeover import TakeOver
 from live_services.settings import Settings
 
@@ -62,6 +64,7 @@ async def run_chain(
     tracing: Tracing | None = None,
     member: str = "",
     settled: Callable[[], None] = _nothing,
+    snapshots: SnapshotFiles | None = None,
 ) -> None:
     """Run a chain of services until ``stop`` is set, then finish the batch and commit.
 
@@ -73,6 +76,8 @@ async def run_chain(
         that the group waits for whoever was killed, and shares out anew when a process leaves.
     settled : callable
         Called whenever what stays in memory has changed: tasks began to run, or the states of a session were built.
+    snapshots : SnapshotFiles, optional
+        Where states are kept that a successor goes on from; default: it runs the session again from its open.
 
     Raises
     ------
@@ -81,7 +86,15 @@ async def run_chain(
     """
     kernel_of_ticks()  # compiled or loaded now, not at the first frame
     await _Runtime(
-        chain, settings, sessions, telemetry, stop, tracing=tracing or NoTracing(), member=member, settled=settled
+        chain,
+        settings,
+        sessions,
+        telemetry,
+        stop,
+        tracing=tracing or NoTracing(),
+        member=member,
+        settled=settled,
+        snapshots=snapshots,
     ).run()
 
 
@@ -97,6 +110,7 @@ class _Runtime:
         tracing: Tracing,
         member: str,
         settled: Callable[[], None],
+        snapshots: SnapshotFiles | None,
     ) -> None:
         self._chain = chain
         self._settings = settings
@@ -114,7 +128,8 @@ class _Runtime:
         self._starting: dict[int, asyncio.Task[Running]] = {}
         self._inputs = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
         self._consumer: AIOKafkaConsumer = None
-        self._commits = Commits(chain, settings, telemetry, self._has_moved_on)
+        self._snapshots = Snapshots(snapshots, settings.runtime.snapshot_interval_seconds)
+        self._commits = Commits(chain, settings, telemetry, self._snapshots, self._has_moved_on)
         check_shape(chain, settings.kafka.market_partitions)
 
     async def run(self) -> None:
@@ -133,7 +148,13 @@ class _Runtime:
         )
         reconnect_slowly(self._consumer._client)
         taking_over = TakeOver(
-            self._chain, self._settings, self._sessions, self._consumer, self._commits, tracing=self._tracing
+            self._chain,
+            self._settings,
+            self._sessions,
+            self._consumer,
+            self._commits,
+            snapshots=self._snapshots,
+            tracing=self._tracing,
         )
         try:
             await self._consumer.start()
@@ -241,7 +262,8 @@ class _Runtime:
             self._owners.update(dict.fromkeys(running.next_offsets, running))
             self._seek(running)
             self._consumer.resume(*running.next_offsets)
-            self._say("task_taken_over", running.next_offsets, task=str(running.run.task))
+            kept = bool(running.run.read_from)
+            self._say("task_taken_over", running.next_offsets, task=str(running.run.task), from_snapshot=kept)
             self._settled()
 
     def _seek(self, running: Running) -> None:
@@ -275,7 +297,7 @@ class _Runtime:
             for running in self._tasks.values()
             if not running.is_opening and (force or self._commits.wait_ms(running) == 0)
         ]
-        await asyncio.gather(*(self._commits.flush(running) for running in due))
+        await asyncio.gather(*(self._commits.flush(running, last=force) for running in due))
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 

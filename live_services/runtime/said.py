@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from live_services.domain.events import DifferenceAccepted, Event
+from live_services.domain.events import DifferenceAccepted, Event, event_or_none
 
 _log: Final = structlog.get_logger("application")
 
@@ -195,11 +195,15 @@ def first_difference(task: str, begin_ns: int, said: Said, log: Mapping[str, Ite
 
 
 def _of_task(task: str, begin_ns: int, taken: int, records: Iterable[LogRecord]) -> list[tuple[int, dict[str, Any]]]:
-    read = ((record.offset, json.loads(record.value)) for record in records if record.offset >= taken)
+    read = (
+        (record.offset, json.loads(record.value))
+        for record in records
+        if record.offset >= taken and event_or_none(record.value) is not None  # a watermark has no value, junk no event
+    )
     return [
         (offset, event)
         for offset, event in read
-        if event["event_type"] != "watermark" and event["event_time_ns"] >= begin_ns and event.get("task", task) == task
+        if event["event_time_ns"] >= begin_ns and event.get("task", task) == task
     ]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -15,6 +18,7 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import Tracing
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import TaskId
+from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
@@ -27,6 +31,7 @@ from live_services.runtime.merge import BEGINNING_NS, Source
 from live_services.runtime.positions import decode_position
 from live_services.runtime.received import Received
 from live_services.runtime.running import Running, stop_all
+from live_services.runtime.snapshots import Snapshots
 from live_services.runtime.task import TaskRun
 from live_services.settings import Settings
 
@@ -38,7 +43,7 @@ class TakeOver:
 
     Parameters
     ----------
-    chain, settings, sessions, tracing, commits
+    chain, settings, sessions, tracing, commits, snapshots
         Of the process.
     consumer : AIOKafkaConsumer
         Asked where partitions begin.
@@ -52,6 +57,7 @@ class TakeOver:
         consumer: AIOKafkaConsumer,
         commits: Commits,
         *,
+        snapshots: Snapshots,
         tracing: Tracing,
     ) -> None:
         self._chain = chain
@@ -59,6 +65,7 @@ class TakeOver:
         self._sessions = sessions
         self._consumer = consumer
         self._commits = commits
+        self._snapshots = snapshots
         self._tracing = tracing
         self._group = consumer_group(chain.name, chain.scope)
         self._ranks = {i.topic.name: rank for rank, i in enumerate(chain.inputs) if i.role == "gating"}
@@ -93,7 +100,7 @@ class TakeOver:
             If another process takes it over meanwhile.
         """
         task = TaskId(self._chain.name, self._chain.scope, index)
-        kafka, runtime, floods = self._settings.kafka, self._settings.runtime, self._settings.dead_letters
+        kafka, runtime = self._settings.kafka, self._settings.runtime
         # Started first: it fences the predecessor and waits until what that committed can be read.
         identity = transactional_id(task.service, task.scope, task.partition)
         producer = transactional_producer(kafka, identity, runtime.transaction_timeout_ms)
@@ -117,24 +124,34 @@ class TakeOver:
             }
             if not committed:
                 committed = await self._begin(producer, starts, resume.begin_ns)
+            run = await self._built(task, starts, resume)
         except BaseException:
             await stop_all(producer, inner, inbox)
             raise
-        run = TaskRun(
-            self._chain,
+        offsets = {TopicPartition(*key): offset for key, offset in (starts | run.read_from).items()}
+        return Running(run, producer, inner, inbox, resume.watermark_ns, offsets, committed)
+
+    async def _built(self, task: TaskId, starts: Mapping[TopicPartitionKey, int], resume: Resume) -> TaskRun:
+        """Build a task in a thread, which takes long when it goes on from a snapshot of many states."""
+        floods = self._settings.dead_letters
+        build = partial(
+            TaskRun,
+            copy.copy(self._chain),  # what becomes of a failed event is the task's own affair
             task,
-            [Source(tp.topic, tp.partition, self._ranks[tp.topic]) for tp in partitions],
+            [Source(topic, partition, self._ranks[topic]) for topic, partition in starts],
             self._sessions.universe,
             starts=starts,
-            resume=resume,
             told=self._sessions.session,
-            market_partitions=kafka.market_partitions,
+            market_partitions=self._settings.kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
             opens_apart=True,
         )
-        offsets = {TopicPartition(*key): offset for key, offset in starts.items()}
-        return Running(run, producer, inner, inbox, resume.watermark_ns, offsets, committed)
+        try:
+            return await asyncio.to_thread(build, resume=resume)
+        except CorruptSnapshot as damage:
+            self._snapshots.forget(task, damage)
+            return build(resume=replace(resume, snapshot=None))
 
     async def _begin(
         self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int
@@ -157,7 +174,9 @@ class TakeOver:
                 async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
             ]
             control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
-        return Resume(newest.watermark_ns, newest.session_open_ns, control.events, newest.said, foreign=control.foreign)
+        kept = await self._snapshots.of(task, newest)
+        where = newest.watermark_ns, newest.session_open_ns
+        return Resume(*where, control.events, newest.said, snapshot=kept, foreign=control.foreign)
 
 
 def _partition(task: TaskId, topic: Topic) -> int:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from live_services import services
 from live_services.adapters.feed_producer import FeedProducer
-from live_services.adapters.kafka import EventProducer, headers_of, topic_configs, value_of
+from live_services.adapters.kafka import EventProducer, topic_configs
 from live_services.adapters.letters import LetterDecisions
 from live_services.composition import SERVICES
 from live_services.domain.basis import Stamp
@@ -56,7 +56,9 @@ from live_services.domain.events import (
     TradingStateCommanded,
     TradingSwitched,
     Watermark,
+    headers_of,
     topic_of,
+    value_of,
 )
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
 from live_services.domain.limits import AccountConfig

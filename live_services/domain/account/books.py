@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,15 +52,6 @@ class _Total:
     charges_inr_e4: int = 0
     fills: int = 0
     trades: int = 0
-
-
-class AtMark(NamedTuple):
-    """A position at a mark, and what a snapshot says of it."""
-
-    price: float
-    worth_inr: float
-    unrealized_inr: float
-    said: PositionMark
 
 
 def check_price(price: float) -> None:
@@ -161,7 +152,7 @@ class Books:
         self.charges_today_inr_e4 = 0
         self.fills = 0
         self.charges_exact = True
-        self.marked: dict[PositionKey, AtMark] = {}
+        self.marked: dict[PositionKey, PositionMark] = {}
         """What the last snapshot said of an open position that stayed as it is since."""
         self.closed: list[Position] = []
         """Closed since the last snapshot, at quantity 0."""

@@ -8,9 +8,10 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.books import AtMark, Books, PositionKey
+from live_services.domain.account.books import Books, PositionKey
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE
@@ -81,7 +82,11 @@ class SnapshotClock:
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    held = [_held(books, key) for key in sorted(books.positions)]
+    positions = (
+        *[PositionMark.trusted(_marked(position, 0.0)) for position in closed],
+        *[_held(books, key) for key in sorted(books.positions)],
+    )
+    marks = [vars(position) for position in positions]
     said = PnlSnapshot.trusted(
         {
             "event_type": "pnl.snapshot",
@@ -90,7 +95,7 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "event_time_ns": second,
             "schema_version": 2,
             "session_date": session.date.isoformat(),
-            "positions": (*[_at_mark(position, 0.0).said for position in closed], *[one.said for one in held]),
+            "positions": positions,
             "strategies": books.strategy_totals(),
             "starting_cash_inr_e4": books.starting_cash_inr_e4,
             "cash_inr_e4": books.cash_inr_e4,
@@ -99,8 +104,8 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
             "charges_today_inr_e4": books.charges_today_inr_e4,
-            "unrealized_inr": math.fsum([one.unrealized_inr for one in held]),
-            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *[one.worth_inr for one in held]]),
+            "unrealized_inr": math.fsum([at["unrealized_inr"] for at in marks]),
+            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *[at["quantity"] * at["mark_price"] for at in marks]]),
             "equity_at_open_inr": books.equity_at_open_inr,
             "fills": books.fills,
             "orders_under_way": len(books.orders),
@@ -111,36 +116,34 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     return said
 
 
-def _held(books: Books, key: PositionKey) -> AtMark:
+def _held(books: Books, key: PositionKey) -> PositionMark:
     """Give an open position at its mark; as long as neither moves, it is what was said before."""
-    position = books.positions[key]
-    price, said = books.mark(position), books.marked.get(key)
-    if said is None or said.price != price:
-        said = books.marked[key] = _at_mark(position, price)
+    position, said = books.positions[key], books.marked.get(key)
+    price = books.mark(position)
+    if said is None:
+        said = books.marked[key] = PositionMark.trusted(_marked(position, price))
+    elif vars(said)["mark_price"] != price:
+        fields = vars(said).copy()
+        fields["mark_price"] = price
+        fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
+        said = books.marked[key] = PositionMark.trusted(fields)
     return said
 
 
-def _at_mark(position: Position, price: float) -> AtMark:
-    """Value a position at a mark; one that was closed has none, 0."""
-    of = vars(position)
-    quantity, cost_inr_e4 = of["quantity"], of["cost_inr_e4"]
-    worth_inr = quantity * price
-    unrealized_inr = worth_inr - cost_inr_e4 / RUPEE
-    said = PositionMark.trusted(
-        {
-            "strategy": of["strategy"],
-            "instrument_token": of["instrument_token"],
-            "symbol": of["symbol"],
-            "model_version": of["model_version"],
-            "quantity": quantity,
-            "cost_inr_e4": cost_inr_e4,
-            "mark_price": price,
-            "realized_inr_e4": of["realized_inr_e4"],
-            "unrealized_inr": unrealized_inr,
-            "charges_inr_e4": of["charges_inr_e4"],
-            "opened_ns": of["opened_ns"],
-            "opening_order_id": of["opening_order_id"],
-            "expiry_ns": position.exit.expiry_ns,
-        }
-    )
-    return AtMark(price, worth_inr, unrealized_inr, said)
+def _marked(position: Position, price: float) -> dict[str, Any]:
+    """Give what is said of a position at a mark; one that was closed has none, 0."""
+    return {
+        "strategy": position.strategy,
+        "instrument_token": position.instrument_token,
+        "symbol": position.symbol,
+        "model_version": position.model_version,
+        "quantity": position.quantity,
+        "cost_inr_e4": position.cost_inr_e4,
+        "mark_price": price,
+        "realized_inr_e4": position.realized_inr_e4,
+        "unrealized_inr": position.quantity * price - position.cost_inr_e4 / RUPEE,
+        "charges_inr_e4": position.charges_inr_e4,
+        "opened_ns": position.opened_ns,
+        "opening_order_id": position.opening_order_id,
+        "expiry_ns": position.exit.expiry_ns,
+    }

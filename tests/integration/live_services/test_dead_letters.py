@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
-from live_services.adapters.kafka import connection, read_topic, value_of
+from live_services.adapters.kafka import connection, read_topic
 from live_services.adapters.letters import LetterDecisions, count_open
 from live_services.cli.dead_letters import counts_of, find_letter, letter_facts, read_letters
 from live_services.cli.letter_decisions import drop_letter, drop_topic, replay_letter
@@ -22,6 +22,7 @@ from live_services.domain.events import (
     TradingStateCommanded,
     decode_event,
     self_caused,
+    value_of,
 )
 from live_services.domain.topics import DLQ_DECISIONS, MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed

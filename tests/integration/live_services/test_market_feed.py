@@ -20,7 +20,8 @@ from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
-from live_services.services.market_feed import AnotherFeed, FeedProgress, FeedTakenOver, run_market_feed
+from live_services.services.feed_plan import AnotherFeed
+from live_services.services.market_feed import FeedProgress, FeedTakenOver, run_market_feed
 from live_services.settings import KafkaSettings, MarketSettings, Settings
 from tests.kafka_desk import admin_of, begin_anew
 from tests.stored_sessions import GivenMarket, day_of_ticks, days_of, live

@@ -35,6 +35,7 @@ from live_services.adapters.kafka import (
     value_of,
 )
 from live_services.adapters.sessions import MarketSessions
+from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.telemetry import NoTelemetry, Telemetry
 from live_services.chaos.log import remove_topics
 from live_services.cli.accepting import accept_task
@@ -65,6 +66,7 @@ from tests.toy_chain import (
     toy_account,
     toy_settings,
     toy_signal,
+    toy_snapshots,
     toy_strategy,
     toy_ticks,
 )
@@ -154,21 +156,31 @@ async def until_validated(kafka: KafkaSettings) -> None:
 
 
 def start(
-    kafka: KafkaSettings, chain: Chain, stop: asyncio.Event, telemetry: Telemetry | None = None, *, member: str = ""
+    kafka: KafkaSettings,
+    chain: Chain,
+    stop: asyncio.Event,
+    telemetry: Telemetry | None = None,
+    *,
+    member: str = "",
+    snapshots: SnapshotFiles | None = None,
 ) -> Coroutine[None, None, None]:
     """Give the run of a chain, as its process does it."""
     settings = toy_settings(kafka.bootstrap_servers).model_copy(update={"kafka": kafka})
-    return run_chain(chain, settings, MarketSessions(kafka), telemetry or NoTelemetry(), stop, member=member)
+    sessions, telemetry = MarketSessions(kafka), telemetry or NoTelemetry()
+    return run_chain(chain, settings, sessions, telemetry, stop, member=member, snapshots=snapshots)
 
 
 @contextlib.asynccontextmanager
 async def running(
-    kafka: KafkaSettings, *chains: Chain, telemetry: Telemetry | None = None
+    kafka: KafkaSettings,
+    *chains: Chain,
+    telemetry: Telemetry | None = None,
+    snapshots: SnapshotFiles | None = None,
 ) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for chain in chains:
-            group.create_task(start(kafka, chain, stop, telemetry))
+            group.create_task(start(kafka, chain, stop, telemetry, snapshots=snapshots))
         for chain in chains:  # as the feed waits for them
             group_id = consumer_group(chain.name, chain.scope)
             await groups_begin(kafka, chain.inputs[0].topic, [group_id], stop)
@@ -206,17 +218,19 @@ async def test_frames_of_different_sizes_give_the_same_outputs(kafka: KafkaSetti
     assert odd == whole_seconds
 
 
-async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(kafka: KafkaSettings) -> None:
+async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
     expected = await chain_on(kafka, SECOND_NS)
     await recreate(kafka)
     feeding = asyncio.create_task(feed(kafka, 250_000_000, pace=0.06))
     for lifetime in (3.0, 9.0):
-        child = await start_child(kafka)
+        child = await start_child(kafka, tmp_path)
         await asyncio.sleep(lifetime)
         os.kill(child.pid, signal.SIGKILL)
         assert await child.wait() == -signal.SIGKILL
     before = len(await events(kafka, PAPER.signals_validated.name))
-    child = await start_child(kafka)
+    child = await start_child(kafka, tmp_path)
     try:
         await until_ended(kafka)
     finally:
@@ -261,13 +275,14 @@ async def test_code_that_says_otherwise_ends_until_a_person_lets_stand_what_was_
     assert record == accepted
 
 
-async def start_child(kafka: KafkaSettings, stop_seconds: float = 20.0) -> asyncio.subprocess.Process:
+async def start_child(kafka: KafkaSettings, snapshots: Path, stop_seconds: float = 20.0) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.toy_chain",
         kafka.bootstrap_servers,
         str(stop_seconds),
+        str(snapshots),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "."},
     )
@@ -290,21 +305,29 @@ def listener_on(port: int) -> int:
 
 
 @pytest.mark.parametrize("brokers_hang", [False, True])
-async def test_a_stopped_process_ends_and_its_successor_goes_on(kafka: KafkaSettings, brokers_hang: bool) -> None:
+async def test_a_stopped_process_ends_and_its_successor_goes_on(
+    kafka: KafkaSettings, tmp_path: Path, brokers_hang: bool
+) -> None:
     expected = await chain_on(kafka, SECOND_NS)
     await recreate(kafka)
-    feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.1))
-    child = await start_child(kafka, stop_seconds=1.0 if brokers_hang else 20.0)
+    child = await start_child(kafka, tmp_path, stop_seconds=1.0 if brokers_hang else 20.0)
+    groups = [consumer_group(chain.name, chain.scope) for chain in (toy_strategy(), toy_account())]
+    for group, topic in zip(groups, (MARKET_TICKS, PAPER.signals_raw), strict=True):
+        await groups_begin(kafka, topic, [group], asyncio.Event())
+    feeding = asyncio.create_task(feed(kafka, SECOND_NS, pace=0.15))
     await until_validated(kafka)
     with hanging(kafka) if brokers_hang else contextlib.nullcontext():
         child.terminate()
         # Its batch is committed; or it does not wait for brokers that answer nobody, and its successor runs that again.
         assert await asyncio.wait_for(child.wait(), 20) == (1 if brokers_hang else 0)
     assert len(await events(kafka, PAPER.signals_validated.name)) < SIGNALS
-    async with running(kafka, toy_strategy(), toy_account()):
-        await feeding
-        await until_ended(kafka)
+    with structlog.testing.capture_logs() as lines:
+        async with running(kafka, toy_strategy(), toy_account(), snapshots=toy_snapshots(tmp_path)):
+            await feeding
+            await until_ended(kafka)
     assert await all_outputs(kafka) == expected
+    if not brokers_hang:  # its snapshot is of its last commit
+        assert [line["from_snapshot"] for line in lines if line["event"] == "task_taken_over"] == [True, True]
 
 
 async def test_two_market_partitions_are_two_tasks_that_move_between_members(kafka: KafkaSettings) -> None:

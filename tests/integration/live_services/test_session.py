@@ -139,7 +139,7 @@ def test_a_day_in_which_servers_and_services_are_killed_frozen_and_slowed_at_onc
         Episode((Injury("kill", "kafka"), Injury("freeze", ACCOUNT, 0.5, 2.0), Injury("kill", RUNNER, 1.0))),
         Episode((Injury("slow", FEED, 0.0, 2.0), Injury("kill", "valkey"), Injury("kill", ACCOUNT, 0.5))),
     )
-    trial = play_disturbed(played, plan, speed=200, seconds=120, tell=told.append, last_minute=False)
+    trial = play_disturbed(played, plan, speed=200, seconds=3600, tell=told.append, last_minute=False)
     assert not trial.failure
     assert [one.done for one in trial.measured] == [episode.injuries for episode in plan], told
     desk.assert_market_is_whole()

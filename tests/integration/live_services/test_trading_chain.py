@@ -348,7 +348,7 @@ async def test_a_feed_that_died_in_the_middle_of_a_transaction_goes_on_where_the
     config: Settings,
 ) -> None:
     reached: dict[int, Reached] = {}
-    for lives in (0, 1, 2, 2):  # the session not told, told, its beginning there, more of it
+    for lives in (0, 1, 2, 3, 3):  # who it is not said, said, the session told, its beginning there, more of it
         with pytest.raises(Died):
             sessions = await told(config)
             async with fenced_ingress(config.kafka, MARKET_TICKS, DyingProducer(config.kafka, lives), sessions) as ours:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +90,9 @@ def test_the_live_services_and_the_engine_say_the_same_whatever_the_frames_the_o
     on_ticks: bool, frame_ms: int, partitions: int, seed: int, kills: int, commands: int
 ) -> None:
     of = TICK_DAYS if on_ticks else BAR_DAYS
-    log = run_live(of, frame_ms, partitions, seed, kills, commands)
+    with structlog.testing.capture_logs() as lines:
+        log = run_live(of, frame_ms, partitions, seed, kills, commands)
+    assert "digest_differs" not in {line["event"] for line in lines}
     engine = run_engine(of, partitions, log)
     for broker in BROKERS:
         assert_obeyed(log, broker)

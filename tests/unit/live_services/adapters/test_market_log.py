@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import ConsumerRecord
 
-from live_services.adapters.kafka import StoredRecord, headers_of, stored_record, value_of
+from live_services.adapters.kafka import StoredRecord, stored_record
 from live_services.adapters.market_log import newest_end
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import market_gap, session_opened, watermark
+from live_services.domain.events import headers_of, value_of
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import Reached
 from live_services.domain.sequence import Stamp

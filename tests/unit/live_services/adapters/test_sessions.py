@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from feature_store.market.types import Universe
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_opened, watermark
-from live_services.domain.events import Event
+from live_services.domain.events import Event, headers_of, value_of
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.settings import KafkaSettings
 from tests.stored_sessions import day_of_ticks, universe_of_day

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import gc
 from collections import Counter
 from collections.abc import Sequence
 
@@ -64,6 +65,23 @@ def test_every_proposal_has_one_verdict_and_every_order_one_end() -> None:
     ended = kinds["order.filled"] + kinds["order.cancelled"] + kinds["order.rejected"]
     assert kinds["signal.validated"] == kinds["order.submitted"] == ended
     assert len({event.event_id for event in EVENTS}) == len(EVENTS)
+
+
+def test_every_event_is_what_it_says_it_is_when_it_is_read_back_and_has_its_fields_in_order() -> None:
+    for event in EVENTS:
+        assert list(vars(event)) == list(type(event).model_fields)
+        assert type(event).model_validate_json(event.model_dump_json()) == event
+
+
+def test_collections_go_on_behind_a_session_and_stay_off_for_who_turned_them_off() -> None:
+    run_session(day(EARLY), CONFIG)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        run_session(day(EARLY), CONFIG)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_events_come_in_order_of_time_and_begin_with_what_the_account_enters_with() -> None:

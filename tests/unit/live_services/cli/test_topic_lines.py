@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.cli.topic_lines import line_of
 from live_services.domain.clock import session_opened, watermark
-from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot
+from live_services.domain.events import Event, OrderFilled, OrderSubmitted, PnlSnapshot, headers_of, value_of
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS
 from tests.account_log import two_sessions

@@ -8,11 +8,11 @@ import os
 import pytest
 
 from feature_store.sources.synthetic import synthetic_market
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.demo.market_files import MarketFiles
 from live_services.demo.replay_view import Tally, strategies_table, watched_topics
 from live_services.demo.run import STRATEGIES, DemoOptions, check_files, configuration_toml, own_settings_only
-from live_services.domain.events import PnlSnapshot, SignalRejected, topic_of
+from live_services.domain.events import PnlSnapshot, SignalRejected, headers_of, topic_of, value_of
 from live_services.domain.frames import encode_tick_frame
 from live_services.failures import CommandFailed
 from live_services.settings import load_settings

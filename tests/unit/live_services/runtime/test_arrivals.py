@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from live_services.adapters.kafka import headers_of
+from live_services.domain.events import headers_of
 from live_services.runtime.arrivals import Arrivals
 from tests.live_world import signal, submitted, validated
 

@@ -9,9 +9,17 @@ from dataclasses import replace
 import pytest
 
 from feature_store.market.types import SECOND_NS
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import session_end_ns, session_of, session_opened, watermark
-from live_services.domain.events import DeadLetter, Event, MarketGap, Watermark, decode_event, event_id
+from live_services.domain.events import (
+    DeadLetter,
+    Event,
+    MarketGap,
+    Watermark,
+    decode_event,
+    event_id,
+    headers_of,
+    value_of,
+)
 from live_services.domain.frames import Headers
 from live_services.domain.log import EventRecord, Record
 from live_services.domain.sequence import LogEnd, Stamp, stamp_of

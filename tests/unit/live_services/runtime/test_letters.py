@@ -173,9 +173,6 @@ def test_a_flood_that_a_killed_process_did_not_commit_halts_its_successor() -> N
 
 
 def test_of_a_service_that_fails_again_and_again_a_flood_is_logged_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise ZeroDivisionError
-
     monkeypatch.setattr("live_services.domain.account.risk.RiskState.propose", fails)
     desk = Desk()
     with structlog.testing.capture_logs() as lines:
@@ -183,6 +180,57 @@ def test_of_a_service_that_fails_again_and_again_a_flood_is_logged_no_further(mo
     assert (len(desk.letters()), {letter.reason for letter in desk.letters()}) == (39, {"failed"})
     assert len([line for line in lines if line["event"] == "record_failed"]) == 5
     assert desk.states() == [("HALTED", DEAD_LETTERS)]
+
+
+# --- failures that are no record's ------------------------------------------------------------------------------------
+
+
+def fails(*_: object) -> None:
+    raise ZeroDivisionError("by nothing")
+
+
+@pytest.mark.parametrize(
+    ("at_fault", "topic", "reason"),
+    [
+        ("live_services.domain.account.books.Books.on_prices", MARKET_TICKS, "failed"),
+        ("live_services.services.portfolio_manager.PortfolioManager.fire", PAPER.orders_submitted, "timer"),
+        ("live_services.domain.account.paper_exchange.PaperExchange.first_answer", MARKET_TICKS, "failed"),
+        ("live_services.domain.account.books.Books.open_from", PAPER.control, "control"),
+    ],
+)
+def test_a_service_that_fails_halts_its_account_once_and_ends_no_process_now_or_later(
+    monkeypatch: pytest.MonkeyPatch, at_fault: str, topic: Topic, reason: str
+) -> None:
+    monkeypatch.setattr(at_fault, fails)
+    desk = Desk()
+    with structlog.testing.capture_logs() as lines:
+        desk.until(10, (0, 5, 100.0), proposals=(signal(0, 4),))
+        desk.until(20, (0, 15, 100.0))
+        for _ in range(2):
+            desk.task.kill()
+            desk.work()
+        desk.until((session_end_ns(SESSION) - OPEN) / SECOND)
+    assert desk.task.run.live
+    assert {letter.reason for letter in desk.letters(topic)} == {reason}
+    (halted,) = [e for e in desk.log.events(PAPER.control) if isinstance(e, TradingStateChanged)]
+    assert (halted.in_force.state, halted.in_force.commanded_by) == ("HALTED", DEAD_LETTERS)
+    assert "failed, so what it goes on from may be wrong: " in halted.in_force.reason
+    assert any(line.get("consequence", "").startswith("ALARM") for line in lines if line["event"] == "service_failed")
+    assert len([e for e in desk.log.events(PAPER.control) if e.event_type == "account.opened"]) == 1
+
+
+def test_a_command_that_a_service_fails_on_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("live_services.services.risk_manager.RiskManager.commanded", fails)
+    desk = Desk()
+    desk.until(10)
+    desk.log.append_event(PAPER.commands, 0, commanded("HALTED"))
+    for _ in range(3):
+        desk.work()
+        desk.task.kill()
+    desk.work()
+    (refused,) = [e for e in desk.log.events(PAPER.control) if isinstance(e, CommandRefused)]
+    assert refused.refusal == "it failed: ZeroDivisionError: by nothing"
+    assert [letter.reason for letter in desk.letters(PAPER.commands)] == ["failed"]
 
 
 # --- records that are handed in ---------------------------------------------------------------------------------------

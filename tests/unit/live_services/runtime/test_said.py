@@ -5,8 +5,15 @@ from collections.abc import Iterable
 import pytest
 
 from feature_store.market.types import SECOND_NS
-from live_services.adapters.kafka import headers_of, value_of
-from live_services.domain.events import TASK_HEADER, Event, SignalGenerated, StrategiesDifferenceAccepted, self_caused
+from live_services.domain.events import (
+    TASK_HEADER,
+    Event,
+    SignalGenerated,
+    StrategiesDifferenceAccepted,
+    headers_of,
+    self_caused,
+    value_of,
+)
 from live_services.domain.topics import STRATEGIES_CONTROL
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import DayDiffers

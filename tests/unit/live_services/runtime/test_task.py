@@ -7,7 +7,6 @@ import pytest
 import structlog
 
 from feature_store.market.types import SECOND_NS, Session, Universe
-from live_services.adapters.kafka import headers_of, value_of
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     AccountOpened,
@@ -19,7 +18,9 @@ from live_services.domain.events import (
     TradingStateCommanded,
     TradingStateInForce,
     Watermark,
+    headers_of,
     self_caused,
+    value_of,
 )
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.limits import AccountConfig

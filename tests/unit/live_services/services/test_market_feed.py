@@ -20,17 +20,8 @@ from live_services.domain.topics import MARKET_BARS, MARKET_SESSIONS, MARKET_TIC
 from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.services import market_feed
-from live_services.services.market_feed import (
-    AnotherFeed,
-    Feed,
-    FeedProgress,
-    JoinsTooLate,
-    LogIsAhead,
-    NothingToReplay,
-    SessionLost,
-    chosen_sessions,
-    replayed_sessions,
-)
+from live_services.services.feed_plan import AnotherFeed, NothingToReplay, chosen_sessions, replayed_sessions
+from live_services.services.market_feed import Feed, FeedProgress, JoinsTooLate, LogIsAhead, SessionLost
 from live_services.settings import MarketSettings, Settings
 from tests.stored_sessions import (
     FIRST_DAY,

@@ -10,11 +10,12 @@ import pytest
 
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import SECOND_NS, Bars, Instrument, Session, Ticks, Universe
-from live_services.adapters.kafka import StoredRecord, headers_of, value_of
+from live_services.adapters.kafka import StoredRecord
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.demo.replay_view import Tally
 from live_services.domain.basis import Stamp
 from live_services.domain.clock import watermark
+from live_services.domain.events import headers_of, value_of
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import TaskId

@@ -1,0 +1,93 @@
+"""The states of this process's tasks on this machine, so that a restart goes on from them and not from the open.
+
+A snapshot is taken behind the positions of a commit, written in a thread while that commit is under way, and takes its
+place once the commit succeeded: it is never later than the log. Without one, or with one that cannot be read, a task
+runs its session again from the open; nothing that it says depends on which of the two it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from live_services.adapters.snapshot_files import SnapshotFiles
+from live_services.domain.log import TaskId
+from live_services.domain.snapshot import Tree
+from live_services.runtime.handover import Committed, is_of_session
+from live_services.runtime.task import TaskRun
+
+_log = structlog.get_logger("application")
+
+
+class Snapshots:
+    """Keeps the newest snapshot of each task.
+
+    Parameters
+    ----------
+    files : SnapshotFiles, optional
+        Default: none, and nothing is kept.
+    every_seconds : float
+        At least so long between two of a task.
+    """
+
+    def __init__(self, files: SnapshotFiles | None = None, every_seconds: float = 15.0) -> None:
+        self._files = files
+        self._every_seconds = every_seconds
+        self._taken_at: dict[TaskId, float] = {}
+
+    def begin(self, run: TaskRun, *, last: bool) -> asyncio.Task[bool] | None:
+        """Take a snapshot if one is due, and begin to write it; None if none is due, or the task keeps no state.
+
+        Parameters
+        ----------
+        last
+            Whether the task ends here, so that one is due in any case.
+        """
+        now = time.monotonic()
+        due = now - self._taken_at.setdefault(run.task, now) >= self._every_seconds
+        if self._files is None or not (due or last):
+            return None
+        self._taken_at[run.task] = now
+        tree = run.snapshot()
+        return None if tree is None else asyncio.create_task(self._write(self._files, run.task, tree))
+
+    async def _write(self, files: SnapshotFiles, task: TaskId, tree: Tree) -> bool:
+        begun = time.monotonic()
+        try:
+            size = await asyncio.to_thread(files.write, task, tree)
+        except (OSError, TypeError) as failure:  # no room, or a state of another kind: trading goes on without it
+            _log.error(
+                "snapshot_not_written", task=str(task), failure=str(failure), consequence="a restart takes longer"
+            )
+            return False
+        seconds = round(time.monotonic() - begun, 3)
+        _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds)
+        return True
+
+    async def publish(self, task: TaskId, writing: asyncio.Task[bool]) -> None:
+        """Let what was written take its place; its positions are committed."""
+        if self._files is not None and await writing:
+            self._files.publish(task)
+
+    async def of(self, task: TaskId, committed: Committed) -> Mapping[str, Tree] | None:
+        """Give what a task may go on from behind a commit; None if there is nothing."""
+        if self._files is None:
+            return None
+        kept = await asyncio.to_thread(self._files.read, task)
+        try:
+            fits = kept is not None and is_of_session(kept, committed)
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if kept is not None and not fits:
+            _log.info("snapshot_passed_over", task=str(task), reason="it is of another session, or behind the log")
+        return kept if fits else None
+
+    def forget(self, task: TaskId, why: Any) -> None:
+        """Take a snapshot away that cannot be gone on from."""
+        _log.warning("snapshot_passed_over", task=str(task), reason=str(why), consequence="its session is run again")
+        if self._files is not None:
+            self._files.forget(task)
