@@ -136,6 +136,7 @@ def touch_risk(state: RiskState) -> None:
     for index in (2, 0, 1):
         state.propose(signal(index, 60 + index))
     state.context = replace(state.context, config=AccountConfig(square_off_minutes_before_close=7))
+    state._flattened_ns |= {("b", 7): OPEN + 5, ("a", 8): OPEN}
     state._held_back += [(OPEN + 2, ("b", 7), "an order", "time"), (OPEN + 1, ("a", 8), "another", "flatten")]
 
 
