@@ -89,7 +89,9 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 KAFKA_ADAPTER = ROOT / "live_services" / "adapters" / "kafka.py"
 FEED_PRODUCER = KAFKA_ADAPTER.with_name("feed_producer.py")
 LETTERS_ADAPTER = KAFKA_ADAPTER.with_name("letters.py")
-RUNTIME = ROOT / "live_services" / "runtime" / "loop.py"
+LOOP = ROOT / "live_services" / "runtime" / "loop.py"
+COMMITTING = LOOP.with_name("committing.py")
+TAKEOVER = LOOP.with_name("takeover.py")
 KEYS = ROOT / "live_services" / "domain" / "keys.py"
 
 
@@ -143,16 +145,17 @@ def test_producers_are_made_by_the_kafka_adapter_only() -> None:
 
 
 def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_carry_typed_things_only() -> None:
-    places_of = places("commit_together", "transactional_producer")
-    assert {(path, name) for path, name in places_of if path != RUNTIME} == {
+    assert places("commit_together", "transactional_producer") == {
+        (COMMITTING, "commit"),
+        (TAKEOVER, "start"),
         (FEED_PRODUCER, "flush"),
         (FEED_PRODUCER, "__init__"),
         (LETTERS_ADAPTER, "decide"),
         (LETTERS_ADAPTER, "__init__"),
     }
-    (commit,) = calls(parsed(RUNTIME), "commit_together")
+    (commit,) = calls(parsed(COMMITTING), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
-    assert "records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]" in RUNTIME.read_text()
+    assert "records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]" in COMMITTING.read_text()
 
 
 @pytest.mark.parametrize(
@@ -382,7 +385,7 @@ def test_groups_are_named_in_one_place() -> None:
         if keyword.arg == "group_id" and ast.unparse(keyword.value) != "self._group"
     ]
     assert literal == []
-    assert "self._group = consumer_group(chain.name, chain.scope)" in RUNTIME.read_text()
+    assert "self._group = consumer_group(chain.name, chain.scope)" in LOOP.read_text()
 
 
 def account_task() -> tuple[Chain, TaskRun]:
