@@ -26,6 +26,8 @@ def feed_started(
     partitions: int,
     plays: str,
     last_session: str,
+    market: str = "",
+    calendar: str = "",
     at_ns: int = 0,
     took_over: str = "",
 ) -> FeedStarted:
@@ -44,6 +46,8 @@ def feed_started(
         partitions=partitions,
         plays=plays,
         last_session=last_session,
+        market=market,
+        calendar=calendar,
         took_over=took_over,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 
+from feature_store.market.calendar import exchange_in_words
 from feature_store.market.types import Session
 from live_services.adapters.stored_market import StoredMarket
 from live_services.domain.clock import session_end_ns, session_of
@@ -80,6 +81,8 @@ def who_feeds(settings: Settings, stored: tuple[Session, ...], at_ns: int = 0, t
         partitions=settings.kafka.market_partitions,
         plays=plays + (f", joined at {market.join_at}" if market.join_at else ""),
         last_session=chosen[-1].date.isoformat() if chosen else "",
+        market=market.name,
+        calendar=exchange_in_words(),
         at_ns=at_ns,
         took_over=took_over,
     )

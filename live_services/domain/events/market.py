@@ -46,6 +46,10 @@ class FeedStarted(Event):
     """The range of sessions, as it was configured."""
     last_session: str
     """Date of the last session of that range; empty for a feed that follows: it never ends by itself."""
+    market: str = ""
+    """``market.name``: which market the store holds."""
+    calendar: str = ""
+    """Which exchange's sessions these are, in words, and for which dates they are verified."""
     took_over: str = ""
     """`event_id` of the feed whose session a person let this one go on with; empty if there was none."""
 
