@@ -52,17 +52,19 @@ class Snapshots:
         if self._files is None or not (due or last):
             return None
         self._taken_at[run.task] = now
-        tree = run.snapshot()
+        try:
+            tree = run.snapshot()
+        except Exception as failure:  # noqa: BLE001 - as in `_write`
+            _say_not_written(run.task, failure)
+            return None
         return None if tree is None else asyncio.create_task(self._write(self._files, run.task, tree))
 
     async def _write(self, files: SnapshotFiles, task: TaskId, tree: Tree) -> bool:
         begun = time.monotonic()
         try:
             size = await asyncio.to_thread(files.write, task, tree)
-        except (OSError, TypeError) as failure:  # no room, or a state of another kind: trading goes on without it
-            _log.error(
-                "snapshot_not_written", task=str(task), failure=str(failure), consequence="a restart takes longer"
-            )
+        except Exception as failure:  # noqa: BLE001 - no room, or a state that cannot be written: trading goes on
+            _say_not_written(task, failure)
             return False
         seconds = round(time.monotonic() - begun, 3)
         _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds)
@@ -94,3 +96,7 @@ class Snapshots:
         _log.warning("snapshot_passed_over", task=str(task), reason=str(why), consequence="its session is run again")
         if self._files is not None:
             self._files.forget(task)
+
+
+def _say_not_written(task: TaskId, failure: Exception) -> None:
+    _log.error("snapshot_not_written", task=str(task), failure=repr(failure), consequence="a restart takes longer")
