@@ -494,7 +494,7 @@ class TaskRun:
             self._not_in_force.update(kept["not_in_force"])
         except RuntimeFailure:
             raise
-        except Exception as damage:  # noqa: BLE001 - whatever a state that other code wrote makes a service meet
+        except Exception as damage:  # whatever a state that other code wrote makes a service meet
             raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
 
     def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:

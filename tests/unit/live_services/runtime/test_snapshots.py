@@ -11,6 +11,7 @@ import structlog
 from feature_store.features.engine import StateMismatch
 from feature_store.market.types import SECOND_NS
 from live_services.adapters.snapshot_files import SnapshotFiles
+from live_services.domain.events import StrategiesDifferenceAccepted, self_caused
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import RuntimeFailure
@@ -85,3 +86,34 @@ def test_what_would_end_a_run_from_the_open_as_well_ends_the_process_by_its_name
     service.failure = HistoryChanged("the bars are others by now")
     with pytest.raises(RuntimeFailure, match="the bars are others"):
         task.kill()
+
+
+async def test_what_other_code_wrote_will_do_up_to_where_a_person_let_it_stand_and_no_further(tmp_path: Path) -> None:
+    task = task_with(Odd())
+    writing = Snapshots(SnapshotFiles(tmp_path, "other code"))
+    taken = writing.begin(task.run, last=True)
+    assert taken is not None
+    await writing.publish(task.run.task, taken)
+    mine, committed = Snapshots(SnapshotFiles(tmp_path, "this code")), next(iter(task.committed.values()))
+    assert await mine.of(task.run.task, committed, None) is None
+    assert await mine.of(task.run.task, committed, let_stand_at(task, task.run.now_ns)) is not None
+    assert await mine.of(task.run.task, committed, let_stand_at(task, task.run.now_ns - 1)) is None
+    task.run.said.accept(accepted := let_stand_at(task, task.run.now_ns))
+    taken = writing.begin(task.run, last=True)
+    assert taken is not None
+    await writing.publish(task.run.task, taken)
+    assert await mine.of(task.run.task, committed, accepted) is None
+
+
+def let_stand_at(task: MemoryTask, at_ns: int) -> StrategiesDifferenceAccepted:
+    return StrategiesDifferenceAccepted(
+        **self_caused("difference_accepted", at_ns),
+        event_time_ns=at_ns,
+        session_date="2026-01-05",
+        task=str(task.run.task),
+        outputs_digest="of what was said",
+        taken_as_said={},
+        accepted_by="a test",
+        accepted_at_ns=1,
+        reason="it is meant",
+    )
