@@ -195,7 +195,9 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
 
 
 def member_name(settings: Settings) -> str:
-    """Name this home in the consumer groups: the processes of one home are there once each, also after a restart."""
+    """Name a process in the consumer groups, the same after a restart: by its home, where each process is once."""
+    if settings.runtime.member:
+        return settings.runtime.member
     home = f"{socket.gethostname()}:{settings.alpha_panda_home.absolute()}"
     return f"home-{hashlib.sha256(home.encode()).hexdigest()[:16]}"
 

@@ -302,6 +302,9 @@ class RuntimeSettings(Section):
     transaction_timeout_ms: int = Field(default=10_000, ge=1000)
     snapshot_interval_seconds: float = Field(default=15.0, ge=1)
     """Between two snapshots of a task's state: a restart handles what came since the last one again."""
+    member: str = ""
+    """Name in the consumer groups, which no other member may have. Default: one made of host and home, so that
+    only a second member of one home needs its own."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Prometheus port on loopback; 0 picks a free one, shown by ``alpha-panda status``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -50,12 +51,26 @@ class MarketSessions:
         async for record in read_topic(self._kafka, MARKET_SESSIONS.name, first_offset=self._next_offset):
             self.take(record)
 
-    async def learn(self, headers: Headers) -> None:
-        """Read what was told since the last call, if a record's headers name a session or a universe not known here."""
+    def learner(self) -> Callable[[Headers], Awaitable[None]]:
+        """Give what reads, for records that were just fetched, what was told since, before each of them is taken.
+
+        It reads once at most, if the headers of one name a session or a universe not known here: a session is told
+        before its first record, so what is not there then nobody told, and a thousand such records cost no more.
+        """
+        is_fresh = False
+
+        async def learn(headers: Headers) -> None:
+            nonlocal is_fresh
+            if not is_fresh and self._is_news(headers):
+                await self.refresh()
+                is_fresh = True
+
+        return learn
+
+    def _is_news(self, headers: Headers) -> bool:
         digest, open_ns = universe_digest_of(headers), _open_of(headers)
         new_universe = bool(digest) and self.universe(digest) is None
-        if new_universe or (open_ns is not None and open_ns not in self.opened):
-            await self.refresh()
+        return new_universe or (open_ns is not None and open_ns not in self.opened)
 
     def take(self, record: StoredRecord) -> None:
         """Take one record of the topic; one that tells no session is logged and left out."""

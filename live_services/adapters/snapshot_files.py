@@ -7,9 +7,9 @@ what stands there is never later than the log. What another code wrote, and what
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -54,24 +54,25 @@ class SnapshotFiles:
         """Let what `write` wrote last take its place; its positions are committed."""
         os.replace(self._next(task), self._path(task))  # noqa: PTH105 (said as what it is: one step)
 
-    def read(self, task: TaskId, *, of_other_code: bool = False) -> Mapping[str, Tree] | None:
+    def read(
+        self, task: TaskId, *, of_other_code: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    ) -> Mapping[str, Tree] | None:
         """Give a task's snapshot; None if there is none that this code can go on from.
 
         Parameters
         ----------
-        of_other_code : bool
-            Whether one that other code wrote will do: where a person lets stand what that code said
-            (`live_services.domain.events.DifferenceAccepted`), it is nearest to it.
+        of_other_code : callable
+            Says of one that other code wrote, by what it holds, whether it will do; default: none will.
         """
         path = self._path(task)
         try:
             whole = unpack(path.read_bytes())
             if not isinstance(whole, Mapping) or whole.get("task") != str(task):
                 raise CorruptSnapshot("it is not of this task")
-            if whole.get("code") != self._code and not of_other_code:
-                raise CorruptSnapshot("other code wrote it")
             if not isinstance(state := whole.get("state"), Mapping):
                 raise CorruptSnapshot("it holds no state")
+            if whole.get("code") != self._code and not of_other_code(state):
+                raise CorruptSnapshot("other code wrote it")
         except FileNotFoundError:
             return None
         except (CorruptSnapshot, OSError) as failure:

@@ -22,6 +22,8 @@ _LOOK_SECONDS: Final = 0.1
 _DUTY_S: Final = (0.27, 0.03)
 """Stopped and running in turn: a tenth of the speed, in pieces that no timeout sees."""
 _LEAVE_SECONDS: Final = 30.0
+JOINS: Final = {"RUNTIME__MEMBER": "a-second-member"}
+"""Environment of a second member: by the name of the first one it would take its place and not join it."""
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Injuries:
     def _join(self, injury: Injury) -> bool:
         member = subprocess.Popen(
             [sys.executable, "-m", "live_services.process", injury.target],
-            env=os.environ | dict(self.environment),
+            env=os.environ | dict(self.environment) | JOINS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -59,7 +59,9 @@ class Frame:
     universe_digest: str = ""
     """Of the universe that its writer named instruments by; `market.sessions` tells what is in it."""
     refused: tuple[RefusedRow, ...] = ()
-    """Rows that are not in ``table``, in order."""
+    """The first of the rows that were left out, in order."""
+    refused_rows: int = 0
+    """How many were."""
 
     @property
     def times_ns(self) -> NDArray[np.int64]:
@@ -161,12 +163,12 @@ def decode_frame(value: bytes, headers: Headers, universe: Universe) -> Frame:
         table, refused, in_order = read_ticks(
             value, *said, universe=universe, session=session, watermark_ns=watermark_ns
         )
-        frame = Frame(table, watermark_ns, session, number, digest, refused)
+        frame = Frame(table, watermark_ns, session, number, digest, refused, int(said[1]) - len(table))
         if in_order:
             return frame
     else:
         bars, refused = read_bars(value, *said, universe=universe, session=session)
-        frame = Frame(bars, watermark_ns, session, number, digest, refused)
+        frame = Frame(bars, watermark_ns, session, number, digest, refused, int(said[1]) - len(bars))
     _check_times(frame)
     return frame
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from live_services.domain.events import Event
+from live_services.domain.events import DifferenceAccepted, Event
 from live_services.domain.log import TaskId
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS
@@ -62,3 +62,18 @@ def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:
     """Whether a snapshot is of the session that was committed last, and not later than that commit."""
     _, open_ns, _ = kept["session"]
     return bool(open_ns == newest.session_open_ns and kept["now_ns"] <= newest.watermark_ns)
+
+
+def is_let_stand(kept: Mapping[str, Any], accepted: DifferenceAccepted | None) -> bool:
+    """Whether a snapshot that other code wrote is of what a person let stand, so that it is nearest to it.
+
+    Behind that the new code's own word counts: what another code made of it since is held against the log again.
+    """
+    try:
+        return (
+            accepted is not None
+            and bool(kept["now_ns"] <= accepted.event_time_ns)
+            and bool(kept["said"]["begun_with"] != accepted.event_id)
+        )
+    except (KeyError, TypeError):  # other code, another form
+        return False

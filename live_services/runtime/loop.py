@@ -182,9 +182,10 @@ class _Runtime:
         # What was fetched before a rebalance is fetched again: each task knows which record it takes next.
         if self._has_moved_on():
             return
+        learn = self._sessions.learner()
         for partition, records in fetched.items():
             if partition in self._owners:
-                await self._owners[partition].take(partition, records, self._sessions.learn)
+                await self._owners[partition].take(partition, records, learn)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)

@@ -26,8 +26,6 @@ Universes = Callable[[str], Universe | None]
 Told = Callable[[int], SessionOpened | None]
 """Gives what ``market.sessions`` told of the session with an open; None for one that nobody told."""
 
-_ROWS_TOLD: Final = 20  # a frame of ten thousand bad rows says as much with its first ones
-
 
 class Reception:
     """What stands before a task's merge.
@@ -155,7 +153,7 @@ class Reception:
             lost = LateRows(late, rows, int(frame.times_ns[0]), reached_ns)
             self._refuse(record, self._letters.of_record(record, lost, self._reached_ns(record)))
         if late is not None and frame.refused:
-            told = f"{len(frame.refused)} rows left out: {'; '.join(map(str, frame.refused[:_ROWS_TOLD]))}"
+            told = f"{frame.refused_rows} rows left out: {'; '.join(map(str, frame.refused))}"
             self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
 
     def _admit(self, record: Received, session: Session | None = None) -> None:

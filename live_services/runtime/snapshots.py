@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import structlog
 
 from live_services.adapters.snapshot_files import SnapshotFiles
+from live_services.domain.events import DifferenceAccepted
 from live_services.domain.log import TaskId
 from live_services.domain.snapshot import Tree
-from live_services.runtime.handover import Committed, is_of_session
+from live_services.runtime.handover import Committed, is_let_stand, is_of_session
 from live_services.runtime.task import TaskRun
 
 _log = structlog.get_logger("application")
@@ -52,17 +54,19 @@ class Snapshots:
         if self._files is None or not (due or last):
             return None
         self._taken_at[run.task] = now
-        tree = run.snapshot()
+        try:
+            tree = run.snapshot()
+        except Exception as failure:  # noqa: BLE001 - as in `_write`
+            _say_not_written(run.task, failure)
+            return None
         return None if tree is None else asyncio.create_task(self._write(self._files, run.task, tree))
 
     async def _write(self, files: SnapshotFiles, task: TaskId, tree: Tree) -> bool:
         begun = time.monotonic()
         try:
             size = await asyncio.to_thread(files.write, task, tree)
-        except (OSError, TypeError) as failure:  # no room, or a state of another kind: trading goes on without it
-            _log.error(
-                "snapshot_not_written", task=str(task), failure=str(failure), consequence="a restart takes longer"
-            )
+        except Exception as failure:  # noqa: BLE001 - no room, or a state that cannot be written: trading goes on
+            _say_not_written(task, failure)
             return False
         seconds = round(time.monotonic() - begun, 3)
         _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds)
@@ -73,14 +77,16 @@ class Snapshots:
         if self._files is not None and await writing:
             self._files.publish(task)
 
-    async def of(self, task: TaskId, committed: Committed, *, of_other_code: bool) -> Mapping[str, Tree] | None:
+    async def of(
+        self, task: TaskId, committed: Committed, let_stand: DifferenceAccepted | None
+    ) -> Mapping[str, Tree] | None:
         """Give what a task may go on from behind a commit; None if there is nothing.
 
-        ``of_other_code``: whether what other code wrote will do, since a person lets stand what that code said.
+        ``let_stand``: what a person let stand last in the session; up to there what other code wrote will do.
         """
         if self._files is None:
             return None
-        kept = await asyncio.to_thread(self._files.read, task, of_other_code=of_other_code)
+        kept = await asyncio.to_thread(self._files.read, task, of_other_code=partial(is_let_stand, accepted=let_stand))
         try:
             fits = kept is not None and is_of_session(kept, committed)
         except (KeyError, TypeError, ValueError):
@@ -94,3 +100,7 @@ class Snapshots:
         _log.warning("snapshot_passed_over", task=str(task), reason=str(why), consequence="its session is run again")
         if self._files is not None:
             self._files.forget(task)
+
+
+def _say_not_written(task: TaskId, failure: Exception) -> None:
+    _log.error("snapshot_not_written", task=str(task), failure=repr(failure), consequence="a restart takes longer")

@@ -175,8 +175,8 @@ class TakeOver:
                 async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
             ]
             control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
-        let_stand = any(isinstance(event, DifferenceAccepted) for event in control.events)
-        kept = await self._snapshots.of(task, newest, of_other_code=let_stand)
+        let_stand = [event for event in control.events if isinstance(event, DifferenceAccepted)]
+        kept = await self._snapshots.of(task, newest, let_stand[-1] if let_stand else None)
         where = newest.watermark_ns, newest.session_open_ns
         return Resume(*where, control.events, newest.said, snapshot=kept, foreign=control.foreign)
 

@@ -24,7 +24,6 @@ from live_services.domain.events import (
     Event,
     topic_of,
 )
-from live_services.domain.frame_rows import BadFrame
 from live_services.domain.letters import LetterFlood
 from live_services.domain.log import (
     EventRecord,
@@ -39,7 +38,7 @@ from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.control import control_behind
-from live_services.runtime.failures import PromiseBroken, WrongShape
+from live_services.runtime.failures import PromiseBroken, RuntimeFailure, WrongShape
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
@@ -472,6 +471,8 @@ class TaskRun:
         ------
         CorruptSnapshot
             If it cannot be read, or its universe was never told here.
+        RuntimeFailure
+            If the session cannot be run again from its open either.
         """
         try:
             session, digest = read_session(*kept["session"]), kept["universe_digest"]
@@ -491,7 +492,9 @@ class TaskRun:
             self._state.failures.update(dict(kept["failures"]))
             self._state.silenced.update(kept["silenced"])
             self._not_in_force.update(kept["not_in_force"])
-        except (BadFrame, KeyError, TypeError, AttributeError, IndexError, ValueError) as damage:
+        except RuntimeFailure:
+            raise
+        except Exception as damage:  # whatever a state that other code wrote makes a service meet
             raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
 
     def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:

@@ -77,3 +77,25 @@ def test_only_the_universes_of_a_few_sessions_keep_their_arrays() -> None:
     for universe in [*universes, *universes]:
         assert found.universe(universe.digest) == universe
     assert len(found._universes) <= 4
+
+
+async def test_records_that_name_what_nobody_told_have_the_topic_read_once_for_all_that_were_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, reads = sessions(OPENINGS[0]), 0
+
+    async def refresh() -> None:
+        nonlocal reads
+        reads += 1
+        found.take(record(OPENINGS[1], 1))
+
+    monkeypatch.setattr(found, "refresh", refresh)
+    learn = found.learner()
+    await learn([("universe_digest", OPENINGS[0].universe_digest.encode())])
+    assert reads == 0
+    for number in range(100):
+        await learn([("universe_digest", b"junk %d" % number), ("session_open_ns", b"%d" % number)])
+    await learn([("session_open_ns", str(DAYS[1].session.open_ns).encode())])
+    assert (reads, DAYS[1].session.open_ns in found.opened) == (1, True)
+    await found.learner()([("universe_digest", b"junk")])
+    assert reads == 2

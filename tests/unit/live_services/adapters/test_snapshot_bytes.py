@@ -55,3 +55,16 @@ def test_damaged_bytes_are_told_from_a_state(noise: bytes, at: int) -> None:
     for damaged in (noise, whole[: at % len(whole)]):
         with pytest.raises(CorruptSnapshot):
             unpack(damaged)
+
+
+def test_a_flipped_bit_ends_in_a_corrupt_snapshot_and_in_nothing_else() -> None:
+    whole = pack({"a": np.arange(3), "b": "c"})
+    refused = 0
+    for at in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        try:
+            unpack(bytes(damaged))  # what no checksum covers, such as a file's date, says nothing of the state
+        except CorruptSnapshot:
+            refused += 1
+    assert refused > len(whole) * 4

@@ -12,8 +12,10 @@ import psutil
 import pytest
 
 from live_services.chaos.faults import Episode, Injury
-from live_services.chaos.injuries import Injuries
+from live_services.chaos.injuries import JOINS, Injuries
+from live_services.composition import member_name
 from live_services.machine.supervision import ProcessState
+from live_services.settings import Settings, load_settings
 
 
 class Supervised:
@@ -103,3 +105,13 @@ def test_an_interrupt_thaws_what_is_frozen_at_once(injuries, supervised, monkeyp
         injuries.inflict(Episode((Injury("kill", "sleeper"), Injury("long freeze", "sleeper", 0, 3600.0))))
     monkeypatch.undo()
     wait_for(lambda: supervised.status != psutil.STATUS_STOPPED)
+
+
+def test_a_second_member_of_a_home_has_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHA_PANDA_HOME", str(tmp_path))
+    first = member_name(load_settings())
+    assert first == member_name(load_settings())
+    assert first != member_name(Settings(alpha_panda_home=tmp_path / "another"))
+    for name, value in JOINS.items():
+        monkeypatch.setenv(name, value)
+    assert member_name(load_settings()) not in ("", first)

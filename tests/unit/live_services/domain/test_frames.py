@@ -176,7 +176,18 @@ def test_a_row_with_several_faults_is_told_once() -> None:
 
 def test_a_frame_of_bad_rows_only_is_a_watermark() -> None:
     frame = spoiled(last_price=np.full(3, -1.0))
-    assert (len(frame.table), len(frame.refused), frame.watermark_ns) == (0, 3, CUT)
+    assert (len(frame.table), len(frame.refused), frame.refused_rows, frame.watermark_ns) == (0, 3, 3, CUT)
+
+
+def test_of_many_bad_rows_the_first_are_told_and_all_are_counted() -> None:
+    n = 1000
+    price, volume = np.full(n, 10.0), np.arange(n)
+    price[1::2], volume[::100] = -1.0, -1
+    ticks = Ticks(np.zeros(n, dtype=np.int32), np.full(n, OPEN), price, volume)
+    frame = decode_frame(*encode_tick_frame(ticks, UNIVERSE, 0, CUT, SESSION), UNIVERSE)
+    assert (len(frame.table), frame.refused_rows) == (490, 510)
+    assert [r.row for r in frame.refused] == sorted({0, *range(1, n, 2), *range(0, n, 100)})[:20]
+    assert {r.column for r in frame.refused} == {"day_volume", "last_price"}
 
 
 def test_a_table_with_a_wrong_row_is_read_as_row_for_row_as_one_without() -> None:
