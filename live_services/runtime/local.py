@@ -40,6 +40,7 @@ from live_services.runtime.received import Received
 from live_services.runtime.rerun import compared_partitions, settle
 from live_services.runtime.said import LogRecord
 from live_services.runtime.task import TaskRun
+from live_services.runtime.written_task import written_task
 
 _IDLE_ROUNDS: Final = 8  # a task that chose not to commit is not done yet
 _COMMIT_SHARE: Final = 0.7
@@ -249,7 +250,7 @@ class MemoryTask:
 
     def keep(self) -> bool:
         """Write down the state that was committed just now, as the runtime does; whether the chain keeps one."""
-        kept = self.run.snapshot()
+        kept = written_task(self.run)
         if kept is not None:
             self._kept = pack(kept)
         return kept is not None
