@@ -43,7 +43,6 @@ from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Sour
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Told, Universes
 from live_services.runtime.said import NOTHING_SAID, Said
-from live_services.runtime.written_task import restore_task
 
 _log = structlog.get_logger("application")
 
@@ -155,8 +154,6 @@ class TaskRun:
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
-        if resume is not None and resume.snapshot is not None:
-            restore_task(self, resume.snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from live_services.domain.clock import read_session
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.runtime.control import control_behind
 from live_services.runtime.failures import RuntimeFailure
-
-if TYPE_CHECKING:
-    from live_services.runtime.task import TaskRun
+from live_services.runtime.task import TaskRun
 
 
 def written_task(run: TaskRun) -> Tree:
