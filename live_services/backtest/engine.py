@@ -22,7 +22,8 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice, TaskId, event_times
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import within_session
-from live_services.domain.strategy.desk import Assignment, Proposal, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic

@@ -40,7 +40,7 @@ class Resume:
     said: SaidSoFar = NOTHING_SAID
     """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
-    """`TaskRun.snapshot` of the same session at that watermark or before, to go on from."""
+    """`live_services.runtime.written_task` of the same session at that watermark or before, to go on from."""
     foreign: tuple[NotUnderstood, ...] = ()
     """What stands among its control records under the task's name and is not its own: it is passed over."""
 

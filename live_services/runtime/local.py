@@ -40,6 +40,7 @@ from live_services.runtime.received import Received
 from live_services.runtime.rerun import compared_partitions, settle
 from live_services.runtime.said import LogRecord
 from live_services.runtime.task import TaskRun
+from live_services.runtime.written_task import restore_task, written_task
 
 _IDLE_ROUNDS: Final = 8  # a task that chose not to commit is not done yet
 _COMMIT_SHARE: Final = 0.7
@@ -175,6 +176,8 @@ class MemoryTask:
             spans=self._tracing.task(self._task, chain.outputs),
             flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
+        if resume.snapshot is not None:
+            restore_task(self.run, resume.snapshot)
         self.next |= self.run.read_from
 
     async def prepare(self) -> None:
@@ -249,7 +252,7 @@ class MemoryTask:
 
     def keep(self) -> bool:
         """Write down the state that was committed just now, as the runtime does; whether the chain keeps one."""
-        kept = self.run.snapshot()
+        kept = written_task(self.run)
         if kept is not None:
             self._kept = pack(kept)
         return kept is not None

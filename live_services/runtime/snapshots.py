@@ -21,6 +21,7 @@ from live_services.domain.log import TaskId
 from live_services.domain.snapshot import Tree
 from live_services.runtime.handover import Committed, is_let_stand, is_of_session
 from live_services.runtime.task import TaskRun
+from live_services.runtime.written_task import written_task
 
 _log = structlog.get_logger("application")
 
@@ -55,7 +56,7 @@ class Snapshots:
             return None
         self._taken_at[run.task] = now
         try:
-            tree = run.snapshot()
+            tree = written_task(run)
         except Exception as failure:  # noqa: BLE001 - as in `_write`
             _say_not_written(run.task, failure)
             return None

@@ -7,7 +7,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -34,6 +33,7 @@ from live_services.runtime.received import Received
 from live_services.runtime.running import Running, stop_all
 from live_services.runtime.snapshots import Snapshots
 from live_services.runtime.task import TaskRun
+from live_services.runtime.written_task import restore_task
 from live_services.settings import Settings
 
 _START_SECONDS: Final = 60.0
@@ -134,25 +134,30 @@ class TakeOver:
 
     async def _built(self, task: TaskId, starts: Mapping[TopicPartitionKey, int], resume: Resume) -> TaskRun:
         """Build a task in a thread, which takes long when it goes on from a snapshot of many states."""
+        try:
+            return await asyncio.to_thread(self._run_of, task, starts, resume)
+        except CorruptSnapshot as damage:
+            self._snapshots.forget(task, damage)
+            return self._run_of(task, starts, replace(resume, snapshot=None))
+
+    def _run_of(self, task: TaskId, starts: Mapping[TopicPartitionKey, int], resume: Resume) -> TaskRun:
         floods = self._settings.dead_letters
-        build = partial(
-            TaskRun,
+        run = TaskRun(
             copy.copy(self._chain),  # what becomes of a failed event is the task's own affair
             task,
             [Source(topic, partition, self._ranks[topic]) for topic, partition in starts],
             self._sessions.universe,
             starts=starts,
+            resume=resume,
             told=self._sessions.session,
             market_partitions=self._settings.kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
             flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
             opens_apart=True,
         )
-        try:
-            return await asyncio.to_thread(build, resume=resume)
-        except CorruptSnapshot as damage:
-            self._snapshots.forget(task, damage)
-            return build(resume=replace(resume, snapshot=None))
+        if resume.snapshot is not None:
+            restore_task(run, resume.snapshot)
+        return run
 
     async def _begin(
         self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int

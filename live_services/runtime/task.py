@@ -9,14 +9,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
-from live_services.domain.clock import NEVER_NS, read_session, session_end_ns, watermark
+from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
 from live_services.domain.events import (
     AnswersCommands,
     DeadLetter,
@@ -34,11 +34,9 @@ from live_services.domain.log import (
     TaskId,
 )
 from live_services.domain.partitions import own_rows
-from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
-from live_services.runtime.control import control_behind
-from live_services.runtime.failures import PromiseBroken, RuntimeFailure, WrongShape
+from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
@@ -156,8 +154,6 @@ class TaskRun:
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
         chain.bury = self._bury_failed
-        if resume is not None and resume.snapshot is not None:
-            self._restore(resume.snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -430,72 +426,6 @@ class TaskRun:
                 said=said,
             )
         return found
-
-    # --- snapshots ----------------------------------------------------------------------------------------------
-
-    def snapshot(self) -> Tree:
-        """Write down what a successor goes on from; it belongs to the `positions` that were asked for just before.
-
-        None outside a session, while running again, and for a chain that keeps no state.
-        """
-        if not self.live or self.session is None or self._state is None or self.opening is not None:
-            return None
-        states = self._chain.snapshot(self._state)
-        if states is None:
-            return None
-        session = self.session
-        return {
-            "session": (session.date.isoformat(), session.open_ns, session.close_ns),
-            "universe_digest": self._reception.digest_of(session),
-            "now_ns": self.now_ns,
-            "promised_ns": self._promised_ns,
-            "forwarded_ns": self._forwarded_ns,
-            "controls": self._controls,
-            "answered": self._answered,
-            "records_handled": self.records_handled,
-            "outputs": [(topic, kind, count) for (topic, kind), count in self.outputs.items()],
-            "open_offsets": [(*key, offset) for key, offset in self._open_offsets.items()],
-            "not_in_force": sorted(self._not_in_force),
-            "failures": [*self._state.failures.items()],
-            "silenced": sorted(self._state.silenced),
-            "letters": self._letters.snapshot(),
-            "said": self.said.snapshot(),
-            "inputs": self.merge.snapshot(),
-            "states": states,
-        }
-
-    def _restore(self, kept: Mapping[str, Any]) -> None:
-        """Go on from `snapshot`; what it does not hold is read again from the log.
-
-        Raises
-        ------
-        CorruptSnapshot
-            If it cannot be read, or its universe was never told here.
-        RuntimeFailure
-            If the session cannot be run again from its open either.
-        """
-        try:
-            session, digest = read_session(*kept["session"]), kept["universe_digest"]
-            self._reception.know(session, digest)
-            self.session, self.now_ns = session, kept["now_ns"]
-            self._promised_ns, self._forwarded_ns = kept["promised_ns"], kept["forwarded_ns"]
-            self._controls, self._answered = kept["controls"], kept["answered"]
-            self._control = control_behind(self._control, self._controls, self.now_ns)
-            self.records_handled = kept["records_handled"]
-            self.outputs.update({(topic, kind): count for topic, kind, count in kept["outputs"]})
-            self._open_offsets = {(topic, partition): offset for topic, partition, offset in kept["open_offsets"]}
-            self._letters.restore(kept["letters"])
-            self.said.restore(kept["said"])
-            self.read_from = self.merge.restore(kept["inputs"], self.now_ns)
-            self._starts |= self.read_from
-            self._state = self._chain.restore(session, self._universe_of(session), self.task, kept["states"])
-            self._state.failures.update(dict(kept["failures"]))
-            self._state.silenced.update(kept["silenced"])
-            self._not_in_force.update(kept["not_in_force"])
-        except RuntimeFailure:
-            raise
-        except Exception as damage:  # whatever a state that other code wrote makes a service meet
-            raise CorruptSnapshot(f"the snapshot of {self.task} cannot be read: {damage!r}") from damage
 
     def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
         self.spans.begins()

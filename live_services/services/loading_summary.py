@@ -10,7 +10,7 @@ import structlog
 
 from live_services.domain.events import BrokerStrategies, StrategiesSummarized, StrategyStanding, self_caused
 from live_services.domain.log import StrategyRuntime, TaskId
-from live_services.domain.strategy.desk import StrategyKey
+from live_services.domain.strategy.asked import StrategyKey
 from live_services.services.model_loading import Refusal
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 

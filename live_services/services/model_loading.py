@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feature_store.features.schema import UnknownFeature, feature_schema
 from live_services.adapters.model_files import ModelFiles
-from live_services.domain.strategy.desk import StrategyKey, asked
+from live_services.domain.strategy.asked import StrategyKey, asked
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.next_steps import of_home, to_type
 from live_services.settings import Settings

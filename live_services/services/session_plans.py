@@ -15,7 +15,7 @@ from feature_store.market.types import Session, ist_text
 from live_services.domain.configuration import StrategiesConfig, config_digest
 from live_services.domain.events import StrategiesConfigured, self_caused
 from live_services.domain.log import TaskId
-from live_services.domain.strategy.desk import StrategyKey, asked
+from live_services.domain.strategy.asked import StrategyKey, asked
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.runtime.failures import WrongShape
 from live_services.services.loading_summary import LoadingSummaries

@@ -36,7 +36,8 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRuntime, TaskId
 from live_services.domain.snapshot import Tree
-from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey
+from live_services.domain.strategy.asked import Assignment, StrategyKey
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import (

@@ -9,7 +9,8 @@ from typing import Any
 from live_services.domain.configuration import config_digest
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.snapshot import CorruptSnapshot, Tree
-from live_services.domain.strategy.desk import StrategyDesk, StrategyKey
+from live_services.domain.strategy.asked import StrategyKey
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import HistoryUsed
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.strategy.written_desk import ModelOf, restore_desk, written_desk

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
+from live_services.domain.account.account_view import PositionKey
 from live_services.domain.account.orders import Order
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.basis import Outcome
@@ -34,8 +35,6 @@ from live_services.domain.events import (
 )
 from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4, share
 
-PositionKey = tuple[str, int]
-"""A strategy and an instrument token."""
 VersionKey = tuple[str, str, str]
 """A strategy, its model's name and version."""
 
@@ -69,60 +68,6 @@ def check_price(price: float) -> None:
 def signed(side: Side, quantity: int) -> int:
     """Give the change of a position: positive for BUY, negative for SELL."""
     return quantity if side == "BUY" else -quantity
-
-
-class AccountView(Protocol):
-    """What those who do not write the books may see of them."""
-
-    @property
-    def positions(self) -> dict[PositionKey, Position]:
-        """What is open, by strategy and instrument token."""
-        ...
-
-    @property
-    def orders(self) -> dict[str, Order]:
-        """What is under way, by order id."""
-        ...
-
-    @property
-    def epoch(self) -> int:
-        """Changes when the books were opened anew from a record."""
-        ...
-
-    @property
-    def trading_states(self) -> TradingStates:
-        """Who may trade."""
-        ...
-
-    @property
-    def handed_in(self) -> tuple[str, ...]:
-        """Dead letters whose records were taken as new ones."""
-        ...
-
-    @property
-    def open_positions(self) -> int:
-        """Positions that are open, or will be once the orders under way have filled."""
-        ...
-
-    def is_taken(self, key: PositionKey) -> bool:
-        """Whether a strategy holds an instrument or has an order under way there."""
-        ...
-
-    def is_closing(self, key: PositionKey) -> bool:
-        """Whether an exit at the market is under way."""
-        ...
-
-    def is_protected(self, key: PositionKey) -> bool:
-        """Whether a stop or a target rests."""
-        ...
-
-    def quantity(self, instrument_token: int) -> int:
-        """Shares held or under way of an instrument, of all strategies, without netting."""
-        ...
-
-    def gross_notional_inr_e4(self) -> int:
-        """Value of everything held or under way at its marks, without netting."""
-        ...
 
 
 class Books:

@@ -16,7 +16,8 @@ import numpy as np
 
 from feature_store.labels.barriers import STOP, MarketRows, Watches, first_rows, first_touches, rows_of
 from feature_store.market.types import Session, Universe
-from live_services.domain.account.books import AccountView, PositionKey, signed
+from live_services.domain.account.account_view import AccountView, PositionKey
+from live_services.domain.account.books import signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.account.orders import Order, read_orders, written_orders
 from live_services.domain.basis import Outcome, Stamp, answer

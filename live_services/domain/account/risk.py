@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from feature_store.market.types import MINUTE_NS, Session, Universe, ist_text
-from live_services.domain.account.books import AccountView, PositionKey
+from live_services.domain.account.account_view import AccountView, PositionKey
 from live_services.domain.basis import RiskVerdict, Stamp, answer
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import (

@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.books import Books, PositionKey
+from live_services.domain.account.account_view import PositionKey
+from live_services.domain.account.books import Books
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
 from live_services.domain.money import RUPEE

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from live_services.domain.account.books import PositionKey, signed
+from live_services.domain.account.account_view import PositionKey
+from live_services.domain.account.books import signed
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.events import AccountOpened, Event, OrderFilled, PnlSnapshot, Position, Reason, Side
 from live_services.domain.money import RUPEE, inr_e4, share

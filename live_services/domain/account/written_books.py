@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from live_services.domain.account.books import Books, PositionKey, _Total
+from live_services.domain.account.account_view import PositionKey
+from live_services.domain.account.books import Books, _Total
 from live_services.domain.account.orders import read_orders, written_orders
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.events import ExitTerms, Position

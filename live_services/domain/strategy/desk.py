@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from feature_store.bars.builder import BarBuilder
 from feature_store.features.engine import FeatureEngine
 from feature_store.features.schema import FeatureSchema, feature_schema
-from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
-from feature_store.labels.forward_return import ForwardReturn
+from feature_store.labels.barrier_return import VOLATILITY
 from feature_store.market.clocks import BarClock
 from feature_store.market.types import MINUTE_NS, Bars, Instrument, Session, Ticks, Universe
 from feature_store.online.blocks import Block
-from feature_store.proposals.rules import Proposer
 from live_services.domain.basis import Stamp
 from live_services.domain.events import (
     BarValues,
@@ -39,30 +37,18 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
+from live_services.domain.strategy.asked import Asked, Assignment, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.strategy.terms import Distances, distances, shares
-from models_registry.refs import Alias
-from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
+from models_registry.specification import Broker, StrategySpec
 
 _BAR: Final = tuple(BarValues.model_fields)  # columns of `Bars` by the same names
 _HISTORY_ROWS: Final = 100_000  # stepped at once; the rows of a whole history would take gigabytes
 
 
-StrategyKey = tuple[str, Alias]
-"""A strategy, and the rung whose version it asks."""
 Proposal = SignalGenerated | SignalShadowed
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A strategy runs a model on a rung, or none, for decisions strictly later than ``effective_ns``."""
-
-    effective_ns: int
-    strategy: str
-    model: LoadedModel | None
-    rung: Alias = "champion"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,25 +57,6 @@ class _Batch:
 
     bars: Bars
     rows: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One strategy on one rung: who hears its proposals, and its assignments in order of time."""
-
-    spec: StrategySpec
-    rung: Alias
-    brokers: tuple[Broker, ...]
-    """Empty on the challenger's rung, whose scores go to the shadow topic."""
-    label: ForwardReturn | BarrierReturn
-    """What its models foretell: how long its positions are held, and until when one may be."""
-    proposer: Proposer | None
-    """The rule whose proposals its models judge; None where they say the side."""
-    assignments: list[Assignment] = field(default_factory=list)
-
-    @property
-    def models(self) -> Iterator[LoadedModel]:
-        yield from (assignment.model for assignment in self.assignments if assignment.model is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -347,7 +314,7 @@ class StrategyDesk:
         found.sort(key=lambda proposal: proposal.event_time_ns)  # stable: strategies in their order at one instant
         return found
 
-    def _proposals(self, one: _Asked, batch: _Batch) -> Iterator[Proposal]:
+    def _proposals(self, one: Asked, batch: _Batch) -> Iterator[Proposal]:
         scores = self._scores(one, batch)
         model_of = scores.model_of[scores.candidates]
         for index in np.unique(model_of).tolist():  # ascending with time, as the candidates
@@ -362,7 +329,7 @@ class StrategyDesk:
                         yield self._proposed(one, broker, decided, decided.barriers)
 
     def _decided(
-        self, one: _Asked, batch: _Batch, scores: _Scores, at: NDArray[np.intp], model: LoadedModel
+        self, one: Asked, batch: _Batch, scores: _Scores, at: NDArray[np.intp], model: LoadedModel
     ) -> Iterator[_Decided]:
         """Take what opens positions out of the arrays, column by column: one by one costs more than all the rest."""
         bars, rows, names = batch.bars[at], batch.rows[model.schema.hash][0][at], model.schema.names
@@ -383,7 +350,7 @@ class StrategyDesk:
                 between,
             )
 
-    def _scores(self, one: _Asked, batch: _Batch) -> _Scores:
+    def _scores(self, one: Asked, batch: _Batch) -> _Scores:
         bars = batch.bars
         score, side = np.full(len(bars), np.nan), np.zeros(len(bars), dtype=np.int8)
         effective = np.array([assignment.effective_ns for assignment in one.assignments], dtype=np.int64)
@@ -409,7 +376,7 @@ class StrategyDesk:
                     self.failures.setdefault(one.spec.name, failed)
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
-    def _proposed(self, one: _Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
+    def _proposed(self, one: Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
         spec, model, instrument, bar = one.spec, decided.model, decided.instrument, decided.bar
         stop_inr_e4, target_inr_e4 = barriers
         return SignalGenerated.trusted(
@@ -449,7 +416,7 @@ class StrategyDesk:
             }
         )
 
-    def _shadowed(self, one: _Asked, decided: _Decided) -> SignalShadowed:
+    def _shadowed(self, one: Asked, decided: _Decided) -> SignalShadowed:
         model, instrument, decision_ns = decided.model, decided.instrument, decided.bar.end_ns
         return SignalShadowed.trusted(
             {
@@ -483,20 +450,6 @@ def _step(engine: FeatureEngine, newest: NewestRows, bars: Bars) -> None:
     for first in range(0, len(bars), _HISTORY_ROWS):
         part = bars[first : first + _HISTORY_ROWS]
         newest.take(part, *engine.step(part))
-
-
-def asked(strategies: Sequence[StrategySpec], brokers: Sequence[Broker]) -> Iterator[_Asked]:
-    """Give each strategy once for every rung it is asked on: those of its brokers that run, and the challenger's."""
-    for spec in strategies:
-        label, proposer = spec.label(), spec.proposer()
-        heard: dict[Alias, tuple[Broker, ...]] = {}
-        for broker in spec.brokers:
-            if broker in brokers:
-                rung = RUNG_OF_BROKER[broker]
-                heard[rung] = (*heard.get(rung, ()), broker)
-        heard["challenger"] = ()
-        for rung, hearing in heard.items():
-            yield _Asked(spec, rung, hearing, label, proposer)
 
 
 def _named(universe: Universe, symbols: Sequence[str]) -> NDArray[np.bool_]:

@@ -10,7 +10,8 @@ from feature_store.features.engine import FeatureEngine
 from feature_store.market.types import Bars
 from live_services.domain.log import LogPosition
 from live_services.domain.snapshot import Tree
-from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.written import fields_of, read_rows, read_tables, written_rows, written_tables

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.domain.limits import AccountConfig, RiskLimits
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk
 

@@ -15,7 +15,7 @@ from feature_store.sources.synthetic import synthetic_market
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, fills_of
 from live_services.domain.events import Event, SignalGenerated
 from live_services.domain.limits import AccountConfig, RiskLimits
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.history import SessionHistory
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, SECOND, UNIVERSE, loaded_model, session_bars

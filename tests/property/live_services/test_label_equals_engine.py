@@ -15,7 +15,7 @@ from live_services.backtest.engine import EngineConfig, MarketDay, assignments_a
 from live_services.domain.account.trades import Trade, round_trips
 from live_services.domain.events import Event, SignalGenerated
 from live_services.domain.limits import AccountConfig, RiskLimits
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, UNIVERSE, loaded_model

@@ -19,7 +19,7 @@ from live_services.domain.events import (
     TradingStateInForce,
     topic_of,
 )
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from live_services.domain.topics import MODELS_LOADED, STRATEGIES_CONTROL, broker_topics
 from live_services.runtime.local import MemoryLog
 from models_registry.specification import Broker

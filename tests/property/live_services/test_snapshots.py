@@ -45,7 +45,7 @@ STAYS = {
         *("_stamp", "_universe", "session"),
     ),
     "StrategyState": ("plan", "task"),
-    "_Asked": ("brokers", "label", "proposer", "rung", "spec"),
+    "Asked": ("brokers", "label", "proposer", "rung", "spec"),
 }
 """Fields that stay, through a session, what the opening made them."""
 ELSEWHERE = {

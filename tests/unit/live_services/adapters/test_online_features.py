@@ -19,7 +19,7 @@ from live_services.adapters.online_features import OnlinePublisher
 from live_services.domain.basis import Stamp
 from live_services.domain.events import Event
 from live_services.domain.log import LogPosition, MarketSlice, TaskId
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from live_services.runtime.service import Opening
 from live_services.services.strategy_runner import RowSink, StrategyRunner
 from live_services.settings import RedisSettings, Settings

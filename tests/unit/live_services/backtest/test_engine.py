@@ -33,7 +33,7 @@ from live_services.domain.events import (
     TradingSwitched,
 )
 from live_services.domain.limits import AccountConfig, RiskLimits
-from live_services.domain.strategy.desk import Assignment
+from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.specification import StrategySpec
 from tests.account_world import assert_identity

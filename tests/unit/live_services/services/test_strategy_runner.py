@@ -31,7 +31,7 @@ from live_services.domain.events import (
     topic_of,
 )
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
-from live_services.domain.strategy.desk import StrategyKey
+from live_services.domain.strategy.asked import StrategyKey
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.domain.topics import SIGNALS_SHADOW, STRATEGIES_CONTROL, broker_topics
 from live_services.runtime.service import Opening

@@ -21,7 +21,8 @@ from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import TaskId
 from live_services.domain.partitions import own_rows, part_of
 from live_services.domain.replay import cuts_of_session
-from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.topics import market_topic
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source

@@ -9,7 +9,8 @@ from feature_store.market.types import Bars
 from live_services.domain.basis import Stamp
 from live_services.domain.events import SignalGenerated
 from live_services.domain.log import LogPosition
-from live_services.domain.strategy.desk import Assignment, Proposal, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, loaded_model, random_walk, ticks

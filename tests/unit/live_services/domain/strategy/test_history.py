@@ -23,8 +23,9 @@ from live_services.adapters.history import StoredHistory
 from live_services.domain.basis import Stamp
 from live_services.domain.events import MarketGap, SignalGenerated, StrategyHistoryUsed, self_caused
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, TaskId
+from live_services.domain.strategy.asked import Assignment, StrategyKey
 from live_services.domain.strategy.checks import WrongStrategy, strategy_schema
-from live_services.domain.strategy.desk import Assignment, StrategyDesk, StrategyKey
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from live_services.runtime.service import Opening

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from feature_store.features.engine import feature_table
-from live_services.domain.strategy.desk import Assignment, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.newest_rows import NewestRows
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, bars, loaded_model

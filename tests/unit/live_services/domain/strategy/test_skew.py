@@ -29,7 +29,8 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
 from live_services.domain.partitions import part_of
 from live_services.domain.replay import cuts_of_session
-from live_services.domain.strategy.desk import Assignment, Proposal, StrategyDesk
+from live_services.domain.strategy.asked import Assignment
+from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.skew import (
     NO_BAR,
