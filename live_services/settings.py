@@ -67,6 +67,7 @@ _DECIDES_NOTHING: Final = {
     "stamp",
 }
 """What stands under ``market`` and changes nothing that is said of a session."""
+_LEAST_RETENTION_HOURS: Final = 168  # a week: longer than any time in which an exchange is closed
 _SERVERS: Final = re.compile(r"[^\s,:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -78,6 +79,15 @@ def _server_list(value: str) -> str:
     if value and not all(_SERVERS.fullmatch(part.strip()) for part in value.split(",")):
         raise ValueError("write HOST:PORT, several with commas between them, for example 127.0.0.1:9092")
     return value
+
+
+def _retention(hours: int) -> int:
+    if hours != 0 and hours < _LEAST_RETENTION_HOURS:
+        raise ValueError(
+            f"write 0, which is for ever, or at least {_LEAST_RETENTION_HOURS}: a restart after a long weekend reads "
+            "the session before it again"
+        )
+    return hours
 
 
 def _http_address(value: str) -> str:
@@ -131,6 +141,10 @@ class KafkaSettings(Section):
 
     bootstrap_servers: Annotated[str, AfterValidator(_server_list)] = ""
     market_partitions: int = Field(default=1, ge=1, le=64)
+    retention_hours: Annotated[int, AfterValidator(_retention)] = 0
+    """For how many hours topics keep a record, at least a week (168); 0: for ever. `explain` and a replay read no
+    further back. What says what a day was, and dead letters, stay in any case. `up` sets it, also on topics there are.
+    """
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str = ""

@@ -32,6 +32,7 @@ from aiokafka.errors import (
 )
 
 from live_services.adapters.reconnects import reconnect_slowly
+from live_services.adapters.retention import RETENTION, retention_ms, set_retention
 from live_services.domain.events import Event, headers_of, topic_of, value_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
@@ -45,9 +46,7 @@ _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 # A dead letter holds the bytes of any record in base64, a third longer, and must never be what cannot be sent.
 _MAX_LETTER_BYTES: Final = 2 * _MAX_FRAME_BYTES
 _REPLICATION: Final = 3
-_KEPT: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-"""Records stay until a person removes them: a restart, a replay and `explain` read what was said weeks ago. Never
-compacted: records have no keys, and each one counts."""
+_NEVER_COMPACTED: Final = {"cleanup.policy": "delete", "retention.bytes": "-1"}  # records have no keys, and each counts
 _READ_TIMEOUT_MS: Final = 500
 _CREATE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
@@ -113,14 +112,16 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
 # --- topics -------------------------------------------------------------------------------------------------------
 
 
-def topic_configs(name: str) -> dict[str, str]:
+def topic_configs(kafka: KafkaSettings, name: str) -> dict[str, str]:
     """Give the configuration with which a topic of the platform is created."""
     largest = _MAX_LETTER_BYTES if name.endswith(".dlq") else _MAX_FRAME_BYTES
-    return {**_KEPT, "max.message.bytes": str(largest)}
+    return {**_NEVER_COMPACTED, RETENTION: str(retention_ms(kafka, name)), "max.message.bytes": str(largest)}
 
 
 async def create_topics(settings: Settings, topics: Iterable[Topic] | None = None) -> tuple[str, ...]:
     """Create the topics that are missing, and their dead-letter topics; give the names of those created.
+
+    Those that are there get the retention of the settings.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
         If the brokers refuse.
     """
     wanted = _partitions_by_name(settings, all_topics(settings.active_brokers) if topics is None else topics)
-    async with _admin(settings.kafka) as admin:
+    async with admin_client(settings.kafka) as admin:
         existing = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(None)}
         wrong = [
             f"{name} has {existing[name]} partitions instead of {count}"
@@ -149,15 +150,20 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] | None = Non
             )
         brokers = len((await admin.describe_cluster())["brokers"])
         missing = {name: count for name, count in wanted.items() if name not in existing}
-        await _create(admin, missing, min(_REPLICATION, brokers))
+        await _create(admin, settings.kafka, missing, min(_REPLICATION, brokers))
         await _until_known(admin, missing)
+        await set_retention(admin, settings.kafka, wanted.keys() & existing.keys())
     return tuple(missing)
 
 
-async def _create(admin: AIOKafkaAdminClient, missing: Mapping[str, int], replication: int) -> None:
+async def _create(
+    admin: AIOKafkaAdminClient, kafka: KafkaSettings, missing: Mapping[str, int], replication: int
+) -> None:
     if not missing:
         return
-    topics = [NewTopic(name, count, replication, topic_configs=topic_configs(name)) for name, count in missing.items()]
+    topics = [
+        NewTopic(name, count, replication, topic_configs=topic_configs(kafka, name)) for name, count in missing.items()
+    ]
     response = await admin.create_topics(topics)
     for name, code, *message in response.topic_errors:
         error = for_code(code)
@@ -189,7 +195,14 @@ def _partitions_by_name(settings: Settings, topics: Iterable[Topic]) -> dict[str
 
 
 @asynccontextmanager
-async def _admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Run a client that asks for and changes topics and groups for as long as the block lasts.
+
+    Raises
+    ------
+    NoBroker
+        If none answers.
+    """
     admin = AIOKafkaAdminClient(**connection(kafka))
     try:
         await admin.start()
@@ -313,7 +326,7 @@ async def committed_offsets(
         If none can after half a minute.
     """
     try:
-        async with _admin(kafka) as admin, asyncio.timeout(_COORDINATOR_SECONDS):
+        async with admin_client(kafka) as admin, asyncio.timeout(_COORDINATOR_SECONDS):
             while True:
                 with suppress(*NO_COORDINATOR_YET):
                     found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
@@ -412,7 +425,7 @@ async def topic_partitions(
     KafkaSetupError
         If a topic does not exist.
     """
-    async with _admin(kafka) as admin:
+    async with admin_client(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:
         raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; {to_type('up')} creates them")

@@ -12,7 +12,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from live_services.adapters.kafka import connection
+from live_services.adapters.kafka import admin_client, connection
+from live_services.adapters.retention import retention_ms, retention_text, retentions
 from live_services.composition import running_brokers
 from live_services.domain.topics import PREFLIGHT_CLOCK, all_topics
 from live_services.preflight.configuration import groups, transactional_ids
@@ -23,7 +24,7 @@ from live_services.settings import KafkaSettings, Settings
 if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
-KAFKA_CHECKS: Final = ("kafka", "kafka_runtime_compatibility", "topics", "transactional_ids", "clock_skew")
+KAFKA_CHECKS: Final = ("kafka", "kafka_runtime_compatibility", "topics", "transactional_ids", "retention", "clock_skew")
 _KEY: Final = "KAFKA__BOOTSTRAP_SERVERS"
 _TIMEOUT_MS: Final = 5000
 _TRIES_SECONDS: Final = 8.0
@@ -100,7 +101,7 @@ async def _ask(settings: Settings, arguments: Mapping[str, Any], must: bool) -> 
         return (unreachable(settings, await _cause(settings.kafka, arguments) or problem),)
     finally:
         await client.close()
-    return (*found, await _clock(settings))
+    return (*found, await _retention(settings), await _clock(settings))
 
 
 def own_topics(settings: Settings) -> Finding | None:
@@ -287,6 +288,36 @@ async def _until_answered(ask: Callable[[], Awaitable[Any]], deadline: float) ->
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
+
+
+# --- how long it keeps records ---------------------------------------------------------------------------------------
+
+
+async def _retention(settings: Settings) -> Finding:
+    from aiokafka.errors import KafkaError
+
+    names = [name for topic in all_topics(running_brokers(settings)) for name in (topic.name, topic.dlq)]
+    try:
+        async with admin_client(settings.kafka) as admin:
+            there = set(await admin.list_topics())
+            found = await retentions(admin, [name for name in names if name in there])
+    except (KafkaError, OSError) as problem:
+        reason = f"how long topics keep records cannot be read: {type(problem).__name__}"
+        return Finding("retention", "warning", reason, "Let this user describe the settings of topics", "advice")
+    return judged_retention(settings.kafka, found)
+
+
+def judged_retention(kafka: KafkaSettings, found: Mapping[str, int]) -> Finding:
+    """Compare for how long topics keep records, in milliseconds by name, with the setting."""
+    wrong = [f"{n} {retention_text(ms)}" for n, ms in sorted(found.items()) if ms != retention_ms(kafka, n)]
+    if wrong:
+        reason = f"kafka.retention_hours is {kafka.retention_hours}, 0 being for ever, and {_few(wrong)}"
+        way_out = "`up` sets it: let this user alter the settings of topics, or set retention.ms on them so"
+        return Finding("retention", "warning", reason, way_out, "advice")
+    if not kafka.retention_hours:
+        return ok("retention", "topics keep their records for ever (kafka.retention_hours)")
+    told = retention_text(kafka.retention_hours * 3_600_000)
+    return ok("retention", f"topics keep their records for {told}; sessions, control and dead letters for ever")
 
 
 # --- its clock ------------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class _Runtime:
             for command in running.inbox.take():
                 running.run.receive_command(command)
             was_opening = running.is_opening
-            running.step()
+            await running.step()
             if was_opening and not running.is_opening:
                 self._settled()
             if running.run.differs:

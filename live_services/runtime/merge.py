@@ -254,9 +254,14 @@ class Merge:
         return Release(list(self._released_before(bound)), bound)
 
     @property
+    def head_ns(self) -> int | None:
+        """Event time of the earliest pending item of all partitions."""
+        return min((head for q in self._queues.values() if (head := q.head_ns) is not None), default=None)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether something is pending that a watermark of some partition holds back."""
-        return any(q.head_ns is not None for q in self._queues.values())
+        return self.head_ns is not None
 
     def waiting_for(self) -> str:
         """Name the input that holds the merge: ``topic[partition]``, or nothing if no partition is behind another."""

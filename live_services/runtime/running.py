@@ -33,7 +33,7 @@ _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
 _LONG_STEP_SECONDS: Final = 0.05
-"""A step that takes longer is followed by smaller ones: the heartbeat and the other tasks have their turn between."""
+"""A step that takes longer pauses, and is followed by smaller ones: the heartbeat and the other tasks have their turn."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Running:
                 await learn(record.headers)
                 self.run.receive(record)
             self.next_offsets[partition] = part[-1].offset + 1
-            self.step()
+            await self.step()
             self.arrivals.handled(has_events=self.run.has_events)
             took_s = time.monotonic() - begun
             if took_s > _LONG_STEP_SECONDS:
@@ -88,14 +88,19 @@ class Running:
                 self._step_records = min(_MOST_RECORDS, 2 * self._step_records)
             await asyncio.sleep(0)
 
-    def step(self) -> None:
-        """Handle what is due; while the states of a session are being built, nothing is."""
+    async def step(self) -> None:
+        """Handle what is due, with pauses in which other work has its turn: a partition far ahead of another leaves a
+        backlog of minutes. While the states of a session are being built, nothing is due.
+        """
         if self._opening is not None:
             if not self._opening.done():
                 return
             state, self._opening = self._opening.result(), None
             self.run.opened(state)
-        self.run.step()
+        begun = time.monotonic()
+        while not self.run.step(lambda: time.monotonic() - begun < _LONG_STEP_SECONDS):
+            await asyncio.sleep(0)
+            begun = time.monotonic()
         if self.run.opening is not None:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
 

@@ -60,9 +60,10 @@ class Snapshots:
         except Exception as failure:  # noqa: BLE001 - as in `_write`
             _say_not_written(run.task, failure)
             return None
-        return None if tree is None else asyncio.create_task(self._write(self._files, run.task, tree))
+        loop_ms = round((time.monotonic() - now) * 1000, 1)
+        return None if tree is None else asyncio.create_task(self._write(self._files, run.task, tree, loop_ms))
 
-    async def _write(self, files: SnapshotFiles, task: TaskId, tree: Tree) -> bool:
+    async def _write(self, files: SnapshotFiles, task: TaskId, tree: Tree, loop_ms: float) -> bool:
         begun = time.monotonic()
         try:
             size = await asyncio.to_thread(files.write, task, tree)
@@ -70,7 +71,7 @@ class Snapshots:
             _say_not_written(task, failure)
             return False
         seconds = round(time.monotonic() - begun, 3)
-        _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds)
+        _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds, loop_ms=loop_ms)
         return True
 
     async def publish(self, task: TaskId, writing: asyncio.Task[bool]) -> None:

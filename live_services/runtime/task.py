@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from feature_store.market.types import Session, Universe
+from feature_store.market.types import MINUTE_NS, Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
@@ -167,13 +167,26 @@ class TaskRun:
 
     # --- run ----------------------------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Handle everything that is due, up to a session whose states are being built."""
+    def step(self, go_on: Callable[[], bool] = lambda: True) -> bool:
+        """Handle everything that is due, up to a session whose states are being built.
+
+        Parameters
+        ----------
+        go_on
+            Asked between the minutes of what is due; a backlog may be a whole session's. Default: to the end.
+
+        Returns
+        -------
+        bool
+            Whether nothing is due any more; False if ``go_on`` ended it.
+        """
         if self.live and self.opening is None:
             self._issue_commands()
-        while self.opening is None and not self.differs and self._run_to(self._next_meeting()):
-            pass
+        done = True
+        while done and self.opening is None and not self.differs and self._run_to(self._next_meeting()):
+            done = go_on()
         self.spans.stepped(live=self.live)
+        return done
 
     def _next_meeting(self) -> _Meeting:
         meetings: list[_Meeting] = []
@@ -189,8 +202,10 @@ class TaskRun:
         return min(meetings, key=lambda m: (m.time_ns, m.order), default=_Meeting(NEVER_NS, 0, None))
 
     def _run_to(self, meeting: _Meeting) -> bool:
-        """Run up to an instant and do what is due there; False if the inputs do not reach it yet."""
-        release = self.merge.release(meeting.time_ns)
+        """Run up to an instant, or a minute towards it, and do what is due there; False if nothing more is due yet."""
+        head_ns = self.merge.head_ns
+        portion_ns = NEVER_NS if head_ns is None else max(self.now_ns, head_ns) + MINUTE_NS
+        release = self.merge.release(min(meeting.time_ns, portion_ns))
         for time_ns, item in release.items:
             self._handle(time_ns, item)
         met = release.reached_ns >= meeting.time_ns
@@ -202,7 +217,7 @@ class TaskRun:
                 self._promised_ns = max(self._promised_ns, self._chain.promise(self._state, self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
-        return met
+        return met or release.reached_ns < min(meeting.time_ns, self.merge.cut_ns)
 
     def _open(self, session: Session) -> None:
         self.forward()

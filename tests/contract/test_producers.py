@@ -79,6 +79,7 @@ from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.task import TaskRun
 from live_services.services.account import account_chain
+from live_services.settings import KafkaSettings
 from models_registry.specification import Broker, StrategySpec
 from tests.account_world import Account
 from tests.live_world import SESSION, UNIVERSE, signal, ticks, validated
@@ -196,10 +197,10 @@ def test_the_market_and_its_sessions_are_written_by_the_feed_only() -> None:
 @pytest.mark.parametrize("topic", all_topics(), ids=lambda topic: topic.name)
 def test_a_topic_and_its_dead_letters_keep_every_record(topic: Topic) -> None:
     for name in (topic.name, topic.dlq):
-        config = topic_configs(name)
+        config = topic_configs(KafkaSettings(), name)
         assert config["cleanup.policy"] == "delete", "records have no keys to be compacted by"
         assert (config["retention.ms"], config["retention.bytes"]) == ("-1", "-1")
-    frame, letter = (int(topic_configs(name)["max.message.bytes"]) for name in (topic.name, topic.dlq))
+    frame, letter = (int(topic_configs(KafkaSettings(), name)["max.message.bytes"]) for name in (topic.name, topic.dlq))
     assert letter > frame * 4 / 3, "a letter holds a record in base64"
 
 

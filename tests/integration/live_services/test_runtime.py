@@ -17,6 +17,7 @@ import psutil
 import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.adapters.feed_producer import FeedProducer
@@ -26,14 +27,17 @@ from live_services.adapters.kafka import (
     KafkaSetupError,
     StoredRecord,
     TopicMismatch,
+    admin_client,
     connection,
     create_topics,
     headers_of,
     read_topic,
+    topic_configs,
     topic_partitions,
     transactional_producer,
     value_of,
 )
+from live_services.adapters.retention import FOR_EVER, RETENTION, described, retentions
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.telemetry import NoTelemetry, Telemetry
@@ -44,7 +48,14 @@ from live_services.domain.events import DeadLetter, Event, SignalGenerated, deco
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import NOWHERE, EventRecord, Record, TaskId
 from live_services.domain.partitions import part_of
-from live_services.domain.topics import MARKET_TICKS, STRATEGIES_CONTROL, Topic, consumer_group, transactional_id
+from live_services.domain.topics import (
+    MARKET_SESSIONS,
+    MARKET_TICKS,
+    STRATEGIES_CONTROL,
+    Topic,
+    consumer_group,
+    transactional_id,
+)
 from live_services.machine.ports import port_of
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import DayDiffers, TaskFenced
@@ -609,6 +620,29 @@ async def test_creating_topics_again_changes_nothing_and_another_partition_count
     more = settings.model_copy(update={"kafka": kafka.model_copy(update={"market_partitions": 3})})
     with pytest.raises(TopicMismatch, match=r"market\.ticks has 1 partitions instead of 3"):
         await create_topics(more)
+
+
+async def test_another_retention_reaches_the_topics_that_are_there_and_leaves_their_other_settings(
+    kafka: KafkaSettings,
+) -> None:
+    settings, names = toy_settings(kafka.bootstrap_servers), [MARKET_TICKS.name, MARKET_TICKS.dlq, MARKET_SESSIONS.name]
+    a_week = settings.model_copy(update={"kafka": kafka.model_copy(update={"retention_hours": 168})})
+    own = topic_configs(kafka, MARKET_TICKS.name) | {"segment.bytes": "2097152"}  # set by who runs Kafka
+
+    async def until(name: str, key: str, value: str) -> None:
+        async with asyncio.timeout(30):  # brokers learn of it a little later
+            while (await described(admin, [name]))[name].get(key) != value:
+                await asyncio.sleep(0.1)
+
+    async with admin_client(kafka) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, MARKET_TICKS.name, configs=own)])
+        await until(MARKET_TICKS.name, "segment.bytes", "2097152")
+        assert await create_topics(a_week) == ()
+        await until(MARKET_TICKS.name, RETENTION, str(168 * 3_600_000))
+        assert [(await retentions(admin, names))[name] for name in names[1:]] == [FOR_EVER, FOR_EVER]
+        await create_topics(settings)
+        await until(MARKET_TICKS.name, RETENTION, str(FOR_EVER))
+        assert (await described(admin, names))[MARKET_TICKS.name]["segment.bytes"] == "2097152"
 
 
 async def test_reading_a_topic_that_does_not_exist_says_so(kafka: KafkaSettings) -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 import structlog
 
-from feature_store.market.types import SECOND_NS, Session, Universe
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Session, Universe
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
     AccountOpened,
@@ -140,6 +141,27 @@ def test_a_frame_that_names_instruments_by_another_sessions_universe_is_a_dead_l
     letters = [e for e in feeder.outputs() if isinstance(e, DeadLetter)]
     assert ["is not that of the session" in letter.failure for letter in letters] == [True]
     assert feeder.run.records_handled == 1
+
+
+def test_a_backlog_is_handled_a_minute_at_a_time_and_comes_to_what_one_step_comes_to() -> None:
+    session = Session(SESSION.date, OPEN_NS, OPEN_NS + 10 * MINUTE_NS)
+    ticks = toy_ticks(session)
+    whole, cut = Feeder(), Feeder()
+    for feeder in (whole, cut):
+        feeder.mark(0, session)
+        feeder.outputs()
+        for number, (part, watermark_ns) in enumerate(frames_of(ticks, 10 * SECOND_NS, session)):
+            frame = encode_tick_frame(part, UNIVERSE, number, watermark_ns, session)
+            feeder.offset += 1
+            feeder.run.receive(Received(MARKET.name, 0, feeder.offset, None, frame.value, tuple(frame.headers)))
+    assert whole.run.step()
+    reached = []
+    while not cut.run.step(lambda: False):
+        reached.append(cut.run.now_ns)
+    assert len(reached) >= 8
+    assert all(before < later < before + 1.5 * MINUTE_NS for before, later in pairwise(reached))
+    assert cut.run.positions() == whole.run.positions()
+    assert cut.outputs() == whole.outputs()
 
 
 class Liar(ToyStrategy):
