@@ -60,6 +60,8 @@ class Running:
     reported_at: float = 0.0
     lost: bool = False
     """Whether another process has taken it over."""
+    openings: int = 0
+    """Sessions whose states were built."""
     _step_records: int = _MOST_RECORDS
     _opening: asyncio.Task[ChainState] | None = None
 
@@ -95,6 +97,7 @@ class Running:
                 return
             state, self._opening = self._opening.result(), None
             self.run.opened(state)
+            self.openings += 1
         self.run.step()
         if self.run.opening is not None:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
