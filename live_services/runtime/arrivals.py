@@ -10,6 +10,8 @@ from live_services.domain.topics import broker_topics
 from models_registry.specification import Broker
 
 _PROPOSAL: Final = b"signal.generated"
+_LONGEST_NUMBER: Final = 19  # digits of 64 bits; Python reads no number of thousands of them
+_REMEMBERED: Final = 100_000  # proposals; one that a stranger dates in another century is never forgotten by its time
 
 
 class Latency(NamedTuple):
@@ -53,7 +55,8 @@ class Arrivals:
         for record in records:
             headers = dict(record.headers)
             time_ns = headers.get("event_time_ns") or b""
-            if headers.get("event_type") == _PROPOSAL and time_ns.isdigit():
+            is_proposal = headers.get("event_type") == _PROPOSAL and len(self._proposed_ms) < _REMEMBERED
+            if is_proposal and time_ns.isdigit() and len(time_ns) <= _LONGEST_NUMBER:
                 self._proposed_ms.setdefault(int(time_ns), record.timestamp)
 
     def handled(self, *, has_events: bool) -> None:

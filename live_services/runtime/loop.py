@@ -182,19 +182,18 @@ class _Runtime:
         # What was fetched before a rebalance is fetched again: each task knows which record it takes next.
         if self._has_moved_on():
             return
-        learn = self._sessions.learner()
+        learn, openings = self._sessions.learner(), self._openings()
         for partition, records in fetched.items():
             if partition in self._owners:
                 await self._owners[partition].take(partition, records, learn)
         for running in self._tasks.values():
             for command in running.inbox.take():
                 running.run.receive_command(command)
-            was_opening = running.is_opening
             await running.step()
-            if was_opening and not running.is_opening:
-                self._settled()
             if running.run.differs:
                 await settle_by_kafka(running.run, self._settings.kafka)
+        if self._openings() > openings:
+            self._settled()
         await self._flush_all(force=False)
         await asyncio.sleep(0)  # a cycle in which everything was there at once waits for nothing else
         if not self._has_moved_on():
@@ -211,6 +210,9 @@ class _Runtime:
         if not self._tasks:
             await asyncio.sleep(IDLE_POLL_MS / 1000)
         return fetched
+
+    def _openings(self) -> int:
+        return sum(running.openings for running in self._tasks.values())
 
     def _has_moved_on(self) -> bool:
         """Whether the group was shared out anew since this member settled its tasks."""

@@ -33,7 +33,7 @@ _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
 _LONG_STEP_SECONDS: Final = 0.05
-"""A step that takes longer pauses, and is followed by smaller ones: the heartbeat and the other tasks have their turn."""
+"""A step that takes longer pauses, and smaller ones follow it: the heartbeat and the other tasks have their turn."""
 
 
 @dataclass(slots=True)
@@ -60,6 +60,8 @@ class Running:
     reported_at: float = 0.0
     lost: bool = False
     """Whether another process has taken it over."""
+    openings: int = 0
+    """Sessions whose states were built."""
     _step_records: int = _MOST_RECORDS
     _opening: asyncio.Task[ChainState] | None = None
 
@@ -97,10 +99,9 @@ class Running:
                 return
             state, self._opening = self._opening.result(), None
             self.run.opened(state)
-        begun = time.monotonic()
-        while not self.run.step(lambda: time.monotonic() - begun < _LONG_STEP_SECONDS):
+            self.openings += 1
+        while not self.run.step(_for_a_while(time.monotonic())):
             await asyncio.sleep(0)
-            begun = time.monotonic()
         if self.run.opening is not None:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
 
@@ -164,6 +165,11 @@ async def stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:
     """Stop clients one after the other, each within a few seconds."""
     for one in ours:
         await within(_STOP_SECONDS, one.stop())
+
+
+def _for_a_while(begun: float) -> Callable[[], bool]:
+    """Ask whether a step that began then may go on without a pause."""
+    return lambda: time.monotonic() - begun < _LONG_STEP_SECONDS
 
 
 async def within(seconds: float, awaited: Awaitable[None]) -> None:

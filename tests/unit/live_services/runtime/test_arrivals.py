@@ -56,3 +56,11 @@ def test_a_header_that_is_no_number_is_passed_over() -> None:
     arrivals = Arrivals([RAW])
     arrivals.came(RAW, [Fetched(1_000, (("event_type", b"signal.generated"), ("event_time_ns", b"soon")))])
     assert list(arrivals.committed([submitted(validated())], 0, 2.0)) == []
+
+
+def test_a_stranger_s_times_end_nothing_and_are_not_remembered_without_end(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("live_services.runtime.arrivals._REMEMBERED", 3)
+    arrivals = Arrivals([RAW])
+    for time_ns in (b"9" * 5_000, b"-1", b"", "\u0661".encode(), *(b"%d" % (2**62 + k) for k in range(10))):
+        arrivals.came(RAW, [Fetched(1, (("event_type", b"signal.generated"), ("event_time_ns", time_ns)))])
+    assert len(arrivals._proposed_ms) == 3

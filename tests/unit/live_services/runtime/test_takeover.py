@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from aiokafka import TopicPartition
 
 from live_services.adapters.kafka import StoredRecord
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.snapshot_files import SnapshotFiles
 from live_services.adapters.spans import NoTracing
 from live_services.adapters.telemetry import NoTelemetry
+from live_services.domain.frames import Headers
 from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
 from live_services.runtime.handover import Resume
 from live_services.runtime.local import MemoryTask
+from live_services.runtime.received import Received
+from live_services.runtime.running import Running
 from live_services.runtime.service import Opening
 from live_services.runtime.snapshots import Snapshots
 from live_services.runtime.takeover import TakeOver
@@ -62,3 +69,27 @@ def _take_over(told: Any, files: SnapshotFiles) -> TakeOver:
         sessions.take(StoredRecord(record.topic, 0, record.offset, 0, None, record.value, record.headers))
     commits = Commits(chain, settings, NoTelemetry(), snapshots, lambda: False)
     return TakeOver(chain, settings, sessions, None, commits, snapshots=snapshots, tracing=NoTracing())
+
+
+async def test_a_session_that_is_built_while_records_are_taken_is_counted(tmp_path: Path) -> None:
+    log = toy_market(SECOND_NS)
+    market, sessions = log.partitions[MARKET_TICKS.name, 0], log.partitions[MARKET_SESSIONS.name, 0]
+    partition = TopicPartition(MARKET_TICKS.name, 0)
+    run = _take_over(sessions, SnapshotFiles(tmp_path, "this code"))._run_of(
+        TaskId("toy_strategy", "shared", 0), {(MARKET_TICKS.name, 0): 0}, Resume(-1)
+    )
+    nobody: Any = None
+    running = Running(run, nobody, nobody, nobody, -1, {partition: 0}, {})
+
+    async def learned(_: Headers) -> None:
+        """The sessions are told already."""
+
+    for first in range(0, 40, 20):
+        await running.take(partition, [_fetched(one) for one in market[first : first + 20]], learned)
+        if running._opening is not None:
+            await running._opening
+    assert (running.openings, run.session is not None) == (1, True)
+
+
+def _fetched(record: Received) -> SimpleNamespace:
+    return SimpleNamespace(timestamp=0, **asdict(record))
