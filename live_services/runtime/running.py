@@ -33,7 +33,7 @@ _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
 _LONG_STEP_SECONDS: Final = 0.05
-"""A step that takes longer pauses, and is followed by smaller ones: the heartbeat and the other tasks have their turn."""
+"""A step that takes longer pauses, and smaller ones follow: the heartbeat and the other tasks have their turn."""
 
 
 @dataclass(slots=True)
@@ -97,10 +97,8 @@ class Running:
                 return
             state, self._opening = self._opening.result(), None
             self.run.opened(state)
-        begun = time.monotonic()
-        while not self.run.step(lambda: time.monotonic() - begun < _LONG_STEP_SECONDS):
+        while not self.run.step(_for_a_while()):
             await asyncio.sleep(0)
-            begun = time.monotonic()
         if self.run.opening is not None:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
 
@@ -158,6 +156,12 @@ class Running:
             latency_s=latency_s,
             answered_s=answered_s,
         )
+
+
+def _for_a_while() -> Callable[[], bool]:
+    """Give what says whether a step that begins now may go on."""
+    ends = time.monotonic() + _LONG_STEP_SECONDS
+    return lambda: time.monotonic() < ends
 
 
 async def stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:
