@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -125,18 +126,19 @@ def read_ticks(
     there = _columns(value, columns, rows, (_TICK_COLUMNS, _QUOTED_TICK_COLUMNS))
     quote = tuple(there[name] for name in _QUOTE if name in there)
     fields = there["event_time_ns"], there["last_price"], there["day_volume"], *quote
-    fine, instrument = kernel_of_ticks()(
-        there["instrument_token"],
-        *(fields if quote else (*fields, *_NO_QUOTE)),
-        *universe.token_slots,
-        session.open_ns,
-        min(session.close_ns, watermark_ns),
-        _LOWEST_PRICE_INR,
-        HIGHEST_PRICE_INR,
-        _MOST_SHARES,
-    )
-    if fine:
-        return Ticks(instrument, *fields), (), True
+    if "numba" in sys.modules:  # who looks at a frame now and then need not load 130 MB for it
+        fine, instrument = kernel_of_ticks()(
+            there["instrument_token"],
+            *(fields if quote else (*fields, *_NO_QUOTE)),
+            *universe.token_slots,
+            session.open_ns,
+            min(session.close_ns, watermark_ns),
+            _LOWEST_PRICE_INR,
+            HIGHEST_PRICE_INR,
+            _MOST_SHARES,
+        )
+        if fine:
+            return Ticks(instrument, *fields), (), True
     found = _Rows(there)
     instrument = _instruments(found, universe)
     _require_prices(found, "last_price")
@@ -204,7 +206,8 @@ def _columns(value: bytes, columns: str, rows: str, known: tuple[Mapping[str, st
 def kernel_of_ticks() -> Any:
     """Give the compiled look at ticks, loaded from disk or compiled at the first call.
 
-    A process that will read frames calls it when it starts; one that only wants the names in here need not have numba.
+    A process that will read frames calls it when it starts; without numba frames are looked at column by column, which
+    comes to the same.
     """
     from live_services.domain.frame_kernels import look_at_ticks
 

@@ -100,7 +100,7 @@ class Running:
             state, self._opening = self._opening.result(), None
             self.run.opened(state)
             self.openings += 1
-        while not self.run.step(_for_a_while(time.monotonic())):
+        while not self.run.step(_for_a_while()):
             await asyncio.sleep(0)
         if self.run.opening is not None:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
@@ -161,15 +161,16 @@ class Running:
         )
 
 
+def _for_a_while() -> Callable[[], bool]:
+    """Give what says whether a step that begins now may go on."""
+    ends = time.monotonic() + _LONG_STEP_SECONDS
+    return lambda: time.monotonic() < ends
+
+
 async def stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:
     """Stop clients one after the other, each within a few seconds."""
     for one in ours:
         await within(_STOP_SECONDS, one.stop())
-
-
-def _for_a_while(begun: float) -> Callable[[], bool]:
-    """Ask whether a step that began then may go on without a pause."""
-    return lambda: time.monotonic() - begun < _LONG_STEP_SECONDS
 
 
 async def within(seconds: float, awaited: Awaitable[None]) -> None:

@@ -123,6 +123,7 @@ class TakeOver:
                 for tp in partitions
                 for known in (committed.get((tp.topic, tp.partition)),)
             }
+            require_whole_session(task, committed, first, resume)
             if not committed:
                 committed = await self._begin(producer, starts, resume.begin_ns)
             run = await self._built(task, starts, resume)
@@ -184,6 +185,28 @@ class TakeOver:
         kept = await self._snapshots.of(task, newest, let_stand[-1] if let_stand else None)
         where = newest.watermark_ns, newest.session_open_ns
         return Resume(*where, control.events, newest.said, snapshot=kept, foreign=control.foreign)
+
+
+def require_whole_session(
+    task: TaskId,
+    committed: Mapping[TopicPartitionKey, Committed],
+    first: Mapping[TopicPartition, int],
+    resume: Resume,
+) -> None:
+    """Check that the session that is to be run again is on the log from its open; a snapshot needs less of it.
+
+    Raises
+    ------
+    WrongShape
+        If Kafka has dropped a part of it.
+    """
+    gone = [str(tp) for tp, offset in first.items() if (c := committed.get(tp)) and c.session_open_offset < offset]
+    if gone and resume.snapshot is None and resume.watermark_ns != BEGINNING_NS:
+        raise WrongShape(
+            f"{task}: the session that it was in is to be run again from its open, and Kafka has dropped the beginning "
+            f"of it on {', '.join(gone)} (kafka.retention_hours). Raise the retention before a desk rests for longer; "
+            "this one begins anew with an empty Kafka"
+        )
 
 
 def _partition(task: TaskId, topic: Topic) -> int:
