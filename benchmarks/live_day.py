@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 from aiokafka import TopicPartition
@@ -26,10 +26,16 @@ from benchmarks.measuring import Figure, at_most, report
 from feature_store.market.types import Session
 from feature_store.sources.reading import by_session, read_bars, read_ticks
 from live_services.adapters.kafka import read_committed
+from live_services.chaos.made_desk import MODEL
 from live_services.domain.topics import MARKET_TICKS, broker_topics
 
 BARS: Final = "nse_minute_2021-03-26_2021-06-03.parquet"
 TICKS: Final = "nse_ticks_2021-05-31_2021-06-03.parquet"
+STRATEGIES: Final[tuple[Mapping[str, Any], ...]] = (
+    {"name": "momentum", "model": MODEL},
+    {"name": "bracketed", "model": MODEL, "priority": 1, "stop_bps": 25, "target_bps": 30},
+)
+"""Two on one model of a hundred trees, which open on the 2 % of the highest and of the lowest scores."""
 TARGET_SECONDS: Final = 12.0
 TRAINED_ON: Final = 10
 """Sessions before the day; the features of the live day go on from them too."""
@@ -53,7 +59,7 @@ def measure(tell: Callable[[str], None]) -> list[Figure]:
     if data is None:
         tell(HOW_TO_ADD_DATA)
         return []
-    with bench_desk(tell) as desk:
+    with bench_desk(tell, STRATEGIES) as desk:
         tell("a real day: its market and its model")
         session, ticks = store_real_day(desk, data)
         desk.configure([session], speed=0.0)
@@ -83,13 +89,14 @@ async def _played(desk: BenchDesk, session: Session, ticks: int, tell: Callable[
         before = {name: _spent(pid) for name, pid in pids.items()}
         tell("a real day")
         with desk.running({"market_feed": desk.argv("market_feed")}) as (feeds, fed):
-            begun, ended = await _span(desk, session, all_of(alive, fed))
+            begun, ended, fills = await _span(desk, session, all_of(alive, fed))
             spent = {name: _spent(pid) - before[name] for name, pid in pids.items()}
             spent["market_feed"] = _spent(feeds["market_feed"].pid) if feeds["market_feed"].poll() is None else 0.0
     whole = ended["account"] - begun
     return [
         at_most(f"a real day of {ticks:,} ticks, feed to books", whole, "s", TARGET_SECONDS),
         Figure("  ticks by second", ticks / whole, "ticks/s"),
+        Figure("  fills seen by then", fills, "fills"),
         Figure("  the feed has said it", ended["market_feed"] - begun, "s"),
         Figure("  the strategy runner is through it", ended["strategy_runner"] - begun, "s"),
         *(
@@ -100,14 +107,17 @@ async def _played(desk: BenchDesk, session: Session, ticks: int, tell: Callable[
     ]
 
 
-async def _span(desk: BenchDesk, session: Session, check: Check) -> tuple[float, dict[str, float]]:
-    """Give when the session's first record was said, and when who had said its last, in seconds since the epoch."""
+async def _span(desk: BenchDesk, session: Session, check: Check) -> tuple[float, dict[str, float], int]:
+    """Give when the session's first record was said, when who had said its last (seconds since the epoch), and how many
+    orders were filled meanwhile.
+    """
     paper = broker_topics("paper")
     last = {MARKET_TICKS.name: "market_feed", paper.signals_raw.name: "strategy_runner"}
     last |= {paper.pnl_snapshots.name: "account"}
+    filled, fills = paper.orders_filled.name, 0
     begun, ended, started = 0.0, dict[str, float](), time.monotonic()
     async with read_committed(desk.settings.kafka) as consumer:
-        partitions = [TopicPartition(topic, 0) for topic in last]
+        partitions = [TopicPartition(topic, 0) for topic in (filled, *last)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         while len(ended) < len(last):
@@ -115,12 +125,15 @@ async def _span(desk: BenchDesk, session: Session, check: Check) -> tuple[float,
             if time.monotonic() - started > _LONGEST_SECONDS:
                 raise RuntimeError(f"the day was not over in {_LONGEST_SECONDS:.0f} s; at its end: {list(ended)}")
             for (topic, _), records in (await consumer.getmany(timeout_ms=100)).items():
+                if topic == filled:
+                    fills += len(records)
+                    continue
                 if topic == MARKET_TICKS.name:
                     begun = begun or records[0].timestamp / 1e3
                 for record in records:
                     if reached_by(record) > session.close_ns:
                         ended.setdefault(last[topic], record.timestamp / 1e3)
-    return begun, ended
+    return begun, ended, fills
 
 
 def _spent(pid: int) -> float:

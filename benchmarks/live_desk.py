@@ -49,6 +49,7 @@ class BenchDesk:
 
     home: Path
     stack: Stack
+    strategies: Sequence[Mapping[str, Any]]
 
     @property
     def settings(self) -> Settings:
@@ -62,7 +63,7 @@ class BenchDesk:
 
     def configure(self, sessions: Sequence[Session] = (), **market: object) -> None:
         """Say which sessions are replayed, and how."""
-        _write_configuration(self.home, sessions, market)
+        _write_configuration(self.home, self.strategies, sessions, market)
 
     def argv(self, name: str) -> list[str]:
         """Give the command of one of its services."""
@@ -108,8 +109,11 @@ class BenchDesk:
 
 
 @contextmanager
-def bench_desk(tell: Tell) -> Iterator[BenchDesk]:
-    """Start the servers of a desk in a directory that is gone afterwards; settings of this person play no part."""
+def bench_desk(tell: Tell, strategies: Sequence[Mapping[str, Any]] = STRATEGIES) -> Iterator[BenchDesk]:
+    """Start the servers of a desk in a directory that is gone afterwards; settings of this person play no part.
+
+    By default its strategies propose something in nearly every minute.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-desk-", ignore_cleanup_errors=True) as directory:
         home = Path(directory)
         chosen = {
@@ -118,14 +122,14 @@ def bench_desk(tell: Tell) -> Iterator[BenchDesk]:
             "MLFLOW_LOGGING_LEVEL": "WARNING",
         }
         with own_settings_only(tell), environment(chosen):
-            _write_configuration(home, (), {})
+            _write_configuration(home, strategies, (), {})
             stack = Stack(load_settings())
             try:
                 tell("Kafka, Valkey and MLflow start")
                 stack.start_servers(tell=_silent)
                 stack.wait_ready("kafka", "valkey", "mlflow", tell=_silent)
                 asyncio.run(create_topics(load_settings()))
-                yield BenchDesk(home, stack)
+                yield BenchDesk(home, stack, strategies)
             finally:
                 with interrupts_ignored():
                     stack.stop_own()
@@ -151,7 +155,9 @@ def _silent(_: str) -> None:
     """Say nothing."""
 
 
-def _write_configuration(home: Path, sessions: Sequence[Session], market: Mapping[str, object]) -> None:
+def _write_configuration(
+    home: Path, strategies: Sequence[Mapping[str, Any]], sessions: Sequence[Session], market: Mapping[str, object]
+) -> None:
     played = {"replay_session": str(sessions[0].date), "replay_through": str(sessions[-1].date)} if sessions else {}
     limits = {"max_open_positions": 1000, "max_gross_notional_inr": 1e9}
     settings = {
@@ -159,7 +165,7 @@ def _write_configuration(home: Path, sessions: Sequence[Session], market: Mappin
         "dagster": {"url": "http://127.0.0.1:9"},
         "market": {**market, **played},
         "trading": {"paper": {"enabled": True, "starting_cash_inr": 1e8, "risk": limits}},
-        "strategies": [dict(one) for one in STRATEGIES],
+        "strategies": [dict(one) for one in strategies],
     }
     (home / CONFIG_NAME).write_text(tomli_w.dumps(settings), encoding="utf-8")
 
