@@ -53,7 +53,7 @@ HOP_TOPICS: Final = (Topic("bench.first_hop"), Topic("bench.second_hop"))
 STRATEGY: Final = StrategySpec(name="momentum", holding_bars=3)
 THREE: Final = ("momentum", "second", "third")
 """Strategies of a runner with three models; each asks the same hundred trees."""
-_SESSIONS_BEFORE: Final = 6
+_SESSIONS_BEFORE: Final = 8
 _MINUTES: Final = 300  # more than any run plays
 _OFTEN: Final = (0.92, 0.08)  # quantiles of scores, so that nearly every minute has a proposal
 
@@ -87,17 +87,22 @@ class GeneratedTicks:
 
     def load(self, session: Session, told: Universe | None = None) -> Replay:
         """Generate it."""
-        bars, rng = market().bars[-1], np.random.Generator(np.random.PCG64(7))
-        step_ns = FRAME_MS * 1_000_000 // TICKS_PER_FRAME
-        times = np.arange(session.open_ns, session.open_ns + _MINUTES * MINUTE_NS, step_ns, dtype=np.int64)
-        instrument = rng.integers(0, INSTRUMENTS, len(times)).astype(np.int32)
-        price, per_minute = np.empty(len(times)), MINUTE_NS // step_ns / INSTRUMENTS
-        for k in range(INSTRUMENTS):
-            close, mine = bars.close[bars.instrument == k], instrument == k
-            moves = rng.normal(0, np.log(close[1:] / close[:-1]).std() / np.sqrt(per_minute), int(mine.sum()))
-            price[mine] = np.round(close[-1] * np.exp(moves.cumsum()), 2)
-        volume = np.arange(1, len(times) + 1, dtype=np.int64) * 10
-        return Replay(session, told or market().universe, Ticks(instrument, times, price, volume))
+        return Replay(session, told or market().universe, even_ticks(session, _MINUTES, seed=7))
+
+
+def even_ticks(session: Session, minutes: int, *, seed: int) -> Ticks:
+    """Generate ticks of so many minutes from a session's open, `TICKS_PER_FRAME` in `FRAME_MS` of event time."""
+    bars, rng = market().bars[-1], np.random.Generator(np.random.PCG64(seed))
+    step_ns = FRAME_MS * 1_000_000 // TICKS_PER_FRAME
+    times = np.arange(session.open_ns, session.open_ns + minutes * MINUTE_NS, step_ns, dtype=np.int64)
+    instrument = rng.integers(0, INSTRUMENTS, len(times)).astype(np.int32)
+    price, per_minute = np.empty(len(times)), MINUTE_NS // step_ns / INSTRUMENTS
+    for k in range(INSTRUMENTS):
+        close, mine = bars.close[bars.instrument == k], instrument == k
+        moves = rng.normal(0, np.log(close[1:] / close[:-1]).std() / np.sqrt(per_minute), int(mine.sum()))
+        price[mine] = np.round(close[-1] * np.exp(moves.cumsum()), 2)
+    volume = np.arange(1, len(times) + 1, dtype=np.int64) * 10
+    return Ticks(instrument, times, price, volume)
 
 
 class BarsBefore:

@@ -5,13 +5,14 @@
 A session of 50 instruments stands on the log in frames of 3,000 and of 150 ticks. The runner is the platform's own
 process: it reads committed frames, builds bars, computes the features of three strategies, asks three models of a
 hundred trees, and commits what they say with its offsets. Its rivals are a plain aiokafka loop that decodes frames of
-the same layout and counts rows, and, with ``--quix``, Quix Streams on one message a tick doing a part of the work
-(`benchmarks.quix_rival`). All figures are ticks by the processor time of the process that took them: a core's, whatever
-else runs on the machine.
+the same layout and counts rows, and, with ``--quix``, Quix Streams on one message a tick with the same state for each
+instrument (`benchmarks.quix_rival` says what it does less). All figures are ticks by the processor time of the process
+that took them: a core's, whatever else runs on the machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import pickle
 import subprocess
@@ -26,8 +27,8 @@ import psutil
 from aiokafka import TopicPartition
 
 from benchmarks.live_latency import processes
-from benchmarks.live_processes import INSTRUMENTS, GeneratedTicks, market, settings_on, trained_model
-from benchmarks.measuring import Figure, at_least, report
+from benchmarks.live_processes import INSTRUMENTS, STRATEGY, THREE, GeneratedTicks, market, settings_on, trained_model
+from benchmarks.measuring import Figure, arguments, at_least, report
 from feature_store.market.types import Session, Ticks
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
@@ -69,7 +70,13 @@ def measure(tell: Callable[[str], None], quix: str = "") -> list[Figure]:
                 tell("Quix Streams")
                 theirs = _quix(quix, servers)
                 figures.append(
-                    Figure("Quix Streams, bars and an average", theirs, "ticks/s", ratio=rate / theirs, rival="this")
+                    Figure(
+                        "Quix Streams: bars, as many rolling figures, linear scores",
+                        theirs,
+                        "ticks/s",
+                        ratio=rate / theirs,
+                        rival="this",
+                    )
                 )
     return figures
 
@@ -167,19 +174,28 @@ def _spent(process: psutil.Process) -> float:
 
 
 def _quix(python: str, servers: str) -> float:
+    asked = [servers, INSTRUMENTS, len(STRATEGY.feature_schema().names), len(THREE)]
     told: Any = subprocess.run(
-        [python, str(Path(__file__).with_name("quix_rival.py")), servers, str(INSTRUMENTS)],
+        [python, str(Path(__file__).with_name("quix_rival.py")), *map(str, asked)],
         check=True, capture_output=True, text=True, timeout=_LONGEST_SECONDS,
     )  # fmt: skip
     return float(told.stdout.split()[-1])
 
 
+def quix_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a command line name a Python that has Quix Streams."""
+    parser.add_argument("--quix", default="", metavar="PYTHON", help=HOW_TO_ADD_QUIX)
+
+
 if __name__ == "__main__":
-    if "--quix" in sys.argv:
-        at = sys.argv.index("--quix")
-        _, python_of_quix = sys.argv[at : at + 2]
-        del sys.argv[at : at + 2]
-    else:
-        python_of_quix = ""
+    parser = arguments("live_throughput")
+    quix_argument(parser)
+    asked = parser.parse_args()
+    if not asked.quix:
         print(HOW_TO_ADD_QUIX, file=sys.stderr)
-    report("live_throughput", lambda tell: measure(tell, python_of_quix), ["aiokafka", "numpy", "numba", "pyarrow"])
+    report(
+        "live_throughput",
+        lambda tell: measure(tell, asked.quix),
+        ["aiokafka", "numpy", "numba", "pyarrow"],
+        asked,
+    )

@@ -9,7 +9,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,14 +83,32 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
     }
 
 
-def report(name: str, measure: Callable[[Callable[[str], None]], list[Figure]], packages: Sequence[str]) -> None:
-    """Measure, print a table, and write JSON where ``--out`` says; for a benchmark's ``__main__``."""
+def arguments(name: str) -> argparse.ArgumentParser:
+    """Give what every benchmark takes on its command line; one that takes more adds it."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON to this file")
-    out: Path | None = parser.parse_args().out
+    return parser
+
+
+def said(facts: Mapping[str, str]) -> str:
+    """Put what `machine` found into one line."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def report(
+    name: str,
+    measure: Callable[[Callable[[str], None]], list[Figure]],
+    packages: Sequence[str],
+    asked: argparse.Namespace | None = None,
+) -> None:
+    """Measure, print a table, and write JSON where ``--out`` says; for a benchmark's ``__main__``.
+
+    ``asked`` is what a benchmark with `arguments` of its own was given; default: this command line.
+    """
+    out: Path | None = (asked or arguments(name).parse_args()).out
     console = Console(width=None if sys.stdout.isatty() else 110)
     facts = machine(packages)
-    console.print(", ".join(f"{key} {value}" for key, value in facts.items()), highlight=False)
+    console.print(said(facts), highlight=False)
     with console.status("measuring") as status:
         figures = measure(lambda what: status.update(f"measuring {what}"))
     table = Table("figure", "median", "unit", "target", "ratio", title=f"benchmark {name}")

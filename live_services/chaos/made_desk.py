@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ from models_registry.gates.evidence import NO_CHAMPION, Evidence, TradeEvidence
 from models_registry.gates.limits import GateLimits
 from models_registry.gates.plausible import plausibility_of
 from models_registry.gates.verdicts import judge
-from models_registry.packing import library_versions, pack, parity
-from models_registry.sidecar import FitFacts
+from models_registry.packing import Packed, library_versions, pack, parity
+from models_registry.sidecar import FitFacts, Sidecar
 from models_registry.training import train
 from models_registry.version import build_sidecar
 
@@ -74,8 +74,17 @@ def store_market(settings: Settings, instruments: int, seed: int) -> tuple[Synth
 
 def train_and_promote(settings: Settings, made: SyntheticMarket, store: OfflineStore) -> None:
     """Train the model that all strategies ask, register it and make it champion, whatever the gate says."""
+    registry = build_registry(settings)
+    packed, sidecar = trained_version(settings, made.sessions, store)
+    version = registry.register(packed, sidecar, description="Made by `alpha-panda chaos`.")
+    promote_as_person(settings, registry, MODEL, version, "champion", reason=_WHY, override=_WHY)
+    note_own_promotions(settings.alpha_panda_home)
+
+
+def trained_version(settings: Settings, sessions: Sequence[Session], store: OfflineStore) -> tuple[Packed, Sidecar]:
+    """Train the model that all strategies ask on sessions of a store; nothing is registered."""
     spec = next(strategy for strategy in settings.strategies if strategy.name == MODEL)
-    first, last = made.sessions[0].date, made.sessions[-1].date
+    first, last = sessions[0].date, sessions[-1].date
     frame = training_frame(store, None, first, last, features=spec.feature_schema(), label=spec.label())
     facts = FitFacts(
         git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns(), run_id=""
@@ -100,10 +109,7 @@ def train_and_promote(settings: Settings, made: SyntheticMarket, store: OfflineS
         created_by="alpha-panda chaos",
         created_at_ns=time.time_ns(),
     )
-    registry = build_registry(settings)
-    version = registry.register(packed, sidecar, description="Made by `alpha-panda chaos`.")
-    promote_as_person(settings, registry, MODEL, version, "champion", reason=_WHY, override=_WHY)
-    note_own_promotions(settings.alpha_panda_home)
+    return packed, sidecar
 
 
 def _no_trades() -> TradeEvidence:
