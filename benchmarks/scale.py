@@ -186,10 +186,9 @@ def _figures(of: str, desk: ScaleDesk, seen: Seen, ready_s: float, rss: dict[str
     target, most = _RSS_MB if of == f"{FEW}: " else None, largest(seen.rss_mb)
     for name in sorted(most):
         figures.append(Figure(f"{of}{name} after its start", rss.get(name, float("nan")), "MiB"))
-        in_session = f"{of}{name} in the session"
-        figures.append(
-            Figure(in_session, most[name], "MiB") if target is None else at_most(in_session, most[name], "MiB", target)
-        )
+        at_end, peak = seen.rss_mb[-1].get(name, float("nan")), f"{of}{name}, most in the session"
+        figures.append(Figure(f"{of}{name} at the session's end", at_end, "MiB"))
+        figures.append(Figure(peak, most[name], "MiB") if target is None else at_most(peak, most[name], "MiB", target))
     return figures
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from live_services.domain.snapshot import CorruptSnapshot, Tree
+from live_services.domain.snapshot import CorruptSnapshot, Joined, Tree
 
 _TREE: Final = "tree"
 _ARRAY: Final = "$array"
@@ -58,6 +58,8 @@ def _plain(tree: Tree, arrays: list[NDArray[Any]]) -> Any:
         return tree
     if isinstance(tree, float):
         return float(tree)  # a NumPy float is one too; JSON gives back the shortest digits that name the same bits
+    if isinstance(tree, Joined):
+        tree = tree.whole()
     if isinstance(tree, np.ndarray):
         if tree.dtype.hasobject:
             raise TypeError("a snapshot takes no array of objects")

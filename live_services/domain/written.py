@@ -18,11 +18,12 @@ from pydantic import TypeAdapter
 
 from feature_store.market.types import Bars, Ticks
 from live_services.domain.events.envelope import Frozen
-from live_services.domain.snapshot import CorruptSnapshot, Tree
+from live_services.domain.snapshot import CorruptSnapshot, Joined, Tree
 
 Value = TypeVar("Value", bound=Frozen)
 Table = TypeVar("Table", bound=Ticks | Bars)
 
+_MOST_JOINED: Final = 2_500  # rows
 _TABLES: Final[Mapping[str, type[Ticks | Bars]]] = {"ticks": Ticks, "bars": Bars}
 
 
@@ -91,13 +92,27 @@ def _adapter(kind: type[Frozen]) -> TypeAdapter[Any]:
 
 
 def written_tables(tables: Iterable[Ticks | Bars]) -> Tree:
-    """Write tables as they are: nobody writes into the columns of one that is there."""
-    return [{"kind": "ticks" if isinstance(table, Ticks) else "bars", **_columns(table)} for table in tables]
+    """Write tables as they are, neighbours with the same columns as one: nobody writes into those that are there."""
+    runs: list[list[Ticks | Bars]] = []
+    for table in tables:
+        if runs and _are_alike(runs[-1][-1], table):
+            runs[-1].append(table)
+        else:
+            runs.append([table])
+    return [{"kind": "ticks" if isinstance(run[0], Ticks) else "bars", **_joined(run)} for run in runs]
 
 
 def read_tables(kept: Any) -> list[Any]:
     """Read tables."""
-    return [_TABLES[one["kind"]](*(one.get(f.name) for f in fields(_TABLES[one["kind"]]))) for one in kept]
+    return [_TABLES[one["kind"]](*(_whole(one.get(f.name)) for f in fields(_TABLES[one["kind"]]))) for one in kept]
+
+
+def _joined(run: Sequence[Ticks | Bars]) -> dict[str, Joined]:
+    return {name: Joined(tuple(getattr(table, name) for table in run)) for name in _columns(run[0])}
+
+
+def _whole(column: Any) -> Any:
+    return column.whole() if isinstance(column, Joined) else column
 
 
 def _columns(table: Ticks | Bars) -> dict[str, NDArray[Any]]:
@@ -105,16 +120,16 @@ def _columns(table: Ticks | Bars) -> dict[str, NDArray[Any]]:
 
 
 def in_few_tables(tables: Sequence[Table]) -> list[Table]:
-    """Give the same rows in order in few tables, a task's day in some twenty; none is joined to one twice its length.
+    """Give the same rows in order in few tables of some thousands; none is joined to one twice its length.
 
     Joined again and again while tables come behind it, a row is copied as often as its place has doublings, and not
-    each time.
+    each time. A table of thousands stays as it is: copying a day of 3,000 instruments would hold up their task.
     """
     few: list[Table] = []
     for table in tables:
         few.append(table)
         kind: Any = type(table)
-        while len(few) > 1 and len(few[-2]) <= 2 * len(few[-1]) and _are_alike(few[-2], few[-1]):
+        while len(few) > 1 and len(few[-2]) <= min(2 * len(few[-1]), _MOST_JOINED) and _are_alike(few[-2], few[-1]):
             few[-2:] = [kind.concatenate(few[-2:])]
     return few
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import importlib.abc
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 # With Python's 700 a frame of ticks starts a collection; nothing that a handler makes is a cycle.
 _YOUNG_OBJECTS: Final = 20_000
+_LEAN_SECONDS: Final = 20.0
 _COMPILER: Final = "libllvmlite"
 _MAPPINGS: Final = Path("/proc/self/maps")
 
@@ -67,6 +70,23 @@ def give_back() -> None:
         libc.malloc_trim(0)
     for begin, size in _compiled_compiler():
         libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+@asynccontextmanager
+async def lean() -> AsyncIterator[None]:
+    """Give memory back now and then for as long as the block lasts: what is compiled or read first in a session."""
+
+    async def again_and_again() -> None:
+        while True:
+            await asyncio.sleep(_LEAN_SECONDS)
+            await asyncio.to_thread(give_back)  # 2 ms, without Python's lock
+
+    giving = asyncio.create_task(again_and_again(), name="lean")
+    try:
+        yield
+    finally:
+        giving.cancel()
+        await asyncio.gather(giving, return_exceptions=True)
 
 
 def _compiled_compiler() -> Iterator[tuple[int, int]]:

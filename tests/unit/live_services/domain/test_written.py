@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from feature_store.market.types import Bars, Ticks
+from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.domain.events import OrderSubmitted
 from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.written import (
@@ -65,6 +66,13 @@ def test_the_tables_of_a_day_are_few_and_hold_the_same_rows_in_order(parts: int)
     assert len(few) <= 1 + math.log2(parts + 1)
     if tables:
         assert columns(Bars.concatenate(few)) == columns(Bars.concatenate(tables))
+
+
+def test_a_table_of_thousands_is_joined_to_no_other_and_neighbours_are_written_as_one() -> None:
+    minutes = [bars(*((k, minute, 100.0, 100.0) for k in range(3_000))) for minute in range(4)]
+    assert [len(table) for table in in_few_tables(minutes)] == [3_000] * 4
+    (again,) = read_tables(unpack(pack({"tables": written_tables(minutes)}))["tables"])
+    assert columns(again) == columns(Bars.concatenate(minutes))
 
 
 def test_tables_with_depth_are_not_joined_to_those_without() -> None:
