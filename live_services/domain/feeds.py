@@ -11,8 +11,8 @@ _HOW: Final = {
     "feed": "market.feed",
     "frame_ms": "market.frame_ms",
     "partitions": "kafka.market_partitions",
-    "plays": "sessions",
 }
+_WHAT: Final = {"plays": "sessions"}
 _ID: Final = 8  # characters of an id that a person types
 
 
@@ -54,7 +54,7 @@ def feed_started(
 
 def says_the_same(ours: FeedStarted, former: FeedStarted | None) -> bool:
     """Whether a feed is the one that said this last: it goes on without a word."""
-    return former is not None and not _differences(ours, former, {**_WHO, **_HOW})
+    return former is not None and not _differences(ours, former, {**_WHO, **_HOW, **_WHAT})
 
 
 def takes_over(ours: str, former: FeedStarted | None) -> bool:
@@ -71,8 +71,8 @@ def check_claim(
 ) -> str:
     """Say why a feed may not write this market, and what to do; empty if it may.
 
-    The feed that wrote last keeps the market until it has played all that it said it would. Its own successor may play
-    other sessions, or cut otherwise, between two sessions; what is another's it may not touch.
+    The feed that wrote last keeps the market until it has played all that it said it would. Its own successor may go on
+    to other sessions at any time, and cut otherwise between two sessions; what is another's it may not touch.
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ def check_claim(
     if former is None or says_the_same(ours, former) or takes_over(take_over, former):
         return ""
     has_ended = bool(former.last_session) and newest is not None and newest.session_date >= former.last_session
-    strange = _differences(ours, former, _WHO)
-    if under_way is None and (has_ended or not strange):
+    strange, otherwise = _differences(ours, former, _WHO), _differences(ours, former, _HOW)
+    if (under_way is None and has_ended) or not strange + (otherwise if under_way is not None else []):
         return ""
-    differing = "; ".join(strange + _differences(ours, former, _HOW))
+    differing = "; ".join(strange + otherwise + _differences(ours, former, _WHAT))
     holds = f"has the session of {under_way.session_date} under way" if under_way is not None else "has not ended"
     return (
         f"the market of this Kafka is that of another feed: {former.name} (home {former.home}) plays {former.plays} "

@@ -29,7 +29,8 @@ def feed(**other: object) -> FeedStarted:
 
 FORMER = feed()
 WHO = [{"name": "laptop"}, {"home": "/other"}, {"store": "/other/store"}]
-HOW = [{"frame_ms": 250}, {"feed": "bars"}, {"partitions": 2}, {"plays": "2026-01-06"}]
+HOW = [{"frame_ms": 250}, {"feed": "bars"}, {"partitions": 2}]
+OTHER_DAYS = {"plays": "2026-01-06"}
 
 
 def test_the_first_feed_and_the_same_feed_again_go_on_without_a_word() -> None:
@@ -48,7 +49,12 @@ def test_in_a_session_another_feed_is_refused_with_what_differs_and_the_way_out(
     assert check_claim(feed(**other), FORMER, TODAY, TODAY, FORMER.event_id[:8]) == ""
 
 
-@pytest.mark.parametrize("other", HOW, ids=str)
+def test_a_feed_may_go_on_to_other_days_at_any_time_and_another_one_is_told_which_it_plays() -> None:
+    assert check_claim(feed(**OTHER_DAYS), FORMER, TODAY, TODAY, "") == ""
+    assert "sessions: 2026-01-06, not 2026-01-05" in check_claim(feed(**WHO[0], **OTHER_DAYS), FORMER, TODAY, TODAY, "")
+
+
+@pytest.mark.parametrize("other", [*HOW, OTHER_DAYS], ids=str)
 def test_between_two_sessions_a_feed_may_cut_or_play_otherwise(other: dict[str, object]) -> None:
     goes_on = feed(last_session="")
     assert check_claim(feed(**other), goes_on, None, TODAY, "") == ""
