@@ -21,7 +21,7 @@ check: .venv/ready-to-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Measure: make bench NAME=features (or live, null) OUT=features.json. One thread, so that each contender has one core.
+# Measure: make bench NAME=features (or live, soak, null) OUT=features.json. One thread, so that each contender has one core.
 # N=300 gives NAME=null another number of markets, ARGS what else a benchmark takes.
 bench: .venv/ready-to-test
 	@POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(or $(NAME),features) \

@@ -137,7 +137,7 @@ def entries_at_one_instant() -> list[Figure]:
     universe = Universe.from_symbols([f"S{number:04d}" for number in range(ENTRIES)])
     session = Session.regular(dt.date(2026, 1, 5))
     proposals = [_proposal(universe, number, session) for number in range(ENTRIES)]
-    wide = RiskLimits(max_gross_notional_inr=1e12, max_open_positions=ENTRIES)
+    wide = RiskLimits(max_gross_notional_inr=1e11, max_open_positions=ENTRIES)
     figures = []
     for name, limits in (("all accepted", wide), ("ten accepted", RiskLimits())):
         opened: list[tuple[Chain, ChainState]] = []

@@ -41,7 +41,8 @@ from live_services.settings import Settings
 
 TARGETS: Final = {3000: 1_000_000, 150: 250_000}
 """Ticks a second and core, by ticks in a frame."""
-TICKS: Final = 1_200_000
+TICKS: Final = {3000: 9_000_000, 150: 1_200_000}
+"""Of a session, by ticks in a frame: several thousand frames, of which a process takes 500 at a time."""
 _MODEL: Final = "model.pickle"
 _FLUSHED: Final = 32
 _LONGEST_SECONDS: Final = 600.0
@@ -87,7 +88,7 @@ async def _measured(settings: Settings, home: Path, frame_ticks: int) -> tuple[f
     (session,) = GeneratedTicks().sessions()
     replay = GeneratedTicks().load(session)
     assert isinstance(replay.market, Ticks)
-    ticks = spread(replay.market, TICKS, session.open_ns, session.close_ns)
+    ticks = spread(replay.market, TICKS[frame_ticks], session.open_ns, session.close_ns)
     with processes(("runner_of_three",), settings.kafka.bootstrap_servers, home) as alive:
         # A new group begins with the session under way, so it must be there before the session is over on the log.
         groups = [consumer_group("strategy_runner", "shared")]
@@ -159,7 +160,11 @@ async def _rate_of_runner(settings: Settings, ticks: Ticks, alive: Callable[[], 
                 if begun is None and reached_ns >= first_ns:
                     begun = taken, spent
                 if reached_ns > last_ns and begun is not None:
-                    return (taken - begun[0]) / max(spent - begun[1], 1e-9)
+                    if taken - begun[0] < len(ticks) / 2:
+                        raise RuntimeError(
+                            "the runner was seen when most of the session was over: no figure is in that"
+                        )
+                    return (taken - begun[0]) / (spent - begun[1])
     raise RuntimeError(f"the runner did not reach the end of the session in {_LONGEST_SECONDS:.0f} s")
 
 

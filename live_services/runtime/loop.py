@@ -7,6 +7,7 @@ to the committed watermark without producing, and goes on from there. Failures: 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +48,8 @@ _FETCH_SECONDS: Final = 1.0
 _SESSION_TIMEOUT_MS: Final = 6_000
 _HEARTBEAT_MS: Final = 1_500
 _REPORT_SECONDS: Final = 1.0
+# With Python's 5 ms a thread that proves a model or reads history keeps the loop waiting so long at each of its turns.
+_SWITCH_SECONDS: Final = 0.0005
 _STOP_SECONDS: Final = 5.0
 
 
@@ -84,6 +87,7 @@ async def run_chain(
     RuntimeFailure
         When this process cannot go on; a restart takes over from what is committed.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     kernel_of_ticks()  # compiled or loaded now, not at the first frame
     await _Runtime(
         chain,
