@@ -202,7 +202,9 @@ def _marks(topic: Topic, kind: str = "ticks") -> Iterator[Poison]:
         ("of no universe", "bad_frame", {"universe_digest": "0" * 64}),
         ("of another broker", "wrong_topic", {"broker": other}),
     ):
-        yield Poison(f"a watermark {name}", topic, changed(mark, **fields), LETTER, why, on=kind)
+        said = tuple((key, str(fields[key]).encode() if key in fields else value) for key, value in headers_of(mark))
+        yield Poison(f"a watermark {name}", topic, b"", LETTER, why, said, kind)
+    yield Poison("a watermark as JSON", topic, mark.model_dump_json().encode(), LETTER, "no_event", on=kind)
 
 
 def _gaps(kind: str) -> Iterator[Poison]:
@@ -326,10 +328,11 @@ def _control() -> Iterator[Poison]:
         for name, value in (
             ("garbage", b"\x00garbage"),
             ("a proposal", value_of(proposal())),
-            ("a watermark", value_of(watermark(topic, 0, SESSION, AT, UNIVERSE.digest))),
             ("an unknown type", b'{"event_type": "nobody.knows"}'),
         ):
             yield Poison(f"{name} under the task's name", topic, value, LETTER, "control", ours)
+        mark = (*headers_of(watermark(topic, 0, SESSION, AT, UNIVERSE.digest)), *ours)
+        yield Poison("a watermark under the task's name", topic, b"", LETTER, "control", mark)
         yield Poison("garbage under no name", topic, b"garbage", ALARM if topic == PAPER.control else PASSED_OVER)
 
 

@@ -24,6 +24,7 @@ from live_services.domain.events import (
 from live_services.domain.log import TaskId
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, Scope, all_topics
 from live_services.runtime.inner_watch import InnerWatch
+from live_services.runtime.received import Received
 from live_services.services.account import account_chain
 from live_services.settings import KafkaSettings
 from tests.memory_desk import ACCOUNT
@@ -98,7 +99,7 @@ def test_it_is_an_alarm_where_the_account_alone_writes(one: Poison) -> None:
     chain = account_chain(scope, MARKET_TICKS, ACCOUNT, Stamp())
     watch = InnerWatch(KafkaSettings(), chain.watched, TaskId("account", scope, 0))
     assert one.topic.name in chain.watched
-    watch.look_at(one.topic.name, 7, one.value)
+    watch.look_at(Received(one.topic.name, 0, 7, None, one.value, one.headers))
     assert watch.foreign_on({one.topic.name}) == 1
 
 
