@@ -36,7 +36,7 @@ from live_services.adapters.stored_market import Replay, StoredMarket
 from live_services.chaos.log import empty_log, until_settled
 from live_services.composition import processes
 from live_services.domain.clock import session_end_ns
-from live_services.domain.events import Event, PnlSnapshot, Watermark, decode_event
+from live_services.domain.events import Event, FeedStarted, PnlSnapshot, Watermark, decode_event
 from live_services.domain.frames import decode_frame, universe_digest_of
 from live_services.domain.partitions import part_of
 from live_services.domain.topics import (
@@ -341,7 +341,8 @@ target_bps = 30
     @contextmanager
     def another(self, process: str) -> Iterator[None]:
         """Run one more member of a process' group beside the supervised one; it leaves as a stopped process does."""
-        member = subprocess.Popen([sys.executable, "-m", "live_services.process", process])
+        named = os.environ | {"RUNTIME__MEMBER": "a-second-member"}
+        member = subprocess.Popen([sys.executable, "-m", "live_services.process", process], env=named)
         try:
             yield
         finally:
@@ -356,12 +357,15 @@ def events(records: list[StoredRecord]) -> list[Event]:
 
 
 def facts(log: Log) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """What was said, by topic and by who said it and in order: every field but the basis."""
+    """What was said, by topic and by who said it and in order: every field but the basis.
+
+    Which days a feed was told to play is no part of it.
+    """
     said: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for topic, records in log.items():
         speakers = said.setdefault(topic, {})
         for record in records:
-            for event in events([record]):
+            for event in (one for one in events([record]) if not isinstance(one, FeedStarted)):
                 fields = json.loads(event.model_dump_json(exclude={"basis"}))
                 # Where several tasks speak on one partition, whose word comes first is chance.
                 speakers.setdefault(fields.get("task", str(record.partition)), []).append(fields)
