@@ -30,6 +30,7 @@ WRONG_ID = {
     "dlq drop --topic nosuch --reason why": "there is no topic 'nosuch'",
     "dlq drop --reason why": "name one letter by its id, or with --topic all that are open of one topic",
     "dlq drop abc --reason why": "'abc' is too short for a dead letter's id",
+    "accept nosuch --reason why": "there is no process 'nosuch' whose outputs are compared",
     "explain --broker nosuch": "there is no broker 'nosuch'",
     "features show RELIANCE --broker nosuch": "there is no broker 'nosuch'",
     "features show NOSUCH": "universe.json does not exist",
@@ -60,6 +61,7 @@ WITHOUT_A_STACK = {
     "dlq show abcdef": "no Kafka is known: start one with ",
     "dlq replay abcdef --reason why": "no Kafka is known: start one with ",
     "dlq drop abcdef --reason why": "no Kafka is known: start one with ",
+    "accept paper.account --reason why": "kafka.bootstrap_servers is empty",
     "down": "nothing is running on ",
     "explain": "no Kafka is known: start one with ",
     "features verify": "no Kafka is known: start one with ",
@@ -85,6 +87,7 @@ WITHOUT_A_STACK = {
 SERVERS_AWAY = {
     "dlq list": "no Kafka broker answers at",
     "dlq show abcdef": "no Kafka broker answers at",
+    "accept paper.account --reason why": "no Kafka broker answers at",
     "explain": "no Kafka broker answers at",
     "features verify": "no Kafka broker answers at",
     "flatten --reason why": "no Kafka broker answers at",
@@ -97,7 +100,7 @@ SERVERS_AWAY = {
     "topics tail paper.signals.raw": "no Kafka broker answers at",
     "trades": "no Kafka broker answers at",
 }
-USES_THE_HOME = ("demo --home home", "models at m --time 2026-01-01", "models history m", "up")
+USES_THE_HOME = ("chaos --home home", "demo --home home", "models at m --time 2026-01-01", "models history m", "up")
 
 
 @pytest.fixture(autouse=True)
