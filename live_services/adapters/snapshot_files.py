@@ -65,6 +65,8 @@ class SnapshotFiles:
             Says of one that other code wrote, by what it holds, whether it will do; default: none will.
         """
         path = self._path(task)
+        for left in set(self._folder.glob(f"{path.stem}.*.next")) - {self._next(task)}:  # by processes before this one
+            left.unlink(missing_ok=True)
         try:
             whole = unpack(path.read_bytes())
             if not isinstance(whole, Mapping) or whole.get("task") != str(task):
@@ -89,4 +91,5 @@ class SnapshotFiles:
         return self._folder / f"{task.scope}.{task.service}.{task.partition}.npz"
 
     def _next(self, task: TaskId) -> Path:
-        return self._path(task).with_suffix(".next")
+        # A process that was fenced may still write: it does not write into its successor's file.
+        return self._path(task).with_suffix(f".{os.getpid()}.next")

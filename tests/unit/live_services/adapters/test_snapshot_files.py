@@ -28,6 +28,18 @@ def test_the_one_before_stands_until_the_next_is_published(files: SnapshotFiles)
     assert files.read(TASK) == {"at": 2}
 
 
+def test_what_another_process_did_not_publish_is_cleared_away_and_never_written_into(
+    files: SnapshotFiles, tmp_path: Path
+) -> None:
+    left = tmp_path / "snapshots" / "shared.strategy_runner.1.999999999.next"
+    files.write(TASK, {"at": 1})
+    left.write_bytes(b"half of a snapshot")
+    files.publish(TASK)
+    assert left.read_bytes() == b"half of a snapshot"
+    assert files.read(TASK) == {"at": 1}
+    assert not left.exists()
+
+
 def test_each_task_has_its_own(files: SnapshotFiles) -> None:
     files.write(TASK, {"at": 1})
     files.publish(TASK)
