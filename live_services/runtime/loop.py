@@ -253,7 +253,8 @@ class _Runtime:
         Raises
         ------
         TaskFenced
-            If that process calls itself by our name, so that the group would go from one to the other for ever.
+            If this member has a name: the other process may have it too, and the group would go from one to the other
+            for ever.
         """
         proved = await asyncio.gather(*(self._commits.prove(running) for running in self._tasks.values()))
         lost = [index for index, ours in zip(self._tasks, proved, strict=True) if not ours]

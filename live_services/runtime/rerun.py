@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from live_services.adapters.kafka import read_topic
+from live_services.adapters.kafka import StoredRecord, read_topic
 from live_services.adapters.progress_marks import process_name
 from live_services.domain.log import TaskId
 from live_services.domain.topics import all_topics
@@ -20,6 +20,7 @@ from live_services.settings import KafkaSettings
 
 _log: Final = structlog.get_logger("application")
 
+_DIGITS: Final = 19  # of a time in 64 bits
 _PARTITIONED: Final = frozenset(topic.name for topic in all_topics() if topic.per_market_partition)
 
 
@@ -35,12 +36,23 @@ def partition_of(task: TaskId, topic: str) -> int:
 
 
 async def settle_by_kafka(run: TaskRun, kafka: KafkaSettings) -> None:
-    """Do as `settle` does, with the log read from Kafka."""
+    """Do as `settle` does, with the session's part of the log read from Kafka."""
+    begin_ns = run.session.open_ns if run.session is not None else 0
     log = {
-        name: [LogRecord(record.offset, record.value) async for record in read_topic(kafka, name, partition)]
+        name: [
+            LogRecord(record.offset, record.value)
+            async for record in read_topic(kafka, name, partition)
+            if not _is_before(record, begin_ns)
+        ]
         for name, partition in compared_partitions(run)
     }
     settle(run, log)
+
+
+def _is_before(record: StoredRecord, begin_ns: int) -> bool:
+    """Whether a record says that it is of an earlier session: topics are kept for ever, and a day is looked at."""
+    said = dict(record.headers).get("event_time_ns", b"")
+    return said.isdigit() and len(said) <= _DIGITS and int(said) < begin_ns
 
 
 def settle(run: TaskRun, log: Mapping[str, Iterable[LogRecord]]) -> None:
