@@ -21,10 +21,11 @@ from typing import Any, Final
 import tomli_w
 from aiokafka import TopicPartition
 
+from benchmarks.trained import trained_version
 from feature_store.market.types import Session
 from feature_store.offline.store import OfflineStore
 from live_services.adapters.kafka import committed_offsets
-from live_services.chaos.made_desk import MODEL, STRATEGIES, trained_version
+from live_services.chaos.made_desk import MODEL, STRATEGIES
 from live_services.cli.models import promote_as_person
 from live_services.composition import build_registry, processes
 from live_services.demo.run import own_settings_only

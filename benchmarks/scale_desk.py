@@ -18,10 +18,11 @@ import numpy as np
 import psutil
 import tomli_w
 
+from benchmarks.trained import train_and_promote
 from feature_store.market.types import SECOND_NS, Session, Ticks
 from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
-from live_services.chaos.made_desk import MODEL, train_and_promote
+from live_services.chaos.made_desk import MODEL
 from live_services.demo.run import own_settings_only
 from live_services.machine.programs import SERVICES
 from live_services.machine.stack import Stack, Tell, create_topics, environment

@@ -1,9 +1,9 @@
-"""The desk that faults are tried on: a generated market of two sessions and a model trained on the ones before."""
+"""The desk that faults are tried on: a generated market of two sessions, and a sample of a model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,21 +11,12 @@ import tomli_w
 
 from feature_store.market.types import Session
 from feature_store.offline.store import OfflineStore
-from feature_store.offline.training_frames import training_frame
-from feature_store.provenance import code_commit
-from feature_store.sources.synthetic import SyntheticMarket, synthetic_market
+from feature_store.sources.synthetic import synthetic_market
 from live_services.cli.models import promote_as_person
 from live_services.composition import build_registry
 from live_services.demo.demo_home import note_own_promotions
 from live_services.settings import CONFIG_NAME, Settings
-from models_registry.gates.evidence import NO_CHAMPION, Evidence, TradeEvidence
-from models_registry.gates.limits import GateLimits
-from models_registry.gates.plausible import plausibility_of
-from models_registry.gates.verdicts import judge
-from models_registry.packing import Packed, library_versions, pack, parity
-from models_registry.sidecar import FitFacts, Sidecar
-from models_registry.training import train
-from models_registry.version import build_sidecar
+from models_registry.sample import SAMPLE_DESCRIPTION, SAMPLE_TAG, sample_version
 
 MODEL: Final = "momentum"
 _OFTEN: Final = {"buy_quantile": 0.92, "sell_quantile": 0.08}
@@ -60,8 +51,8 @@ def write_configuration(
     (home / CONFIG_NAME).write_text("# written by `alpha-panda chaos`\n" + tomli_w.dumps(settings), encoding="utf-8")
 
 
-def store_market(settings: Settings, instruments: int, seed: int) -> tuple[SyntheticMarket, OfflineStore]:
-    """Generate the market and put it into the desk's store."""
+def store_market(settings: Settings, instruments: int, seed: int) -> tuple[Session, ...]:
+    """Generate the market and put it into the desk's store; gives the sessions that are to be played."""
     made = synthetic_market(instruments, _SESSIONS_BEFORE, edge_bps=12.0, seed=seed, tick_sessions=2)
     store = OfflineStore(settings.store_root)
     store.write_universe(made.universe, made.name)
@@ -69,63 +60,17 @@ def store_market(settings: Settings, instruments: int, seed: int) -> tuple[Synth
         store.write_bars(session, made.universe, bars, made.name)
     for session, ticks in zip(made.tick_sessions, made.ticks, strict=True):
         store.write_ticks(session, made.universe, ticks, made.name)
-    return made, store
+    return made.tick_sessions
 
 
-def train_and_promote(settings: Settings, made: SyntheticMarket, store: OfflineStore) -> None:
-    """Train the model that all strategies ask, register it and make it champion, whatever the gate says."""
+def promote_sample(settings: Settings) -> None:
+    """Register the sample that all strategies ask, and make it champion, whatever the gate says.
+
+    It proposes something at nearly every bar, which is all that is asked of it.
+    """
     registry = build_registry(settings)
-    packed, sidecar = trained_version(settings, made.sessions, store)
-    version = registry.register(packed, sidecar, description="Made by `alpha-panda chaos`.")
+    spec = next(strategy for strategy in settings.strategies if strategy.name == MODEL)
+    packed, sidecar = sample_version(spec, created_by="alpha-panda chaos", created_at_ns=time.time_ns())
+    version = registry.register(packed, sidecar, SAMPLE_DESCRIPTION, tags={SAMPLE_TAG: "true"})
     promote_as_person(settings, registry, MODEL, version, "champion", reason=_WHY, override=_WHY)
     note_own_promotions(settings.alpha_panda_home)
-
-
-def trained_version(settings: Settings, sessions: Sequence[Session], store: OfflineStore) -> tuple[Packed, Sidecar]:
-    """Train the model that all strategies ask on sessions of a store; nothing is registered."""
-    spec = next(strategy for strategy in settings.strategies if strategy.name == MODEL)
-    first, last = sessions[0].date, sessions[-1].date
-    frame = training_frame(store, None, first, last, features=spec.feature_schema(), label=spec.label())
-    facts = FitFacts(
-        git_commit=code_commit(), library_versions=library_versions(), fitted_at_ns=time.time_ns(), run_id=""
-    )
-    trained = train(frame, spec, facts)
-    packed = pack(trained.estimator, trained.golden_rows)
-    evidence = Evidence.of(
-        trained,
-        parity=parity(packed, trained.estimator, frame.X[::50]),
-        bar_source="ticks",
-        trades_on="ticks",
-        champion=NO_CHAMPION,
-        trades=_no_trades(),
-        plausibility=plausibility_of(trained, frame),
-    )
-    sidecar = build_sidecar(
-        trained,
-        frame,
-        packed,
-        evidence,
-        gate=judge(evidence, "champion", GateLimits()),
-        created_by="alpha-panda chaos",
-        created_at_ns=time.time_ns(),
-    )
-    return packed, sidecar
-
-
-def _no_trades() -> TradeEvidence:
-    """Evidence of a model that nobody traded: the gate says no to it, and is overruled."""
-    nothing = float("nan")
-    return TradeEvidence(
-        candidate_sha256="",
-        sessions=0,
-        trades=0,
-        long_trades=0,
-        short_trades=0,
-        gross_expectancy_bps=nothing,
-        net_expectancy_bps=nothing,
-        long_net_expectancy_bps=nothing,
-        short_net_expectancy_bps=nothing,
-        net_pnl_inr=0.0,
-        left_open=0,
-        entries_proposed=0,
-    )

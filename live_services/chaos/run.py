@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from live_services.chaos.faults import episodes
-from live_services.chaos.made_desk import store_market, train_and_promote, write_configuration
+from live_services.chaos.made_desk import promote_sample, store_market, write_configuration
 from live_services.chaos.report import Report, report_of
 from live_services.chaos.trial import PlayedDesk, play_disturbed, play_undisturbed
 from live_services.composition import processes
@@ -70,11 +70,10 @@ def run_chaos(options: ChaosOptions, tell: Tell, progress: Progress | None = Non
 def _run_at(home: Path, options: ChaosOptions, tell: Tell, progress: Progress | None) -> Report:
     stack = Stack(load_settings())
     with _servers(stack, tell, progress):
-        tell("making a market of two sessions and training a model on the ones before")
+        tell("making a market of two sessions and a sample of a model")
         settings = load_settings()
-        made, store = store_market(settings, options.instruments, options.seed)
-        train_and_promote(settings, made, store)
-        sessions = made.tick_sessions
+        sessions = store_market(settings, options.instruments, options.seed)
+        promote_sample(settings)
 
         def configure(speed: float) -> None:
             write_configuration(home, sessions, speed=speed)
