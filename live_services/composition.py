@@ -174,7 +174,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
     from live_services.adapters.groups import groups_begin
     from live_services.adapters.readiness import market_arrives, model_arrives
     from live_services.adapters.telemetry import LiveTelemetry
-    from live_services.runtime.heap import freeze_heap, lean
+    from live_services.runtime.heap import freeze_heap
     from live_services.services.feed_health import FeedHealth
     from live_services.services.market_feed import run_market_feed
 
@@ -191,8 +191,7 @@ async def _market_feed(settings: Settings, _broker: Broker, stop: asyncio.Event)
         freeze_heap()
         with tracing_of(settings, "market_feed", "shared") as tracing:
             progress = FeedHealth(telemetry)
-            async with lean():
-                await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
+            await run_market_feed(settings, stop, progress, times=telemetry.metrics, spans=tracing.feed())
 
 
 def member_name(settings: Settings) -> str:
@@ -217,7 +216,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
         from live_services.adapters.sessions import MarketSessions
         from live_services.adapters.snapshot_files import SnapshotFiles
         from live_services.adapters.telemetry import LiveTelemetry
-        from live_services.runtime.heap import freeze_heap, lean
+        from live_services.runtime.heap import freeze_heap
         from live_services.runtime.loop import run_chain
 
         scope: Scope = broker if of_broker else "shared"
@@ -229,18 +228,17 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
                     _started(telemetry, service.name, service.scope)
                 with tracing_of(settings, name, scope) as tracing:
                     sessions, member = MarketSessions(settings.kafka), member_name(settings)
-                    async with lean():
-                        await run_chain(
-                            chain,
-                            settings,
-                            sessions,
-                            telemetry,
-                            stop,
-                            tracing=tracing,
-                            member=member,
-                            settled=freeze_heap,
-                            snapshots=SnapshotFiles(settings.alpha_panda_home / "snapshots", code_digest()),
-                        )
+                    await run_chain(
+                        chain,
+                        settings,
+                        sessions,
+                        telemetry,
+                        stop,
+                        tracing=tracing,
+                        member=member,
+                        settled=freeze_heap,
+                        snapshots=SnapshotFiles(settings.alpha_panda_home / "snapshots", code_digest()),
+                    )
 
     return run
 

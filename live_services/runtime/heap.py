@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 import importlib.abc
-import mmap
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 # With Python's 700 a frame of ticks starts a collection; nothing that a handler makes is a cycle.
 _YOUNG_OBJECTS: Final = 20_000
-_LEAN_SECONDS: Final = 20.0
-_COMPILER: Final = "libllvmlite"
-_MAPPINGS: Final = Path("/proc/self/maps")
 
 
 class _NoPandas(importlib.abc.MetaPathFinder):
@@ -55,44 +47,11 @@ def freeze_heap() -> None:
 
 
 def give_back() -> None:
-    """Return memory that only the start, or the reading of a history, needed: freed blocks, and the compiler's code.
+    """Return freed blocks, which glibc and Arrow's pool keep otherwise: 130 MB behind the history of 3,000 instruments.
 
-    Freed blocks stay with glibc and with Arrow's pool otherwise (130 MB behind the history of 3,000 instruments). The
-    compiler's code (50 MB) is in the system's file cache, shared by all processes, and comes from there if something is
-    compiled after all. Where the system is not Linux, or its C library not glibc, less is returned.
+    Where the C library is not glibc, only Arrow's are returned.
     """
     if (arrow := sys.modules.get("pyarrow")) is not None:
         arrow.default_memory_pool().release_unused()
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
+    if sys.platform.startswith("linux") and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-    for begin, size in _compiled_compiler():
-        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
-
-
-@asynccontextmanager
-async def lean() -> AsyncIterator[None]:
-    """Give memory back now and then for as long as the block lasts: what is compiled or read first in a session."""
-
-    async def again_and_again() -> None:
-        while True:
-            await asyncio.sleep(_LEAN_SECONDS)
-            await asyncio.to_thread(give_back)  # 2 ms, without Python's lock
-
-    giving = asyncio.create_task(again_and_again(), name="lean")
-    try:
-        yield
-    finally:
-        giving.cancel()
-        await asyncio.gather(giving, return_exceptions=True)
-
-
-def _compiled_compiler() -> Iterator[tuple[int, int]]:
-    """Give begin and size of the compiler's machine code: nothing writes there, so its file has all of it."""
-    for line in _MAPPINGS.read_text().splitlines():
-        addresses, rights, *_, last = line.split()
-        if rights == "r-xp" and _COMPILER in last:
-            begin, end = (int(address, 16) for address in addresses.split("-"))
-            yield begin, end - begin
