@@ -44,7 +44,7 @@ def decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) 
             int(fields["watermark_ns"]),
             int(fields["session_open_offset"]),
             int(fields["session_open_ns"]),
-            SaidSoFar(str(fields.get("outputs_digest", "")), {t: int(n) for t, n in fields.get("outputs", {}).items()}),
+            SaidSoFar(str(fields["outputs_digest"]), {topic: int(count) for topic, count in fields["outputs"].items()}),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as cause:
         raise WrongShape(

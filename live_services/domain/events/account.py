@@ -150,9 +150,9 @@ class AccountOpened(AnswersCommands):
     broker: Broker
     session_date: str
     config: AccountConfig
-    config_digest: str = ""
-    """SHA-256 of `config`; empty in records that were written before it was kept."""
-    git_commit: str = ""
+    config_digest: str
+    """SHA-256 of `config`."""
+    git_commit: str
     """Of the code that opened the session; empty if it is not known."""
     starting_cash_inr_e4: Money
     cash_inr_e4: Money

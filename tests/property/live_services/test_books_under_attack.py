@@ -326,6 +326,8 @@ class BooksMachine(RuleBasedStateMachine):
             event_time_ns=1,
             session_date="2026-01-06",
             config=AccountConfig(),
+            config_digest="c",
+            git_commit="g",
             starting_cash_inr_e4=self.books.starting_cash_inr_e4,
             cash_inr_e4=self.books.cash_inr_e4,
             equity_inr=self.books.equity_inr(),

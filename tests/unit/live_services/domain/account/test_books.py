@@ -274,6 +274,8 @@ def record_of(kept: Books) -> AccountOpened:
         event_time_ns=1,
         session_date="2026-01-06",
         config=AccountConfig(),
+        config_digest="c",
+        git_commit="g",
         starting_cash_inr_e4=kept.starting_cash_inr_e4,
         cash_inr_e4=kept.cash_inr_e4,
         equity_inr=kept.equity_inr(),
