@@ -27,7 +27,7 @@ _log = structlog.get_logger("monitoring")
 
 
 class KeeperMetrics:
-    """The processes of a home, and its last preflight; ``process`` is a name that the supervisor has, ``paper.account``.
+    """A home's processes and its last preflight; ``process`` is a name that the supervisor has, ``paper.account``.
 
     A process that never came to answer at a port of its own stands here too.
     """
