@@ -102,7 +102,8 @@ class _Sinks:
 
     def close(self) -> None:
         for file in self.files.values():
-            file.close()
+            with suppress(OSError):  # a full disk: what it did not take is counted already
+                file.close()
 
 
 def _file_of(channel: str, home: Path, settings: LoggingSettings) -> ChannelFile:

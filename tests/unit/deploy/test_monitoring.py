@@ -17,12 +17,14 @@ from tests.prometheus_server import CONFIG, DEPLOY, program
 
 RULES = CONFIG.parent / "alerts.rules.yml"
 RULES_TEST = CONFIG.parent / "alerts.test.yml"
+ROOT = DEPLOY.parent
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 SAMPLES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
 OF_PROMETHEUS = {"job", "instance", "process", "world", "le"}
 """Labels that Prometheus or the file of a process gives to every series."""
 METRIC = re.compile(r"\b(?:alpha_panda|trading|market_tick|ml|validator)_[a-z_]+")
 SELECTOR = re.compile(r"([a-z_]+)\{([^}]*)\}")
+ALERT = re.compile(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`")
 GROUPING = re.compile(r"\bby \(([^)]*)\)")
 
 
@@ -68,6 +70,16 @@ def test_every_metric_is_on_a_dashboard() -> None:
     shown = {name for _, expression in asked() for name in METRIC.findall(expression)}
     families = {re.sub("_(bucket|count|sum)$", "", name) for name in samples()}
     assert families == {re.sub("_(bucket|count|sum)$", "", name) for name in shown}
+
+
+def test_the_manual_names_metrics_alerts_and_tests_that_exist() -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = manual.partition("## What is amiss")[2].partition("\n## ")[0]
+    assert {name for name in METRIC.findall(section) if name != "alpha_panda_"} <= samples().keys()
+    assert set(ALERT.findall(section)) == {rule["alert"] for rule in rules() if f"`{rule['alert']}`" in section}
+    there = {str(path.relative_to(ROOT / "tests").with_suffix("")) for path in (ROOT / "tests").rglob("test_*.py")}
+    for name in re.findall(r"`((?:\w+/)*test_\w+)(?:\.py)?`", section):
+        assert any(path.endswith(f"/{name}") for path in there), name
 
 
 def test_dashboards_have_names_of_their_own_and_take_any_prometheus() -> None:

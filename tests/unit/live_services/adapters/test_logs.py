@@ -243,6 +243,15 @@ def test_a_file_that_cannot_be_written_is_said_once_and_counted(tmp_path, capsys
     assert capsys.readouterr().err.count("audit.log") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")
+def test_a_full_disk_does_not_end_who_stops_logging(tmp_path) -> None:
+    wired = log_beside("cli", tmp_path)
+    with Path("/dev/full").open("w") as full:
+        wired._sinks.files["audit"].stream = full
+        full.write("a line that is not on the disk yet")
+        assert stop_logging()
+
+
 def test_beside_another_console_only_files_are_written_and_none_before_the_first_line(tmp_path, capsys) -> None:
     home = tmp_path / "home"
     log_beside("cli", home)
