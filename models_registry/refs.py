@@ -109,7 +109,12 @@ class GateResult(_Open):
     @property
     def passed(self) -> bool:
         """Whether no check failed; a gate without checks has not passed."""
-        return bool(self.checks) and all(c.verdict != "failed" for c in self.checks)
+        return bool(self.checks) and not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed."""
+        return tuple(check.name for check in self.checks if check.verdict == "failed")
 
 
 def named_thresholds(buy: float, sell: float | None) -> dict[str, float]:
