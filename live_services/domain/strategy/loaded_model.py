@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feature_store.features.schema import FeatureSchema
 from feature_store.proposals.rules import Proposer, RuleFailed
 from feature_store.proposals.seen import seen_from
-from models_registry.refs import Alias, ModelIdentity
+from models_registry.refs import Alias, ModelIdentity, overruled
 
 
 class ScoringModel(Protocol):
@@ -43,8 +43,7 @@ class LoadedModel:
 
     def against_gate(self, rung: Alias) -> str:
         """Say that its gate refused it for a rung; empty if it did not."""
-        failed = self.refused_by.get(rung, ())
-        return f"its gate refused it ({', '.join(failed)}): it runs by a person's override" if failed else ""
+        return overruled(self.refused_by.get(rung, ()))
 
 
 @dataclass(frozen=True, slots=True)
