@@ -137,7 +137,7 @@ def trade(
             assignments_at_open(session, models),
             None if goes_on else history.of(session, universe, needed=needed),
         )
-        yield _kept(session, engine.run(day), engine.rule_failures)
+        yield kept(session, engine.run(day), engine.rule_failures)
         before = session
 
 
@@ -170,14 +170,15 @@ def _market(store: OfflineStore, session: Session, fills: Fills) -> Ticks | Bars
     return store.read_ticks(session) if fills == "ticks" else store.read_bars([session])
 
 
-def _kept(session: Session, events: Sequence[Event], rule_failures: Mapping[str, RuleFailures]) -> TradedSession:
+def kept(session: Session, events: Sequence[Event], rule_failures: Mapping[str, RuleFailures]) -> TradedSession:
+    """Keep of a session's events what reports and gates are made of."""
     snapshots = [event for event in events if isinstance(event, PnlSnapshot)]
     refused = Counter(event.rule for event in events if isinstance(event, SignalRejected))
     proposed = sum(isinstance(event, SignalGenerated) for event in events) - refused.pop(ALREADY_OPEN, 0)
-    kept = (e for e in events if isinstance(e, AccountOpened | OrderFilled) or e is snapshots[-1])
+    read = (e for e in events if isinstance(e, AccountOpened | OrderFilled) or e is snapshots[-1])
     return TradedSession(
         session,
-        tuple(kept),
+        tuple(read),
         _path(snapshots),
         snapshots[-1].equity_at_open_inr,
         proposed,
