@@ -88,6 +88,8 @@ class Commits:
         if not outputs and positions == running.positions and not last:
             return
         writing = self._snapshots.begin(run, last=last)
+        if writing is not None:
+            await asyncio.sleep(0)  # other work has its turn between what takes a millisecond each
         running.inner.expect(outputs)
         running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
@@ -103,6 +105,7 @@ class Commits:
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
+        await asyncio.sleep(0)
         self._tell(running, outputs)
 
     async def prove(self, running: Running) -> bool:
