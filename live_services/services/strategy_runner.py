@@ -40,6 +40,7 @@ from live_services.domain.strategy.asked import Assignment, StrategyKey
 from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.written_desk import make_ready_to_write
 from live_services.domain.topics import (
     MODELS_LOADED,
     MODELS_REFUSED,
@@ -392,6 +393,7 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         model = self._model(state.plan, event.strategy, event.model_name, event.model_version)
         state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
+        make_ready_to_write(state.desk)
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +149,8 @@ class StrategyDesk:
         self._builder = BarBuilder(len(universe), self._clock)
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
+        self._written: dict[str, dict[str, NDArray[Any]]] = {}
+        """What was written of each engine last; see `live_services.domain.strategy.written_desk`."""
         mine = (history or SessionHistory(universe)).part_of(partition, partitions)
         self._actions = mine.actions
         self._of_bars = of_bars
@@ -218,6 +220,7 @@ class StrategyDesk:
             _step(engine, newest, bars)
         self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
         self._engines[schema.hash], self._newest[schema.hash] = engine, newest
+        self._written.pop(schema.hash, None)
 
     def assigned(self, key: StrategyKey) -> Assignment | None:
         """Give the newest assignment of a strategy on a rung; None before the first."""
@@ -443,6 +446,7 @@ class StrategyDesk:
         used = {model.schema.hash for one in self._asked.values() for model in one.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+            self._written.pop(schema, None)
 
 
 def _step(engine: FeatureEngine, newest: NewestRows, bars: Bars) -> None:
