@@ -215,9 +215,9 @@ class FeatureEngine:
         Parameters
         ----------
         into : mapping, optional
-            What this engine gave, or was restored from, before, and nobody reads any more: its ring, which is nearly all
-            of the state (20 kB an instrument), is brought up to date by the bars that came since, and given again. Of
-            3,000 instruments that takes a millisecond; a copy into new memory takes 60 to 500.
+            What this engine gave, or was restored from, before, and nobody reads any more: its ring, which is nearly
+            all of the state (20 kB an instrument), is brought up to date by the bars that came since, and given again.
+            Of 3,000 instruments that takes a millisecond; a copy into new memory takes 60 to 500.
         """
         state: dict[str, NDArray[Any]] = {
             "belongs_to": np.array(self._belongs_to()),

@@ -38,7 +38,7 @@ from live_services.domain.events import (
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.asked import Asked, Assignment, StrategyKey, asked
-from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
+from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.strategy.terms import Distances, distances, shares
@@ -113,7 +113,7 @@ class StrategyDesk:
     partition, partitions : int
         The task's market partition and how many there are. Bars of instruments that it does not own (the market's
         index) are context: features see them, nothing is decided on them.
-    history : SessionHistory, optional
+    history : SessionHistory or LaterHistory, optional
         What features go on from; default: nothing, so that every instrument is WARMING at first.
     of_bars : bool
         Whether the market comes as bars, so that a gap in it lacks bars and not ticks.
@@ -130,7 +130,7 @@ class StrategyDesk:
         stamp: Stamp | None = None,
         partition: int = 0,
         partitions: int = 1,
-        history: SessionHistory | None = None,
+        history: SessionHistory | LaterHistory | None = None,
         of_bars: bool = False,
     ) -> None:
         self.session = session
@@ -172,8 +172,8 @@ class StrategyDesk:
         self._opens = [*self._opens, self.session.open_ns][-self._kept_sessions :]
         from_ns = self._opens[0] if len(self._opens) == self._kept_sessions else 0
         before = [bars for bars in self._bars.parts if bars.end_ns[-1] > from_ns]
-        self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
-        self._bars.parts += before
+        empty = SessionHistory(self._universe)
+        self._bars = SessionBars(empty, session, self._bar_ns, of_bars=self._of_bars, carried=before)
         self.session, self.decided_ns = session, 0
         self.failures.clear()
         self._builder = BarBuilder(len(self._universe), self._clock)

@@ -149,6 +149,7 @@ def touch_strategies(state: StrategyState) -> None:
     desk._opens, desk._kept_sessions = [OPEN, OPEN + 1], 77
     desk._waiting += [session_bars(SESSION, 4, 3, seed) for seed in (1, 2)]
     desk._frames.append((LogPosition("market.ticks", 0, 99), OPEN, OPEN + 1))
+    desk._bars._on_history = False
     desk._bars._excess[0], desk._bars._unknown[1] = -5, True
 
 

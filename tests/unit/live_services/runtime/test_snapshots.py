@@ -79,7 +79,8 @@ async def test_while_a_snapshot_is_being_written_no_other_is_begun(tmp_path: Pat
     assert snapshots.begin(task.run, last=True) is None
     await snapshots.settled(task.run.task)
     assert files.read(task.run.task) is not None
-    assert (another := snapshots.begin(task.run, last=True)) is not None
+    another = snapshots.begin(task.run, last=True)
+    assert another is not None
     await another
 
 
