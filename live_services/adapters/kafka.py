@@ -31,6 +31,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from live_services.adapters.header_names import accept_any_header_name
 from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.retention import RETENTION, retention_ms, set_retention
 from live_services.domain.events import Event, headers_of, topic_of, value_of
@@ -87,6 +88,8 @@ class StoredRecord:
 def connection(kafka: KafkaSettings) -> dict[str, Any]:
     """Give the arguments that every aiokafka client of these settings shares; the only place that opens the secret.
 
+    Consumers read a record whatever bytes its header names are, see `live_services.adapters.header_names`.
+
     Raises
     ------
     NoBroker
@@ -96,6 +99,7 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
         raise NoBroker(
             f"kafka.bootstrap_servers is empty: start the embedded Kafka ({to_type('up')}) or set the address"
         )
+    accept_any_header_name()
     arguments: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
         "security_protocol": kafka.security_protocol,
