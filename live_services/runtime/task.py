@@ -24,7 +24,7 @@ from live_services.domain.events import (
     Event,
     topic_of,
 )
-from live_services.domain.letters import LetterFlood
+from live_services.domain.letters import FloodLimits
 from live_services.domain.log import (
     EventRecord,
     LogPosition,
@@ -34,6 +34,7 @@ from live_services.domain.log import (
     TaskId,
 )
 from live_services.domain.partitions import own_rows
+from live_services.domain.sequence import Stamp
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
 from live_services.runtime.failures import PromiseBroken, WrongShape
@@ -80,7 +81,8 @@ class TaskRun:
     spans
         Who hears of its work; default: nobody.
     flood
-        When its dead letters are one; default: with the numbers that settings have by default.
+        When its dead letters are one, from the first session on that it opens itself; one that it resumes keeps its
+        own. Default: with the numbers that settings have by default.
     opens_apart
         Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
@@ -97,7 +99,7 @@ class TaskRun:
         told: Told | None = None,
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
-        flood: LetterFlood | None = None,
+        flood: FloodLimits | None = None,
         opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
@@ -117,7 +119,9 @@ class TaskRun:
         self._chain = chain
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
-        self._letters = Letters(task, self._topics, flood or LetterFlood())
+        self._writers = {t.name: t.writer for t in chain.outputs if t.writer}
+        self._flood: Final = flood or FloodLimits()
+        self._letters = Letters(task, self._topics, (resume and resume.flood) or self._flood)
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
         self._reception = Reception(
             self.merge,
@@ -145,6 +149,8 @@ class TaskRun:
         self._answered = -1
         """Offset of the last command that was answered."""
         self._state: ChainState | None = None
+        self._numbers = dict(resume.numbers) if resume is not None else {}
+        """By topic that is numbered: of the last record in the session that opens at `_begin_ns`, later `session`."""
         self._promised_ns = BEGINNING_NS
         self._forwarded_ns = BEGINNING_NS
         self._open_offsets: dict[TopicPartitionKey, int] = {}
@@ -225,6 +231,9 @@ class TaskRun:
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
+        if session.open_ns != self._begin_ns:
+            self._numbers.clear()
+            self._letters.go_by(self._flood)
         self.session, self.now_ns, self._controls = session, session.open_ns, 0
         self.said.open_session()
         self._not_in_force.clear()
@@ -259,7 +268,8 @@ class TaskRun:
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
         for one in self._foreign:
             _log.error("foreign_record", task=str(self.task), where=str(one.position), failure=one.failure)
-            self._bury(self._letters.of_foreign(one, self.now_ns))
+            letter = self._letters.of_foreign(one, self.now_ns)
+            self._emit(Output(self._letters.count(letter, of_the_day=False), 0, letter))
         self._issue_commands()
 
     def _issue_commands(self) -> None:
@@ -416,7 +426,7 @@ class TaskRun:
                 partition = self._partition(topic)
                 digest = self._reception.digest_of(self.session)
                 event = watermark(topic, partition, self.session, self._promised_ns, digest)
-                self._outputs.append(Output(topic.name, partition, event))
+                self._outputs.append(Output(topic.name, partition, event, stamp=self.next_stamp(topic.name)))
         self._forwarded_ns = self._promised_ns
 
     def take_outputs(self) -> list[Output]:
@@ -439,6 +449,8 @@ class TaskRun:
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
                 said=said,
+                numbers=dict(self._numbers),
+                flood=self._letters.limits,
             )
         return found
 
@@ -458,10 +470,23 @@ class TaskRun:
     def _emit(self, output: Output) -> None:
         if not self.live:
             return
-        traceparent = self.spans.said(output.event)
-        self._outputs.append(replace(output, traceparent=traceparent) if traceparent else output)
+        traceparent, stamp = self.spans.said(output.event), self.next_stamp(output.topic)
+        if traceparent or stamp is not None:
+            output = replace(output, traceparent=traceparent, stamp=stamp)
+        self._outputs.append(output)
         self._events += 1
         self.outputs[output.topic, output.event.event_type] += 1
+
+    def next_stamp(self, topic: str) -> Stamp | None:
+        """Number one more record of a topic; None for one that is not numbered.
+
+        Only what is committed counts: a successor goes on from there, and a task that was fenced has said nothing.
+        """
+        writer = self._writers.get(topic)
+        if writer is None or self.session is None:
+            return None
+        self._numbers[topic] = number = self._numbers.get(topic, -1) + 1
+        return Stamp(writer, self.session.open_ns, number)
 
     def _partition(self, topic: Topic) -> int:
         return self.task.partition if topic.per_market_partition else 0

@@ -10,6 +10,7 @@ import structlog
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Session, Universe
 from live_services.domain.clock import watermark
 from live_services.domain.events import (
+    AccountDifferenceAccepted,
     AccountOpened,
     CommandRefused,
     DeadLetter,
@@ -30,13 +31,16 @@ from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.control import control_of, own_control
 from live_services.runtime.failures import PromiseBroken
-from live_services.runtime.handover import Resume
+from live_services.runtime.handover import Committed, Resume
 from live_services.runtime.inbox import command_of
+from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
+from live_services.runtime.said import SaidSoFar
 from live_services.runtime.service import Input, Opening, Service
 from live_services.runtime.task import TaskRun
+from live_services.settings import KafkaSettings
 from tests.toy_chain import NEXT_SESSION, OPEN_NS, PAPER, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
 
 MARKET = MARKET_TICKS
@@ -238,10 +242,46 @@ def test_what_stands_among_a_tasks_control_records_under_its_name_is_told_once_i
     later = account_opened().model_copy(update={"event_time_ns": OPEN_NS + 2})
     values = [b"garbage", value_of(account_opened()), b"garbage", value_of(later)]
     records = [Received(control.name, 0, k, None, v, [("task", b"paper.account[0]")]) for k, v in enumerate(values)]
-    found = own_control(task, control, records, OPEN_NS, OPEN_NS + 1)
+    found = own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS))
     assert found.events == (account_opened(),)
     assert [one.position.offset for one in found.foreign] == [2, 3]
-    assert own_control(task, control, records, OPEN_NS + 1, OPEN_NS + 1).events == ()
+    assert own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS + 1)).events == ()
+
+
+def test_what_a_person_let_stand_counts_only_where_it_was_typed_or_went_on_from() -> None:
+    task, control, digest = TaskId("account", "paper", 0), PAPER.control, "a" * 64
+    accepted = AccountDifferenceAccepted(
+        **self_caused("accepted"),
+        broker="paper",
+        event_time_ns=OPEN_NS,
+        session_date="2026-01-05",
+        task=str(task),
+        outputs_digest=digest,
+        taken_as_said={},
+        accepted_by="a person",
+        accepted_at_ns=1,
+        reason="a test",
+    )
+    headers = tuple(headers_of(accepted))
+    records = [Received(control.name, 0, 0, None, value_of(accepted), headers)]
+
+    def counted(said: SaidSoFar) -> tuple[Event, ...]:
+        return own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS, said)).events
+
+    assert counted(SaidSoFar(digest)) == (accepted,)
+    assert counted(SaidSoFar("b" * 64, begun_with=accepted.event_id)) == (accepted,)
+    assert counted(SaidSoFar("b" * 64)) == (), "the task has gone on since, and nobody has seen what differs now"
+    assert counted(SaidSoFar("b" * 64, begun_with="another")) == ()
+
+
+def test_what_a_person_lets_stand_is_no_strangers_on_the_accounts_own_topic() -> None:
+    watch = InnerWatch(KafkaSettings(), {PAPER.control.name}, TaskId("account", "paper", 0))
+    said = {"session_date": "2026-01-05", "outputs_digest": "d", "taken_as_said": {}, "accepted_by": "a person"}
+    said |= {"accepted_at_ns": 1, "reason": "a test", "event_time_ns": OPEN_NS, "broker": "paper"}
+    for task, foreign in (("paper.account[0]", 0), ("paper.account[1]", 1)):
+        event = AccountDifferenceAccepted.model_validate(said | {"task": task} | self_caused("accepted", task))
+        watch.look_at(Received(PAPER.control.name, 0, 7, None, value_of(event), tuple(headers_of(event))))
+        assert watch.foreign_on({PAPER.control.name}) == foreign
 
 
 class Listening(ToyStrategy):
