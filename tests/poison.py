@@ -466,7 +466,7 @@ class Desk:
         """Put bad records on the log; what the runner itself says is numbered and committed with its positions."""
         runner = self.tasks["runner"]
         for one in poison:
-            stamp = runner.run.next_stamp(one.topic.name) if one.ours else None
+            stamp = runner.run.numbers.next_stamp(one.topic.name, SESSION) if one.ours else None
             self.log.append(one.topic.name, 0, one.value, [*one.headers, *([stamp.header] if stamp else [])])
         runner.commit()
 

@@ -46,6 +46,7 @@ MAX_POLL_RECORDS: Final = 500
 _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 # A dead letter holds the bytes of any record in base64, a third longer, and must never be what cannot be sent.
 _MAX_LETTER_BYTES: Final = 2 * _MAX_FRAME_BYTES
+_SENT_IN_A_TURN: Final = 200  # an instant may be thousands of records, and the heartbeat has its turn
 _REPLICATION: Final = 3
 _NEVER_COMPACTED: Final = {"cleanup.policy": "delete", "retention.bytes": "-1"}  # records have no keys, and each counts
 _READ_TIMEOUT_MS: Final = 500
@@ -268,6 +269,8 @@ async def commit_together(
         await producer.begin_transaction()
         for topic, partition, value, headers in outputs:
             sent.append(await producer.send(topic, value=value, partition=partition, headers=headers))
+            if len(sent) % _SENT_IN_A_TURN == 0:
+                await asyncio.sleep(0)
         if offsets:
             await producer.send_offsets_to_transaction(offsets, group)
         await producer.commit_transaction()

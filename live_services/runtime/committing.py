@@ -139,7 +139,7 @@ class Commits:
         positions: Mapping[TopicPartitionKey, Committed],
     ) -> None:
         """Commit outputs and positions in one transaction."""
-        records = [(o.topic, o.partition, value_of(o.event), o.headers) for o in outputs]
+        records = ((o.topic, o.partition, value_of(o.event), o.headers) for o in outputs)
         offsets = {TopicPartition(*key): encode_position(p) for key, p in positions.items()}
         await commit_together(producer, records, offsets, self._group)
 

@@ -158,7 +158,7 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
     }
     (commit,) = calls(parsed(COMMITTING), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
-    made = "records = [(o.topic, o.partition, value_of(o.event), o.headers) for o in outputs]"
+    made = "records = ((o.topic, o.partition, value_of(o.event), o.headers) for o in outputs)"
     assert made in COMMITTING.read_text()
 
 
