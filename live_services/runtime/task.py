@@ -234,7 +234,9 @@ class TaskRun:
             self.now_ns = release.reached_ns
             # The state of a session that ended does not see the next one's open.
             if self._state is not None and not (met and meeting.order == _OPENS):
-                yield from self._produced(self._chain.advance(self._state, self.now_ns))
+                self.spans.begins()
+                self._chain.advance(self._state, self.now_ns, self._produce)
+                yield
                 self._promised_ns = max(self._promised_ns, self._chain.promise(self._state, self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
@@ -314,7 +316,8 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event], announced=True)  # said once, never read back
+                self.spans.begins()
+                self._produce(event, announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -336,7 +339,8 @@ class TaskRun:
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
-        self._produce(self._chain.handle_control(record, self._state))
+        self.spans.begins()
+        self._chain.handle_control(record, self._state, self._produce)
 
     def _handle(self, time_ns: int, item: Item) -> Iterator[None]:
         if isinstance(item, Refused):
@@ -352,7 +356,8 @@ class TaskRun:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
         life = {"correlation_id": item.event.correlation_id} if isinstance(item, EventRecord) else {}
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
-            yield from self._produced(self._chain.handle(item, self._state, time_ns))
+            self.spans.begins()
+            self._chain.handle(item, self._state, time_ns, self._produce)
         yield
 
     def _is_over(self, time_ns: int) -> bool:
@@ -468,23 +473,16 @@ class TaskRun:
             )
         return found
 
-    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
-        deque(self._produced(events, announced=announced), maxlen=0)
-
-    def _produced(self, events: Iterable[Event], *, announced: bool = False) -> Iterator[None]:
-        """Say events one after the other, each a part of its own."""
-        self.spans.begins()
-        for event in events:
-            topic = topic_of(event)
-            if topic.watermarked and event.event_time_ns < self._forwarded_ns:
-                raise PromiseBroken(
-                    f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
-                    f"watermark {self._forwarded_ns} that {topic.name} already carries"
-                )
-            if not announced:
-                self.said.add(topic.name, event)
-            self._emit(Output(topic.name, self._partition(topic), event))
-            yield
+    def _produce(self, event: Event, *, announced: bool = False) -> None:
+        topic = topic_of(event)
+        if topic.watermarked and event.event_time_ns < self._forwarded_ns:
+            raise PromiseBroken(
+                f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
+                f"watermark {self._forwarded_ns} that {topic.name} already carries"
+            )
+        if not announced:
+            self.said.add(topic.name, event)
+        self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
         if not self.live:
