@@ -25,7 +25,7 @@ from live_services.domain.replay import within_session
 from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
 from live_services.runtime.chain import Chain, ChainState, Say
 from live_services.services.account import ACCOUNT, account_chain
@@ -130,6 +130,15 @@ class Engine:
         events.sort(key=lambda event: event.event_time_ns * len(_STAGES) + _STAGES[event.event_type])
         return tuple(events)
 
+    @property
+    def rule_failures(self) -> Mapping[str, RuleFailures]:
+        """Where the rules of strategies failed in the session that was run last, by strategy."""
+        found: dict[str, RuleFailures] = {}
+        for desk in self._desks:
+            for (strategy, _), failed in desk.failures.items():
+                found[strategy] = found[strategy] + failed if strategy in found else failed
+        return found
+
     def _events(self, day: MarketDay, frame_ns: int | None) -> list[Event]:
         market = within_session(day.market, day.session)
         topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
@@ -175,7 +184,7 @@ class Engine:
         )
 
     def _account(self, broker: Broker, day: MarketDay, topic: Topic) -> _Account:
-        chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp)
+        chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp, alarm=_nobody_hears)
         task = TaskId(ACCOUNT, broker, 0)
         state = chain.open_session(day.session, day.universe, task, self._states.get(broker))
         return _Account(broker, chain, state, LogPosition(topic.name, 0, -1))
@@ -223,6 +232,10 @@ class _Account:
             record = MarketSlice(market, self.position)
             self.chain.handle(record, self.state, record.times_ns.item(-1), say)
         self.chain.advance(self.state, watermark_ns, say)
+
+
+def _nobody_hears(event: str, **facts: object) -> None:
+    """Raise no alarm of an account that is nobody's: what it was left with stands among its trades."""
 
 
 @contextmanager

@@ -130,4 +130,4 @@ class StrategyRuntime:
     version: str = ""
     """Which one scores; empty unless ready."""
     reason: str = ""
-    """Why none scores, or why what stands on the rung does not; empty if nothing is amiss."""
+    """Why none scores, or what is amiss with what does: its rule fails, its gate refused it. Empty if nothing is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -38,6 +38,9 @@ from models_registry.specification import Broker
 
 _log = structlog.get_logger("trading")
 
+Alarm = Callable[..., object]
+"""``(event, **facts)``."""
+
 
 @dataclass(slots=True)
 class PortfolioState:
@@ -67,6 +70,8 @@ class PortfolioManager(Service[PortfolioState]):
     broker : Broker
     trading_off : str, optional
         Why the trading stage gives no orders; None: it does.
+    alarm : callable, optional
+        Takes what a person must hear of at once, as a logger's ``error``; default: the log's.
     """
 
     name = "portfolio_manager"
@@ -80,6 +85,7 @@ class PortfolioManager(Service[PortfolioState]):
         broker: Broker = "paper",
         *,
         trading_off: str | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
@@ -97,6 +103,7 @@ class PortfolioManager(Service[PortfolioState]):
         self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
         self._stamp: Final = stamp
         self._trading_off: Final = trading_off
+        self._alarm: Final = alarm
         self._written: Final = WrittenOnce()
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
@@ -247,7 +254,7 @@ class PortfolioManager(Service[PortfolioState]):
     def _say_left_open(self, state: PortfolioState) -> None:
         for position in state.books.positions.values():
             if position.product == "MIS" or position.exit.expiry_ns <= state.session.close_ns:
-                _log.error(
+                (self._alarm or _log.error)(
                     "position_left_open",
                     broker=self._broker,
                     strategy=position.strategy,
