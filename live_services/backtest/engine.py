@@ -27,7 +27,7 @@ from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
-from live_services.runtime.chain import Chain, ChainState
+from live_services.runtime.chain import Chain, ChainState, Say
 from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
 from models_registry.specification import Broker, StrategySpec
@@ -144,14 +144,16 @@ class Engine:
         topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
         desks = self._desks_of(day)
         accounts = [self._account(broker, day, topic) for broker in self._config.accounts]
-        events = [event for account in accounts for event in account.open()]
-        events += _controlled(accounts, day, day.session.open_ns)
+        events: list[Event] = []
+        for account in accounts:
+            account.open(events.append)
+        _control(accounts, day, day.session.open_ns, events.append)
         for part, watermark_ns in _frames(market, day, frame_ns):
             proposals = self._proposals(desks, part, day.universe, watermark_ns)
             events += proposals
             for account in accounts:
-                events += account.step(part, proposals, watermark_ns)
-            events += _controlled(accounts, day, watermark_ns)
+                account.step(part, proposals, watermark_ns, events.append)
+            _control(accounts, day, watermark_ns, events.append)
         self._states = {account.broker: account.state for account in accounts}
         return events
 
@@ -210,26 +212,26 @@ class _Account:
     state: ChainState
     position: LogPosition
 
-    def open(self) -> Iterator[Event]:
+    def open(self, say: Say) -> None:
         for event in self.chain.commands(self.state, self.state.session.open_ns):
-            yield from self.control(event)
+            self.control(event, say)
 
-    def control(self, event: Event) -> Iterator[Event]:
-        yield event
-        yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
+    def control(self, event: Event, say: Say) -> None:
+        say(event)
+        self.chain.handle_control(EventRecord(event, NOWHERE), self.state, say)
 
-    def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int) -> Iterator[Event]:
+    def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int, say: Say) -> None:
         """Take one frame and the watermark behind it.
 
         Its proposals come first: the account keeps each until its instant, at which the market comes before it.
         """
         for proposal in proposals:
             if isinstance(proposal, SignalGenerated) and proposal.broker == self.broker:
-                yield from self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns)
+                self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns, say)
         if len(market):
             record = MarketSlice(market, self.position)
-            yield from self.chain.handle(record, self.state, record.times_ns.item(-1))
-        yield from self.chain.advance(self.state, watermark_ns)
+            self.chain.handle(record, self.state, record.times_ns.item(-1), say)
+        self.chain.advance(self.state, watermark_ns, say)
 
 
 def _nobody_hears(event: str, **facts: object) -> None:
@@ -249,13 +251,13 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _controlled(accounts: Sequence[_Account], day: MarketDay, at_ns: int) -> Iterator[Event]:
+def _control(accounts: Sequence[_Account], day: MarketDay, at_ns: int, say: Say) -> None:
     """Let come into force what was commanded for an instant: all before it was handled, and nothing of it."""
     for event in day.trading_states:
         if event.event_time_ns == at_ns:
             for account in accounts:
                 if account.broker == event.broker:
-                    yield from account.control(event)
+                    account.control(event, say)
 
 
 def _frames(market: Ticks | Bars, day: MarketDay, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:

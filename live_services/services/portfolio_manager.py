@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 import structlog
 
-from feature_store.market.types import Session, Ticks
+from feature_store.market.types import Session
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.account.written_books import restore_books, written_books
@@ -180,9 +180,7 @@ class PortfolioManager(Service[PortfolioState]):
             For any other event.
         """
         if isinstance(record, MarketSlice):
-            market = record.market
-            price = market.last_price if isinstance(market, Ticks) else market.close
-            state.books.on_prices(market.instrument, price)
+            state.books.on_prices(record.instrument, record.last_price)
             return ()
         event = record.event if isinstance(record, EventRecord) else None
         if isinstance(event, OrderSubmitted):
