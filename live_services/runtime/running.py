@@ -83,6 +83,7 @@ class Running:
                 await learn(record.headers)
                 self.run.receive(record)
             self.next_offsets[partition] = part[-1].offset + 1
+            await asyncio.sleep(0)
             await self.step()
             self.arrivals.handled(has_events=self.run.has_events)
             took_s = time.thread_time() - begun
