@@ -120,7 +120,8 @@ class TaskRun:
         self._market_partitions = market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
         resume = resume or Resume(BEGINNING_NS)
-        self.numbers: Final = Numbers(chain.outputs, resume.numbers)
+        own_control = (i.topic for i in chain.inputs if i.role == "control")
+        self.numbers: Final = Numbers((*chain.outputs, *own_control), resume.numbers)
         self._flood: Final = flood or FloodLimits()
         self._letters = Letters(task, self._topics, resume.flood or self._flood)
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
