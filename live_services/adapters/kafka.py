@@ -34,6 +34,7 @@ from aiokafka.errors import (
 from live_services.adapters.header_names import accept_any_header_name
 from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.retention import RETENTION, retention_ms, set_retention
+from live_services.adapters.transactions import offsets_behind_records
 from live_services.domain.events import Event, headers_of, topic_of, value_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
@@ -237,6 +238,7 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         max_request_size=_MAX_LETTER_BYTES,
     )
     reconnect_slowly(producer.client)
+    offsets_behind_records(producer)
     return producer
 
 

@@ -82,11 +82,15 @@ class Commits:
             If another process runs this task now, though the group has not moved on.
         """
         run = running.run
+        if last:
+            await self._snapshots.settled(run.task)
         run.forward()
         outputs, positions = run.take_outputs(), run.positions()
         if not outputs and positions == running.positions and not last:
             return
         writing = self._snapshots.begin(run, last=last)
+        if writing is not None:
+            await asyncio.sleep(0)  # other work has its turn between what takes a millisecond each
         running.inner.expect(outputs)
         running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
@@ -98,10 +102,13 @@ class Commits:
             raise fenced(running) from cause
         running.positions = positions
         if writing is not None:
-            await self._snapshots.publish(run.task, writing)
+            self._snapshots.publish(run.task, writing)
+            if last:
+                await self._snapshots.settled(run.task)
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
+        await asyncio.sleep(0)
         self._tell(running, outputs)
 
     async def prove(self, running: Running) -> bool:

@@ -17,22 +17,9 @@ from feature_store.market.types import MINUTE_NS, Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
-from live_services.domain.events import (
-    AnswersCommands,
-    DeadLetter,
-    DifferenceAccepted,
-    Event,
-    topic_of,
-)
+from live_services.domain.events import AnswersCommands, DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
 from live_services.domain.letters import FloodLimits
-from live_services.domain.log import (
-    EventRecord,
-    LogPosition,
-    MarketSlice,
-    Readiness,
-    StrategyRuntime,
-    TaskId,
-)
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
@@ -152,10 +139,11 @@ class TaskRun:
         self._state: ChainState | None = None
         self._promised_ns = self._forwarded_ns = BEGINNING_NS
         self._open_offsets: dict[TopicPartitionKey, int] = {}
+        self._came_to_be: deque[Event] = deque()
+        """What the chain has come to, in order, and what is not said yet."""
         self._outputs: list[Output] = []
         self._under_way: Generator[None, None, bool] | None = None
         """What is left of a step that its caller ended."""
-        self._events = 0
         self._not_in_force: set[str] = set()
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
@@ -235,7 +223,9 @@ class TaskRun:
             self.now_ns = release.reached_ns
             # The state of a session that ended does not see the next one's open.
             if self._state is not None and not (met and meeting.order == _OPENS):
-                yield from self._produced(self._chain.advance(self._state, self.now_ns))
+                self.spans.begins()
+                self._chain.advance(self._state, self.now_ns, self._came_to_be.append)
+                yield from self._produced()
                 self._promised_ns = max(self._promised_ns, self._chain.promise(self._state, self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
@@ -315,7 +305,8 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event], announced=True)  # said once, never read back
+                self.spans.begins()
+                self._produce(event, announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -337,7 +328,8 @@ class TaskRun:
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
-        self._produce(self._chain.handle_control(record, self._state))
+        self.spans.begins()
+        self._chain.handle_control(record, self._state, self._produce)
 
     def _handle(self, time_ns: int, item: Item) -> Iterator[None]:
         if isinstance(item, Refused):
@@ -353,7 +345,9 @@ class TaskRun:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
         life = {"correlation_id": item.event.correlation_id} if isinstance(item, EventRecord) else {}
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
-            yield from self._produced(self._chain.handle(item, self._state, time_ns))
+            self.spans.begins()
+            self._chain.handle(item, self._state, time_ns, self._came_to_be.append)
+        yield from self._produced()
         yield
 
     def _is_over(self, time_ns: int) -> bool:
@@ -413,14 +407,13 @@ class TaskRun:
 
     def dead_letters_of(self, service: str) -> int:
         """How many records a service could not handle; those that the task could not even read are its first one's."""
-        counted, first = self._letters.counted, self._chain.services[0].name
-        unread = counted[self.task.service] if service == first != self.task.service else 0
-        return counted[service] + unread
+        names = {service, self.task.service} if service == self._chain.services[0].name else {service}
+        return sum(self._letters.counted[name] for name in names)
 
     @property
     def has_events(self) -> bool:
         """Whether something other than a watermark is to be committed."""
-        return self._events > 0
+        return any(not isinstance(output.event, Watermark) for output in self._outputs)
 
     @property
     def is_waited_for(self) -> bool:
@@ -446,7 +439,7 @@ class TaskRun:
 
     def take_outputs(self) -> list[Output]:
         """Give the outputs since the last call, in order; they belong in one transaction with :meth:`positions`."""
-        outputs, self._outputs, self._events = self._outputs, [], 0
+        outputs, self._outputs = self._outputs, []
         return outputs
 
     def positions(self) -> dict[TopicPartitionKey, Committed]:
@@ -469,23 +462,22 @@ class TaskRun:
             )
         return found
 
-    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
-        deque(self._produced(events, announced=announced), maxlen=0)
-
-    def _produced(self, events: Iterable[Event], *, announced: bool = False) -> Iterator[None]:
-        """Say events one after the other, each a part of its own."""
-        self.spans.begins()
-        for event in events:
-            topic = topic_of(event)
-            if topic.watermarked and event.event_time_ns < self._forwarded_ns:
-                raise PromiseBroken(
-                    f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
-                    f"watermark {self._forwarded_ns} that {topic.name} already carries"
-                )
-            if not announced:
-                self.said.add(topic.name, event)
-            self._emit(Output(topic.name, self._partition(topic), event))
+    def _produced(self) -> Iterator[None]:
+        """Say what came to be, each event a part of its own."""
+        while self._came_to_be:
+            self._produce(self._came_to_be.popleft())
             yield
+
+    def _produce(self, event: Event, *, announced: bool = False) -> None:
+        topic = topic_of(event)
+        if topic.watermarked and event.event_time_ns < self._forwarded_ns:
+            raise PromiseBroken(
+                f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
+                f"watermark {self._forwarded_ns} that {topic.name} already carries"
+            )
+        if not announced:
+            self.said.add(topic.name, event)
+        self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
         if not self.live:
@@ -494,7 +486,6 @@ class TaskRun:
         if traceparent or stamp is not None:
             output = replace(output, traceparent=traceparent, stamp=stamp)
         self._outputs.append(output)
-        self._events += 1
         self.outputs[output.topic, output.event.event_type] += 1
 
     def _partition(self, topic: Topic) -> int:

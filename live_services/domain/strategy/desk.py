@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ from live_services.domain.events import (
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.asked import Asked, Assignment, StrategyKey, asked
-from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
+from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionBars, SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.strategy.terms import Distances, distances, shares
 from models_registry.specification import Broker, StrategySpec
@@ -113,7 +113,7 @@ class StrategyDesk:
     partition, partitions : int
         The task's market partition and how many there are. Bars of instruments that it does not own (the market's
         index) are context: features see them, nothing is decided on them.
-    history : SessionHistory, optional
+    history : SessionHistory or LaterHistory, optional
         What features go on from; default: nothing, so that every instrument is WARMING at first.
     of_bars : bool
         Whether the market comes as bars, so that a gap in it lacks bars and not ticks.
@@ -130,14 +130,14 @@ class StrategyDesk:
         stamp: Stamp | None = None,
         partition: int = 0,
         partitions: int = 1,
-        history: SessionHistory | None = None,
+        history: SessionHistory | LaterHistory | None = None,
         of_bars: bool = False,
     ) -> None:
         self.session = session
         self.decided_ns = 0
         """End of the last bars that were decided on; 0 before the first."""
-        self.failures: dict[str, str] = {}
-        """How the rule of a strategy failed for the first time in the session; such a row proposes nothing."""
+        self.failures: dict[StrategyKey, RuleFailures] = {}
+        """Where the rule of a strategy failed in the session, by rung."""
         self._universe = universe
         self._partition = partition
         self._own = owned(universe, partition, partitions)
@@ -149,6 +149,8 @@ class StrategyDesk:
         self._builder = BarBuilder(len(universe), self._clock)
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
+        self._written: dict[str, dict[str, NDArray[Any]]] = {}
+        """What was written of each engine last; see `live_services.domain.strategy.written_desk`."""
         mine = (history or SessionHistory(universe)).part_of(partition, partitions)
         self._actions = mine.actions
         self._of_bars = of_bars
@@ -170,8 +172,8 @@ class StrategyDesk:
         self._opens = [*self._opens, self.session.open_ns][-self._kept_sessions :]
         from_ns = self._opens[0] if len(self._opens) == self._kept_sessions else 0
         before = [bars for bars in self._bars.parts if bars.end_ns[-1] > from_ns]
-        self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
-        self._bars.parts += before
+        empty = SessionHistory(self._universe)
+        self._bars = SessionBars(empty, session, self._bar_ns, of_bars=self._of_bars, carried=before)
         self.session, self.decided_ns = session, 0
         self.failures.clear()
         self._builder = BarBuilder(len(self._universe), self._clock)
@@ -218,6 +220,7 @@ class StrategyDesk:
             _step(engine, newest, bars)
         self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
         self._engines[schema.hash], self._newest[schema.hash] = engine, newest
+        self._written.pop(schema.hash, None)
 
     def assigned(self, key: StrategyKey) -> Assignment | None:
         """Give the newest assignment of a strategy on a rung; None before the first."""
@@ -372,8 +375,9 @@ class StrategyDesk:
                 score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
             else:
                 score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
-                if failed:
-                    self.failures.setdefault(one.spec.name, failed)
+                if failed is not None:
+                    before = self.failures.get((one.spec.name, one.rung))
+                    self.failures[one.spec.name, one.rung] = failed if before is None else before + failed
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
     def _proposed(self, one: Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
@@ -443,6 +447,7 @@ class StrategyDesk:
         used = {model.schema.hash for one in self._asked.values() for model in one.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+            self._written.pop(schema, None)
 
 
 def _step(engine: FeatureEngine, newest: NewestRows, bars: Bars) -> None:
