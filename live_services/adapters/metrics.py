@@ -70,6 +70,8 @@ class Metrics:
         self._lags: set[tuple[str, str, str]] = set()
         self._runtime: dict[TaskId, tuple[StrategyRuntime, ...]] = {}
         """What each task of a strategy runner runs."""
+        self._to_run: Mapping[Broker, Collection[str]] = {}
+        """What a strategy runner is to run, by its settings: counted until a task says what the session has."""
         self._halted_by: set[TaskId] = set()
         """Tasks that said who may trade."""
         self._declare_tasks()
@@ -210,13 +212,19 @@ class Metrics:
             self._halted_by.remove(task)
             self._trading_state.remove_by_labels({"broker": task.scope})
 
+    def to_run(self, strategies: Mapping[Broker, Collection[str]]) -> None:
+        """Show the strategies that this process is to run, by broker: none is ready before a task says so."""
+        self._to_run = strategies
+        self._show_strategies()
+
     def _show_strategies(self) -> None:
         """Show how many strategies of each broker run a version, on every task, of how many that it has."""
         for broker, rung in RUNG_OF_BROKER.items():
             said = [one for task in self._runtime.values() for one in task if one.rung == rung]
-            names = {one.strategy for one in said}
+            names = {one.strategy for one in said} if self._runtime else set(self._to_run.get(broker, ()))
+            ready = {one.strategy for one in said} - {one.strategy for one in said if one.state != "ready"}
             self._configured.labels(broker).set(len(names))
-            self._ready.labels(broker).set(len(names - {one.strategy for one in said if one.state != "ready"}))
+            self._ready.labels(broker).set(len(ready))
 
     def _show_trading_states(self, broker: Scope, states: TradingStates) -> None:
         shown = dict.fromkeys((WHOLE_ACCOUNT, *self._strategies), 0)

@@ -10,12 +10,12 @@ from typing import Final, Protocol, Self
 from live_services.adapters.health import HealthReporter, TaskHealth
 from live_services.adapters.health_server import HealthServer
 from live_services.adapters.metrics import Metrics
-from live_services.adapters.process_health import ProcessHealth
+from live_services.adapters.process_health import ProcessHealth, configured
 from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.adapters.work_lines import WorkLines
 from live_services.domain.events import Event
 from live_services.domain.letters import LetterFlood
-from live_services.domain.log import TaskId
+from live_services.domain.log import RUNNER, TaskId
 from live_services.domain.topics import Scope
 from live_services.settings import Settings
 from models_registry.specification import Broker
@@ -113,6 +113,8 @@ class LiveTelemetry:
         self.metrics: Final = Metrics(
             [strategy.name for strategy in settings.strategies], settings.monitoring.prometheus_buckets
         )
+        if process == RUNNER:
+            self.metrics.to_run(configured(settings.strategies, settings.active_brokers))
         self._process = ProcessHealth(settings, process, scope)
         self._server = HealthServer(settings.runtime.metrics_port, self._process, self.metrics.registry)
         self._health = HealthReporter(settings, self._server.port, self.metrics.redis_answered)

@@ -25,9 +25,9 @@ def ailments(view: StatusView) -> list[str]:
     Not wrong are WARMING instruments, a replay that is over, what the settings leave out, and a halt: a person's word.
     """
     found = [
-        *_unanswered(view),
         *(f"preflight holds the live services back: {line}" for line in view.held_back),
-        *_down(view),
+        *_down(view),  # what is down comes before what it lets nobody answer
+        *_unanswered(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),
         *pipeline_ailments(view.health.pipeline),

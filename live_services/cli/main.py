@@ -118,12 +118,13 @@ def up(
 
     Example: `KAFKA__BOOTSTRAP_SERVERS=kafka-1:9092 alpha-panda up`
     """
+    from live_services.cli.preflight import settings_for_a_start
     from live_services.cli.progress import jar_progress
     from live_services.machine.stack import Ports
     from live_services.machine.up import hold, signals_as_interrupts, start_everything
     from models_registry.addresses import models_page
 
-    settings = read_settings()
+    settings = settings_for_a_start()
     try:
         with signals_as_interrupts():
             with jar_progress(out) as progress:

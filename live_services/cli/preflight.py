@@ -16,8 +16,9 @@ from live_services.composition import read_settings
 from live_services.messages import expected_failures, message_of
 from live_services.preflight.catalogue import preflight
 from live_services.preflight.findings import LIVE_SERVICES, NOTHING, Preflight, summary
-from live_services.preflight.run import SUMMARY_NAME, tell_of, without_settings
-from live_services.settings import home_directory
+from live_services.preflight.run import tell_of, without_settings
+from live_services.preflight.written import SUMMARY_NAME
+from live_services.settings import Settings, home_directory
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "not started": "dim"}
 
@@ -52,6 +53,15 @@ def _ask(*, quietly: bool) -> tuple[Preflight, Path]:
         return without_settings(message_of(problem), time.time_ns()), home_directory()
     with waiting(err, "asking", quietly=quietly):
         return preflight(settings), settings.alpha_panda_home
+
+
+def settings_for_a_start() -> Settings:
+    """Read the settings; where they cannot be read, write that down as preflight does before it is raised."""
+    try:
+        return read_settings()
+    except expected_failures() as problem:
+        tell_of(without_settings(message_of(problem), time.time_ns()), home_directory())
+        raise
 
 
 def show(found: Preflight) -> None:

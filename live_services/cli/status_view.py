@@ -21,9 +21,10 @@ from live_services.domain.log import RUNNER
 from live_services.domain.topics import Scope
 from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name
-from live_services.machine.supervision import ProcessState
+from live_services.machine.supervision import NotRunning, ProcessState
 from live_services.messages import expected_failures, message_of
-from live_services.preflight.run import read_held_back
+from live_services.preflight.servers import start_again
+from live_services.preflight.written import read_held_back, read_written
 from live_services.settings import Settings
 from models_registry.addresses import without_credentials
 
@@ -108,7 +109,7 @@ def read_status(settings: Settings) -> StatusView:
     stack = Stack(settings)
     services = tuple(ServiceProcess(e.name, scope, program_name(e, scope)) for e, scope in stack.desk.processes)
     order = {service.program: place for place, service in enumerate(services)}
-    stack.supervisor.states()  # whether anything runs, before the servers are waited for
+    _require_running(stack)  # before the servers are waited for
     reports = ask_processes(stack.home)
     in_redis, redis_problem = _read_health(settings)
     health = together(in_redis, reports)
@@ -146,13 +147,26 @@ def read_status(settings: Settings) -> StatusView:
     )
 
 
+def _require_running(stack: Stack) -> None:
+    """Raise where nothing runs; says too what the last preflight held back, which may be why."""
+    try:
+        stack.supervisor.states()
+    except NotRunning as absent:
+        written = read_written(stack.home)
+        if written is None or not written.held_back:
+            raise
+        why = "; ".join(written.held_back)
+        raise NotRunning(f"{absent}. Preflight held the live services back at {written.at}: {why}") from absent
+
+
 def _read_health(settings: Settings) -> tuple[Health, str]:
     import redis
 
     try:
         return read_health(settings), ""
     except redis.RedisError as problem:
-        return Health((), {}), f"Redis does not answer: {str(problem).rstrip('.')}"
+        way_out = start_again(settings, "REDIS__URL")
+        return Health((), {}), f"Redis does not answer: {str(problem).rstrip('.')}. {way_out}"
 
 
 def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:

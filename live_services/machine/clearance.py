@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from live_services.machine.stack import Tell
+from live_services.messages import expected_failures
 from live_services.preflight.catalogue import preflight
 from live_services.preflight.findings import lines
-from live_services.preflight.run import SUMMARY_NAME, tell_of
+from live_services.preflight.run import tell_of
+from live_services.preflight.written import SUMMARY_NAME
 from live_services.settings import Settings
 
 
@@ -35,3 +40,16 @@ def held_back_by(settings: Settings, tell: Tell, before: tuple[str, ...] = ()) -
             "the servers that were started here run"
         )
     return held
+
+
+@contextmanager
+def refusal_written(settings: Settings) -> Iterator[None]:
+    """Write down what preflight finds where a start is refused in the block, before any server was started.
+
+    Then `status`, the log and the summary say as much as the command that was refused.
+    """
+    try:
+        yield
+    except expected_failures():
+        tell_of(preflight(settings), settings.alpha_panda_home)
+        raise

@@ -70,6 +70,12 @@ class Keeper:
         self._known = {one.name: one for one in read_restarts(supervisor.home)}
         self._written: tuple[Restarts, ...] = tuple(self._known.values())
         self._log_begins = {name: _size(supervisor.log_of(name)) for name in self._programs}
+        self._runs: dict[str, bool] = {}
+
+    @property
+    def down(self) -> dict[str, bool]:
+        """Whether each process did not run at the last look, though it is not over."""
+        return {one.name: not self._runs.get(one.name, True) and one.state != "over" for one in self.restarts}
 
     @property
     def restarts(self) -> tuple[Restarts, ...]:
@@ -79,6 +85,7 @@ class Keeper:
     def look(self, now: float) -> None:
         """Note what died and what is up again, and start what is due; ``now`` is in seconds since 1970."""
         states = {state.name: state for state in self._supervisor.states() if state.name in self._programs}
+        self._runs = {name: state.state in _UP for name, state in states.items()}
         for name, state in states.items():
             known = self._known.get(name, Restarts(name))
             died_anew = state.state in _DEAD and state.since_s > known.died_at
@@ -200,7 +207,7 @@ def keep(home: Path, stop: threading.Event) -> None:
                 before, said = said, f"error: {problem}"
                 if said != before:
                     print(said, file=sys.stderr)  # noqa: T201 (supervisord keeps it as this process' log)
-            answers.looked(keeper.restarts)
+            answers.looked(keeper.restarts, keeper.down)
         answers.withdraw()
 
 

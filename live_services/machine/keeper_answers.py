@@ -1,4 +1,5 @@
-"""What the keeper answers by HTTP: ``/metrics`` with how often it brought back each process, and its own health.
+"""What the keeper answers by HTTP: ``/metrics`` with what is down, how often it was brought back and what preflight
+found, and its own health.
 
 The keeper tells it, because of all processes it alone is there when any other is not, and supervisord keeps the keeper.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,33 +20,57 @@ from live_services.adapters.health_server import HealthServer
 from live_services.adapters.scrape_targets import ScrapeTarget
 from live_services.machine.programs import KEEPER
 from live_services.machine.restarts import Restarts
+from live_services.preflight.findings import NOTHING
+from live_services.preflight.written import Written, read_written, summary_file
 
 _log = structlog.get_logger("monitoring")
 
 
-class RestartMetrics:
-    """The restarts of a home's processes; ``process`` is a name that the supervisor has, ``paper.account``."""
+class KeeperMetrics:
+    """A home's processes and its last preflight; ``process`` is a name that the supervisor has, ``paper.account``.
+
+    A process that never came to answer at a port of its own stands here too.
+    """
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
-        self._restarts = Gauge(
-            "alpha_panda_process_restarts",
-            "How often the keeper started it again since it was started",
-            ["process"],
-            registry=self.registry,
+        self._restarts = self._gauge(
+            "alpha_panda_process_restarts", "How often the keeper started it again since it was started", "process"
         )
-        self._given_up = Gauge(
-            "alpha_panda_process_given_up",
-            "1 while it died too often in a row and stays down until up",
-            ["process"],
-            registry=self.registry,
+        self._given_up = self._gauge(
+            "alpha_panda_process_given_up", "1 while it died too often in a row and stays down until up", "process"
+        )
+        self._down = self._gauge(
+            "alpha_panda_process_down",
+            "1 while it does not run: it ended, was never started, or was stopped; 0 also for a replay that is over",
+            "process",
+        )
+        self._failed = self._gauge(
+            "alpha_panda_preflight_failed",
+            "1 for a check that failed when preflight was asked last, with what that holds back",
+            "check",
+            "holds_back",
         )
 
+    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
+        return Gauge(name, says, labels, registry=self.registry)
+
     def show(self, restarts: Iterable[Restarts]) -> None:
-        """Set the gauges of each process."""
+        """Set how often each process was brought back, and whether it stays down."""
         for one in restarts:
             self._restarts.labels(one.name).set(one.restarts)
             self._given_up.labels(one.name).set(one.state == "gave up")
+
+    def show_down(self, down: Mapping[str, bool]) -> None:
+        """Set which processes do not run."""
+        for name, is_down in down.items():
+            self._down.labels(name).set(is_down)
+
+    def show_preflight(self, written: Written | None) -> None:
+        """Set what failed in the last preflight; nothing of the one before stays."""
+        self._failed.clear()
+        for check, holds_back in (written.failed if written is not None else {}).items():
+            self._failed.labels(check, holds_back or NOTHING).set(bool(holds_back))
 
 
 class KeeperHealth:
@@ -92,13 +117,18 @@ class KeeperAnswers:
     def __init__(self, home: Path, stall_seconds: float) -> None:
         self._home: Final = home
         self._health: Final = KeeperHealth(stall_seconds)
-        self._metrics: Final = RestartMetrics()
+        self._metrics: Final = KeeperMetrics()
+        self._preflight_at_ns = -1
         self._server: HealthServer | None = None
         self._target: ScrapeTarget | None = None
 
-    def looked(self, restarts: Iterable[Restarts]) -> None:
-        """Show what a look found."""
+    def looked(self, restarts: Iterable[Restarts], down: Mapping[str, bool]) -> None:
+        """Show what a look found, and what preflight did if it was asked since."""
         self._metrics.show(restarts)
+        self._metrics.show_down(down)
+        if (at_ns := _changed_ns(summary_file(self._home))) != self._preflight_at_ns:
+            self._preflight_at_ns = at_ns
+            self._metrics.show_preflight(read_written(self._home))
         self._health.looked()
 
     def __enter__(self) -> Self:
@@ -121,3 +151,10 @@ class KeeperAnswers:
     ) -> None:
         if self._server is not None:
             self._server.close()
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # there is none, or the folder cannot be read
+        return 0

@@ -16,7 +16,7 @@ from live_services.adapters.kafka import KafkaSetupError
 from live_services.adapters.readiness import missing
 from live_services.domain.strategy.checks import require_known_names
 from live_services.home import demo_mark, mark_demo, owned_home, require_layout
-from live_services.machine.clearance import held_back_by
+from live_services.machine.clearance import held_back_by, refusal_written
 from live_services.machine.kafka_jars import Progress
 from live_services.machine.programs import SERVICES
 from live_services.machine.restarts import news, read_restarts
@@ -55,8 +55,9 @@ def start_everything(
     live_services.failures.CommandFailed
         Folders of the home cannot be written; nothing was started.
     """
-    require_known_names(settings.strategies)
-    require_layout(settings.alpha_panda_home)
+    with refusal_written(settings):
+        require_known_names(settings.strategies)
+        require_layout(settings.alpha_panda_home)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         if demo_mark(settings.alpha_panda_home) is not None:
@@ -70,7 +71,8 @@ def _start_everything(settings: Settings, tell: Tell, ports: Ports, progress: Pr
         stack.bring_back_servers(tell=tell)
         start_idle_services(stack, tell)
         return stack
-    require_folders(settings)
+    with refusal_written(settings):
+        require_folders(settings)
     try:
         for reason in stack.desk.skipped:
             tell(reason)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import structlog
 
 from live_services.adapters.redaction import redaction, secrets_of
-from live_services.home import owned_home
 from live_services.messages import expected_failures, message_of
 from live_services.next_steps import to_type
-from live_services.preflight.findings import LIVE_SERVICES, Finding, Policy, Preflight, is_strict, summary
+from live_services.preflight.findings import Finding, Policy, Preflight, is_strict, lines, summary
+from live_services.preflight.written import summary_file, write_summary
 from live_services.settings import Settings
 
-SUMMARY_NAME: Final = "preflight_summary.json"
 _log = structlog.get_logger("monitoring")
 
 Look = Callable[[Settings], Iterable[Finding]]
@@ -108,31 +103,16 @@ def _answer(check: Check, answer: Future[tuple[Finding, ...]], started: float) -
 
 
 def tell_of(preflight: Preflight, home: Path) -> str | None:
-    """Log one event and write ``{home}/logs/preflight_summary.json``; give why that file could not be written."""
+    """Log one event and write ``{home}/logs/preflight_summary.json``; give why that file could not be written.
+
+    The event is an error where live services are held back, and a warning where anything else failed.
+    """
     document = summary(preflight)
-    _log.info("preflight", **document)
+    failed = lines(preflight, (finding for finding in preflight.findings if finding.status == "failed"))
+    tell = _log.error if preflight.blocking else _log.warning if failed else _log.info
+    tell("preflight", failed=failed, **document)
     try:
-        _write(home / "logs" / SUMMARY_NAME, json.dumps(document, indent=1, ensure_ascii=False))
+        write_summary(home, document)
     except OSError as problem:
-        return f"{home / 'logs' / SUMMARY_NAME} could not be written: {problem.strerror or problem}"
+        return f"{summary_file(home)} could not be written: {problem.strerror or problem}"
     return None
-
-
-def read_held_back(home: Path) -> tuple[str, ...]:
-    """Say from the last summary what held the live services back, one line each; empty if nothing did."""
-    try:
-        document = json.loads((home / "logs" / SUMMARY_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ()
-    blocking = (check for check in document["checks"] if check["blocks"] == LIVE_SERVICES)
-    return tuple(f"{one['check']}: {one['reason'].rstrip('.')}. {one['way_out']}".rstrip() for one in blocking)
-
-
-def _write(path: Path, text: str) -> None:
-    if not path.parent.exists():
-        owned_home(path.parent.parent)
-        path.parent.mkdir()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)

@@ -12,9 +12,8 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from live_services.adapters.kafka import commit_together
 from live_services.adapters.progress_marks import ProgressMark, process_name
-from live_services.adapters.spans import trace_headers
 from live_services.adapters.telemetry import Telemetry
-from live_services.domain.events import TASK_HEADER, headers_of, value_of
+from live_services.domain.events import value_of
 from live_services.domain.topics import consumer_group
 from live_services.runtime.chain import Chain
 from live_services.runtime.failures import CommitTimedOut, TaskFenced
@@ -90,6 +89,8 @@ class Commits:
         if not outputs and positions == running.positions and not last:
             return
         writing = self._snapshots.begin(run, last=last)
+        if writing is not None:
+            await asyncio.sleep(0)  # other work has its turn between what takes a millisecond each
         running.inner.expect(outputs)
         running.committed_at = running.forwarded_at = begun = time.monotonic()
         try:
@@ -107,6 +108,7 @@ class Commits:
         if run.now_ns > running.begun_ns:  # what every start commits again is no progress
             self._mark.got_on()
         self._telemetry.commit_took(self._chain.name, self._chain.scope, time.monotonic() - begun)
+        await asyncio.sleep(0)
         self._tell(running, outputs)
 
     async def prove(self, running: Running) -> bool:
@@ -144,7 +146,7 @@ class Commits:
         positions: Mapping[TopicPartitionKey, Committed],
     ) -> None:
         """Commit outputs and positions in one transaction."""
-        records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]
+        records = ((o.topic, o.partition, value_of(o.event), o.headers) for o in outputs)
         offsets = {TopicPartition(*key): encode_position(p) for key, p in positions.items()}
         await commit_together(producer, records, offsets, self._group)
 
@@ -170,10 +172,3 @@ def fenced(running: Running) -> TaskFenced:
     return TaskFenced(
         f"{running.run.task}: another process runs this task now (transactional id taken over); this one ends"
     )
-
-
-def _headers(output: Output) -> list[tuple[str, bytes]]:
-    headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
-    if output.control_of is not None:
-        headers.append((TASK_HEADER, str(output.control_of).encode()))
-    return headers

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import structlog
+
 from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, NoEvent, decode_event
 from live_services.domain.log import TaskId
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
+from live_services.runtime.handover import Committed
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.received import Received
+from live_services.runtime.said import SaidSoFar
+
+_log = structlog.get_logger("application")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +46,20 @@ def control_of(task: TaskId, topic: Topic, record: Received) -> Event | NotUnder
     return event
 
 
-def own_control(task: TaskId, topic: Topic, records: Iterable[Received], since_ns: int, until_ns: int) -> OwnControl:
+def own_control(task: TaskId, topic: Topic, records: Iterable[Received], committed: Committed) -> OwnControl:
     """Pick what a task said on a control topic from a session's open up to the committed watermark.
+
+    What a person let stand counts only if the task went on behind it, or has said nothing since: it was typed of one
+    difference, and is no word on those that other code brings later.
 
     Parameters
     ----------
     records : iterable of Received
         The topic's, in order.
-    since_ns, until_ns : int
-        The open and the watermark; of its own nothing is later, for both are committed together.
+    committed : Committed
+        The task's newest; of its own nothing is later, for both are committed together.
     """
+    since_ns, until_ns = committed.session_open_ns, committed.watermark_ns
     events: list[Event] = []
     foreign: list[NotUnderstood] = []
     for record in records:
@@ -59,9 +69,16 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], since_n
         if isinstance(found, NotUnderstood):
             if events:
                 foreign.append(found)
+        elif isinstance(found, DifferenceAccepted) and not _counts(found, committed.said):
+            _log.warning("accept_passed_over", task=str(task), event_id=found.event_id, reason="the task went on since")
         elif found is not None and found.event_time_ns >= since_ns:
             events.append(found)
     return OwnControl(tuple(events), tuple(foreign))
+
+
+def _counts(accepted: DifferenceAccepted, said: SaidSoFar) -> bool:
+    """Whether a task went on behind what a person let stand, or has said nothing since."""
+    return accepted.event_id == said.begun_with or accepted.outputs_digest == said.digest
 
 
 def control_behind(control: Iterable[Event], handled: int, now_ns: int) -> list[Event]:

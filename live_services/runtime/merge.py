@@ -47,7 +47,7 @@ class LateRows(LateRecord):
 
 
 class Foreign(Exception):
-    """A record that does not come from who told its session, or not as the next of its partition."""
+    """A record that does not come from who writes its topic, or not as the next of its partition."""
 
 
 class OutsideSession(Exception):
@@ -183,21 +183,24 @@ class Merge:
         stamp: Stamp | None,
         session: Session,
         source: str | None,
+        says_ns: int = -1,
     ) -> None:
         """Take the place of a record from outside in its partition's numbering, before it is pushed.
 
         Parameters
         ----------
         source
-            Who told the session; empty if nobody stamps its records, None if that is not known.
+            Who writes it; empty if nobody stamps its records, None if that is not known.
+        says_ns
+            The watermark that it says; -1 of an event.
 
         Raises
         ------
         Foreign
-            If it is not the next record of the one that told the session; it moves no clock.
+            If it is not the next record of its writer; it moves no clock.
         """
         queue = self._arrived(topic, partition, offset)
-        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns)
+        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns, says_ns)
         if refusal:
             raise Foreign(refusal)
 

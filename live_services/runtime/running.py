@@ -32,8 +32,10 @@ _PROPOSALS: Final = frozenset(broker_topics(broker).signals_raw.name for broker 
 _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
-_LONG_STEP_SECONDS: Final = 0.05
-"""A step that takes longer pauses, and smaller ones follow it: the heartbeat and the other tasks have their turn."""
+_TURN_SECONDS: Final = 0.002
+"""A step that takes longer pauses, and smaller ones follow it: a commit's answers, the heartbeat and the other tasks
+have their turn. A pause costs 20 to 50 µs.
+"""
 
 
 @dataclass(slots=True)
@@ -84,9 +86,9 @@ class Running:
             await self.step()
             self.arrivals.handled(has_events=self.run.has_events)
             took_s = time.monotonic() - begun
-            if took_s > _LONG_STEP_SECONDS:
+            if took_s > _TURN_SECONDS:
                 self._step_records = max(1, len(part) // 2)
-            elif took_s < _LONG_STEP_SECONDS / 4:
+            elif took_s < _TURN_SECONDS / 4:
                 self._step_records = min(_MOST_RECORDS, 2 * self._step_records)
             await asyncio.sleep(0)
 
@@ -163,7 +165,7 @@ class Running:
 
 def _for_a_while() -> Callable[[], bool]:
     """Give what says whether a step that begins now may go on."""
-    ends = time.monotonic() + _LONG_STEP_SECONDS
+    ends = time.monotonic() + _TURN_SECONDS
     return lambda: time.monotonic() < ends
 
 

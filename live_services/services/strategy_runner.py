@@ -351,8 +351,10 @@ class StrategyRunner(Service[StrategyState]):
             return StrategyRuntime(strategy, rung, "disabled", name, reason=why)
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
+            failed = state.desk.failures.get(key) if state is not None else None
+            words = (amiss, str(failed or ""), model.against_gate(rung), plan.loader.outage)
             version = model.identity.model_version
-            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or plan.loader.outage)
+            return StrategyRuntime(strategy, rung, "ready", name, version, "; ".join(filter(None, words)))
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
@@ -363,8 +365,8 @@ class StrategyRunner(Service[StrategyState]):
 
     def _summary_due(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         said = standing = self.strategies(state)
-        if state.plan.loader.outage:
-            said = tuple(replace(one, reason="") for one in standing)
+        if outage := state.plan.loader.outage:
+            said = tuple(replace(one, reason=one.reason.removesuffix(outage).removesuffix("; ")) for one in standing)
         if said != state.summarized:
             state.summarized = said
             yield state.plan.summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)

@@ -39,7 +39,7 @@ from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.asked import Asked, Assignment, StrategyKey, asked
 from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionBars, SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.strategy.terms import Distances, distances, shares
 from models_registry.specification import Broker, StrategySpec
@@ -136,8 +136,8 @@ class StrategyDesk:
         self.session = session
         self.decided_ns = 0
         """End of the last bars that were decided on; 0 before the first."""
-        self.failures: dict[str, str] = {}
-        """How the rule of a strategy failed for the first time in the session; such a row proposes nothing."""
+        self.failures: dict[StrategyKey, RuleFailures] = {}
+        """Where the rule of a strategy failed in the session, by rung."""
         self._universe = universe
         self._partition = partition
         self._own = owned(universe, partition, partitions)
@@ -375,8 +375,9 @@ class StrategyDesk:
                 score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
             else:
                 score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
-                if failed:
-                    self.failures.setdefault(one.spec.name, failed)
+                if failed is not None:
+                    before = self.failures.get((one.spec.name, one.rung))
+                    self.failures[one.spec.name, one.rung] = failed if before is None else before + failed
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
     def _proposed(self, one: Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:

@@ -12,7 +12,7 @@ from live_services.domain.log import LogPosition
 from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.desk import StrategyDesk
-from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.written import fields_of, read_rows, read_tables, written_rows, written_tables
 
@@ -26,7 +26,7 @@ def written_desk(desk: StrategyDesk) -> Tree:
         desk._written[schema] = engine.snapshot(desk._written.get(schema))
     return {
         "decided_ns": desk.decided_ns,
-        "failures": dict(desk.failures),
+        "failures": [[*key, failed.rows, failed.first] for key, failed in desk.failures.items()],
         "opens": list(desk._opens),
         "kept_sessions": desk._kept_sessions,
         "builder": desk._builder.snapshot(),
@@ -62,7 +62,8 @@ def restore_desk(desk: StrategyDesk, kept: Tree, model_of: ModelOf) -> None:
         If it is of other strategies.
     """
     there = fields_of(kept)
-    desk.decided_ns, desk.failures = there["decided_ns"], dict(there["failures"])
+    desk.decided_ns = there["decided_ns"]
+    desk.failures = {(name, rung): RuleFailures(rows, first) for name, rung, rows, first in there["failures"]}
     desk._opens, desk._kept_sessions = list(there["opens"]), there["kept_sessions"]
     desk._builder.restore(there["builder"])
     desk._bars.restore(there["bars"])

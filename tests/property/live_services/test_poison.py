@@ -22,6 +22,7 @@ from live_services.domain.events import (
     event_or_none,
 )
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, Scope, all_topics
 from live_services.runtime.inner_watch import InnerWatch
 from live_services.runtime.received import Received
@@ -60,7 +61,8 @@ def letters(kind: str, life: str) -> dict[tuple[str, bytes], list[DeadLetter]]:
 
 
 def headers(letter: DeadLetter) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, base64.b64decode(value)) for name, value in letter.headers_base64)
+    said = tuple((name, base64.b64decode(value)) for name, value in letter.headers_base64)
+    return said[:-1] if stamp_of(said) and letter.reason != "foreign" else said
 
 
 def lives_of(one: Poison) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from live_services.domain.account.risk import RiskState
 from live_services.domain.events import ExitTerms, Position
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import LogPosition
+from live_services.domain.strategy.loaded_model import RuleFailures
 from live_services.domain.strategy.skew import LiveRow
 from live_services.runtime.chain import Chain, ChainState
 from live_services.runtime.local import MemoryLog, MemoryTask
@@ -145,7 +146,7 @@ def touch_strategies(state: StrategyState) -> None:
     desk = state.desk
     state.refused |= {(("other", "champion"), Refusal(version, "₹ ≠ \ud800")) for version in "21"}
     state.stopped = "a flood"
-    desk.failures["judged"] = "it failed"
+    desk.failures["judged", "champion"] = RuleFailures(3, "it failed")
     desk._opens, desk._kept_sessions = [OPEN, OPEN + 1], 77
     desk._waiting += [session_bars(SESSION, 4, 3, seed) for seed in (1, 2)]
     desk._frames.append((LogPosition("market.ticks", 0, 99), OPEN, OPEN + 1))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from live_services.adapters.metrics import Metrics
-from live_services.machine.keeper_answers import RestartMetrics
+from live_services.machine.keeper_answers import KeeperMetrics
 from tests.prometheus_server import CONFIG, DEPLOY, program
 
 RULES = CONFIG.parent / "alerts.rules.yml"
@@ -29,7 +29,7 @@ GROUPING = re.compile(r"\bby \(([^)]*)\)")
 def samples() -> dict[str, set[str]]:
     """Name of every series that a service or the keeper can have, with its labels."""
     found = dict[str, set[str]]()
-    registries = Metrics().registry, RestartMetrics().registry
+    registries = Metrics().registry, KeeperMetrics().registry
     for collector in (collector for registry in registries for collector in registry._collector_to_names):
         (family,) = collector.describe()  # type: ignore[attr-defined]
         labels = set(collector._labelnames)  # type: ignore[attr-defined]

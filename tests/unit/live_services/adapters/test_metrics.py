@@ -175,6 +175,8 @@ def test_a_strategy_is_ready_when_it_runs_a_version_on_every_task() -> None:
         names = "alpha_panda_strategies_ready", "alpha_panda_strategies_configured"
         return value(metrics, names[0], broker="paper"), value(metrics, names[1], broker="paper")
 
+    metrics.to_run({"paper": ["s0", "s1", "s2"]})
+    assert ready() == (0.0, 3.0)  # before any task says what the session has
     metrics.report(running(0, "ready", "ready", "disabled"))
     assert ready() == (2.0, 3.0)
     metrics.report(running(1, "ready", "waiting", "disabled"))
@@ -182,6 +184,8 @@ def test_a_strategy_is_ready_when_it_runs_a_version_on_every_task() -> None:
     metrics.withdraw(TaskId("strategy_runner", "shared", 1))
     assert ready() == (2.0, 3.0)
     assert value(metrics, "alpha_panda_strategies_ready", broker="zerodha") == 0.0
+    metrics.withdraw(TaskId("strategy_runner", "shared", 0))
+    assert ready() == (0.0, 3.0)
 
 
 def account(*in_force: tuple[str | None, TradingState], broker: Broker = "paper") -> TaskHealth:

@@ -79,3 +79,23 @@ def test_kafka_that_is_away_holds_back_everywhere_and_redis_and_mlflow_only_in_p
     result = run()
     assert result.exit_code == 1
     assert "The live services are held back by kafka." in result.stdout
+
+
+def test_a_start_that_is_refused_is_told_by_the_summary_the_log_and_status_as_well(home):
+    home.mkdir(mode=0o700)
+    file = home / "alpha-panda.toml"
+    file.write_text('[[strategies]]\nname = "momentum"\nfeatures = ["last_retrun"]\n')
+    for reason in ("momentum", "no_such_key"):
+        refused = runner.invoke(app, ["up", "--detach"])
+        assert refused.exit_code == 1
+        assert reason in refused.output
+        failed = [check for check in written(home)["checks"] if check["blocks"] == "live services"]
+        assert [check["check"] for check in failed] == ["settings" if reason == "no_such_key" else "strategies"]
+        assert reason in failed[0]["reason"]
+        assert "error" in (home / "logs" / "error.log").read_text()
+        status = runner.invoke(app, ["status"])
+        assert status.exit_code == 1
+        assert reason in status.output
+        file.write_text("no_such_key = 1\n")
+    file.unlink()
+    assert "Preflight held the live services back at " in runner.invoke(app, ["status"]).output

@@ -14,11 +14,12 @@ from live_services.adapters.progress_marks import progress_directory
 from live_services.adapters.scrape_targets import read_targets
 from live_services.machine import keeper as keeper_module
 from live_services.machine.keeper import Keeper, keep
-from live_services.machine.keeper_answers import KeeperHealth, RestartMetrics
+from live_services.machine.keeper_answers import KeeperHealth, KeeperMetrics
 from live_services.machine.programs import SERVERS, SERVICES, KeptProgram, Plan, write_plan
 from live_services.machine.restarts import read_restarts, restarts_file
 from live_services.machine.supervision import NotRunning, ProcessState
 from live_services.operations_settings import ProcessesSettings
+from live_services.preflight.written import Written
 
 PLAN = Plan((KeptProgram("account", 0, False),), ProcessesSettings(restart_limit=2, backoff_max_seconds=5.0))
 
@@ -32,6 +33,7 @@ class Supervised:
     state: str = "EXITED"
     started: list[str] = field(default_factory=list)
     looks_left: int = 1_000
+    exit_code: int = 1
     server: str = ""
     """One that gave up."""
     socket_path = Path("no-socket")
@@ -47,7 +49,7 @@ class Supervised:
         if not self.looks_left:
             raise NotRunning("it is gone")
         self.looks_left -= 1
-        code = 0 if self.state == "FATAL" else 1  # supervisord's word of one that it could not start
+        code = 0 if self.state == "FATAL" else self.exit_code  # supervisord's word of one that it could not start
         one = ProcessState("account", SERVICES, self.state, 0, "", self.ended_s, self.ended_s - 1, code)
         return (one, ProcessState(self.server, SERVERS, "FATAL", 0, "", 1, 1)) if self.server else (one,)
 
@@ -121,22 +123,48 @@ def test_what_cannot_be_started_is_tried_again_with_growing_pauses_and_is_never_
 
 def test_restarts_and_what_stays_down_are_metrics_and_so_is_what_never_died(supervised: Supervised) -> None:
     plan = Plan((*PLAN.programs, KeptProgram("strategy_runner", 0, False)), PLAN.processes)
-    kept, metrics = Keeper(supervised, plan, str), RestartMetrics()  # type: ignore[arg-type]
+    kept, metrics = Keeper(supervised, plan, str), KeeperMetrics()  # type: ignore[arg-type]
 
     def shown(process: str) -> list[float | None]:
         metrics.show(kept.restarts)
-        names = ("alpha_panda_process_restarts", "alpha_panda_process_given_up")
+        metrics.show_down(kept.down)
+        names = ("alpha_panda_process_restarts", "alpha_panda_process_given_up", "alpha_panda_process_down")
         return [metrics.registry.get_sample_value(name, {"process": process}) for name in names]
 
-    assert shown("account") == [0.0, 0.0]
+    assert shown("account") == [0.0, 0.0, 0.0]
+    supervised.state = "STOPPED"  # preflight holds it back, and it never ran
+    kept.look(1_999.0)
+    assert shown("account") == [0.0, 0.0, 1.0]
     for now in range(2_000, 2_020):
         supervised.state = "FATAL"
         kept.look(float(now))
-    assert shown("account") == [2.0, 1.0]
-    assert shown("strategy_runner") == [0.0, 0.0]
+    assert shown("account") == [2.0, 1.0, 1.0]
+    assert shown("strategy_runner") == [0.0, 0.0, 0.0]
     supervised.state = "RUNNING"  # a person mended it
     kept.look(2_021.0)
-    assert shown("account") == [2.0, 0.0]
+    assert shown("account") == [2.0, 0.0, 0.0]
+
+
+def test_a_replay_that_is_over_is_not_down(supervised: Supervised) -> None:
+    kept = Keeper(supervised, Plan((KeptProgram("account", 0, True),), PLAN.processes), str)  # type: ignore[arg-type]
+    supervised.exit_code = 0
+    kept.look(1_000.5)
+    assert kept.down == {"account": False}
+
+
+def test_what_failed_in_the_last_preflight_is_a_metric_until_it_is_asked_again() -> None:
+    metrics = KeeperMetrics()
+
+    def shown() -> dict[str, tuple[str, float]]:
+        (family,) = (one for one in metrics.registry.collect() if one.name == "alpha_panda_preflight_failed")
+        return {one.labels["check"]: (one.labels["holds_back"], one.value) for one in family.samples}
+
+    metrics.show_preflight(Written("", (), {"topics": "live services", "disk": "", "redis": "nothing"}))
+    assert shown() == {"topics": ("live services", 1.0), "disk": ("nothing", 0.0), "redis": ("nothing", 1.0)}
+    metrics.show_preflight(Written("", (), {"topics": ""}))
+    assert shown() == {"topics": ("nothing", 0.0)}
+    metrics.show_preflight(None)
+    assert shown() == {}
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from live_services.preflight.findings import Finding, Preflight, is_strict, lines, ok, summary
-from live_services.preflight.run import Check, read_held_back, run_checks, tell_of
+from live_services.preflight.run import Check, run_checks, tell_of
+from live_services.preflight.written import read_held_back
 from live_services.settings import load_settings
 
 MODEL = Finding("model", "failed", "none stands", "Train one", strategy="momentum")
