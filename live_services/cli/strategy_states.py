@@ -84,6 +84,7 @@ class StrategyRow:
 
 _NO_RUNNER: Final = "no strategy runner reports"
 _NO_TASK: Final = "the strategy runner waits, and has taken over no market yet"
+_NOT_OF_THE_SESSION: Final = "the session at hand began without it, and it is run from the next one on"
 _WORST_FIRST: Final[tuple[Runs, ...]] = ("waiting", "disabled", "ready")
 
 
@@ -110,7 +111,7 @@ def strategy_rows(
     """
     said = [one for task in tasks if task["service"] == RUNNER for one in task.get("strategies", ())]
     last = {(state.strategy, state.rung): state for state in states}
-    absence = _NO_TASK if runner_answers else _NO_RUNNER
+    absence = _NOT_OF_THE_SESSION if said else _NO_TASK if runner_answers else _NO_RUNNER
     return tuple(row for spec in strategies for row in _rows_of(spec, skip_reason, said, last, absence))
 
 

@@ -412,6 +412,10 @@ def test_a_process_that_keeps_dying_is_an_alarm_also_in_the_moments_in_which_it_
             "strategy_runner: its event loop has not turned for 31 s",
         ),
         (
+            {"reports": (report("strategy_runner", log_lines_lost=1200), report("account", "paper"))},
+            "lines of the log are lost (strategy_runner 1,200): the disk of home/logs is full, or may not be written",
+        ),
+        (
             {"reports": (report("strategy_runner", ready=False, lacks=["no task"]), report("account", "paper"))},
             "strategy_runner is not ready: no task",
         ),
