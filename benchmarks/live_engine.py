@@ -25,7 +25,7 @@ from feature_store.market.calendar import nse_sessions
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Session, Universe
 from live_services.backtest.engine import Engine, EngineConfig, MarketDay, assignments_at_open
 from live_services.domain.basis import Stamp
-from live_services.domain.events import BarValues, ExitTerms, SignalGenerated, self_caused
+from live_services.domain.events import BarValues, Event, ExitTerms, SignalGenerated, self_caused
 from live_services.domain.limits import AccountConfig, RiskLimits
 from live_services.domain.log import NOWHERE, EventRecord, TaskId
 from live_services.domain.strategy.history import SessionHistory
@@ -146,13 +146,14 @@ def entries_at_one_instant() -> list[Figure]:
             opened[:] = [_account(universe, session, AccountConfig(risk=limits))]
             chain, state = opened[0]
             for proposal in proposals:
-                list(chain.handle(EventRecord(proposal, NOWHERE), state, proposal.event_time_ns))
+                chain.handle(EventRecord(proposal, NOWHERE), state, proposal.event_time_ns, _unheard)
             gc.collect()
             gc.freeze()
 
         def run(opened: list[tuple[Chain, ChainState]] = opened) -> None:
             chain, state = opened[0]
-            said = list(chain.advance(state, session.open_ns + MINUTE_NS + SECOND_NS))
+            said: list[Event] = []
+            chain.advance(state, session.open_ns + MINUTE_NS + SECOND_NS, said.append)
             assert len(said) >= ENTRIES
 
         taken = seconds(run, prepare=prepare)
@@ -165,8 +166,12 @@ def _account(universe: Universe, session: Session, config: AccountConfig) -> tup
     chain = account_chain("paper", MARKET_TICKS, config, Stamp())
     state = chain.open_session(session, universe, TaskId(ACCOUNT, "paper", 0))
     for event in chain.commands(state, session.open_ns):
-        list(chain.handle_control(EventRecord(event, NOWHERE), state))
+        chain.handle_control(EventRecord(event, NOWHERE), state, _unheard)
     return chain, state
+
+
+def _unheard(_event: Event) -> None:
+    """Take what is not to be counted."""
 
 
 def _proposal(universe: Universe, number: int, session: Session) -> SignalGenerated:

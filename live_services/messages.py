@@ -27,6 +27,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
     from aiokafka.errors import KafkaError
 
     from feature_store.market.types import MarketDataError
+    from feature_store.proposals.rules import RuleFailed
     from live_services.adapters.kafka import KafkaSetupError
     from live_services.domain.strategy.checks import WrongStrategy
     from live_services.runtime.failures import RuntimeFailure
@@ -45,6 +46,7 @@ def expected_failures() -> tuple[type[Exception], ...]:
         SettingsFileError,
         tomllib.TOMLDecodeError,
         MarketDataError,
+        RuleFailed,
         RuntimeFailure,
         FeedError,
         ModelUnavailable,

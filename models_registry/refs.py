@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
@@ -109,7 +110,17 @@ class GateResult(_Open):
     @property
     def passed(self) -> bool:
         """Whether no check failed; a gate without checks has not passed."""
-        return bool(self.checks) and all(c.verdict != "failed" for c in self.checks)
+        return bool(self.checks) and not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed."""
+        return tuple(check.name for check in self.checks if check.verdict == "failed")
+
+
+def overruled(failed: Sequence[str]) -> str:
+    """Say of a version that runs although checks of its gate failed that it does; empty if none did."""
+    return f"its gate refused it ({', '.join(failed)}): it runs by a person's override" if failed else ""
 
 
 def named_thresholds(buy: float, sell: float | None) -> dict[str, float]:

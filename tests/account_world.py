@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TypeVar
 
 from feature_store.market.types import Bars, Session, Ticks, Universe
@@ -60,8 +59,8 @@ class Account:
         state = before.state if before is not None else None
         self.state: ChainState = self.chain.open_session(session, universe, TaskId("account", "paper", 0), state)
         for event in self.chain.commands(self.state, session.open_ns):
-            self._take([event])
-            self._take(self.chain.handle_control(EventRecord(event, NOWHERE), self.state))
+            self._take(event)
+            self.chain.handle_control(EventRecord(event, NOWHERE), self.state, self._take)
 
     @property
     def books(self) -> Books:
@@ -72,13 +71,13 @@ class Account:
     def say(self, *events: Event) -> Account:
         """Hand in proposals, each at its time."""
         for event in events:
-            self._take(self.chain.handle(EventRecord(event, NOWHERE), self.state, event.event_time_ns))
+            self.chain.handle(EventRecord(event, NOWHERE), self.state, event.event_time_ns, self._take)
         return self
 
     def market(self, table: Ticks | Bars) -> Account:
         """Hand in ticks or bars."""
         last_ns = int(event_times(table)[-1])
-        self._take(self.chain.handle(MarketSlice(table, self._at), self.state, last_ns))
+        self.chain.handle(MarketSlice(table, self._at), self.state, last_ns, self._take)
         return self
 
     def switch(self, enabled: bool, seconds: float) -> Account:
@@ -93,13 +92,13 @@ class Account:
             enabled=enabled,
             reason="a test",
         )
-        self._take([switched])
-        self._take(self.chain.handle_control(EventRecord(switched, NOWHERE), self.state))
+        self._take(switched)
+        self.chain.handle_control(EventRecord(switched, NOWHERE), self.state, self._take)
         return self
 
     def until(self, seconds: float) -> Account:
         """Let the watermark reach so many seconds after the open."""
-        self._take(self.chain.advance(self.state, OPEN + round(seconds * SECOND)))
+        self.chain.advance(self.state, OPEN + round(seconds * SECOND), self._take)
         return self
 
     def command(
@@ -107,7 +106,7 @@ class Account:
     ) -> Account:
         """Let a command come when the watermark is so many seconds after the open."""
         at_ns = OPEN + round(seconds * SECOND)
-        self._take(self.chain.advance(self.state, at_ns))
+        self.chain.advance(self.state, at_ns, self._take)
         commanded = TradingStateCommanded(
             **self_caused("command", state, at_ns, strategy or ""),
             broker="paper",
@@ -121,25 +120,24 @@ class Account:
         )
         place = LogPosition(broker_topics("paper").commands.name, 0, self.books.command_offset + 1)
         for event in self.chain.commanded(EventRecord(commanded, place), self.state, at_ns):
-            self._take([event])
-            self._take(self.chain.handle_control(EventRecord(event, NOWHERE), self.state))
+            self._take(event)
+            self.chain.handle_control(EventRecord(event, NOWHERE), self.state, self._take)
         return self
 
     def close(self) -> Account:
         """Let the watermark reach the session's end."""
-        self._take(self.chain.advance(self.state, session_end_ns(self.session)))
+        self.chain.advance(self.state, session_end_ns(self.session), self._take)
         return self
 
     def of(self, *kinds: type[Kind]) -> list[Kind]:
         """Pick what it said of some kinds."""
         return [event for event in self.events if isinstance(event, kinds)]
 
-    def _take(self, events: Iterable[Event]) -> None:
-        for event in events:
-            assert type(event).model_validate_json(event.model_dump_json()) == event
-            self.events.append(event)
-            if isinstance(event, PnlSnapshot):
-                assert_identity(event)
+    def _take(self, event: Event) -> None:
+        assert type(event).model_validate_json(event.model_dump_json()) == event
+        self.events.append(event)
+        if isinstance(event, PnlSnapshot):
+            assert_identity(event)
 
 
 def assert_identity(snapshot: PnlSnapshot) -> None:

@@ -11,14 +11,17 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.kafka import connection, create_topics, read_topic
 from live_services.chaos.log import remove_topics
 from live_services.domain.events import Event, decode_event
-from live_services.domain.topics import Topic
+from live_services.domain.sequence import Stamp
+from live_services.domain.topics import Topic, broker_topics
 from live_services.settings import KafkaSettings, Settings
 from models_registry.specification import StrategySpec
 
 ROOT = Path(__file__).parents[1]
+_RAW = broker_topics("paper").signals_raw
 
 
 @asynccontextmanager
@@ -56,6 +59,27 @@ async def account(desk: Settings) -> AsyncIterator[None]:
     finally:
         process.send_signal(signals.SIGKILL)
         await process.wait()
+
+
+class Runner:
+    """What a strategy runner says to the paper account in one session, numbered as it does.
+
+    Parameters
+    ----------
+    producer : FeedProducer
+        Flushed by whoever has it.
+    open_ns : int
+        Of the session.
+    """
+
+    def __init__(self, producer: FeedProducer, open_ns: int) -> None:
+        self._producer = producer
+        self._next = Stamp(_RAW.writer, open_ns, 0)
+
+    def say(self, event: Event) -> None:
+        """Say a proposal or a watermark."""
+        self._producer.say_on(_RAW, 0, event, self._next)
+        self._next = self._next._replace(number=self._next.number + 1)
 
 
 async def said(desk: Settings, topic: Topic) -> list[Event]:

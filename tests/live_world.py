@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from live_services.domain.basis import Answerable, Outcome, answer
 from live_services.domain.events import (
     BarValues,
     Basis,
+    Event,
     ExitTerms,
     OrderCancelled,
     OrderFilled,
@@ -42,6 +43,13 @@ UNIVERSE = Universe(
         Instrument(instrument_token=104, symbol="INDEX", tradable=False),
     )
 )
+
+
+def said_by(act: Callable[..., object], *arguments: Any) -> list[Event]:
+    """Let a chain act, and give what it said."""
+    said: list[Event] = []
+    act(*arguments, said.append)
+    return said
 
 
 def token(index: int) -> int:

@@ -21,11 +21,11 @@ from models_registry.registry import SIDECAR_TAG, VersionInfo, tags_of
 from models_registry.sidecar import Sidecar, sidecar_bytes
 
 
-def stand(ledger: PromotionLedger, name: str, alias: Alias, version: str) -> None:
+def stand(ledger: PromotionLedger, name: str, alias: Alias, version: str, *, override: bool = False) -> None:
     """Let a version stand on an empty rung, by the ledger alone: no gate is asked and no alias moves."""
     entry = LedgerEntry(
         at_ns=1, model_name=name, alias=alias, from_version=None, to_version=version, action="promote", by="asha",
-        reason="a test", phase="intent", refers_to=0,
+        reason="a test", override=override, phase="intent", refers_to=0,
     )  # fmt: skip
     ledger.settle(ledger.append(entry), "done", by="asha", at_ns=1, act=lambda: None)
 

@@ -20,12 +20,15 @@ from live_services.domain.events import (
     Event,
     RecordHandedIn,
     SignalGenerated,
+    TradingStateChanged,
     TradingStateCommanded,
+    TradingStateInForce,
     headers_of,
     self_caused,
     value_of,
 )
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
+from live_services.domain.sequence import Stamp as Numbered
 from live_services.domain.topics import (
     DLQ_DECISIONS,
     FEATURES_SKEW,
@@ -53,7 +56,7 @@ from live_services.settings import MarketSettings, Settings
 from models_registry.specification import Broker
 from tests.live_world import MINUTE, SECOND, filled, signal, submitted, validated
 from tests.memory_desk import ACCOUNT, BAR_DAYS, BROKERS, STRATEGIES, TICK_DAYS, Day, FixedModels
-from tests.toy_chain import session_opened
+from tests.toy_chain import assignment, session_opened
 
 NO_FLOOD = DeadLettersSettings(flood_letters=10**6)
 DAYS: Final[dict[str, Day]] = {"ticks": TICK_DAYS[0], "bars": BAR_DAYS[0]}
@@ -93,6 +96,8 @@ class Poison(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
     on: str = "ticks"
     """The desk that it is put before."""
+    ours: bool = False
+    """Whether the topic's own writer says it, numbered and under its fence; else a stranger does."""
 
     def __str__(self) -> str:
         return f"{self.topic.name}: {self.name}"
@@ -234,14 +239,19 @@ def _proposals(broker: Broker) -> Iterator[Poison]:
     topic, good = broker_topics(broker).signals_raw, proposal(broker)
     other = "zerodha" if broker == "paper" else "paper"
     for name, why, fields in (
-        ("at 10^25", "no_event", {"event_time_ns": 10**25}),
-        ("before 1970", "no_event", {"event_time_ns": -1}),
-        ("at a time in words", "no_event", {"event_time_ns": "soon"}),
-        ("at no time", "no_event", {"event_time_ns": ...}),
         ("of the past", "late", {"event_time_ns": SESSION.open_ns}),
         ("after the session's end", "no_session", {"event_time_ns": END + 1}),
         ("of tomorrow", "no_session", {"event_time_ns": END + 86_400 * SECOND}),
         ("of the next century", "no_session", {"event_time_ns": LAST_NS}),
+    ):
+        said = changed(good, **fields)
+        yield Poison(f"the runner's proposal {name}", topic, said, LETTER, why, ours=True)
+        yield Poison(f"a stranger's proposal {name}", topic, said + b" ", LETTER, "foreign")
+    for name, why, fields in (
+        ("at 10^25", "no_event", {"event_time_ns": 10**25}),
+        ("before 1970", "no_event", {"event_time_ns": -1}),
+        ("at a time in words", "no_event", {"event_time_ns": "soon"}),
+        ("at no time", "no_event", {"event_time_ns": ...}),
         ("of no shares", "no_event", {"quantity": 0}),
         ("of 10^307 shares", "no_event", {"quantity": 10**307}),
         ("of one share too many", "no_event", {"quantity": MOST_PROPOSED + 1}),
@@ -269,8 +279,21 @@ def _proposals(broker: Broker) -> Iterator[Poison]:
         ("by a strategy of 100,000 letters", "quantity_per_instrument", {"strategy": "x" * 10**5, "quantity": 20_000}),
     ):
         event = proposal(broker, **fields)
-        yield Poison(f"a proposal {name}", topic, value_of(event), REJECTED, rule)
+        yield Poison(f"a proposal {name}", topic, value_of(event), REJECTED, rule, ours=True)
     yield Poison("a verdict", topic, value_of(validated()), LETTER, "wrong_topic")
+    for name, stamps in (
+        ("without a stamp", ()),
+        ("with a copied stamp", (Numbered(topic.writer, SESSION.open_ns, 0).header,)),
+        ("with another's stamp", (Numbered("another", SESSION.open_ns, 2).header,)),
+        ("with a stamp of words", (("ingress", b"strategy_runner today first"),)),
+        ("with a stamp of tomorrow", (Numbered(topic.writer, END + 43_200 * SECOND, 0).header,)),
+    ):
+        yield Poison(f"a stranger's proposal {name}", topic, value_of(proposal(broker, strategy=name)), LETTER,
+                     "foreign", stamps)  # fmt: skip
+        for at_ns in (AT, SESSION.close_ns, END):
+            mark = watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest)
+            yield Poison(f"a stranger's watermark {name} at {at_ns}", topic, b"", LETTER, "foreign",
+                         (*headers_of(mark), *stamps))  # fmt: skip
     headers = (*headers_of(good),)
     for name, header in (
         ("of another broker", ("broker", other.encode())),
@@ -322,6 +345,18 @@ def _commands(broker: Broker) -> Iterator[Poison]:
     yield Poison("a hand-in of no state", topic, changed(handed, record__state="NONE"), LETTER, "no_command")
 
 
+def halted() -> TradingStateChanged:
+    """Say that the account was halted, as it would itself."""
+    word = {"strategy": None, "state": "HALTED", "flatten": True, "since_ns": AT - SECOND, "reason": "none"}
+    return TradingStateChanged(
+        **self_caused("poison", "halted"),
+        broker="paper",
+        event_time_ns=AT - SECOND,
+        command_offset=-1,
+        in_force=TradingStateInForce(**word, commanded_by="a stranger", commanded_at_ns=1),
+    )
+
+
 def _control() -> Iterator[Poison]:
     for topic, task in ((PAPER.control, b"paper.account[0]"), (STRATEGIES_CONTROL, b"shared.strategy_runner[0]")):
         ours = ((TASK_HEADER, task),)
@@ -331,6 +366,10 @@ def _control() -> Iterator[Poison]:
             ("an unknown type", b'{"event_type": "nobody.knows"}'),
         ):
             yield Poison(f"{name} under the task's name", topic, value, LETTER, "control", ours)
+        for name, stamps in (("no", ()), ("a copied", (Numbered(topic.writer, SESSION.open_ns, 0).header,))):
+            word = value_of(halted() if topic == PAPER.control else assignment(name, AT - SECOND))
+            yield Poison(f"a well-formed word with {name} number under the task's name", topic, word, LETTER,
+                         "control", (*ours, *stamps))  # fmt: skip
         mark = (*headers_of(watermark(topic, 0, SESSION, AT, UNIVERSE.digest)), *ours)
         yield Poison("a watermark under the task's name", topic, b"", LETTER, "control", mark)
         yield Poison("garbage under no name", topic, b"garbage", ALARM if topic == PAPER.control else PASSED_OVER)
@@ -397,6 +436,8 @@ def _everything() -> Iterator[Poison]:
             yield Poison(name, topic, value, LETTER, why, on=kind)
         if why == "no_event":
             yield from _marks(topic, kind)
+        spelled = (("\\xff\\xfe", b"a name that is no UTF-8, as it is read"), ("event_type", b"\xff"))
+        yield Poison("garbage in headers", topic, b"\x00 \xff", LETTER, why, spelled, kind)
     for kind in DAYS:
         yield from _frames(kind)
         yield from _rows(kind)
@@ -438,6 +479,14 @@ class Desk:
                 self.tasks[name].keep()
             self.tasks[name].kill()
             self._turn(self.tasks[name])
+
+    def put(self, poison: Sequence[Poison]) -> None:
+        """Put bad records on the log; what the runner itself says is numbered and committed with its positions."""
+        runner = self.tasks["runner"]
+        for one in poison:
+            stamp = runner.run.numbers.next_stamp(one.topic.name, SESSION) if one.ours else None
+            self.log.append(one.topic.name, 0, one.value, [*one.headers, *([stamp.header] if stamp else [])])
+        runner.commit()
 
     def _fetch(self, task: MemoryTask) -> bool:
         return sum(task.fetch(key, 10**6) for key in task.next) > 0
@@ -481,8 +530,7 @@ def live(kind: str, poison: Sequence[Poison] = (), *, kills: bool = False, kept:
     log.append_event(topic, 0, watermark(topic, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
     for minute in range(MINUTES):
         if minute == BEFORE:
-            for one in poison:
-                log.append(one.topic.name, 0, one.value, one.headers)
+            made.put(poison)
             made.work(everybody if kills else (), kept=kept)
         begin = SESSION.open_ns + minute * MINUTE
         log.append(topic.name, 0, *frame_of(_minute(kind, minute), minute, begin + MINUTE))

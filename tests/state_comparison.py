@@ -32,7 +32,7 @@ REMADE = {
     "BarBuilder._room": "memory that is written before it is read",
 }
 """Fields that are not written down, and why nothing is lost."""
-_TABLES_IN_ANY_PARTS = {"SessionBars.parts", "StrategyDesk._waiting", "SkewState.market"}
+_TABLES_IN_ANY_PARTS = {"SessionBars._own", "StrategyDesk._waiting", "SkewState.market"}
 _UNORDERED = {"PaperExchange._of"}
 _VALUES = (str, int, bool, bytes, type(None), dt.date, Decimal, Enum, Session, StrategySpec)
 

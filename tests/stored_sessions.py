@@ -77,8 +77,8 @@ class MemoryFeed:
         self.most_unflushed = 0
         self._lives = lives
 
-    def say(self, event: Event) -> None:
-        self._say(topic_of(event), 0, value_of(event), headers_of(event))
+    def say(self, event: Event, stamp: Stamp | None = None) -> None:
+        self._say(topic_of(event), 0, value_of(event), headers_of(event), stamp)
 
     def say_on(self, topic: Topic, partition: int, event: Event, stamp: Stamp | None = None) -> None:
         self._say(topic, partition, value_of(event), headers_of(event), stamp)
@@ -163,7 +163,11 @@ async def live(
         ours = who_feeds(settings, market.sessions())
         refuse_another(ours, former, sessions.newest(), ends, settings.market.take_over)
     ingress = Ingress(
-        topic, MemoryFeed(log, lives), await ends_on(log, topic, sessions), settings.kafka.market_partitions
+        topic,
+        MemoryFeed(log, lives),
+        await ends_on(log, topic, sessions),
+        settings.kafka.market_partitions,
+        sessions.next_number,
     )
     feed = Feed(market, settings, ingress, sessions.opened, former=sessions.feed, times=times)
     return await feed.run(stop or asyncio.Event(), progress)

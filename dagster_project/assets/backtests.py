@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dagster_project.failures import expected_failures
 from dagster_project.model_keys import ModelKeys
+from dagster_project.plots import equity_plot, session_plot
 from dagster_project.resources import LedgerResource, MlflowResource
 from feature_store.market.types import MarketDataError
 from live_services.settings import Settings
@@ -90,8 +91,12 @@ def backtest_asset(spec: StrategySpec) -> dg.AssetsDefinition:
 
 def backtest_facts(result: "BacktestResult", report: Path) -> dict[str, Any]:
     """Give what Dagster shows of a backtest: what must be said first, then figures, then where the report is."""
-    returns, trades = result.returns, result.trade_figures
+    from live_services.backtest.tables import assumptions
+
+    returns, trades, earned = result.returns, result.trade_figures, result.sessions["net_inr"].tolist()
+    told = f"Net result, ₹, after charges, over {len(earned)} sessions"
     figures = {
+        "net_inr": result.net_inr,
         "net_return_percent": 100 * returns.total_return,
         "sharpe": returns.sharpe,
         "sharpe_standard_error": returns.sharpe_error,
@@ -105,10 +110,20 @@ def backtest_facts(result: "BacktestResult", report: Path) -> dict[str, Any]:
         "judged": result.title,
         "said_on_every_page": dg.MetadataValue.md("; ".join(f"**{stamp}**" for stamp in result.stamps) or "nothing"),
         "sessions": f"{result.traded[0].session.date} to {result.traded[-1].session.date}, {len(result.traded)}",
+        "equity_and_drawdown": dg.MetadataValue.md(equity_plot(earned, told)),
+        "each_session": dg.MetadataValue.md(session_plot(earned, "Net result of each session, ₹, after charges")),
         "trades": trades.trades,
         **{name: round(float(value), 3) for name, value in figures.items() if value == value},  # noqa: PLR0124 (NaN)
+        "champion": _beside(result),
+        "what_it_assumes": dg.MetadataValue.md("\n\n".join(assumptions(result))),
         "report": dg.MetadataValue.path(str(report)),
     }
+
+
+def _beside(result: "BacktestResult") -> str:
+    if result.champion is None:
+        return f"not beside it: {result.no_champion}"
+    return f"{result.champion.title}: {100 * result.champion.returns.total_return:+.2f} % on the same sessions"
 
 
 def _told(told: Callable[[str], object]) -> Callable[[str, int, int], None]:

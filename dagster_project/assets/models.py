@@ -332,18 +332,7 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         from models_registry.ledger import LedgerError
         from models_registry.registry import RegistryUnavailable
 
-        if frame.digest != candidate.trained.data_digest:
-            raise dg.Failure(
-                "The training set has changed since the model was trained: materialise "
-                f"{keys.fitted.to_user_string()} again.",
-                allow_retries=False,
-            )
-        if trades.candidate_sha256 != candidate.sha256:
-            raise dg.Failure(
-                "The trades are of another model than the one that was trained last: materialise "
-                f"{keys.trades.to_user_string()} again.",
-                allow_retries=False,
-            )
+        _require_of_one_training(keys, frame, candidate, trades)
         registry = mlflow.registry()
         with expected_failures(RegistryUnavailable, LedgerError):
             standing = standing_champion(registry, ledger.ledger(), keys.model)
@@ -361,6 +350,23 @@ def _version(keys: ModelKeys) -> dg.AssetsDefinition:
         )
 
     return version
+
+
+def _require_of_one_training(
+    keys: ModelKeys, frame: "TrainingFrame", candidate: Candidate, trades: "TradeEvidence"
+) -> None:
+    if frame.digest != candidate.trained.data_digest:
+        raise dg.Failure(
+            "The training set has changed since the model was trained: materialise "
+            f"{keys.fitted.to_user_string()} again.",
+            allow_retries=False,
+        )
+    if trades.candidate_sha256 != candidate.sha256:
+        raise dg.Failure(
+            "The trades are of another model than the one that was trained last: materialise "
+            f"{keys.trades.to_user_string()} again.",
+            allow_retries=False,
+        )
 
 
 def _evidence(  # noqa: PLR0917

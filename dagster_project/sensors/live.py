@@ -1,15 +1,17 @@
 """What really runs: the live side's answers on Kafka become observations of the asset ``live_model``."""
 
 import asyncio
+import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import dagster as dg
 
 from dagster_project.resources import LedgerResource
-from feature_store.market.types import ist_text
+from feature_store.market.types import IST, SECOND_NS, ist_text
 from live_services.domain.events import Event, ModelLoaded, ModelRefused, NoEvent, decode_event
 from live_services.domain.topics import MODELS_LOADED, MODELS_REFUSED
 from live_services.settings import KafkaSettings, Settings
@@ -17,6 +19,7 @@ from live_services.settings import KafkaSettings, Settings
 if TYPE_CHECKING:
     from live_services.adapters.kafka import StoredRecord
     from models_registry.ledger import PromotionLedger
+    from models_registry.trials import TrialTable
 
 LIVE_MODEL: Final = dg.AssetKey("live_model")
 
@@ -52,6 +55,7 @@ def live_model_observations(
     from aiokafka.errors import KafkaError
 
     from live_services.adapters.kafka import KafkaSetupError
+    from models_registry.ledger import LedgerError
 
     kafka = settings.kafka
     if not kafka.bootstrap_servers:
@@ -63,7 +67,11 @@ def live_model_observations(
         return dg.SkipReason(f"Kafka at {kafka.bootstrap_servers} could not be read: {error or type(error).__name__}")
     if not records:
         return dg.SkipReason("No strategy runner loaded or refused a model since the last look.")
-    observations, cursor = observe(records, seen, partial(_market, ledger.ledger()))
+    try:
+        observations, cursor = observe(records, seen, partial(_market, ledger.ledger()))
+        note_looks(ledger.trials(), replayed(records), time.time_ns())
+    except LedgerError as error:
+        return dg.SkipReason(f"What runs cannot be noted, and is read again at the next look: {error}")
     said = "; ".join(observation.description or "" for observation in observations)
     return dg.SensorResult(
         asset_events=observations, cursor=json.dumps(cursor), skip_reason=f"No run is needed. Observed: {said}"
@@ -87,21 +95,80 @@ def observe(
     cursor : dict
         The last offset read, by ``topic[partition]``.
     """
-    cursor = dict(seen)
-    events: list[tuple[Event, StoredRecord]] = []
-    for record in records:
-        cursor[_place(record)] = record.offset
-        try:
-            events.append((decode_event(record.value), record))
-        except NoEvent:
-            continue
-    events.sort(key=lambda pair: pair[0].event_time_ns)
+    cursor = dict(seen) | {_place(record): record.offset for record in records}
+    events = sorted(_events(records), key=lambda pair: pair[0].event_time_ns)
     found = [
         _observation(event, record, market_of(event.model_name, event.model_version))
         for event, record in events
         if isinstance(event, ModelLoaded | ModelRefused)
     ]
     return found, cursor
+
+
+def _events(records: Sequence["StoredRecord"]) -> Iterator[tuple[Event, "StoredRecord"]]:
+    for record in records:
+        try:
+            yield decode_event(record.value), record
+        except NoEvent:
+            continue
+
+
+class Replayed(NamedTuple):
+    """A version that the live services ran in a session."""
+
+    model_name: str
+    date: dt.date
+    version: str
+    rung: str
+    artifact_sha256: str
+
+
+def replayed(records: Sequence["StoredRecord"]) -> tuple[Replayed, ...]:
+    """Say which versions the live services ran in which sessions, each once.
+
+    Every session that they run so far is a replay of a stored one, and whoever looks at its trades has looked at it.
+    """
+    loaded = (event for event, _ in _events(records) if isinstance(event, ModelLoaded))
+    ran = (
+        Replayed(
+            one.model_name,
+            dt.datetime.fromtimestamp(one.event_time_ns // SECOND_NS, IST).date(),
+            one.model_version,
+            one.rung,
+            one.artifact_sha256,
+        )
+        for one in loaded
+    )
+    return tuple(dict.fromkeys(ran))
+
+
+def note_looks(table: "TrialTable", ran: Iterable[Replayed], at_ns: int) -> None:
+    """Note each session that a version was replayed in as one look, however often it was loaded there.
+
+    Parameters
+    ----------
+    table : TrialTable
+    ran : iterable of Replayed
+    at_ns : int
+        UTC epoch nanoseconds.
+    """
+    from models_registry.trials import HoldoutLook, config_digest
+
+    for one in ran:
+        digest = config_digest({"version": one.version, "rung": one.rung, "artifact_sha256": one.artifact_sha256})
+        known = {(look.first_session, look.config_digest) for look in table.looks(one.model_name)}
+        if (one.date, digest) not in known:
+            table.look(
+                HoldoutLook(
+                    model_name=one.model_name,
+                    first_session=one.date,
+                    last_session=one.date,
+                    what="replay",
+                    by="the live services",
+                    at_ns=at_ns,
+                    config_digest=digest,
+                )
+            )
 
 
 def _market(ledger: "PromotionLedger", name: str, version: str) -> str:

@@ -19,7 +19,7 @@ from feature_store.features.kernels import empty_header, step_of
 from feature_store.features.library import DECLARED, FeatureSpec
 from feature_store.features.schema import FeatureSchema, anchor_days, feature_schema
 from feature_store.features.source import SOURCE_DIGEST
-from feature_store.features.window import ANCHORS, CAPACITY, COLUMNS, SEEN, SESSIONS, SMOOTHED, Window
+from feature_store.features.window import ANCHORS, CAPACITY, COLUMNS, NEXT_ACTION, SEEN, SESSIONS, SMOOTHED, Window
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateActions
 from feature_store.market.types import (
@@ -36,6 +36,7 @@ from feature_store.market.types import (
 _SPLIT_FROM_ROWS = 20_000  # some 10 ms of one core; below that, as live, threads cost more than they bring
 _BAR_TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.int32, np.float64, np.float64)
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
+_FEW_BARS = CAPACITY // 8  # that came to an instrument since; of more, its whole ring is copied at once
 
 
 class StateMismatch(MarketDataError):
@@ -208,14 +209,25 @@ class FeatureEngine:
             cold |= longer.warming()
         return np.asarray(cold, dtype=np.bool_)
 
-    def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Give a copy of the state, with what it belongs to; `restore` takes it."""
+    def snapshot(self, into: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
+        """Give a copy of the state, with what it belongs to; `restore` takes it.
+
+        Parameters
+        ----------
+        into : mapping, optional
+            What this engine gave, or was restored from, before, and nobody reads any more: its ring, which is nearly
+            all of the state (20 kB an instrument), is brought up to date by the bars that came since, and given again.
+            Of 3,000 instruments that takes a millisecond; a copy into new memory takes 60 to 500.
+        """
         state: dict[str, NDArray[Any]] = {
             "belongs_to": np.array(self._belongs_to()),
-            **{name: array.copy() for name, array in self._state().items()},
+            **{name: array.copy() for name, array in self._state().items() if name != "ring"},
+            "ring": self._ring.copy() if into is None else _brought_up(into, self._ring, self._header),
         }
         for k, longer in enumerate(self._longer):
-            state |= {f"longer{k}.{name}": array for name, array in longer.snapshot().items()}
+            prefix = f"longer{k}."
+            there = longer.snapshot(None if into is None else _part(into, prefix))
+            state |= {f"{prefix}{name}": array for name, array in there.items()}
         return state
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
@@ -234,8 +246,7 @@ class FeatureEngine:
         for name, array in self._state().items():
             array[...] = snapshot[name]
         for k, longer in enumerate(self._longer):
-            prefix = f"longer{k}."
-            longer.restore({n.removeprefix(prefix): a for n, a in snapshot.items() if n.startswith(prefix)})
+            longer.restore(_part(snapshot, f"longer{k}."))
 
     def _state(self) -> dict[str, NDArray[Any]]:
         return {"context": self._context, "ring": self._ring, "smoothed": self._smoothed, "header": self._header}
@@ -264,15 +275,39 @@ class _LongerClock:
     def warming(self) -> NDArray[np.bool_]:
         return ~self._newest_warm
 
-    def snapshot(self) -> dict[str, NDArray[Any]]:
+    def snapshot(self, into: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
         parts = {"newest": self._newest.copy(), "newest_warm": self._newest_warm.copy()}
         folder = {f"folder.{name}": array for name, array in self._folder.snapshot().items()}
-        return parts | folder | {f"engine.{name}": array for name, array in self._engine.snapshot().items()}
+        engine = self._engine.snapshot(None if into is None else _part(into, "engine."))
+        return parts | folder | {f"engine.{name}": array for name, array in engine.items()}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         self._newest[...], self._newest_warm[...] = snapshot["newest"], snapshot["newest_warm"]
         for part, owner in (("folder.", self._folder), ("engine.", self._engine)):
-            owner.restore({n.removeprefix(part): a for n, a in snapshot.items() if n.startswith(part)})
+            owner.restore(_part(snapshot, part))
+
+
+def _part(snapshot: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in snapshot.items() if name.startswith(prefix)}
+
+
+def _brought_up(
+    into: Mapping[str, NDArray[Any]], ring: NDArray[np.int64], header: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give the copy of the ring in an earlier snapshot, made equal to the ring as it is now.
+
+    A bar writes into its own slot only, and a corporate action writes an instrument's ring anew.
+    """
+    copy, before = into["ring"], into["header"]
+    came = header[:, SEEN] - before[:, SEEN]
+    anew = (came > _FEW_BARS) | (header[:, NEXT_ACTION] != before[:, NEXT_ACTION])
+    for instrument in np.flatnonzero(anew).tolist():  # all at once they would be copied to new memory first
+        copy[instrument] = ring[instrument]
+    for ago in range(1, int(came[~anew].max(initial=0)) + 1):
+        instruments = np.flatnonzero(~anew & (came >= ago))
+        slots = (header[instruments, SEEN] - ago) % CAPACITY
+        copy[instruments, slots] = ring[instruments, slots]
+    return copy
 
 
 def _room(shape: tuple[int, int], out: NDArray[np.float64] | None) -> NDArray[np.float64]:

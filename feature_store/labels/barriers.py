@@ -24,37 +24,20 @@ STOP: Final = 1
 TARGET: Final = 2
 
 
-class Watches(NamedTuple):
-    """What ends trades, one for each; shapes ``(n_watches,)``."""
+class Touch(NamedTuple):
+    """Where a trade ended."""
 
-    instrument: NDArray[np.int32]
-    """Index in the universe."""
-    side: NDArray[np.int8]
-    """1 for a trade that is long, -1 for one that is short."""
-    stop: NDArray[np.float64]
-    """Rupees; NaN: none."""
-    target: NDArray[np.float64]
-    """Rupees; NaN: none."""
-    from_row: NDArray[np.int64]
-    """The first row of the market that counts, of whatever instrument. A fill at a bar's open has that bar's row, so
-    that the entry bar counts; a fill at a tick has the row after it."""
-
-
-class Touches(NamedTuple):
-    """Where trades ended, one for each watch and in their order; shapes ``(n_watches,)``."""
-
-    row: NDArray[np.int64]
+    row: int
     """Row of the market; -1: none of its rows touches."""
-    outcome: NDArray[np.int8]
+    outcome: int
     """`NO_TOUCH`, `STOP` or `TARGET`."""
-    price: NDArray[np.float64]
+    price: float
     """What the trade ends at, rupees; NaN without a touch."""
 
 
 class MarketRows(NamedTuple):
     """A market as the kernels take it: made once by `rows_of`, asked often; shapes ``(n,)``, read-only."""
 
-    instrument: NDArray[np.int32]
     seen_ns: NDArray[np.int64]
     """Event time: a tick's own, a bar's end; ascending."""
     begin_ns: NDArray[np.int64]
@@ -64,18 +47,38 @@ class MarketRows(NamedTuple):
     low: NDArray[np.float64]
     margin_ns: int
     """By which the row that fills an order begins after it: a tick is strictly later, 1; a bar may begin with it, 0."""
+    by_instrument: NDArray[np.int64]
+    """The rows of each instrument, one instrument after the other."""
+    first: NDArray[np.int64]
+    """Where in it each instrument's rows begin, and last where they end; shape ``(n_instruments + 1,)``."""
 
 
-def rows_of(market: Ticks | Bars) -> MarketRows:
-    """Make a market ready for `first_rows` and `first_touches`; of ticks the last price is open, high and low."""
+def rows_of(market: Ticks | Bars, n_instruments: int) -> MarketRows:
+    """Make a market ready for `first_row` and `first_touch`; of ticks the last price is open, high and low.
+
+    Parameters
+    ----------
+    market : Ticks or Bars
+        In order of ``event_time_ns`` or ``end_ns``.
+    n_instruments : int
+        Length of the universe.
+
+    Raises
+    ------
+    UnknownInstrument
+        If a row's instrument index is outside the universe.
+    """
     if isinstance(market, Ticks):
         seen_ns = begin_ns = kernel_input(market.event_time_ns, np.int64)
         opens = highs = lows = kernel_input(market.last_price, np.float64)
     else:
         seen_ns, begin_ns = kernel_input(market.end_ns, np.int64), kernel_input(market.start_ns, np.int64)
         opens, highs, lows = (kernel_input(price, np.float64) for price in (market.open, market.high, market.low))
-    instrument = kernel_input(market.instrument, np.int32)
-    return MarketRows(instrument, seen_ns, begin_ns, opens, highs, lows, int(isinstance(market, Ticks)))
+    by_instrument, first = np.empty(len(market), dtype=np.int64), np.zeros(n_instruments + 1, dtype=np.int64)
+    unknown = _sort(kernel_input(market.instrument, np.int32), by_instrument, first)
+    if unknown >= 0:
+        raise _unknown(f"row {unknown}", market.instrument[unknown], n_instruments)
+    return MarketRows(seen_ns, begin_ns, opens, highs, lows, int(isinstance(market, Ticks)), by_instrument, first)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -119,245 +122,130 @@ def barrier_step(  # noqa: PLR0917
     return NO_TOUCH, np.nan
 
 
-def first_touches(market: Ticks | Bars | MarketRows, n_instruments: int, watches: Watches) -> Touches:
-    """Find the first row that ends each of many trades, by `barrier_step`.
+def first_touch(  # noqa: PLR0917
+    rows: MarketRows, instrument: int, side: int, stop: float, target: float, from_row: int
+) -> Touch:
+    """Find the first row that ends a trade, by `barrier_step`; the work grows with the instrument's own rows till then.
 
-    The work grows with the rows and with the touches: a row costs one comparison with the nearest prices that are
-    watched of its instrument. A market may come in parts: watches without a touch go on in the next one, their rows
-    counted from its first.
+    A market may come in parts: a trade without a touch goes on in the next one, its rows counted from its first.
 
     Parameters
     ----------
-    market : Ticks, Bars or MarketRows
-        In its own order; who asks often gives what `rows_of` made of it.
-    n_instruments : int
-        Length of the universe.
-    watches : Watches
-        In any order; several may watch one instrument.
+    rows : MarketRows
+    instrument : int
+        Index in the universe.
+    side : int
+        1 for a trade that is long, -1 for one that is short.
+    stop, target : float
+        Rupees; NaN: none.
+    from_row : int
+        The first row of the market that counts, of whatever instrument. A fill at a bar's open has that bar's row, so
+        that the entry bar counts; a fill at a tick has the row after it.
 
     Raises
     ------
     UnknownInstrument
-        If an instrument index, of a watch or of a row that was looked at, is outside the universe.
+        If the instrument is outside the universe.
     ValueError
-        If the arrays of the watches differ in length, or one has a side that is neither 1 nor -1, a row before the
-        first, or a stop that does not lie on the losing side of its target.
+        If the side is neither 1 nor -1, the row lies before the first, or the stop not on the losing side of the
+        target.
     """
-    n = len(watches.instrument)
-    if any(len(column) != n for column in watches):
-        lengths = {name: len(column) for name, column in watches._asdict().items()}
-        raise ValueError(f"the arrays of watches differ in length: {lengths}; a watch has one of each")
-    rows = market if isinstance(market, MarketRows) else rows_of(market)
-    row, outcome, price = np.full(n, -1), np.full(n, NO_TOUCH, dtype=np.int8), np.full(n, np.nan)
-    problem, place = _touch(
-        rows.instrument,
-        rows.open,
-        rows.high,
-        rows.low,
-        kernel_input(watches.instrument, np.int32),
-        kernel_input(watches.side, np.int8),
-        kernel_input(watches.stop, np.float64),
-        kernel_input(watches.target, np.float64),
-        kernel_input(watches.from_row, np.int64),
-        n_instruments,
-        row,
-        outcome,
-        price,
+    _require_known("the trade", instrument, rows)
+    if side not in (1, -1):
+        raise ValueError(f"side {side} of a trade is neither 1 (long) nor -1 (short)")
+    if from_row < 0:
+        raise ValueError(f"from_row {from_row} lies before the first row, 0")
+    if side * (target - stop) <= 0:
+        raise ValueError(f"stop {stop} is not on the losing side of its target, {target}")
+    return Touch(
+        *_touch(
+            rows.open, rows.high, rows.low, rows.by_instrument, rows.first, instrument, side, stop, target, from_row
+        )
     )
-    if problem == _ROW_UNKNOWN:
-        raise _unknown(f"row {place}", rows.instrument[place], n_instruments)
-    if problem == _WATCH_UNKNOWN:
-        raise _unknown(f"watch {place}", watches.instrument[place], n_instruments)
-    if problem:
-        name, why = _WRONG_WATCHES[problem]
-        raise ValueError(f"watch {place}: {name} {getattr(watches, name)[place]} {why}")
-    return Touches(row, outcome, price)
 
 
-def first_rows(
-    market: Ticks | Bars | MarketRows,
-    n_instruments: int,
-    instrument: NDArray[np.int32],
-    time_ns: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Find the row that fills each of many market orders: the first of its instrument that its time allows.
+def first_row(rows: MarketRows, instrument: int, time_ns: int) -> int:
+    """Find the row that fills a market order: the first of its instrument that its time allows; -1: none.
 
-    A tick must be strictly later than the order, a bar must start at or after it. The work grows with the rows from the
-    earliest order to the last fill, and with the orders.
+    A tick must be strictly later than the order, a bar must start at or after it.
 
     Parameters
     ----------
-    market : Ticks, Bars or MarketRows
-        In order of ``event_time_ns`` or ``end_ns``; who asks often gives what `rows_of` made of it.
-    n_instruments : int
-        Length of the universe.
-    instrument : array of int32, shape (n_orders,)
-        Index of each order's instrument.
-    time_ns : array of int64, shape (n_orders,)
-        When each order was given.
-
-    Returns
-    -------
-    array of int64, shape (n_orders,)
-        Row of the market; -1: none.
+    rows : MarketRows
+    instrument : int
+        Index in the universe.
+    time_ns : int
+        When the order was given.
 
     Raises
     ------
     UnknownInstrument
-        If an instrument index, of an order or of a row that was looked at, is outside the universe.
-    ValueError
-        If the arrays of the orders differ in length.
+        If the instrument is outside the universe.
     """
-    if len(instrument) != len(time_ns):
-        raise ValueError(f"{len(instrument)} instruments and {len(time_ns)} times; an order has one of each")
-    rows = market if isinstance(market, MarketRows) else rows_of(market)
-    found = np.full(len(time_ns), -1)
-    problem, place = _fill(
-        rows.instrument,
-        rows.seen_ns,
-        rows.begin_ns,
-        rows.margin_ns,
-        kernel_input(instrument, np.int32),
-        kernel_input(time_ns, np.int64),
-        n_instruments,
-        found,
-    )
-    if problem == _ROW_UNKNOWN:
-        raise _unknown(f"row {place}", rows.instrument[place], n_instruments)
-    if problem:
-        raise _unknown(f"order {place}", instrument[place], n_instruments)
-    return found
+    _require_known("the order", instrument, rows)
+    row: int = _fill(rows.begin_ns, rows.by_instrument, rows.first, instrument, time_ns + rows.margin_ns)
+    return row
 
 
 def compile_barriers() -> None:
     """Compile the kernels of fills and touches, or load them from numba's cache, so that no first order waits."""
     at = np.zeros(1, dtype=np.int64)
-    index = np.zeros(1, dtype=np.int32)
-    market = rows_of(Ticks(index, at, np.ones(1), at))
-    first_rows(market, 1, index, at)
-    first_touches(market, 1, Watches(index, np.ones(1, dtype=np.int8), np.zeros(1), np.full(1, 2.0), at))
+    rows = rows_of(Ticks(np.zeros(1, dtype=np.int32), at, np.ones(1), at), 1)
+    first_row(rows, 0, 0)
+    first_touch(rows, 0, 1, 0.0, 2.0, 0)
+
+
+def _require_known(who: str, instrument: int, rows: MarketRows) -> None:
+    if not 0 <= instrument < len(rows.first) - 1:
+        raise _unknown(who, instrument, len(rows.first) - 1)
 
 
 def _unknown(who: str, instrument: int, n_instruments: int) -> UnknownInstrument:
     return UnknownInstrument(f"{who} names instrument {instrument}; the universe has 0…{n_instruments - 1}")
 
 
-_WATCH_UNKNOWN: Final = 1
-_WRONG_SIDE: Final = 2
-_WRONG_ROW: Final = 3
-_WRONG_STOP: Final = 4
-_ROW_UNKNOWN: Final = 5
-_WRONG_WATCHES: Final = {
-    _WRONG_SIDE: ("side", "is neither 1 (long) nor -1 (short)"),
-    _WRONG_ROW: ("from_row", "lies before the first row, 0"),
-    _WRONG_STOP: ("stop", "is not on the losing side of its target"),
-}
-
-
 @njit(cache=True)
-def _outside(instrument, n_instruments):  # type: ignore[no-untyped-def]
-    """Give the first place that names an unknown instrument, or -1."""
-    for place in range(len(instrument)):
-        if instrument[place] < 0 or instrument[place] >= n_instruments:
-            return place
+def _sort(instrument, by_instrument, first):  # type: ignore[no-untyped-def]
+    """Write each instrument's rows one after the other; give the first row of an unknown one, or -1."""
+    n = len(first) - 1
+    for row in range(len(instrument)):
+        if instrument[row] < 0 or instrument[row] >= n:
+            return row
+        first[instrument[row] + 1] += 1
+    for i in range(n):
+        first[i + 1] += first[i]
+    following = first[:n].copy()
+    for row in range(len(instrument)):
+        i = instrument[row]
+        by_instrument[following[i]] = row
+        following[i] += 1
     return -1
 
 
 @njit(cache=True)
-def _wrong_watch(side, stop, target, from_row):  # type: ignore[no-untyped-def]
-    """Give what is wrong with the watches, 0 if nothing is, and the first place where it is."""
-    for place in range(len(side)):
-        if side[place] != 1 and side[place] != -1:
-            return _WRONG_SIDE, place
-    for place in range(len(side)):
-        if from_row[place] < 0:
-            return _WRONG_ROW, place
-    for place in range(len(side)):
-        if side[place] * (target[place] - stop[place]) <= 0:
-            return _WRONG_STOP, place
-    return 0, -1
+def _touch(opens, highs, lows, by_instrument, first, instrument, side, stop, target, from_row):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Give the row that ends a trade (-1: none), how it does, and its price."""
+    own = by_instrument[first[instrument] : first[instrument + 1]]
+    for at in range(np.searchsorted(own, from_row), len(own)):
+        row = own[at]
+        how, price = barrier_step(side, stop, target, opens[row], highs[row], lows[row])
+        if how != NO_TOUCH:
+            return row, how, price
+    return -1, NO_TOUCH, np.nan
 
 
 @njit(cache=True)
-def _touch(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    instrument, opens, highs, lows, watched, side, stop, target, from_row, n_instruments, touched, outcome, price,
-):  # fmt: skip
-    """Write the touches; give what is wrong, 0 if nothing is, and the place where it is."""
-    unknown = _outside(watched, n_instruments)
-    if unknown >= 0:
-        return _WATCH_UNKNOWN, unknown
-    problem, place = _wrong_watch(side, stop, target, from_row)
-    if problem != 0:
-        return problem, place
-    by_row = np.argsort(from_row, kind="mergesort")
-    newest = np.full(n_instruments, -1)  # a list of what is watched of each instrument
-    following = np.full(len(by_row), -1)
-    above, below = np.full(n_instruments, np.inf), np.full(n_instruments, -np.inf)  # the nearest prices in it
-    begun, open_watches = 0, 0
-    for row in range(from_row[by_row[0]] if len(by_row) else len(instrument), len(instrument)):
-        while begun < len(by_row) and from_row[by_row[begun]] <= row:
-            watch = by_row[begun]
-            i = watched[watch]
-            following[watch], newest[i] = newest[i], watch
-            _narrow(above, below, i, side[watch], stop[watch], target[watch])
-            begun, open_watches = begun + 1, open_watches + 1
-        if open_watches == 0 and begun == len(by_row):
-            break
-        i = instrument[row]
-        if i < 0 or i >= n_instruments:
-            return _ROW_UNKNOWN, row
-        if highs[row] < above[i] and lows[row] > below[i]:
-            continue
-        above[i], below[i] = np.inf, -np.inf
-        kept, watch = -1, newest[i]
-        while watch >= 0:
-            how, at = barrier_step(side[watch], stop[watch], target[watch], opens[row], highs[row], lows[row])
-            if how == NO_TOUCH:
-                _narrow(above, below, i, side[watch], stop[watch], target[watch])
-                kept = watch
-            else:
-                touched[watch], outcome[watch], price[watch] = row, how, at
-                open_watches -= 1
-                if kept < 0:
-                    newest[i] = following[watch]
-                else:
-                    following[kept] = following[watch]
-            watch = following[watch]
-    return 0, -1
-
-
-@njit(cache=True)
-def _narrow(above, below, i, side, stop, target):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Let an instrument's nearest prices take in those of a watch; one that is NaN changes nothing."""
-    higher, lower = (target, stop) if side > 0 else (stop, target)
-    above[i], below[i] = min(above[i], higher), max(below[i], lower)
-
-
-@njit(cache=True)
-def _fill(instrument, seen_ns, begin_ns, margin_ns, ordered, time_ns, n_instruments, found):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Write the rows; give what is wrong, 0 if nothing is, and the place where it is."""
-    unknown = _outside(ordered, n_instruments)
-    if unknown >= 0:
-        return _WATCH_UNKNOWN, unknown
-    waiting = len(ordered)
-    if waiting == 0:
-        return 0, -1
-    earliest = np.full(n_instruments, -1)  # a list of the orders of each instrument, in order of time
-    following = np.full(waiting, -1)
-    for order in np.argsort(time_ns, kind="mergesort")[::-1]:
-        i = ordered[order]
-        following[order], earliest[i] = earliest[i], order
-    row = np.searchsorted(seen_ns, time_ns.min(), side="right")
-    while row < len(instrument) and waiting > 0:
-        i = instrument[row]
-        if i < 0 or i >= n_instruments:
-            return _ROW_UNKNOWN, row
-        while earliest[i] >= 0 and time_ns[earliest[i]] + margin_ns <= begin_ns[row]:
-            order = earliest[i]
-            found[order], earliest[i] = row, following[order]
-            waiting -= 1
-        row += 1
-    return 0, -1
+def _fill(begin_ns, by_instrument, first, instrument, earliest_ns):  # type: ignore[no-untyped-def]
+    """Give the instrument's first row that begins at a time or later, or -1."""
+    low, high = first[instrument], first[instrument + 1]
+    end = high
+    while low < high:
+        middle = (low + high) // 2
+        if begin_ns[by_instrument[middle]] < earliest_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return by_instrument[low] if low < end else -1
 
 
 @njit(cache=True)

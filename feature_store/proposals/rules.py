@@ -25,6 +25,7 @@ from feature_store.features.schema import FEATURES, FeatureSchema
 from feature_store.features.source import compiled_once
 from feature_store.features.window import compiled
 from feature_store.market.arrays import kernel_input
+from feature_store.market.clocks import BarClock, UnknownClock
 
 _ROWS = Array(float64, 2, "C", readonly=True)
 _Function = TypeVar("_Function", bound=Callable[..., int])
@@ -44,7 +45,7 @@ class Rule:
 
     name: str
     features: tuple[str, ...]
-    """Names of the features it looks at, in the order of its arguments."""
+    """Names of the features it looks at, in the order of its arguments; ``trend_slope@5m`` is one on longer bars."""
     parameters: dict[str, float]
     """Its parameters and their defaults."""
     source: str
@@ -81,7 +82,9 @@ RULES: dict[str, Rule] = {}
 """Every rule there is, by name, in the order of declaration."""
 
 
-def rule(*, source: str, version: int = 1) -> Callable[[_Function], _Function]:
+def rule(
+    *, source: str, version: int = 1, features: Mapping[str, str] | None = None
+) -> Callable[[_Function], _Function]:
     """Make the decorated function a rule; its name is the rule's.
 
     Arguments without a default are names of features on the strategy's clock, those with one are parameters. It gives
@@ -94,16 +97,19 @@ def rule(*, source: str, version: int = 1) -> Callable[[_Function], _Function]:
         Paper or book of the rule.
     version : int
         To be raised when its arithmetic changes.
+    features : mapping of str, optional
+        The feature of an argument that is not named like it: ``{"slope": "trend_slope@5m"}`` hands the argument
+        ``slope`` the feature on bars of five minutes.
 
     Raises
     ------
     ValueError
-        If the name is taken, it looks at no feature or at one that no declaration has, or a default is no finite
-        number.
+        If the name is taken, it looks at no feature or at one that no declaration has, a default is no finite number,
+        or ``features`` names an argument that there is not.
     """
 
     def add(function: _Function) -> _Function:
-        declared = declare(function, source=source, version=version)
+        declared = declare(function, source=source, version=version, features=features)
         if declared.name in RULES:
             raise ValueError(f"a rule is named {declared.name!r} already; give this one a name of its own")
         RULES[declared.name] = declared
@@ -112,21 +118,23 @@ def rule(*, source: str, version: int = 1) -> Callable[[_Function], _Function]:
     return add
 
 
-def declare(function: Callable[..., int], *, source: str, version: int = 1) -> Rule:
+def declare(
+    function: Callable[..., int], *, source: str, version: int = 1, features: Mapping[str, str] | None = None
+) -> Rule:
     """Describe a function as a rule without making it one of the platform's; see `rule`."""
     name, arguments = function.__name__, inspect.signature(function).parameters.values()
-    features = tuple(one.name for one in arguments if one.default is one.empty)
+    asked, given = [one.name for one in arguments if one.default is one.empty], dict(features or {})
     parameters = {one.name: one.default for one in arguments if one.default is not one.empty}
-    if not features:
+    if not asked:
         raise ValueError(f"the rule {name} looks at no feature; name one as an argument without a default")
-    known = [spec.name for spec in FEATURES]
-    for feature in features:
-        if feature not in known:
-            raise ValueError(f"the rule {name} looks at {feature!r}: no feature is named so; {_near(feature, known)}")
+    for argument in given:
+        if argument not in asked:
+            raise ValueError(f"the rule {name} has no argument {argument!r} for a feature; {_near(argument, asked)}")
+    found = tuple(_feature(name, given.get(argument, argument)) for argument in asked)
     _finite(name, parameters)
     return Rule(
         name,
-        features,
+        found,
         {parameter: float(value) for parameter, value in parameters.items()},
         source,
         version,
@@ -262,6 +270,18 @@ def _loop(of: Rule) -> tuple[str, Callable[..., int]]:
     known: dict[str, Any] = {"__name__": __name__, "ask": of.function, "isnan": math.isnan}
     exec(text, known)  # noqa: S102 (the text is the one above)
     return text, known["sides"]
+
+
+def _feature(rule_name: str, text: str) -> str:
+    """Give a feature's name as a schema has it."""
+    plain, at, clock = text.partition("@")
+    known = [spec.name for spec in FEATURES]
+    if plain not in known:
+        raise ValueError(f"the rule {rule_name} looks at {text!r}: no feature is named so; {_near(plain, known)}")
+    try:
+        return f"{plain}@{BarClock.parse(clock).short}" if at else plain
+    except UnknownClock as error:
+        raise ValueError(f"the rule {rule_name} looks at {text!r}: {error}") from error
 
 
 def _finite(name: str, parameters: Mapping[str, Any]) -> None:

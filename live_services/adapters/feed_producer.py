@@ -59,9 +59,9 @@ class FeedProducer:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._producer.stop()
 
-    def say(self, event: Event) -> None:
+    def say(self, event: Event, stamp: Stamp | None = None) -> None:
         """Say an event on the one topic it belongs to."""
-        self._said.append((topic_of(event).name, 0, value_of(event), headers_of(event)))
+        self._said.append((topic_of(event).name, 0, value_of(event), [*headers_of(event), *_stamped(stamp)]))
 
     def say_on(self, topic: Topic, partition: int, event: Event, stamp: Stamp | None = None) -> None:
         """Say an event on a partition: how far it is, what of it was missed, what came from outside."""

@@ -31,8 +31,10 @@ from aiokafka.errors import (
     for_code,
 )
 
+from live_services.adapters.header_names import accept_any_header_name
 from live_services.adapters.reconnects import reconnect_slowly
 from live_services.adapters.retention import RETENTION, retention_ms, set_retention
+from live_services.adapters.transactions import offsets_behind_records
 from live_services.domain.events import Event, headers_of, topic_of, value_of
 from live_services.domain.topics import Topic, all_topics
 from live_services.next_steps import to_type
@@ -45,6 +47,7 @@ MAX_POLL_RECORDS: Final = 500
 _MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 # A dead letter holds the bytes of any record in base64, a third longer, and must never be what cannot be sent.
 _MAX_LETTER_BYTES: Final = 2 * _MAX_FRAME_BYTES
+_SENT_IN_A_TURN: Final = 200  # an instant may be thousands of records, and the heartbeat has its turn
 _REPLICATION: Final = 3
 _NEVER_COMPACTED: Final = {"cleanup.policy": "delete", "retention.bytes": "-1"}  # records have no keys, and each counts
 _READ_TIMEOUT_MS: Final = 500
@@ -87,6 +90,8 @@ class StoredRecord:
 def connection(kafka: KafkaSettings) -> dict[str, Any]:
     """Give the arguments that every aiokafka client of these settings shares; the only place that opens the secret.
 
+    Consumers read a record whatever bytes its header names are, see `live_services.adapters.header_names`.
+
     Raises
     ------
     NoBroker
@@ -96,6 +101,7 @@ def connection(kafka: KafkaSettings) -> dict[str, Any]:
         raise NoBroker(
             f"kafka.bootstrap_servers is empty: start the embedded Kafka ({to_type('up')}) or set the address"
         )
+    accept_any_header_name()
     arguments: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
         "security_protocol": kafka.security_protocol,
@@ -232,6 +238,7 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, timeout_
         max_request_size=_MAX_LETTER_BYTES,
     )
     reconnect_slowly(producer.client)
+    offsets_behind_records(producer)
     return producer
 
 
@@ -264,6 +271,8 @@ async def commit_together(
         await producer.begin_transaction()
         for topic, partition, value, headers in outputs:
             sent.append(await producer.send(topic, value=value, partition=partition, headers=headers))
+            if len(sent) % _SENT_IN_A_TURN == 0:
+                await asyncio.sleep(0)
         if offsets:
             await producer.send_offsets_to_transaction(offsets, group)
         await producer.commit_transaction()

@@ -1,4 +1,4 @@
-"""Where the log of the market ends: what a feed that starts reads first."""
+"""Where a log that is numbered ends: what a feed that starts reads first, and a task whose group is new."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_of
 from live_services.domain.events import Watermark, decode_event
 from live_services.domain.frame_rows import BadFrame
-from live_services.domain.frames import FRAME_TOPICS, decode_frame, universe_digest_of
+from live_services.domain.frames import FRAME_TOPICS, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import Reached
 from live_services.domain.sequence import LogEnd, Numbering, stamp_of
 from live_services.domain.topics import Topic
@@ -35,7 +35,7 @@ async def last_watermarks(kafka: KafkaSettings, topic: Topic, sessions: MarketSe
 
 
 async def log_ends(kafka: KafkaSettings, topic: Topic, sessions: MarketSessions) -> dict[int, LogEnd]:
-    """Read what each partition of a market topic ends with; a partition without a feed's record is absent.
+    """Read what each partition of a numbered topic ends with; one without a record of its writer is absent.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ async def log_ends(kafka: KafkaSettings, topic: Topic, sessions: MarketSessions)
         for partition in partitions:
             consumer.assign([partition])
             read = partial(records_between, consumer, partition)
-            end = await newest_end(begins[partition], ends[partition], read, sessions)
+            end = await newest_end(begins[partition], ends[partition], read, sessions, writer=topic.writer)
             if end is not None:
                 found[partition.partition] = end
         return found
@@ -65,16 +65,27 @@ async def log_ends(kafka: KafkaSettings, topic: Topic, sessions: MarketSessions)
 
 
 async def newest_end(
-    begin: int, end: int, read: ReadRange, sessions: MarketSessions, *, first_step: int = _FIRST_STEP
+    begin: int,
+    end: int,
+    read: ReadRange,
+    sessions: MarketSessions,
+    *,
+    writer: str = "",
+    first_step: int = _FIRST_STEP,
 ) -> LogEnd | None:
-    """Look at longer and longer stretches before the end of a partition, until one holds records of its feed.
+    """Look at longer and longer stretches before the end of a partition, until one holds records of its writer.
 
-    Whatever else stands there is nobody's: every reader of the market buries it. None if no record is a feed's.
+    Whatever else stands there is nobody's: every reader buries it. None if no record is the writer's.
+
+    Parameters
+    ----------
+    writer
+        `Topic.writer`; empty for the market, whose feed told each session.
     """
     step = first_step
     while end > begin:
         first = max(begin, end - step)
-        found, sure = await _end_of(read(first, end), sessions)
+        found, sure = await _end_of(read(first, end), sessions, writer)
         if found is not None and (sure or first == begin):
             return found
         if first == begin:
@@ -83,53 +94,62 @@ async def newest_end(
     return None
 
 
-async def _end_of(records: AsyncIterator[StoredRecord], sessions: MarketSessions) -> tuple[LogEnd | None, bool]:
+async def _end_of(
+    records: AsyncIterator[StoredRecord], sessions: MarketSessions, writer: str
+) -> tuple[LogEnd | None, bool]:
     """Give what a stretch ends with, and whether enough of it fits together to be sure."""
     numbering, reached = Numbering(), None
     async for record in records:
         said = _said_by(record, sessions)
         if said is None:
             continue
-        session, watermark_ns, source = said
+        session, says_ns, source = said
         before_ns = reached[1] if reached is not None else -1
-        numbering, refusal = numbering.after(stamp_of(record.headers), session, source, before_ns)
-        if refusal:
+        stamp = stamp_of(record.headers)
+        numbering, refusal = numbering.after(stamp, session, writer or source, before_ns, says_ns)
+        if refusal or says_ns < 0 or not _can_be_read(record, sessions):
             continue
-        if watermark_ns is not None:
-            at_ns = watermark_ns if reached is None or reached[0] != session.open_ns else max(watermark_ns, before_ns)
-            reached = session.open_ns, at_ns
+        at_ns = says_ns if reached is None or reached[0] != session.open_ns else max(says_ns, before_ns)
+        reached = session.open_ns, at_ns
     if reached is None:
         return None, False
     sure = not numbering.source or numbering.believed >= _SURE or numbering.number == 0
     return LogEnd(*reached, numbering.number, numbering.end_ns), sure
 
 
-def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, int | None, str] | None:
-    """Give the session of a record of the market, the watermark that it reached, and who told it.
+def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, int, str] | None:
+    """Give the session of a record, the watermark that it says, and who told it; a frame's body is not looked at.
 
-    None if a reader would bury it. What is no frame and no watermark, such as a gap, reached none.
+    None if a reader would bury it. What is no frame and no watermark, such as a gap, says -1.
     """
     stamp = stamp_of(record.headers)
-    told = None if stamp is None else sessions.session(stamp.session_open_ns)
     kind = dict(record.headers).get("event_type", b"").decode(errors="replace")
-    universe = sessions.universe(universe_digest_of(record.headers))
-    watermark_ns = None
+    says_ns = -1
     try:
-        if kind in FRAME_TOPICS and universe is not None:
-            frame = decode_frame(record.value, record.headers, universe)
-            session, watermark_ns = frame.session, frame.watermark_ns
-            told = sessions.session(session.open_ns)
-        elif kind not in FRAME_TOPICS and isinstance(event := decode_event(record.value, record.headers), Watermark):
-            session, watermark_ns = session_of(event), event.event_time_ns
-            told = sessions.session(session.open_ns)
-        elif told is not None:
-            session = session_of(told)
+        if kind in FRAME_TOPICS:
+            session, says_ns = session_of_frame(record.headers)
+        elif isinstance(event := decode_event(record.value, record.headers), Watermark):
+            session, says_ns = session_of(event), event.event_time_ns
+        elif stamp is not None and (stamped := sessions.session(stamp.session_open_ns)) is not None:
+            session = session_of(stamped)
         else:
             return None
     except (BadFrame, ValueError):
         return None
+    told = sessions.session(session.open_ns)
     if told is None or session_of(told) != session:
         return None
-    if watermark_ns is not None and told.universe_digest != universe_digest_of(record.headers):
+    if says_ns >= 0 and told.universe_digest != universe_digest_of(record.headers):
         return None
-    return session, watermark_ns, told.feed
+    return session, says_ns, told.feed
+
+
+def _can_be_read(record: StoredRecord, sessions: MarketSessions) -> bool:
+    """Whether the body of a record is what its headers say: that of a frame is decoded, a watermark has none."""
+    if dict(record.headers).get("event_type", b"").decode(errors="replace") not in FRAME_TOPICS:
+        return True
+    universe = sessions.universe(universe_digest_of(record.headers))
+    try:
+        return universe is not None and decode_frame(record.value, record.headers, universe) is not None
+    except BadFrame:
+        return False

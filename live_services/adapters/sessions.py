@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -35,10 +36,13 @@ class MarketSessions:
         self._instruments: dict[int, Instrument] = {}
         self._lists: dict[str, tuple[Instrument, ...]] = {}
         self._universes: dict[str, Universe] = {}
+        self._one_at_a_time = threading.Lock()  # a task is restored in a thread while others receive
         self.opened: Final[dict[int, SessionOpened]] = {}
         """What was told of each session, by its open; the first word stands."""
         self.feed: FeedStarted | None = None
         """The feed that said last who it is."""
+        self._number = -1
+        """Of the last record that a feed said under its fence."""
 
     async def refresh(self) -> None:
         """Read what was told since the last call.
@@ -77,11 +81,12 @@ class MarketSessions:
         self._next_offset = record.offset + 1
         try:
             event = decode_event(record.value)
+            if not isinstance(event, FeedStarted | SessionOpened):
+                raise ValueError(f"{event.event_type} does not belong here")  # noqa: TRY004 - a record, not our code
+            self._number = self._number_of(record, event)
             if isinstance(event, FeedStarted):
                 self.feed = event
                 return
-            if not isinstance(event, SessionOpened):
-                raise ValueError(f"{event.event_type} does not belong here")  # noqa: TRY004 - a record, not our code
             session_of(event)
             told = self._told_by(event)
         except (ValueError, MarketDataError) as failure:  # NoEvent is one, and the ValidationError of a universe
@@ -92,15 +97,36 @@ class MarketSessions:
         if before.universe_digest != event.universe_digest:
             _log.warning("session_told_twice", session=event.session_date, offset=record.offset)
 
+    @property
+    def next_number(self) -> int:
+        """Number of what a feed tells next."""
+        return self._number + 1
+
+    def _number_of(self, record: StoredRecord, event: FeedStarted | SessionOpened) -> int:
+        """Give the number with which a record counts.
+
+        Raises
+        ------
+        ValueError
+            If no feed wrote it. A session may be put by hand on a log that no feed writes.
+        """
+        stamp = stamp_of(record.headers)
+        if stamp is not None and stamp.source == MARKET_SESSIONS.writer and stamp.number > self._number:
+            return stamp.number
+        if stamp is None and self._number < 0 and isinstance(event, SessionOpened):
+            return -1
+        raise ValueError(f"{event.event_type} without the next number of the feed: somebody else wrote it")
+
     def universe(self, digest: str) -> Universe | None:
         """Give the universe with this digest, or None if no session was told with it."""
-        universe = self._universes.get(digest)
-        if universe is None and digest in self._lists:
-            universe = Universe.model_construct(instruments=self._lists[digest])
-            self._universes[digest] = universe
-            while len(self._universes) > _UNIVERSES:
-                del self._universes[next(iter(self._universes))]
-        return universe
+        with self._one_at_a_time:
+            universe = self._universes.get(digest)
+            if universe is None and digest in self._lists:
+                universe = Universe.model_construct(instruments=self._lists[digest])
+                self._universes[digest] = universe
+                while len(self._universes) > _UNIVERSES:
+                    del self._universes[next(iter(self._universes))]
+            return universe
 
     def session(self, open_ns: int) -> SessionOpened | None:
         """Give what was told of the session with this open, or None."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,19 @@ _ARRAY: Final = "$array"
 
 
 def pack(tree: Tree) -> bytes:
-    """Write a tree.
+    """Write a tree; as `pack_into` does.
+
+    Raises
+    ------
+    TypeError
+    """
+    whole = io.BytesIO()
+    pack_into(whole, tree)
+    return whole.getvalue()
+
+
+def pack_into(file: BinaryIO, tree: Tree) -> None:
+    """Write a tree to a file that stands at its beginning.
 
     Raises
     ------
@@ -31,23 +43,31 @@ def pack(tree: Tree) -> bytes:
     """
     arrays: list[NDArray[Any]] = []
     text = json.dumps(_plain(tree, arrays), separators=(",", ":"))
-    whole = io.BytesIO()
     columns = {f"a{k}": array for k, array in enumerate(arrays)}
-    np.savez(whole, **{_TREE: np.frombuffer(text.encode(), dtype=np.uint8)}, **columns)  # type: ignore[arg-type]
-    return whole.getvalue()
+    np.savez(file, **{_TREE: np.frombuffer(text.encode(), dtype=np.uint8)}, **columns)  # type: ignore[arg-type]
 
 
 def unpack(content: bytes) -> Tree:
-    """Read what `pack` wrote; a zip's checksums are checked.
+    """Read what `pack` wrote; as `unpack_from` does.
+
+    Raises
+    ------
+    CorruptSnapshot
+    """
+    return unpack_from(io.BytesIO(content))
+
+
+def unpack_from(file: BinaryIO) -> Tree:
+    """Read a file that `pack_into` wrote; a zip's checksums are checked.
 
     Raises
     ------
     CorruptSnapshot
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            text = file[_TREE].tobytes().decode()
-            whole: Tree = _whole(json.loads(text), {name: file[name] for name in file.files})
+        with np.load(file, allow_pickle=False) as arrays:
+            text = arrays[_TREE].tobytes().decode()
+            whole: Tree = _whole(json.loads(text), {name: arrays[name] for name in arrays.files})
             return whole
     except Exception as damage:  # noqa: BLE001 - a damaged zip makes its readers fail in a dozen ways
         raise CorruptSnapshot(f"it is no snapshot, or a damaged one: {damage}") from None

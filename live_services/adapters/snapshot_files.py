@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from live_services.adapters.snapshot_bytes import pack, unpack
+from live_services.adapters.snapshot_bytes import pack_into, unpack_from
 from live_services.domain.log import TaskId
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 
@@ -45,10 +45,10 @@ class SnapshotFiles:
         TypeError
             If the tree cannot be written: a mistake of the code.
         """
-        content = pack({"code": self._code, "task": str(task), "state": tree})
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._next(task).write_bytes(content)
-        return len(content)
+        with self._next(task).open("wb") as file:
+            pack_into(file, {"code": self._code, "task": str(task), "state": tree})
+            return file.tell()
 
     def publish(self, task: TaskId) -> None:
         """Let what `write` wrote last take its place; its positions are committed."""
@@ -68,7 +68,8 @@ class SnapshotFiles:
         for left in set(self._folder.glob(f"{path.stem}.*.next")) - {self._next(task)}:  # by processes before this one
             left.unlink(missing_ok=True)
         try:
-            whole = unpack(path.read_bytes())
+            with path.open("rb") as file:
+                whole = unpack_from(file)
             if not isinstance(whole, Mapping) or whole.get("task") != str(task):
                 raise CorruptSnapshot("it is not of this task")
             if not isinstance(state := whole.get("state"), Mapping):

@@ -18,6 +18,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _OF_THE_STRATEGY: Final = NOT_OF_THE_MODEL - {"name", "model", "brokers"}
 _OF_THE_ACCOUNT: Final = frozenset(AccountConfig.model_fields) - {"risk"}
 _OF_THE_LIMITS: Final = frozenset(RiskLimits.model_fields)
+_CUT_AT: Final = {name.replace("threshold", "quantile"): name for name in THRESHOLDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,12 @@ def _refuse_unknown(field: str, named: str, names: Mapping[str, object]) -> None
     if field in {"name", "model", "brokers"}:
         raise BacktestRefused(
             f"{field} is not changed for a backtest: name strategies, and versions with --model NAME@7"
+        )
+    if threshold := _CUT_AT.get(field):
+        raise BacktestRefused(
+            f"{field} is where the training cut this version's scores: set the threshold that came of it "
+            f"({threshold}=0.6), or set {field} in [[strategies]] of alpha-panda.toml, train, and backtest "
+            "the version that comes of it"
         )
     if field in StrategySpec.model_fields:
         raise BacktestRefused(

@@ -25,9 +25,9 @@ from live_services.domain.replay import within_session
 from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.desk import Proposal, StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Topic
-from live_services.runtime.chain import Chain, ChainState
+from live_services.runtime.chain import Chain, ChainState, Say
 from live_services.services.account import ACCOUNT, account_chain
 from models_registry.refs import Alias
 from models_registry.specification import Broker, StrategySpec
@@ -130,19 +130,30 @@ class Engine:
         events.sort(key=lambda event: event.event_time_ns * len(_STAGES) + _STAGES[event.event_type])
         return tuple(events)
 
+    @property
+    def rule_failures(self) -> Mapping[str, RuleFailures]:
+        """Where the rules of strategies failed in the session that was run last, by strategy."""
+        found: dict[str, RuleFailures] = {}
+        for desk in self._desks:
+            for (strategy, _), failed in desk.failures.items():
+                found[strategy] = found[strategy] + failed if strategy in found else failed
+        return found
+
     def _events(self, day: MarketDay, frame_ns: int | None) -> list[Event]:
         market = within_session(day.market, day.session)
         topic = MARKET_TICKS if isinstance(market, Ticks) else MARKET_BARS
         desks = self._desks_of(day)
         accounts = [self._account(broker, day, topic) for broker in self._config.accounts]
-        events = [event for account in accounts for event in account.open()]
-        events += _controlled(accounts, day, day.session.open_ns)
+        events: list[Event] = []
+        for account in accounts:
+            account.open(events.append)
+        _control(accounts, day, day.session.open_ns, events.append)
         for part, watermark_ns in _frames(market, day, frame_ns):
             proposals = self._proposals(desks, part, day.universe, watermark_ns)
             events += proposals
             for account in accounts:
-                events += account.step(part, proposals, watermark_ns)
-            events += _controlled(accounts, day, watermark_ns)
+                account.step(part, proposals, watermark_ns, events.append)
+            _control(accounts, day, watermark_ns, events.append)
         self._states = {account.broker: account.state for account in accounts}
         return events
 
@@ -173,7 +184,7 @@ class Engine:
         )
 
     def _account(self, broker: Broker, day: MarketDay, topic: Topic) -> _Account:
-        chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp)
+        chain = account_chain(broker, topic, self._config.accounts[broker], self._config.stamp, alarm=_nobody_hears)
         task = TaskId(ACCOUNT, broker, 0)
         state = chain.open_session(day.session, day.universe, task, self._states.get(broker))
         return _Account(broker, chain, state, LogPosition(topic.name, 0, -1))
@@ -201,26 +212,30 @@ class _Account:
     state: ChainState
     position: LogPosition
 
-    def open(self) -> Iterator[Event]:
+    def open(self, say: Say) -> None:
         for event in self.chain.commands(self.state, self.state.session.open_ns):
-            yield from self.control(event)
+            self.control(event, say)
 
-    def control(self, event: Event) -> Iterator[Event]:
-        yield event
-        yield from self.chain.handle_control(EventRecord(event, NOWHERE), self.state)
+    def control(self, event: Event, say: Say) -> None:
+        say(event)
+        self.chain.handle_control(EventRecord(event, NOWHERE), self.state, say)
 
-    def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int) -> Iterator[Event]:
+    def step(self, market: Ticks | Bars, proposals: Sequence[Proposal], watermark_ns: int, say: Say) -> None:
         """Take one frame and the watermark behind it.
 
         Its proposals come first: the account keeps each until its instant, at which the market comes before it.
         """
         for proposal in proposals:
             if isinstance(proposal, SignalGenerated) and proposal.broker == self.broker:
-                yield from self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns)
+                self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns, say)
         if len(market):
             record = MarketSlice(market, self.position)
-            yield from self.chain.handle(record, self.state, record.times_ns.item(-1))
-        yield from self.chain.advance(self.state, watermark_ns)
+            self.chain.handle(record, self.state, record.times_ns.item(-1), say)
+        self.chain.advance(self.state, watermark_ns, say)
+
+
+def _nobody_hears(event: str, **facts: object) -> None:
+    """Raise no alarm of an account that is nobody's: what it was left with stands among its trades."""
 
 
 @contextmanager
@@ -236,13 +251,13 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _controlled(accounts: Sequence[_Account], day: MarketDay, at_ns: int) -> Iterator[Event]:
+def _control(accounts: Sequence[_Account], day: MarketDay, at_ns: int, say: Say) -> None:
     """Let come into force what was commanded for an instant: all before it was handled, and nothing of it."""
     for event in day.trading_states:
         if event.event_time_ns == at_ns:
             for account in accounts:
                 if account.broker == event.broker:
-                    yield from account.control(event)
+                    account.control(event, say)
 
 
 def _frames(market: Ticks | Bars, day: MarketDay, frame_ns: int | None) -> Iterator[tuple[Ticks | Bars, int]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from live_services.backtest.traded import Fills, TradedSession
     from live_services.backtest.versions import JudgedVersion
     from live_services.domain.limits import AccountConfig
+    from live_services.domain.strategy.loaded_model import RuleFailures
 
 CHARGES = ("brokerage", "stt", "exchange", "sebi", "stamp", "gst", "dp")
 """Items of a fill's charges."""
@@ -41,7 +42,7 @@ class PricePath:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opponent:
-    """The champion, on the same sessions by the same rules."""
+    """The champions of the strategies, on the same sessions by the same rules, side by side on one account."""
 
     title: str
     equity_inr: pd.Series[float]
@@ -67,7 +68,7 @@ class Backtested:
     holding: BuyAndHold | None
     champion: Opponent | None
     no_champion: str
-    """Why there is no comparison with the champion; empty if there is one."""
+    """Why there is no comparison with the champions; empty if there is one."""
     prices: tuple[PricePath, ...]
     """Of the instruments that were traded most."""
     outages: pd.DataFrame
@@ -135,7 +136,33 @@ class Backtested:
                 total[rule] = total.get(rule, 0) + number
         return pd.Series(total, dtype=np.int64).sort_values(ascending=False)
 
+    @cached_property
+    def rule_failures(self) -> Mapping[str, RuleFailures]:
+        """Rows at which the rule of a strategy failed, by strategy; empty if none did."""
+        total: dict[str, RuleFailures] = {}
+        for one in self.traded:
+            for strategy, failed in one.rule_failures.items():
+                total[strategy] = total[strategy] + failed if strategy in total else failed
+        return total
+
     # --- figures --------------------------------------------------------------------------------------------------
+
+    @property
+    def net_inr(self) -> float:
+        """What the account gained, rupees, after charges, with what is open at its last price: as the gate counts."""
+        return float(self.sessions["net_inr"].sum())
+
+    def daily_net_inr(self, strategy: str) -> dict[str, float]:
+        """Give what a strategy gained by session (``YYYY-MM-DD``), rupees after charges, 0 where it did not trade.
+
+        Alone on the account it is the account's gain. Beside others it is that of the trades that ended in the session.
+        """
+        if len(self.judged) == 1:
+            earned = self.sessions["net_inr"]
+        else:
+            own = self.trades[self.trades["strategy"] == strategy]
+            earned = own.groupby("session")["net_inr"].sum().reindex(self.sessions.index, fill_value=0.0)
+        return {str(date): float(net) for date, net in earned.items()}
 
     @cached_property
     def returns(self) -> ReturnFigures:
@@ -167,13 +194,15 @@ class Backtested:
 
     @property
     def stamps(self) -> tuple[str, ...]:
-        """What every page says of it, in capitals where it must not be believed: in sample, generated, refused."""
+        """What every page says of it, in capitals: in sample, generated, refused, a rule that failed."""
         known = int((self.sessions["role"] == "in sample").sum())
-        refused = dict.fromkeys(f"{one.title} ({', '.join(one.refused)})" for one in self.judged if one.refused)
+        refused = dict.fromkeys(_refused(one) for one in self.judged if one.refused)
+        failed = [f"{name} on {one.rows:,} rows ({one.first})" for name, one in self.rule_failures.items()]
         said = [
             (known, f"IN SAMPLE: the models were trained on {known} of these {len(self.traded)} sessions"),
             (self.market.startswith("SYNTHETIC"), "SYNTHETIC MARKET: generated data, not an exchange's"),
             (refused, f"REFUSED BY ITS GATE: {'; '.join(refused)}"),
+            (failed, f"RULE FAILED: {'; '.join(failed)}"),
         ]
         return tuple(text for holds, text in said if holds)
 
@@ -190,10 +219,12 @@ class Backtested:
             "changes": dict(self.changes),
             "account": self.account.model_dump(mode="json"),
             "equity_inr": float(self.sessions["equity_inr"].iloc[-1]),
+            "net_inr": self.net_inr,
             "returns": _plain(self.returns),
             "trades": _plain(self.trade_figures),
             "charges_inr": {name: float(value) for name, value in self.charges.items()},
             "refused": {str(rule): int(number) for rule, number in self.refusals.items()},
+            "rule_failures": {name: dataclasses.asdict(failed) for name, failed in self.rule_failures.items()},
             "buy_and_hold_return": None if self.holding is None else self.holding_return,
             "champion": None
             if self.champion is None
@@ -223,6 +254,7 @@ def trades_table(trades: Sequence[Trade]) -> pd.DataFrame:
             "exit_time": ist_times(np.array([one.exit_time_ns for one in trades], dtype=np.int64)),
             "exit_price": np.array([one.exit_price for one in trades], dtype=np.float64),
             "exit_reason": [one.exit_reason or "left open" for one in trades],
+            "left_open": np.array([one.left_open for one in trades], dtype=np.int64),
             "minutes": np.array([(one.exit_time_ns - one.entry_time_ns) / MINUTE_NS for one in trades]),
             "gross_inr": np.array([rupees(one.gross_pnl_inr_e4) for one in trades], dtype=np.float64),
             "charges_inr": np.array([rupees(one.charges_inr_e4) for one in trades], dtype=np.float64),
@@ -265,6 +297,11 @@ def ist_times(time_ns: NDArray[np.int64]) -> pd.DatetimeIndex:
 def _titled(one: JudgedVersion) -> str:
     name = one.spec.name
     return f"{name} v{one.version}" if name == one.sidecar.model_name else f"{name} ({one.title})"
+
+
+def _refused(one: JudgedVersion) -> str:
+    standing = f", which is {one.overruled}" if one.overruled else ""
+    return f"{one.title} ({', '.join(one.refused)}){standing}"
 
 
 def _plain(figures: ReturnFigures | TradeFigures) -> dict[str, float | int | None]:

@@ -87,7 +87,7 @@ def backtest(
     in_sample : bool
         Run the registered models on whatever they were trained on; the report is stamped.
     against_champion : bool
-        Trade the champion on the same sessions too, if another version of one strategy is judged.
+        Trade the strategies' champions on the same sessions too, if another version of one of them is judged.
     registry, ledger : optional
         Default: those of the settings.
     progress : callable
@@ -261,45 +261,46 @@ class _Run:
         judged: Sequence[JudgedVersion],
         thresholds: Mapping[str, float],
     ) -> tuple[Opponent | None, str]:
-        """Trade the champion too; None and the reason if there is nothing to compare."""
+        """Trade the champions too, side by side as what is judged; None and the reason if there is no comparison."""
         from models_registry.refusals import ModelRefusedError
 
-        if len(judged) > 1:
-            return None, "several strategies are judged side by side"
-        (one,) = judged
-        if "champion" in one.rungs:
-            return None, f"{one.title} is the champion"
+        if all("champion" in one.rungs for one in judged):
+            stand = "are the champions" if len({one.title for one in judged}) > 1 else "is the champion"
+            return None, f"{_titles(judged)} {stand}"
         try:
-            champion = judged_version(source, ledger, one.spec, "champion", thresholds)
+            champions = tuple(
+                one if "champion" in one.rungs else judged_version(source, ledger, one.spec, "champion", thresholds)
+                for one in judged
+            )
         except (BacktestRefused, ModelRefusedError) as refused:
             return None, str(refused)
-        known = [session for session in self.sessions if champion.role(session) == "in sample"]
-        if known and not self.in_sample:
-            return (
-                None,
-                f"{champion.title} was trained on {len(known)} of these sessions, and no fold of it tested them",
-            )
-        traded = self.traded((champion,), f"trading the champion, {champion.title}")
-        ends = {t.session.date: t.last.equity_inr for t in traded}
+        for one in champions:
+            known = sum(one.role(session) == "in sample" for session in self.sessions)
+            if known and not self.in_sample:
+                return None, f"{one.title} was trained on {known} of these sessions, and no fold of it tested them"
+        traded = self.traded(champions, f"trading the champion, {_titles(champions)}")
+        return self._opponent(_titles(champions), traded), ""
+
+    def _opponent(self, title: str, traded: Sequence[TradedSession]) -> Opponent:
         import pandas as pd
 
-        equity = pd.Series(ends, dtype=float)
+        equity = pd.Series({one.session.date: one.last.equity_inr for one in traded}, dtype=float)
         cash = self.config.accounts["paper"].starting_cash_inr
         returns = equity / equity.shift(fill_value=cash) - 1.0
-        trips = trades_table(round_trips([event for t in traded for event in t.kept]))
-        return Opponent(champion.title, equity, return_figures(returns.to_numpy()), trade_figures(trips)), ""
+        trips = trades_table(round_trips([event for one in traded for event in one.kept]))
+        return Opponent(title, equity, return_figures(returns.to_numpy()), trade_figures(trips))
+
+
+def _titles(judged: Sequence[JudgedVersion]) -> str:
+    return " + ".join(dict.fromkeys(one.title for one in judged))
 
 
 def _record(result: BacktestResult, config: EngineConfig, recorders: Recorders) -> None:
     """Tell who counts what was tried, and how often the hold-out was looked at."""
     by, at_ns = getpass.getuser(), time.time_ns()
     after = [one.session.date for one in result.traded if result.role(one.session) == "after training"]
-    daily = {str(date): float(net) for date, net in result.sessions["net_inr"].items()}
-    by_hand = {name: float(value) for name, value in result.changes.items() if name in THRESHOLDS}
-    for one in result.judged:
-        name, made = one.sidecar.model_name, one.sidecar
-        account, fills = config.accounts["paper"], result.fills
-        said = configuration(made.recipe_digest, made.specification, one.spec, account, fills=fills, thresholds=by_hand)
+    for one, said in zip(result.judged, _configurations(result, config.accounts["paper"]), strict=True):
+        name = one.sidecar.model_name
         if after and recorders.look is not None:
             recorders.look(
                 HoldoutLook(
@@ -312,18 +313,38 @@ def _record(result: BacktestResult, config: EngineConfig, recorders: Recorders) 
                     config_digest=config_digest(said),
                 )
             )
-        if recorders.trial is not None and len(result.judged) == 1 and not result.in_sample:
+        if recorders.trial is not None and not result.in_sample:
             recorders.trial(
                 Trial(
                     model_name=name,
                     config=said,
                     data_digest=result.provenance["data digest"],
-                    daily_pnl_inr=daily,
+                    daily_pnl_inr=result.daily_net_inr(one.spec.name),
                     made_by=f"backtest by {by}",
                     recorded_at_ns=at_ns,
                     run_id="",
                 )
             )
+
+
+def _configurations(result: BacktestResult, account: AccountConfig) -> list[dict[str, Any]]:
+    """Give each strategy's configuration; what trades beside it on the account makes it another one."""
+    by_hand = {name: float(value) for name, value in result.changes.items() if name in THRESHOLDS}
+    alone = [
+        configuration(
+            one.sidecar.recipe_digest,
+            one.sidecar.specification,
+            one.spec,
+            account,
+            fills=result.fills,
+            thresholds=by_hand,
+        )
+        for one in result.judged
+    ]
+    digests = [config_digest(said) for said in alone]
+    if len(alone) == 1:
+        return alone
+    return [said | {"beside": sorted(digests[:k] + digests[k + 1 :])} for k, said in enumerate(alone)]
 
 
 def _registry(settings: Settings) -> Versions:

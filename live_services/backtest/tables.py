@@ -59,6 +59,7 @@ class Tile:
 def tiles(result: Backtested) -> list[Tile]:
     """Give the headline figures, each with what it stands on."""
     returns, trades, cash = result.returns, result.trade_figures, result.account.starting_cash_inr
+    net = result.net_inr
     short = returns.sessions < FEWEST_FOR_A_YEAR
     year = f"under {FEWEST_FOR_A_YEAR} sessions: nothing is stated by the year" if short else "compounded, 252 sessions"
     error = f"± {number(returns.sharpe_error)} standard error, daily × √252"
@@ -66,9 +67,7 @@ def tiles(result: Backtested) -> list[Tile]:
     a_session = f"{trades.trades / max(returns.sessions, 1):.1f} a session"
     minutes = f"{number(trades.median_holding_minutes, 0)} min at the median"
     found = [
-        Tile(
-            "net result", percent(returns.total_return), f"{inr(trades.net_inr)} on {inr(cash)}", _sign(trades.net_inr)
-        ),
+        Tile("net result", percent(returns.total_return), f"{inr(net)} on {inr(cash)}", _sign(net)),
         Tile("by the year", percent(returns.annual_return), year, _sign(returns.annual_return)),
         Tile("Sharpe ratio", number(returns.sharpe), error, _sign(returns.sharpe)),
         Tile("deepest drawdown", percent(returns.max_drawdown), within, _sign(returns.max_drawdown)),
@@ -119,6 +118,12 @@ def assumptions(result: Backtested) -> list[str]:
         "Daily returns are from one session's end to the next as a share of the whole account, however little of it "
         "was in use; Sharpe and Sortino are over a return of nothing.",
     ]
+    if open_at_end := int(result.trades["left_open"].gt(0).sum()):
+        closing = inr(result.net_inr - result.trade_figures.net_inr, 2)
+        said.append(
+            f"{open_at_end:,} trades were open at the end. The account's result has them at their last price; their "
+            f"rows and the figures of trades have the charges of closing them there too, {closing} in all."
+        )
     if result.holding is not None:
         held = result.holding
         late = f"; {held.left_out} that had no bar in the first session are left out" if held.left_out else ""

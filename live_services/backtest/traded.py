@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feature_store.offline.store import OfflineStore
     from live_services.adapters.history import StoredHistory
     from live_services.backtest.versions import JudgedVersion
-    from live_services.domain.strategy.loaded_model import LoadedModel
+    from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
     from models_registry.specification import StrategySpec
 
 Fills = Literal["bars", "ticks"]
@@ -78,6 +78,8 @@ class TradedSession:
     """Proposals on instruments that the strategy did not hold."""
     refused: Mapping[str, int]
     """Of these, those that risk refused, by the rule's name."""
+    rule_failures: Mapping[str, RuleFailures]
+    """Rows at which the rule of a strategy failed, by strategy; they proposed nothing."""
 
     @property
     def fills(self) -> tuple[OrderFilled, ...]:
@@ -135,7 +137,7 @@ def trade(
             assignments_at_open(session, models),
             None if goes_on else history.of(session, universe, needed=needed),
         )
-        yield _kept(session, engine.run(day))
+        yield kept(session, engine.run(day), engine.rule_failures)
         before = session
 
 
@@ -168,18 +170,20 @@ def _market(store: OfflineStore, session: Session, fills: Fills) -> Ticks | Bars
     return store.read_ticks(session) if fills == "ticks" else store.read_bars([session])
 
 
-def _kept(session: Session, events: Sequence[Event]) -> TradedSession:
+def kept(session: Session, events: Sequence[Event], rule_failures: Mapping[str, RuleFailures]) -> TradedSession:
+    """Keep of a session's events what reports and gates are made of."""
     snapshots = [event for event in events if isinstance(event, PnlSnapshot)]
     refused = Counter(event.rule for event in events if isinstance(event, SignalRejected))
     proposed = sum(isinstance(event, SignalGenerated) for event in events) - refused.pop(ALREADY_OPEN, 0)
-    kept = (e for e in events if isinstance(e, AccountOpened | OrderFilled) or e is snapshots[-1])
+    read = (e for e in events if isinstance(e, AccountOpened | OrderFilled) or e is snapshots[-1])
     return TradedSession(
         session,
-        tuple(kept),
+        tuple(read),
         _path(snapshots),
         snapshots[-1].equity_at_open_inr,
         proposed,
         dict(sorted(refused.items())),
+        rule_failures,
     )
 
 

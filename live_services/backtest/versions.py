@@ -17,7 +17,7 @@ from live_services.failures import CommandFailed
 from live_services.next_steps import to_type
 from live_services.services.model_loading import prove
 from models_registry.agreement import disagreement
-from models_registry.ledger_entries import standing
+from models_registry.ledger_entries import override_for, standing
 from models_registry.out_of_fold import load_out_of_fold
 from models_registry.refs import Alias, named_thresholds
 from models_registry.specification import StrategySpec
@@ -72,6 +72,8 @@ class JudgedVersion:
     version: str
     rungs: tuple[Alias, ...]
     """Rungs on which it stands, by the ledger."""
+    overruled: str
+    """Who let it on a rung against its gate, and why; empty if nobody did."""
     model: LoadedModel
     """The registered one, fitted on the whole training period."""
     folds: Mapping[str, LoadedModel]
@@ -85,7 +87,7 @@ class JudgedVersion:
     @property
     def refused(self) -> tuple[str, ...]:
         """The checks of the gate for ``champion`` that failed; empty if it passed."""
-        return tuple(check.name for check in self.sidecar.gate.checks if check.verdict == "failed")
+        return self.sidecar.gate.failed
 
     def role(self, session: Session) -> Role:
         """Say what a session is to this version."""
@@ -138,7 +140,12 @@ def judged_version(
         loaded = _with(loaded_fold(fold, model.schema, name), thresholds)
         folds |= dict.fromkeys(fold.sessions, loaded)
     rungs = tuple(rung for rung, number in stands.items() if number == version)
-    return JudgedVersion(spec, sidecar, version, rungs, model, folds)
+    return JudgedVersion(spec, sidecar, version, rungs, _overruled(history, version, rungs), model, folds)
+
+
+def _overruled(history: Sequence[LedgerEntry], version: str, rungs: Sequence[Alias]) -> str:
+    found = ((rung, override_for(history, version, rung)) for rung in rungs)
+    return "; ".join(f"{rung} by {entry.by}'s override: {entry.reason}" for rung, entry in found if entry is not None)
 
 
 def specification_named(strategies: Sequence[StrategySpec], name: str) -> StrategySpec:

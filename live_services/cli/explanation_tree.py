@@ -12,6 +12,7 @@ from live_services.domain.basis import Outcome
 from live_services.domain.events import OrderFilled, OrderRejected, OrderSubmitted, SignalGenerated, SignalRejected
 from live_services.domain.money import RUPEE, paise_text
 from models_registry.addresses import run_page
+from models_registry.refs import overruled
 
 _ENDED_BY = {
     "stop": "its stop: the price was touched",
@@ -184,6 +185,9 @@ def _add_model(decision: Tree, explanation: Explanation, dagster_url: str) -> No
     model = decision.add(f"model {signal.model_name} version {signal.model_version} ({sidecar.algorithm})")
     if assigned is not None:
         model.add(f"running since {ist_text(assigned.event_time_ns)}: {escape(assigned.reason)}")
+    gate = sidecar.live_gate if signal.rung == "live" else sidecar.gate
+    if against := overruled(gate.failed if gate is not None else ()):
+        model.add(f"[bold red]{escape(against)}[/]")
     trained = model.add(f"trained {ist_text(sidecar.created_at_ns)} by {escape(sidecar.created_by)}")
     trained.add(
         f"data: {escape(sidecar.market)}, {sidecar.training_rows} rows, digest {sidecar.training_data_digest[:16]}…"

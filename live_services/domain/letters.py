@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from live_services.domain.snapshot import Tree
+
+
+class FloodLimits(NamedTuple):
+    """When dead letters are a flood: a session keeps those that it was opened with."""
+
+    letters: int = 100
+    seconds: float = 60.0
+    """Of event time."""
 
 
 class LetterFlood:
@@ -26,6 +34,11 @@ class LetterFlood:
         """Whether the last letter was part of a flood."""
         self.span_ns: Final = round(seconds * 1e9)
         self._times: deque[int] = deque(maxlen=letters)
+
+    @property
+    def limits(self) -> FloodLimits:
+        """When it is one."""
+        return FloodLimits(self.letters, self.seconds)
 
     def begins_with(self, time_ns: int) -> bool:
         """Take a letter's event time; whether a flood begins with it. A flood that goes on does not begin again."""

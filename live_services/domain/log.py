@@ -31,24 +31,44 @@ class LogPosition:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MarketSlice:
     """Ticks or bars of one frame, or of the part of it that is due, in order of event time."""
 
-    market: Ticks | Bars
+    whole: Ticks | Bars
+    """Of the frame."""
     position: LogPosition
+    first: int = 0
+    end: int | None = None
+    """Rows of the part, up to this one; None: to the last. Columns are cut when they are asked for."""
+
+    @property
+    def market(self) -> Ticks | Bars:
+        """The rows of the part."""
+        return self.whole if self.first == 0 and self.end is None else self.whole[self.first : self.end]
 
     @property
     def times_ns(self) -> NDArray[np.int64]:
         """Event time of each row: a tick's own, a bar's end."""
-        return event_times(self.market)
+        return event_times(self.whole)[self.first : self.end]
+
+    @property
+    def instrument(self) -> NDArray[np.int32]:
+        """Index in the universe of each row."""
+        return self.whole.instrument[self.first : self.end]
+
+    @property
+    def last_price(self) -> NDArray[np.float64]:
+        """Rupees, of each row: a tick's price, a bar's close."""
+        whole = self.whole
+        return (whole.last_price if isinstance(whole, Ticks) else whole.close)[self.first : self.end]
 
     def __len__(self) -> int:
-        return len(self.market)
+        return len(self.instrument)
 
-    def __getitem__(self, rows: slice) -> MarketSlice:
-        """Give the slice of these rows."""
-        return MarketSlice(self.market[rows], self.position)
+    def part(self, first: int, end: int) -> MarketSlice:
+        """Give the slice of these rows, counted from its own first one."""
+        return MarketSlice(self.whole, self.position, self.first + first, self.first + end)
 
 
 class EventRecord(NamedTuple):
@@ -110,4 +130,6 @@ class StrategyRuntime:
     version: str = ""
     """Which one scores; empty unless ready."""
     reason: str = ""
-    """Why none scores, or why what stands on the rung does not; empty if nothing is amiss."""
+    """Why none scores, or what is amiss: what stands on the rung does not run, a rule fails. Empty if nothing is."""
+    note: str = ""
+    """What people must know of what scores, and is no fault: that its gate was overruled."""

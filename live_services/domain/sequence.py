@@ -1,8 +1,8 @@
-"""The numbering of what comes from outside: who brought a record in, in which session, and as which of its partition.
+"""The numbering of what one task reads of another: who wrote a record, in which session, and as which of its partition.
 
-An ingress (the feed, later a broker's gateway) stamps each of its records; the stamp travels in one header. A reader
-believes a record that is next in its partition and nothing else: what another wrote, what was here before, and what
-stands behind a hole move no clock. Pure.
+An ingress (the feed, later a broker's gateway) and a task that others merge stamp each of their records; the stamp
+travels in one header. A reader believes a record that is next in its partition and nothing else: what another wrote,
+what was here before, and what stands behind a hole move no clock. Pure.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LONGEST: Final = 120  # bytes of a stamp; a stranger's header may be as long as
 
 
 class Stamp(NamedTuple):
-    """What an ingress says of one record."""
+    """What its writer says of one record."""
 
     source: str
-    """Who told the session: `SessionOpened.feed`, or the name of a gateway."""
+    """Who told the session, of the market: `SessionOpened.feed`; else `Topic.writer`."""
     session_open_ns: int
     number: int
     """In its session and partition, from 0: the watermark at the open."""
@@ -84,10 +84,12 @@ class Numbering(NamedTuple):
     doubted_open_ns: int = -1
     doubted_number: int = -1
     """Session and number of the last record if it stood behind a hole; if the next one follows it, both are the
-    ingress's own, and what is missing is gone."""
+    writer's own, and what is missing is gone."""
+    doubted_ns: int = -1
+    """The watermark that it said; behind the end of its session the next one is the first of a later session."""
 
     def after(
-        self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int
+        self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int, says_ns: int = -1
     ) -> tuple[Numbering, str]:
         """Take a record if it is next; give what holds behind it and why it is not believed, empty if it is.
 
@@ -99,6 +101,8 @@ class Numbering(NamedTuple):
             Who told it; empty if nobody stamps its records, None if that is not known: the first record decides.
         reached_ns
             The partition's watermark: a session is over when it is at its end.
+        says_ns
+            The watermark that the record says; -1 of an event.
         """
         if refusal := self._another(stamp, session, source, reached_ns):
             return self, refusal
@@ -106,7 +110,8 @@ class Numbering(NamedTuple):
         if stamp is not None and (refusal := self._out_of_order(stamp, begins=begins)):
             if stamp.number <= self.number and not begins:
                 return self, refusal
-            return self._replace(doubted_open_ns=session.open_ns, doubted_number=stamp.number), refusal
+            doubted = self._replace(doubted_open_ns=session.open_ns, doubted_number=stamp.number, doubted_ns=says_ns)
+            return doubted, refusal
         return self._with(stamp, session), ""
 
     def _another(self, stamp: Stamp | None, session: Session, source: str | None, reached_ns: int) -> str:
@@ -116,12 +121,17 @@ class Numbering(NamedTuple):
         if self.open_ns > session.open_ns:
             return f"the session of {session.date} is over: a later one was begun on this partition"
         begins = self.open_ns < session.open_ns
-        if begins and self.open_ns >= 0 and reached_ns < self.end_ns:
+        if begins and self.open_ns >= 0 and reached_ns < self.end_ns and not self._ended_behind_a_hole:
             return f"the session of {session.date} begins before the end of the one under way was said"
         known = source if begins or source is not None else self.source
         if known is None or known == (stamp.source if stamp is not None else ""):
             return ""
-        return _UNSTAMPED if stamp is None else f"it comes from {stamp.source!r}{_NOT_THE_FEED}"
+        return _UNSTAMPED if stamp is None else f"it comes from {stamp.source!r}{_NOT_THE_WRITER}"
+
+    @property
+    def _ended_behind_a_hole(self) -> bool:
+        """Whether the session's own end was the last record, and what came before it is missing."""
+        return self.doubted_open_ns == self.open_ns and self.doubted_ns >= self.end_ns
 
     def _out_of_order(self, stamp: Stamp, *, begins: bool) -> str:
         """Say what is wrong with the number of a record of the right source."""
@@ -142,5 +152,5 @@ class Numbering(NamedTuple):
         return Numbering(source, session.open_ns, session_end_ns(session), number, 1)
 
 
-_NOT_THE_FEED: Final = ", which is not who told the session"
-_UNSTAMPED: Final = "it has no stamp: it does not come from who told the session"
+_NOT_THE_WRITER: Final = ", which is not who writes this session here"
+_UNSTAMPED: Final = "it has no stamp: it does not come from who writes this session here"

@@ -29,10 +29,18 @@ class Topic:
     """Whether a task downstream merges it by event time: each of its watermarks is waited for."""
     ingress: bool = False
     """Whether it comes from outside the log: its records are numbered by the one that brings them in."""
+    writer: str = ""
+    """Name under which its one writer numbers its records; empty for the market, whose session is told by name, and for
+    topics that are not numbered."""
 
     def partitions(self, market_partitions: int) -> int:
         """Give the number of partitions for a market of so many partitions."""
         return market_partitions if self.per_market_partition else 1
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether who reads it believes its one writer only, by the numbering that this one does under its fence."""
+        return self.ingress or bool(self.writer)
 
     @property
     def dlq(self) -> str:
@@ -40,10 +48,10 @@ class Topic:
         return f"{self.name}.dlq"
 
 
-MARKET_SESSIONS: Final = Topic("market.sessions")
+MARKET_SESSIONS: Final = Topic("market.sessions", writer="market_feed")
 MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True, ingress=True)
 MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True, ingress=True)
-STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
+STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True, writer="strategy_runner")
 STRATEGIES_SUMMARY: Final = Topic("strategies.summary")
 SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
 FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
@@ -85,10 +93,11 @@ class BrokerTopics:
             watermarked: bool = False,
             merged: bool = False,
             ingress: bool = False,
+            writer: str = "",
         ) -> Topic:
-            return Topic(f"{broker}.{name}", broker, partitioned, watermarked or merged, merged, ingress)
+            return Topic(f"{broker}.{name}", broker, partitioned, watermarked or merged, merged, ingress, writer)
 
-        self.signals_raw: Final = stage("signals.raw", partitioned=True, merged=True)
+        self.signals_raw: Final = stage("signals.raw", partitioned=True, merged=True, writer="strategy_runner")
         self.signals_validated: Final = stage("signals.validated")
         self.signals_rejected: Final = stage("signals.rejected")
         self.orders_submitted: Final = stage("orders.submitted")
@@ -96,10 +105,10 @@ class BrokerTopics:
         self.orders_rejected: Final = stage("orders.rejected")
         self.orders_cancelled: Final = stage("orders.cancelled")
         self.pnl_snapshots: Final = stage("pnl.snapshots", watermarked=True)
-        self.control: Final = stage("control")
+        self.control: Final = stage("control", writer="account")
         self.commands: Final = stage("commands")
         """What people ask of the broker's chain: read on arrival, and answered on `control`."""
-        self.gateway_events: Final = stage("gateway.events", merged=True, ingress=True)
+        self.gateway_events: Final = stage("gateway.events", merged=True, ingress=True, writer="gateway")
         """What a broker's gateway answers; an input of the account while a gateway is enabled."""
 
     def __iter__(self) -> Iterator[Topic]:

@@ -27,7 +27,7 @@ from live_services.domain.log import (
 )
 from live_services.domain.snapshot import CorruptSnapshot, Tree
 from live_services.domain.topics import MARKET_BARS, MARKET_TICKS, Scope, Topic
-from live_services.runtime.failures import RuntimeFailure, WrongShape
+from live_services.runtime.failures import NotSaid, RuntimeFailure, WrongShape
 from live_services.runtime.service import (
     Input,
     KeepsConfiguration,
@@ -69,6 +69,9 @@ class Failed:
 
 Bury = Callable[[Failed], None]
 """What becomes of it."""
+Say = Callable[[Event], object]
+"""Takes an event as soon as it came to be, before the chain goes on."""
+
 
 _ENDS: Final = (RuntimeFailure, UndeclaredOutput, WrongTopic)
 """What ends the process by its name: mistakes of the code, and what a restart is to begin with."""
@@ -246,61 +249,65 @@ class Chain:
 
     # --- records and timers ---------------------------------------------------------------------------------------
 
-    def handle(self, record: Record, state: ChainState, now_ns: int) -> Iterator[Event]:
-        """Deliver a record from outside; gives every event that comes of it, in the order in which they came to be."""
+    def handle(self, record: Record, state: ChainState, now_ns: int, say: Say) -> None:
+        """Deliver a record from outside; says every event that comes of it, in the order in which they came to be."""
         if isinstance(record, MarketSlice):
-            yield from self._market(record, state)
+            self._market(record, state, say)
             return
-        yield from self.fire_before(state, now_ns)
-        yield from self._deliver(record, self._readers.get(_place(record), ()), state, now_ns)
+        self.fire_before(state, now_ns, say)
+        self._deliver(record, self._readers.get(_place(record), ()), state, now_ns, say)
 
-    def handle_control(self, record: EventRecord, state: ChainState) -> Iterator[Event]:
+    def handle_control(self, record: EventRecord, state: ChainState, say: Say) -> None:
         """Deliver a control record of this task's own."""
-        yield from self._deliver(
-            record, self._readers.get(_place(record), ()), state, record.event.event_time_ns, what="control"
-        )
+        readers, at_ns = self._readers.get(_place(record), ()), record.event.event_time_ns
+        self._deliver(record, readers, state, at_ns, say, what="control")
 
-    def advance(self, state: ChainState, now_ns: int) -> Iterator[Event]:
+    def advance(self, state: ChainState, now_ns: int, say: Say) -> None:
         """Fire every timer before the watermark, then tell the services of it."""
-        yield from self.fire_before(state, now_ns)
+        self.fire_before(state, now_ns, say)
         for k, service in enumerate(self.services):
             if k not in state.silenced:
-                yield from self._guarded(k, service.advance, "watermark", state, now_ns)
+                self._guarded(k, service.advance, "watermark", state, now_ns, say)
 
-    def fire_before(self, state: ChainState, limit_ns: int) -> Iterator[Event]:
-        """Fire the timers that are due before an instant, earliest first, at one instant in the chain's order."""
-        k, at_ns = self._next_timer(state)
-        while at_ns < limit_ns:
-            yield from self._guarded(k, self.services[k].fire, "timer", state, at_ns)
-            k, at_ns = self._next_timer(state)
+    def fire_before(self, state: ChainState, limit_ns: int, say: Say) -> int:
+        """Fire the timers that are due before an instant, earliest first, at one instant in the chain's order.
 
-    def _next_timer(self, state: ChainState) -> tuple[int, int]:
-        """Give the place of the service whose timer is the next one, and its instant."""
-        place, earliest_ns = -1, NEVER_NS
-        for k, due in enumerate(self._due):
-            if k in state.silenced:
-                continue
-            try:
-                due_ns = due(state.of[k])
-            except Exception as error:
-                state.silenced.add(k)  # nobody knows what else of it is due
-                self._failed(Failed(self.services[k], error, state.session.open_ns, "timer", silenced=True))
-                continue
-            if due_ns < earliest_ns:
-                place, earliest_ns = k, due_ns
-        return place, earliest_ns
+        Returns
+        -------
+        int
+            The instant of the next one; `NEVER_NS` if there is none.
+        """
+        while True:
+            place, earliest_ns = -1, NEVER_NS
+            for k, due in enumerate(self._due):
+                if k in state.silenced:
+                    continue
+                try:
+                    due_ns = due(state.of[k])
+                except Exception as error:
+                    state.silenced.add(k)  # nobody knows what else of it is due
+                    self._failed(Failed(self.services[k], error, state.session.open_ns, "timer", silenced=True))
+                    continue
+                if due_ns < earliest_ns:
+                    place, earliest_ns = k, due_ns
+            if earliest_ns >= limit_ns:
+                return earliest_ns
+            self._guarded(place, self.services[place].fire, "timer", state, earliest_ns, say)
 
-    def _guarded(
+    def _guarded(  # noqa: PLR0917
         self,
         k: int,
         act: Callable[[Any, int], Iterable[Event]],
         what: Literal["timer", "watermark"],
         state: ChainState,
         at_ns: int,
-    ) -> Iterator[Event]:
+        say: Say,
+    ) -> None:
         """Let a service do what is due; one that fails again and again at it is left out until the session's end."""
         try:
-            yield from self._spread(k, act(state.of[k], at_ns), state, NOWHERE)
+            said = act(state.of[k], at_ns)
+            if said != ():
+                self._spread(k, said, state, NOWHERE, say)
         except _ENDS:
             raise
         except Exception as error:
@@ -317,35 +324,32 @@ class Chain:
             raise failed.error
         self.bury(failed)
 
-    def _market(self, record: MarketSlice, state: ChainState) -> Iterator[Event]:
+    def _market(self, record: MarketSlice, state: ChainState, say: Say) -> None:
         """Deliver the market up to each instant at which something happens, so that its consequences come in time."""
         times, row, rows = record.times_ns, 0, len(record)
         readers = self._readers[record.position.topic]
         last_ns = times.item(rows - 1) if rows else 0
         while row < rows:
-            timer, due_ns = self._next_timer(state)
-            if due_ns < times.item(row):
-                yield from self._guarded(timer, self.services[timer].fire, "timer", state, due_ns)
-                continue
+            due_ns = self.fire_before(state, times.item(row), say)
             end = rows if due_ns >= last_ns else int(times.searchsorted(due_ns, side="right"))
             for k in readers:
                 try:
                     answer = self.services[k].first_answer(record, row, state.of[k])
                 except Exception as error:
-                    self._failed(Failed(self.services[k], error, times.item(row), "slice", record[row:end]))
+                    self._failed(Failed(self.services[k], error, times.item(row), "slice", record.part(row, end)))
                     continue
                 if answer < end:
                     end = int(times.searchsorted(times[answer], side="right"))
-            part = record if end - row == rows else record[row:end]
+            part, part_ns = record if end - row == rows else record.part(row, end), times.item(end - 1)
             for k in readers:
                 try:
-                    said = self.services[k].handle(part, state.of[k], times.item(end - 1))
+                    said = self.services[k].handle(part, state.of[k], part_ns)
                     if said != ():
-                        yield from self._spread(k, said, state, record.position)
+                        self._spread(k, said, state, record.position, say)
                 except _ENDS:
                     raise
                 except Exception as error:
-                    self._failed(Failed(self.services[k], error, times.item(end - 1), "slice", part))
+                    self._failed(Failed(self.services[k], error, part_ns, "slice", part))
             row = end
 
     # --- edges ----------------------------------------------------------------------------------------------------
@@ -356,30 +360,36 @@ class Chain:
         readers: tuple[int, ...],
         state: ChainState,
         now_ns: int,
+        say: Say,
         *,
         what: Literal["record", "control"] = "record",
-    ) -> Iterator[Event]:
+    ) -> None:
         for k in readers:
             service = self.services[k]
             try:
                 said = service.handle(record, state.of[k], now_ns)
                 if said != ():  # most records are only taken
-                    yield from self._spread(k, said, state, record.position)
+                    self._spread(k, said, state, record.position, say)
             except _ENDS:
                 raise
             except Exception as error:
                 self._failed(Failed(service, error, now_ns, what, record))
 
-    def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition) -> Iterator[Event]:
-        """Give a service's outputs, each followed by what the chain makes of it."""
+    def _spread(self, k: int, events: Iterable[Event], state: ChainState, position: LogPosition, say: Say) -> None:
+        """Say a service's outputs, each followed by what the chain makes of it."""
         for event in events:
             kind = (k, type(event), event.broker)
             readers = self._inside.get(kind)
             if readers is None:
                 readers = self._inside[kind] = self._readers_inside(k, event)
-            yield event
+            try:
+                say(event)
+            except _ENDS:
+                raise
+            except Exception as error:
+                raise NotSaid(f"{event.event_type} {event.event_id} could not be taken: {error!r}") from error
             if readers:
-                yield from self._deliver(EventRecord(event, position), readers, state, event.event_time_ns)
+                self._deliver(EventRecord(event, position), readers, state, event.event_time_ns, say)
 
     def _readers_inside(self, k: int, event: Event) -> tuple[int, ...]:
         """Check that a service may say an event; give the services of the chain that read it."""

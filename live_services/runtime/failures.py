@@ -2,6 +2,7 @@
 
 RuntimeFailure        ends the process; the supervisor starts it again
 ├── PromiseBroken     an output is earlier than the watermark its topic already carries
+├── NotSaid           what takes the outputs of a chain failed on one
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
 ├── SlowOpening       the states of a session were not built in time
 ├── TaskFenced        another process took the task over
@@ -17,6 +18,10 @@ class RuntimeFailure(Exception):
 
 class PromiseBroken(RuntimeFailure):
     """An output is earlier than the watermark that its topic already carries."""
+
+
+class NotSaid(RuntimeFailure):
+    """What takes a chain's events failed on one: no service is to blame, and what of it was said is not known."""
 
 
 class WrongShape(RuntimeFailure):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from live_services.domain.events import DifferenceAccepted, Event
+from live_services.adapters.spans import trace_headers
+from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, headers_of
+from live_services.domain.letters import FloodLimits
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import Stamp
 from live_services.runtime.letters import NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS
 from live_services.runtime.said import NOTHING_SAID, SaidSoFar
@@ -26,6 +29,18 @@ class Output:
     """The task whose control record this is."""
     traceparent: str = ""
     """Of the span that it belongs to; empty if it is not traced."""
+    stamp: Stamp | None = None
+    """Its place in what the task says on a topic that is numbered."""
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """With which it goes to Kafka."""
+        headers = [*headers_of(self.event), *trace_headers(self.traceparent)]
+        if self.control_of is not None:
+            headers.append((TASK_HEADER, str(self.control_of).encode()))
+        if self.stamp is not None:
+            headers.append(self.stamp.header)
+        return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,10 @@ class Resume:
     """What was said up to the watermark, which the re-run has to come to as well."""
     snapshot: Mapping[str, Any] | None = None
     """`live_services.runtime.written_task` of the same session at that watermark or before, to go on from."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """By topic that is numbered: of its last record of the session that it was in."""
+    flood: FloodLimits | None = None
+    """When dead letters are a flood in the session that it was in, whatever the settings say by now."""
     foreign: tuple[NotUnderstood, ...] = ()
     """What stands among its control records under the task's name and is not its own: it is passed over."""
 
@@ -56,6 +75,10 @@ class Committed:
     session_open_ns: int
     said: SaidSoFar = NOTHING_SAID
     """What the task has said in the session."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """By topic that is numbered: of the task's last record of the session."""
+    flood: FloodLimits | None = None
+    """When dead letters are a flood in the session; None before the first one."""
 
 
 def is_of_session(kept: Mapping[str, Any], newest: Committed) -> bool:

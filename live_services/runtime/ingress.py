@@ -22,7 +22,7 @@ from live_services.domain.events import Event, SessionOpened
 from live_services.domain.frames import EncodedFrame, encode_bar_frame, encode_tick_frame
 from live_services.domain.log import event_times
 from live_services.domain.sequence import LogEnd, Stamp
-from live_services.domain.topics import Topic
+from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.settings import KafkaSettings
 
 
@@ -37,7 +37,7 @@ class SessionUnderWay(Exception):
 class IngressWriter(Protocol):
     """Where an ingress speaks; `live_services.adapters.feed_producer.FeedProducer` has it."""
 
-    def say(self, event: Event) -> None:
+    def say(self, event: Event, stamp: Stamp | None = None) -> None:
         """Say an event on the one topic it belongs to."""
         ...
 
@@ -66,18 +66,20 @@ class Ingress:
         What each partition ends with; absent for one on which nothing was said.
     partitions : int
         How many the topic has.
-    source : str, optional
-        Who writes; default: who told the session, as the market's feed is.
+    told : int
+        How many records were told on the topic of sessions.
     """
 
     def __init__(
-        self, topic: Topic, writer: IngressWriter, ends: Mapping[int, LogEnd], partitions: int = 1, source: str = ""
+        self, topic: Topic, writer: IngressWriter, ends: Mapping[int, LogEnd], partitions: int = 1, told: int = 0
     ) -> None:
         self.topic: Final = topic
         self._writer: Final = writer
         self._ends: Final = [ends.get(partition, LogEnd()) for partition in range(partitions)]
-        self._own_source: Final = source
+        self._told = told
         self._session: Session | None = None
+        self._held: list[tuple[int, Event]] = []
+        """What came behind a session's end, by partition."""
         self._source = self._digest = ""
 
     @property
@@ -100,7 +102,10 @@ class Ingress:
                     f"{self.topic.name}[{partition}] is at {ist_text(end.watermark_ns)} in a session that was not "
                     f"ended there: end it before the session of {session.date} begins"
                 )
-        self._session, self._digest, self._source = session, told.universe_digest, self._own_source or told.feed
+        self._session, self._digest, self._source = session, told.universe_digest, self.topic.writer or told.feed
+        held, self._held = self._held, []
+        for partition, event in held:
+            self.event(partition, event)
 
     def lacks(self, partition: int, watermark_ns: int) -> bool:
         """Whether a partition has not said this watermark of the session, or a later one."""
@@ -109,8 +114,9 @@ class Ingress:
     # --- what is said ---------------------------------------------------------------------------------------------
 
     def tell(self, event: Event) -> None:
-        """Say an event on the one topic it belongs to: a session, or who the ingress is."""
-        self._writer.say(event)
+        """Say a session, or who the ingress is, as the next record of the feed on its topic."""
+        self._writer.say(event, Stamp(MARKET_SESSIONS.writer, 0, self._told))
+        self._told += 1
 
     def mark(self, partition: int, watermark_ns: int) -> None:
         """Say that nothing earlier than this will follow; one that was said is not said again.
@@ -149,8 +155,14 @@ class Ingress:
     def event(self, partition: int, event: Event) -> None:
         """Say an event from outside, dated no earlier than what was promised: what comes late counts from when it came.
 
-        Its own time belongs in a field of its own.
+        Its own time belongs in a field of its own. What comes when the session was ended on its partition belongs to
+        the next one, and is said as that begins; until then it stands nowhere, and whoever brings it in asks for it
+        again after a restart.
         """
+        end = self._ends[partition]
+        if end.open_ns == self._under_way.open_ns and end.is_over:
+            self._held.append((partition, event))
+            return
         self.mark(partition, self._under_way.open_ns)
         earliest_ns = self._ends[partition].watermark_ns
         if event.event_time_ns < earliest_ns:
@@ -202,7 +214,7 @@ class Ingress:
 
 @asynccontextmanager
 async def fenced_ingress(
-    kafka: KafkaSettings, topic: Topic, producer: FeedProducer, sessions: MarketSessions, source: str = ""
+    kafka: KafkaSettings, topic: Topic, producer: FeedProducer, sessions: MarketSessions
 ) -> AsyncIterator[Ingress]:
     """Fence whoever wrote a topic before, and only then read where it ends.
 
@@ -215,7 +227,7 @@ async def fenced_ingress(
         async with producer:
             await sessions.refresh()
             ends = await log_ends(kafka, topic, sessions)
-            yield Ingress(topic, producer, ends, topic.partitions(kafka.market_partitions), source)
+            yield Ingress(topic, producer, ends, topic.partitions(kafka.market_partitions), sessions.next_number)
     except KafkaError as cause:
         if not _was_fenced(cause):
             raise

@@ -17,6 +17,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from live_services.adapters.kafka import connection
+from live_services.domain.events import DifferenceAccepted, event_or_none
 from live_services.domain.log import TaskId
 from live_services.runtime.handover import Output
 from live_services.runtime.received import Received, received
@@ -91,6 +92,10 @@ class InnerWatch:
             self._expected[key] -= 1
             if not self._expected[key]:
                 del self._expected[key]
+            return
+        event = event_or_none(record.value)
+        if isinstance(event, DifferenceAccepted) and event.task == str(self._task):  # a person's, for a successor
+            _log.info("accept_noted", task=event.task, event_id=event.event_id, by=event.accepted_by)
             return
         self._foreign[record.topic] += 1
         _log.error(

@@ -12,7 +12,7 @@ from feature_store.market.types import ist_text
 from live_services.domain.events import CommandRefused, DeadLetter, LetterReason, event_id, topic_of
 from live_services.domain.frame_rows import BadFrame
 from live_services.domain.frames import Headers
-from live_services.domain.letters import LetterFlood
+from live_services.domain.letters import FloodLimits, LetterFlood
 from live_services.domain.log import EventRecord, LogPosition, TaskId
 from live_services.domain.snapshot import Tree
 from live_services.domain.topics import BROKERS, Topic
@@ -44,17 +44,17 @@ class Letters:
     task : TaskId
     topics : mapping of str to Topic
         What the task reads and writes.
-    flood : LetterFlood
+    flood : FloodLimits
     """
 
-    def __init__(self, task: TaskId, topics: Mapping[str, Topic], flood: LetterFlood) -> None:
+    def __init__(self, task: TaskId, topics: Mapping[str, Topic], flood: FloodLimits) -> None:
         self.counted: Final[Counter[str]] = Counter()
         """By service."""
         self.begun_by: DeadLetter | None = None
         """With which a flood began that nothing was stopped for so far."""
         self._task: Final = task
         self._topics: Final = topics
-        self._flood: Final = flood
+        self._flood = LetterFlood(*flood)
         self._is_alarm = False
         """Whether one letter alone is what something is stopped for."""
         self._alarmed_until_ns = 0
@@ -64,10 +64,27 @@ class Letters:
         """Whether the last one was part of a flood: no line is logged for it."""
         return self._flood.is_on
 
-    def count(self, letter: DeadLetter) -> str:
-        """Count a letter; give the topic that it goes to."""
+    @property
+    def limits(self) -> FloodLimits:
+        """When they are a flood."""
+        return self._flood.limits
+
+    def go_by(self, limits: FloodLimits) -> None:
+        """Let a session begin in which they are a flood by these limits."""
+        if limits != self._flood.limits:
+            self._flood = LetterFlood(*limits)
+
+    def count(self, letter: DeadLetter, *, of_the_day: bool = True) -> str:
+        """Count a letter; give the topic that it goes to.
+
+        Parameters
+        ----------
+        of_the_day
+            Whether a restart meets it again, so that it may be part of a flood.
+        """
         self.counted[letter.service] += 1
-        begins = letter.reason != "no_command" and self._flood.begins_with(letter.event_time_ns)
+        of_the_day = of_the_day and letter.reason != "no_command"
+        begins = of_the_day and self._flood.begins_with(letter.event_time_ns)
         if begins and self.begun_by is None:
             self._is_alarm, self.begun_by = False, letter
         return self._topics[letter.topic].dlq

@@ -14,10 +14,9 @@ from typing import Any, Final
 
 from feature_store.market.types import MarketDataError, Universe
 from live_services.adapters.snapshot_bytes import pack, unpack
-from live_services.adapters.spans import NoTracing, Tracing, trace_headers
+from live_services.adapters.spans import NoTracing, Tracing
 from live_services.domain.clock import session_of
 from live_services.domain.events import (
-    TASK_HEADER,
     Event,
     SessionOpened,
     Watermark,
@@ -27,8 +26,9 @@ from live_services.domain.events import (
     value_of,
 )
 from live_services.domain.frames import Headers
-from live_services.domain.letters import LetterFlood
+from live_services.domain.letters import FloodLimits
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import Stamp, stamp_of
 from live_services.domain.topics import MARKET_SESSIONS, Topic
 from live_services.operations_settings import DeadLettersSettings
 from live_services.runtime.chain import Chain
@@ -65,8 +65,17 @@ class MemoryLog:
         there.append(Received(topic, partition, len(there), None, value, tuple(headers)))
 
     def append_event(self, topic: Topic, partition: int, event: Event) -> None:
-        """Put an event at the end of a partition."""
-        self.append(topic.name, partition, value_of(event), headers_of(event))
+        """Put an event at the end of a partition, as who writes there does: what a task says to others is numbered."""
+        stamp = self._next_stamp(topic, partition, event) if topic.writer else None
+        stamped = [] if stamp is None else [stamp.header]
+        self.append(topic.name, partition, value_of(event), [*headers_of(event), *stamped])
+
+    def _next_stamp(self, topic: Topic, partition: int, event: Event) -> Stamp | None:
+        stamps = (stamp_of(record.headers) for record in reversed(self.partitions[topic.name, partition]))
+        last = next((one for one in stamps if one is not None and one.source == topic.writer), None)
+        if isinstance(event, Watermark) and (last is None or last.session_open_ns != event.session_open_ns):
+            return Stamp(topic.writer, event.session_open_ns, 0)
+        return last and last._replace(number=last.number + 1)
 
     def events(self, topic: Topic | str) -> list[Event]:
         """Give a topic's events without its watermarks, partition after partition."""
@@ -174,7 +183,7 @@ class MemoryTask:
             told=self.log.session,
             market_partitions=self.log.market_partitions,
             spans=self._tracing.task(self._task, chain.outputs),
-            flood=LetterFlood(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
+            flood=FloodLimits(self._dead_letters.flood_letters, self._dead_letters.flood_seconds),
         )
         if resume.snapshot is not None:
             restore_task(self.run, resume.snapshot)
@@ -196,7 +205,7 @@ class MemoryTask:
         control = OwnControl()
         for topic in self._controls:
             records = self.log.partitions[topic.name, self._partition if topic.per_market_partition else 0]
-            control += own_control(self._task, topic, records, newest.session_open_ns, newest.watermark_ns)
+            control += own_control(self._task, topic, records, newest)
         kept: Any = None if self._kept is None else unpack(self._kept)
         usable = kept is not None and is_of_session(kept, newest)
         return Resume(
@@ -204,8 +213,10 @@ class MemoryTask:
             newest.session_open_ns,
             control.events,
             newest.said,
-            kept if usable else None,
-            control.foreign,
+            snapshot=kept if usable else None,
+            numbers=newest.numbers,
+            flood=newest.flood,
+            foreign=control.foreign,
         )
 
     def reads(self, topic: Topic) -> bool:
@@ -258,10 +269,7 @@ class MemoryTask:
         return kept is not None
 
     def _put(self, output: Output) -> None:
-        headers = [*headers_of(output.event), *trace_headers(output.traceparent)]
-        if output.control_of is not None:
-            headers.append((TASK_HEADER, str(output.control_of).encode()))
-        self.log.append(output.topic, output.partition, value_of(output.event), headers)
+        self.log.append(output.topic, output.partition, value_of(output.event), output.headers)
 
     @property
     def is_behind(self) -> bool:

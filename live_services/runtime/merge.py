@@ -47,7 +47,7 @@ class LateRows(LateRecord):
 
 
 class Foreign(Exception):
-    """A record that does not come from who told its session, or not as the next of its partition."""
+    """A record that does not come from who writes its topic, or not as the next of its partition."""
 
 
 class OutsideSession(Exception):
@@ -183,21 +183,24 @@ class Merge:
         stamp: Stamp | None,
         session: Session,
         source: str | None,
+        says_ns: int = -1,
     ) -> None:
         """Take the place of a record from outside in its partition's numbering, before it is pushed.
 
         Parameters
         ----------
         source
-            Who told the session; empty if nobody stamps its records, None if that is not known.
+            Who writes it; empty if nobody stamps its records, None if that is not known.
+        says_ns
+            The watermark that it says; -1 of an event.
 
         Raises
         ------
         Foreign
-            If it is not the next record of the one that told the session; it moves no clock.
+            If it is not the next record of its writer; it moves no clock.
         """
         queue = self._arrived(topic, partition, offset)
-        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns)
+        queue.numbering, refusal = queue.numbering.after(stamp, session, source, queue.watermark_ns, says_ns)
         if refusal:
             raise Foreign(refusal)
 
@@ -308,6 +311,11 @@ class Merge:
         """Rows and records that are pending."""
         queue = self._queues[topic, partition]
         return queue.rows, len(queue.singles) + len(queue.frames)
+
+    @property
+    def events_pending(self) -> int:
+        """How many records that are no frames are pending."""
+        return sum(len(queue.singles) for queue in self._queues.values())
 
     def may_pause(self, topic: str, partition: int) -> bool:
         """Whether the merge can go on without more of this partition, so that pausing it cannot stop everything."""

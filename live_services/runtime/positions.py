@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aiokafka import OffsetAndMetadata, TopicPartition
 
+from live_services.domain.letters import FloodLimits
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.handover import Committed, TopicPartitionKey
 from live_services.runtime.said import SaidSoFar
@@ -25,6 +26,9 @@ def encode_position(position: Committed) -> OffsetAndMetadata:
         "session_open_ns": position.session_open_ns,
         "outputs_digest": position.said.digest,
         "outputs": dict(position.said.counts),
+        "accepted": position.said.begun_with,
+        "numbers": dict(position.numbers),
+        "flood": position.flood,
     }
     return OffsetAndMetadata(position.offset, json.dumps(metadata))
 
@@ -44,7 +48,13 @@ def decode_position(group: str, tp: TopicPartition, offset: int, metadata: str) 
             int(fields["watermark_ns"]),
             int(fields["session_open_offset"]),
             int(fields["session_open_ns"]),
-            SaidSoFar(str(fields["outputs_digest"]), {topic: int(count) for topic, count in fields["outputs"].items()}),
+            SaidSoFar(
+                str(fields["outputs_digest"]),
+                {topic: int(count) for topic, count in fields["outputs"].items()},
+                str(fields["accepted"]),
+            ),
+            {topic: int(number) for topic, number in fields["numbers"].items()},
+            None if fields["flood"] is None else FloodLimits(int(fields["flood"][0]), float(fields["flood"][1])),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as cause:
         raise WrongShape(

@@ -118,7 +118,7 @@ class Reception:
         if isinstance(event, Watermark):
             session = session_of(event)
             self.know(session, event.universe_digest)
-            self._admit(record, session)
+            self._admit(record, session, event.event_time_ns)
             self._spans.came(record.headers, event)
             self._merge.push_watermark(*where, event.event_time_ns, session)
         else:
@@ -140,9 +140,9 @@ class Reception:
         universe = self._universes(digest)
         if universe is None:
             raise BadFrame(f"its universe {digest[:12]} was never told on market.sessions")
-        session, _ = session_of_frame(record.headers)
+        session, says_ns = session_of_frame(record.headers)
         self.know(session, digest)
-        self._admit(record, session)  # its number is taken whether its body can be read or not
+        self._admit(record, session, says_ns)  # its number is taken whether its body can be read or not
         frame = decode_frame(record.value, record.headers, universe)
         self._spans.came(record.headers)
         if self._woven_partitions > 1:
@@ -156,10 +156,10 @@ class Reception:
             told = f"{frame.refused_rows} rows left out: {'; '.join(map(str, frame.refused))}"
             self._refuse(record, self._letters.of_rows(record, told, self._reached_ns(record)))
 
-    def _admit(self, record: Received, session: Session | None = None) -> None:
-        """Hold a record from outside against its partition's numbering; an event names its session in its stamp."""
+    def _admit(self, record: Received, session: Session | None = None, says_ns: int = -1) -> None:
+        """Hold a record against the numbering of who writes its partition; an event names its session in its stamp."""
         topic, where = self._topics[record.topic], (record.topic, record.partition)
-        if not topic.ingress:
+        if not topic.is_numbered:
             return
         stamp = stamp_of(record.headers)
         if session is None and stamp is not None and self._told is not None:
@@ -169,9 +169,8 @@ class Reception:
         if session is None:
             raise Foreign("no session was begun on this partition, and it names none")
         told = None if self._told is None else self._told(session.open_ns)
-        of_market = topic in FRAME_TOPICS.values()  # a gateway's name is its own: its first record says it
-        source = told.feed if told is not None and of_market else None
-        self._merge.admit(*where, record.offset, stamp=stamp, session=session, source=source)
+        source = topic.writer or (None if told is None else told.feed)
+        self._merge.admit(*where, record.offset, stamp=stamp, session=session, source=source, says_ns=says_ns)
 
     def _refuse(self, record: Received, letter: DeadLetter) -> None:
         """Queue the dead letter of what cannot be used of a record, in its place."""

@@ -32,6 +32,8 @@ class SaidSoFar:
     """SHA-256, hexadecimal; empty: nothing is compared."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many events, by topic."""
+    begun_with: str = ""
+    """Id of what a person let stand, behind which they are counted; empty if nobody did."""
 
 
 NOTHING_SAID: Final = SaidSoFar()
@@ -119,7 +121,8 @@ class Said:
     def so_far(self) -> SaidSoFar:
         """What a commit has to say now."""
         text = [self._begun_with, *(f"{topic} {self._chains[topic].hex()}" for topic in sorted(self._chains))]
-        return SaidSoFar(hashlib.sha256("\n".join(text).encode()).hexdigest(), dict(sorted(self._counts.items())))
+        digest = hashlib.sha256("\n".join(text).encode()).hexdigest()
+        return SaidSoFar(digest, dict(sorted(self._counts.items())), self._begun_with)
 
     @property
     def kept(self) -> dict[str, tuple[bytes, ...]]:

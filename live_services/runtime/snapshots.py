@@ -1,8 +1,8 @@
 """The states of this process's tasks on this machine, so that a restart goes on from them and not from the open.
 
-A snapshot is taken behind the positions of a commit, written in a thread while that commit is under way, and takes its
-place once the commit succeeded: it is never later than the log. Without one, or with one that cannot be read, a task
-runs its session again from the open; nothing that it says depends on which of the two it was.
+A snapshot is taken behind the positions of a commit, written in a thread while that commit is under way and the task
+goes on, and takes its place once the commit succeeded: it is never later than the log. Without one, or with one that
+cannot be read, a task runs its session again from the open; nothing that it says depends on which of the two it was.
 """
 
 from __future__ import annotations
@@ -41,9 +41,17 @@ class Snapshots:
         self._files = files
         self._every_seconds = every_seconds
         self._taken_at: dict[TaskId, float] = {}
+        self._under_way: dict[TaskId, asyncio.Task[None]] = {}
+
+    async def settled(self, task: TaskId) -> None:
+        """Wait until what is being written of a task has taken its place."""
+        if (under_way := self._under_way.get(task)) is not None:
+            await under_way
 
     def begin(self, run: TaskRun, *, last: bool) -> asyncio.Task[bool] | None:
         """Take a snapshot if one is due, and begin to write it; None if none is due, or the task keeps no state.
+
+        While one is being written no other is due: parts of it may be those of the next one, brought up to date.
 
         Parameters
         ----------
@@ -52,7 +60,8 @@ class Snapshots:
         """
         now = time.monotonic()
         due = now - self._taken_at.setdefault(run.task, now) >= self._every_seconds
-        if self._files is None or not (due or last):
+        under_way = self._under_way.get(run.task)
+        if self._files is None or not (due or last) or (under_way is not None and not under_way.done()):
             return None
         self._taken_at[run.task] = now
         try:
@@ -74,10 +83,18 @@ class Snapshots:
         _log.debug("snapshot_written", task=str(task), bytes=size, seconds=seconds, loop_ms=loop_ms)
         return True
 
-    async def publish(self, task: TaskId, writing: asyncio.Task[bool]) -> None:
-        """Let what was written take its place; its positions are committed."""
-        if self._files is not None and await writing:
-            self._files.publish(task)
+    def publish(self, task: TaskId, writing: asyncio.Task[bool]) -> None:
+        """Let what is being written take its place when it is there; its positions are committed."""
+        if self._files is not None:
+            self._under_way[task] = asyncio.create_task(self._publish(self._files, task, writing))
+
+    async def _publish(self, files: SnapshotFiles, task: TaskId, writing: asyncio.Task[bool]) -> None:
+        if not await writing:
+            return
+        try:
+            files.publish(task)
+        except OSError as failure:
+            _say_not_written(task, failure)
 
     async def of(
         self, task: TaskId, committed: Committed, let_stand: DifferenceAccepted | None

@@ -13,11 +13,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from live_services.adapters.groups import begins_ns
 from live_services.adapters.kafka import committed_offsets, read_topic, transactional_producer
+from live_services.adapters.market_log import log_ends
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.spans import Tracing
 from live_services.domain.events import DifferenceAccepted
-from live_services.domain.letters import LetterFlood
+from live_services.domain.letters import FloodLimits
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import stamp_of
 from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
@@ -125,7 +127,7 @@ class TakeOver:
             }
             require_whole_session(task, committed, first, resume)
             if not committed:
-                committed = await self._begin(producer, starts, resume.begin_ns)
+                committed = await self._begin(producer, starts, resume)
             run = await self._built(task, starts, resume)
         except BaseException:
             await stop_all(producer, inner, inbox)
@@ -153,7 +155,7 @@ class TakeOver:
             told=self._sessions.session,
             market_partitions=self._settings.kafka.market_partitions,
             spans=self._tracing.task(task, self._chain.outputs),
-            flood=LetterFlood(floods.flood_letters, floods.flood_seconds),
+            flood=FloodLimits(floods.flood_letters, floods.flood_seconds),
             opens_apart=True,
         )
         if resume.snapshot is not None:
@@ -161,10 +163,13 @@ class TakeOver:
         return run
 
     async def _begin(
-        self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int
+        self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], resume: Resume
     ) -> dict[TopicPartitionKey, Committed]:
         """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
-        positions = {key: Committed(offset, BEGINNING_NS, offset, begin_ns) for key, offset in starts.items()}
+        begin_ns, numbers = resume.begin_ns, resume.numbers
+        positions = {
+            key: Committed(offset, BEGINNING_NS, offset, begin_ns, numbers=numbers) for key, offset in starts.items()
+        }
         async with asyncio.timeout(_START_SECONDS):
             await self._commits.commit(producer, (), positions)
         return positions
@@ -172,7 +177,8 @@ class TakeOver:
     async def _resume(self, task: TaskId, committed: Mapping[TopicPartitionKey, Committed]) -> Resume:
         """Say where to go on: behind what is committed, or, for a new group, with the session that is under way."""
         if not committed:
-            return Resume(BEGINNING_NS, await begins_ns(self._settings.kafka, self._sessions))
+            begin_ns = await begins_ns(self._settings.kafka, self._sessions)
+            return Resume(BEGINNING_NS, begin_ns, numbers=await self._numbers(task, begin_ns))
         newest = max(committed.values(), key=lambda c: c.watermark_ns)
         control = OwnControl()
         for topic in self._controls:
@@ -180,11 +186,33 @@ class TakeOver:
                 Received(one.topic, one.partition, one.offset, one.key, one.value, one.headers)
                 async for one in read_topic(self._settings.kafka, topic.name, _partition(task, topic))
             ]
-            control += own_control(task, topic, stored, newest.session_open_ns, newest.watermark_ns)
+            control += own_control(task, topic, stored, newest)
         let_stand = [event for event in control.events if isinstance(event, DifferenceAccepted)]
         kept = await self._snapshots.of(task, newest, let_stand[-1] if let_stand else None)
         where = newest.watermark_ns, newest.session_open_ns
-        return Resume(*where, control.events, newest.said, snapshot=kept, foreign=control.foreign)
+        return Resume(
+            *where,
+            control.events,
+            newest.said,
+            snapshot=kept,
+            numbers=newest.numbers,
+            flood=newest.flood,
+            foreign=control.foreign,
+        )
+
+    async def _numbers(self, task: TaskId, open_ns: int) -> dict[str, int]:
+        """Give the number of a session's last record on each numbered topic; one without a group may be there."""
+        found = {}
+        for topic in (topic for topic in self._chain.outputs if topic.writer):
+            end = (await log_ends(self._settings.kafka, topic, self._sessions)).get(_partition(task, topic))
+            if end is not None and end.open_ns == open_ns:
+                found[topic.name] = end.number
+        for topic in self._controls:
+            async for record in read_topic(self._settings.kafka, topic.name, _partition(task, topic)):
+                stamp = stamp_of(record.headers)
+                if stamp is not None and stamp[:2] == (topic.writer, open_ns):
+                    found[topic.name] = max(stamp.number, found.get(topic.name, -1))
+        return found
 
 
 def require_whole_session(

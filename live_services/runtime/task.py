@@ -6,7 +6,7 @@ Everything that decides what a task says is here and in the merge; the runtime a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -17,22 +17,9 @@ from feature_store.market.types import MINUTE_NS, Session, Universe
 from live_services.adapters.spans import NoSpans, TaskSpans
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.clock import NEVER_NS, session_end_ns, watermark
-from live_services.domain.events import (
-    AnswersCommands,
-    DeadLetter,
-    DifferenceAccepted,
-    Event,
-    topic_of,
-)
-from live_services.domain.letters import LetterFlood
-from live_services.domain.log import (
-    EventRecord,
-    LogPosition,
-    MarketSlice,
-    Readiness,
-    StrategyRuntime,
-    TaskId,
-)
+from live_services.domain.events import AnswersCommands, DeadLetter, DifferenceAccepted, Event, Watermark, topic_of
+from live_services.domain.letters import FloodLimits
+from live_services.domain.log import EventRecord, LogPosition, MarketSlice, Readiness, StrategyRuntime, TaskId
 from live_services.domain.partitions import own_rows
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import Chain, ChainState, Failed
@@ -40,6 +27,7 @@ from live_services.runtime.failures import PromiseBroken, WrongShape
 from live_services.runtime.handover import Committed, Output, Resume, TopicPartitionKey
 from live_services.runtime.letters import Letters, NotUnderstood
 from live_services.runtime.merge import BEGINNING_NS, Item, Merge, Refused, Source
+from live_services.runtime.numbers import Numbers
 from live_services.runtime.received import Received
 from live_services.runtime.reception import Reception, Told, Universes
 from live_services.runtime.said import NOTHING_SAID, Said
@@ -48,6 +36,7 @@ _log = structlog.get_logger("application")
 
 
 _OPENS: Final = 1
+_CROWD: Final = 100  # proposals: judging, ordering and filling them is 20 ms of work
 
 
 class _Meeting(NamedTuple):
@@ -80,7 +69,8 @@ class TaskRun:
     spans
         Who hears of its work; default: nobody.
     flood
-        When its dead letters are one; default: with the numbers that settings have by default.
+        When its dead letters are one, from the first session on that it opens itself; one that it resumes keeps its
+        own. Default: with the numbers that settings have by default.
     opens_apart
         Whether whoever drives it builds the states of a session, which may take long: see `opening`.
     """
@@ -97,7 +87,7 @@ class TaskRun:
         told: Told | None = None,
         market_partitions: int = 1,
         spans: TaskSpans | None = None,
-        flood: LetterFlood | None = None,
+        flood: FloodLimits | None = None,
         opens_apart: bool = False,
     ) -> None:
         self.task: Final = task
@@ -114,10 +104,12 @@ class TaskRun:
         self.opening: Callable[[], ChainState] | None = None
         """Builds the states of the session that it stands before; it waits for them, see `opened`."""
         self._opens_apart = opens_apart
-        self._chain = chain
-        self._market_partitions = market_partitions
+        self._chain, self._market_partitions = chain, market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
-        self._letters = Letters(task, self._topics, flood or LetterFlood())
+        resume = resume or Resume(BEGINNING_NS)
+        self.numbers: Final = Numbers(self._topics.values(), resume.numbers)
+        self._flood: Final = flood or FloodLimits()
+        self._letters = Letters(task, self._topics, resume.flood or self._flood)
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
         self._reception = Reception(
             self.merge,
@@ -130,26 +122,28 @@ class TaskRun:
         )
         self._forwards = any(t.watermarked for t in chain.outputs)
         self._starts = dict(starts)
-        self._begin_ns = resume.begin_ns if resume is not None else BEGINNING_NS
-        self._resume_at_ns = resume.watermark_ns if resume is not None else BEGINNING_NS
+        self._begin_ns, self._resume_at_ns = resume.begin_ns, resume.watermark_ns
         self.live = self._resume_at_ns == BEGINNING_NS
         self.said: Final = Said(keeps=not self.live)
-        self.committed_said: Final = resume.said if resume is not None else NOTHING_SAID
+        self.committed_said: Final = resume.said
         self.differs = False
         """Whether the re-run ended and came to something else: `go_on` lets it go live all the same."""
-        self._control = sorted(resume.control if resume is not None else (), key=lambda e: e.event_time_ns)
+        self._control = sorted(resume.control, key=lambda e: e.event_time_ns)
         self._controls = 0
         """Control records of the session that were handled."""
-        self._foreign = resume.foreign if resume is not None else ()
+        self._foreign = resume.foreign
         self._commands: deque[EventRecord | NotUnderstood] = deque()
         self._answered = -1
         """Offset of the last command that was answered."""
         self._state: ChainState | None = None
-        self._promised_ns = BEGINNING_NS
-        self._forwarded_ns = BEGINNING_NS
+        self._promised_ns = self._forwarded_ns = BEGINNING_NS
         self._open_offsets: dict[TopicPartitionKey, int] = {}
+        self._came_to_be: deque[Event] = deque()
+        """What the chain has come to, in order, and what is not said yet."""
         self._outputs: list[Output] = []
-        self._events = 0
+        self._under_way: Generator[None, None, bool] | None = None
+        """What is left of a step that its caller ended."""
+        self._released = 0
         self._not_in_force: set[str] = set()
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
@@ -173,20 +167,33 @@ class TaskRun:
         Parameters
         ----------
         go_on
-            Asked between the minutes of what is due; a backlog may be a whole session's. Default: to the end.
+            Asked behind every record and every output of what is due; a backlog may be a whole session's, and one
+            instant thousands of proposals. Default: to the end.
 
         Returns
         -------
         bool
-            Whether nothing is due any more; False if ``go_on`` ended it.
+            Whether nothing is due any more; False if ``go_on`` ended it. Then the next step goes on where this one
+            stopped, and until one is done nothing may be received or committed.
         """
-        if self.live and self.opening is None:
+        if self.live and self.opening is None and self._under_way is None:
             self._issue_commands()
-        done = True
-        while done and self.opening is None and not self.differs and self._run_to(self._next_meeting()):
-            done = go_on()
+        done = self._parts_until(go_on)
         self.spans.stepped(live=self.live)
         return done
+
+    def _parts_until(self, go_on: Callable[[], bool]) -> bool:
+        while self._under_way is not None or (self.opening is None and not self.differs):
+            self._under_way = self._under_way or self._run_to(self._next_meeting())
+            try:
+                next(self._under_way)
+            except StopIteration as ended:
+                self._under_way = None
+                if not ended.value:
+                    return True
+            if not go_on():
+                return False
+        return True
 
     def _next_meeting(self) -> _Meeting:
         meetings: list[_Meeting] = []
@@ -201,19 +208,25 @@ class TaskRun:
             meetings.append(_Meeting(self._resume_at_ns, 3, self._go_live))
         return min(meetings, key=lambda m: (m.time_ns, m.order), default=_Meeting(NEVER_NS, 0, None))
 
-    def _run_to(self, meeting: _Meeting) -> bool:
-        """Run up to an instant, or a minute towards it, and do what is due there; False if nothing more is due yet."""
+    def _run_to(self, meeting: _Meeting) -> Generator[None, None, bool]:
+        """Run up to an instant, or a minute towards it, and do what is due there; False if nothing more is due yet.
+
+        It comes in parts, between which other work has its turn and this task does nothing else.
+        """
         head_ns = self.merge.head_ns
         portion_ns = NEVER_NS if head_ns is None else max(self.now_ns, head_ns) + MINUTE_NS
         release = self.merge.release(min(meeting.time_ns, portion_ns))
+        self._released = len(release.items)
         for time_ns, item in release.items:
-            self._handle(time_ns, item)
+            yield from self._handle(time_ns, item)
         met = release.reached_ns >= meeting.time_ns
         if release.reached_ns > self.now_ns:
             self.now_ns = release.reached_ns
             # The state of a session that ended does not see the next one's open.
             if self._state is not None and not (met and meeting.order == _OPENS):
-                self._produce(self._chain.advance(self._state, self.now_ns))
+                self.spans.begins()
+                self._chain.advance(self._state, self.now_ns, self._came_to_be.append)
+                yield from self._produced()
                 self._promised_ns = max(self._promised_ns, self._chain.promise(self._state, self.now_ns))
         if met and meeting.action is not None:
             meeting.action()
@@ -225,6 +238,9 @@ class TaskRun:
         for source in self.sources:
             key = (source.topic, source.partition)
             self._open_offsets[key] = self.merge.next_offset(*key) or self._starts[key]
+        if session.open_ns != self._begin_ns:
+            self.numbers.begin()
+            self._letters.go_by(self._flood)
         self.session, self.now_ns, self._controls = session, session.open_ns, 0
         self.said.open_session()
         self._not_in_force.clear()
@@ -259,7 +275,7 @@ class TaskRun:
         _log.info("task_is_live", task=str(self.task), watermark_ns=self.now_ns, records=self.records_handled)
         for one in self._foreign:
             _log.error("foreign_record", task=str(self.task), where=str(one.position), failure=one.failure)
-            self._bury(self._letters.of_foreign(one, self.now_ns))
+            self._bury(self._letters.of_foreign(one, self.now_ns), of_the_day=False)
         self._issue_commands()
 
     def _issue_commands(self) -> None:
@@ -290,7 +306,8 @@ class TaskRun:
         for event in events:
             topic = topic_of(event)
             if topic.name not in self._control_topics:
-                self._produce([event], announced=True)  # said once, never read back
+                self.spans.begins()
+                self._produce(event, announced=True)  # said once, never read back
                 continue
             if event.event_time_ns != self.now_ns:
                 raise PromiseBroken(f"{self.task}: command {event.event_type} at another time than {self.now_ns}")
@@ -303,9 +320,8 @@ class TaskRun:
     def _handle_control(self, event: Event) -> None:
         if self._state is None:
             raise WrongShape(f"{self.task}: control record {event.event_id} outside any session")
-        topic = topic_of(event)
+        topic, self.records_handled = topic_of(event), self.records_handled + 1
         record = EventRecord(event, LogPosition(topic.name, self._partition(topic), -1))
-        self.records_handled += 1
         if isinstance(event, DifferenceAccepted):
             self.said.accept(event)
             return
@@ -313,9 +329,10 @@ class TaskRun:
         if isinstance(event, AnswersCommands):
             self._answered = max(self._answered, event.command_offset)
         self._letters.answered(event.causation_id)
-        self._produce(self._chain.handle_control(record, self._state))
+        self.spans.begins()
+        self._chain.handle_control(record, self._state, self._produce)
 
-    def _handle(self, time_ns: int, item: Item) -> None:
+    def _handle(self, time_ns: int, item: Item) -> Iterator[None]:
         if isinstance(item, Refused):
             self._bury(item.letter)
             return
@@ -329,7 +346,10 @@ class TaskRun:
             self.records_handled += len(item) if isinstance(item, MarketSlice) else 1
         life = {"correlation_id": item.event.correlation_id} if isinstance(item, EventRecord) else {}
         with structlog.contextvars.bound_contextvars(**life):  # on what is logged while it is handled
-            self._produce(self._chain.handle(item, self._state, time_ns))
+            self.spans.begins()
+            self._chain.handle(item, self._state, time_ns, self._came_to_be.append)
+        yield from self._produced()
+        yield
 
     def _is_over(self, time_ns: int) -> bool:
         """Say whether an instant is behind the session's end: the timers that would take it up do not come any more."""
@@ -361,8 +381,8 @@ class TaskRun:
             self._failed_command = letter
         self._bury(letter)
 
-    def _bury(self, letter: DeadLetter) -> None:
-        self._emit(Output(self._letters.count(letter), 0, letter))
+    def _bury(self, letter: DeadLetter, *, of_the_day: bool = True) -> None:
+        self._emit(Output(self._letters.count(letter, of_the_day=of_the_day), 0, letter))
 
     # --- out ----------------------------------------------------------------------------------------------------
 
@@ -388,14 +408,18 @@ class TaskRun:
 
     def dead_letters_of(self, service: str) -> int:
         """How many records a service could not handle; those that the task could not even read are its first one's."""
-        counted, first = self._letters.counted, self._chain.services[0].name
-        unread = counted[self.task.service] if service == first != self.task.service else 0
-        return counted[service] + unread
+        names = {service, self.task.service} if service == self._chain.services[0].name else {service}
+        return sum(self._letters.counted[name] for name in names)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is pending, or came of what was, that a service may take long for one instant of it."""
+        return self.merge.events_pending + self._released + len(self._outputs) >= _CROWD
 
     @property
     def has_events(self) -> bool:
         """Whether something other than a watermark is to be committed."""
-        return self._events > 0
+        return any(not isinstance(output.event, Watermark) for output in self._outputs)
 
     @property
     def is_waited_for(self) -> bool:
@@ -413,15 +437,15 @@ class TaskRun:
             return
         for topic in self._chain.outputs:
             if topic.watermarked:
-                partition = self._partition(topic)
-                digest = self._reception.digest_of(self.session)
+                partition, digest = self._partition(topic), self._reception.digest_of(self.session)
                 event = watermark(topic, partition, self.session, self._promised_ns, digest)
-                self._outputs.append(Output(topic.name, partition, event))
+                stamp = self.numbers.next_stamp(topic.name, self.session)
+                self._outputs.append(Output(topic.name, partition, event, stamp=stamp))
         self._forwarded_ns = self._promised_ns
 
     def take_outputs(self) -> list[Output]:
         """Give the outputs since the last call, in order; they belong in one transaction with :meth:`positions`."""
-        outputs, self._outputs, self._events = self._outputs, [], 0
+        outputs, self._outputs = self._outputs, []
         return outputs
 
     def positions(self) -> dict[TopicPartitionKey, Committed]:
@@ -439,28 +463,35 @@ class TaskRun:
                 session_open_offset=self._open_offsets[key] if opened is None else opened,
                 session_open_ns=self.session.open_ns,
                 said=said,
+                numbers=self.numbers.last,
+                flood=self._letters.limits,
             )
         return found
 
-    def _produce(self, events: Iterable[Event], *, announced: bool = False) -> None:
-        self.spans.begins()
-        for event in events:
-            topic = topic_of(event)
-            if topic.watermarked and event.event_time_ns < self._forwarded_ns:
-                raise PromiseBroken(
-                    f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
-                    f"watermark {self._forwarded_ns} that {topic.name} already carries"
-                )
-            if not announced:
-                self.said.add(topic.name, event)
-            self._emit(Output(topic.name, self._partition(topic), event))
+    def _produced(self) -> Iterator[None]:
+        """Say what came to be, each event a part of its own."""
+        while self._came_to_be:
+            self._produce(self._came_to_be.popleft())
+            yield
+
+    def _produce(self, event: Event, *, announced: bool = False) -> None:
+        topic = topic_of(event)
+        if topic.watermarked and event.event_time_ns < self._forwarded_ns:
+            raise PromiseBroken(
+                f"{self.task}: {event.event_type} {event.event_id} at {event.event_time_ns} is earlier than the "
+                f"watermark {self._forwarded_ns} that {topic.name} already carries"
+            )
+        if not announced:
+            self.said.add(topic.name, event)
+        self._emit(Output(topic.name, self._partition(topic), event))
 
     def _emit(self, output: Output) -> None:
         if not self.live:
             return
-        traceparent = self.spans.said(output.event)
-        self._outputs.append(replace(output, traceparent=traceparent) if traceparent else output)
-        self._events += 1
+        traceparent, stamp = self.spans.said(output.event), self.numbers.next_stamp(output.topic, self.session)
+        if traceparent or stamp is not None:
+            output = replace(output, traceparent=traceparent, stamp=stamp)
+        self._outputs.append(output)
         self.outputs[output.topic, output.event.event_type] += 1
 
     def _partition(self, topic: Topic) -> int:

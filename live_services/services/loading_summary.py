@@ -11,6 +11,7 @@ import structlog
 from live_services.domain.events import BrokerStrategies, StrategiesSummarized, StrategyStanding, self_caused
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.strategy.asked import StrategyKey
+from live_services.domain.strategy.loaded_model import RuleFailures
 from live_services.services.model_loading import Refusal
 from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
@@ -62,12 +63,14 @@ class LoadingSummaries:
             self._refused[key] = refusal
             _log.warning("model_refused", strategy=key[0], rung=key[1], version=refusal.version, reason=refusal.reason)
 
-    def rules_failed(self, failures: Mapping[str, str]) -> None:
+    def rules_failed(self, failures: Mapping[StrategyKey, RuleFailures]) -> None:
         """Say once how the rule of a strategy failed; where it does, nothing is proposed."""
-        for strategy, reason in failures.items():
-            if self._failed.get(strategy) != reason:
-                self._failed[strategy] = reason
-                _log.error("rule_failed", strategy=strategy, reason=reason, consequence="such rows propose nothing")
+        for (strategy, _), failed in failures.items():
+            if self._failed.get(strategy) != failed.first:
+                self._failed[strategy] = failed.first
+                _log.error(
+                    "rule_failed", strategy=strategy, reason=failed.first, consequence="such rows propose nothing"
+                )
 
     def _of_broker(self, broker: Broker, standing: Sequence[StrategyRuntime]) -> BrokerStrategies:
         mine = [s for s in standing if s.rung == RUNG_OF_BROKER[broker] and s.strategy in self._names[broker]]

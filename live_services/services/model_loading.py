@@ -139,6 +139,7 @@ def prove(sidecar: Sidecar, files: Mapping[str, bytes], version: str, bar_minute
         sidecar.sell_threshold,
         artifact_sha256=sha256,
         training_end_ns=sidecar.training_end_ns,
+        refused_by={"champion": sidecar.gate.failed, "live": sidecar.live_gate.failed if sidecar.live_gate else ()},
     )
 
 

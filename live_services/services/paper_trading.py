@@ -67,7 +67,7 @@ class PaperTrading(Service[PaperExchange]):
             For any other event.
         """
         if isinstance(record, MarketSlice):
-            return state.on_market(record)
+            return state.on_market(record.position, now_ns)
         if isinstance(record.event, SignalValidated):
             return state.submit(record.event)
         if isinstance(record.event, TradingSwitched):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import structlog
 
-from feature_store.market.types import Session, Ticks
+from feature_store.market.types import Session
 from live_services.domain.account.books import Books
 from live_services.domain.account.snapshots import SnapshotClock, snapshot
 from live_services.domain.account.written_books import restore_books, written_books
@@ -37,6 +37,9 @@ from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from models_registry.specification import Broker
 
 _log = structlog.get_logger("trading")
+
+Alarm = Callable[..., object]
+"""``(event, **facts)``."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,8 @@ class PortfolioManager(Service[PortfolioState]):
     broker : Broker
     trading_off : str, optional
         Why the trading stage gives no orders; None: it does.
+    alarm : callable, optional
+        Takes what a person must hear of at once, as a logger's ``error``; default: the log's.
     """
 
     name = "portfolio_manager"
@@ -80,6 +85,7 @@ class PortfolioManager(Service[PortfolioState]):
         broker: Broker = "paper",
         *,
         trading_off: str | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         topics = broker_topics(broker)
         self.scope: Scope = broker
@@ -97,6 +103,7 @@ class PortfolioManager(Service[PortfolioState]):
         self._config: Final = AccountConfig.model_validate(config.model_dump(include=set(AccountConfig.model_fields)))
         self._stamp: Final = stamp
         self._trading_off: Final = trading_off
+        self._alarm: Final = alarm
         self._written: Final = WrittenOnce()
 
     def open_session(self, opening: Opening[PortfolioState]) -> PortfolioState:
@@ -173,9 +180,7 @@ class PortfolioManager(Service[PortfolioState]):
             For any other event.
         """
         if isinstance(record, MarketSlice):
-            market = record.market
-            price = market.last_price if isinstance(market, Ticks) else market.close
-            state.books.on_prices(market.instrument, price)
+            state.books.on_prices(record.instrument, record.last_price)
             return ()
         event = record.event if isinstance(record, EventRecord) else None
         if isinstance(event, OrderSubmitted):
@@ -249,7 +254,7 @@ class PortfolioManager(Service[PortfolioState]):
     def _say_left_open(self, state: PortfolioState) -> None:
         for position in state.books.positions.values():
             if position.product == "MIS" or position.exit.expiry_ns <= state.session.close_ns:
-                _log.error(
+                (self._alarm or _log.error)(
                     "position_left_open",
                     broker=self._broker,
                     strategy=position.strategy,

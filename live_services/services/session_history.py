@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from feature_store.market.types import Session, Universe
 from live_services.domain.events import StrategyHistoryUsed, self_caused
 from live_services.domain.log import TaskId
 from live_services.domain.strategy.desk import StrategyDesk
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
+from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionHistory, used_of
 from live_services.runtime.failures import RuntimeFailure
+from live_services.runtime.service import Opening
 
 
 class HistorySource(Protocol):
@@ -35,6 +36,58 @@ class KeptHistories(Protocol):
         """Give the history that a session stood on; None if it is not here any more."""
         ...
 
+    def later(
+        self, universe: Universe, used: HistoryUsed, read: Callable[[], SessionHistory], /
+    ) -> LaterHistory | None:
+        """Give it without its bars, which ``read`` gives; None if it is not here any more."""
+        ...
+
+
+class Histories:
+    """What a strategy runner's sessions go on from, as they open and as they are opened again.
+
+    Parameters
+    ----------
+    source : HistorySource, optional
+        Default: none, and no session has a history.
+    kept : KeptHistories, optional
+        What a restart goes on from, whatever became of the source since; default: that has to be as it was.
+    """
+
+    def __init__(self, source: HistorySource | None, kept: KeptHistories | None) -> None:
+        self._source: Final = source
+        self._kept: Final = kept
+
+    def begun(self, opening: Opening[Any], needed: Callable[[], int]) -> SessionHistory | None:
+        """Read and keep that of a session that begins, of as many sessions at least as ``needed`` says."""
+        if self._source is None:
+            return None
+        history = self._source.of(opening.session, opening.universe, needed=needed())
+        if self._kept is not None:
+            self._kept.keep(history)
+        return history
+
+    def as_used(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | None:
+        """Read that of a session that was opened before."""
+        if self._source is None:
+            return None
+        kept = self._kept.read(opening.universe, used) if self._kept is not None else None
+        return (kept or self._source.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
+
+    def later(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | LaterHistory | None:
+        """Give that of a session which goes on from a snapshot; it is read when it is needed, if it is kept."""
+
+        def read() -> SessionHistory:
+            history = self.as_used(opening, used) or SessionHistory(opening.universe)
+            if history.digest != used.digest:
+                here = HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
+                raise changed(opening.task, opening.session, here, used)
+            return history
+
+        if self._source is not None and self._kept is not None:
+            return self._kept.later(opening.universe, used, read) or self.as_used(opening, used)
+        return self.as_used(opening, used)
+
 
 class HistoryChanged(RuntimeFailure):
     """The bars that a session's features stood on are not what they were, so it cannot be run again as it was."""
@@ -57,20 +110,19 @@ def require_same_history(task: TaskId, desk: StrategyDesk, event: StrategyHistor
     """
     logged = used_of(event)
     if desk.history_used != logged:
-        raise changed(task, desk, logged)
+        raise changed(task, desk.session, desk.history_used, logged)
     return logged
 
 
-def changed(task: TaskId, desk: StrategyDesk, logged: HistoryUsed) -> HistoryChanged:
+def changed(task: TaskId, session: Session, here: HistoryUsed, logged: HistoryUsed) -> HistoryChanged:
     """Say how what features stand on here is not what they stood on by the log."""
-    here, date = desk.history_used, desk.session.date.isoformat()
     days = f"{logged.sessions[0]} to {logged.sessions[-1]}" if logged.sessions else "no session"
     what = "today's stored bars" if here.digest == logged.digest else f"the stored bars of {days}, or the actions,"
     return HistoryChanged(
-        f"{task}: {what} changed while the session of {date} ran: its features stand on {_short(logged)}, the offline "
-        f"store now gives {_short(here)}, and what it gave then is not kept on this machine. Going on would differ "
-        "from what was decided before. Bring the bars (and market.corporate_actions) back as they were, or end the "
-        "session here: start with an empty Kafka"
+        f"{task}: {what} changed while the session of {session.date} ran: its features stand on {_short(logged)}, the "
+        f"offline store now gives {_short(here)}, and what it gave then is not kept on this machine. Going on would "
+        "differ from what was decided before. Bring the bars (and market.corporate_actions) back as they were, or end "
+        "the session here: start with an empty Kafka"
     )
 
 

@@ -38,8 +38,9 @@ from live_services.domain.log import MarketSlice, Readiness, Record, StrategyRun
 from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.asked import Assignment, StrategyKey
 from live_services.domain.strategy.desk import StrategyDesk
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory, used_of
+from live_services.domain.strategy.history import LaterHistory, SessionHistory, used_of
 from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.written_desk import make_ready_to_write
 from live_services.domain.topics import (
     MODELS_LOADED,
     MODELS_REFUSED,
@@ -54,6 +55,7 @@ from live_services.domain.topics import (
 from live_services.runtime.service import SETTINGS_WAIT, Input, Opening, Service
 from live_services.services.model_loading import ModelLoader, Refusal
 from live_services.services.session_history import (
+    Histories,
     HistorySource,
     KeptHistories,
     changed,
@@ -137,8 +139,7 @@ class StrategyRunner(Service[StrategyState]):
         self._partitions: Final = settings.kafka.market_partitions
         self._stamp: Final = stamp
         self._rows: Final = rows
-        self._history: Final = history
-        self._kept: Final = kept
+        self._histories: Final = Histories(history, kept)
         self._inferred: Final = inferred
         self._history_logged: dict[tuple[int, str], StrategyHistoryUsed] = {}
 
@@ -183,7 +184,9 @@ class StrategyRunner(Service[StrategyState]):
     def _plan_of(self, opening: Opening[StrategyState]) -> SessionPlan:
         return self._plans.of(opening.task, opening.session.date.isoformat())
 
-    def _desk(self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | None) -> StrategyDesk:
+    def _desk(
+        self, opening: Opening[StrategyState], plan: SessionPlan, history: SessionHistory | LaterHistory | None
+    ) -> StrategyDesk:
         return StrategyDesk(
             opening.universe,
             opening.session,
@@ -203,22 +206,14 @@ class StrategyRunner(Service[StrategyState]):
         """Give what features go on from: what they did by the log, else the sessions that models need, and keep it."""
         logged = self._history_logged.get((opening.task.partition, opening.session.date.isoformat()))
         if logged is not None:
-            return self._history_as_used(opening, used_of(logged))
-        if self._history is None:
-            return None
-        wanted = [candidate.model for candidate in tuple(plan.loader.candidates.values())]  # another thread writes them
-        models = [*carried, *(model for model in wanted if model is not None)]
-        needed = max((model.schema.history_sessions for model in models), default=0)
-        history = self._history.of(opening.session, opening.universe, needed=needed)
-        if self._kept is not None:
-            self._kept.keep(history)
-        return history
+            return self._histories.as_used(opening, used_of(logged))
 
-    def _history_as_used(self, opening: Opening[StrategyState], used: HistoryUsed) -> SessionHistory | None:
-        if self._history is None:
-            return None
-        kept = self._kept.read(opening.universe, used) if self._kept is not None else None
-        return (kept or self._history.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
+        def needed() -> int:
+            wanted = [one.model for one in tuple(plan.loader.candidates.values())]  # another thread writes them
+            models = [*carried, *(model for model in wanted if model is not None)]
+            return max((model.schema.history_sessions for model in models), default=0)
+
+        return self._histories.begun(opening, needed)
 
     def snapshot(self, state: StrategyState) -> Tree:
         """Write down what features, decisions and models stand on; the history is read again."""
@@ -233,9 +228,9 @@ class StrategyRunner(Service[StrategyState]):
             If the history is not what it was.
         """
         used, plan = used_in(kept), self._plan_of(opening)
-        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._history_as_used(opening, used)), {})
+        state = StrategyState(opening.task, plan, self._desk(opening, plan, self._histories.later(opening, used)), {})
         if state.desk.history_used.digest != used.digest:
-            raise changed(opening.task, state.desk, used)
+            raise changed(opening.task, opening.session, state.desk.history_used, used)
         state.restore(kept, partial(self._model, plan), plan.loader.known)
         self._say_what_waits(state)
         return state
@@ -356,8 +351,10 @@ class StrategyRunner(Service[StrategyState]):
             return StrategyRuntime(strategy, rung, "disabled", name, reason=why)
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
-            version = model.identity.model_version
-            return StrategyRuntime(strategy, rung, "ready", name, version, amiss or plan.loader.outage)
+            failed = state.desk.failures.get(key) if state is not None else None
+            words = filter(None, (amiss, str(failed or ""), plan.loader.outage))
+            version, note = model.identity.model_version, model.against_gate(rung)
+            return StrategyRuntime(strategy, rung, "ready", name, version, "; ".join(words), note)
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:
@@ -368,8 +365,8 @@ class StrategyRunner(Service[StrategyState]):
 
     def _summary_due(self, state: StrategyState, now_ns: int) -> Iterator[Event]:
         said = standing = self.strategies(state)
-        if state.plan.loader.outage:
-            said = tuple(replace(one, reason="") for one in standing)
+        if outage := state.plan.loader.outage:
+            said = tuple(replace(one, reason=one.reason.removesuffix(outage).removesuffix("; ")) for one in standing)
         if said != state.summarized:
             state.summarized = said
             yield state.plan.summaries.of(state.task, state.desk.session.date.isoformat(), standing, now_ns)
@@ -392,6 +389,7 @@ class StrategyRunner(Service[StrategyState]):
             return ()
         model = self._model(state.plan, event.strategy, event.model_name, event.model_version)
         state.desk.assign(Assignment(event.event_time_ns, event.strategy, model, event.rung))
+        make_ready_to_write(state.desk)
         return (
             ModelLoaded(
                 event_id=event_id("loaded", event.event_id),

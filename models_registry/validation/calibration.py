@@ -86,7 +86,7 @@ def calibration(
     Notes
     -----
     Rows of one session share its moves, so intervals take the session as the unit: the linearised variance of a ratio
-    over clusters (Cochran, "Sampling Techniques", 1977, §11.8 with equal chances) and Student's t with sessions − 1
+    over clusters (Cochran, "Sampling Techniques", 1977) and Student's t with sessions − 1
     degrees of freedom. They assume that sessions are alike and independent.
     """
     if not len(score):

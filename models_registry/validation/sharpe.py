@@ -68,7 +68,7 @@ def sharpe_ratio(daily_pnl: Floats, *, sessions_a_year: int = SESSIONS_A_YEAR) -
     Notes
     -----
     The standard error is ``√((1 − γ₃·SR + (γ₄ − 1)/4·SR²) / (n − 1))`` with the record's skew γ₃ and kurtosis γ₄
-    (Mertens 2002; Bailey & López de Prado, "The Sharpe Ratio Efficient Frontier", Journal of Risk 15(2), 2012, eq. 5);
+    (Mertens 2002; Bailey & López de Prado, "The Sharpe Ratio Efficient Frontier", Journal of Risk 15(2), 2012);
     for normal records that is Lo's (Financial Analysts Journal 58(4), 2002). Moments are those of the sample as it
     stands, uncorrected, since then the expression cannot be negative.
     """
@@ -105,7 +105,7 @@ def probabilistic_sharpe(sharpe: Sharpe, benchmark: float = 0.0) -> float:
 
     Notes
     -----
-    Bailey & López de Prado (2012), eq. 11: the normal distribution at the distance in standard errors.
+    Bailey & López de Prado (2012): the normal distribution at the distance in standard errors.
     """
     return float(scipy.stats.norm.cdf((sharpe.per_session - benchmark) / sharpe.standard_error))
 
@@ -122,7 +122,7 @@ def expected_maximum_sharpe(variance_of_trials: float, n_trials: float) -> float
 
     Notes
     -----
-    Bailey & López de Prado, "The Deflated Sharpe Ratio", Journal of Portfolio Management 40(5), 2014, eq. 1: an
+    Bailey & López de Prado, "The Deflated Sharpe Ratio", Journal of Portfolio Management 40(5), 2014: an
     approximation that is within 3 % of the exact expectation from 3 trials on, and 8 % below it at 2. Between one and
     two trials it grows in proportion.
     """
@@ -210,7 +210,7 @@ def minimum_track_record_sessions(
 
     Notes
     -----
-    Bailey & López de Prado (2012), eq. 13, with what luck makes of ``n_trials`` unrelated trials, whose ratios have the
+    Bailey & López de Prado (2012), with what luck makes of ``n_trials`` unrelated trials, whose ratios have the
     variance ``1/(n − 1)``, added to the distance that is asked (`expected_maximum_sharpe`). It takes the record's
     ratio, skew and kurtosis for the true ones, so it is a rough figure while the record is short, and too small for a
     ratio that was picked because it is large.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEAST_SILHOUETTE: Final = 0.25
-"""Below it there is "no substantial structure" (Kaufman & Rousseeuw, "Finding Groups in Data", 1990, table 4)."""
+"""Below it there is "no substantial structure" (Kaufman & Rousseeuw, "Finding Groups in Data", 1990)."""
 _ROUNDING: Final = 1e-6  # distance of equal trials, whose correlation is 1 but for the last digits
 
 
@@ -46,7 +46,7 @@ def effective_trials(daily_pnl: Floats) -> EffectiveTrials:
     Trials are clustered by average linkage on the correlation distance ``√((1 − ρ)/2)``, cut where the silhouette is
     largest (López de Prado & Lewis, "Detection of False Investment Strategies Using Unsupervised Learning Methods",
     Quantitative Finance 19(9), 2019, who cluster by k-means); if it shows no structure all stand in one. A cluster of m
-    trials with mean correlation ρ̄ counts ``ρ̄ + (1 − ρ̄)·m`` (Bailey & López de Prado 2014, appendix 3), since choosing
+    trials with mean correlation ρ̄ counts ``ρ̄ + (1 − ρ̄)·m`` (Bailey & López de Prado 2014), since choosing
     inside a cluster is a choice too: equal trials count one, unrelated ones m.
 
     Correlations of few sessions are rough: those of 32 unrelated sessions have a standard error of 0.18.

@@ -63,6 +63,8 @@ from live_services.domain.events import (
 from live_services.domain.frames import FRAME_TOPICS, encode_tick_frame
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import STAMP_HEADER
+from live_services.domain.sequence import Stamp as Numbered
 from live_services.domain.topics import (
     BROKERS,
     MARKET_TICKS,
@@ -156,7 +158,7 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
     }
     (commit,) = calls(parsed(COMMITTING), "commit_together")
     assert ast.unparse(commit.args[1]) == "records"
-    made = "records = [(o.topic, o.partition, value_of(o.event), _headers(o)) for o in outputs]"
+    made = "records = ((o.topic, o.partition, value_of(o.event), o.headers) for o in outputs)"
     assert made in COMMITTING.read_text()
 
 
@@ -167,7 +169,7 @@ def test_transactions_are_committed_by_the_runtime_the_feed_and_decisions_and_ca
         (
             FeedProducer,
             {
-                "say": ["Event"],
+                "say": ["Event", "Stamp | None"],
                 "say_on": ["Topic", "int", "Event", "Stamp | None"],
                 "say_frame": ["Topic", "int", "EncodedFrame", "Stamp | None"],
                 "flush": [],
@@ -409,7 +411,9 @@ def letters_of(record: Received) -> list[DeadLetter]:
     gating = [one.topic for one in chain.inputs if one.role == "gating"]
     for at_ns, offset in ((SESSION.open_ns, 0), (SESSION.close_ns, 2)):
         for topic in gating:
-            run.receive(received(topic, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest), offset))
+            stamp = {STAMP_HEADER: Numbered(topic.writer, SESSION.open_ns, offset // 2).header[1].decode()}
+            mark = watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest)
+            run.receive(received(topic, mark, offset, **(stamp if topic.writer else {})))
         if offset == 0:
             run.receive(record)
     run.step()

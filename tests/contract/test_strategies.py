@@ -39,13 +39,14 @@ from tests.live_world import SESSION, UNIVERSE, past_sessions, random_walk, sess
 MINUTES = 240
 
 
-def pullback(z_score: float, momentum: float, depth: float = 0.5) -> int:
-    """A user's own rule: buy what fell back while it rises, sell what came up while it falls."""
-    if momentum > 0.0 and z_score < depth:
+def pullback(z_score: float, rise: float, depth: float = 0.5) -> int:
+    """A user's own rule: buy what fell back while it rises on longer bars, sell what came up while it falls."""
+    if rise > 0.0 and z_score < depth:
         return 1
-    return -1 if momentum < 0.0 and z_score > -depth else 0
+    return -1 if rise < 0.0 and z_score > -depth else 0
 
 
+OF_PULLBACK = {"rise": "last_return@5m"}
 USERS = StrategySpec(name="users", rule="pullback", rule_parameters={"depth": 0.25}, features=("rsi",), holding_bars=8)
 STRATEGIES = (
     StrategySpec(name="plain", features=("last_return", "momentum")),
@@ -64,7 +65,7 @@ each_judged = pytest.mark.parametrize("spec", [s for s in STRATEGIES if s.judged
 
 @pytest.fixture(autouse=True)
 def _users_rule(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(RULES, "pullback", declare(pullback, source="a desk of its own"))
+    monkeypatch.setitem(RULES, "pullback", declare(pullback, source="a desk of its own", features=OF_PULLBACK))
     yield
 
 

@@ -7,14 +7,13 @@ A position's stop and target rest as one order, which ends by the one rule of `f
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
-import numpy as np
-
-from feature_store.labels.barriers import STOP, MarketRows, Watches, first_rows, first_touches, rows_of
+from feature_store.labels.barriers import STOP, MarketRows, Touch, first_row, first_touch, rows_of
 from feature_store.market.types import Session, Universe
 from live_services.domain.account.account_view import AccountView, PositionKey
 from live_services.domain.account.books import signed
@@ -34,7 +33,7 @@ from live_services.domain.events import (
     SignalValidated,
     event_id,
 )
-from live_services.domain.log import MarketSlice
+from live_services.domain.log import LogPosition, MarketSlice
 from live_services.domain.money import MOST_SHARES, RUPEE, inr_e4
 from live_services.domain.snapshot import Tree
 from live_services.domain.written import WrittenOnce, fields_of, read_rows, written_rows
@@ -165,73 +164,55 @@ class PaperExchange:
             self._hits.clear()
             return len(market)
         if market is not self._market:
-            self._market, self._rows, self._unscanned = market, rows_of(market.market), list(self._live)
+            self._market, self._rows = market, rows_of(market.market, len(self._universe))
+            self._unscanned = list(self._live)
             self._hits.clear()
-        self._scan()
-        self._drop_dead_hits()
+        if self._unscanned:
+            self._scan()
+        while self._hits and self._hits[0][2] not in self._live:
+            heapq.heappop(self._hits)
         return self._hits[0][3] if self._hits else len(market)
 
-    def on_market(self, part: MarketSlice) -> Iterator[Outcome]:
-        """Fill what the market up to the end of this part fills; `first_answer` looked at it before."""
-        until_ns = part.times_ns.item(-1)
+    def on_market(self, position: LogPosition, until_ns: int) -> Iterable[Outcome]:
+        """Fill what the market at a position fills up to an instant; `first_answer` looked at it before."""
         if not self._live or not self._hits or self._hits[0][0] > until_ns:
-            return
-        basis = self._stamp.basis([part.position])
+            return ()
+        return self._filled(until_ns, self._stamp.basis([position]))
+
+    def _filled(self, until_ns: int, basis: Basis) -> Iterator[Outcome]:
         while self._hits and self._hits[0][0] <= until_ns:
             _, _, order_id, row, touched, price = heapq.heappop(self._hits)
             if order_id in self._live:
                 yield from self._settle(order_id, row, touched, price, basis)
-                self._scan()
-
-    def _drop_dead_hits(self) -> None:
-        while self._hits and self._hits[0][2] not in self._live:
-            heapq.heappop(self._hits)
+                if self._unscanned:
+                    self._scan()
 
     def _scan(self) -> None:
         """Look where the market at hand fills the orders that were not looked at yet."""
-        if not self._unscanned:
-            return
-        fresh = [self._live[order_id] for order_id in self._unscanned if order_id in self._live]
+        rows = self._rows
+        assert rows is not None  # noqa: S101 - of `first_answer`
+        for order_id in self._unscanned:
+            if order_id not in self._live:
+                continue
+            number, order = self._live[order_id]
+            submitted = order.submitted
+            instrument = self._universe.index_of_token[submitted.instrument_token]
+            if submitted.reason == "bracket":
+                row, touched, price = self._first_touch(rows, instrument, submitted)
+            else:
+                row, touched = first_row(rows, instrument, submitted.event_time_ns), 0
+                price = rows.open.item(row)
+            if row >= 0:
+                heapq.heappush(self._hits, (rows.seen_ns.item(row), number, order_id, row, touched, price))
         self._unscanned.clear()
-        for is_bracket in (False, True):
-            found = [one for one in fresh if (one[1].submitted.reason == "bracket") == is_bracket]
-            if found:
-                (self._scan_brackets if is_bracket else self._scan_market_orders)(found)
 
-    def _scan_market_orders(self, found: list[tuple[int, Order]]) -> None:
-        assert self._rows is not None  # noqa: S101 - of `first_answer`
-        after_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
-        rows = first_rows(self._rows, len(self._universe), self._instruments(found), after_ns)
-        for one, at in zip(found, rows.tolist(), strict=True):
-            if at >= 0:
-                self._hit(one, at, 0, self._rows.open.item(at))
-
-    def _scan_brackets(self, found: list[tuple[int, Order]]) -> None:
-        assert self._rows is not None  # noqa: S101 - of `first_answer`
-        submitted_ns = np.array([order.submitted.event_time_ns for _, order in found], dtype=np.int64)
+    @staticmethod
+    def _first_touch(rows: MarketRows, instrument: int, bracket: OrderSubmitted) -> Touch:
         # The bar whose open filled the entry counts from that open; the tick that filled it does not.
-        side: Literal["left", "right"] = "right" if self._rows.margin_ns else "left"
-        watches = Watches(
-            instrument=self._instruments(found),
-            side=np.array([1 if order.submitted.side == "SELL" else -1 for _, order in found], dtype=np.int8),
-            stop=_prices([order.submitted.stop_price_inr_e4 for _, order in found]),
-            target=_prices([order.submitted.target_price_inr_e4 for _, order in found]),
-            from_row=self._rows.seen_ns.searchsorted(submitted_ns, side),
-        )
-        touches = first_touches(self._rows, len(self._universe), watches)
-        for one, at, outcome, price in zip(found, *(column.tolist() for column in touches), strict=True):
-            if at >= 0:
-                self._hit(one, at, outcome, price)
-
-    def _hit(self, one: tuple[int, Order], row: int, touched: int, price: float) -> None:
-        assert self._rows is not None  # noqa: S101 - of `first_answer`
-        number, order = one
-        time_ns = self._rows.seen_ns.item(row)
-        heapq.heappush(self._hits, (time_ns, number, order.submitted.order_id, row, touched, price))
-
-    def _instruments(self, found: list[tuple[int, Order]]) -> np.ndarray[Any, np.dtype[np.int32]]:
-        index_of = self._universe.index_of_token
-        return np.array([index_of[order.submitted.instrument_token] for _, order in found], dtype=np.int32)
+        side: Literal["left", "right"] = "right" if rows.margin_ns else "left"
+        from_row = int(rows.seen_ns.searchsorted(bracket.event_time_ns, side))
+        stop, target = _price(bracket.stop_price_inr_e4), _price(bracket.target_price_inr_e4)
+        return first_touch(rows, instrument, 1 if bracket.side == "SELL" else -1, stop, target, from_row)
 
     # --- ends -----------------------------------------------------------------------------------------------------
 
@@ -363,5 +344,5 @@ def _end_of(  # noqa: PLR0917
     return fields
 
 
-def _prices(prices: list[int | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([np.nan if price is None else price / RUPEE for price in prices])
+def _price(price_inr_e4: int | None) -> float:
+    return math.nan if price_inr_e4 is None else price_inr_e4 / RUPEE

@@ -9,11 +9,10 @@ last exit: such a decision has no label, so nothing was learned or measured of i
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +32,14 @@ from live_services.domain.events import (
     Side,
     SignalGenerated,
     SignalShadowed,
+    event_id,
     self_caused,
 )
 from live_services.domain.log import LogPosition
 from live_services.domain.partitions import owned
 from live_services.domain.strategy.asked import Asked, Assignment, StrategyKey, asked
-from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
-from live_services.domain.strategy.loaded_model import LoadedModel, judged, said
+from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionBars, SessionHistory
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures, judged, said
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.strategy.terms import Distances, distances, shares
 from models_registry.specification import Broker, StrategySpec
@@ -81,6 +81,7 @@ class _Decided(NamedTuple):
     score: float
     bar: BarValues
     features: dict[str, float]
+    """Finite: nothing is decided on a row that is not."""
     volatility: float
     """Fraction per bar; NaN if the model does not look at it."""
     barriers: Distances | None
@@ -113,7 +114,7 @@ class StrategyDesk:
     partition, partitions : int
         The task's market partition and how many there are. Bars of instruments that it does not own (the market's
         index) are context: features see them, nothing is decided on them.
-    history : SessionHistory, optional
+    history : SessionHistory or LaterHistory, optional
         What features go on from; default: nothing, so that every instrument is WARMING at first.
     of_bars : bool
         Whether the market comes as bars, so that a gap in it lacks bars and not ticks.
@@ -130,14 +131,14 @@ class StrategyDesk:
         stamp: Stamp | None = None,
         partition: int = 0,
         partitions: int = 1,
-        history: SessionHistory | None = None,
+        history: SessionHistory | LaterHistory | None = None,
         of_bars: bool = False,
     ) -> None:
         self.session = session
         self.decided_ns = 0
         """End of the last bars that were decided on; 0 before the first."""
-        self.failures: dict[str, str] = {}
-        """How the rule of a strategy failed for the first time in the session; such a row proposes nothing."""
+        self.failures: dict[StrategyKey, RuleFailures] = {}
+        """Where the rule of a strategy failed in the session, by rung."""
         self._universe = universe
         self._partition = partition
         self._own = owned(universe, partition, partitions)
@@ -149,6 +150,8 @@ class StrategyDesk:
         self._builder = BarBuilder(len(universe), self._clock)
         self._engines: dict[str, FeatureEngine] = {}
         self._newest: dict[str, NewestRows] = {}
+        self._written: dict[str, dict[str, NDArray[Any]]] = {}
+        """What was written of each engine last; see `live_services.domain.strategy.written_desk`."""
         mine = (history or SessionHistory(universe)).part_of(partition, partitions)
         self._actions = mine.actions
         self._of_bars = of_bars
@@ -170,8 +173,8 @@ class StrategyDesk:
         self._opens = [*self._opens, self.session.open_ns][-self._kept_sessions :]
         from_ns = self._opens[0] if len(self._opens) == self._kept_sessions else 0
         before = [bars for bars in self._bars.parts if bars.end_ns[-1] > from_ns]
-        self._bars = SessionBars(SessionHistory(self._universe), session, self._bar_ns, of_bars=self._of_bars)
-        self._bars.parts += before
+        empty = SessionHistory(self._universe)
+        self._bars = SessionBars(empty, session, self._bar_ns, of_bars=self._of_bars, carried=before)
         self.session, self.decided_ns = session, 0
         self.failures.clear()
         self._builder = BarBuilder(len(self._universe), self._clock)
@@ -218,6 +221,7 @@ class StrategyDesk:
             _step(engine, newest, bars)
         self._kept_sessions = max(self._kept_sessions, schema.history_sessions)
         self._engines[schema.hash], self._newest[schema.hash] = engine, newest
+        self._written.pop(schema.hash, None)
 
     def assigned(self, key: StrategyKey) -> Assignment | None:
         """Give the newest assignment of a strategy on a rung; None before the first."""
@@ -289,11 +293,15 @@ class StrategyDesk:
         return min(session.open_ns + (bars_over + 1) * self._bar_ns, session.close_ns)
 
     def _complete_before(self, watermark_ns: int) -> Bars:
-        bars = Bars.concatenate(self._waiting)
+        bars = self._waiting[0] if len(self._waiting) == 1 else Bars.concatenate(self._waiting)
         due = bars.end_ns < watermark_ns
-        self._waiting = [] if due.all() else [bars[~due]]
-        ready = bars[due]
-        return ready[np.lexsort((ready.instrument, ready.end_ns))]
+        if due.all():
+            self._waiting = []
+        else:
+            self._waiting, bars = [bars[~due]], bars[due]
+        later, ties = np.diff(bars.end_ns), np.diff(bars.instrument) > 0
+        in_order = bool(np.all((later > 0) | ((later == 0) & ties)))  # as a store gives them: nothing is to be copied
+        return bars if in_order else bars[np.lexsort((bars.instrument, bars.end_ns))]
 
     def _note_frame(self, position: LogPosition | None, first_ns: int, last_ns: int) -> None:
         if position is not None:
@@ -372,26 +380,30 @@ class StrategyDesk:
                 score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
             else:
                 score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
-                if failed:
-                    self.failures.setdefault(one.spec.name, failed)
+                if failed is not None:
+                    before = self.failures.get((one.spec.name, one.rung))
+                    self.failures[one.spec.name, one.rung] = failed if before is None else before + failed
         return _Scores(score, side, np.flatnonzero(side), model_of)
 
     def _proposed(self, one: Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
         spec, model, instrument, bar = one.spec, decided.model, decided.instrument, decided.bar
         stop_inr_e4, target_inr_e4 = barriers
+        end_ns, close, identity = bar.end_ns, bar.close, vars(model.identity)
+        own_id = event_id("signal", broker, spec.name, one.rung, instrument.instrument_token, end_ns, 0)
+        frames = [at for at, first_ns, last_ns in self._frames if first_ns < end_ns and last_ns >= bar.start_ns]
         return SignalGenerated.trusted(
             {
                 "event_type": "signal.generated",
                 "broker": broker,
-                **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
-                "event_time_ns": bar.end_ns,
+                "event_id": own_id,
+                "correlation_id": own_id,
+                "causation_id": own_id,
+                "event_time_ns": end_ns,
                 "schema_version": 2,
-                "model_name": model.identity.model_name,
-                "model_version": model.identity.model_version,
-                "feature_schema_hash": model.identity.feature_schema_hash,
-                "basis": self._stamp.basis(
-                    at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
-                ),
+                "model_name": identity["model_name"],
+                "model_version": identity["model_version"],
+                "feature_schema_hash": identity["feature_schema_hash"],
+                "basis": self._stamp.basis(frames),
                 "strategy": spec.name,
                 "rung": one.rung,
                 "instrument_token": instrument.instrument_token,
@@ -399,20 +411,20 @@ class StrategyDesk:
                 "product": spec.product,
                 "side": decided.side,
                 "intent": "open",
-                "quantity": shares(spec, bar.close, decided.volatility, stop_inr_e4, instrument.lot_size),
+                "quantity": shares(spec, close, decided.volatility, stop_inr_e4, instrument.lot_size),
                 "priority": spec.priority,
                 "exit": ExitTerms.trusted(
                     {
-                        "expiry_ns": bar.end_ns + one.label.horizon_ns,
+                        "expiry_ns": end_ns + one.label.horizon_ns,
                         "stop_distance_inr_e4": stop_inr_e4,
                         "target_distance_inr_e4": target_inr_e4,
                     }
                 ),
                 "score": decided.score,
                 "threshold": decided.threshold,
-                "reference_price": bar.close,
+                "reference_price": close,
                 "bar": bar,
-                "features": {name: None if math.isnan(value) else value for name, value in decided.features.items()},
+                "features": decided.features,
             }
         )
 
@@ -443,6 +455,7 @@ class StrategyDesk:
         used = {model.schema.hash for one in self._asked.values() for model in one.models}
         for schema in self._engines.keys() - used:
             del self._engines[schema], self._newest[schema]
+            self._written.pop(schema, None)
 
 
 def _step(engine: FeatureEngine, newest: NewestRows, bars: Bars) -> None:

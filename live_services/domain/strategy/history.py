@@ -14,7 +14,7 @@ right, without them it is left out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Final
@@ -107,6 +107,46 @@ class SessionHistory:
         return part
 
 
+@dataclass(frozen=True, eq=False)
+class LaterHistory:
+    """A history by what the log says of it; its bars are read when somebody asks for them.
+
+    Who goes on from a snapshot seldom does: a feature schema that is new to the session steps them, and a gap looks for
+    what stands in for it.
+    """
+
+    universe: Universe
+    sessions: tuple[str, ...]
+    digest: str
+    today_digest: str
+    actions: CorporateActions
+    read: Callable[[], SessionHistory]
+
+    @cached_property
+    def whole(self) -> SessionHistory:
+        """The history itself; raises what reading it does."""
+        return self.read()
+
+    @property
+    def before(self) -> Bars:
+        """As `SessionHistory` has it; read now if it was not yet."""
+        return self.whole.before
+
+    @property
+    def today(self) -> Bars:
+        """As `SessionHistory` has it; read now if it was not yet."""
+        return self.whole.today
+
+    @property
+    def today_ends(self) -> frozenset[int]:
+        """As `SessionHistory` has it; read now if it was not yet."""
+        return self.whole.today_ends
+
+    def part_of(self, partition: int, partitions: int) -> LaterHistory:
+        """Give what a partition's desk steps, later too."""
+        return replace(self, read=lambda: self.whole.part_of(partition, partitions))
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryUsed:
     """What a desk's features stand on, for the log."""
@@ -162,13 +202,24 @@ class SessionBars:
         Length of a bar, nanoseconds.
     of_bars : bool
         Whether the market comes as bars: a gap then takes those that end in it, and else all that have a part in it.
+    carried : iterable of Bars
+        Of the sessions that a desk went on from, in order of time.
     """
 
-    def __init__(self, history: SessionHistory, session: Session, bar_ns: int, *, of_bars: bool = False) -> None:
+    def __init__(
+        self,
+        history: SessionHistory | LaterHistory,
+        session: Session,
+        bar_ns: int,
+        *,
+        of_bars: bool = False,
+        carried: Iterable[Bars] = (),
+    ) -> None:
         self.used = HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
-        self.parts: list[Bars] = [history.before] if len(history.before) else []
-        """Tables in order of time; another, empty list when features begin anew."""
         self._history: Final = history
+        self._on_history = True
+        self._own: list[Bars] = [*carried]
+        """Tables in order of time, behind the history."""
         self._session: Final = session
         self._bar_ns: Final = bar_ns
         self._of_bars: Final = of_bars
@@ -177,6 +228,12 @@ class SessionBars:
         # of ticks, by instrument, until its first whole bar behind a gap
         self._excess: NDArray[np.int64] = np.zeros(len(history.universe), dtype=np.int64)
         self._unknown: NDArray[np.bool_] = np.zeros(len(history.universe), dtype=np.bool_)
+
+    @property
+    def parts(self) -> list[Bars]:
+        """All that features stand on now, tables in order of time: only what came behind it where they began anew."""
+        before = [self._history.before] if self._on_history else []
+        return [bars for bars in (*before, *self._own) if len(bars)]
 
     def take(self, bars: Bars) -> Bars:
         """Take bars that were built from the market, or came from it; give those that count.
@@ -197,7 +254,7 @@ class SessionBars:
         if self._unknown.any() or self._excess.any():
             bars = self._without_what_a_gap_added(bars)
         if len(bars):
-            self.parts.append(bars)
+            self._own.append(bars)
         return bars
 
     def gap(self, gap: MarketGap) -> Bars | None:
@@ -216,7 +273,7 @@ class SessionBars:
         if begin_ns >= until_ns:
             return no_bars()  # a second gap in a bar that was replaced
         if until_ns not in self._history.today_ends or self._unknown.any():
-            self.parts = []
+            self._on_history, self._own = False, []
             self._excess[:], self._unknown[:] = 0, not self._of_bars
             self.used = replace(self.used, broken=True)
             return None
@@ -224,7 +281,7 @@ class SessionBars:
         found = today[(today.end_ns > begin_ns) & (today.end_ns <= until_ns)]
         if not self._of_bars:
             np.add.at(self._excess, found.instrument, found.volume)
-        self.parts.append(found)
+        self._own.append(found)
         self._stand_ins.append(found)
         digest = bars_digest(Bars.concatenate(self._stand_ins), self._history.universe)
         self.used = replace(self.used, today_until_ns=until_ns, today_digest=digest)
@@ -245,15 +302,16 @@ class SessionBars:
         list of Stretch
             One, and one more for each time that features begin anew.
         """
-        stretches = [Stretch(0, self.parts)]
+        stretches, after_ns = [], 0
         for gap in gaps:
             over = market.end_ns < gap.event_time_ns + (not self._of_bars)  # of ticks: it may end as the gap begins
             self.take(market[over])
-            market = market[~over]
+            market, before = market[~over], self.parts
             if self.gap(gap) is None:
-                stretches.append(Stretch(gap.event_time_ns, self.parts))
+                stretches.append(Stretch(after_ns, before))
+                after_ns = gap.event_time_ns
         self.take(market)
-        return stretches
+        return [*stretches, Stretch(after_ns, self.parts)]
 
     def _hole_of(self, gap: MarketGap) -> tuple[int, int] | None:
         """Give the times between which bars end that do not count, the first one excluded; None if there are none."""
@@ -280,12 +338,11 @@ class SessionBars:
 
     def snapshot(self) -> Tree:
         """Write down what came since the session's open; the history before it is the opening's."""
-        on_history = bool(self.parts) and self.parts[0] is self._history.before
-        self.parts[on_history:] = in_few_tables(self.parts[on_history:])
+        self._own = in_few_tables(self._own)
         return {
             "used": self.used.snapshot(),
-            "on_history": on_history,
-            "parts": written_tables(self.parts[on_history:]),
+            "on_history": self._on_history,
+            "own": written_tables(self._own),
             "stand_ins": written_tables(self._stand_ins),
             "hole": list(self._hole),
             "excess": self._excess.copy(),
@@ -295,7 +352,7 @@ class SessionBars:
     def restore(self, kept: Tree) -> None:
         """Go on where a snapshot was taken, on the same history."""
         there = fields_of(kept)
-        before = [self._history.before] if there["on_history"] else []
-        self.used, self.parts = HistoryUsed.restored(there["used"]), [*before, *read_tables(there["parts"])]
+        self.used, self._on_history = HistoryUsed.restored(there["used"]), there["on_history"]
+        self._own = read_tables(there["own"])
         self._stand_ins, self._hole = read_tables(there["stand_ins"]), (there["hole"][0], there["hole"][1])
         self._excess[:], self._unknown[:] = there["excess"], there["unknown"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from feature_store.features.schema import FeatureSchema
 from feature_store.proposals.rules import Proposer, RuleFailed
 from feature_store.proposals.seen import seen_from
-from models_registry.refs import ModelIdentity
+from models_registry.refs import Alias, ModelIdentity, overruled
 
 
 class ScoringModel(Protocol):
@@ -37,6 +38,29 @@ class LoadedModel:
     sidecar_sha256: str = ""
     training_end_ns: int = 0
     """When the last label that it was trained on ended; a session that opened before is no test of it."""
+    refused_by: Mapping[Alias, tuple[str, ...]] = field(default_factory=dict)
+    """Checks that it failed, by the rung whose gate asked them; where it runs there, a person overruled the gate."""
+
+    def against_gate(self, rung: Alias) -> str:
+        """Say that its gate refused it for a rung; empty if it did not."""
+        return overruled(self.refused_by.get(rung, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFailures:
+    """At how many rows a rule failed, and what was wrong with the first; such rows propose nothing."""
+
+    rows: int
+    first: str
+
+    def __add__(self, later: RuleFailures) -> RuleFailures:
+        """Take those of later rows in."""
+        return RuleFailures(self.rows + later.rows, self.first)
+
+    def __str__(self) -> str:
+        """Say it in words that change with each further power of ten only, since each change is told on the log."""
+        many = f"{10 ** (len(str(self.rows)) - 1):,} rows or more" if self.rows > 1 else "1 row"
+        return f"its rule failed on {many}, which proposed nothing; the first: {self.first}"
 
 
 def said(model: LoadedModel, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
@@ -48,10 +72,10 @@ def said(model: LoadedModel, rows: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 def judged(
     model: LoadedModel, proposer: Proposer, rows: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int8], str]:
+) -> tuple[NDArray[np.float64], NDArray[np.int8], RuleFailures | None]:
     """Let a model judge what the rule proposes at rows: scores, NaN where it proposes nothing, and accepted sides.
 
-    A row at which the rule fails proposes nothing, and what was wrong with the first of them is the third value.
+    Rows at which the rule fails propose nothing, and are counted in the third value; None if there is none.
     """
     side, failed = _proposed(proposer, rows, model)
     score = np.full(len(rows), np.nan)
@@ -61,11 +85,14 @@ def judged(
     return score, np.where(score >= model.buy_threshold, side, np.int8(0)), failed
 
 
-def _proposed(proposer: Proposer, rows: NDArray[np.float64], model: LoadedModel) -> tuple[NDArray[np.int8], str]:
+def _proposed(
+    proposer: Proposer, rows: NDArray[np.float64], model: LoadedModel
+) -> tuple[NDArray[np.int8], RuleFailures | None]:
     try:
-        return proposer.sides(rows, model.schema), ""
+        return proposer.sides(rows, model.schema), None
     except RuleFailed as failed:
         if len(rows) == 1:
-            return np.zeros(1, dtype=np.int8), str(failed)
+            return np.zeros(1, dtype=np.int8), RuleFailures(1, str(failed))
     found = [_proposed(proposer, rows[row : row + 1], model) for row in range(len(rows))]
-    return np.concatenate([side for side, _ in found]), next((failed for _, failed in found if failed), "")
+    amiss = [failures for _, failures in found if failures is not None]
+    return np.concatenate([side for side, _ in found]), RuleFailures(len(amiss), amiss[0].first)

@@ -12,7 +12,7 @@ from live_services.domain.log import LogPosition
 from live_services.domain.snapshot import Tree
 from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.desk import StrategyDesk
-from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.strategy.newest_rows import NewestRows
 from live_services.domain.written import fields_of, read_rows, read_tables, written_rows, written_tables
 
@@ -21,10 +21,12 @@ ModelOf = Callable[[str, str, str], LoadedModel]
 
 
 def written_desk(desk: StrategyDesk) -> Tree:
-    """Write a desk down."""
+    """Write a desk down; what was written of it before becomes this, so nobody may read that any more."""
+    for schema, engine in desk._engines.items():
+        desk._written[schema] = engine.snapshot(desk._written.get(schema))
     return {
         "decided_ns": desk.decided_ns,
-        "failures": dict(desk.failures),
+        "failures": [[*key, failed.rows, failed.first] for key, failed in desk.failures.items()],
         "opens": list(desk._opens),
         "kept_sessions": desk._kept_sessions,
         "builder": desk._builder.snapshot(),
@@ -37,10 +39,16 @@ def written_desk(desk: StrategyDesk) -> Tree:
             for one in asked.assignments
         ],
         "features": [
-            {"schema": schema, "engine": engine.snapshot(), "newest": desk._newest[schema].snapshot()}
-            for schema, engine in desk._engines.items()
+            {"schema": schema, "engine": desk._written[schema], "newest": newest.snapshot()}
+            for schema, newest in desk._newest.items()
         ],
     }
+
+
+def make_ready_to_write(desk: StrategyDesk) -> None:
+    """Copy the features' state of new engines now: whoever starts one waits anyway, for the bars of its history."""
+    for schema in desk._engines.keys() - desk._written.keys():
+        desk._written[schema] = desk._engines[schema].snapshot()
 
 
 def restore_desk(desk: StrategyDesk, kept: Tree, model_of: ModelOf) -> None:
@@ -54,7 +62,8 @@ def restore_desk(desk: StrategyDesk, kept: Tree, model_of: ModelOf) -> None:
         If it is of other strategies.
     """
     there = fields_of(kept)
-    desk.decided_ns, desk.failures = there["decided_ns"], dict(there["failures"])
+    desk.decided_ns = there["decided_ns"]
+    desk.failures = {(name, rung): RuleFailures(rows, first) for name, rung, rows, first in there["failures"]}
     desk._opens, desk._kept_sessions = list(there["opens"]), there["kept_sessions"]
     desk._builder.restore(there["builder"])
     desk._bars.restore(there["bars"])
@@ -68,6 +77,7 @@ def restore_desk(desk: StrategyDesk, kept: Tree, model_of: ModelOf) -> None:
         schema = schemas[features["schema"]]
         engine = desk._engines[schema.hash] = FeatureEngine(schema, desk._universe, desk._actions)
         engine.restore(features["engine"])
+        desk._written[schema.hash] = features["engine"]
         newest = desk._newest[schema.hash] = NewestRows(schema, desk._universe, desk._own)
         newest.restore(features["newest"])
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from live_services.adapters.feed_producer import FeedProducer
 from live_services.adapters.groups import groups_begin
@@ -27,8 +29,9 @@ from live_services.domain.events import (
 from live_services.domain.topics import DLQ_DECISIONS, MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed
 from live_services.settings import Settings
-from tests.kafka_desk import account, empty_desk, said
+from tests.kafka_desk import Runner, account, empty_desk, said
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal
+from tests.strange_headers import BadName
 from tests.toy_chain import session_opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -51,10 +54,10 @@ async def put(desk: Settings, topic: Topic, *values: bytes, key: bytes | None = 
         await producer.stop()
 
 
-async def mark(producer: FeedProducer, seconds: float) -> None:
-    for topic in (MARKET_TICKS, PAPER.signals_raw):
-        at_ns = OPEN + round(seconds * SECOND)
-        producer.say_on(topic, 0, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest))
+async def mark(producer: FeedProducer, runner: Runner, seconds: float) -> None:
+    at_ns = OPEN + round(seconds * SECOND)
+    producer.say_on(MARKET_TICKS, 0, watermark(MARKET_TICKS, 0, SESSION, at_ns, UNIVERSE.digest))
+    runner.say(watermark(PAPER.signals_raw, 0, SESSION, at_ns, UNIVERSE.digest))
     await producer.flush()
 
 
@@ -85,30 +88,31 @@ async def test_letters_are_listed_shown_and_decided_on_once_by_whoever_is_first_
     desk: Settings,
 ) -> None:
     async with FeedProducer(desk.kafka, 10_000) as producer:
+        runner = Runner(producer, OPEN)
         async with account(desk):
             await groups_begin(desk.kafka, MARKET_TICKS, [consumer_group("account", "paper")], asyncio.Event())
             producer.say(session_opened(SESSION, UNIVERSE))
-            await mark(producer, 0)
+            await mark(producer, runner, 0)
             await put(desk, PAPER.commands, b"halt, please!")
             await put(desk, PAPER.signals_raw, b'{"no": "signal"}', key=b"k")
-            await put(desk, PAPER.signals_raw, value_of(signal(0, -10)))
-            await mark(producer, 10)
+            runner.say(signal(0, -10))
+            await mark(producer, runner, 10)
             (asked,) = await letters_of(desk, PAPER.commands, 1)
             first, second = await letters_of(desk, PAPER.signals_raw, 2)
             await _shows(desk, first)
             await _replays_once_of_two_at_once(desk, asked)
         async with account(desk):
-            await mark(producer, 20)
+            await mark(producer, runner, 20)
             for again in (replay_letter(desk, asked, "again", value_of(halt())), drop_letter(desk, asked, "away")):
                 with pytest.raises(CommandFailed, match=f"the dead letter {asked[:8]} was replayed by .*: mended"):
                     await again
             assert "so nothing is decided or traded on it" in await replay_letter(desk, second, "for the record")
             assert "is dropped" in await drop_letter(desk, first[:6], "nobody knows who wrote it")
             await put(desk, PAPER.signals_raw, b"flood", b"flood")
-            await mark(producer, 25)
+            await mark(producer, runner, 25)
             two = await letters_of(desk, PAPER.signals_raw, 2)
             assert (await drop_topic(desk, PAPER.signals_raw.name, "a script")).startswith("2 letters of ")
-            await mark(producer, 30)
+            await mark(producer, runner, 30)
     assert await decisions(desk) == [
         (asked, "replayed"),
         (second, "recorded"),
@@ -160,3 +164,26 @@ async def _replays_once_of_two_at_once(desk: Settings, letter_id: str) -> None:
     assert isinstance(lost, CommandFailed)
     commands = [record async for record in read_topic(desk.kafka, PAPER.commands.name)]
     assert len([one for one in commands[1:] if isinstance(decode_event(one.value), RecordHandedIn)]) == 1
+
+
+async def test_a_header_name_that_is_no_utf_8_ends_no_reader(desk: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for writing in (message_accumulator, producer):  # the fast encoder takes no such name
+        monkeypatch.setattr(writing, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+    named = ("who", BadName(b"\xff\xfe"), "who")
+    topics = (MARKET_TICKS, PAPER.signals_raw, PAPER.commands)
+    async with AIOKafkaProducer(**connection(desk.kafka)) as stranger:
+        for topic in topics:
+            for number, name in enumerate(named):
+                value, headers = b"garbage %d" % number, [(name, b"a stranger")]
+                await stranger.send_and_wait(topic.name, value, partition=0, headers=headers)
+    async with account(desk), FeedProducer(desk.kafka, 10_000) as feed:
+        runner = Runner(feed, OPEN)
+        await groups_begin(desk.kafka, MARKET_TICKS, [consumer_group("account", "paper")], asyncio.Event())
+        feed.say(session_opened(SESSION, UNIVERSE))
+        await mark(feed, runner, 0)
+        await mark(feed, runner, 10)
+        for topic in topics:
+            await letters_of(desk, topic, len(named))
+            views = await read_letters(desk, topic=topic.name)
+            found = [dict(letter_facts(view))["headers"] for view in views]
+            assert found == ["who: a stranger", r"\xff\xfe: a stranger", "who: a stranger"]

@@ -29,7 +29,7 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_TICKS, Topic, broker_topics, consumer_group
 from live_services.failures import CommandFailed
 from live_services.settings import Settings
-from tests.kafka_desk import account, empty_desk, said
+from tests.kafka_desk import Runner, account, empty_desk, said
 from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, signal, ticks
 from tests.toy_chain import session_opened
 
@@ -47,6 +47,7 @@ class Desk:
 
     def __init__(self, producer: FeedProducer) -> None:
         self._producer = producer
+        self._runner = Runner(producer, OPEN)
         self._frames = 0
 
     async def open(self) -> None:
@@ -57,14 +58,14 @@ class Desk:
         """Say what came, and that nothing earlier will come any more."""
         at_ns = OPEN + round(seconds * SECOND)
         for proposal in proposals:
-            self._producer.say(proposal)
+            self._runner.say(proposal)
         if rows:
             frame = encode_tick_frame(ticks(*rows), UNIVERSE, self._frames, at_ns, SESSION)
             self._producer.say_frame(MARKET_TICKS, 0, frame)
             self._frames += 1
-        for topic in (MARKET_TICKS, PAPER.signals_raw):
-            if not rows or topic != MARKET_TICKS:
-                self._producer.say_on(topic, 0, watermark(topic, 0, SESSION, at_ns, UNIVERSE.digest))
+        else:
+            self._producer.say_on(MARKET_TICKS, 0, watermark(MARKET_TICKS, 0, SESSION, at_ns, UNIVERSE.digest))
+        self._runner.say(watermark(PAPER.signals_raw, 0, SESSION, at_ns, UNIVERSE.digest))
         await self._producer.flush()
 
 

@@ -48,6 +48,7 @@ from live_services.domain.events import DeadLetter, Event, SignalGenerated, deco
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import NOWHERE, EventRecord, Record, TaskId
 from live_services.domain.partitions import part_of
+from live_services.domain.sequence import Stamp
 from live_services.domain.topics import (
     MARKET_SESSIONS,
     MARKET_TICKS,
@@ -470,11 +471,11 @@ async def test_garbage_and_foreign_records_go_to_the_dlq_and_the_next_is_handled
     wrong_type = toy_validated(good)
     await tell(kafka, SESSION)
     async with running(kafka, toy_account()):
-        await send(kafka, raw, watermark(raw, 0, SESSION, SESSION.open_ns, UNIVERSE.digest))
+        await send(kafka, raw, watermark(raw, 0, SESSION, SESSION.open_ns, UNIVERSE.digest), 0)
         await send_raw(kafka, raw.name, b"\x00garbage", [("event_type", b"signal.generated")])
-        for event in (foreign, wrong_type, poisoned, good):
-            await send(kafka, raw, event)
-        await send(kafka, raw, watermark(raw, 0, SESSION, session_end_ns(SESSION), UNIVERSE.digest))
+        for event, number in ((foreign, None), (wrong_type, None), (poisoned, 1), (good, 2)):
+            await send(kafka, raw, event, number)
+        await send(kafka, raw, watermark(raw, 0, SESSION, session_end_ns(SESSION), UNIVERSE.digest), 3)
         await until_ended(kafka)
     dead = await letters(kafka, raw.dlq)
     assert [letter.offset for letter in dead] == [1, 2, 3, 4]
@@ -493,8 +494,10 @@ async def tell(kafka: KafkaSettings, session: Session) -> None:
         await producer.flush()
 
 
-async def send(kafka: KafkaSettings, topic: Topic, event: Event) -> None:
-    await send_raw(kafka, topic.name, value_of(event), headers_of(event))
+async def send(kafka: KafkaSettings, topic: Topic, event: Event, number: int | None = None) -> None:
+    """Send an event; with a number as the topic's own writer says it."""
+    stamped = [] if number is None else [Stamp(topic.writer, SESSION.open_ns, number).header]
+    await send_raw(kafka, topic.name, value_of(event), [*headers_of(event), *stamped])
 
 
 def toy_validated(signal: SignalGenerated) -> Event:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.labels.barriers import NO_TOUCH, STOP, TARGET, Touches, Watches, first_rows, first_touches
+from feature_store.labels.barriers import NO_TOUCH, STOP, TARGET, Touch, first_row, first_touch, rows_of
 from feature_store.market.types import MINUTE_NS, Bars, Ticks
 
 N = 3
@@ -42,20 +43,28 @@ def bar_tables(draw: st.DrawFn) -> Bars:
 
 
 TABLES = st.one_of(tick_tables(), bar_tables())
+NOTHING = Touch(-1, NO_TOUCH, math.nan)
 DISTANCES = st.one_of(st.just(math.nan), st.integers(1, 12).map(float))
 
 
+class Trade(NamedTuple):
+    """What `first_touch` is asked, behind the rows."""
+
+    instrument: int
+    side: int
+    stop: float
+    target: float
+    from_row: int
+
+
 @st.composite
-def watch_lists(draw: st.DrawFn) -> Watches:
-    one = st.tuples(INSTRUMENTS, st.sampled_from([1, -1]), PRICES, DISTANCES, DISTANCES, st.integers(0, 45))
-    rows = draw(st.lists(one, max_size=20))
-    return Watches(
-        np.array([i for i, *_ in rows], np.int32),
-        np.array([side for _, side, *_ in rows], np.int8),
-        np.array([entry - side * down for _, side, entry, down, _, _ in rows], np.float64),
-        np.array([entry + side * up for _, side, entry, _, up, _ in rows], np.float64),
-        np.array([row for *_, row in rows], np.int64),
-    )
+def trades(draw: st.DrawFn) -> Trade:
+    side, entry = draw(st.sampled_from([1, -1])), draw(PRICES)
+    stop, target = entry - side * draw(DISTANCES), entry + side * draw(DISTANCES)
+    return Trade(draw(INSTRUMENTS), side, stop, target, draw(st.integers(0, 45)))
+
+
+TRADES = st.lists(trades(), max_size=20)
 
 
 def prices(market: Ticks | Bars, row: int) -> tuple[float, float, float]:
@@ -64,70 +73,57 @@ def prices(market: Ticks | Bars, row: int) -> tuple[float, float, float]:
     return float(market.open[row]), float(market.high[row]), float(market.low[row])
 
 
-def touch(market: Ticks | Bars, watches: Watches, k: int) -> tuple[int, int, float]:
+def touch(market: Ticks | Bars, trade: Trade) -> Touch:
     """The first touch, by searching the rows one by one in prices seen from the trade's side: up is a gain."""
-    side = int(watches.side[k])
-    stop, target = side * float(watches.stop[k]), side * float(watches.target[k])
-    for row in range(int(watches.from_row[k]), len(market)):
-        if market.instrument[row] != watches.instrument[k]:
+    side, stop, target = trade.side, trade.side * trade.stop, trade.side * trade.target
+    for row in range(trade.from_row, len(market)):
+        if market.instrument[row] != trade.instrument:
             continue
         open_, high, low = (side * price for price in prices(market, row))
         worst, best = min(high, low), max(high, low)
         if not math.isnan(stop) and worst <= stop:
-            return row, STOP, side * (open_ if open_ < stop else stop)
+            return Touch(row, STOP, side * (open_ if open_ < stop else stop))
         if not math.isnan(target) and best >= target:
-            return row, TARGET, side * target
-    return -1, NO_TOUCH, math.nan
+            return Touch(row, TARGET, side * target)
+    return NOTHING
 
 
-def of_rows(found: list[tuple[int, int, float]]) -> Touches:
-    return Touches(
-        np.array([row for row, _, _ in found], np.int64),
-        np.array([outcome for _, outcome, _ in found], np.int8),
-        np.array([price for _, _, price in found], np.float64),
-    )
+@given(TABLES, TRADES)
+def test_touches_are_those_of_a_search_row_by_row(market: Ticks | Bars, asked: list[Trade]) -> None:
+    rows = rows_of(market, N)
+    for trade in asked:
+        np.testing.assert_equal(first_touch(rows, *trade), touch(market, trade))
 
 
-def assert_equal(found: Touches, expected: Touches) -> None:
-    for name, column, wanted in zip(Touches._fields, found, expected, strict=True):
-        assert column.dtype == wanted.dtype
-        np.testing.assert_array_equal(column, wanted, err_msg=name)
-
-
-@given(TABLES, watch_lists())
-def test_touches_are_those_of_a_search_row_by_row(market: Ticks | Bars, watches: Watches) -> None:
-    expected = of_rows([touch(market, watches, k) for k in range(len(watches.side))])
-    assert_equal(first_touches(market, N, watches), expected)
-
-
-@given(TABLES, watch_lists(), st.lists(st.integers(0, 40), max_size=4).map(sorted))
-def test_a_market_in_parts_touches_as_the_whole_does(market: Ticks | Bars, watches: Watches, cuts: list[int]) -> None:
-    n = len(watches.side)
-    row, outcome, price = np.full(n, -1), np.zeros(n, np.int8), np.full(n, math.nan)
+@given(TABLES, TRADES, st.lists(st.integers(0, 40), max_size=4).map(sorted))
+def test_a_market_in_parts_touches_as_the_whole_does(market: Ticks | Bars, asked: list[Trade], cuts: list[int]) -> None:
     edges = [0, *(min(cut, len(market)) for cut in cuts), len(market)]
-    for first, end in itertools.pairwise(edges):
-        waiting = np.flatnonzero(outcome == NO_TOUCH)
-        left = Watches(*(column[waiting] for column in watches))
-        part = first_touches(market[first:end], N, left._replace(from_row=np.maximum(left.from_row - first, 0)))
-        row[waiting] = np.where(part.row < 0, -1, part.row + first)
-        outcome[waiting], price[waiting] = part.outcome, part.price
-    assert_equal(Touches(row, outcome, price), first_touches(market, N, watches))
+    parts = [(first, rows_of(market[first:end], N)) for first, end in itertools.pairwise(edges)]
+    for trade in asked:
+        found = NOTHING
+        for first, rows in parts:
+            part = first_touch(rows, *trade._replace(from_row=max(trade.from_row - first, 0)))
+            if part.outcome != NO_TOUCH:
+                found = part._replace(row=part.row + first)
+                break
+        np.testing.assert_equal(found, first_touch(rows_of(market, N), *trade))
 
 
 @given(TABLES, st.lists(st.tuples(INSTRUMENTS, st.integers(-1, 60)), max_size=20))
 def test_orders_fill_at_the_first_row_that_their_time_allows(
     market: Ticks | Bars, orders: list[tuple[int, int]]
 ) -> None:
-    instrument = np.array([i for i, _ in orders], np.int32)
     unit_ns = 1 if isinstance(market, Ticks) else MINUTE_NS // 3
-    times = np.array([time for _, time in orders], np.int64) * unit_ns
+    rows = rows_of(market, N)
 
-    def allowed(row: int, k: int) -> bool:
-        if market.instrument[row] != instrument[k]:
+    def allowed(row: int, instrument: int, time_ns: int) -> bool:
+        if market.instrument[row] != instrument:
             return False
         if isinstance(market, Ticks):
-            return bool(market.event_time_ns[row] > times[k])
-        return bool(market.start_ns[row] >= times[k])
+            return bool(market.event_time_ns[row] > time_ns)
+        return bool(market.start_ns[row] >= time_ns)
 
-    expected = [next((r for r in range(len(market)) if allowed(r, k)), -1) for k in range(len(orders))]
-    assert first_rows(market, N, instrument, times).tolist() == expected
+    for instrument, units in orders:
+        at_ns = units * unit_ns
+        expected = next((row for row in range(len(market)) if allowed(row, instrument, at_ns)), -1)
+        assert first_row(rows, instrument, at_ns) == expected

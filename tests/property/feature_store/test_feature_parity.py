@@ -200,5 +200,21 @@ def test_a_snapshot_of_the_evening_before_goes_on_through_the_ex_date(unsplit: F
     assert np.array_equal(after.step(bars[evening:])[0], rows[evening:], equal_nan=True)
 
 
+@pytest.mark.parametrize("bars_a_step", [3, 60, 700])
+def test_a_snapshot_that_is_brought_up_to_date_is_a_new_one(unsplit: FeatureMarket, bars_a_step: int) -> None:
+    bars, actions = with_split(unsplit, "STOCK0", SPLIT_DAY)
+    evening = int(np.flatnonzero(bars.start_ns >= Session.regular(SPLIT_DAY).open_ns)[0])
+    engine = FeatureEngine(ALL, unsplit.universe, actions)
+    engine.step(bars[: evening - 700])
+    kept = engine.snapshot()
+    for first in range(evening - 700, evening + 700, bars_a_step):
+        engine.step(bars[first : first + bars_a_step])
+        before, kept = kept, engine.snapshot(kept)
+        assert kept["ring"] is before["ring"]
+        anew = engine.snapshot()
+        assert kept.keys() == anew.keys()
+        assert all(np.array_equal(kept[name], anew[name], equal_nan=kept[name].dtype.kind == "f") for name in anew)
+
+
 def test_bars_come_in_the_order_the_engine_asks_for(unsplit: FeatureMarket) -> None:
     assert np.array_equal(in_order(unsplit.bars).end_ns, unsplit.bars.end_ns)

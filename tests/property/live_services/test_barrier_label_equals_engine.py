@@ -19,7 +19,7 @@ from live_services.domain.limits import AccountConfig
 from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSlice
 from live_services.domain.topics import MARKET_BARS
 from tests.account_world import Account, limits
-from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, signal
+from tests.live_world import MINUTE, OPEN, SESSION, UNIVERSE, said_by, signal
 
 MINUTES = 60
 SHORT_DAY = Session(SESSION.date, OPEN, OPEN + MINUTES * MINUTE)
@@ -82,10 +82,10 @@ def traded(
     rows = set()
     for row, record in proposed(table, label, side, volatility):
         rows.add(row)
-        events += chain.handle(record, state, OPEN)
+        events += said_by(chain.handle, record, state, OPEN)
     if len(table):
         place = LogPosition(MARKET_BARS.name, 0, 1)
-        events += chain.handle(MarketSlice(table, place), state, int(table.end_ns[-1]))
+        events += said_by(chain.handle, MarketSlice(table, place), state, int(table.end_ns[-1]))
     events += account.close().events
     events.sort(key=lambda event: event.event_time_ns)
     return rows, {int(trade.strategy.removeprefix("row_")): trade for trade in round_trips(events)}

@@ -20,9 +20,11 @@ from live_services.domain.account.risk import RiskState
 from live_services.domain.events import ExitTerms, Position
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import LogPosition
+from live_services.domain.strategy.loaded_model import RuleFailures
 from live_services.domain.strategy.skew import LiveRow
 from live_services.runtime.chain import Chain, ChainState
 from live_services.runtime.local import MemoryLog, MemoryTask
+from live_services.runtime.written_task import written_task
 from live_services.services.model_loading import Refusal
 from live_services.services.portfolio_manager import PortfolioState
 from live_services.services.skew_monitor import SkewState
@@ -144,10 +146,11 @@ def touch_strategies(state: StrategyState) -> None:
     desk = state.desk
     state.refused |= {(("other", "champion"), Refusal(version, "₹ ≠ \ud800")) for version in "21"}
     state.stopped = "a flood"
-    desk.failures["judged"] = "it failed"
+    desk.failures["judged", "champion"] = RuleFailures(3, "it failed")
     desk._opens, desk._kept_sessions = [OPEN, OPEN + 1], 77
     desk._waiting += [session_bars(SESSION, 4, 3, seed) for seed in (1, 2)]
     desk._frames.append((LogPosition("market.ticks", 0, 99), OPEN, OPEN + 1))
+    desk._bars._on_history = False
     desk._bars._excess[0], desk._bars._unknown[1] = -5, True
 
 
@@ -163,6 +166,26 @@ TOUCH: dict[str, Callable[[Any], None]] = {
     "strategy_runner": touch_strategies,
     "skew_monitor": touch_monitor,
 }
+
+
+class Unmoved:
+    """Writes each state down now and then; what was written stays as it was while the task goes on."""
+
+    def __init__(self, seed: int) -> None:
+        self._choose = random.Random(seed)
+        self._written: dict[str, tuple[Any, bytes]] = {}
+        self.times = 0
+
+    def __call__(self, task: MemoryTask) -> None:
+        name = str(task.run.task)
+        if self._choose.random() < 0.9:
+            return
+        if name in self._written:
+            tree, content = self._written[name]
+            assert pack(tree) == content
+            self.times += 1
+        if (now := written_task(task.run)) is not None:
+            self._written[name] = now, pack(now)
 
 
 def with_today(day: Day) -> Day:
@@ -202,6 +225,12 @@ def test_who_comes_back_from_a_snapshot_says_what_would_have_been_said(
     assert restored.times > 0
     assert said(disturbed) == said(undisturbed)
     assert not any(name.endswith(".dlq") for name in disturbed.topics)
+
+
+def test_what_was_written_down_stays_as_it_was_while_its_task_goes_on() -> None:
+    unmoved = Unmoved(2)
+    run_live(TICK_DAYS, 7000, 1, 4, 0, 12, lost=(range(94, 103),), monitor=True, committed=unmoved)
+    assert unmoved.times > 9
 
 
 def test_every_field_that_changes_in_a_session_comes_back() -> None:

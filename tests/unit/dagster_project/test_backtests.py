@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.assets.backtests import backtest_asset
+from dagster_project.plots import MAXIMUM_MARKDOWN
 from tests.backtest_world import GUARDED
 
 
@@ -42,6 +43,10 @@ def test_a_strategys_backtest_writes_a_report_and_says_first_what_must_be_said(w
     assert "SYNTHETIC MARKET" in facts["said_on_every_page"]
     assert facts["judged"] == "guarded (momentum v1)"
     assert facts["trades"] > 10
+    assert facts["equity_and_drawdown"].startswith("![Net result, ₹, after charges")
+    assert len(facts["equity_and_drawdown"]) < MAXIMUM_MARKDOWN
+    assert facts["champion"].startswith("not beside it: no version stands for momentum@champion; ")
+    assert "A decision is made at a bar's close" in facts["what_it_assumes"]
     report = world.settings.alpha_panda_home / "backtests" / "guarded" / done.run_id / "report.html"
     assert facts["report"] == str(report)
     assert "guarded (momentum v1)" in report.read_text(encoding="utf-8")

@@ -1,6 +1,10 @@
-from dagster_project.sensors.live import observe, unseen
+import datetime as dt
+
+from dagster_project.sensors.live import note_looks, observe, replayed, unseen
 from live_services.adapters.kafka import StoredRecord
 from live_services.domain.events import ModelLoaded, ModelRefused
+from models_registry.trials import TrialTable
+from tests.live_world import SESSION
 
 _SHARED = {"correlation_id": "c", "causation_id": "c", "strategy": "momentum"}
 _MODEL = {"model_name": "momentum", "model_version": "3", "rung": "champion", "task": "shared.strategy_runner[0]"}
@@ -49,6 +53,19 @@ def test_a_record_that_is_no_event_is_passed_over_and_not_read_again():
     observations, cursor = observe([_record("models.loaded", 7)], {"models.loaded[0]": 3}, lambda _name, _version: "")
     assert observations == []
     assert cursor == {"models.loaded[0]": 7}
+
+
+def test_a_session_that_was_replayed_with_a_version_is_one_look_however_often_it_was_loaded(tmp_path):
+    table = TrialTable(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    monday, tuesday = SESSION.open_ns, SESSION.open_ns + 86_400 * 10**9
+    records = [_record("models.loaded", k, _loaded(at)) for k, at in enumerate((monday, monday + 10**9, tuesday))]
+    for once_more in (records, records[1:], [_record("models.refused", 9, _refused(monday))]):
+        note_looks(table, replayed(once_more), at_ns=1)
+    looks = table.looks("momentum")
+    assert [(one.first_session, one.last_session, one.what) for one in looks] == [
+        (SESSION.date, SESSION.date, "replay"),
+        (SESSION.date + dt.timedelta(days=1), SESSION.date + dt.timedelta(days=1), "replay"),
+    ]
 
 
 def test_only_what_follows_the_cursor_is_new():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feature_store.labels import barriers
-from feature_store.labels.barriers import NO_TOUCH, STOP, TARGET, Watches, barrier_step, first_rows, first_touches
+from feature_store.labels.barriers import NO_TOUCH, STOP, TARGET, Touch, barrier_step, first_row, first_touch, rows_of
 from feature_store.market.types import MINUTE_NS, SECOND_NS, Bars, Ticks, UnknownInstrument
 from tests.live_world import OPEN, bars
 
@@ -23,16 +23,10 @@ def ticks(*rows: tuple[int, int, float]) -> Ticks:
     )
 
 
-def watches(*rows: tuple[int, int, float, float, int]) -> Watches:
-    """Watches from ``(instrument, side, stop, target, from_row)``."""
-    kinds = (np.int32, np.int8, np.float64, np.float64, np.int64)
-    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
-    return Watches(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
-
-
-def ended(market: Ticks | Bars, *rows: tuple[int, int, float, float, int], n: int = 2) -> list[tuple[int, int, float]]:
-    found = first_touches(market, n, watches(*rows))
-    return list(zip(*(column.tolist() for column in found), strict=True))
+def ended(market: Ticks | Bars, *trades: tuple[int, int, float, float, int], n: int = 2) -> list[Touch]:
+    """Trades of ``(instrument, side, stop, target, from_row)``."""
+    rows = rows_of(market, n)
+    return [first_touch(rows, *trade) for trade in trades]
 
 
 # A long trade with stop 98 and target 103, on one bar: open, high, low → how it ends and at what.
@@ -107,8 +101,7 @@ def test_many_trades_of_one_instrument_end_each_by_its_own_prices_and_in_the_ord
     ]
 
 
-def test_no_watch_and_no_row_end_nothing() -> None:
-    assert ended(ticks((0, 1, 100.0))) == []
+def test_no_row_ends_nothing() -> None:
     nothing = (-1, NO_TOUCH, pytest.approx(NONE, nan_ok=True))
     assert ended(ticks((0, 1, 100.0))[:0], (0, LONG, 98.0, 103.0, 0)) == [nothing]
 
@@ -116,59 +109,41 @@ def test_no_watch_and_no_row_end_nothing() -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ((0, 0, 98.0, 103.0, 0), "watch 1: side 0 is neither 1 (long) nor -1 (short)"),
-        ((0, LONG, 98.0, 103.0, -1), "watch 1: from_row -1 lies before the first row, 0"),
-        ((0, LONG, 103.0, 98.0, 0), "watch 1: stop 103.0 is not on the losing side of its target"),
-        ((0, SHORT, 98.0, 103.0, 0), "watch 1: stop 98.0 is not on the losing side of its target"),
+        ((0, 0, 98.0, 103.0, 0), "side 0 of a trade is neither 1 (long) nor -1 (short)"),
+        ((0, LONG, 98.0, 103.0, -1), "from_row -1 lies before the first row, 0"),
+        ((0, LONG, 103.0, 98.0, 0), "stop 103.0 is not on the losing side of its target, 98.0"),
+        ((0, SHORT, 98.0, 103.0, 0), "stop 98.0 is not on the losing side of its target, 103.0"),
     ],
 )
-def test_a_watch_that_makes_no_sense_is_refused_by_its_number(
-    row: tuple[int, int, float, float, int], said: str
-) -> None:
+def test_a_trade_that_makes_no_sense_is_refused(row: tuple[int, int, float, float, int], said: str) -> None:
     with pytest.raises(ValueError) as error:
-        ended(ticks((0, 1, 100.0)), (0, LONG, 98.0, 103.0, 0), row)
+        ended(ticks((0, 1, 100.0)), row)
     assert str(error.value) == said
 
 
-def test_arrays_that_differ_in_length_are_refused() -> None:
-    one = watches((0, LONG, 98.0, 103.0, 0))
-    with pytest.raises(ValueError, match=r"the arrays of watches differ in length: .*'side': 0"):
-        first_touches(ticks((0, 1, 100.0)), 2, one._replace(side=one.side[:0]))
-    with pytest.raises(ValueError, match="1 instruments and 0 times; an order has one of each"):
-        first_rows(ticks((0, 1, 100.0)), 2, one.instrument, one.from_row[:0])
-
-
 def test_an_instrument_outside_the_universe_is_named_with_its_place() -> None:
-    market = ticks((0, 1, 100.0), (2, 1, 100.0))
-    with pytest.raises(UnknownInstrument, match="watch 0 names instrument 2; the universe has 0…1"):
+    market = ticks((0, 1, 100.0), (1, 1, 100.0))
+    with pytest.raises(UnknownInstrument, match="the trade names instrument 2; the universe has 0…1"):
         ended(market, (2, LONG, 98.0, 103.0, 0))
-    with pytest.raises(UnknownInstrument, match="row 1 names instrument 2; the universe has 0…1"):
-        ended(market, (0, LONG, 98.0, 103.0, 0))
-    order = np.zeros(1, dtype=np.int32), np.array([OPEN + SECOND_NS])
-    with pytest.raises(UnknownInstrument, match="order 0 names instrument -1; the universe has 0…1"):
-        first_rows(market, 2, order[0] - 1, order[1])
-    with pytest.raises(UnknownInstrument, match="row 1 names instrument 2; the universe has 0…1"):
-        first_rows(market, 2, order[0] + 1, order[1] - 1)
+    with pytest.raises(UnknownInstrument, match="the order names instrument -1; the universe has 0…1"):
+        first_row(rows_of(market, 2), -1, OPEN)
+    with pytest.raises(UnknownInstrument, match="row 1 names instrument 1; the universe has 0…0"):
+        rows_of(market, 1)
 
 
-def rows_of(market: Ticks | Bars, *orders: tuple[int, int]) -> list[int]:
+def filling(market: Ticks | Bars, *orders: tuple[int, int]) -> list[int]:
     """Rows for orders of ``(instrument, nanoseconds after the open)``."""
-    instrument, after = zip(*orders, strict=True)
-    times = OPEN + np.array(after, dtype=np.int64)
-    return first_rows(market, 2, np.array(instrument, dtype=np.int32), times).tolist()
+    rows = rows_of(market, 2)
+    return [first_row(rows, instrument, OPEN + after) for instrument, after in orders]
 
 
 def test_an_order_fills_at_a_tick_strictly_later_than_itself() -> None:
     market = ticks((0, 1, 100.0), (1, 1, 50.0), (0, 1, 101.0), (0, 3, 102.0), (1, 5, 51.0))
     asked = [(0, 1), (0, 0), (0, 3), (1, 1), (1, 0), (0, 1)]
-    assert rows_of(market, *((i, s * SECOND_NS) for i, s in asked)) == [3, 0, -1, 4, 1, 3]
+    assert filling(market, *((i, s * SECOND_NS) for i, s in asked)) == [3, 0, -1, 4, 1, 3]
 
 
 def test_an_order_fills_at_a_bar_that_starts_at_its_time_or_later() -> None:
     market = bars((0, 0, 100.0, 100.0), (1, 0, 50.0, 50.0), (0, 1, 100.0, 100.0), (1, 3, 50.0, 50.0))
     asked = [(0, 0), (0, MINUTE_NS), (0, 1), (0, MINUTE_NS + 1), (1, 1), (1, 3 * MINUTE_NS)]
-    assert rows_of(market, *asked) == [0, 2, 2, -1, 3, 3]
-
-
-def test_no_order_has_no_row() -> None:
-    assert first_rows(ticks((0, 1, 1.0)), 1, np.array([], dtype=np.int32), np.array([], dtype=np.int64)).tolist() == []
+    assert filling(market, *asked) == [0, 2, 2, -1, 3, 3]

@@ -81,6 +81,24 @@ def test_it_is_not_asked_where_a_feature_it_looks_at_is_nan() -> None:
     assert asked(raises).sides(np.array([[0.0, 0.0, math.nan]]), SCHEMA).tolist() == [0]
 
 
+def test_an_argument_may_take_a_feature_on_longer_bars() -> None:
+    found = declare(by_two, source="tests", features={"rsi": "rsi@5m"})
+    assert found.features == ("z_score", "rsi@5m")
+    schema = feature_schema(["rsi", "rsi@5m", "z_score"], 1)
+    expected = asked(by_two).sides(
+        np.ascontiguousarray(ROWS[:, [0, 1, 2]]), feature_schema(["beta", "rsi", "z_score"], 1)
+    )
+    np.testing.assert_array_equal(Proposer(found, {}).sides(ROWS, schema), expected)
+    assert found.code_digest == declare(by_two, source="tests").code_digest
+    for features, told in (
+        ({"rsy": "rsi@5m"}, "the rule by_two has no argument 'rsy' for a feature; did you mean rsi"),
+        ({"rsi": "rsj@5m"}, "looks at 'rsj@5m': no feature is named so; did you mean rsi"),
+        ({"rsi": "rsi@5"}, "looks at 'rsi@5': '5' is no bar clock"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            declare(by_two, source="tests", features=features)
+
+
 @pytest.mark.parametrize("function", [gives_two, gives_a_half, gives_nan, forgets])
 def test_what_is_no_side_is_named_with_the_rule_and_the_rows_values(function: Callable[..., int]) -> None:
     rows = np.array([[0.0, 50.0, -1.0], [0.0, 50.0, 1.25]])

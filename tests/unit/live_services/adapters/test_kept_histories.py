@@ -49,6 +49,36 @@ def test_what_is_not_kept_is_none_and_a_desk_without_history_keeps_that(tmp_path
     assert found.digest == nothing.digest
 
 
+def test_a_history_for_later_says_what_it_is_and_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    files, asked = HistoryFiles(tmp_path), list[str]()
+
+    def read() -> SessionHistory:
+        asked.append("read")
+        return HISTORY
+
+    assert files.later(UNIVERSE, used(HISTORY), read) is None
+    files.keep(HISTORY)
+    later = files.later(UNIVERSE, used(HISTORY), read)
+    assert later is not None
+    assert (later.sessions, later.digest, later.actions) == (HISTORY.sessions, HISTORY.digest, HISTORY.actions)
+    assert later.today_digest == HISTORY.today_digest
+    part = later.part_of(1, 2)
+    assert asked == []
+    assert part.before.close.tobytes() == HISTORY.part_of(1, 2).before.close.tobytes()
+    assert later.today_ends == HISTORY.today_ends
+    assert asked == ["read"]
+
+
+def test_a_damaged_history_is_written_anew_when_a_session_stands_on_the_same_bars(tmp_path: Path) -> None:
+    files, path = HistoryFiles(tmp_path), tmp_path / f"{HISTORY.digest}.parquet"
+    for look in (files.read, lambda *it: files.later(*it, lambda: HISTORY)):
+        files.keep(HISTORY)
+        path.write_bytes(b"damaged")
+        assert look(UNIVERSE, used(HISTORY)) is None
+        files.keep(HISTORY)
+        assert files.read(UNIVERSE, used(HISTORY)) is not None
+
+
 @pytest.mark.parametrize("content", [b"", b"no parquet", None])
 def test_a_damaged_file_is_passed_over(tmp_path: Path, content: bytes | None) -> None:
     files = HistoryFiles(tmp_path)

@@ -1,18 +1,38 @@
 from __future__ import annotations
 
+import datetime as dt
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from feature_store.market.types import Universe
+from feature_store.market.types import Instrument, Session, Universe
 from live_services.adapters.kafka import StoredRecord
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_opened, watermark
-from live_services.domain.events import Event, headers_of, value_of
+from live_services.domain.events import Event, FeedStarted, headers_of, value_of
+from live_services.domain.feeds import feed_started
+from live_services.domain.sequence import Stamp
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
 from live_services.settings import KafkaSettings
 from tests.stored_sessions import day_of_ticks, universe_of_day
 
 DAYS = tuple(day_of_ticks(day, minutes=1) for day in range(3))
 OPENINGS = tuple(session_opened(day.session, day.universe) for day in DAYS)
+
+SEVERAL = {
+    dt.date(2026, 3, 1 + k): Universe(instruments=(Instrument(instrument_token=k + 1, symbol=f"S{k}"),))
+    for k in range(8)
+}
+
+
+@pytest.fixture
+def switches_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def record(event: Event | bytes, offset: int) -> StoredRecord:
@@ -99,3 +119,36 @@ async def test_records_that_name_what_nobody_told_have_the_topic_read_once_for_a
     assert (reads, DAYS[1].session.open_ns in found.opened) == (1, True)
     await found.learner()([("universe_digest", b"junk")])
     assert reads == 2
+
+
+def test_universes_are_looked_up_from_several_threads_at_once(switches_often: None) -> None:
+    found = sessions(*(session_opened(Session.regular(day), universe) for day, universe in SEVERAL.items()))
+    digests = [universe.digest for universe in SEVERAL.values()] * 200
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda digest: found.universe(digest) is not None, digests, chunksize=20))
+
+
+def told(event: Event, offset: int, stamp: Stamp | None) -> StoredRecord:
+    headers = (*headers_of(event), *([stamp.header] if stamp else []))
+    return StoredRecord(MARKET_SESSIONS.name, 0, offset, 0, None, value_of(event), headers)
+
+
+def test_only_who_numbers_what_it_tells_is_the_feed() -> None:
+    ours, strangers = feed("ours"), feed("a stranger's")
+    found = MarketSessions(KafkaSettings())
+    found.take(told(strangers, 0, None))
+    assert (found.feed, found.next_number) == (None, 0)
+    found.take(told(ours, 1, Stamp(MARKET_SESSIONS.writer, 0, 0)))
+    for stamp in (None, Stamp(MARKET_SESSIONS.writer, 0, 0), Stamp("another", 0, 1)):
+        found.take(told(strangers, 2, stamp))
+        found.take(told(OPENINGS[1], 3, stamp))
+    assert (found.feed, found.next_number, found.opened) == (ours, 1, {})
+    found.take(told(OPENINGS[1], 4, Stamp(MARKET_SESSIONS.writer, 0, 1)))
+    assert found.newest() == OPENINGS[1]
+    assert found.next_number == 2
+
+
+def feed(name: str) -> FeedStarted:
+    return feed_started(
+        name=name, home="h", store="s", feed="ticks", frame_ms=1, partitions=1, plays="p", last_session="2026-01-05"
+    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feature_store.features.schema import feature_schema
 from feature_store.market.types import Bars, Session, Ticks
+from feature_store.proposals.rules import RULES, declare
 from live_services.backtest.engine import (
     Engine,
     EngineConfig,
@@ -71,6 +72,27 @@ def test_every_event_is_what_it_says_it_is_when_it_is_read_back_and_has_its_fiel
     for event in EVENTS:
         assert list(vars(event)) == list(type(event).model_fields)
         assert type(event).model_validate_json(event.model_dump_json()) == event
+
+
+def fragile(z_score: float, last_return: float) -> int:
+    """A rule that raises at every row on one side."""
+    if z_score > 0.0:
+        raise ValueError("too far")
+    return 1
+
+
+def test_rows_at_which_a_rule_raises_propose_nothing_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "fragile", declare(fragile, source="a test"))
+    spec = StrategySpec(name="broken", rule="fragile", features=("last_return",), holding_bars=3)
+    model = loaded_model(names=spec.feature_schema().names)
+    engine = Engine(EngineConfig((spec,)))
+    proposed = [e for e in engine.run(day(WALK, assignments_at_open(SESSION, {"broken": model})))
+                if isinstance(e, SignalGenerated)]  # fmt: skip
+    assert all((one.features["z_score"] or 0.0) <= 0.0 for one in proposed)
+    (failed,) = engine.rule_failures.values()
+    assert failed.rows > 10
+    assert "fragile(z_score=" in failed.first
+    assert f"its rule failed on {10 ** (len(str(failed.rows)) - 1):,} rows or more" in str(failed)
 
 
 def test_collections_go_on_behind_a_session_and_stay_off_for_who_turned_them_off() -> None:

@@ -12,9 +12,14 @@ import pandas as pd
 import pytest
 
 from live_services.backtest import charts, tables
+from live_services.backtest.engine import EngineConfig, MarketDay, assignments_at_open, run_session
 from live_services.backtest.report import BacktestResult, chart_figures
 from live_services.backtest.run import backtest
+from live_services.backtest.traded import kept
+from live_services.domain.strategy.loaded_model import RuleFailures
+from models_registry.specification import StrategySpec
 from tests.backtest_world import BacktestWorld
+from tests.live_world import MINUTE, SESSION, UNIVERSE, loaded_model, random_walk
 
 DRAWS_ALL = "<script>drawEverything()</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -115,6 +120,32 @@ def test_a_notebook_shows_the_headline_with_its_stamps(result: BacktestResult) -
     assert "SYNTHETIC MARKET" in shown
     assert "Sharpe ratio" in shown
     assert "<script" not in shown
+
+
+def test_a_rule_that_failed_is_stamped_with_the_number_of_rows_and_the_first(result: BacktestResult) -> None:
+    first, *rest = result.traded
+    failing = dataclasses.replace(first, rule_failures={"momentum": RuleFailures(1_200, "stretch(z_score=9.0)")})
+    broken = dataclasses.replace(result, traded=(failing, failing, *rest))
+    assert "RULE FAILED: momentum on 2,400 rows (stretch(z_score=9.0))" in broken.stamps
+    assert broken.record()["rule_failures"] == {"momentum": {"rows": 2_400, "first": "stretch(z_score=9.0)"}}
+    assert result.record()["rule_failures"] == {}
+
+
+def test_the_headline_is_the_accounts_and_what_is_open_at_the_end_is_said(result: BacktestResult) -> None:
+    walk = random_walk(4, minutes=60, per_minute=20, seed=5)
+    ends = walk[walk.event_time_ns < SESSION.open_ns + 32 * MINUTE]  # while positions are open
+    assigned = assignments_at_open(SESSION, {"momentum": loaded_model()})
+    config = EngineConfig((StrategySpec(name="momentum", holding_bars=3),))
+    events = run_session(MarketDay(SESSION, UNIVERSE, ends, assigned), config)
+    left = dataclasses.replace(result, traded=(kept(SESSION, events, {}),))
+    assert left.net_inr == left.sessions["equity_inr"].iloc[-1] - left.account.starting_cash_inr
+    closing = left.net_inr - left.trade_figures.net_inr
+    assert closing > 0
+    number = int((left.trades["exit_reason"] == "left open").sum())
+    (said,) = (one for one in tables.assumptions(left) if "open at the end" in one)
+    assert said.startswith(f"{number} trades were open at the end.")
+    assert f"{tables.inr(closing, 2)} in all" in said
+    assert tables.tiles(left)[0].note.startswith(tables.inr(left.net_inr))
 
 
 def test_figures_as_json_hold_no_number_that_is_none(result: BacktestResult) -> None:

@@ -109,10 +109,16 @@ def test_ticks_fill_orders_at_the_next_tick_of_the_sessions_that_have_them(world
 
 
 def test_strategies_trade_side_by_side_on_one_account(world: BacktestWorld, result: BacktestResult) -> None:
-    both = run(world, ["momentum", "guarded"])
+    tried: list[Trial] = []
+    both = run(world, ["momentum", "guarded"], recorders=Recorders(trial=tried.append))
     assert set(both.trades["strategy"]) == {"momentum", "guarded"}
     assert {"stop", "target"} & set(both.trades["exit_reason"])
     assert both.sessions["trades"].sum() > result.sessions["trades"].sum()
+    assert [sum(one.daily_pnl_inr.values()) for one in tried] == pytest.approx(
+        [both.trades.loc[both.trades["strategy"] == name, "net_inr"].sum() for name in ("momentum", "guarded")]
+    )  # each is a try of its own: nobody tries for nothing by trying two at once
+    assert [len(one.config["beside"]) for one in tried] == [1, 1]  # type: ignore[arg-type]
+    assert {tuple(one.daily_pnl_inr) for one in tried} == {tuple(d.isoformat() for d in both.sessions.index)}
 
 
 def test_a_strategy_whose_model_judges_a_rule_ends_its_trades_by_what_labelled_them(world: BacktestWorld) -> None:
@@ -150,6 +156,7 @@ def test_a_model_is_refused_on_its_own_training_period_unless_told_and_then_it_i
         ({"first": "2026-02-01", "last": "2026-01-01"}, "is before"),
         ({"first": "yesterday"}, "write YYYY-MM-DD"),
         ({"changes": {"holding_bars": 5}}, "holding_bars makes the model.*train"),
+        ({"changes": {"buy_quantile": 0.9}}, r"set the threshold that came of it \(buy_threshold=0.6\)"),
         ({"changes": {"stop_bp": 5}}, "did you mean stop_bps"),
         ({"changes": {"stop_bps": -5}}, "stop_bps"),
         ({"changes": {"buy_threshold": 2}}, "a threshold is a probability"),
@@ -219,6 +226,32 @@ def test_another_version_that_is_champion_trades_the_same_sessions_beside_it(
     assert beside.champion is not None
     assert beside.champion.title == "momentum v1"
     assert beside.champion.returns.total_return == pytest.approx(beside.returns.total_return)  # equal models
+
+
+def test_strategies_side_by_side_are_held_against_their_champions_side_by_side(
+    world: BacktestWorld, tmp_path: Path
+) -> None:
+    ledger = PromotionLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    stand(ledger, "momentum", "champion", "1")
+    asked = {"models": "momentum@2", "first": world.dates[-HELD_OUT], "ledger": ledger}
+    without = run(world, ["momentum", "judged"], **asked)
+    assert without.no_champion.startswith("no version stands for judged@champion; ")
+    stand(ledger, "judged", "champion", "1")
+    beside = run(world, ["momentum", "judged"], **asked)
+    assert beside.champion is not None
+    assert beside.champion.title == "momentum v1 + judged v1"
+    assert beside.champion.returns.total_return == pytest.approx(beside.returns.total_return)  # equal models
+    same = run(world, ["momentum", "judged"], models=(), ledger=ledger)
+    assert same.no_champion == "momentum v1 + judged v1 are the champions"
+
+
+def test_a_version_that_stands_against_its_gate_says_by_whose_override(world: BacktestWorld, tmp_path: Path) -> None:
+    ledger = PromotionLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    stand(ledger, "momentum", "champion", "1", override=True)
+    after = world.dates[-1]
+    found = run(world, first=after, ledger=ledger, against_champion=False)
+    (stamp,) = (one for one in found.stamps if one.startswith("REFUSED BY ITS GATE: momentum v1 ("))
+    assert stamp.endswith("), which is champion by asha's override: a test")
 
 
 def test_buy_and_hold_is_of_the_same_instruments_at_the_first_open_and_the_last_close(

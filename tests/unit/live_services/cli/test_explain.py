@@ -18,7 +18,7 @@ from live_services.domain.events import (
     self_caused,
 )
 from live_services.domain.money import paise_text
-from models_registry.refs import GateResult
+from models_registry.refs import GateCheck, GateResult
 from models_registry.sidecar import Sidecar
 from tests.account_log import MODEL, Backwards, log_of, two_sessions
 from tests.account_world import Account
@@ -105,6 +105,14 @@ async def test_the_tree_shows_every_link() -> None:
     links = (ORDER.order_id, "filled", "already_open", "momentum =", "ticks", "version 1", "feedface", "1234 rows")
     for shown in (*links, "http://dagster/runs/42", "0123abc", "c0ffee", "IST"):
         assert shown in text
+
+
+async def test_a_model_that_its_gate_refused_says_that_a_person_lets_it_run() -> None:
+    failed = GateCheck(name="enough_trades", passed=False, observed="1", required="30")
+    refused = GateResult(rung="champion", checks=(failed,))
+    found = await explain(ORDER.order_id, log_of(EVENTS), lambda *ids: sidecar(*ids, gate=refused))
+    assert "its gate refused it (enough_trades): it runs by a person's override" in drawn(found)
+    assert "override" not in drawn(await explained(ORDER.order_id))
 
 
 async def test_an_order_that_was_traced_names_its_trace() -> None:

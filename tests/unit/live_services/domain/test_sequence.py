@@ -20,9 +20,16 @@ class Reader:
         self.numbering = Numbering()
         self.reached_ns = -1
 
-    def read(self, number: int | None, session: Session = TODAY, source: str = FEED, told: str | None = FEED) -> str:
+    def read(
+        self,
+        number: int | None,
+        session: Session = TODAY,
+        source: str = FEED,
+        told: str | None = FEED,
+        says_ns: int = -1,
+    ) -> str:
         stamp = None if number is None else Stamp(source, session.open_ns, number)
-        self.numbering, refusal = self.numbering.after(stamp, session, told, self.reached_ns)
+        self.numbering, refusal = self.numbering.after(stamp, session, told, self.reached_ns, says_ns)
         return refusal
 
 
@@ -78,6 +85,25 @@ def test_a_later_session_begins_behind_the_end_of_this_one_and_with_its_first_re
     assert "0 is next" in reader.read(4, TOMORROW)
     assert reader.read(0, TOMORROW) == ""
     assert "a later one was begun" in reader.read(2)
+
+
+def test_a_session_whose_end_stands_behind_a_hole_is_over_when_the_next_one_begins() -> None:
+    reader = Reader()
+    reader.read(0)
+    assert "missing" in reader.read(5, says_ns=session_end_ns(TODAY))
+    assert "comes from 'another'" in reader.read(0, TOMORROW, source="another")
+    assert reader.read(0, TOMORROW) == ""
+    assert reader.read(1, TOMORROW) == ""
+
+
+def test_a_jump_that_is_not_the_end_of_a_session_ends_none() -> None:
+    reader = Reader()
+    reader.read(0)
+    for says_ns in (-1, session_end_ns(TODAY) - 1):
+        assert "missing" in reader.read(5, says_ns=says_ns)
+        assert "begins before the end" in reader.read(0, TOMORROW)
+    reader.read(5, says_ns=session_end_ns(TODAY))
+    assert "0 is next" in reader.read(3, TOMORROW), "it does not begin with its first record"
 
 
 def test_a_reader_whose_log_begins_in_the_middle_of_a_session_takes_its_first_record() -> None:

@@ -13,7 +13,7 @@ from live_services.domain.log import NOWHERE, EventRecord, LogPosition, MarketSl
 from live_services.domain.topics import MARKET_TICKS, Scope, Topic, broker_topics
 from live_services.runtime.chain import Chain, ChainState, Failed, UndeclaredOutput, WrongTopic
 from live_services.runtime.service import Input, Opening, Service
-from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, signal, submitted, ticks, validated
+from tests.live_world import OPEN, SECOND, SESSION, UNIVERSE, filled, said_by, signal, submitted, ticks, validated
 
 PAPER = broker_topics("paper")
 ZERODHA = broker_topics("zerodha")
@@ -116,7 +116,7 @@ def test_each_output_runs_down_the_chain_before_the_next_one_is_asked_for() -> N
     told: Told = []
     chain, state = three(told)
     told.clear()
-    said = list(chain.handle(EventRecord(signal(), NOWHERE), state, OPEN))
+    said = said_by(chain.handle, EventRecord(signal(), NOWHERE), state, OPEN)
     assert [event.event_type for event in said] == ["signal.validated", "order.submitted"] * 2
     assert told == [
         "first takes signal.generated",
@@ -135,7 +135,7 @@ def test_of_several_readers_of_an_event_the_last_of_the_chain_takes_it_first() -
     told: Told = []
     chain, state = opened(*(Toy(name, told, reads=[PAPER.orders_filled]) for name in ("looks", "writes")))
     told.clear()
-    list(chain.handle(EventRecord(filled(submitted(validated()), 61, 100.0), NOWHERE), state, OPEN))
+    said_by(chain.handle, EventRecord(filled(submitted(validated()), 61, 100.0), NOWHERE), state, OPEN)
     assert told == ["writes takes order.filled", "looks takes order.filled"]
 
 
@@ -146,7 +146,7 @@ def test_timers_come_between_the_rows_of_the_market_each_after_its_whole_instant
     chain, state = opened(early, late)
     told.clear()
     table = ticks((0, 1, 9.0), (1, 2, 9.0), (2, 2, 9.0), (0, 3, 9.0), (0, 5, 9.0))
-    list(chain.handle(MarketSlice(table, LogPosition(MARKET_TICKS.name, 0, 0)), state, OPEN + 5 * SECOND))
+    said_by(chain.handle, MarketSlice(table, LogPosition(MARKET_TICKS.name, 0, 0)), state, OPEN + 5 * SECOND)
     assert told == [
         *("late takes 3 rows", "early takes 3 rows", "early fires at 2", "late fires at 2"),
         *("late takes 1 rows", "early takes 1 rows", "late fires at 4"),
@@ -158,9 +158,9 @@ def test_a_timer_waits_for_the_watermark_to_pass_its_instant() -> None:
     told: Told = []
     chain, state = opened(Toy("one", told, reads=[MARKET_TICKS], timers=[OPEN + SECOND]))
     told.clear()
-    list(chain.advance(state, OPEN + SECOND))
+    said_by(chain.advance, state, OPEN + SECOND)
     assert told == []
-    list(chain.advance(state, OPEN + SECOND + 1))
+    said_by(chain.advance, state, OPEN + SECOND + 1)
     assert told == ["one fires at 1"]
 
 
@@ -169,7 +169,7 @@ def test_the_market_is_cut_behind_the_instant_of_an_answer() -> None:
     chain, state = opened(Toy("one", told, reads=[MARKET_TICKS]))
     told.clear()
     table = ticks((0, 1, 9.0), (1, 2, 0.5), (2, 2, 9.0), (0, 3, 9.0))
-    list(chain.handle(MarketSlice(table, LogPosition(MARKET_TICKS.name, 0, 0)), state, OPEN + 3 * SECOND))
+    said_by(chain.handle, MarketSlice(table, LogPosition(MARKET_TICKS.name, 0, 0)), state, OPEN + 3 * SECOND)
     assert told == ["one takes 3 rows", "one takes 1 rows"]
 
 
@@ -185,11 +185,11 @@ def test_what_a_service_fails_on_is_buried_and_everything_behind_it_goes_on() ->
     chain, state = opened(first, Toy("second", told, reads=[PAPER.signals_validated], answers=failing))
     at = LogPosition(PAPER.signals_raw.name, 0, 5)
     with pytest.raises(ValueError, match="no"):
-        list(chain.handle(EventRecord(signal(), at), state, OPEN))
+        said_by(chain.handle, EventRecord(signal(), at), state, OPEN)
     buried: list[Failed] = []
     chain.bury = buried.append
     told.clear()
-    said = list(chain.handle(EventRecord(signal(), at), state, OPEN))
+    said = said_by(chain.handle, EventRecord(signal(), at), state, OPEN)
     assert [event.event_type for event in said] == ["signal.validated"] * 2
     (failed,) = buried
     assert failed.record == EventRecord(validated(), at)
@@ -201,7 +201,7 @@ def test_a_control_record_that_a_service_fails_on_is_buried_as_such() -> None:
     chain, state = opened(Toy("one", [], reads=[PAPER.signals_validated], answers=failing))
     buried: list[Failed] = []
     chain.bury = buried.append
-    assert list(chain.handle_control(EventRecord(validated(), NOWHERE), state)) == []
+    assert said_by(chain.handle_control, EventRecord(validated(), NOWHERE), state) == []
     assert [failed.what for failed in buried] == ["control"]
 
 
@@ -247,7 +247,7 @@ def test_a_timer_that_fails_is_passed_over_and_those_of_others_come() -> None:
     stuck = Stuck(told, gets_on=True, timers=[OPEN, OPEN + SECOND])
     other = Toy("other", told, reads=[MARKET_TICKS], timers=[OPEN + 2 * SECOND])
     chain, state, buried = buried_of(stuck, other)
-    list(chain.advance(state, OPEN + 3 * SECOND))
+    said_by(chain.advance, state, OPEN + 3 * SECOND)
     assert [(failed.what, failed.at_ns, failed.silenced) for failed in buried] == [
         ("timer", OPEN, False),
         ("timer", OPEN + SECOND, False),
@@ -261,7 +261,7 @@ def test_a_timer_that_fails_again_and_again_is_left_out_until_the_sessions_end()
     stuck = Stuck(told, gets_on=False, timers=[OPEN])
     chain, state, buried = buried_of(stuck, Toy("other", told, reads=[MARKET_TICKS], timers=[OPEN + 2 * SECOND]))
     for second in range(1, 5):
-        list(chain.advance(state, OPEN + second * SECOND))
+        said_by(chain.advance, state, OPEN + second * SECOND)
     assert len(buried) == stuck.asked < 200
     assert [failed.silenced for failed in buried] == [False] * (len(buried) - 1) + [True]
     assert told[-1] == "other fires at 2"
@@ -272,7 +272,7 @@ def test_a_watermark_that_a_service_always_fails_at_is_left_out_in_the_end() -> 
     stuck = Stuck([], gets_on=True, advance=True)
     chain, state, buried = buried_of(stuck)
     for millisecond in range(1_000):
-        list(chain.advance(state, OPEN + millisecond))
+        said_by(chain.advance, state, OPEN + millisecond)
     assert len(buried) == stuck.asked < 200
     assert {failed.what for failed in buried} == {"watermark"}
 
@@ -280,7 +280,7 @@ def test_a_watermark_that_a_service_always_fails_at_is_left_out_in_the_end() -> 
 def test_a_service_that_cannot_say_what_is_due_is_asked_once() -> None:
     chain, state, buried = buried_of(Stuck([], gets_on=True, due_ns=True))
     for second in range(3):
-        list(chain.advance(state, OPEN + second * SECOND))
+        said_by(chain.advance, state, OPEN + second * SECOND)
     assert [(failed.what, failed.silenced) for failed in buried] == [("timer", True)]
 
 
@@ -291,7 +291,7 @@ def test_rows_that_a_service_fails_on_are_buried_and_others_take_them() -> None:
         Stuck(told, gets_on=True, first_answer=True), bad, Toy("good", told, reads=[MARKET_TICKS])
     )
     at = LogPosition(MARKET_TICKS.name, 0, 7)
-    list(chain.handle(MarketSlice(ticks((0, 1, 9.0), (1, 2, 9.0)), at), state, OPEN + 2 * SECOND))
+    said_by(chain.handle, MarketSlice(ticks((0, 1, 9.0), (1, 2, 9.0)), at), state, OPEN + 2 * SECOND)
     assert [(failed.service.name, failed.what, type(failed.error)) for failed in buried] == [
         ("stuck", "slice", ValueError),
         ("bad", "slice", ZeroDivisionError),
@@ -304,7 +304,7 @@ def test_an_output_that_is_not_declared_is_a_mistake_that_nothing_buries() -> No
     chain, state = opened(Toy("one", [], reads=[PAPER.signals_raw], answers=raw_to_validated))
     chain.bury = lambda _: None
     with pytest.raises(UndeclaredOutput, match=r"one: signal.validated goes to paper.signals.validated"):
-        list(chain.handle(EventRecord(signal(), NOWHERE), state, OPEN))
+        said_by(chain.handle, EventRecord(signal(), NOWHERE), state, OPEN)
 
 
 def test_an_event_of_another_broker_on_an_inner_edge_is_a_mistake_that_nothing_buries() -> None:
@@ -314,4 +314,4 @@ def test_an_event_of_another_broker_on_an_inner_edge_is_a_mistake_that_nothing_b
     chain, state = opened(first, Toy("second", [], reads=[Topic(edge.name, "paper")]))
     chain.bury = lambda _: None
     with pytest.raises(WrongTopic, match=r"an event of zerodha on zerodha\.signals\.validated, which is paper's"):
-        list(chain.handle(EventRecord(signal(), NOWHERE), state, OPEN))
+        said_by(chain.handle, EventRecord(signal(), NOWHERE), state, OPEN)

@@ -50,11 +50,11 @@ FRAMES = [(ticks, cut) for ticks, cut in frames_of(toy_ticks(), 10 * SECOND_NS)]
 class World:
     """A log in memory, and the ingress of one of its topics."""
 
-    def __init__(self, topic: Topic = MARKET_TICKS, source: str = "") -> None:
+    def __init__(self, topic: Topic = MARKET_TICKS) -> None:
         self.log = MemoryLog()
         self.topic = topic
         self.writer = MemoryFeed(self.log)
-        self.ingress = Ingress(topic, self.writer, {}, source=source)
+        self.ingress = Ingress(topic, self.writer, {})
 
     def flush(self) -> None:
         asyncio.run(self.ingress.flush())
@@ -257,8 +257,23 @@ def answered(after_open_ns: int) -> Event:
     )
 
 
+def test_what_a_gateway_hears_behind_the_end_of_a_session_is_said_at_the_open_of_the_next() -> None:
+    gateway = World(PAPER.gateway_events)
+    gateway.ingress.begin(TOLD)
+    gateway.ingress.end(0)
+    gateway.ingress.event(0, answered(END_NS - OPEN_NS + SECOND_NS))
+    gateway.flush()
+    assert len(gateway.said()) == 1, "the end alone"
+    gateway.ingress.begin(TOLD_NEXT)
+    gateway.flush()
+    opened, answer = gateway.said()[1:]
+    assert (opened.event_type, answer.event_type) == ("watermark", "market.gap")
+    assert opened.event_time_ns == answer.event_time_ns == NEXT_SESSION.open_ns
+    assert gateway.stamps()[1:] == [Stamp("gateway", NEXT_SESSION.open_ns, number) for number in range(2)]
+
+
 def test_a_gateways_answers_come_through_the_same_way_in() -> None:
-    log, gateway = fed(), World(PAPER.gateway_events, source="paper.gateway")
+    log, gateway = fed(), World(PAPER.gateway_events)
     gateway.ingress.begin(TOLD)
     gateway.ingress.event(0, answered(5 * SECOND_NS))
     gateway.ingress.mark(0, OPEN_NS + 20 * SECOND_NS)
@@ -270,6 +285,9 @@ def test_a_gateways_answers_come_through_the_same_way_in() -> None:
     assert [stamp and stamp.number for stamp in gateway.stamps()] == list(range(len(said)))
     assert isinstance(said[0], Watermark)
     assert said[0].broker == "paper"
+    begins = watermark(PAPER.gateway_events, 0, SESSION, OPEN_NS, UNIVERSE.digest)
+    claim = Stamp("a stranger", OPEN_NS, 0)  # the first to come, and yet not who writes there
+    log.append(PAPER.gateway_events.name, 0, value_of(begins), [*headers_of(begins), claim.header])
     for place, record in enumerate(gateway.log.partitions[PAPER.gateway_events.name, 0]):
         if place == 2:
             event = watermark(PAPER.gateway_events, 0, SESSION, END_NS, UNIVERSE.digest)
@@ -284,6 +302,5 @@ def test_a_gateways_answers_come_through_the_same_way_in() -> None:
         task.commit()
     late_ns = 20 * SECOND_NS
     assert Books.kept == [("market.gap", 5 * SECOND_NS), ("market.gap", late_ns), ("market.gap", late_ns)]
-    (letter,) = log.events(PAPER.gateway_events.dlq)
-    assert isinstance(letter, DeadLetter)
-    assert (letter.reason, letter.offset) == ("foreign", 2)
+    letters = [letter for letter in log.events(PAPER.gateway_events.dlq) if isinstance(letter, DeadLetter)]
+    assert [(letter.reason, letter.offset) for letter in letters] == [("foreign", 0), ("foreign", 3)]

@@ -9,6 +9,7 @@ from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import (
     DEAD_LETTERS,
+    TASK_HEADER,
     CommandRefused,
     DeadLetter,
     Event,
@@ -20,6 +21,7 @@ from live_services.domain.events import (
     TradingStateChanged,
     TradingStateCommanded,
     self_caused,
+    value_of,
 )
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, Topic, broker_topics
@@ -231,6 +233,22 @@ def test_a_command_that_a_service_fails_on_is_refused_once(monkeypatch: pytest.M
     (refused,) = [e for e in desk.log.events(PAPER.control) if isinstance(e, CommandRefused)]
     assert refused.refusal == "it failed: ZeroDivisionError: by nothing"
     assert [letter.reason for letter in desk.letters(PAPER.commands)] == ["failed"]
+
+
+def test_a_session_keeps_the_limits_that_it_was_opened_with_and_a_letter_of_a_restart_is_no_part_of_its_flood() -> None:
+    desk = Desk()
+    desk.garbage(FLOOD.flood_letters - 1)
+    desk.until(10)
+    desk.log.append(PAPER.control.name, 0, value_of(signal()), [(TASK_HEADER, b"paper.account[0]")])
+    desk.task._dead_letters = DeadLettersSettings(flood_letters=1)
+    for _ in range(3):
+        desk.task.kill()
+        desk.work()
+    assert [letter.reason for letter in desk.letters(PAPER.control)] == ["control"] * 3
+    assert desk.states() == [], "neither one more of a restart nor what the settings say by now makes a flood"
+    desk.garbage(1)
+    desk.until(11)
+    assert desk.states() == [("HALTED", DEAD_LETTERS)]
 
 
 # --- records that are handed in ---------------------------------------------------------------------------------------

@@ -64,9 +64,24 @@ async def test_a_tree_that_cannot_be_packed_is_said_and_takes_no_place(
     with structlog.testing.capture_logs() as lines:
         writing = snapshots.begin(task.run, last=True)
         assert writing is not None
-        await snapshots.publish(task.run.task, writing)
+        snapshots.publish(task.run.task, writing)
+        await snapshots.settled(task.run.task)
     assert [line["event"] for line in lines] == ["snapshot_not_written"]
     assert files.read(task.run.task) is None
+
+
+async def test_while_a_snapshot_is_being_written_no_other_is_begun(tmp_path: Path) -> None:
+    task, files = task_with(Odd()), SnapshotFiles(tmp_path, "this code")
+    snapshots = Snapshots(files)
+    writing = snapshots.begin(task.run, last=True)
+    assert writing is not None
+    snapshots.publish(task.run.task, writing)
+    assert snapshots.begin(task.run, last=True) is None
+    await snapshots.settled(task.run.task)
+    assert files.read(task.run.task) is not None
+    another = snapshots.begin(task.run, last=True)
+    assert another is not None
+    await another
 
 
 @pytest.mark.parametrize("failure", [StateMismatch("of other feature code"), ZeroDivisionError(), KeyError("field")])
@@ -93,7 +108,8 @@ async def test_what_other_code_wrote_will_do_up_to_where_a_person_let_it_stand_a
     writing = Snapshots(SnapshotFiles(tmp_path, "other code"))
     taken = writing.begin(task.run, last=True)
     assert taken is not None
-    await writing.publish(task.run.task, taken)
+    writing.publish(task.run.task, taken)
+    await writing.settled(task.run.task)
     mine, committed = Snapshots(SnapshotFiles(tmp_path, "this code")), next(iter(task.committed.values()))
     assert await mine.of(task.run.task, committed, None) is None
     assert await mine.of(task.run.task, committed, let_stand_at(task, task.run.now_ns)) is not None
@@ -101,7 +117,8 @@ async def test_what_other_code_wrote_will_do_up_to_where_a_person_let_it_stand_a
     task.run.said.accept(accepted := let_stand_at(task, task.run.now_ns))
     taken = writing.begin(task.run, last=True)
     assert taken is not None
-    await writing.publish(task.run.task, taken)
+    writing.publish(task.run.task, taken)
+    await writing.settled(task.run.task)
     assert await mine.of(task.run.task, committed, accepted) is None
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from feature_store.market.types import Session, Universe
+from live_services.adapters.kept_histories import HistoryFiles
 from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.domain.account.books import Books
 from live_services.domain.account.paper_exchange import PaperExchange
 from live_services.domain.basis import Stamp
 from live_services.domain.log import TaskId
 from live_services.domain.snapshot import CorruptSnapshot
+from live_services.domain.strategy.desk import StrategyDesk
 from live_services.domain.strategy.history import SessionHistory
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.service import Opening
@@ -42,11 +45,11 @@ class Store:
         return self.history
 
 
-def runner(history: SessionHistory = HISTORY, **spec: Any) -> StrategyRunner:
+def runner(history: SessionHistory = HISTORY, files: HistoryFiles | None = None, **spec: Any) -> StrategyRunner:
     strategies = (StrategySpec(name="momentum", **spec),)
     loader = ModelLoader(None, None, None, strategies, bar_minutes=1, poll_seconds=1)  # type: ignore[arg-type]
     settings = Settings(market=MarketSettings(feed="bars"), strategies=strategies)
-    return StrategyRunner(settings, loader, Stamp(), history=Store(history))
+    return StrategyRunner(settings, loader, Stamp(), history=Store(history), kept=files)
 
 
 def kept_by(service: StrategyRunner) -> Any:
@@ -60,6 +63,23 @@ def test_strategies_are_restored_on_the_history_they_stood_on_and_no_other() -> 
     close[3] += 0.01
     with pytest.raises(HistoryChanged, match="changed while the session of 2026-01-05 ran"):
         runner(replace(HISTORY, before=replace(HISTORY.before, close=close))).restore(OPENING, kept)
+
+
+def test_what_goes_on_from_a_snapshot_reads_its_history_when_it_needs_it_and_takes_no_other(tmp_path: Path) -> None:
+    files, other = HistoryFiles(tmp_path), replace(HISTORY, before=HISTORY.before[1:])
+
+    def restored(history: SessionHistory) -> StrategyDesk:
+        return runner(history, files).restore(OPENING, kept).desk
+
+    kept = kept_by(runner(HISTORY, files))
+    desk = restored(other)
+    assert desk.history_used.digest == HISTORY.digest
+    assert [bars.close.tobytes() for bars in desk._bars.parts] == [HISTORY.before.close.tobytes()]
+    desk = restored(other)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(HistoryChanged, match="not kept on this machine"):
+        assert desk._bars.parts
 
 
 def test_strategies_are_not_restored_by_another_configuration() -> None:

@@ -23,7 +23,7 @@ from live_services.services.portfolio_manager import PortfolioManager
 from live_services.services.risk_manager import RiskManager
 from live_services.settings import TradingSettings
 from tests.account_world import Account, limits
-from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, signal, ticks, token
+from tests.live_world import MINUTE, OPEN, SECOND, SESSION, UNIVERSE, bars, said_by, signal, ticks, token
 
 NEXT = Session.regular(dt.date(2026, 1, 6))
 END = SESSION.close_ns + SECOND
@@ -65,8 +65,8 @@ def test_without_a_gateway_a_real_account_judges_and_orders_nothing() -> None:
     assert [one.topic for one in chain.inputs] == [MARKET_TICKS, zerodha.signals_raw, zerodha.control, zerodha.commands]
     state = chain.open_session(SESSION, UNIVERSE, TaskId("account", "zerodha", 0))
     proposal: SignalGenerated = signal().model_copy(update={"broker": "zerodha", "rung": "live"})
-    list(chain.handle(EventRecord(proposal, NOWHERE), state, OPEN))
-    kinds = [event.event_type for event in chain.advance(state, END)]
+    said_by(chain.handle, EventRecord(proposal, NOWHERE), state, OPEN)
+    kinds = [event.event_type for event in said_by(chain.advance, state, END)]
     assert kinds == ["signal.validated", "pnl.snapshot"]
 
 
@@ -93,7 +93,7 @@ def test_an_account_waits_behind_a_gap_of_the_market_for_the_next_price() -> Non
         reason="r",
     )
     at = LogPosition(MARKET_TICKS.name, 0, 3)
-    assert list(account.chain.handle(EventRecord(gap, at), account.state, gap.event_time_ns))
+    assert said_by(account.chain.handle, EventRecord(gap, at), account.state, gap.event_time_ns)
     account.market(ticks((0, 91, 100.0)))
     assert account.books.positions["momentum", token(0)].quantity == 10
 
@@ -201,8 +201,8 @@ def test_a_session_that_was_lived_into_equals_one_that_was_restored_from_the_rec
     chain = account_chain("paper", MARKET_TICKS, first.config, Stamp("digest", "commit"))
     state = chain.open_session(NEXT, UNIVERSE, TaskId("account", "paper", 0))
     read_back = AccountOpened.model_validate_json(opened.model_dump_json())
-    restored: list[Event] = list(chain.handle_control(EventRecord(read_back, NOWHERE), state))
-    restored += chain.advance(state, NEXT.close_ns + SECOND)
+    restored: list[Event] = said_by(chain.handle_control, EventRecord(read_back, NOWHERE), state)
+    restored += said_by(chain.advance, state, NEXT.close_ns + SECOND)
     lived.events.clear()
     lived.close()
     assert restored == lived.events
@@ -213,10 +213,10 @@ def test_a_restart_under_other_settings_goes_on_by_those_that_the_session_was_op
     def lived(config: AccountConfig, control: list[AccountOpened]) -> list[Event]:
         chain = account_chain("paper", MARKET_TICKS, config, Stamp("digest", "commit"))
         state = chain.open_session(SESSION, UNIVERSE, TaskId("account", "paper", 0))
-        said = [e for event in control for e in chain.handle_control(EventRecord(event, NOWHERE), state)]
+        said = [e for event in control for e in said_by(chain.handle_control, EventRecord(event, NOWHERE), state)]
         for proposal in (signal(0), signal(1)):
-            said += chain.handle(EventRecord(proposal, NOWHERE), state, proposal.event_time_ns)
-        return [*said, *chain.advance(state, SESSION.close_ns + SECOND)]
+            said += said_by(chain.handle, EventRecord(proposal, NOWHERE), state, proposal.event_time_ns)
+        return [*said, *said_by(chain.advance, state, SESSION.close_ns + SECOND)]
 
     first = Account(limits(max_open_positions=2))
     opened = first.of(AccountOpened)

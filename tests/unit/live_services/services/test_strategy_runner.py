@@ -32,7 +32,7 @@ from live_services.domain.events import (
 )
 from live_services.domain.log import EventRecord, LogPosition, MarketSlice, TaskId
 from live_services.domain.strategy.asked import StrategyKey
-from live_services.domain.strategy.loaded_model import LoadedModel
+from live_services.domain.strategy.loaded_model import LoadedModel, RuleFailures
 from live_services.domain.topics import SIGNALS_SHADOW, STRATEGIES_CONTROL, broker_topics
 from live_services.runtime.service import Opening
 from live_services.services import model_loading
@@ -829,6 +829,10 @@ async def test_what_is_said_to_run_is_what_is_loaded_and_never_what_is_only_conf
     assert said(world.state)["momentum"][0] == "waiting"
     await world.say()
     assert said(world.state) == said(None)
+    world.state.desk.failures["momentum", "champion"] = RuleFailures(123, "z_score=5.0")
+    broken = "its rule failed on 100 rows or more, which proposed nothing; the first: z_score=5.0"
+    assert said(world.state)["momentum"] == ("ready", "1", broken)
+    world.state.desk.failures.clear()
     registry.alias, registry.bad = "2", {"2": "digest differs"}
     await world.say(OPEN + MINUTE)
     assert said(world.state)["momentum"] == ("ready", "1", "version 2 is refused: digest differs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_a_proposal_is_judged_as_it_is_seen_from_its_side_and_accepted_from_the_
     score, side, failed = judged(model(0.46), proposer("stretch", {"threshold": 2.0}), rows(2.5, -2.5, 1.0, 5.0))
     np.testing.assert_allclose(score, [0.475, 0.475, np.nan, 0.45])  # a stretch upwards is sold: seen as one downwards
     assert side.tolist() == [-1, 1, 0, 0]
-    assert failed == ""
+    assert failed is None
 
 
 def fragile(z_score: float, threshold: float = 2.0) -> int:
@@ -46,14 +48,24 @@ def fragile(z_score: float, threshold: float = 2.0) -> int:
     return 1 if z_score > threshold else 0
 
 
-def test_where_a_rule_fails_nothing_is_proposed_and_other_rows_are_as_if_it_had_not():
+def test_where_a_rule_fails_nothing_is_proposed_it_is_counted_and_other_rows_are_as_if_it_had_not():
     asks = Proposer(declare(fragile, source="a test"), {})
-    whole = judged(model(0.0), asks, rows(3.0, 5.0, 1.0, 3.5))
-    assert whole[1].tolist() == [1, 0, 0, 1]
-    assert "fragile(z_score=5.0" in whole[2]
+    _, side, failed = judged(model(0.0), asks, rows(3.0, 5.0, 1.0, 3.5, 6.0))
+    assert side.tolist() == [1, 0, 0, 1, 0]
+    assert failed is not None
+    assert failed.rows == 2
+    assert "fragile(z_score=5.0" in failed.first
     for row in (3.0, 5.0, 1.0, 3.5):
         alone = judged(model(0.0), asks, rows(row))
         assert alone[1][0] == (1 if row in {3.0, 3.5} else 0)
+
+
+def test_a_model_that_its_gate_refused_says_so_on_that_rung_alone():
+    refused = dataclasses.replace(model(0.0), refused_by={"champion": ("skill", "trades_earn"), "live": ()})
+    assert refused.against_gate("champion") == (
+        "its gate refused it (skill, trades_earn): it runs by a person's override"
+    )
+    assert refused.against_gate("live") == refused.against_gate("challenger") == ""
 
 
 def test_barriers_of_the_label_are_those_of_the_trade_and_one_without_width_is_no_trade():
