@@ -249,6 +249,9 @@ async def test_what_is_configured_is_never_shown_as_running_when_nobody_runs_it(
     assert "NOT RUNNING no strategy runner reports last assigned v3 at 2026-01-05 09:15:00 IST" in shown
     waiting = strategy_rows(STRATEGIES, lambda _: None, (), (), runner_answers=True)
     assert {row.reasons for row in waiting} == {("the strategy runner waits, and has taken over no market yet",)}
+    first = BOTH_READY | {"strategies": BOTH_READY["strategies"][:1]}  # the settings have gained one since the open
+    (_, added) = strategy_rows(STRATEGIES, lambda _: None, (first,), (), runner_answers=True)
+    assert added.reasons == ("the session at hand began without it, and it is run from the next one on",)
     assert [row.reasons for row in rows_of(skip="TRADING is off")] == [("paper is skipped: TRADING is off",)] * 2
 
 
