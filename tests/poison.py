@@ -20,7 +20,9 @@ from live_services.domain.events import (
     Event,
     RecordHandedIn,
     SignalGenerated,
+    TradingStateChanged,
     TradingStateCommanded,
+    TradingStateInForce,
     headers_of,
     self_caused,
     value_of,
@@ -54,7 +56,7 @@ from live_services.settings import MarketSettings, Settings
 from models_registry.specification import Broker
 from tests.live_world import MINUTE, SECOND, filled, signal, submitted, validated
 from tests.memory_desk import ACCOUNT, BAR_DAYS, BROKERS, STRATEGIES, TICK_DAYS, Day, FixedModels
-from tests.toy_chain import session_opened
+from tests.toy_chain import assignment, session_opened
 
 NO_FLOOD = DeadLettersSettings(flood_letters=10**6)
 DAYS: Final[dict[str, Day]] = {"ticks": TICK_DAYS[0], "bars": BAR_DAYS[0]}
@@ -343,6 +345,18 @@ def _commands(broker: Broker) -> Iterator[Poison]:
     yield Poison("a hand-in of no state", topic, changed(handed, record__state="NONE"), LETTER, "no_command")
 
 
+def halted() -> TradingStateChanged:
+    """Say that the account was halted, as it would itself."""
+    word = {"strategy": None, "state": "HALTED", "flatten": True, "since_ns": AT - SECOND, "reason": "none"}
+    return TradingStateChanged(
+        **self_caused("poison", "halted"),
+        broker="paper",
+        event_time_ns=AT - SECOND,
+        command_offset=-1,
+        in_force=TradingStateInForce(**word, commanded_by="a stranger", commanded_at_ns=1),
+    )
+
+
 def _control() -> Iterator[Poison]:
     for topic, task in ((PAPER.control, b"paper.account[0]"), (STRATEGIES_CONTROL, b"shared.strategy_runner[0]")):
         ours = ((TASK_HEADER, task),)
@@ -352,6 +366,10 @@ def _control() -> Iterator[Poison]:
             ("an unknown type", b'{"event_type": "nobody.knows"}'),
         ):
             yield Poison(f"{name} under the task's name", topic, value, LETTER, "control", ours)
+        for name, stamps in (("no", ()), ("a copied", (Numbered(topic.writer, SESSION.open_ns, 0).header,))):
+            word = value_of(halted() if topic == PAPER.control else assignment(name, AT - SECOND))
+            yield Poison(f"a well-formed word with {name} number under the task's name", topic, word, LETTER,
+                         "control", (*ours, *stamps))  # fmt: skip
         mark = (*headers_of(watermark(topic, 0, SESSION, AT, UNIVERSE.digest)), *ours)
         yield Poison("a watermark under the task's name", topic, b"", LETTER, "control", mark)
         yield Poison("garbage under no name", topic, b"garbage", ALARM if topic == PAPER.control else PASSED_OVER)

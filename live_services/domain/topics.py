@@ -51,7 +51,7 @@ class Topic:
 MARKET_SESSIONS: Final = Topic("market.sessions", writer="market_feed")
 MARKET_TICKS: Final = Topic("market.ticks", per_market_partition=True, watermarked=True, merged=True, ingress=True)
 MARKET_BARS: Final = Topic("market.bars", per_market_partition=True, watermarked=True, merged=True, ingress=True)
-STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True)
+STRATEGIES_CONTROL: Final = Topic("strategies.control", per_market_partition=True, writer="strategy_runner")
 STRATEGIES_SUMMARY: Final = Topic("strategies.summary")
 SIGNALS_SHADOW: Final = Topic("signals.shadow", per_market_partition=True)
 FEATURES_SKEW: Final = Topic("features.skew", per_market_partition=True)
@@ -105,7 +105,7 @@ class BrokerTopics:
         self.orders_rejected: Final = stage("orders.rejected")
         self.orders_cancelled: Final = stage("orders.cancelled")
         self.pnl_snapshots: Final = stage("pnl.snapshots", watermarked=True)
-        self.control: Final = stage("control")
+        self.control: Final = stage("control", writer="account")
         self.commands: Final = stage("commands")
         """What people ask of the broker's chain: read on arrival, and answered on `control`."""
         self.gateway_events: Final = stage("gateway.events", merged=True, ingress=True, writer="gateway")

@@ -9,6 +9,7 @@ import structlog
 
 from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, NoEvent, decode_event
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import Topic
 from live_services.runtime.chain import WrongTopic, check_place
 from live_services.runtime.handover import Committed
@@ -59,21 +60,36 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], committ
     committed : Committed
         The task's newest; of its own nothing is later, for both are committed together.
     """
-    since_ns, until_ns = committed.session_open_ns, committed.watermark_ns
     events: list[Event] = []
     foreign: list[NotUnderstood] = []
+    number = 0  # of the task's next one; or it is later, and Kafka lost what was between
     for record in records:
         found = control_of(task, topic, record)
-        if isinstance(found, Event) and found.event_time_ns > until_ns:
-            found = NotUnderstood(record, f"event time {found.event_time_ns} is after all that the task has said")
-        if isinstance(found, NotUnderstood):
-            if events:
-                foreign.append(found)
-        elif isinstance(found, DifferenceAccepted) and not _counts(found, committed.said):
-            _log.warning("accept_passed_over", task=str(task), event_id=found.event_id, reason="the task went on since")
-        elif found is not None and found.event_time_ns >= since_ns:
+        if found is None or (isinstance(found, Event) and found.event_time_ns < committed.session_open_ns):
+            continue
+        if isinstance(found, DifferenceAccepted) and not _counts(found, committed.said):
+            reason = "the task went on since it was typed"
+            _log.warning("accept_passed_over", task=str(task), event_id=found.event_id, reason=reason)
+            continue
+        if isinstance(found, Event) and (why := _not_own(topic, record, found, committed, number)):
+            found = NotUnderstood(record, why)
+        if isinstance(found, Event):
             events.append(found)
+            stamp = stamp_of(record.headers)
+            number = number if stamp is None else stamp.number + 1
+        elif events:
+            foreign.append(found)
     return OwnControl(tuple(events), tuple(foreign))
+
+
+def _not_own(topic: Topic, record: Received, event: Event, committed: Committed, number: int) -> str:
+    """Say why a task cannot have written a control record of its session, or a person for it; empty if it has."""
+    if event.event_time_ns > committed.watermark_ns:
+        return f"event time {event.event_time_ns} is after all that the task has said"
+    stamp, ours = stamp_of(record.headers), (topic.writer, committed.session_open_ns)
+    if isinstance(event, DifferenceAccepted) or (stamp is not None and stamp[:2] == ours and stamp.number >= number):
+        return ""
+    return f"the task did not write it: it has not the next number, {number}"
 
 
 def _counts(accepted: DifferenceAccepted, said: SaidSoFar) -> bool:

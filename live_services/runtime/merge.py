@@ -312,6 +312,11 @@ class Merge:
         queue = self._queues[topic, partition]
         return queue.rows, len(queue.singles) + len(queue.frames)
 
+    @property
+    def events_pending(self) -> int:
+        """How many records that are no frames are pending."""
+        return sum(len(queue.singles) for queue in self._queues.values())
+
     def may_pause(self, topic: str, partition: int) -> bool:
         """Whether the merge can go on without more of this partition, so that pausing it cannot stop everything."""
         return self._queues[topic, partition].watermark_ns > self.cut_ns

@@ -17,14 +17,14 @@ class Numbers:
 
     Parameters
     ----------
-    outputs : iterable of Topic
-        What the task says; those with a writer are numbered.
+    topics : iterable of Topic
+        What the task may say something on; those with a writer are numbered.
     last : mapping of str to int
         By topic, of the last record of the session that a predecessor was in.
     """
 
-    def __init__(self, outputs: Iterable[Topic], last: Mapping[str, int]) -> None:
-        self._writers: Final = {topic.name: topic.writer for topic in outputs if topic.writer}
+    def __init__(self, topics: Iterable[Topic], last: Mapping[str, int]) -> None:
+        self._writers: Final = {topic.name: topic.writer for topic in topics if topic.writer}
         self._last = dict(last)
 
     def begin(self) -> None:

@@ -19,6 +19,7 @@ from live_services.adapters.spans import Tracing
 from live_services.domain.events import DifferenceAccepted
 from live_services.domain.letters import FloodLimits
 from live_services.domain.log import TaskId
+from live_services.domain.sequence import stamp_of
 from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
@@ -126,7 +127,7 @@ class TakeOver:
             }
             require_whole_session(task, committed, first, resume)
             if not committed:
-                committed = await self._begin(producer, starts, resume.begin_ns)
+                committed = await self._begin(producer, starts, resume)
             run = await self._built(task, starts, resume)
         except BaseException:
             await stop_all(producer, inner, inbox)
@@ -162,10 +163,13 @@ class TakeOver:
         return run
 
     async def _begin(
-        self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], begin_ns: int
+        self, producer: AIOKafkaProducer, starts: Mapping[TopicPartitionKey, int], resume: Resume
     ) -> dict[TopicPartitionKey, Committed]:
         """Commit where a new group begins, so that it is known to be there, and begins there again if it is killed."""
-        positions = {key: Committed(offset, BEGINNING_NS, offset, begin_ns) for key, offset in starts.items()}
+        begin_ns, numbers = resume.begin_ns, resume.numbers
+        positions = {
+            key: Committed(offset, BEGINNING_NS, offset, begin_ns, numbers=numbers) for key, offset in starts.items()
+        }
         async with asyncio.timeout(_START_SECONDS):
             await self._commits.commit(producer, (), positions)
         return positions
@@ -203,6 +207,11 @@ class TakeOver:
             end = (await log_ends(self._settings.kafka, topic, self._sessions)).get(_partition(task, topic))
             if end is not None and end.open_ns == open_ns:
                 found[topic.name] = end.number
+        for topic in self._controls:
+            async for record in read_topic(self._settings.kafka, topic.name, _partition(task, topic)):
+                stamp = stamp_of(record.headers)
+                if stamp is not None and stamp[:2] == (topic.writer, open_ns):
+                    found[topic.name] = max(stamp.number, found.get(topic.name, -1))
         return found
 
 

@@ -36,6 +36,7 @@ _log = structlog.get_logger("application")
 
 
 _OPENS: Final = 1
+_CROWD: Final = 100  # proposals: judging, ordering and filling them is 20 ms of work
 
 
 class _Meeting(NamedTuple):
@@ -103,11 +104,10 @@ class TaskRun:
         self.opening: Callable[[], ChainState] | None = None
         """Builds the states of the session that it stands before; it waits for them, see `opened`."""
         self._opens_apart = opens_apart
-        self._chain = chain
-        self._market_partitions = market_partitions
+        self._chain, self._market_partitions = chain, market_partitions
         self._topics = {i.topic.name: i.topic for i in chain.inputs} | {t.name: t for t in chain.outputs}
         resume = resume or Resume(BEGINNING_NS)
-        self.numbers: Final = Numbers(chain.outputs, resume.numbers)
+        self.numbers: Final = Numbers(self._topics.values(), resume.numbers)
         self._flood: Final = flood or FloodLimits()
         self._letters = Letters(task, self._topics, resume.flood or self._flood)
         self._control_topics = {i.topic.name for i in chain.inputs if i.role == "control"}
@@ -143,6 +143,7 @@ class TaskRun:
         self._outputs: list[Output] = []
         self._under_way: Generator[None, None, bool] | None = None
         """What is left of a step that its caller ended."""
+        self._released = 0
         self._not_in_force: set[str] = set()
         """Types of the control records of this session that a service failed on: they are not said again and again."""
         self._failed_command: DeadLetter | None = None
@@ -215,6 +216,7 @@ class TaskRun:
         head_ns = self.merge.head_ns
         portion_ns = NEVER_NS if head_ns is None else max(self.now_ns, head_ns) + MINUTE_NS
         release = self.merge.release(min(meeting.time_ns, portion_ns))
+        self._released = len(release.items)
         for time_ns, item in release.items:
             yield from self._handle(time_ns, item)
         met = release.reached_ns >= meeting.time_ns
@@ -408,6 +410,11 @@ class TaskRun:
         """How many records a service could not handle; those that the task could not even read are its first one's."""
         names = {service, self.task.service} if service == self._chain.services[0].name else {service}
         return sum(self._letters.counted[name] for name in names)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is pending, or came of what was, that a service may take long for one instant of it."""
+        return self.merge.events_pending + self._released + len(self._outputs) >= _CROWD
 
     @property
     def has_events(self) -> bool:

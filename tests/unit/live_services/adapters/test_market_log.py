@@ -13,7 +13,7 @@ from live_services.domain.events import headers_of, value_of
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import Reached
 from live_services.domain.sequence import Stamp
-from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, broker_topics
 from live_services.settings import KafkaSettings
 from tests.stored_sessions import day_of_ticks
 
@@ -151,3 +151,28 @@ async def test_a_gap_takes_a_number_and_reaches_nothing() -> None:
 async def test_a_foreign_record_alone_in_front_of_junk_does_not_pass_for_the_feed() -> None:
     log = [*OURS, stamped(mark(300 * SECOND), 70), *[GARBAGE] * 63]
     assert (await reached(log, feed=FEED, number=4))[0] == (OPEN, OPEN + 4 * SECOND)
+
+
+async def test_the_end_of_what_a_task_said_to_others_is_found_by_its_own_numbers() -> None:
+    topic = broker_topics("paper").signals_raw
+
+    def mark_of(seconds: int, *stamps: Stamp) -> Value:
+        event = watermark(topic, 0, DAY.session, OPEN + seconds * SECOND, DAY.universe.digest)
+        return value_of(event), [*headers_of(event), *(stamp.header for stamp in stamps)]
+
+    ours = [Stamp(topic.writer, OPEN, number) for number in range(2)]
+    values = [
+        mark_of(0, ours[0]),
+        mark_of(10, ours[1]),
+        mark_of(40),
+        mark_of(50, ours[0]),
+        mark_of(60, Stamp("x", OPEN, 2)),
+    ]
+
+    async def read(first: int, end: int) -> AsyncIterator[StoredRecord]:
+        for offset in range(first, end):
+            yield StoredRecord(topic.name, 0, offset, 0, None, values[offset][0], tuple(values[offset][1]))
+
+    end = await newest_end(0, len(values), read, told("the feed"), writer=topic.writer)
+    assert end is not None
+    assert (end.reached, end.number) == ((OPEN, OPEN + 10 * SECOND), 1)

@@ -1,32 +1,50 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from feature_store.market.types import MINUTE_NS, Session
+import pytest
+
+from feature_store.market.types import MINUTE_NS, SECOND_NS, Session
 from live_services.domain.clock import watermark
-from live_services.domain.events import Event, headers_of, value_of
+from live_services.domain.events import Event, SignalValidated, headers_of, value_of
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import MarketSlice, Record, TaskId
+from live_services.domain.sequence import Stamp
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.running import Running
 from live_services.runtime.task import TaskRun
-from tests.toy_chain import OPEN_NS, SESSION, UNIVERSE, ToyStrategy, frames_of, toy_ticks
+from tests.toy_chain import (
+    OPEN_NS,
+    PAPER,
+    SESSION,
+    UNIVERSE,
+    RiskState,
+    ToyPortfolio,
+    ToyRisk,
+    ToyStrategy,
+    frames_of,
+    toy_signal,
+    toy_ticks,
+)
 
 MINUTES = 6
 DAY = Session(SESSION.date, OPEN_NS, OPEN_NS + MINUTES * MINUTE_NS)
 
 
 class Slow(ToyStrategy):
-    """Takes longer for a minute of the market than a step may take without a pause."""
+    """Computes longer for a minute of the market than a step may without a pause."""
 
     def handle(self, record: Record, state: object, now_ns: int) -> Iterable[Event]:
         if isinstance(record, MarketSlice):
-            time.sleep(0.06)
+            ends = time.thread_time() + 0.003
+            while time.thread_time() < ends:
+                pass
         return super().handle(record, state, now_ns)  # type: ignore[arg-type]
 
 
@@ -66,3 +84,35 @@ async def test_other_work_has_its_turn_while_a_backlog_of_minutes_is_released() 
     await asyncio.gather(running.step(), heartbeat())
     assert run.now_ns == DAY.close_ns
     assert turns >= MINUTES - 1
+
+
+class Where(ToyRisk):
+    """Keeps in which thread it works."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+    def handle(self, record: Record, state: RiskState, now_ns: int) -> Iterator[Event]:
+        self.threads.add(threading.get_ident())
+        return super().handle(record, state, now_ns)
+
+
+@pytest.mark.parametrize(("proposals", "leaves"), [(10, False), (300, True)])
+async def test_an_instant_of_many_proposals_leaves_the_loop_and_comes_to_the_same(proposals: int, leaves: bool) -> None:
+    risk, raw = Where(), PAPER.signals_raw
+    chain = Chain("toy_account", (risk, ToyPortfolio()))
+    task = TaskId("toy_account", "paper", 0)
+    sources, starts = [Source(raw.name, 0, 0)], {(raw.name, 0): 0}
+    run = TaskRun(chain, task, sources, {UNIVERSE.digest: UNIVERSE}.get, starts=starts)
+    running = Running(run, None, None, None, 0, {}, {})  # type: ignore[arg-type]  # no IO in a step
+    at_ns = SESSION.open_ns + SECOND_NS
+    said = [watermark(raw, 0, SESSION, SESSION.open_ns, UNIVERSE.digest)]
+    said += [toy_signal(k % 4, at_ns, k / 1000, 100.0) for k in range(proposals)]
+    said += [watermark(raw, 0, SESSION, at_ns + 1, UNIVERSE.digest)]
+    for offset, event in enumerate(said):
+        headers = (*headers_of(event), Stamp(raw.writer, SESSION.open_ns, offset).header)
+        run.receive(Received(raw.name, 0, offset, None, value_of(event), headers))
+    await running.step()
+    validated = [o.event for o in run.take_outputs() if isinstance(o.event, SignalValidated)]
+    assert [one.quantity for one in validated] == list(range(1, proposals + 1))
+    assert (risk.threads != {threading.get_ident()}) == leaves

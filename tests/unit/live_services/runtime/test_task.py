@@ -27,6 +27,7 @@ from live_services.domain.events import (
 from live_services.domain.frames import encode_tick_frame
 from live_services.domain.limits import AccountConfig
 from live_services.domain.log import EventRecord, LogPosition, Record, TaskId
+from live_services.domain.sequence import Stamp
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
 from live_services.runtime.control import control_of, own_control
@@ -251,11 +252,23 @@ def test_a_control_record_is_of_the_task_that_its_header_names_and_of_its_topic(
 def test_what_stands_among_a_tasks_control_records_under_its_name_is_told_once_its_session_has_begun() -> None:
     task, control = TaskId("account", "paper", 0), PAPER.control
     later = account_opened().model_copy(update={"event_time_ns": OPEN_NS + 2})
-    values = [b"garbage", value_of(account_opened()), b"garbage", value_of(later)]
-    records = [Received(control.name, 0, k, None, v, [("task", b"paper.account[0]")]) for k, v in enumerate(values)]
+    own, ours = account_opened(), Stamp(control.writer, OPEN_NS, 0)
+    values = (
+        (b"garbage", ours),
+        (value_of(own), ours),
+        (b"garbage", ours),
+        (value_of(own), None),
+        (value_of(own), ours),
+        (value_of(own), Stamp("another", OPEN_NS, 1)),
+        (value_of(later), Stamp(control.writer, OPEN_NS, 1)),
+    )
+    records = [
+        Received(control.name, 0, k, None, value, [("task", b"paper.account[0]"), *([stamp.header] if stamp else [])])
+        for k, (value, stamp) in enumerate(values)
+    ]
     found = own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS))
-    assert found.events == (account_opened(),)
-    assert [one.position.offset for one in found.foreign] == [2, 3]
+    assert found.events == (own,)
+    assert [one.position.offset for one in found.foreign] == [2, 3, 4, 5, 6]
     assert own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS + 1)).events == ()
 
 
