@@ -28,7 +28,7 @@ from aiokafka import TopicPartition
 
 from benchmarks.live_processes import reached_by
 from benchmarks.measuring import Figure, at_least, at_most, report
-from benchmarks.scale_desk import ACCOUNT, RUNNER, ScaleDesk, largest, scale_desk
+from benchmarks.scale_desk import ACCOUNT, RUNNER, SHARE, ScaleDesk, largest, scale_desk
 from feature_store.market.types import MINUTE_NS
 from live_services.adapters.kafka import read_committed
 from live_services.domain.topics import MARKET_TICKS, broker_topics
@@ -183,8 +183,9 @@ def _figures(of: str, desk: ScaleDesk, seen: Seen, ready_s: float, rss: dict[str
                 at_most(f"{of}snapshot of {service}, on its loop", longest_ms, "ms", _SNAPSHOT_MS),
                 Figure(f"{of}snapshot of {service}", size_mb, "MiB"),
             ]
-    target, most = _RSS_MB if of == f"{FEW}: " else None, largest(seen.rss_mb)
+    most = largest(seen.rss_mb)
     for name in sorted(most):
+        target = _RSS_MB if of == f"{FEW}: " and not name.endswith(SHARE) else None
         figures.append(Figure(f"{of}{name} after its start", rss.get(name, float("nan")), "MiB"))
         at_end, peak = seen.rss_mb[-1].get(name, float("nan")), f"{of}{name}, most in the session"
         figures.append(Figure(f"{of}{name} at the session's end", at_end, "MiB"))

@@ -31,6 +31,7 @@ from live_services.settings import CONFIG_NAME, Settings, load_settings
 
 RUNNER: Final = "strategy_runner"
 ACCOUNT: Final = "paper.account"
+SHARE: Final = "'s share"
 SESSIONS_BEFORE: Final = 3
 _TRAINED_ON: Final = 8
 _SESSIONS_TRAINED_ON: Final = 8
@@ -66,13 +67,18 @@ class ScaleDesk:
         return {one.name: one.pid for one in states if one.group == SERVICES and one.pid}
 
     def memory_mb(self) -> dict[str, float]:
-        """Give what each service has resident, by name."""
+        """Give what each service has resident, by name; on Linux also its share, with pages of files divided among
+        the processes that have them.
+        """
         found = {}
         for name, pid in self.pids().items():
             try:
-                found[name] = psutil.Process(pid).memory_info().rss / 2**20
+                memory = psutil.Process(pid).memory_full_info()
             except psutil.NoSuchProcess:
                 continue
+            found[name] = memory.rss / 2**20
+            if (share := getattr(memory, "pss", None)) is not None:
+                found[name + SHARE] = share / 2**20
         return found
 
     def said(self, event: str) -> list[dict[str, Any]]:

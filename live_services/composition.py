@@ -272,10 +272,13 @@ async def _strategy_runner(settings: Settings, _broker: Broker, telemetry: LiveT
 @asynccontextmanager
 async def _skew_monitor(settings: Settings, _broker: Broker, _telemetry: LiveTelemetry) -> AsyncIterator[Chain]:
     from live_services.adapters.history import StoredHistory
+    from live_services.adapters.kept_histories import HistoryFiles
     from live_services.runtime.chain import Chain
     from live_services.services.skew_monitor import SkewMonitor
 
-    yield Chain("skew_monitor", (SkewMonitor(settings, StoredHistory(settings), brokers=running_brokers(settings)),))
+    kept = HistoryFiles(settings.kept_history)
+    monitor = SkewMonitor(settings, StoredHistory(settings), kept=kept, brokers=running_brokers(settings))
+    yield Chain("skew_monitor", (monitor,))
 
 
 @asynccontextmanager

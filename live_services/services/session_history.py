@@ -44,7 +44,7 @@ class KeptHistories(Protocol):
 
 
 class Histories:
-    """What a strategy runner's sessions go on from, as they open and as they are opened again.
+    """What the sessions of a service go on from, as they open and as they are opened again.
 
     Parameters
     ----------
@@ -71,8 +71,12 @@ class Histories:
         """Read that of a session that was opened before."""
         if self._source is None:
             return None
-        kept = self._kept.read(opening.universe, used) if self._kept is not None else None
-        return (kept or self._source.of(opening.session, opening.universe, used.sessions)).as_it_was(used)
+        kept = self.still_kept(opening, used) or self._source.of(opening.session, opening.universe, used.sessions)
+        return kept.as_it_was(used)
+
+    def still_kept(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | None:
+        """Read that of a session that was opened before, if it is kept on this machine."""
+        return self._kept.read(opening.universe, used) if self._kept is not None else None
 
     def later(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | LaterHistory | None:
         """Give that of a session which goes on from a snapshot; it is read when it is needed, if it is kept."""
@@ -80,13 +84,17 @@ class Histories:
         def read() -> SessionHistory:
             history = self.as_used(opening, used) or SessionHistory(opening.universe)
             if history.digest != used.digest:
-                here = HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
-                raise changed(opening.task, opening.session, here, used)
+                raise changed(opening.task, opening.session, used_here(history), used)
             return history
 
         if self._source is not None and self._kept is not None:
             return self._kept.later(opening.universe, used, read) or self.as_used(opening, used)
         return self.as_used(opening, used)
+
+
+def used_here(history: SessionHistory) -> HistoryUsed:
+    """Give what features stand on that go on from a history, before any gap."""
+    return HistoryUsed(history.sessions, history.digest, today_stored=history.today_digest)
 
 
 class HistoryChanged(RuntimeFailure):

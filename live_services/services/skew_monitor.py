@@ -22,7 +22,7 @@ from live_services.domain.events import Event, FeatureSkewMeasured, MarketGap, S
 from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.partitions import owned
 from live_services.domain.snapshot import Tree
-from live_services.domain.strategy.history import SessionBars, SessionHistory
+from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.skew import (
     LiveRow,
     SkewReport,
@@ -44,7 +44,7 @@ from live_services.domain.written import (
     written_values,
 )
 from live_services.runtime.service import Input, Opening, Service
-from live_services.services.session_history import HistorySource
+from live_services.services.session_history import Histories, HistorySource, KeptHistories, used_here
 from live_services.settings import Settings
 from models_registry.specification import Broker
 
@@ -78,6 +78,9 @@ class SkewMonitor(Service[SkewState]):
     settings : Settings
         With the feed, the clock, the number of market partitions and of the instruments that are compared.
     history : HistorySource
+    kept : KeptHistories, optional
+        What the session was opened with, for a monitor that goes on from a snapshot after the store was corrected;
+        default: the rows are compared with what the store has by then.
     brokers : sequence of Broker
         Those that run; the rows are in the signals to them.
     """
@@ -85,31 +88,42 @@ class SkewMonitor(Service[SkewState]):
     name = "skew_monitor"
     scope: Scope = "shared"
 
-    def __init__(self, settings: Settings, history: HistorySource, *, brokers: Sequence[Broker] = ("paper",)) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        history: HistorySource,
+        *,
+        kept: KeptHistories | None = None,
+        brokers: Sequence[Broker] = ("paper",),
+    ) -> None:
         signals = (Input(broker_topics(broker).signals_raw) for broker in brokers)
         self.inputs: tuple[Input, ...] = (Input(market_topic(settings.market.feed)), *signals)
         self.outputs: tuple[Topic, ...] = (FEATURES_SKEW,)
         self._of_bars: Final = settings.market.feed == "bars"
-        self._history: Final = history
+        self._histories: Final = Histories(history, kept)
         self._clock: Final = BarClock.minutes(settings.market.bar_minutes)
         self._partitions: Final = settings.kafka.market_partitions
         self._count: Final = settings.skew.instruments
 
     def open_session(self, opening: Opening[SkewState]) -> SkewState:
         """Choose the instruments of the day and read their history."""
+        return self._opened(opening, self._histories.begun(opening, lambda: 0))
+
+    def _opened(self, opening: Opening[SkewState], history: SessionHistory | None) -> SkewState:
         session, universe, task = opening.session, opening.universe, opening.task
         tradable = np.array([i.tradable for i in universe.instruments], dtype=np.bool_)
         sample = sampled(universe, tradable & owned(universe, task.partition, self._partitions), session, self._count)
         kept = sample.copy()
         if universe.market_index is not None:
             kept[universe.market_index] = True
-        history = self._history.of(session, universe).only(kept)
-        return SkewState(task, session, universe, history, sample, kept)
+        part = (history or SessionHistory(universe)).only(kept)
+        return SkewState(task, session, universe, part, sample, kept)
 
     def snapshot(self, state: SkewState) -> Tree:
-        """Write down what is kept of the market, its gaps, and the rows that wait."""
+        """Write down what is kept of the market, its gaps, the rows that wait, and what they are compared on."""
         state.market = in_few_tables(state.market)
         return {
+            "used": used_here(state.history).snapshot(),
             "market": written_tables(state.market),
             "gaps": written_values(MarketGap, state.gaps),
             "waiting": written_rows(
@@ -118,8 +132,10 @@ class SkewMonitor(Service[SkewState]):
         }
 
     def restore(self, opening: Opening[SkewState], kept: Tree) -> SkewState:
-        """Go on with what was kept, on the history as it is stored now: that is what live rows are compared with."""
-        there, state = fields_of(kept), self.open_session(opening)
+        """Go on with what was kept, on the history that the session was opened with, if it is here still."""
+        there = fields_of(kept)
+        stood_on = self._histories.still_kept(opening, HistoryUsed.restored(there["used"]))
+        state = self._opened(opening, stood_on) if stood_on is not None else self.open_session(opening)
         state.market, state.gaps = read_tables(there["market"]), read_values(MarketGap, there["gaps"])
         state.waiting = {(strategy, _row_of(*row)): at_ns for strategy, at_ns, row in read_rows(there["waiting"])}
         return state

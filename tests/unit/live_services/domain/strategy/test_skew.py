@@ -16,7 +16,9 @@ from feature_store.offline.store import OfflineStore
 from feature_store.sources.synthetic import synthetic_market
 from live_services.adapters.history import StoredHistory
 from live_services.adapters.kafka import StoredRecord
+from live_services.adapters.kept_histories import HistoryFiles
 from live_services.adapters.metrics import Metrics
+from live_services.adapters.snapshot_bytes import pack, unpack
 from live_services.cli.skew_check import compared, session_on_log
 from live_services.domain.events import (
     FeatureSkewMeasured,
@@ -44,7 +46,7 @@ from live_services.domain.strategy.skew import (
 from live_services.domain.topics import MARKET_TICKS
 from live_services.failures import CommandFailed
 from live_services.runtime.service import Opening
-from live_services.services.skew_monitor import SkewMonitor
+from live_services.services.skew_monitor import SkewMonitor, SkewState
 from live_services.settings import KafkaSettings, Settings, SkewSettings
 from models_registry.specification import StrategySpec
 from tests.live_world import MINUTE, OPEN, SECOND, SESSION, loaded_model, past_sessions, random_walk
@@ -253,6 +255,23 @@ def test_rows_behind_a_gap_are_computed_again_as_they_were(filled: bool) -> None
     assert sum(event.rows_equal for event in measured) == len(said) > 50
     assert sum(event.rows_different for event in measured) == 0
     assert max(event.event_time_ns for event in measured) == OPEN + 40 * MINUTE
+
+
+def test_a_monitor_that_goes_on_stands_on_what_its_session_was_opened_with(tmp_path: Path) -> None:
+    opening: Opening[SkewState] = Opening(SESSION, UNIVERSE, TaskId("skew_monitor", "shared", 0))
+
+    class Corrected(Source):
+        def of(self, *_: object, **__: object) -> SessionHistory:
+            return replace(HISTORY, before=HISTORY.before[5:])
+
+    files = HistoryFiles(tmp_path)
+    monitor = SkewMonitor(Settings(), Source(), kept=files)
+    written = unpack(pack(monitor.snapshot(monitor.open_session(opening))))
+    after = SkewMonitor(Settings(), Corrected(), kept=files)
+    assert after.restore(opening, written).history.digest == HISTORY.digest
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert after.restore(opening, written).history.digest != HISTORY.digest
 
 
 # --- one look at the log ----------------------------------------------------------------------------------------------
