@@ -84,7 +84,12 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
     positions = [PositionMark.trusted(_marked(position, 0.0)) for position in closed]
     _add_held(books, positions)
-    marks = [vars(position) for position in positions]
+    cost_inr_e4, unrealized_inr, worth_inr = 0, [], [books.cash_inr_e4 / RUPEE]
+    for position in positions:
+        at = vars(position)
+        cost_inr_e4 += at["cost_inr_e4"]
+        unrealized_inr.append(at["unrealized_inr"])
+        worth_inr.append(at["quantity"] * at["mark_price"])
     said = PnlSnapshot.trusted(
         {
             "event_type": "pnl.snapshot",
@@ -97,13 +102,13 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "strategies": books.strategy_totals(),
             "starting_cash_inr_e4": books.starting_cash_inr_e4,
             "cash_inr_e4": books.cash_inr_e4,
-            "holdings_at_cost_inr_e4": sum([at["cost_inr_e4"] for at in marks]),
+            "holdings_at_cost_inr_e4": cost_inr_e4,
             "realized_inr_e4": books.realized_inr_e4,
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
             "charges_today_inr_e4": books.charges_today_inr_e4,
-            "unrealized_inr": math.fsum([at["unrealized_inr"] for at in marks]),
-            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *[at["quantity"] * at["mark_price"] for at in marks]]),
+            "unrealized_inr": math.fsum(unrealized_inr),
+            "equity_inr": math.fsum(worth_inr),
             "equity_at_open_inr": books.equity_at_open_inr,
             "fills": books.fills,
             "orders_under_way": len(books.orders),

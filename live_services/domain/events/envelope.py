@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,34 +48,36 @@ class Frozen(BaseModel):
         It does what pydantic's ``model_construct`` does for a model without aliases, in a tenth of the time: accounts
         say thousands of events. Nothing is checked here; tests validate what accounts and desks say.
         """
-        shape = _SHAPES.get(cls)
-        if shape is None:
-            shape = _SHAPES[cls] = _shape_of(cls)
-        template, names = shape
-        made = _new(cls)
-        _set_fields(made, fields if len(fields) == len(template) else template | fields)
-        _set_names(made, names)
-        _set_extra(made, None)
-        _set_private(made, None)
+        raise NotImplementedError(f"{cls.__name__} declares no fields: each class below makes its own values")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.trusted = staticmethod(_maker(cls))  # type: ignore[method-assign, assignment]
+
+
+_Kind = TypeVar("_Kind", bound=Frozen)
+
+
+def _maker(kind: type[_Kind]) -> Callable[[dict[str, Any]], _Kind]:
+    """Give what makes values of a class: with all that it needs at hand, in two thirds of the time."""
+    of, new, names = kind.model_fields, object.__new__, {*kind.model_fields}
+    template = {n: None if f.is_required() else f.get_default(call_default_factory=True) for n, f in of.items()}
+    count = len(template)
+    # A frozen model refuses assignments, and `object.__setattr__` looks each slot up again: this is half of the time.
+    set_fields, set_names, set_extra, set_private = (
+        vars(BaseModel)[slot].__set__
+        for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+    )
+
+    def trusted(fields: dict[str, Any]) -> _Kind:
+        made = new(kind)
+        set_fields(made, fields if len(fields) == count else template | fields)
+        set_names(made, names)
+        set_extra(made, None)
+        set_private(made, None)
         return made
 
-
-_Shape = tuple[dict[str, Any], set[str]]
-_SHAPES: Final[dict[type[Frozen], _Shape]] = {}
-_new: Final = object.__new__
-# A frozen model refuses assignments, and `object.__setattr__` looks each slot up again: this is half of the time.
-_set_fields, _set_names, _set_extra, _set_private = (
-    vars(BaseModel)[slot].__set__
-    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-)
-
-
-def _shape_of(kind: type[Frozen]) -> _Shape:
-    """Give a model's fields in order, each with its default, and their names."""
-    fields = kind.model_fields
-    return {n: None if f.is_required() else f.get_default(call_default_factory=True) for n, f in fields.items()}, {
-        *fields
-    }
+    return trusted
 
 
 Instant = Annotated[int, Field(ge=0, le=LAST_NS)]
