@@ -22,7 +22,7 @@ def measure(tell: Callable[[str], None], quix: str) -> list[Figure]:
     tell("the engine and an account")
     engine = live_engine.measure()
     throughput = live_throughput.measure(tell, quix)
-    tell("latency: two minutes on an embedded Kafka")
+    tell("latency: three minutes on an embedded Kafka")
     return [*engine, *throughput, *latency(), *live_day.measure(tell), *live_promotion.measure(tell)]
 
 

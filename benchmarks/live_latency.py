@@ -33,7 +33,7 @@ from live_services.machine.embedded import embedded_kafka
 from live_services.settings import Settings
 
 _WARM_UP_SECONDS: Final = 20.0
-_MEASURED_SECONDS: Final = 80.0
+_MEASURED_SECONDS: Final = 120.0
 _START_SECONDS: Final = 120.0
 _SLOWER: Final = 1.5
 QUIET_MS: Final = {"tick → signal": 40.0, "tick → PnL": 70.0}

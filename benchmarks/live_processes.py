@@ -54,7 +54,7 @@ STRATEGY: Final = StrategySpec(name="momentum", holding_bars=3)
 THREE: Final = ("momentum", "second", "third")
 """Strategies of a runner with three models; each asks the same hundred trees."""
 _SESSIONS_BEFORE: Final = 8
-_MINUTES: Final = 300  # more than any run plays
+_MINUTES: Final = 370  # more than any run plays
 _OFTEN: Final = (0.92, 0.08)  # quantiles of scores, so that nearly every minute has a proposal
 
 

@@ -66,6 +66,9 @@ class Stall:
     at: float
     late_ms: float
     waited_ms: float
+    """For processors that others had."""
+    used_ms: float
+    """Of a processor, by the loop's own thread."""
 
     @property
     def own_ms(self) -> float:
@@ -112,15 +115,22 @@ def figures_of(promoted: Sequence[tuple[float, float]], stalls: Sequence[Stall])
         Figure("  median of the promotions", statistics.median(of_promotions), "ms"),
         Figure("  as long a time without one, median", statistics.median(of_usual), "ms"),
         Figure("  as long a time without one, longest", max(of_usual), "ms"),
-        Figure("  with what others had of the processors", max(_longest(stalls, s, own=False) for s in spans), "ms"),
+        Figure("  with what others had of the processors", _most(stalls, spans, lambda s: s.late_ms), "ms"),
+        Figure(
+            "  most that the loop itself computed between two turns", _most(stalls, spans, lambda s: s.used_ms), "ms"
+        ),
+        Figure("  as long a time without one, longest", _most(stalls, usual, lambda s: s.used_ms), "ms"),
         at_most(f"alias → first stamped signal, longest of {len(answers)}", max(answers), "s", ANSWER_SECONDS),
         Figure("  median", statistics.median(answers), "s"),
     ]
 
 
-def _longest(stalls: Sequence[Stall], span: tuple[float, float], *, own: bool = True) -> float:
-    since, until = span
-    return max((s.own_ms if own else s.late_ms for s in stalls if since <= s.at <= until), default=0.0)
+def _longest(stalls: Sequence[Stall], span: tuple[float, float]) -> float:
+    return _most(stalls, [span], lambda stall: stall.own_ms)
+
+
+def _most(stalls: Sequence[Stall], spans: Sequence[tuple[float, float]], of: Callable[[Stall], float]) -> float:
+    return max((of(s) for s in stalls for since, until in spans if since <= s.at <= until), default=0.0)
 
 
 async def _promoted(

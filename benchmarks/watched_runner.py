@@ -3,7 +3,8 @@
     python -m benchmarks.watched_runner FILE
 
 A line for each time at which the loop came back to its timer a millisecond or more too late: when (seconds since the
-epoch), how late (ms), and how much of that the process waited for a processor that others had (ms; Linux only).
+epoch), how late (ms), how much of that it waited for a processor that others had, and how much it used one itself (ms;
+both on Linux only). What is left it waited for threads of its own process.
 """
 
 from __future__ import annotations
@@ -28,21 +29,27 @@ async def note_stalls(file: Path) -> None:
     """Sleep a millisecond at a time, and note what it was more."""
     schedule = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
     with file.open("w", buffering=1) as out:
-        waited = _waited(schedule)
+        used, waited = _used_and_waited(schedule)
         while True:
-            begun = time.perf_counter()
+            begun, used_before, waited_before = time.perf_counter(), used, waited
             await asyncio.sleep(TICK_SECONDS)
-            late, before, waited = time.perf_counter() - begun - TICK_SECONDS, waited, _waited(schedule)
+            late = time.perf_counter() - begun - TICK_SECONDS
+            used, waited = _used_and_waited(schedule)
             if late > _NOTED_SECONDS:
-                out.write(f"{time.time():.6f} {late * 1e3:.3f} {(waited - before) * 1e3:.3f}\n")
+                spans = (late, waited - waited_before, used - used_before)
+                out.write(" ".join([f"{time.time():.6f}", *(f"{span * 1e3:.3f}" for span in spans)]) + "\n")
 
 
-def _waited(schedule: Path) -> float:
-    """Seconds that a thread was ready to run and did not, as others had the processors; 0 where nobody counts it."""
+def _used_and_waited(schedule: Path) -> tuple[float, float]:
+    """Seconds that a thread had a processor, and that it was ready to run while others had them; 0 where nobody counts.
+
+    https://docs.kernel.org/scheduler/sched-stats.html (``/proc/<pid>/schedstat``)
+    """
     try:
-        return int(schedule.read_bytes().split()[1]) / 1e9
+        used_ns, waited_ns, *_ = schedule.read_bytes().split()
     except OSError:
-        return 0.0
+        return 0.0, 0.0
+    return int(used_ns) / 1e9, int(waited_ns) / 1e9
 
 
 async def main(file: Path) -> None:

@@ -18,6 +18,7 @@ MAXIMUM_MARKDOWN = 999
 """Dagster shows shorter markdown inline, and longer behind a click."""
 _LINE = 30  # characters that a column of metadata holds in a window of 1,400 pixels, beside long keys
 _POINTS = 44
+_WHOLE = 1_000  # from here on a caption leaves decimals out
 _COLUMNS = 24
 _MOST_SESSIONS, _EQUITY_HEIGHT, _SQUARE = 28, 116, 140
 _MAP_WIDTH, _MOST_ROWS = 480, 120
@@ -54,8 +55,8 @@ def line_plot(values: Sequence[float], caption: str) -> str:
     points = " ".join(f"{i * step:.0f},{_y(v, lowest, highest)}" for i, v in enumerate(thinned))
     return _markdown(
         f'{_zero(lowest, highest)}<polyline points="{points}" fill="none" stroke="#27c"/>',
-        f"{caption}:\n\nfirst {finite[0]:.4g}, lowest {min(finite):.4g}, highest {max(finite):.4g}, "
-        f"last {finite[-1]:.4g}",
+        f"{caption}:\n\nfirst {_short(finite[0])}, lowest {_short(min(finite))}, highest {_short(max(finite))}, "
+        f"last {_short(finite[-1])}",
     )
 
 
@@ -244,6 +245,10 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
     lines = [columns, ["---"] * len(columns), *rows]
     cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
 
 
 def _shade(share: float) -> int | None:

@@ -72,8 +72,9 @@ def run(service: str, broker: str, settings: Settings) -> bool:
 
     from live_services.adapters.logs import configure_logging
     from live_services.preflight.own_needs import require_folders, require_own_needs
-    from live_services.runtime.heap import keep_pandas_out
+    from live_services.runtime.heap import keep_pandas_out, prepare_heap
 
+    prepare_heap()
     keep_pandas_out()
     entry, chosen = runnable(service, broker, settings)
     require_folders(settings)

@@ -36,7 +36,7 @@ from feature_store.market.types import (
 _SPLIT_FROM_ROWS = 20_000  # some 10 ms of one core; below that, as live, threads cost more than they bring
 _BAR_TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.int32, np.float64, np.float64)
 _TYPES = (np.int32, np.int64, np.int64, *[np.float64] * 4, np.int64, np.float64, np.float64)
-_FEW_BARS = CAPACITY // 4  # that came to an instrument since; of more, its whole ring is copied at once
+_FEW_BARS = CAPACITY // 8  # that came to an instrument since; of more, its whole ring is copied at once
 
 
 class StateMismatch(MarketDataError):
@@ -301,11 +301,12 @@ def _brought_up(
     copy, before = into["ring"], into["header"]
     came = header[:, SEEN] - before[:, SEEN]
     anew = (came > _FEW_BARS) | (header[:, NEXT_ACTION] != before[:, NEXT_ACTION])
-    copy[anew] = ring[anew]
+    for instrument in np.flatnonzero(anew).tolist():  # all at once they would be copied to new memory first
+        copy[instrument] = ring[instrument]
     for ago in range(1, int(came[~anew].max(initial=0)) + 1):
-        instrument = np.flatnonzero(~anew & (came >= ago))
-        slot = (header[instrument, SEEN] - ago) % CAPACITY
-        copy[instrument, slot] = ring[instrument, slot]
+        instruments = np.flatnonzero(~anew & (came >= ago))
+        slots = (header[instruments, SEEN] - ago) % CAPACITY
+        copy[instruments, slots] = ring[instruments, slots]
     return copy
 
 

@@ -1,8 +1,10 @@
-"""The sessions of the NSE cash market: `pandas_market_calendars`, corrected by a dated overlay.
+"""The sessions of the NSE cash market: those of `pandas_market_calendars`, corrected by a dated overlay.
 
-The overlay holds what that calendar misses or cannot know: sessions on weekends, Muhurat (Diwali) hours, days with
-other hours. It was compared with real NSE files: the 1,276 dates of 2020-07-14 to 2025-08-29 are exactly these
-sessions. Dates outside the verified years are refused, because an unlisted holiday would look like an outage.
+What that library says of the verified years stands here as dates, so that a service process, which asks once a session,
+need not load it and pandas (60 MB, 0.6 s of a core). The overlay holds what it misses or cannot know: sessions on
+weekends, Muhurat (Diwali) hours, days with other hours. It was compared with real NSE files: the 1,276 dates of
+2020-07-14 to 2025-08-29 are exactly these sessions. Dates outside the verified years are refused, because an unlisted
+holiday would look like an outage.
 
 From 2026-08-03 stocks with derivatives close in an auction from 15:15 to 15:35 IST (from summaries of the circular).
 A session here still ends at 15:30: what trades later is outside the session, and the bar builder counts it.
@@ -21,6 +23,7 @@ VERIFIED_FROM: Final = dt.date(2020, 1, 1)
 """First date that this calendar answers for."""
 VERIFIED_THROUGH: Final = dt.date(2026, 12, 31)
 """Last date that this calendar answers for: the exchange announces holidays by the year."""
+_FRIDAY: Final = 5
 
 
 def exchange_in_words() -> str:
@@ -78,6 +81,18 @@ SPECIAL_SESSIONS: Final[tuple[SpecialSession, ...]] = (
     ),
 )
 """Days that the overlay adds or whose hours it sets, by date."""
+
+
+_CLOSED: Final = {
+    2020: "02-21 03-10 04-02 04-06 04-10 04-14 05-01 05-25 10-02 11-16 11-30 12-25",
+    2021: "01-26 03-11 03-29 04-02 04-14 04-21 05-13 07-21 08-19 09-10 10-15 11-05 11-19",
+    2022: "01-26 03-01 03-18 04-14 04-15 05-03 08-09 08-15 08-31 10-05 10-26 11-08",
+    2023: "01-26 03-07 03-30 04-04 04-07 04-14 05-01 06-29 08-15 09-19 10-02 10-24 11-14 11-27 12-25",
+    2024: "01-22 01-26 03-08 03-25 03-29 04-11 04-17 05-01 05-20 06-17 07-17 08-15 10-02 11-15 11-20 12-25",
+    2025: "02-26 03-14 03-31 04-10 04-14 04-18 05-01 08-15 08-27 10-02 10-22 11-05 12-25",
+    2026: "01-15 01-26 03-03 03-26 03-31 04-03 04-14 05-01 05-28 06-26 09-14 10-02 10-20 11-10 11-24 12-25",
+}
+"""Weekdays without a session by year, month and day, as `pandas_market_calendars` has them; a test compares the two."""
 
 
 def nse_session(date: dt.date) -> Session | None:
@@ -139,8 +154,8 @@ def _require_verified(date: dt.date) -> None:
 
 def _way_out(years: str) -> str:
     return (
-        f"use other dates, or verify {years} years against the exchange's holiday list and move the bounds in "
-        "feature_store/market/calendar.py (with a pandas-market-calendars that knows those years)"
+        f"use other dates, or verify {years} years against the exchange's holiday list, move the bounds and add "
+        "the closed days in feature_store/market/calendar.py (from a pandas-market-calendars that knows those years)"
     )
 
 
@@ -152,12 +167,10 @@ def _without_hours() -> dict[dt.date, str]:
 @cache
 def _sessions() -> dict[dt.date, Session]:
     """Every session of the verified years by date, ascending."""
-    import pandas_market_calendars  # 0.15 s that processes without a calendar need not wait for
-
-    hours = dict.fromkeys(
-        (day.date() for day in pandas_market_calendars.get_calendar("NSE").valid_days(VERIFIED_FROM, VERIFIED_THROUGH)),
-        (REGULAR_OPEN, REGULAR_CLOSE),
-    )
+    closed = {dt.date.fromisoformat(f"{year}-{day}") for year, days in _CLOSED.items() for day in days.split()}
+    dates = (VERIFIED_FROM + dt.timedelta(days) for days in range((VERIFIED_THROUGH - VERIFIED_FROM).days + 1))
+    weekdays = (date for date in dates if date.isoweekday() <= _FRIDAY and date not in closed)
+    hours = dict.fromkeys(weekdays, (REGULAR_OPEN, REGULAR_CLOSE))
     for row in SPECIAL_SESSIONS:
         hours.pop(row.date, None)
         if row.open is not None and row.close is not None:

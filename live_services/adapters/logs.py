@@ -29,6 +29,7 @@ WIRING_FILE: Final = "alpha_panda.log"
 """Has a line for each start of a process: which channel goes where."""
 _MB: Final = 1024 * 1024
 _STOP_SECONDS: Final = 2.0
+_FAILING_SECONDS: Final = 60.0
 _COMPLAINT_SECONDS: Final = 60.0
 # Its reconnects and rebalances are INFO; what matters of them comes from the runtime.
 _QUIET: Final[Mapping[str, int]] = {
@@ -54,6 +55,8 @@ class ChannelFile(ConcurrentRotatingFileHandler):
         super().__init__(str(path), maxBytes=max_bytes, backupCount=backups, encoding="utf-8", chmod=0o600)
         self.setFormatter(JsonLines())
         self.failed = 0
+        self.failed_at = -_FAILING_SECONDS
+        """When a line could not be written last; monotonic seconds."""
         self._complained_at = -_COMPLAINT_SECONDS
 
     def _open_lockfile(self) -> None:
@@ -63,6 +66,7 @@ class ChannelFile(ConcurrentRotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is logging's)
         """Count a line that could not be written."""
         self.failed += 1
+        self.failed_at = time.monotonic()
         if time.monotonic() - self._complained_at >= _COMPLAINT_SECONDS and sys.stderr is not None:
             self._complained_at = time.monotonic()
             failure = sys.exc_info()[1]
@@ -140,6 +144,17 @@ class LogWiring:
     def failed(self) -> int:
         """Lines that a file did not take."""
         return sum(file.failed for file in self._sinks.files.values())
+
+    @property
+    def lost(self) -> int:
+        """Lines that are in no file: those that were dropped, and those that a file did not take."""
+        return self.dropped + self.failed
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether a file did not take a line in the last minute."""
+        now = time.monotonic()
+        return any(now - file.failed_at < _FAILING_SECONDS for file in self._sinks.files.values())
 
 
 class Routed(logging.Handler):

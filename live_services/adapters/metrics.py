@@ -15,6 +15,7 @@ from typing import Final, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from live_services.adapters.health import TaskHealth
+from live_services.adapters.logs import wiring
 from live_services.domain.account.risk import CLOSE_RULES, OPEN_RULES
 from live_services.domain.account.trading_states import STRICTNESS, TradingStates
 from live_services.domain.events import (
@@ -129,6 +130,9 @@ class Metrics:
         self._redis_away = self._gauge(
             "alpha_panda_redis_unavailable", "1 while Redis does not take this process's health; 0 also without a Redis"
         )
+
+        lost = self._gauge("alpha_panda_log_lines_lost", "Lines of this process's log that are in no file")
+        lost.set_function(_lines_lost)
 
     def _declare_market(self) -> None:
         self._enqueue_delay = self._histogram("market_tick_enqueue_delay_seconds")
@@ -361,3 +365,8 @@ class Metrics:
 
 def _one_of(value: str, known: Collection[str]) -> str:
     return value if value in known else OTHER
+
+
+def _lines_lost() -> float:
+    wired = wiring()
+    return 0.0 if wired is None else float(wired.lost)

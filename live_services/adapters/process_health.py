@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, Final
 
 from live_services.adapters.health import TaskHealth, task_record
+from live_services.adapters.logs import wiring
 from live_services.domain.log import StrategyRuntime, TaskId
 from live_services.domain.topics import Scope
 from live_services.settings import Settings
@@ -84,7 +85,7 @@ class ProcessHealth:
     def document(self) -> dict[str, Any]:
         """Say all of it: what is configured and what runs side by side, and every task."""
         tasks = self._known()
-        lacks = self._lacks(tasks)
+        lacks, wired = self._lacks(tasks), wiring()
         return {
             "process": self.process,
             "broker": self.scope,
@@ -92,6 +93,7 @@ class ProcessHealth:
             **self.live(),
             "ready": not lacks,
             "lacks": lacks,
+            "log_lines_lost": wired.lost if wired is not None and wired.is_failing else 0,
             "strategy_config": configured(self._strategies, self._brokers),
             "strategy_runtime": runtime(self._brokers, [task.strategies for task in tasks]),
             "tasks": [task_record(task).model_dump(mode="json") for task in tasks],

@@ -128,7 +128,8 @@ def _changed_since_start(settings: Settings) -> str | None:
     again = of_home(settings.alpha_panda_home)
     return (
         f"{file} was changed after this stack started, which goes on as it was: for its strategies and their jobs to "
-        f"be as it says now, stop and start the stack with `{again} down` and `{again} up`"
+        f"be as it says now, ask `{again} preflight` whether anything speaks against it, then stop and start the stack "
+        f"with `{again} down` and `{again} up`"
     )
 
 

@@ -30,6 +30,7 @@ def ailments(view: StatusView) -> list[str]:
         *_unanswered(view),
         *([view.lacking] if view.lacking is not None else ()),
         *_not_ready(view),
+        *_lost_lines(view),
         *pipeline_ailments(view.health.pipeline),
         *foreign_records(view.health.tasks),
         *_dead_letters(view),
@@ -97,6 +98,17 @@ def _keeps_dying(program: str, restarts: Sequence[Restarts]) -> Iterator[str]:
 
 def _lacks(program: str, lacks: Sequence[str], known: str | None) -> Iterator[str]:
     return (f"{program} is not ready: {reason}" for reason in lacks if reason != known)
+
+
+def _lost_lines(view: StatusView) -> Iterator[str]:
+    """Say whose log cannot be written; the work goes on without it."""
+    losing = {one.process: lost for one in view.reports if (lost := (one.document or {}).get("log_lines_lost"))}
+    if losing:
+        whose, folder = ", ".join(f"{name} {lost:,}" for name, lost in losing.items()), view.home / "logs"
+        yield (
+            f"lines of the log are lost ({whose}): the disk of {folder} is full, or may not be written. Trading goes "
+            "on; mend that, and lines are written again"
+        )
 
 
 def _dead_letters(view: StatusView) -> Iterator[str]:

@@ -19,10 +19,13 @@ from live_services.cli.trading_states import TradingStatesView, read_trading_sta
 from live_services.composition import skip_reason
 from live_services.domain.log import RUNNER
 from live_services.domain.topics import Scope
+from live_services.failures import CommandFailed
 from live_services.machine.restarts import Restarts, read_restarts
 from live_services.machine.stack import Stack, program_name
-from live_services.machine.supervision import NotRunning, ProcessState
+from live_services.machine.supervision import NotRunning, ProcessState, SupervisionError
 from live_services.messages import expected_failures, message_of
+from live_services.preflight.findings import sentence
+from live_services.preflight.own_needs import require_folders
 from live_services.preflight.servers import start_again
 from live_services.preflight.written import read_held_back, read_written
 from live_services.settings import Settings
@@ -109,7 +112,7 @@ def read_status(settings: Settings) -> StatusView:
     stack = Stack(settings)
     services = tuple(ServiceProcess(e.name, scope, program_name(e, scope)) for e, scope in stack.desk.processes)
     order = {service.program: place for place, service in enumerate(services)}
-    _require_running(stack)  # before the servers are waited for
+    _require_running(stack, settings)  # before the servers are waited for
     reports = ask_processes(stack.home)
     in_redis, redis_problem = _read_health(settings)
     health = together(in_redis, reports)
@@ -147,16 +150,21 @@ def read_status(settings: Settings) -> StatusView:
     )
 
 
-def _require_running(stack: Stack) -> None:
-    """Raise where nothing runs; says too what the last preflight held back, which may be why."""
+def _require_running(stack: Stack, settings: Settings) -> None:
+    """Raise where nothing runs; says too what would keep it from running, as it is now or as preflight found it."""
     try:
         stack.supervisor.states()
-    except NotRunning as absent:
+    except SupervisionError as absent:
+        said = sentence(str(absent))
+        try:
+            require_folders(settings)
+        except CommandFailed as closed:  # then no summary could be written either
+            raise NotRunning(f"{said} {closed}") from absent
         written = read_written(stack.home)
         if written is None or not written.held_back:
             raise
         why = "; ".join(written.held_back)
-        raise NotRunning(f"{absent}. Preflight held the live services back at {written.at}: {why}") from absent
+        raise NotRunning(f"{said} Preflight held the live services back at {written.at}: {why}") from absent
 
 
 def _read_health(settings: Settings) -> tuple[Health, str]:
@@ -166,7 +174,7 @@ def _read_health(settings: Settings) -> tuple[Health, str]:
         return read_health(settings), ""
     except redis.RedisError as problem:
         way_out = start_again(settings, "REDIS__URL")
-        return Health((), {}), f"Redis does not answer: {str(problem).rstrip('.')}. {way_out}"
+        return Health((), {}), f"Redis does not answer: {sentence(str(problem))} {way_out}"
 
 
 def _read_desk(settings: Settings, health: Health) -> tuple[DeskView, str]:

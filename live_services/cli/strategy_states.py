@@ -75,13 +75,16 @@ class StrategyRow:
     versions: tuple[str, ...]
     """That score."""
     reasons: tuple[str, ...]
-    """Why none does, or why what stands on the rung does not."""
+    """Why none does, or what is amiss with what does."""
+    notes: tuple[str, ...]
+    """What people must know of what does, and is no fault."""
     last: StrategyState | None
     """What the log says of it."""
 
 
 _NO_RUNNER: Final = "no strategy runner reports"
 _NO_TASK: Final = "the strategy runner waits, and has taken over no market yet"
+_NOT_OF_THE_SESSION: Final = "the session at hand began without it, and it is run from the next one on"
 _WORST_FIRST: Final[tuple[Runs, ...]] = ("waiting", "disabled", "ready")
 
 
@@ -108,7 +111,7 @@ def strategy_rows(
     """
     said = [one for task in tasks if task["service"] == RUNNER for one in task.get("strategies", ())]
     last = {(state.strategy, state.rung): state for state in states}
-    absence = _NO_TASK if runner_answers else _NO_RUNNER
+    absence = _NOT_OF_THE_SESSION if said else _NO_TASK if runner_answers else _NO_RUNNER
     return tuple(row for spec in strategies for row in _rows_of(spec, skip_reason, said, last, absence))
 
 
@@ -123,7 +126,7 @@ def _rows_of(
         rung, skipped = RUNG_OF_BROKER[broker], skip_reason(broker)
         found = _runs(spec, rung, said, absence)
         if skipped is not None:
-            found = _Runs("skipped", (), (f"{broker} is skipped: {skipped}",))
+            found = _Runs("skipped", (), (f"{broker} is skipped: {skipped}",), ())
         yield StrategyRow(spec.name, broker, rung, spec.model_name, *found, last.get((spec.name, rung)))
     shadow = _runs(spec, "challenger", said, absence)
     if shadow.state == "ready":  # most of the time none stands there, and nothing is amiss
@@ -134,16 +137,17 @@ class _Runs(NamedTuple):
     state: Runs
     versions: tuple[str, ...]
     reasons: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def _runs(spec: StrategySpec, rung: Alias, said: Sequence[Mapping[str, str]], absence: str) -> _Runs:
     mine = [one for one in said if (one["strategy"], one["rung"]) == (spec.name, rung)]
     if not mine:
-        return _Runs("not running", (), (absence,))
+        return _Runs("not running", (), (absence,), ())
     versions = tuple(dict.fromkeys(one["version"] for one in mine if one["version"]))
     reasons = tuple(dict.fromkeys(one["reason"] for one in mine if one["reason"]))
     worst = next(state for state in _WORST_FIRST if state == "ready" or any(one["state"] == state for one in mine))
-    return _Runs(worst, versions, reasons)
+    return _Runs(worst, versions, reasons, tuple(dict.fromkeys(one["note"] for one in mine if one["note"])))
 
 
 _COLOURS: Final = {"ready": "green", "skipped": "dim", "waiting": "yellow"}
@@ -157,7 +161,7 @@ def strategies_table(rows: Iterable[StrategyRow]) -> FittingTable:
         colour = _COLOURS.get(row.state, "bold red")
         runs = " and ".join(f"{row.model_name} v{version}" for version in row.versions)
         lines = [f"[{colour}]{row.state if row.state == 'ready' else row.state.upper()}[/] {escape(runs)}".rstrip()]
-        lines += [escape(line) for line in (*row.reasons, *_last_words(row))]
+        lines += [escape(line) for line in (*row.reasons, *row.notes, *_last_words(row))]
         table.add_row(row.strategy, row.broker, row.rung, "\n".join(lines))
     return table
 
@@ -186,6 +190,7 @@ def strategy_record(row: StrategyRow) -> Document:
         "state": row.state,
         "versions": list(row.versions),
         "reasons": list(row.reasons),
+        "notes": list(row.notes),
         "assigned": [] if last is None else [event.model_dump(mode="json") for event in last.assigned],
         "refused": None if last is None or last.refused is None else last.refused.model_dump(mode="json"),
     }

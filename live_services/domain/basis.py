@@ -34,18 +34,18 @@ class Stamp:
 
     def basis(self, positions: Iterable[LogPosition] = ()) -> Basis:
         """Give the basis of an output that stands on these records; positions of one partition become a range."""
-        return _basis(self, tuple(positions))
+        return _basis(self.config_digest, self.git_commit, tuple(positions))
 
 
 @lru_cache(maxsize=256)  # of a frame there are many outputs
-def _basis(stamp: Stamp, positions: tuple[LogPosition, ...]) -> Basis:
+def _basis(config_digest: str, git_commit: str, positions: tuple[LogPosition, ...]) -> Basis:
     ranges: dict[str, tuple[int, int]] = {}
     for position in positions:
         if position.topic:
             key = f"{position.topic}[{position.partition}]"
             first, last = ranges.get(key, (position.offset, position.offset))
             ranges[key] = (min(first, position.offset), max(last, position.offset))
-    return Basis(input_positions=ranges, config_digest=stamp.config_digest, git_commit=stamp.git_commit)
+    return Basis(input_positions=ranges, config_digest=config_digest, git_commit=git_commit)
 
 
 def answer(

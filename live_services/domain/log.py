@@ -130,4 +130,6 @@ class StrategyRuntime:
     version: str = ""
     """Which one scores; empty unless ready."""
     reason: str = ""
-    """Why none scores, or what is amiss with what does: its rule fails, its gate refused it. Empty if nothing is."""
+    """Why none scores, or what is amiss: what stands on the rung does not run, a rule fails. Empty if nothing is."""
+    note: str = ""
+    """What people must know of what scores, and is no fault: that its gate was overruled."""

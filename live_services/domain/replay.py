@@ -36,9 +36,13 @@ class Cut:
 
 
 def within_session(market: Ticks | Bars, session: Session) -> Ticks | Bars:
-    """Leave out what is outside a session: ticks before its open or at or after its close, bars that overlap either."""
+    """Leave out what is outside a session: ticks before its open or at or after its close, bars that overlap either.
+
+    Ticks are in order of event time; what is left of them is no copy.
+    """
     if isinstance(market, Ticks):
-        return market[(market.event_time_ns >= session.open_ns) & (market.event_time_ns < session.close_ns)]
+        first, end = np.searchsorted(market.event_time_ns, [session.open_ns, session.close_ns]).tolist()
+        return market[first:end]
     return market[(market.start_ns >= session.open_ns) & (market.end_ns <= session.close_ns)]
 
 

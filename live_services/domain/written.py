@@ -53,7 +53,7 @@ def read_rows(kept: Any) -> list[Any]:
 
 def written_values(kind: type[Value], values: Iterable[Value]) -> NDArray[np.uint8]:
     """Write events, or values of events, of one kind."""
-    return np.frombuffer(_adapter(kind).dump_json(list(values)), dtype=np.uint8)
+    return WrittenOnce().values(kind, values)
 
 
 class WrittenOnce:

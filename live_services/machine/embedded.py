@@ -143,7 +143,9 @@ def require_disk(directory: Path) -> None:
 
 
 _JVM_OPTIONS: Final = (
-    "-Xms32m",
+    "-Xms64m",
+    "-Xmn32m",  # with the 8 MB that it takes by itself it stands still for some 6 ms in every second: p99 of a commit
+    "-XX:ReservedCodeCacheSize=256m",  # addresses only; with the 48 MB of one compiler it collects all once: 250 ms
     "-XX:TieredStopAtLevel=1",  # a broker moves bytes: the second compiler costs 60 MB and 5 s, and 300 commits no less
     "-Xmx512m",
     "-XX:+UseSerialGC",

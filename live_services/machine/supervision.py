@@ -176,7 +176,7 @@ class Supervisor:
         write_private(self.configuration, supervisor_configuration(self.home, self.socket_path, groups))
         with (self.logs / "supervisord.out").open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self.configuration)],
+                [sys.executable, "-m", "live_services.machine.supervisord", "-n", "-c", str(self.configuration)],
                 env=os.environ | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -55,9 +55,9 @@ def start_everything(
     live_services.failures.CommandFailed
         Folders of the home cannot be written; nothing was started.
     """
+    require_layout(settings.alpha_panda_home)  # nothing is written into a home of another version
     with refusal_written(settings):
         require_known_names(settings.strategies)
-        require_layout(settings.alpha_panda_home)
     owned_home(settings.alpha_panda_home)
     with start_lock(settings.alpha_panda_home):
         if demo_mark(settings.alpha_panda_home) is not None:

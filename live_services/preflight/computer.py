@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ _MB: Final = 2**20
 
 
 _NO_FOLDER: Final = "not a folder"
+_FULL: Final = os.strerror(errno.ENOSPC)
+_PROBE: Final = b" " * 4096
 
 
 def unwritable(folder: Path) -> str | None:
@@ -29,7 +32,8 @@ def unwritable(folder: Path) -> str | None:
             place = place.parent
         if not place.is_dir():
             return f"{place} is {_NO_FOLDER}"
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=place, buffering=0) as probe:
+            probe.write(_PROBE)  # a full disk takes a file, and nothing in it
             return None
     except OSError as problem:
         return f"{place} cannot be written: {problem.strerror}"
@@ -73,6 +77,8 @@ def logs_finding(settings: Settings) -> Iterator[Finding]:
 def _writing(folder: Path, problem: str) -> str:
     if problem.endswith(_NO_FOLDER):
         return f"Move {problem.removesuffix(f' is {_NO_FOLDER}')} away, or name another home with ALPHA_PANDA_HOME"
+    if problem.endswith(_FULL):
+        return "Free some of that disk, or name another home with ALPHA_PANDA_HOME"
     return (
         f"Give this user the right to write there (`sudo chown -R $USER {folder}`), or name another home with "
         "ALPHA_PANDA_HOME"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from live_services.composition import processes, running_brokers
 from live_services.domain.limits import AccountConfig
@@ -13,7 +13,7 @@ from live_services.domain.topics import BROKERS, all_topics, broker_topics, cons
 from live_services.preflight.findings import Finding, ok
 from live_services.settings import Settings, config_file
 from live_services.settings_report import misspelt_environment
-from models_registry.specification import StrategySpec
+from models_registry.specification import Broker, StrategySpec
 
 
 def settings_finding(_settings: Settings) -> Iterator[Finding]:
@@ -43,6 +43,11 @@ def strategies_finding(settings: Settings) -> Iterator[Finding]:
 def routing_finding(settings: Settings) -> Iterator[Finding]:
     """Say whether each running account has strategies and each strategy an account, and whether worlds are apart."""
     running = running_brokers(settings)
+    found = tuple(_misrouted(settings, running))
+    yield from found or [ok("routing", f"{', '.join(running)}: own topics, groups and transactional ids")]
+
+
+def _misrouted(settings: Settings, running: Sequence[Broker]) -> Iterator[Finding]:
     if not running:
         yield Finding(
             "routing",
@@ -71,8 +76,6 @@ def routing_finding(settings: Settings) -> Iterator[Finding]:
     shared = shared_names(settings)
     if shared:
         yield Finding("routing", "failed", f"two worlds share {', '.join(shared)}", policy="always")
-    if running and not shared:
-        yield ok("routing", f"{', '.join(running)}: own topics, groups and transactional ids")
 
 
 def shared_names(settings: Settings) -> tuple[str, ...]:

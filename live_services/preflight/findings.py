@@ -84,8 +84,13 @@ def lines(preflight: Preflight, findings: Iterable[Finding]) -> tuple[str, ...]:
 
 def _line(finding: Finding, blocks: str) -> str:
     held = f" (holds back {blocks})" if blocks != NOTHING else ""
-    way_out = f". {finding.way_out}" if finding.way_out else ""
-    return f"{finding.check} {finding.status}{held}: {finding.reason.rstrip('.')}{way_out}"
+    said = f"{sentence(finding.reason)} {finding.way_out}" if finding.way_out else finding.reason.rstrip(".")
+    return f"{finding.check} {finding.status}{held}: {said}"
+
+
+def sentence(text: str) -> str:
+    """Give a text with one stop at its end; a question has its own."""
+    return text if text.endswith("?") else f"{text.rstrip('.')}."
 
 
 def summary(preflight: Preflight) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from live_services.composition import ServiceEntry
 from live_services.domain.strategy.checks import strategy_schema
 from live_services.failures import CommandFailed
 from live_services.preflight.computer import home_finding, logs_finding
+from live_services.preflight.findings import sentence
 from live_services.preflight.kafka import own_topics
 from live_services.settings import Settings
 
@@ -25,7 +26,7 @@ def require_folders(settings: Settings) -> None:
     """
     for finding in (*home_finding(settings), *logs_finding(settings)):
         if finding.status == "failed":
-            raise CommandFailed(f"{finding.reason.rstrip('.')}. {finding.way_out}".rstrip())
+            raise CommandFailed(f"{sentence(finding.reason)} {finding.way_out}".rstrip())
 
 
 def require_own_needs(entry: ServiceEntry, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from live_services.home import owned_home
-from live_services.preflight.findings import LIVE_SERVICES
+from live_services.preflight.findings import LIVE_SERVICES, sentence
 
 SUMMARY_NAME: Final = "preflight_summary.json"
 
@@ -66,7 +66,7 @@ def read_held_back(home: Path) -> tuple[str, ...]:
 
 
 def _line(check: Mapping[str, str]) -> str:
-    return f"{check['check']}: {check['reason'].rstrip('.')}. {check['way_out']}".rstrip()
+    return f"{check['check']}: {sentence(check['reason'])} {check['way_out']}".rstrip()
 
 
 def _failed(checks: list[dict[str, str]]) -> dict[str, str]:

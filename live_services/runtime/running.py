@@ -33,8 +33,8 @@ _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
 _TURN_SECONDS: Final = 0.002
-"""A step that takes longer pauses, and smaller ones follow it: a commit's answers, the heartbeat and the other tasks
-have their turn. A pause costs 20 to 50 µs.
+"""A step that takes longer of the processor pauses, and smaller ones follow it: a commit's answers, the heartbeat and
+the other tasks have their turn. Time in which others had the processor does not count: smaller steps would not help.
 """
 _APART_SECONDS: Final = 1.0  # fills follow orders with the next ticks of their instruments
 
@@ -79,16 +79,17 @@ class Running:
         """
         first = 0
         while first < len(records):
-            part, begun = records[first : first + self._step_records], time.monotonic()
+            part, begun = records[first : first + self._step_records], time.thread_time()
             first += len(part)
             self.arrivals.came(partition.topic, part)
             for record in map(received, part):
                 await learn(record.headers)
                 self.run.receive(record)
             self.next_offsets[partition] = part[-1].offset + 1
+            await asyncio.sleep(0)
             await self.step()
             self.arrivals.handled(has_events=self.run.has_events)
-            took_s = time.monotonic() - begun
+            took_s = time.thread_time() - begun
             if took_s > _TURN_SECONDS:
                 self._step_records = max(1, len(part) // 2)
             elif took_s < _TURN_SECONDS / 4:
@@ -178,8 +179,8 @@ class Running:
 
 def _for_a_while() -> Callable[[], bool]:
     """Give what says whether a step that begins now may go on."""
-    ends = time.monotonic() + _TURN_SECONDS
-    return lambda: time.monotonic() < ends
+    ends = time.thread_time() + _TURN_SECONDS
+    return lambda: time.thread_time() < ends
 
 
 async def stop_all(*ours: AIOKafkaProducer | InnerWatch | Inbox) -> None:

@@ -38,6 +38,7 @@ from live_services.domain.feeds import says_the_same, takes_over
 from live_services.domain.log import NOTHING, Reached
 from live_services.domain.replay import Cut, cuts_of_session
 from live_services.domain.topics import market_topic
+from live_services.runtime.heap import give_back
 from live_services.runtime.ingress import Ingress, IngressTakenOver, fenced_ingress
 from live_services.services.feed_plan import FeedError, chosen_sessions, refuse_another, who_feeds
 from live_services.settings import Settings
@@ -307,7 +308,7 @@ class Feed:
         if told is not None:
             session = session_of(told)
         universe = None if told is None else Universe.model_construct(instruments=told.instruments)
-        replay = await asyncio.to_thread(self._source.load, session, universe)
+        replay = await asyncio.to_thread(self._loaded, session, universe)
         _log.info("session_begins", session=str(session.date), rows=len(replay.market), speed=self._market.speed)
         if told is None:
             told = self._opened[session.open_ns] = session_opened(session, replay.universe, self._stamp_as)
@@ -320,6 +321,12 @@ class Feed:
         ended = await self._say_cuts(replay, stop, progress)
         _log.info("session_ends", session=str(session.date), complete=ended)
         return ended
+
+    def _loaded(self, session: Session, told: Universe | None) -> Replay:
+        """Read a session, and return what reading it took, and the session before, to the system."""
+        replay = self._source.load(session, told)
+        give_back()
+        return replay
 
     async def _say_cuts(self, replay: Replay, stop: asyncio.Event, progress: Progress | None) -> bool:
         """Say what each partition lacks of a session, at ``market.speed`` or as fast as the brokers take it."""

@@ -289,9 +289,9 @@ class ModelLoader:
             raise ModelUnavailable(
                 f"the log says that {name} version {version} traded in this session, but it cannot be loaded: "
                 f"{str(cause).rstrip('.')}. "
-                "Bring its files back as they were: the session began with this version, so promoting another one does "
-                "not help before the next session. The account ends open positions without the runner; "
-                f"{to_type('flatten')} closes them now"
+                "In this session only one thing helps: bring its files back as they were. The session began with this "
+                "version, so promoting another one holds from the next session on. The account ends open positions "
+                f"without the runner; {to_type('flatten')} closes them now"
             ) from cause
 
     async def start(self) -> None:

@@ -352,9 +352,9 @@ class StrategyRunner(Service[StrategyState]):
         amiss = f"version {refusal.version} is refused: {refusal.reason}" if refusal is not None else ""
         if model is not None:
             failed = state.desk.failures.get(key) if state is not None else None
-            words = (amiss, str(failed or ""), model.against_gate(rung), plan.loader.outage)
-            version = model.identity.model_version
-            return StrategyRuntime(strategy, rung, "ready", name, version, "; ".join(filter(None, words)))
+            words = filter(None, (amiss, str(failed or ""), plan.loader.outage))
+            version, note = model.identity.model_version, model.against_gate(rung)
+            return StrategyRuntime(strategy, rung, "ready", name, version, "; ".join(words), note)
         if amiss:
             return StrategyRuntime(strategy, rung, "disabled", name, reason=amiss)
         if candidate is None:

@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
-from live_services.domain.account.account_view import PositionKey
 from live_services.domain.account.books import Books
 from live_services.domain.clock import NEVER_NS
 from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
@@ -83,10 +82,8 @@ class SnapshotClock:
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
     closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    positions = (
-        *[PositionMark.trusted(_marked(position, 0.0)) for position in closed],
-        *[_held(books, key) for key in sorted(books.positions)],
-    )
+    positions = [PositionMark.trusted(_marked(position, 0.0)) for position in closed]
+    _add_held(books, positions)
     marks = [vars(position) for position in positions]
     said = PnlSnapshot.trusted(
         {
@@ -96,11 +93,11 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
             "event_time_ns": second,
             "schema_version": 2,
             "session_date": session.date.isoformat(),
-            "positions": positions,
+            "positions": tuple(positions),
             "strategies": books.strategy_totals(),
             "starting_cash_inr_e4": books.starting_cash_inr_e4,
             "cash_inr_e4": books.cash_inr_e4,
-            "holdings_at_cost_inr_e4": books.holdings_at_cost_inr_e4(),
+            "holdings_at_cost_inr_e4": sum([at["cost_inr_e4"] for at in marks]),
             "realized_inr_e4": books.realized_inr_e4,
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
@@ -117,18 +114,19 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     return said
 
 
-def _held(books: Books, key: PositionKey) -> PositionMark:
-    """Give an open position at its mark; as long as neither moves, it is what was said before."""
-    position, said = books.positions[key], books.marked.get(key)
-    price = books.mark(position)
-    if said is None:
-        said = books.marked[key] = PositionMark.trusted(_marked(position, price))
-    elif vars(said)["mark_price"] != price:
-        fields = vars(said).copy()
-        fields["mark_price"] = price
-        fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
-        said = books.marked[key] = PositionMark.trusted(fields)
-    return said
+def _add_held(books: Books, to: list[PositionMark]) -> None:
+    """Add what is open, each at its mark; as long as neither moves, it is what was said before."""
+    held, marked = books.positions, books.marked
+    for key in sorted(held):
+        said, price = marked.get(key), books.mark(held[key])
+        if said is None:
+            said = marked[key] = PositionMark.trusted(_marked(held[key], price))
+        elif vars(said)["mark_price"] != price:
+            fields = vars(said).copy()
+            fields["mark_price"] = price
+            fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
+            said = marked[key] = PositionMark.trusted(fields)
+        to.append(said)
 
 
 def _marked(position: Position, price: float) -> dict[str, Any]:

@@ -91,7 +91,9 @@ class StrategyStanding(Frozen):
     version: str
     """Empty unless ready."""
     reason: str
-    """Why none scores, or why what stands on the rung does not; empty if nothing is amiss."""
+    """Why none scores, or what is amiss: what stands on the rung does not run, a rule fails. Empty if nothing is."""
+    note: str = ""
+    """What people must know of what scores, and is no fault: that its gate was overruled."""
 
 
 class BrokerStrategies(Frozen):

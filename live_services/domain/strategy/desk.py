@@ -9,7 +9,6 @@ last exit: such a decision has no label, so nothing was learned or measured of i
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from live_services.domain.events import (
     Side,
     SignalGenerated,
     SignalShadowed,
+    event_id,
     self_caused,
 )
 from live_services.domain.log import LogPosition
@@ -81,6 +81,7 @@ class _Decided(NamedTuple):
     score: float
     bar: BarValues
     features: dict[str, float]
+    """Finite: nothing is decided on a row that is not."""
     volatility: float
     """Fraction per bar; NaN if the model does not look at it."""
     barriers: Distances | None
@@ -292,11 +293,15 @@ class StrategyDesk:
         return min(session.open_ns + (bars_over + 1) * self._bar_ns, session.close_ns)
 
     def _complete_before(self, watermark_ns: int) -> Bars:
-        bars = Bars.concatenate(self._waiting)
+        bars = self._waiting[0] if len(self._waiting) == 1 else Bars.concatenate(self._waiting)
         due = bars.end_ns < watermark_ns
-        self._waiting = [] if due.all() else [bars[~due]]
-        ready = bars[due]
-        return ready[np.lexsort((ready.instrument, ready.end_ns))]
+        if due.all():
+            self._waiting = []
+        else:
+            self._waiting, bars = [bars[~due]], bars[due]
+        later, ties = np.diff(bars.end_ns), np.diff(bars.instrument) > 0
+        in_order = bool(np.all((later > 0) | ((later == 0) & ties)))  # as a store gives them: nothing is to be copied
+        return bars if in_order else bars[np.lexsort((bars.instrument, bars.end_ns))]
 
     def _note_frame(self, position: LogPosition | None, first_ns: int, last_ns: int) -> None:
         if position is not None:
@@ -383,19 +388,22 @@ class StrategyDesk:
     def _proposed(self, one: Asked, broker: Broker, decided: _Decided, barriers: Distances) -> SignalGenerated:
         spec, model, instrument, bar = one.spec, decided.model, decided.instrument, decided.bar
         stop_inr_e4, target_inr_e4 = barriers
+        end_ns, close, identity = bar.end_ns, bar.close, vars(model.identity)
+        own_id = event_id("signal", broker, spec.name, one.rung, instrument.instrument_token, end_ns, 0)
+        frames = [at for at, first_ns, last_ns in self._frames if first_ns < end_ns and last_ns >= bar.start_ns]
         return SignalGenerated.trusted(
             {
                 "event_type": "signal.generated",
                 "broker": broker,
-                **self_caused("signal", broker, spec.name, one.rung, instrument.instrument_token, bar.end_ns, 0),
-                "event_time_ns": bar.end_ns,
+                "event_id": own_id,
+                "correlation_id": own_id,
+                "causation_id": own_id,
+                "event_time_ns": end_ns,
                 "schema_version": 2,
-                "model_name": model.identity.model_name,
-                "model_version": model.identity.model_version,
-                "feature_schema_hash": model.identity.feature_schema_hash,
-                "basis": self._stamp.basis(
-                    at for at, first_ns, last_ns in self._frames if first_ns < bar.end_ns and last_ns >= bar.start_ns
-                ),
+                "model_name": identity["model_name"],
+                "model_version": identity["model_version"],
+                "feature_schema_hash": identity["feature_schema_hash"],
+                "basis": self._stamp.basis(frames),
                 "strategy": spec.name,
                 "rung": one.rung,
                 "instrument_token": instrument.instrument_token,
@@ -403,20 +411,20 @@ class StrategyDesk:
                 "product": spec.product,
                 "side": decided.side,
                 "intent": "open",
-                "quantity": shares(spec, bar.close, decided.volatility, stop_inr_e4, instrument.lot_size),
+                "quantity": shares(spec, close, decided.volatility, stop_inr_e4, instrument.lot_size),
                 "priority": spec.priority,
                 "exit": ExitTerms.trusted(
                     {
-                        "expiry_ns": bar.end_ns + one.label.horizon_ns,
+                        "expiry_ns": end_ns + one.label.horizon_ns,
                         "stop_distance_inr_e4": stop_inr_e4,
                         "target_distance_inr_e4": target_inr_e4,
                     }
                 ),
                 "score": decided.score,
                 "threshold": decided.threshold,
-                "reference_price": bar.close,
+                "reference_price": close,
                 "bar": bar,
-                "features": {name: None if math.isnan(value) else value for name, value in decided.features.items()},
+                "features": decided.features,
             }
         )
 

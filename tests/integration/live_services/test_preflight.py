@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -24,7 +22,6 @@ from live_services.domain import keys
 from live_services.domain.log import TaskId
 from live_services.failures import CommandFailed
 from live_services.machine.embedded import embedded_valkey, redis_answers, running, valkey_spec
-from live_services.machine.stack import Stack
 from live_services.preflight.kafka import KAFKA_CHECKS, clock_skew_ms, kafka_findings
 from live_services.preflight.observability import metrics_finding
 from live_services.preflight.own_needs import require_own_needs
@@ -123,33 +120,3 @@ def test_a_task_whose_metrics_port_is_silent_is_named(tmp_path: Path) -> None:
         died = subprocess.Popen(("sleep", "0"))
         died.wait()
         assert found(died.pid) == ("ok", "a metrics port answers")
-
-
-def test_up_holds_the_live_services_back_while_kafka_is_away_and_leaves_the_rest_running(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with embedded_valkey(tmp_path / "valkey") as url:
-        for name, value in {
-            "KAFKA__BOOTSTRAP_SERVERS": NOBODY,
-            "REDIS__URL": url,
-            "MLFLOW__TRACKING_URI": f"http://{NOBODY}",
-            "DAGSTER__URL": f"http://{NOBODY}",
-        }.items():
-            monkeypatch.setenv(name, value)
-        command = (sys.executable, "-m", "live_services")
-        try:
-            up = subprocess.run((*command, "up", "--detach"), capture_output=True, text=True, check=False)
-            assert up.returncode == 1
-            said = up.stdout + up.stderr
-            assert f"preflight: kafka failed (holds back live services): no Kafka answers at {NOBODY}" in said
-            assert "preflight: mlflow failed: no MLflow answers" in said
-            assert "the live services do not: mend what preflight says" in said
-            states = {process.name: process.state for process in Stack(load_settings()).supervisor.processes()}
-            assert {states["market_feed"], states["paper.account"]} == {"STOPPED"}
-            written = json.loads((home / "logs" / "preflight_summary.json").read_text())
-            assert written["holds_back"] == "live services"
-            status = subprocess.run((*command, "status"), capture_output=True, text=True, check=False)
-            assert status.returncode == 3
-            assert "ALARM: preflight holds the live services back: kafka: no Kafka answers at" in status.stdout
-        finally:
-            subprocess.run((*command, "down"), capture_output=True, check=True)

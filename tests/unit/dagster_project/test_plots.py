@@ -27,6 +27,10 @@ def test_a_plot_is_shown_inline_and_is_an_image(plot, values):
     assert ET.fromstring(base64.b64decode(encoded)).tag.endswith("svg")
 
 
+def test_amounts_are_written_out_and_small_figures_to_four_digits():
+    assert "first -13,890, lowest -13,890,\\\nhighest 0.1235, last 0.1235" in line_plot([-13_890.2, 0.12345], "Net")
+
+
 @pytest.mark.parametrize("plot", [line_plot, column_plot, equity_plot])
 def test_nothing_to_draw_is_said(plot):
     assert plot([], "Returns") == "Returns: no values"

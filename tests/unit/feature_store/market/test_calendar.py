@@ -1,7 +1,10 @@
 import datetime as dt
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
+from pandas_market_calendars import get_calendar
 
 from feature_store.market.calendar import (
     SPECIAL_SESSIONS,
@@ -63,6 +66,18 @@ def test_the_years_have_the_sessions_that_the_exchange_held() -> None:
     counts = Counter(session.date.year for session in nse_sessions(VERIFIED_FROM, VERIFIED_THROUGH))
     # 2026 without its Muhurat session, whose hours are not verified
     assert counts == {2020: 252, 2021: 248, 2022: 248, 2023: 246, 2024: 249, 2025: 249, 2026: 246}
+
+
+def test_closed_days_are_those_of_the_library_but_for_the_overlay() -> None:
+    weekdays = {day.date() for day in get_calendar("NSE").valid_days(VERIFIED_FROM, VERIFIED_THROUGH)}
+    ours = {session.date for session in nse_sessions(VERIFIED_FROM, VERIFIED_THROUGH)}
+    assert ours ^ weekdays <= {row.date for row in SPECIAL_SESSIONS}
+
+
+def test_the_calendar_does_without_pandas() -> None:
+    code = "import sys, datetime as dt; from feature_store.market.calendar import nse_session as of"
+    code += "; of(dt.date(2026, 1, 5)); sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_sessions_of_a_range_include_both_ends_in_order() -> None:

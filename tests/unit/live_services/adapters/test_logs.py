@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from live_services.adapters.log_queue import Brake, Queued
 from live_services.adapters.logs import CHANNELS, Routed, configure_logging, log_beside, stop_logging, wiring
+from live_services.adapters.metrics import Metrics
 from live_services.operations_settings import LoggingSettings
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -237,7 +238,8 @@ def test_a_file_that_cannot_be_written_is_said_once_and_counted(tmp_path, capsys
     wired = log_beside("cli", tmp_path)
     for _ in range(3):
         structlog.get_logger("audit").info("halted")
-    assert wired.failed == 3
+    assert (wired.failed, wired.lost, wired.is_failing) == (3, 3, True)
+    assert Metrics().registry.get_sample_value("alpha_panda_log_lines_lost") == 3.0
     assert capsys.readouterr().err.count("audit.log") == 1
 
 

@@ -99,3 +99,16 @@ def test_a_start_that_is_refused_is_told_by_the_summary_the_log_and_status_as_we
         file.write_text("no_such_key = 1\n")
     file.unlink()
     assert "Preflight held the live services back at " in runner.invoke(app, ["status"]).output
+
+
+@pytest.mark.parametrize("folder", ["logs", "run", "models"])
+def test_a_file_in_a_folders_place_is_told_by_up_preflight_and_status(home, folder):
+    home.mkdir(mode=0o700)
+    (home / folder).touch()
+    moved = f"Move {home / folder} away"
+    assert moved in runner.invoke(app, ["up", "--detach"]).output
+    status = runner.invoke(app, ["status"])
+    assert status.exit_code == 1
+    assert moved in status.output
+    if folder != "logs":  # where the summary lies
+        assert [one["check"] for one in written(home)["checks"] if one["blocks"] == "live services"] == ["home"]

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from live_services.cli.account_view import read_account, read_verdicts
 from live_services.cli.ailments import ailments
 from live_services.cli.status import print_status, processes_table, settings_that_wait, status_record, tasks_table
 from live_services.cli.status_view import ServiceProcess, StatusView, read_desk
-from live_services.cli.strategy_states import StrategyRow, read_strategy_states, strategies_table, strategy_rows
+from live_services.cli.strategy_states import (
+    StrategyRow,
+    read_strategy_states,
+    strategies_table,
+    strategy_record,
+    strategy_rows,
+)
 from live_services.cli.task_health import Health, ProcessReport, together
 from live_services.cli.trading_states import TradingStatesView
 from live_services.domain.events import (
@@ -34,9 +41,11 @@ from live_services.domain.events import (
     TradingStateInForce,
     self_caused,
 )
+from live_services.domain.log import StrategyRuntime
 from live_services.machine.restarts import Restarts
 from live_services.machine.supervision import ProcessState
 from live_services.settings import Settings
+from models_registry.refs import overruled
 from tests.account_log import SESSIONS, STRATEGIES, log_of, two_sessions
 from tests.live_world import OPEN, UNIVERSE
 
@@ -175,9 +184,11 @@ def task(service: str, broker: str = "paper", foreign: int = 0) -> dict[str, obj
     }
 
 
-def runner(*said: tuple[str, str, str, str], rung: str = "champion", partition: int = 0) -> dict[str, object]:
+def runner(
+    *said: tuple[str, str, str, str], rung: str = "champion", partition: int = 0, note: str = ""
+) -> dict[str, object]:
     strategies = [
-        {"strategy": name, "rung": rung, "state": state, "model_name": "momentum", "version": version, "reason": reason}
+        asdict(StrategyRuntime(name, rung, state, "momentum", version, reason, note))  # type: ignore[arg-type]
         for name, state, version, reason in said
     ]
     name = f"shared.{RUNNER}[{partition}]"
@@ -220,6 +231,14 @@ async def test_the_log_says_what_a_strategy_was_given_last_and_what_was_refused_
     assert "DISABLED nothing was promoted to it" in shown
     assert "v2" not in shown
     assert "gone" not in shown
+
+
+def test_a_gate_that_was_overruled_is_said_of_what_runs_and_is_no_alarm() -> None:
+    note = overruled(["enough_trades"])
+    (row, _) = rows_of(runner(("momentum", "ready", "3", ""), note=note))
+    assert (row.state, row.reasons, row.notes) == ("ready", (), (note,))
+    assert strategy_record(row)["notes"] == [note]
+    assert "ready momentum v3 its gate refused it (enough_trades)" in " ".join(drawn(strategies_table([row])).split())
 
 
 async def test_what_is_configured_is_never_shown_as_running_when_nobody_runs_it() -> None:
@@ -391,6 +410,10 @@ def test_a_process_that_keeps_dying_is_an_alarm_also_in_the_moments_in_which_it_
                 )
             },
             "strategy_runner: its event loop has not turned for 31 s",
+        ),
+        (
+            {"reports": (report("strategy_runner", log_lines_lost=1200), report("account", "paper"))},
+            "lines of the log are lost (strategy_runner 1,200): the disk of home/logs is full, or may not be written",
         ),
         (
             {"reports": (report("strategy_runner", ready=False, lacks=["no task"]), report("account", "paper"))},

@@ -28,6 +28,7 @@ from live_services.machine.supervision import (
     Supervisor,
     start_lock,
 )
+from live_services.machine.supervisord import Unending
 from live_services.machine.up import start_everything
 from live_services.settings import endpoints_file, load_settings
 
@@ -55,6 +56,12 @@ def test_a_value_that_supervisord_cannot_pass_on_is_refused(tmp_path):
     program = Program("feed", ("x",), {"KEY": 'a"b'})
     with pytest.raises(CommandFailed, match="KEY has a quote"):
         supervisor_configuration(tmp_path, tmp_path / "s.sock", {SERVICES: [program]})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")
+def test_a_full_disk_under_its_own_stderr_does_not_end_supervisord():
+    with Path("/dev/full").open("w") as full:
+        assert Unending(full).write("its log cannot be written") == 25
 
 
 def test_the_control_socket_of_a_deep_home_still_fits(tmp_path):

@@ -51,6 +51,15 @@ def test_a_home_that_is_not_there_yet_can_be_made(home, monkeypatch):
     assert not (home / "one").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")
+def test_a_disk_that_takes_a_file_and_nothing_in_it_is_full(home, monkeypatch):
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        finding = found(logs_finding)
+    assert finding.reason == f"{home / 'logs'} cannot be written: No space left on device"
+    assert finding.way_out.startswith("Free some of that disk")
+
+
 def test_a_log_folder_that_cannot_be_written_holds_everything_back_and_says_whose_right_is_missing(home):
     with tempfile.TemporaryDirectory() as open_to_all:
         logs = Path(open_to_all) / "logs"

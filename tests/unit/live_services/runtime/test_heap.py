@@ -28,3 +28,37 @@ assert resident_mb() < before + 50, (before, freed, resident_mb())
 def test_blocks_that_only_the_start_needed_go_back_to_the_system() -> None:
     done = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+LARGE = """
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from live_services.runtime.heap import keep_pandas_out, prepare_heap
+
+prepare_heap()
+keep_pandas_out()
+import pyarrow as pa
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+def read():
+    for _ in range(3):
+        tables = [pa.array(np.arange(500_000)).to_numpy() + k for k in range(20)]
+
+before = resident_mb()
+reading = threading.Thread(target=read)
+reading.start()
+reading.join()
+assert pa.default_memory_pool().backend_name == "system"
+assert resident_mb() < before + 20, (before, resident_mb())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another C library")
+def test_large_arrays_go_back_to_the_system_by_themselves_once_a_process_is_prepared() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr

@@ -38,11 +38,13 @@ DAY = Session(SESSION.date, OPEN_NS, OPEN_NS + MINUTES * MINUTE_NS)
 
 
 class Slow(ToyStrategy):
-    """Takes longer for a minute of the market than a step may take without a pause."""
+    """Computes longer for a minute of the market than a step may without a pause."""
 
     def handle(self, record: Record, state: object, now_ns: int) -> Iterable[Event]:
         if isinstance(record, MarketSlice):
-            time.sleep(0.06)
+            ends = time.thread_time() + 0.003
+            while time.thread_time() < ends:
+                pass
         return super().handle(record, state, now_ns)  # type: ignore[arg-type]
 
 

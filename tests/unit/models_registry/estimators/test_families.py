@@ -118,6 +118,24 @@ def test_a_row_scores_alone_as_it_does_among_others(name):
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize("leaves", [2, 64, 65])
+def test_trees_of_any_size_say_of_many_rows_what_they_say_of_each(leaves):
+    random = np.random.default_rng(4)
+    X = random.normal(size=(4_000, FEATURES))
+    family = FAMILIES["hist_gradient_boosting"]
+    few = {"max_iter": 3, "max_leaf_nodes": leaves, "max_depth": None, "min_samples_leaf": 1}
+    model = family.fit(family.build(0, len(X), few), X, random.random(len(X)) < 0.5, np.ones(len(X)))
+    arrays = family.flatten(model)
+    assert arrays["is_leaf"][: arrays["tree_start"][1]].sum() == leaves
+    X[::5, 1] = np.nan
+    margin = BoostedTrees().margin(X, arrays)
+    assert margin.tobytes() == model.decision_function(X).tobytes()
+    assert (
+        margin[:300].tobytes()
+        == np.concatenate([BoostedTrees().margin(X[k : k + 1], arrays) for k in range(300)]).tobytes()
+    )
+
+
 @pytest.mark.parametrize("name", ["random_forest", "logistic_regression"])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
 def test_a_row_that_the_library_refuses_scores_nothing_and_its_neighbours_as_ever(name, value):
