@@ -117,9 +117,11 @@ def figures_of(promoted: Sequence[tuple[float, float]], stalls: Sequence[Stall])
         Figure("  as long a time without one, longest", max(of_usual), "ms"),
         Figure("  with what others had of the processors", _most(stalls, spans, lambda s: s.late_ms), "ms"),
         Figure(
-            "  most that the loop itself computed between two turns", _most(stalls, spans, lambda s: s.used_ms), "ms"
+            "  most that the loop computed from one look at the timer to the next",
+            _most(stalls, spans, lambda s: s.used_ms),
+            "ms",
         ),
-        Figure("  as long a time without one, longest", _most(stalls, usual, lambda s: s.used_ms), "ms"),
+        Figure("  the same, without one", _most(stalls, usual, lambda s: s.used_ms), "ms"),
         at_most(f"alias → first stamped signal, longest of {len(answers)}", max(answers), "s", ANSWER_SECONDS),
         Figure("  median", statistics.median(answers), "s"),
     ]
