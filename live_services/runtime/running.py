@@ -32,7 +32,7 @@ _PROPOSALS: Final = frozenset(broker_topics(broker).signals_raw.name for broker 
 _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 50
-_TURN_SECONDS: Final = 0.002
+_TURN_SECONDS: Final = 0.001
 """A step that takes longer of the processor pauses, and smaller ones follow it: a commit's answers, the heartbeat and
 the other tasks have their turn. Time in which others had the processor does not count: smaller steps would not help.
 """
