@@ -6,8 +6,8 @@ The session has 50 instruments and 1.2 million ticks in frames of 200, more than
 platform was measured on. The runner has features and one model of 100 boosted trees. The chains are the platform's own
 on a log in memory, and die behind the last frame. What is measured is building the chain, opening the session, and
 running it again or restoring it, in seconds of one core (`time.process_time`). A process' start (imports, joining its
-group) and what Kafka takes to hand the records over come on top; `alpha-panda chaos` measures the restart with those,
-as "kill in the last minute".
+group) and what Kafka takes to hand the records over come on top: `benchmarks.restart_day` measures them on a
+real day.
 """
 
 from __future__ import annotations
