@@ -118,8 +118,11 @@ class Running:
         if self.run.is_crowded:
             self._apart_until = time.monotonic() + _APART_SECONDS
         if time.monotonic() < self._apart_until:
-            return await asyncio.to_thread(self.run.step, _for_a_while())
-        return self.run.step(_for_a_while())
+            return await asyncio.to_thread(self._part)
+        return self._part()
+
+    def _part(self) -> bool:
+        return self.run.step(_for_a_while())  # by the clock of the thread that it runs in: each has its own
 
     def has(self, partitions: Sequence[TopicPartition] | None) -> bool:
         """Whether these are its partitions."""

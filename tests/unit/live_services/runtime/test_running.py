@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -116,3 +116,25 @@ async def test_an_instant_of_many_proposals_leaves_the_loop_and_comes_to_the_sam
     validated = [o.event for o in run.take_outputs() if isinstance(o.event, SignalValidated)]
     assert [one.quantity for one in validated] == list(range(1, proposals + 1))
     assert (risk.threads != {threading.get_ident()}) == leaves
+
+
+class Asking:
+    """Asks once, behind work that is longer than a turn, whether it may go on; it is done the second time."""
+
+    opening, is_crowded = None, True
+
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+
+    def step(self, go_on: Callable[[], bool]) -> bool:
+        ends = time.thread_time() + 0.003
+        while time.thread_time() < ends:
+            pass
+        self.answers.append(go_on())
+        return len(self.answers) == 2
+
+
+async def test_a_turn_in_a_thread_ends_by_the_clock_of_that_thread() -> None:
+    run = Asking()
+    await Running(run, None, None, None, 0, {}, {}).step()  # type: ignore[arg-type]
+    assert run.answers == [False, False], "the loop's thread has had more of the processor than the other one"
