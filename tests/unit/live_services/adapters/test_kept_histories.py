@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -111,3 +112,18 @@ def test_the_files_used_longest_ago_give_way(tmp_path: Path, monkeypatch: pytest
 def test_a_disk_without_room_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("in the way")
     HistoryFiles(tmp_path / "kept").keep(HISTORY)
+
+
+def test_a_file_that_the_system_does_not_open_for_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = HistoryFiles(tmp_path)
+    files.keep(HISTORY)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as out_of_files:
+        out_of_files.setattr(kept_histories.pq, "read_table", refuse)
+        out_of_files.setattr(kept_histories.pq, "read_schema", refuse)
+        assert files.read(UNIVERSE, used(HISTORY)) is None
+        assert files.later(UNIVERSE, used(HISTORY), lambda: HISTORY) is None
+    assert files.read(UNIVERSE, used(HISTORY)) is not None
