@@ -77,10 +77,10 @@ class HistoryFiles:
         except FileNotFoundError:
             return None
         except _DAMAGES as failure:
-            self._passed_over(used, str(failure))
+            self._passed_over(used, failure)
             return None
         if (found.digest, found.today_digest) != (used.digest, used.today_stored):
-            self._passed_over(used, "its content has another digest")
+            self._passed_over(used, ValueError("its content has another digest"))
             return None
         return found
 
@@ -99,13 +99,18 @@ class HistoryFiles:
         except FileNotFoundError:
             return None
         except _DAMAGES as failure:
-            self._passed_over(used, str(failure))
+            self._passed_over(used, failure)
             return None
         return LaterHistory(universe, sessions, used.digest, used.today_stored, actions, read)
 
-    def _passed_over(self, used: HistoryUsed, reason: str) -> None:
-        """Say it, and take the files away, so that the next session that stands on the same bars writes them anew."""
-        _log.warning("kept_history_passed_over", digest=used.digest[:12], reason=reason)
+    def _passed_over(self, used: HistoryUsed, failure: Exception) -> None:
+        """Say it, and take damaged files away, so that the next session that stands on the same bars writes them anew.
+
+        What the system refuses for now (too many open files, no right to read) is no damage: there is no other copy.
+        """
+        _log.warning("kept_history_passed_over", digest=used.digest[:12], reason=str(failure))
+        if isinstance(failure, OSError) and failure.errno is not None:
+            return
         for digest in filter(None, (used.digest, used.today_stored)):
             with suppress(OSError):
                 self._path(digest).unlink()

@@ -13,7 +13,7 @@ from live_services.adapters.kafka import StoredRecord, read_committed
 from live_services.adapters.look_back import records_between
 from live_services.adapters.sessions import MarketSessions
 from live_services.domain.clock import session_of
-from live_services.domain.events import Watermark, decode_event
+from live_services.domain.events import Watermark, event_or_none
 from live_services.domain.frame_rows import BadFrame
 from live_services.domain.frames import FRAME_TOPICS, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import Reached
@@ -120,7 +120,8 @@ async def _end_of(
 def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, int, str] | None:
     """Give the session of a record, the watermark that it says, and who told it; a frame's body is not looked at.
 
-    None if a reader would bury it. What is no frame and no watermark, such as a gap, says -1.
+    None if a reader would bury it and take no number of it. What is no frame and no watermark, such as a gap or an
+    event that cannot be read, says -1.
     """
     stamp = stamp_of(record.headers)
     kind = dict(record.headers).get("event_type", b"").decode(errors="replace")
@@ -128,7 +129,7 @@ def _said_by(record: StoredRecord, sessions: MarketSessions) -> tuple[Session, i
     try:
         if kind in FRAME_TOPICS:
             session, says_ns = session_of_frame(record.headers)
-        elif isinstance(event := decode_event(record.value, record.headers), Watermark):
+        elif isinstance(event := event_or_none(record.value, record.headers), Watermark):
             session, says_ns = session_of(event), event.event_time_ns
         elif stamp is not None and (stamped := sessions.session(stamp.session_open_ns)) is not None:
             session = session_of(stamped)

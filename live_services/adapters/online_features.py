@@ -50,19 +50,21 @@ class OnlinePublisher:
         self._waiting: dict[tuple[str, int], tuple[FeatureSchema, Block]] = {}
         self._offered = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._away = False
 
     def offer(self, schema: FeatureSchema, block: Block) -> None:
-        """Have a block written, unless a newer one of the same task comes first; returns at once."""
-        if self._writer is None:
+        """Have a block written, unless a newer one of the same task comes first; returns at once, in any thread."""
+        if self._loop is None:
             return
         if (schema.hash, block.partition) in self._waiting:
             self._count("replaced")
         self._waiting[schema.hash, block.partition] = (schema, block)
-        self._offered.set()
+        self._loop.call_soon_threadsafe(self._offered.set)  # a step of many proposals runs in a thread
 
     async def __aenter__(self) -> Self:
         if self._url:
+            self._loop = asyncio.get_running_loop()
             self._writer = asyncio.create_task(self._write_forever(), name="online-features")
             self._writer.add_done_callback(_say_why)
         return self

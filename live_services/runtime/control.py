@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from live_services.domain.events import TASK_HEADER, DifferenceAccepted, Event, NoEvent, decode_event
+from live_services.domain.frames import Headers
 from live_services.domain.log import TaskId
 from live_services.domain.sequence import stamp_of
 from live_services.domain.topics import Topic
@@ -51,7 +52,8 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], committ
     """Pick what a task said on a control topic from a session's open up to the committed watermark.
 
     What a person let stand counts only if the task went on behind it, or has said nothing since: it was typed of one
-    difference, and is no word on those that other code brings later.
+    difference, and is no word on those that other code brings later. What a former group said, which was lost within
+    the session, does not count either: see `number_left_out`.
 
     Parameters
     ----------
@@ -63,8 +65,11 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], committ
     events: list[Event] = []
     foreign: list[NotUnderstood] = []
     number = 0  # of the task's next one; or it is later, and Kafka lost what was between
+    newest, ours = -1, (topic.writer, committed.session_open_ns)
     for record in records:
-        found = control_of(task, topic, record)
+        found, stamp, before = control_of(task, topic, record), stamp_of(record.headers), newest
+        if found is not None and stamp is not None and stamp[:2] == ours:
+            newest = max(newest, stamp.number)
         if found is None or (isinstance(found, Event) and found.event_time_ns < committed.session_open_ns):
             continue
         if isinstance(found, DifferenceAccepted) and not _counts(found, committed.said):
@@ -74,12 +79,25 @@ def own_control(task: TaskId, topic: Topic, records: Iterable[Received], committ
         if isinstance(found, Event) and (why := _not_own(topic, record, found, committed, number)):
             found = NotUnderstood(record, why)
         if isinstance(found, Event):
+            if stamp is not None and stamp.number == before + 2:  # a group began anew behind the hole
+                events.clear()
+                foreign.clear()
             events.append(found)
-            stamp = stamp_of(record.headers)
             number = number if stamp is None else stamp.number + 1
         elif events:
             foreign.append(found)
     return OwnControl(tuple(events), tuple(foreign))
+
+
+def number_left_out(topic: Topic, open_ns: int, records: Iterable[Headers]) -> int | None:
+    """Give the number that a new group leaves out on a control topic of a session; None if nothing is said there.
+
+    It begins the session again, and by the hole its successors tell what it said from what a former group did, which
+    was lost.
+    """
+    stamps = (stamp_of(headers) for headers in records)
+    said = [stamp.number for stamp in stamps if stamp is not None and stamp[:2] == (topic.writer, open_ns)]
+    return max(said) + 1 if said else None
 
 
 def _not_own(topic: Topic, record: Received, event: Event, committed: Committed, number: int) -> str:

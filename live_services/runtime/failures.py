@@ -5,6 +5,7 @@ RuntimeFailure        ends the process; the supervisor starts it again
 ├── NotSaid           what takes the outputs of a chain failed on one
 ├── WrongShape        topics, inputs or committed offsets do not fit the service
 ├── SlowOpening       the states of a session were not built in time
+├── SlowStep          a step that left the loop did not end in time
 ├── TaskFenced        another process took the task over
 ├── DayDiffers        a re-run says something else than what stands on the log
 ├── CommitTimedOut    Kafka did not finish a transaction in time
@@ -30,6 +31,10 @@ class WrongShape(RuntimeFailure):
 
 class SlowOpening(RuntimeFailure):
     """The states of a session were not built in time."""
+
+
+class SlowStep(RuntimeFailure):
+    """A step that left the loop did not end in time; of one that hangs in the loop the watchdog knows."""
 
 
 class TaskFenced(RuntimeFailure):

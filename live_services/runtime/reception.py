@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from feature_store.market.types import Session, Universe
 from live_services.adapters.spans import TaskSpans
 from live_services.domain.clock import session_end_ns, session_of
-from live_services.domain.events import DeadLetter, Event, SessionOpened, Watermark, decode_event
+from live_services.domain.events import DeadLetter, Event, NoEvent, SessionOpened, Watermark, decode_event
 from live_services.domain.frame_rows import BadFrame
 from live_services.domain.frames import FRAME_TOPICS, decode_frame, session_of_frame, universe_digest_of
 from live_services.domain.log import EventRecord, LogPosition
@@ -113,8 +114,13 @@ class Reception:
                 raise WrongTopic(f"{event_type} on {topic.name}; it belongs on {FRAME_TOPICS[event_type].name}")
             self._push_frame(record)
             return
-        event = decode_event(record.value, record.headers)
-        check_place(event, topic)
+        try:
+            event = decode_event(record.value, record.headers)
+            check_place(event, topic)
+        except (NoEvent, WrongTopic):
+            with suppress(Foreign):  # its number is taken whether it can be read or not, if it is its writer's
+                self._admit(record)
+            raise
         if isinstance(event, Watermark):
             session = session_of(event)
             self.know(session, event.universe_digest)

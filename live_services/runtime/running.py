@@ -18,7 +18,7 @@ from live_services.domain.frames import Headers
 from live_services.domain.topics import BROKERS, broker_topics
 from live_services.runtime.arrivals import Arrivals
 from live_services.runtime.chain import ChainState
-from live_services.runtime.failures import SlowOpening
+from live_services.runtime.failures import SlowOpening, SlowStep
 from live_services.runtime.handover import Committed, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
 from live_services.runtime.inner_watch import InnerWatch
@@ -31,6 +31,7 @@ _log = structlog.get_logger("application")
 _PROPOSALS: Final = frozenset(broker_topics(broker).signals_raw.name for broker in BROKERS)
 _STOP_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 300.0
+_STEP_SECONDS: Final = 60.0  # of a step in a thread, where the watchdog does not see that it hangs
 _MOST_RECORDS: Final = 50
 _TURN_SECONDS: Final = 0.001
 """A step that takes longer of the processor pauses, and smaller ones follow it: a commit's answers, the heartbeat and
@@ -118,8 +119,21 @@ class Running:
         if self.run.is_crowded:
             self._apart_until = time.monotonic() + _APART_SECONDS
         if time.monotonic() < self._apart_until:
-            return await asyncio.to_thread(self.run.step, _for_a_while())
-        return self.run.step(_for_a_while())
+            return await self._part_apart()
+        return self._part()
+
+    async def _part_apart(self) -> bool:
+        try:
+            async with asyncio.timeout(_STEP_SECONDS):
+                return await asyncio.to_thread(self._part)
+        except TimeoutError as cause:
+            raise SlowStep(
+                f"{self.run.task}: a record, a timer or a watermark was not handled in {_STEP_SECONDS:.0f} s; this "
+                "process ends. Its stacks, on stderr, say where it hangs"
+            ) from cause
+
+    def _part(self) -> bool:
+        return self.run.step(_for_a_while())  # by the clock of the thread that it runs in: each has its own
 
     def has(self, partitions: Sequence[TopicPartition] | None) -> bool:
         """Whether these are its partitions."""

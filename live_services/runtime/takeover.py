@@ -19,12 +19,11 @@ from live_services.adapters.spans import Tracing
 from live_services.domain.events import DifferenceAccepted
 from live_services.domain.letters import FloodLimits
 from live_services.domain.log import TaskId
-from live_services.domain.sequence import stamp_of
 from live_services.domain.snapshot import CorruptSnapshot
 from live_services.domain.topics import Topic, consumer_group, transactional_id
 from live_services.runtime.chain import Chain
 from live_services.runtime.committing import Commits
-from live_services.runtime.control import OwnControl, own_control
+from live_services.runtime.control import OwnControl, number_left_out, own_control
 from live_services.runtime.failures import WrongShape
 from live_services.runtime.handover import Committed, Resume, TopicPartitionKey
 from live_services.runtime.inbox import Inbox
@@ -208,10 +207,10 @@ class TakeOver:
             if end is not None and end.open_ns == open_ns:
                 found[topic.name] = end.number
         for topic in self._controls:
-            async for record in read_topic(self._settings.kafka, topic.name, _partition(task, topic)):
-                stamp = stamp_of(record.headers)
-                if stamp is not None and stamp[:2] == (topic.writer, open_ns):
-                    found[topic.name] = max(stamp.number, found.get(topic.name, -1))
+            read = read_topic(self._settings.kafka, topic.name, _partition(task, topic))
+            left_out = number_left_out(topic, open_ns, [record.headers async for record in read])
+            if left_out is not None:
+                found[topic.name] = left_out
         return found
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import gc
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from feature_store.market.corporate_actions import CorporateAction, CorporateAct
 from feature_store.market.types import Universe
 from live_services.adapters import kept_histories
 from live_services.adapters.kept_histories import HistoryFiles
-from live_services.domain.strategy.history import HistoryUsed, SessionHistory
+from live_services.domain.strategy.history import HistoryUsed, LaterHistory, SessionHistory
 from tests.live_world import SESSION, UNIVERSE, past_sessions, session_bars
 
 SPLIT = CorporateAction(UNIVERSE.instruments[1].symbol, dt.date(2026, 1, 2), "split", 0.1)
@@ -65,7 +68,7 @@ def test_a_history_for_later_says_what_it_is_and_is_read_when_it_is_asked_for(tm
     part = later.part_of(1, 2)
     assert asked == []
     assert part.before.close.tobytes() == HISTORY.part_of(1, 2).before.close.tobytes()
-    assert later.today_ends == HISTORY.today_ends
+    assert part.today_ends == HISTORY.today_ends
     assert asked == ["read"]
 
 
@@ -111,3 +114,33 @@ def test_the_files_used_longest_ago_give_way(tmp_path: Path, monkeypatch: pytest
 def test_a_disk_without_room_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("in the way")
     HistoryFiles(tmp_path / "kept").keep(HISTORY)
+
+
+def test_a_file_that_the_system_does_not_open_for_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = HistoryFiles(tmp_path)
+    files.keep(HISTORY)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as out_of_files:
+        out_of_files.setattr(kept_histories.pq, "read_table", refuse)
+        out_of_files.setattr(kept_histories.pq, "read_schema", refuse)
+        assert files.read(UNIVERSE, used(HISTORY)) is None
+        assert files.later(UNIVERSE, used(HISTORY), lambda: HISTORY) is None
+    assert files.read(UNIVERSE, used(HISTORY)) is not None
+
+
+def test_of_a_history_for_later_a_partition_holds_its_own_part_only() -> None:
+    read = list[weakref.ref[SessionHistory]]()
+
+    def whole() -> SessionHistory:
+        history = replace(HISTORY)
+        read.append(weakref.ref(history))
+        return history
+
+    later = LaterHistory(UNIVERSE, HISTORY.sessions, HISTORY.digest, HISTORY.today_digest, HISTORY.actions, whole)
+    part = later.part_of(1, 2)
+    assert 0 < len(part.before) < len(HISTORY.before)
+    gc.collect()
+    assert [one() for one in read] == [None]

@@ -148,6 +148,12 @@ async def test_a_gap_takes_a_number_and_reaches_nothing() -> None:
     assert (await reached([*OURS, gap], feed=FEED, number=5))[0] == (OPEN, OPEN + 4 * SECOND)
 
 
+async def test_an_event_that_cannot_be_read_takes_its_number_as_it_does_of_every_reader() -> None:
+    missed = market_gap(MARKET_TICKS, 0, OPEN + 4 * SECOND, OPEN + 9 * SECOND, "x")
+    log = [*OURS, stamped((b"junk", headers_of(missed)), 5)]
+    assert (await reached(log, feed=FEED, number=5))[0] == (OPEN, OPEN + 4 * SECOND)
+
+
 async def test_a_foreign_record_alone_in_front_of_junk_does_not_pass_for_the_feed() -> None:
     log = [*OURS, stamped(mark(300 * SECOND), 70), *[GARBAGE] * 63]
     assert (await reached(log, feed=FEED, number=4))[0] == (OPEN, OPEN + 4 * SECOND)

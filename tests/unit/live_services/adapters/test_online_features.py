@@ -150,3 +150,20 @@ async def test_rows_that_come_while_another_partitions_are_written_are_the_ones_
         publisher.offer(schema, empty_block(1, 1))
         await asyncio.sleep(0)
     assert written == [(0, 1), (1, 2)]
+
+
+async def test_rows_may_be_offered_by_a_step_that_runs_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    async def write(_client: object, _schema: FeatureSchema, block: Block) -> None:
+        written.append(block.end_ns)
+
+    monkeypatch.setattr(online_features, "_write", write)
+    asyncio.get_running_loop().set_debug(True)  # it then refuses what another thread may not do
+    async with OnlinePublisher(settings_of("redis://127.0.0.1:1/0"), lambda _outcome: None) as rows:
+        await asyncio.sleep(0)  # the writer waits
+        await asyncio.to_thread(rows.offer, loaded_model().schema, empty_block(0, 1))
+        async with asyncio.timeout(20):
+            while not written:
+                await asyncio.sleep(0.01)
+    assert written == [1]

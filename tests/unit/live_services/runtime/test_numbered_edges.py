@@ -102,3 +102,16 @@ def test_a_session_whose_last_records_but_its_end_are_lost_gives_way_to_the_next
     assert [one.reason for one in log.events(RAW.dlq) if isinstance(one, DeadLetter)] == ["foreign"]
     assert ours.run.session == NEXT_SESSION
     assert ours.run.now_ns == session_end_ns(NEXT_SESSION)
+
+
+def test_a_record_of_the_writer_that_cannot_be_read_is_one_letter_and_costs_none_of_those_behind_it() -> None:
+    whole = toy_market(SECOND_NS)
+    run_to_the_end([runner(whole)])
+    records = whole.partitions[RAW.name, 0]
+    proposals = [k for k, one in enumerate(records) if dict(one.headers)["event_type"] == b"signal.generated"]
+    log = toy_market(SECOND_NS)
+    for k, record in enumerate(records):
+        log.append(RAW.name, 0, b"junk" if k == proposals[10] else record.value, record.headers)
+    run_to_the_end([account(log)])
+    assert [one.reason for one in log.events(RAW.dlq) if isinstance(one, DeadLetter)] == ["no_event"]
+    assert len(log.events(PAPER.signals_validated)) == len(proposals) - 1

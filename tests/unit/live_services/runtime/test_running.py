@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -14,7 +14,9 @@ from live_services.domain.frames import encode_tick_frame
 from live_services.domain.log import MarketSlice, Record, TaskId
 from live_services.domain.sequence import Stamp
 from live_services.domain.topics import MARKET_TICKS
+from live_services.runtime import running as running_module
 from live_services.runtime.chain import Chain
+from live_services.runtime.failures import SlowStep
 from live_services.runtime.merge import Source
 from live_services.runtime.received import Received
 from live_services.runtime.running import Running
@@ -116,3 +118,47 @@ async def test_an_instant_of_many_proposals_leaves_the_loop_and_comes_to_the_sam
     validated = [o.event for o in run.take_outputs() if isinstance(o.event, SignalValidated)]
     assert [one.quantity for one in validated] == list(range(1, proposals + 1))
     assert (risk.threads != {threading.get_ident()}) == leaves
+
+
+class Asking:
+    """Asks once, behind work that is longer than a turn, whether it may go on; it is done the second time."""
+
+    opening, is_crowded = None, True
+
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+
+    def step(self, go_on: Callable[[], bool]) -> bool:
+        ends = time.thread_time() + 0.003
+        while time.thread_time() < ends:
+            pass
+        self.answers.append(go_on())
+        return len(self.answers) == 2
+
+
+async def test_a_turn_in_a_thread_ends_by_the_clock_of_that_thread() -> None:
+    run = Asking()
+    await Running(run, None, None, None, 0, {}, {}).step()  # type: ignore[arg-type]
+    assert run.answers == [False, False], "the loop's thread has had more of the processor than the other one"
+
+
+class Hanging:
+    """Never comes to an end by itself."""
+
+    opening, is_crowded, task = None, True, TaskId("account", "paper", 0)
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def step(self, _go_on: Callable[[], bool]) -> bool:
+        return self.let_go.wait(30)
+
+
+async def test_a_step_that_hangs_in_a_thread_ends_the_process_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_module, "_STEP_SECONDS", 0.05)
+    run = Hanging()
+    try:
+        with pytest.raises(SlowStep, match=r"paper\.account\[0\]"):
+            await Running(run, None, None, None, 0, {}, {}).step()  # type: ignore[arg-type]
+    finally:
+        run.let_go.set()

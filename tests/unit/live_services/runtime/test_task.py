@@ -30,7 +30,7 @@ from live_services.domain.log import EventRecord, LogPosition, Record, TaskId
 from live_services.domain.sequence import Stamp
 from live_services.domain.topics import MARKET_TICKS
 from live_services.runtime.chain import Chain, UndeclaredOutput
-from live_services.runtime.control import control_of, own_control
+from live_services.runtime.control import control_of, number_left_out, own_control
 from live_services.runtime.failures import PromiseBroken
 from live_services.runtime.handover import Committed, Resume
 from live_services.runtime.inbox import command_of
@@ -270,6 +270,24 @@ def test_what_stands_among_a_tasks_control_records_under_its_name_is_told_once_i
     assert found.events == (own,)
     assert [one.position.offset for one in found.foreign] == [2, 3, 4, 5, 6]
     assert own_control(task, control, records, Committed(0, OPEN_NS + 1, 0, OPEN_NS + 1)).events == ()
+
+
+def test_a_group_that_began_anew_in_a_session_goes_on_from_its_own_control_records_only() -> None:
+    task, control = TaskId("account", "paper", 0), PAPER.control
+
+    def said(number: int, at_ns: int) -> Received:
+        event = account_opened().model_copy(update={"event_time_ns": at_ns, "event_id": f"{number}"})
+        headers = [("task", b"paper.account[0]"), Stamp(control.writer, OPEN_NS, number).header]
+        return Received(control.name, 0, number, None, value_of(event), headers)
+
+    former = [said(0, OPEN_NS), said(1, OPEN_NS + 2), said(2, OPEN_NS + 9)]
+    begins = number_left_out(control, OPEN_NS, [one.headers for one in former])
+    assert begins == 3
+    assert number_left_out(control, OPEN_NS + 1, [one.headers for one in former]) is None
+    own = [said(begins + 1, OPEN_NS), said(begins + 2, OPEN_NS + 4)]
+    found = own_control(task, control, [*former, *own], Committed(0, OPEN_NS + 5, 0, OPEN_NS))
+    assert [event.event_id for event in found.events] == ["4", "5"]
+    assert found.foreign == ()
 
 
 def test_what_a_person_let_stand_counts_only_where_it_was_typed_or_went_on_from() -> None:
