@@ -236,9 +236,9 @@ async def test_killed_processes_leave_the_same_log_as_one_that_was_never_killed(
     expected = await chain_on(kafka, SECOND_NS)
     await recreate(kafka)
     feeding = asyncio.create_task(feed(kafka, 250_000_000, pace=0.06))
-    for lifetime in (3.0, 9.0):
+    for lives in (asyncio.sleep(3.0), until_validated(kafka)):
         child = await start_child(kafka, tmp_path)
-        await asyncio.sleep(lifetime)
+        await lives
         os.kill(child.pid, signal.SIGKILL)
         assert await child.wait() == -signal.SIGKILL
     before = len(await events(kafka, PAPER.signals_validated.name))
