@@ -197,7 +197,9 @@ def test_a_name_that_there_is_not_is_found_by_config_show_and_before_up_starts_a
     started = CliRunner().invoke(app, ["up"])
     assert started.exit_code == 1
     assert told in " ".join(started.output.split())
-    assert not (settings_file.parent / ".alpha-panda").exists()
+    home = settings_file.parent / ".alpha-panda"
+    assert [path.name for path in home.iterdir()] == ["logs"], "what was refused is told, and nothing else was begun"
+    assert (home / "logs" / "preflight_summary.json").exists()
 
 
 def test_each_value_of_a_strategy_names_its_origin(settings_file, monkeypatch):
