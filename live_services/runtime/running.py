@@ -113,7 +113,7 @@ class Running:
             self._opening = asyncio.create_task(self._open(self.run.opening), name=f"opening {self.run.task}")
 
     async def _stepped(self) -> bool:
-        """Handle a part of what is due, in a thread while thousands of proposals may come to one instant: what a chain
+        """Handle a part of what is due, in a thread while many proposals may come to one instant: what a chain
         makes of it, and of the fills that follow, is one piece that would hold the loop.
         """
         if self.run.is_crowded:
