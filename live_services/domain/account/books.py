@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,6 @@ from live_services.domain.basis import Outcome
 from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
-    Intent,
     OrderFilled,
     OrderRejected,
     OrderSubmitted,
@@ -35,6 +35,8 @@ from live_services.domain.events import (
 )
 from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4, share
 
+_TERMS: Final = itemgetter("strategy", "instrument_token", "symbol", "side", "intent")
+"""What an order and its outcomes have alike."""
 VersionKey = tuple[str, str, str]
 """A strategy, its model's name and version."""
 
@@ -225,10 +227,9 @@ class Books:
         order = self.orders.get(event.order_id)
         if order is None:
             raise BookError(f"order {event.order_id} ({event.event_type}) is not under way here")
-        if _terms(event) != _terms(order.submitted):
-            raise BookError(
-                f"{event.event_type} is of {_terms(event)}, order {event.order_id} of {_terms(order.submitted)}"
-            )
+        said, ordered = _TERMS(vars(event)), _TERMS(vars(order.submitted))
+        if said != ordered:
+            raise BookError(f"{event.event_type} is of {said}, order {event.order_id} of {ordered}")
         if isinstance(event, OrderFilled):
             left = order.remaining - event.quantity
             if event.quantity < 1 or left < 0 or event.remaining_quantity != left:
@@ -388,10 +389,6 @@ def _said(strategy: str, model_name: str, model_version: str, total: _Total) -> 
             "trades": total.trades,
         }
     )
-
-
-def _terms(event: OrderSubmitted | Outcome) -> tuple[str, int, str, Side, Intent]:
-    return event.strategy, event.instrument_token, event.symbol, event.side, event.intent
 
 
 def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted, change: int) -> Position:

@@ -13,7 +13,7 @@ from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import Books
 from live_services.domain.account.marked import marked
 from live_services.domain.clock import NEVER_NS
-from live_services.domain.events import PnlSnapshot, self_caused
+from live_services.domain.events import PnlSnapshot, event_id
 from live_services.domain.money import RUPEE
 from live_services.domain.snapshot import Tree
 from live_services.domain.written import fields_of
@@ -48,9 +48,8 @@ class SnapshotClock:
         """Give the second of the next snapshot; `NEVER_NS` after the last one."""
         if self._end_ns == NEVER_NS:
             return NEVER_NS
-        if self._changed_ns == NEVER_NS and holds:
-            return min(self._end_ns, self._next_ns)
-        return min(self._end_ns, self._changed_ns)
+        next_ns = self._next_ns if self._changed_ns == NEVER_NS and holds else self._changed_ns
+        return next_ns if next_ns < self._end_ns else self._end_ns
 
     def said(self, second: int) -> bool:
         """Take note of a snapshot; whether it was the session's last."""
@@ -85,11 +84,14 @@ def snapshot(books: Books, broker: Broker, session: Session, second: int) -> Pnl
     if len(closed) > 1:
         closed.sort(key=lambda position: (position.key, position.opened_ns))
     held.mark(books.positions, books.universe.index_of_token, books.marks)
+    own_id = event_id("pnl", broker, second)
     said = PnlSnapshot.trusted(
         {
             "event_type": "pnl.snapshot",
             "broker": broker,
-            **self_caused("pnl", broker, second),
+            "event_id": own_id,
+            "correlation_id": own_id,
+            "causation_id": own_id,
             "event_time_ns": second,
             "schema_version": 2,
             "session_date": session.date.isoformat(),
