@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -127,7 +128,8 @@ class Engine:
         """
         with _without_collections():
             events = self._events(day, frame_ns)
-        events.sort(key=lambda event: event.event_time_ns * len(_STAGES) + _STAGES[event.event_type])
+        events.sort(key=lambda event: _STAGES[event.event_type])
+        events.sort(key=attrgetter("event_time_ns"))  # stable
         return tuple(events)
 
     @property
@@ -225,9 +227,12 @@ class _Account:
 
         Its proposals come first: the account keeps each until its instant, at which the market comes before it.
         """
-        for proposal in proposals:
-            if isinstance(proposal, SignalGenerated) and proposal.broker == self.broker:
-                self.chain.handle(EventRecord(proposal, NOWHERE), self.state, self.state.session.open_ns, say)
+        mine = [
+            EventRecord(proposal, NOWHERE)
+            for proposal in proposals
+            if isinstance(proposal, SignalGenerated) and proposal.broker == self.broker
+        ]
+        self.chain.handle_together(mine, self.state, self.state.session.open_ns, say)
         if len(market):
             record = MarketSlice(market, self.position)
             self.chain.handle(record, self.state, record.times_ns.item(-1), say)

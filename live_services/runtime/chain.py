@@ -146,7 +146,7 @@ class Chain:
         }
         self._topics: dict[str, Topic] = {one.topic.name: one.topic for one in reads}
         self._declared = [frozenset(service.outputs) for service in services]
-        self._due = [service.due_ns for service in services]
+        self._due = tuple((k, service.due_ns) for k, service in enumerate(services))
         self._inside: dict[tuple[int, type[Event], Scope], tuple[int, ...]] = {}
         """Readers in the chain of what a service says, by its place, the event's type and broker."""
         self.bury: Bury | None = None
@@ -253,9 +253,14 @@ class Chain:
         """Deliver a record from outside; says every event that comes of it, in the order in which they came to be."""
         if isinstance(record, MarketSlice):
             self._market(record, state, say)
-            return
+        else:
+            self.handle_together((record,), state, now_ns, say)
+
+    def handle_together(self, records: Iterable[EventRecord], state: ChainState, now_ns: int, say: Say) -> None:
+        """Deliver events from outside one after the other, none of which makes anything due before ``now_ns``."""
         self.fire_before(state, now_ns, say)
-        self._deliver(record, self._readers.get(_place(record), ()), state, now_ns, say)
+        for record in records:
+            self._deliver(record, self._readers.get(_place(record), ()), state, now_ns, say)
 
     def handle_control(self, record: EventRecord, state: ChainState, say: Say) -> None:
         """Deliver a control record of this task's own."""
@@ -277,15 +282,16 @@ class Chain:
         int
             The instant of the next one; `NEVER_NS` if there is none.
         """
+        own, silenced = state.of, state.silenced
         while True:
             place, earliest_ns = -1, NEVER_NS
-            for k, due in enumerate(self._due):
-                if k in state.silenced:
+            for k, due in self._due:
+                if k in silenced:
                     continue
                 try:
-                    due_ns = due(state.of[k])
+                    due_ns = due(own[k])
                 except Exception as error:
-                    state.silenced.add(k)  # nobody knows what else of it is due
+                    silenced.add(k)  # nobody knows what else of it is due
                     self._failed(Failed(self.services[k], error, state.session.open_ns, "timer", silenced=True))
                     continue
                 if due_ns < earliest_ns:

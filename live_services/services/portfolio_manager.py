@@ -38,6 +38,7 @@ from models_registry.specification import Broker
 
 _log = structlog.get_logger("trading")
 
+_OUTCOMES: Final = (OrderFilled, OrderRejected, OrderCancelled)
 Alarm = Callable[..., object]
 """``(event, **facts)``."""
 
@@ -185,7 +186,7 @@ class PortfolioManager(Service[PortfolioState]):
         event = record.event if isinstance(record, EventRecord) else None
         if isinstance(event, OrderSubmitted):
             state.books.on_submitted(event)
-        elif isinstance(event, OrderFilled | OrderRejected | OrderCancelled):
+        elif isinstance(event, _OUTCOMES):
             state.books.on_outcome(event)
             state.clock.changed(event.event_time_ns)
         elif isinstance(event, AccountOpened):

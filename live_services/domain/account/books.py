@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -16,18 +17,17 @@ from numpy.typing import NDArray
 
 from feature_store.market.types import Universe
 from live_services.domain.account.account_view import PositionKey
+from live_services.domain.account.marked import MarkedPositions, price_before_any
 from live_services.domain.account.orders import Order
 from live_services.domain.account.trading_states import TradingStates
 from live_services.domain.basis import Outcome
 from live_services.domain.events import (
     AccountOpened,
     AnswersCommands,
-    Intent,
     OrderFilled,
     OrderRejected,
     OrderSubmitted,
     Position,
-    PositionMark,
     RecordTaken,
     Side,
     StrategyTotals,
@@ -35,6 +35,8 @@ from live_services.domain.events import (
 )
 from live_services.domain.money import LARGEST_INR, RUPEE, inr_e4, share
 
+_TERMS: Final = itemgetter("strategy", "instrument_token", "symbol", "side", "intent")
+"""What an order and its outcomes have alike."""
 VersionKey = tuple[str, str, str]
 """A strategy, its model's name and version."""
 
@@ -97,8 +99,8 @@ class Books:
         self.charges_today_inr_e4 = 0
         self.fills = 0
         self.charges_exact = True
-        self.marked: dict[PositionKey, PositionMark] = {}
-        """What the last snapshot said of an open position that stayed as it is since."""
+        self.marked = MarkedPositions()
+        """What the last snapshot said of the open positions."""
         self.closed: list[Position] = []
         """Closed since the last snapshot, at quantity 0."""
         self.epoch = 0
@@ -165,9 +167,7 @@ class Books:
         """Give the price that a position is valued at: the last one, else the one it came with, else its cost."""
         index = self.universe.index_of_token.get(position.instrument_token)
         price = self.marks.item(index) if index is not None else math.nan
-        if price != price:  # noqa: PLR0124 - NaN, in a fifth of the time
-            price = position.mark_price or position.cost_inr_e4 / position.quantity / RUPEE
-        return price
+        return price_before_any(position) if math.isnan(price) else price
 
     def holdings_at_cost_inr_e4(self) -> int:
         """Sum of what the open quantities cost, signed as they are."""
@@ -182,6 +182,7 @@ class Books:
     def on_prices(self, instrument: NDArray[np.int32], price: NDArray[np.float64]) -> None:
         """Take last prices in order of time."""
         self.marks[instrument] = price  # of repeated indices the last one stays
+        self.marked.moved()
         self._notional = None
 
     def on_submitted(self, event: OrderSubmitted) -> None:
@@ -226,10 +227,9 @@ class Books:
         order = self.orders.get(event.order_id)
         if order is None:
             raise BookError(f"order {event.order_id} ({event.event_type}) is not under way here")
-        if _terms(event) != _terms(order.submitted):
-            raise BookError(
-                f"{event.event_type} is of {_terms(event)}, order {event.order_id} of {_terms(order.submitted)}"
-            )
+        said, ordered = _TERMS(vars(event)), _TERMS(vars(order.submitted))
+        if said != ordered:
+            raise BookError(f"{event.event_type} is of {said}, order {event.order_id} of {ordered}")
         if isinstance(event, OrderFilled):
             left = order.remaining - event.quantity
             if event.quantity < 1 or left < 0 or event.remaining_quantity != left:
@@ -274,7 +274,7 @@ class Books:
             realized, ended = after.realized_inr_e4 - held.realized_inr_e4, after.quantity == 0
         if fill.intent == "close":
             self._add_gross(index, -fill.quantity)
-        self.marked.pop(key, None)
+        self.marked.changed(key)
         if ended:
             del self.positions[key]
             self.closed.append(after)
@@ -351,7 +351,7 @@ class Books:
         self.starting_cash_inr_e4, self.cash_inr_e4 = event.starting_cash_inr_e4, event.cash_inr_e4
         self.equity_at_open_inr = event.equity_inr
         self.positions = positions
-        self.marked.clear()
+        self.marked.begin(positions)
         self._taken = set(self.positions)
         self._totals = {
             (t.strategy, t.model_name, t.model_version): _Total(t.realized_inr_e4, t.charges_inr_e4, t.fills, t.trades)
@@ -389,10 +389,6 @@ def _said(strategy: str, model_name: str, model_version: str, total: _Total) -> 
             "trades": total.trades,
         }
     )
-
-
-def _terms(event: OrderSubmitted | Outcome) -> tuple[str, int, str, Side, Intent]:
-    return event.strategy, event.instrument_token, event.symbol, event.side, event.intent
 
 
 def _opened(held: Position | None, fill: OrderFilled, submitted: OrderSubmitted, change: int) -> Position:

@@ -258,7 +258,7 @@ class RiskState:
     @property
     def held_back(self) -> tuple[tuple[PositionKey, Reason], ...]:
         """Exits that are due, and wait until their strategy is HALTED no more."""
-        return tuple((key, reason) for _, key, _, reason in self._held_back)
+        return tuple([(key, reason) for _, key, _, reason in self._held_back]) if self._held_back else ()
 
     def trading_state_changed(self, event: TradingStateChanged) -> Iterator[SignalValidated]:
         """Close what is to be flattened, whatever else is in force, then what was held back and may go on now.

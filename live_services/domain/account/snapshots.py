@@ -8,12 +8,12 @@ while positions are open, and once at the end, one second after the close.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from feature_store.market.types import SECOND_NS, Session
 from live_services.domain.account.books import Books
+from live_services.domain.account.marked import marked
 from live_services.domain.clock import NEVER_NS
-from live_services.domain.events import PnlSnapshot, Position, PositionMark, self_caused
+from live_services.domain.events import PnlSnapshot, event_id
 from live_services.domain.money import RUPEE
 from live_services.domain.snapshot import Tree
 from live_services.domain.written import fields_of
@@ -48,9 +48,8 @@ class SnapshotClock:
         """Give the second of the next snapshot; `NEVER_NS` after the last one."""
         if self._end_ns == NEVER_NS:
             return NEVER_NS
-        if self._changed_ns == NEVER_NS and holds:
-            return min(self._end_ns, self._next_ns)
-        return min(self._end_ns, self._changed_ns)
+        next_ns = self._next_ns if self._changed_ns == NEVER_NS and holds else self._changed_ns
+        return next_ns if next_ns < self._end_ns else self._end_ns
 
     def said(self, second: int) -> bool:
         """Take note of a snapshot; whether it was the session's last."""
@@ -81,73 +80,37 @@ class SnapshotClock:
 
 def snapshot(books: Books, broker: Broker, session: Session, second: int) -> PnlSnapshot:
     """Say what the books hold; positions closed since the snapshot before are told once, at quantity 0."""
-    closed = sorted(books.closed, key=lambda position: (position.key, position.opened_ns))
-    positions = [PositionMark.trusted(_marked(position, 0.0)) for position in closed]
-    _add_held(books, positions)
-    cost_inr_e4, unrealized_inr, worth_inr = 0, [], [books.cash_inr_e4 / RUPEE]
-    for position in positions:
-        at = vars(position)
-        cost_inr_e4 += at["cost_inr_e4"]
-        unrealized_inr.append(at["unrealized_inr"])
-        worth_inr.append(at["quantity"] * at["mark_price"])
+    closed, held = books.closed, books.marked
+    if len(closed) > 1:
+        closed.sort(key=lambda position: (position.key, position.opened_ns))
+    held.mark(books.positions, books.universe.index_of_token, books.marks)
+    own_id = event_id("pnl", broker, second)
     said = PnlSnapshot.trusted(
         {
             "event_type": "pnl.snapshot",
             "broker": broker,
-            **self_caused("pnl", broker, second),
+            "event_id": own_id,
+            "correlation_id": own_id,
+            "causation_id": own_id,
             "event_time_ns": second,
             "schema_version": 2,
             "session_date": session.date.isoformat(),
-            "positions": tuple(positions),
+            "positions": (*(marked(position, 0.0) for position in closed), *held.said),
             "strategies": books.strategy_totals(),
             "starting_cash_inr_e4": books.starting_cash_inr_e4,
             "cash_inr_e4": books.cash_inr_e4,
-            "holdings_at_cost_inr_e4": cost_inr_e4,
+            "holdings_at_cost_inr_e4": held.cost_inr_e4,
             "realized_inr_e4": books.realized_inr_e4,
             "charges_inr_e4": books.charges_inr_e4,
             "realized_today_inr_e4": books.realized_today_inr_e4,
             "charges_today_inr_e4": books.charges_today_inr_e4,
-            "unrealized_inr": math.fsum(unrealized_inr),
-            "equity_inr": math.fsum(worth_inr),
+            "unrealized_inr": math.fsum(held.unrealized_inr),
+            "equity_inr": math.fsum([books.cash_inr_e4 / RUPEE, *held.worth_inr]),
             "equity_at_open_inr": books.equity_at_open_inr,
             "fills": books.fills,
             "orders_under_way": len(books.orders),
             "charges_exact": books.charges_exact,
         }
     )
-    books.closed.clear()
+    closed.clear()
     return said
-
-
-def _add_held(books: Books, to: list[PositionMark]) -> None:
-    """Add what is open, each at its mark; as long as neither moves, it is what was said before."""
-    held, marked = books.positions, books.marked
-    for key in sorted(held):
-        said, price = marked.get(key), books.mark(held[key])
-        if said is None:
-            said = marked[key] = PositionMark.trusted(_marked(held[key], price))
-        elif vars(said)["mark_price"] != price:
-            fields = vars(said).copy()
-            fields["mark_price"] = price
-            fields["unrealized_inr"] = fields["quantity"] * price - fields["cost_inr_e4"] / RUPEE
-            said = marked[key] = PositionMark.trusted(fields)
-        to.append(said)
-
-
-def _marked(position: Position, price: float) -> dict[str, Any]:
-    """Give what is said of a position at a mark; one that was closed has none, 0."""
-    return {
-        "strategy": position.strategy,
-        "instrument_token": position.instrument_token,
-        "symbol": position.symbol,
-        "model_version": position.model_version,
-        "quantity": position.quantity,
-        "cost_inr_e4": position.cost_inr_e4,
-        "mark_price": price,
-        "realized_inr_e4": position.realized_inr_e4,
-        "unrealized_inr": position.quantity * price - position.cost_inr_e4 / RUPEE,
-        "charges_inr_e4": position.charges_inr_e4,
-        "opened_ns": position.opened_ns,
-        "opening_order_id": position.opening_order_id,
-        "expiry_ns": position.exit.expiry_ns,
-    }

@@ -66,7 +66,7 @@ def restore_books(books: Books, kept: Tree) -> None:
     totals = read_rows(there["totals"])
     books._totals = {(strategy, name, version): _Total(*total) for strategy, name, version, *total in totals}
     books._said = None
-    books.marked.clear()
+    books.marked.begin(books.positions)
     for name in _KEYS:
         setattr(books, name, set(_keys_of(read_rows(there["keys"][name]))))
     for name in _BY_INDEX:

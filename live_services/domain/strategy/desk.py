@@ -367,19 +367,23 @@ class StrategyDesk:
         due_ns, last_exit_ns = bars.end_ns + one.label.horizon_ns, one.label.last_exit_ns(self.session)
         tradable = self._may_trade & self._named[one.spec.name]
         may_open = tradable[bars.instrument] & (bars.end_ns < last_entry_ns) & (due_ns <= last_exit_ns)
-        for index in np.unique(model_of):
-            model = one.assignments[index].model if index >= 0 else None
+        for index in range(max(int(model_of.min()), 0), int(model_of.max()) + 1):
+            model = one.assignments[index].model
             if model is None:
                 continue
             rows, warm = batch.rows[model.schema.hash]
             mine = warm & may_open & (model_of == index)
-            mine[mine] = np.isfinite(rows[mine]).all(axis=1)  # without depth, or without the index, at that bar
-            if not mine.any():
+            given = np.ascontiguousarray(rows[mine])
+            finite = np.isfinite(given)
+            if not finite.all():  # without depth, or without the index, at that bar
+                complete = finite.all(axis=1)
+                mine[mine], given = complete, given[complete]
+            if not len(given):
                 continue
             if one.proposer is None:
-                score[mine], side[mine] = said(model, np.ascontiguousarray(rows[mine]))
+                score[mine], side[mine] = said(model, given)
             else:
-                score[mine], side[mine], failed = judged(model, one.proposer, np.ascontiguousarray(rows[mine]))
+                score[mine], side[mine], failed = judged(model, one.proposer, given)
                 if failed is not None:
                     before = self.failures.get((one.spec.name, one.rung))
                     self.failures[one.spec.name, one.rung] = failed if before is None else before + failed
@@ -390,7 +394,9 @@ class StrategyDesk:
         stop_inr_e4, target_inr_e4 = barriers
         end_ns, close, identity = bar.end_ns, bar.close, vars(model.identity)
         own_id = event_id("signal", broker, spec.name, one.rung, instrument.instrument_token, end_ns, 0)
-        frames = [at for at, first_ns, last_ns in self._frames if first_ns < end_ns and last_ns >= bar.start_ns]
+        frames: Sequence[LogPosition] = ()
+        if self._frames:
+            frames = [at for at, first_ns, last_ns in self._frames if first_ns < end_ns and last_ns >= bar.start_ns]
         return SignalGenerated.trusted(
             {
                 "event_type": "signal.generated",
