@@ -141,7 +141,7 @@ def test_a_snapshot_that_cannot_be_said_keeps_what_was_closed_for_the_next_one(m
     closed = made.market(ticks((0, 41, 103.0))).books.closed
     assert len(closed) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("live_services.domain.account.snapshots._marked", lambda *_: 1 // 0)
+        patch.setattr("live_services.domain.account.snapshots.marked", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             made.until(45)
     assert len(made.books.closed) == 1
