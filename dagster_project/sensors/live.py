@@ -154,10 +154,13 @@ def note_looks(table: "TrialTable", ran: Iterable[Replayed], at_ns: int) -> None
     """
     from models_registry.trials import HoldoutLook, config_digest
 
+    known: dict[str, set[tuple[dt.date, str]]] = {}
     for one in ran:
         digest = config_digest({"version": one.version, "rung": one.rung, "artifact_sha256": one.artifact_sha256})
-        known = {(look.first_session, look.config_digest) for look in table.looks(one.model_name)}
-        if (one.date, digest) not in known:
+        if one.model_name not in known:
+            looks = table.looks(one.model_name)
+            known[one.model_name] = {(look.first_session, look.config_digest) for look in looks}
+        if (one.date, digest) not in known[one.model_name]:
             table.look(
                 HoldoutLook(
                     model_name=one.model_name,

@@ -169,10 +169,6 @@ class Books:
         price = self.marks.item(index) if index is not None else math.nan
         return price_before_any(position) if math.isnan(price) else price
 
-    def holdings_at_cost_inr_e4(self) -> int:
-        """Sum of what the open quantities cost, signed as they are."""
-        return sum(position.cost_inr_e4 for position in self.positions.values())
-
     def equity_inr(self) -> float:
         """Cash and holdings at their marks; the same in whatever order they are held."""
         return math.fsum([self.cash_inr_e4 / RUPEE, *(p.quantity * self.mark(p) for p in self.positions.values())])

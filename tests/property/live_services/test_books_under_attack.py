@@ -347,7 +347,7 @@ class BooksMachine(RuleBasedStateMachine):
         assert books.cash_inr_e4 == self.known.cash_inr_e4
         assert books.charges_inr_e4 == self.known.charges_inr_e4
         earned = books.starting_cash_inr_e4 + books.realized_inr_e4 - books.charges_inr_e4
-        assert books.cash_inr_e4 + books.holdings_at_cost_inr_e4() == earned
+        assert books.cash_inr_e4 + sum(position.cost_inr_e4 for position in books.positions.values()) == earned
         totals = books.strategy_totals()
         assert sum(total.realized_inr_e4 for total in totals) == books.realized_inr_e4
         assert sum(total.charges_inr_e4 for total in totals) == books.charges_inr_e4

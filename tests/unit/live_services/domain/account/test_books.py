@@ -38,7 +38,7 @@ def assert_balanced(books: Books) -> None:
     assert sum(total.realized_inr_e4 for total in totals) == books.realized_inr_e4
     assert sum(total.charges_inr_e4 for total in totals) == books.charges_inr_e4
     earned = books.starting_cash_inr_e4 + books.realized_inr_e4 - books.charges_inr_e4
-    assert books.cash_inr_e4 + books.holdings_at_cost_inr_e4() == earned
+    assert books.cash_inr_e4 + sum(position.cost_inr_e4 for position in books.positions.values()) == earned
 
 
 def books() -> Kept:
@@ -111,7 +111,7 @@ def test_a_position_that_is_closed_in_parts_ends_at_a_cost_of_nothing() -> None:
     out = closing(kept, fill)
     for seconds, quantity, left in ((121, 3, 7), (122, 6, 1), (123, 1, 0)):
         kept.on_outcome(filled(out, seconds, 101.0, quantity, left))
-    assert kept.holdings_at_cost_inr_e4() == 0
+    assert sum(position.cost_inr_e4 for position in kept.positions.values()) == 0
     assert kept.realized_inr_e4 == 10 * 1_010_000 - (3 * 1_000_000 + 7 * 1_000_003)
     (last,) = kept.closed
     assert (last.quantity, last.cost_inr_e4) == (0, 0)
