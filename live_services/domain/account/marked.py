@@ -98,11 +98,11 @@ class MarkedPositions:
             self._changed.clear()
             self.cost_inr_e4 = sum(vars(said)["cost_inr_e4"] for said in self.said)
         if self._moved:
-            self._moved = False
             for place, (index, before) in enumerate(self._from):
                 fields, price = vars(self.said[place]), _price(marks, index, before)
                 if fields["mark_price"] != price:
                     self._say(place, fields.copy(), price)
+            self._moved = False
 
     def _replace(
         self,
