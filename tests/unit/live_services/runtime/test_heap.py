@@ -30,6 +30,32 @@ def test_blocks_that_only_the_start_needed_go_back_to_the_system() -> None:
     assert done.returncode == 0, done.stderr
 
 
+MAPPED = """
+import psutil
+from numba import njit
+
+from live_services.runtime.heap import freeze_heap
+
+@njit
+def twice(number):
+    return 2 * number
+
+assert twice(21) == 42
+read = psutil.Process().memory_info().rss
+freeze_heap()
+left = psutil.Process().memory_info().rss
+assert left < read - 40 * 2**20, (read, left)
+assert twice(21) == 42
+assert njit(lambda number: number + 1)(41) == 42  # the compiler is there as ever
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems are not asked to take it back")
+def test_pages_of_files_that_only_the_start_needed_are_let_go_and_come_back_when_they_are_used() -> None:
+    done = subprocess.run([sys.executable, "-c", MAPPED], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
 LARGE = """
 import threading
 from pathlib import Path
