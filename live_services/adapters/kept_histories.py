@@ -91,10 +91,11 @@ class HistoryFiles:
 
         Bars of 3,000 instruments take 1.7 s of a core, and their content is looked at when they are read.
         """
-        path = self._path(used.digest)
+        paths = [self._path(digest) for digest in (used.digest, used.today_stored) if digest]
         try:
-            about = _about(pq.read_schema(path))
-            os.utime(path)
+            about = _about(pq.read_schema(paths[0]))
+            for path in paths:
+                os.utime(path)
             sessions, actions = tuple(about["sessions"]), _actions(about["actions"])
         except FileNotFoundError:
             return None

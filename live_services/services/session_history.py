@@ -71,25 +71,33 @@ class Histories:
         """Read that of a session that was opened before."""
         if self._source is None:
             return None
-        kept = self.still_kept(opening, used) or self._source.of(opening.session, opening.universe, used.sessions)
-        return kept.as_it_was(used)
+        if (kept := self.still_kept(opening, used)) is not None:
+            return kept
+        stored = self._source.of(opening.session, opening.universe, used.sessions)
+        return stored if stored.today_digest == used.today_stored else stored.as_it_was(used)
 
     def still_kept(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | None:
         """Read that of a session that was opened before, if it is kept on this machine."""
         return self._kept.read(opening.universe, used) if self._kept is not None else None
 
-    def later(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | LaterHistory | None:
-        """Give that of a session which goes on from a snapshot; it is read when it is needed, if it is kept."""
+    def later(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | LaterHistory:
+        """Give that of a session which goes on from a snapshot; if it is kept, it is read when it is needed.
+
+        Raises
+        ------
+        HistoryChanged
+            If it is not kept and not what it was; if it is lost later, whoever needs it gets that.
+        """
 
         def read() -> SessionHistory:
             history = self.as_used(opening, used) or SessionHistory(opening.universe)
-            if history.digest != used.digest:
+            same_today = used.broken or history.today_digest == used.today_stored
+            if history.digest != used.digest or not same_today:
                 raise changed(opening.task, opening.session, used_here(history), used)
             return history
 
-        if self._source is not None and self._kept is not None:
-            return self._kept.later(opening.universe, used, read) or self.as_used(opening, used)
-        return self.as_used(opening, used)
+        kept = self._kept if self._source is not None else None
+        return (kept and kept.later(opening.universe, used, read)) or read()
 
 
 def used_here(history: SessionHistory) -> HistoryUsed:

@@ -58,7 +58,6 @@ from live_services.services.session_history import (
     Histories,
     HistorySource,
     KeptHistories,
-    changed,
     history_used,
     require_same_history,
 )
@@ -229,8 +228,6 @@ class StrategyRunner(Service[StrategyState]):
         """
         used, plan = used_in(kept), self._plan_of(opening)
         state = StrategyState(opening.task, plan, self._desk(opening, plan, self._histories.later(opening, used)), {})
-        if state.desk.history_used.digest != used.digest:
-            raise changed(opening.task, opening.session, state.desk.history_used, used)
         state.restore(kept, partial(self._model, plan), plan.loader.known)
         self._say_what_waits(state)
         return state

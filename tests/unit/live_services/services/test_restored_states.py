@@ -28,7 +28,7 @@ from live_services.services.strategy_runner import StrategyRunner
 from live_services.settings import MarketSettings, Settings
 from models_registry.specification import StrategySpec
 from tests.account_world import limits
-from tests.live_world import SESSION, UNIVERSE, past_sessions, validated
+from tests.live_world import SESSION, UNIVERSE, past_sessions, session_bars, validated
 from tests.state_comparison import differences
 
 OPENING: Opening[Any] = Opening(SESSION, UNIVERSE, TaskId("strategy_runner", "shared", 0))
@@ -80,6 +80,18 @@ def test_what_goes_on_from_a_snapshot_reads_its_history_when_it_needs_it_and_tak
         path.unlink()
     with pytest.raises(HistoryChanged, match="not kept on this machine"):
         assert desk._bars.parts
+
+
+def test_bars_of_today_that_were_stored_since_are_not_what_a_snapshot_stood_on(tmp_path: Path) -> None:
+    files, today = HistoryFiles(tmp_path), session_bars(SESSION, len(UNIVERSE), 5, seed=4)
+    stored = replace(HISTORY, today=today)
+    kept = kept_by(runner(stored, files))
+    desk = runner(HISTORY, files).restore(OPENING, kept).desk
+    assert desk._bars._history.today_ends == stored.today_ends
+    (tmp_path / f"{stored.today_digest}.parquet").unlink()
+    assert runner(stored, files).restore(OPENING, kept).desk.history_used == desk.history_used
+    with pytest.raises(HistoryChanged, match="today's stored bars changed"):
+        runner(HISTORY, files).restore(OPENING, kept)
 
 
 def test_strategies_are_not_restored_by_another_configuration() -> None:
