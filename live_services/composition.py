@@ -216,7 +216,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
         from live_services.adapters.sessions import MarketSessions
         from live_services.adapters.snapshot_files import SnapshotFiles
         from live_services.adapters.telemetry import LiveTelemetry
-        from live_services.runtime.heap import freeze_heap
+        from live_services.runtime.heap import freeze_heap, give_back
         from live_services.runtime.loop import run_chain
 
         scope: Scope = broker if of_broker else "shared"
@@ -226,6 +226,7 @@ def _chain(name: str, build: Build, *, of_broker: bool = False) -> Run:
             async with build(settings, broker, telemetry) as chain:
                 for service in chain.services:
                     _started(telemetry, service.name, service.scope)
+                give_back()
                 with tracing_of(settings, name, scope) as tracing:
                     sessions, member = MarketSessions(settings.kafka), member_name(settings)
                     await run_chain(
