@@ -1,0 +1,3 @@
+from tests.strategy_world import registry
+
+__all__ = ["registry"]
