@@ -14,10 +14,10 @@ from live_services.adapters.kafka import StoredRecord
 from live_services.adapters.market_log import newest_end
 from live_services.adapters.sessions import MarketSessions
 from live_services.adapters.stored_market import Replay
-from live_services.domain.events import Event, SessionOpened, decode_event, headers_of, topic_of, value_of
+from live_services.domain.events import Event, SessionOpened, Watermark, decode_event, headers_of, topic_of, value_of
 from live_services.domain.frames import FRAME_TOPICS, EncodedFrame, Frame, decode_frame, universe_digest_of
 from live_services.domain.sequence import LogEnd, Stamp
-from live_services.domain.topics import MARKET_SESSIONS, Topic, market_topic
+from live_services.domain.topics import MARKET_SESSIONS, MARKET_TICKS, Topic, market_topic
 from live_services.runtime.ingress import Ingress
 from live_services.runtime.local import MemoryLog
 from live_services.runtime.received import Received
@@ -196,3 +196,29 @@ def market_on(log: MemoryLog) -> tuple[dict[tuple[str, int], list[Received]], li
     """What was said of the market and its sessions, whoever played it as part of whatever range."""
     rows = {key: records for key, records in log.partitions.items() if key[0] != MARKET_SESSIONS.name and records}
     return rows, [event for event in log.events(MARKET_SESSIONS) if isinstance(event, SessionOpened)]
+
+
+SECOND = 1_000_000_000
+DAYS = tuple(day_of_ticks(day) for day in range(3))
+SHORT = {"frame_ms": 60_000}
+
+
+async def played(days: Sequence[Replay] = DAYS[:1], partitions: int = 2, **market: object) -> MemoryLog:
+    log = MemoryLog(partitions)
+    assert await live(GivenMarket(days), settings_of(partitions, **(days_of(days) | market)), log)
+    return log
+
+
+def id_of_feed(log: MemoryLog) -> str:
+    """The id by which a person lets another feed go on with this market."""
+    feed = told_on(log).feed
+    assert feed is not None
+    return feed.event_id[:8]
+
+
+def watermarks(log: MemoryLog, partition: int) -> list[int]:
+    return [
+        event.watermark_ns if isinstance(event, Frame) else event.event_time_ns
+        for event in said(log, MARKET_TICKS, partition)
+        if isinstance(event, Frame | Watermark)
+    ]
