@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from feature_store.features.schema import feature_schema
 from feature_store.market.clocks import BarClock
 from feature_store.market.corporate_actions import CorporateAction, CorporateActions
 from feature_store.market.types import Bars, Session, Universe
@@ -15,6 +16,8 @@ from feature_store.market.types import Bars, Session, Universe
 INDEX = "SYN INDEX"
 SPLIT = 0.2
 """Factor of a split of one share into five."""
+ALL = feature_schema(None, 1)
+MIXED = feature_schema(["momentum", "rsi", "trend_slope@5m", "z_score@15m", "beta", "spread"], 1)
 
 
 @dataclass(frozen=True, eq=False)
