@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from live_services.cli.main import app
-from live_services.domain.strategy.checks import stored_schema
+from live_services.domain.strategy.checks import WrongStrategy, stored_schema, strategy_schema
 from live_services.settings import Settings
 from live_services.settings_report import describe_error, report
 from models_registry.specification import NOT_OF_THE_MODEL, RUNG_OF_BROKER, StrategySpec, by_model, model_differences
@@ -231,3 +231,24 @@ def test_a_square_off_before_a_strategys_last_exit_is_refused_and_one_of_deliver
         Settings(strategies=(late,))
     Settings(strategies=(late | {"product": "CNC"},))
     Settings(strategies=(late,), trading={"paper": {"enabled": True, "square_off_minutes_before_close": 2}})
+
+
+def test_a_strategy_picks_features_in_order_and_a_wrong_name_gets_its_neighbour() -> None:
+    chosen = StrategySpec(name="momentum", features=("trend_slope@5m", "rsi"))
+    assert strategy_schema(chosen).names == ("trend_slope@5m", "rsi")
+    with pytest.raises(WrongStrategy, match=r"'momentum': .*did you mean .*rsi"):
+        strategy_schema(StrategySpec(name="momentum", features=("rssi",)))
+    with pytest.raises(WrongStrategy, match="90s"):
+        strategy_schema(StrategySpec(name="momentum", features=("rsi@90s",)))
+    assert "momentum" in strategy_schema(StrategySpec(name="momentum")).names
+
+
+def test_a_feature_in_capitals_is_answered_with_its_name_in_small_letters() -> None:
+    with pytest.raises(ValueError, match=r"'Rsi' is not how a feature is named: small letters.*; did you mean 'rsi'\?"):
+        StrategySpec(name="momentum", features=("Rsi",))
+
+
+@pytest.mark.parametrize("wrong", [("rsi", "rsi"), ("RSI",), ("rsi@",), ("",)])
+def test_a_list_of_features_that_cannot_be_one_is_refused_with_the_settings(wrong: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="features"):
+        StrategySpec(name="momentum", features=wrong)
