@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from live_services.domain.basis import Stamp
 from live_services.domain.clock import session_end_ns, watermark
 from live_services.domain.events import TASK_HEADER, Event, NoEvent, decode_event, event_or_none
 from live_services.domain.frames import (
@@ -50,7 +51,7 @@ from tests.live_world import (
     submitted,
     validated,
 )
-from tests.poison import Stamp, commanded
+from tests.poison_table import commanded
 from tests.toy_chain import session_opened
 
 EXAMPLES = int(os.environ.get("ALPHA_PANDA_FUZZ", "60"))

@@ -28,7 +28,9 @@ from live_services.runtime.received import Received
 from live_services.services.account import account_chain
 from live_services.settings import KafkaSettings
 from tests.memory_desk import ACCOUNT
-from tests.poison import ALARM, DAYS, LETTER, PASSED_OVER, REJECTED, TABLE, Desk, Poison, live, of_kind
+from tests.poison import ALARM, DAYS, LETTER, PASSED_OVER, REJECTED, Poison
+from tests.poison_table import TABLE, of_kind
+from tests.poisoned_desk import Desk, live
 
 LIVES = ("at once", "over kills", "from snapshots")
 
