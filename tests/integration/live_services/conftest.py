@@ -1,0 +1,3 @@
+from tests.toy_desk import kafka
+
+__all__ = ["kafka"]
