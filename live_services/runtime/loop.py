@@ -44,6 +44,9 @@ _MAX_PENDING_ROWS: Final = 200_000
 _MAX_PENDING_RECORDS: Final = 5_000
 # getmany does not return while a rebalance is under way; the loop must still see `stop`.
 _FETCH_SECONDS: Final = 1.0
+# aiokafka has one fetch under way at a time: while it waits for proposals, of which there are none, the market's records
+# of a day that is run again are not asked for. With the default of 500 ms that was half of such a restart.
+_FETCH_WAIT_MS: Final = 50
 # The least that brokers allow by default; a killed member's successor waits this long.
 _SESSION_TIMEOUT_MS: Final = 6_000
 _HEARTBEAT_MS: Final = 1_500
@@ -146,6 +149,7 @@ class _Runtime:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_records=MAX_POLL_RECORDS,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             partition_assignment_strategy=(assignor,),
