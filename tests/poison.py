@@ -10,7 +10,6 @@ from live_services.domain.clock import session_end_ns
 from live_services.domain.events import Event
 from live_services.domain.frames import encode_bar_frame, encode_tick_frame
 from live_services.domain.topics import Topic, broker_topics
-from live_services.runtime.received import Received
 from tests.live_world import MINUTE
 from tests.memory_desk import BAR_DAYS, TICK_DAYS, Day
 
@@ -91,8 +90,3 @@ def minute_of(kind: str, minute: int) -> Ticks | Bars:
     times = market.event_time_ns if isinstance(market, Ticks) else market.end_ns
     begin = SESSION.open_ns + minute * MINUTE
     return market[(times >= begin) & (times < begin + MINUTE)]
-
-
-def received(one: Poison) -> Received:
-    """Give a bad record as it was fetched."""
-    return Received(one.topic.name, 0, 0, None, one.value, one.headers)
