@@ -44,8 +44,8 @@ _MAX_PENDING_ROWS: Final = 200_000
 _MAX_PENDING_RECORDS: Final = 5_000
 # getmany does not return while a rebalance is under way; the loop must still see `stop`.
 _FETCH_SECONDS: Final = 1.0
-# aiokafka has one fetch under way at a time: while it waits for proposals, of which there are none, the market's records
-# of a day that is run again are not asked for. With the default of 500 ms that was half of such a restart.
+# aiokafka has one fetch under way at a time: while it waits for proposals, of which there are none, the market of a day
+# that is run again is not asked for. With the default of 500 ms that was half of such a restart.
 _FETCH_WAIT_MS: Final = 50
 # The least that brokers allow by default; a killed member's successor waits this long.
 _SESSION_TIMEOUT_MS: Final = 6_000
