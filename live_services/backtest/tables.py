@@ -256,7 +256,7 @@ def group_rows(groups: pd.DataFrame, head: str) -> Grid:
     rows: list[list[Cell | str]] = [
         [
             str(one.Index), f"{one.trades:,}", percent(one.win_rate, 1, plus=False), _amount(one.net_inr, widest),
-            Cell(f"{one.net_bps:+.1f}", _sign(one.net_bps)), inr(one.gross_inr), inr(one.charges_inr),
+            Cell(number(one.net_bps, 1, plus=True), _sign(one.net_bps)), inr(one.gross_inr), inr(one.charges_inr),
             f"{one.minutes:,.0f}",
         ]
         for one in _each(groups)
@@ -271,7 +271,7 @@ def extreme_trades(trades: pd.DataFrame, *, best: bool, number_of: int = 8) -> G
         [
             one.symbol, one.side, f"{one.entry_time:%d %b %Y %H:%M}", f"{one.minutes:,.0f}", f"{one.quantity:,}",
             f"{one.entry_price:,.2f}", f"{one.exit_price:,.2f}", _REASONS.get(one.exit_reason, one.exit_reason),
-            Cell(inr(one.net_inr), _sign(one.net_inr)), Cell(f"{one.net_bps:+.1f}", _sign(one.net_bps)),
+            Cell(inr(one.net_inr), _sign(one.net_inr)), Cell(number(one.net_bps, 1, plus=True), _sign(one.net_bps)),
         ]
         for one in _each(chosen)
     ]  # fmt: skip
@@ -342,9 +342,9 @@ def percent(value: float, digits: int = 2, *, plus: bool = True) -> str:
     return f"{sign}{abs(shown):,.{digits}f} %"
 
 
-def number(value: float, digits: int = 2) -> str:
+def number(value: float, digits: int = 2, *, plus: bool = False) -> str:
     """Write a number; a dash where it is none."""
-    return "–" if not np.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+    return "–" if not np.isfinite(value) else f"{value:{'+' if plus else ''},.{digits}f}".replace("-", "−")
 
 
 def inr(value: float, digits: int = 0) -> str:
