@@ -59,7 +59,7 @@ class Tile:
 def tiles(result: Backtested) -> list[Tile]:
     """Give the headline figures, each with what it stands on."""
     returns, trades, cash = result.returns, result.trade_figures, result.account.starting_cash_inr
-    net = result.net_inr
+    net, paid = result.net_inr, float(result.charges.sum())
     short = returns.sessions < FEWEST_FOR_A_YEAR
     year = f"under {FEWEST_FOR_A_YEAR} sessions: nothing is stated by the year" if short else "compounded, 252 sessions"
     error = f"± {number(returns.sharpe_error)} standard error, daily × √252"
@@ -83,7 +83,7 @@ def tiles(result: Backtested) -> list[Tile]:
             percent(trades.win_rate, 1, plus=False),
             f"profit factor {number(trades.profit_factor)}, payoff {number(trades.payoff)}",
         ),
-        Tile("charges", inr(trades.charges_inr), f"{_bps(trades.charges_inr, trades.turnover_inr)} bps of turnover"),
+        Tile("charges", inr(paid), f"{_bps(paid, trades.turnover_inr)} bps of turnover"),
     ]
     if result.holding is not None:
         what = f"{result.holding.instruments} instruments, equal parts"
@@ -156,7 +156,7 @@ def comparison(result: Backtested) -> Grid:
     of_trades = (
         ("trades", "trades", lambda v: f"{v:,}"), ("winners", "win_rate", lambda v: percent(v, 1, plus=False)),
         ("profit factor", "profit_factor", number), ("a trade, bps after charges", "mean_net_bps", number),
-        ("charges", "charges_inr", inr),
+        ("charges of trades", "charges_inr", inr),
     )  # fmt: skip
     rows: list[list[Cell | str]] = []
     rows += [[name, *(_figure(r, field, show) for _, r, _ in columns)] for name, field, show in of_returns]

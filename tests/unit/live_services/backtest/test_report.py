@@ -161,7 +161,9 @@ def test_the_headline_is_the_accounts_and_what_is_open_at_the_end_is_said(result
     (said,) = (one for one in tables.assumptions(left) if "open at the end" in one)
     assert said.startswith(f"{number} trades were open at the end.")
     assert f"{tables.inr(closing, 2)} in all" in said
-    assert tables.tiles(left)[0].note.startswith(tables.inr(left.net_inr))
+    shown = {tile.name: tile for tile in tables.tiles(left)}
+    assert shown["net result"].note.startswith(tables.inr(left.net_inr))
+    assert shown["charges"].value == tables.inr(left.trade_figures.gross_inr - left.net_inr)
 
 
 def test_figures_as_json_hold_no_number_that_is_none(result: BacktestResult) -> None:

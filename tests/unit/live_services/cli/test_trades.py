@@ -104,8 +104,8 @@ async def test_what_ran_by_a_person_s_override_is_named_with_what_its_gate_refus
         )
 
     summary = StrategiesSummarized(
-        event_id="summary", correlation_id="summary", causation_id="", event_time_ns=0, session_date="2026-01-05", task="shared.strategy_runner[0]", brokers=(),
-        strategies=(
+        event_id="summary", correlation_id="summary", causation_id="", event_time_ns=0,
+        session_date="2026-01-05", task="shared.strategy_runner[0]", brokers=(), strategies=(
             standing("momentum", "champion", why),
             standing("patient", "champion", ""),
             standing("patient", "live", why),  # what it is on another rung is no word on the paper account's trades
