@@ -149,7 +149,7 @@ def feature(mirror: Mirror = "none", **declaration: Any) -> Callable[[Callable[.
 # --- returns and momentum ---------------------------------------------------------------------------------------------
 
 
-@feature("sign", warm_up=2, units="fraction", source="Tsay, Analysis of Financial Time Series (2010), eq. 1.1")
+@feature("sign", warm_up=2, units="fraction", source="Tsay, Analysis of Financial Time Series (2010), section 1.1")
 def last_return(bars: Window) -> float:
     """Return of the newest bar."""
     return units(bars, CLOSE) / units(bars, CLOSE, 1) - 1.0
@@ -192,14 +192,14 @@ def volatility(bars: Window, period: int = 20) -> float:
 
 @feature("same", warm_up=20, units="fraction per bar", source="Parkinson (1980), Journal of Business 53")
 def parkinson_volatility(bars: Window, period: int = 20) -> float:
-    """Volatility from the high-to-low range."""
+    """Root of the mean of ln(high/low)² / (4 ln 2)."""
     mean = total(bars, SUM_PARKINSON, period) / SQUARE_UNITS / period
     return math.sqrt(mean / _FOUR_LOG_TWO)
 
 
-@feature("same", warm_up=20, units="fraction per bar", source="Garman and Klass (1980), Journal of Business 53, eq. 20")
+@feature("same", warm_up=20, units="fraction per bar", source="Garman and Klass (1980), Journal of Business 53")
 def garman_klass_volatility(bars: Window, period: int = 20) -> float:
-    """Volatility from open, high, low and close."""
+    """Root of the mean of 0.5 ln(high/low)² − (2 ln 2 − 1) ln(close/open)²."""
     mean = total(bars, SUM_GARMAN_KLASS, period) / SQUARE_UNITS / period
     return math.sqrt(max(mean, 0.0))
 

@@ -437,7 +437,8 @@ async def topic_partitions(
     async with admin_client(kafka) as admin:
         known = {t["topic"]: sorted(p["partition"] for p in t["partitions"]) for t in await admin.describe_topics()}
     if missing := [topic for topic in topics if topic not in known]:
-        raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; {to_type('up')} creates them")
+        creates = f"{to_type('up')} creates them, a broker's own if it is in ACTIVE_BROKERS"
+        raise KafkaSetupError(f"no topic {', '.join(missing)} on this Kafka; {creates}")
     return tuple(TopicPartition(t, p) for t in topics for p in known[t] if partition in (None, p))
 
 

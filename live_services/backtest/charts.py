@@ -124,9 +124,9 @@ def price_chart(result: Backtested, path: PricePath) -> Chart:
     for side, symbol in (("long", "triangle-up"), ("short", "triangle-down")):
         rows = np.flatnonzero((trades["side"] == side).to_numpy())
         if len(rows):
-            data.append(_markers(trades.iloc[rows], entry[rows], "entry_price", f"{side} entry", symbol))
+            data += _markers(trades.iloc[rows], entry[rows], "entry_price", f"{side} entry", symbol)
     if len(trades):
-        data.append(_markers(trades, exit_, "exit_price", "exit", "x-thin"))
+        data += _markers(trades, exit_, "exit_price", "exit", "x-thin")
     layout = _layout(result, height=460) | {"yaxis": _axis(f"{path.symbol}, ₹", tickformat=",.2f"), "legend": _LEGEND}
     layout |= {"hovermode": "closest"}
     return _shaded({"data": data, "layout": layout}, result, symbol=path.symbol)
@@ -278,7 +278,8 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _markers(trades: pd.DataFrame, x: NDArray[np.float64], price: str, name: str, symbol: str) -> Chart:
+def _markers(trades: pd.DataFrame, x: NDArray[np.float64], price: str, name: str, symbol: str) -> tuple[Chart, Chart]:
+    """Mark trades by whether they gained, and what the legend shows of them: their shape, of neither colour."""
     gained = np.where(trades["net_inr"].to_numpy() > 0, GREEN, RED).tolist()
     said = [
         f"{one.strategy}: {one.side} {one.quantity} at {one.entry_price:,.2f}, {one.entry_time:%d %b %H:%M}<br>"
@@ -288,11 +289,14 @@ def _markers(trades: pd.DataFrame, x: NDArray[np.float64], price: str, name: str
     ]
     thin = symbol == "x-thin"
     edge = {"width": 1.5, "color": gained} if thin else {"width": 0.5, "color": "#fff"}
-    return {
-        "type": "scatter", "mode": "markers", "x": _plain(x, 5), "y": _plain(trades[price], 2), "name": name,
-        "marker": {"symbol": symbol, "size": 6 if thin else 9, "color": gained, "line": edge},
-        "customdata": said, "hovertemplate": "%{customdata}<extra></extra>",
+    marks = {"type": "scatter", "mode": "markers", "name": name, "legendgroup": name}
+    shape = {"symbol": symbol, "size": 6 if thin else 9}
+    shown = marks | {
+        "x": _plain(x, 5), "y": _plain(trades[price], 2), "marker": shape | {"color": gained, "line": edge},
+        "customdata": said, "hovertemplate": "%{customdata}<extra></extra>", "showlegend": False,
     }  # fmt: skip
+    grey = {"color": GREY, "line": {"width": 1.5, "color": GREY}}
+    return shown, marks | {"x": [None], "y": [None], "marker": shape | grey}
 
 
 def _axis(title: str, **more: Any) -> Chart:

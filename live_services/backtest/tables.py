@@ -59,7 +59,7 @@ class Tile:
 def tiles(result: Backtested) -> list[Tile]:
     """Give the headline figures, each with what it stands on."""
     returns, trades, cash = result.returns, result.trade_figures, result.account.starting_cash_inr
-    net = result.net_inr
+    net, paid = result.net_inr, float(result.charges.sum())
     short = returns.sessions < FEWEST_FOR_A_YEAR
     year = f"under {FEWEST_FOR_A_YEAR} sessions: nothing is stated by the year" if short else "compounded, 252 sessions"
     error = f"± {number(returns.sharpe_error)} standard error, daily × √252"
@@ -83,7 +83,7 @@ def tiles(result: Backtested) -> list[Tile]:
             percent(trades.win_rate, 1, plus=False),
             f"profit factor {number(trades.profit_factor)}, payoff {number(trades.payoff)}",
         ),
-        Tile("charges", inr(trades.charges_inr), f"{_bps(trades.charges_inr, trades.turnover_inr)} bps of turnover"),
+        Tile("charges", inr(paid), f"{_bps(paid, trades.turnover_inr)} bps of turnover"),
     ]
     if result.holding is not None:
         what = f"{result.holding.instruments} instruments, equal parts"
@@ -156,7 +156,7 @@ def comparison(result: Backtested) -> Grid:
     of_trades = (
         ("trades", "trades", lambda v: f"{v:,}"), ("winners", "win_rate", lambda v: percent(v, 1, plus=False)),
         ("profit factor", "profit_factor", number), ("a trade, bps after charges", "mean_net_bps", number),
-        ("charges", "charges_inr", inr),
+        ("charges of trades", "charges_inr", inr),
     )  # fmt: skip
     rows: list[list[Cell | str]] = []
     rows += [[name, *(_figure(r, field, show) for _, r, _ in columns)] for name, field, show in of_returns]
@@ -256,7 +256,7 @@ def group_rows(groups: pd.DataFrame, head: str) -> Grid:
     rows: list[list[Cell | str]] = [
         [
             str(one.Index), f"{one.trades:,}", percent(one.win_rate, 1, plus=False), _amount(one.net_inr, widest),
-            Cell(f"{one.net_bps:+.1f}", _sign(one.net_bps)), inr(one.gross_inr), inr(one.charges_inr),
+            Cell(number(one.net_bps, 1, plus=True), _sign(one.net_bps)), inr(one.gross_inr), inr(one.charges_inr),
             f"{one.minutes:,.0f}",
         ]
         for one in _each(groups)
@@ -271,7 +271,7 @@ def extreme_trades(trades: pd.DataFrame, *, best: bool, number_of: int = 8) -> G
         [
             one.symbol, one.side, f"{one.entry_time:%d %b %Y %H:%M}", f"{one.minutes:,.0f}", f"{one.quantity:,}",
             f"{one.entry_price:,.2f}", f"{one.exit_price:,.2f}", _REASONS.get(one.exit_reason, one.exit_reason),
-            Cell(inr(one.net_inr), _sign(one.net_inr)), Cell(f"{one.net_bps:+.1f}", _sign(one.net_bps)),
+            Cell(inr(one.net_inr), _sign(one.net_inr)), Cell(number(one.net_bps, 1, plus=True), _sign(one.net_bps)),
         ]
         for one in _each(chosen)
     ]  # fmt: skip
@@ -342,9 +342,9 @@ def percent(value: float, digits: int = 2, *, plus: bool = True) -> str:
     return f"{sign}{abs(shown):,.{digits}f} %"
 
 
-def number(value: float, digits: int = 2) -> str:
+def number(value: float, digits: int = 2, *, plus: bool = False) -> str:
     """Write a number; a dash where it is none."""
-    return "–" if not np.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+    return "–" if not np.isfinite(value) else f"{value:{'+' if plus else ''},.{digits}f}".replace("-", "−")
 
 
 def inr(value: float, digits: int = 0) -> str:

@@ -245,6 +245,7 @@ def trades(
     """Show every round trip of an account: entry, exit and its reason, holding time, charges, profit or loss.
 
     Of all sessions on the log. What is open is valued at its mark. Times are IST, gross is before charges, net after.
+    Says of a version that ran by a person's override what its gate had refused.
 
     Example: `alpha-panda trades --strategy momentum --date 2026-02-16`
 
@@ -258,7 +259,7 @@ def trades(
     found = asyncio.run(read_trades(log, _broker(broker), settings.strategies, strategy=strategy, date=day))
     if as_json:
         for trade in found.trades:
-            _tell(json.dumps(trade_record(trade)))
+            _tell(json.dumps(trade_record(trade, found.overruled)))
         if found.disagreement:
             err.print(found.disagreement, markup=False, soft_wrap=True)
     else:

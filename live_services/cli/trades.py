@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -14,15 +14,17 @@ from rich.text import Text
 
 from feature_store.market.types import IST, SECOND_NS, date_of_day, ist_day, ist_text
 from live_services.cli.errors import did_you_mean
-from live_services.cli.log_view import LogBackwards, account_history
+from live_services.cli.log_view import LogBackwards, account_history, events_backwards
 from live_services.cli.output import Field, FittingTable
 from live_services.domain.account.trades import Trade, round_trips
-from live_services.domain.events import OrderFilled
+from live_services.domain.events import OrderFilled, StrategiesSummarized
 from live_services.domain.money import inr_e4, paise_text
-from live_services.domain.topics import broker_topics
+from live_services.domain.topics import STRATEGIES_SUMMARY, broker_topics
 from live_services.failures import CommandFailed
-from models_registry.specification import Broker, StrategySpec
+from models_registry.specification import RUNG_OF_BROKER, Broker, StrategySpec
 
+StrategyVersion = tuple[str, str]
+"""A strategy's name and the version of its model that proposed."""
 _REASONS: Final = ("target", "stop", "time", "square_off", "carried", "flatten")
 
 
@@ -41,6 +43,8 @@ class TradeList:
     """What was asked for, in words; empty for everything."""
     disagreement: str = ""
     """How the fills on the log differ from the account's books; empty if they do not."""
+    overruled: Mapping[StrategyVersion, str] = field(default_factory=dict)
+    """Versions among them that ran by a person's override, each with what its gate had refused."""
 
     @property
     def ended(self) -> tuple[Trade, ...]:
@@ -95,7 +99,20 @@ async def read_trades(
         tuple(sorted(not_verified)),
         " ".join(words),
         history.disagreement,
+        await _overruled(log, broker, chosen),
     )
+
+
+async def _overruled(log: LogBackwards, broker: Broker, trades: Sequence[Trade]) -> dict[StrategyVersion, str]:
+    """Read from the runner's summaries which versions of these trades ran against their gate."""
+    found: dict[StrategyVersion, str] = {}
+    if versions := {(trade.strategy, trade.model_version) for trade in trades}:
+        async for event, _ in events_backwards(log, STRATEGIES_SUMMARY, StrategiesSummarized):
+            for one in event.strategies:
+                key = (one.strategy, one.version)
+                if one.note and one.rung == RUNG_OF_BROKER[broker] and key in versions:
+                    found.setdefault(key, one.note)
+    return dict(sorted(found.items()))
 
 
 def _date(time_ns: int) -> dt.date:
@@ -121,13 +138,17 @@ def held_text(nanoseconds: int) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def trade_record(trade: Trade) -> dict[str, Any]:
-    """Give a trade as one JSON object; amounts ``_inr_e4`` are exact, integers of 1/10,000 rupee."""
+def trade_record(trade: Trade, overruled: Mapping[StrategyVersion, str]) -> dict[str, Any]:
+    """Give a trade as one JSON object; amounts ``_inr_e4`` are exact, integers of 1/10,000 rupee.
+
+    ``overruled`` says which versions ran by a person's override; it is empty of one whose gate had passed.
+    """
     is_open = bool(trade.left_open)
     return {
         "strategy": trade.strategy,
         "model_name": trade.model_name,
         "model_version": trade.model_version,
+        "overruled": overruled.get((trade.strategy, trade.model_version), ""),
         "symbol": trade.symbol,
         "instrument_token": trade.instrument_token,
         "product": trade.product,
@@ -166,6 +187,7 @@ def render(found: TradeList) -> RenderableType:
         title = f"ended on {day}" if day is not None else f"open at {ist_text(found.marked_ns)}"
         parts.append(_table(title, trades, day))
     parts += [_totals(found.trades), Text(f"ended by {exits_text(found.ended) or 'nothing yet'}")]
+    parts += [Text(f"{name} v{version}: {why}", style="bold red") for (name, version), why in found.overruled.items()]
     if len(found.ended) < len(found.trades):
         parts.append(Text("open trades are valued at their marks, with what closing them there would be charged"))
     parts += [

@@ -1,5 +1,7 @@
 """Every rule that is declared, and those of the platform, on rows and on markets."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.features.engine import feature_table
-from feature_store.features.schema import FEATURES, FeatureSchema, feature_schema
-from feature_store.proposals.rules import RULES, proposer
+from feature_store.features.schema import FeatureSchema, feature_schema
+from feature_store.proposals.rules import RULES, Rule, declare, proposer
 from feature_store.proposals.seen import require_mirrors, seen_from
 from tests.feature_markets import FeatureMarket, feature_market
 
-ALL = feature_schema(None, 1)
-EVENTS = feature_schema(list(dict.fromkeys(name for rule in RULES.values() for name in rule.features)), 1)
+
+def turning_point(rsi: float, threshold: float = 80.0) -> int:
+    """The example of CONTRIBUTING.md: its threshold is no distance from zero."""
+    if rsi >= threshold:
+        return -1
+    return 1 if rsi <= 100.0 - threshold else 0
+
+
+def dip(rsi: float, slope: float, depth: float = 35.0) -> int:
+    """A rule with a feature on longer bars and without a parameter of the name threshold."""
+    if slope > 0.0 and rsi < depth:
+        return 1
+    return -1 if slope < 0.0 and rsi > 100.0 - depth else 0
+
+
+PLATFORMS = ("volatility_move", "stretch", "donchian_break")
+OF_A_USER: dict[str, Rule] = {
+    "turning_point": declare(turning_point, source="Wilder (1978)"),
+    "dip": declare(dip, source="a test", features={"slope": "trend_slope@5m"}),
+}
+EVERY = RULES | OF_A_USER
+EVENTS = feature_schema(list(dict.fromkeys(name for rule in EVERY.values() for name in rule.features)), 1)
+ALL = feature_schema(list(dict.fromkeys((*feature_schema(None, 1).names, *EVENTS.names))), 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def declared() -> Iterator[None]:
+    """Let what a user may write go through what each rule goes through."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, rule in OF_A_USER.items():
+            patched.setitem(RULES, name, rule)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +53,16 @@ def market() -> FeatureMarket:
     return feature_market(5, stocks=3, sessions=5, bars_per_session=370)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_declared_rule_is_complete_and_looks_at_features_that_can_be_mirrored(name: str) -> None:
     one = RULES[name]
     assert one.source
     assert one.version >= 1
     assert one.function.__doc__
-    require_mirrors([spec for spec in FEATURES if spec.name in one.features])
+    require_mirrors(feature_schema(one.features, 1).features)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_in_a_mirrored_market_a_rule_proposes_the_other_side(name: str, seed: int) -> None:
@@ -49,7 +81,7 @@ def rows_near_events(schema: FeatureSchema, seed: int) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_rule_proposes_both_sides_of_a_market_and_nothing_most_of_the_time(name: str, market: FeatureMarket) -> None:
     rows, warm = feature_table(market.bars, EVENTS, market.universe)
     sides = proposer(name).sides(rows[warm], EVENTS)
@@ -94,7 +126,13 @@ def test_what_the_platforms_rules_propose(name: str, threshold: float, row: dict
     assert proposer(name, {"threshold": threshold}).sides(values, EVENTS).tolist() == [side]
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY)
+def test_a_rule_proposes_nothing_where_nothing_moves(name: str) -> None:
+    still = np.array([[0.0 if spec.top is None else spec.top / 2 for spec in EVENTS.features]])
+    assert proposer(name).sides(still, EVENTS).tolist() == [0]
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
 def test_a_threshold_of_nothing_never_turns_a_proposal_around(name: str, threshold: float) -> None:
     rows = rows_near_events(EVENTS, 1)

@@ -87,11 +87,14 @@ def test_every_trade_of_an_instrument_stands_on_its_price(result: BacktestResult
     path = result.prices[0]
     trades = result.trades[result.trades["symbol"] == path.symbol]
     drawn = charts.price_chart(result, path)["data"]
-    entries = [trace for trace in drawn if trace["name"].endswith("entry")]
-    assert sum(len(trace["x"]) for trace in entries) == len(trades)
-    (exits,) = (trace for trace in drawn if trace["name"] == "exit")
+    marked = [trace for trace in drawn if "customdata" in trace]
+    assert sum(len(trace["x"]) for trace in marked if trace["name"].endswith("entry")) == len(trades)
+    (exits,) = (trace for trace in marked if trace["name"] == "exit")
     assert exits["y"] == trades["exit_price"].round(2).tolist()
     assert np.all(np.array(exits["x"]) >= 0)
+    in_legend = [trace for trace in drawn if trace["mode"] == "markers" and trace.get("showlegend", True)]
+    assert {trace["name"] for trace in in_legend} == {trace["name"] for trace in marked}
+    assert {trace["marker"]["color"] for trace in in_legend} == {charts.GREY}  # green and red say gained and lost
 
 
 def test_an_outage_is_shaded_where_it_was_and_only_for_whom_it_was(result: BacktestResult) -> None:
@@ -104,6 +107,19 @@ def test_an_outage_is_shaded_where_it_was_and_only_for_whom_it_was(result: Backt
     assert charts.outage_spans(broken, name)
     assert not charts.outage_spans(broken, result.prices[1].symbol)
     assert tables.outage_rows(broken).rows[0][1] == "11:00 to 12:15"
+
+
+def test_the_key_names_outages_only_where_there_are_some(page: str, result: BacktestResult, tmp_path: Path) -> None:
+    said = "</i>outage of the data"
+    assert (said in page) == bool(tables.outage_rows(result).rows)
+    quiet = dataclasses.replace(result, outages=result.outages.iloc[:0])
+    assert said not in quiet.report(tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_loss_in_basis_points_has_the_minus_of_a_loss_in_rupees(result: BacktestResult) -> None:
+    assert [tables.number(value, 1, plus=True) for value in (-3.21, 3.21)] == ["−3.2", "+3.2"]
+    net, bps = tables.extreme_trades(result.trades, best=False).rows[0][-2:]
+    assert net.text[0] == bps.text[0] == "−"
 
 
 def test_a_backtest_without_a_trade_has_a_report_too(world: BacktestWorld, tmp_path: Path) -> None:
@@ -145,7 +161,9 @@ def test_the_headline_is_the_accounts_and_what_is_open_at_the_end_is_said(result
     (said,) = (one for one in tables.assumptions(left) if "open at the end" in one)
     assert said.startswith(f"{number} trades were open at the end.")
     assert f"{tables.inr(closing, 2)} in all" in said
-    assert tables.tiles(left)[0].note.startswith(tables.inr(left.net_inr))
+    shown = {tile.name: tile for tile in tables.tiles(left)}
+    assert shown["net result"].note.startswith(tables.inr(left.net_inr))
+    assert shown["charges"].value == tables.inr(left.trade_figures.gross_inr - left.net_inr)
 
 
 def test_figures_as_json_hold_no_number_that_is_none(result: BacktestResult) -> None:

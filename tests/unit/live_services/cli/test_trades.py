@@ -11,8 +11,9 @@ from rich.console import Console
 
 from live_services.cli.trades import TradeList, held_text, read_trades, render, trade_record
 from live_services.domain.account.charge_schedules import schedule_on
-from live_services.domain.events import AccountOpened, OrderFilled, PnlSnapshot
+from live_services.domain.events import AccountOpened, OrderFilled, PnlSnapshot, StrategiesSummarized, StrategyStanding
 from live_services.failures import CommandFailed
+from models_registry.refs import Alias
 from tests.account_log import SESSIONS, STRATEGIES, Backwards, log_of, two_sessions
 
 EVENTS = two_sessions()
@@ -38,7 +39,7 @@ async def test_only_the_newest_snapshot_is_read() -> None:
     log = Backwards(EVENTS)
     await read_trades(log, "paper", STRATEGIES)
     assert log.read["paper.pnl.snapshots"] == 1
-    assert set(log.read) == {"paper.orders.filled", "paper.pnl.snapshots", "paper.control"}
+    assert set(log.read) == {"paper.orders.filled", "paper.pnl.snapshots", "paper.control", "strategies.summary"}
 
 
 async def test_a_table_says_how_each_trade_ended_and_cuts_no_word() -> None:
@@ -84,7 +85,7 @@ async def test_an_unknown_strategy_names_near_ones_and_one_that_was_taken_out_is
 
 async def test_a_trade_as_json_has_exact_amounts_and_says_whether_it_is_over() -> None:
     found = await read_trades(log_of(EVENTS), "paper", STRATEGIES)
-    ended, is_open = trade_record(found.trades[0]), trade_record(found.trades[-1])
+    ended, is_open = (trade_record(found.trades[place], {}) for place in (0, -1))
     assert json.loads(json.dumps(ended)) == ended
     assert ended["net_pnl_inr_e4"] == ended["gross_pnl_inr_e4"] - ended["charges_inr_e4"]
     assert ended["exit_reason"] in {"stop", "target"}
@@ -92,6 +93,31 @@ async def test_a_trade_as_json_has_exact_amounts_and_says_whether_it_is_over() -
     assert (is_open["exit_time"], is_open["exit_price_inr"], is_open["exit_reason"]) == (None, None, None)
     assert is_open["open_quantity"] == is_open["quantity"]
     assert set(ended) == set(is_open)
+
+
+async def test_what_ran_by_a_person_s_override_is_named_with_what_its_gate_refused() -> None:
+    why = "its gate refused it (ranks_above_chance): it runs by a person's override"
+
+    def standing(name: str, rung: Alias, note: str) -> StrategyStanding:
+        return StrategyStanding(
+            strategy=name, rung=rung, state="ready", model_name="momentum", version="1", reason="", note=note
+        )
+
+    summary = StrategiesSummarized(
+        event_id="summary", correlation_id="summary", causation_id="", event_time_ns=0,
+        session_date="2026-01-05", task="shared.strategy_runner[0]", brokers=(), strategies=(
+            standing("momentum", "champion", why),
+            standing("patient", "champion", ""),
+            standing("patient", "live", why),  # what it is on another rung is no word on the paper account's trades
+        ),
+    )  # fmt: skip
+    found = await read_trades(log_of([*EVENTS, summary]), "paper", STRATEGIES)
+    assert found.overruled == {("momentum", "1"): why}
+    assert f"momentum v1: {why}" in " ".join(drawn(found).split())
+    records = [trade_record(trade, found.overruled) for trade in found.trades]
+    assert {(one["strategy"], one["overruled"]) for one in records} == {("momentum", why), ("patient", "")}
+    patient = await read_trades(log_of([*EVENTS, summary]), "paper", STRATEGIES, strategy="patient")
+    assert "override" not in drawn(patient)
 
 
 async def test_charges_by_a_schedule_that_is_not_verified_for_the_day_are_named() -> None:
