@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from models_registry.validation.sharpe import sharpe_ratio
 
 SESSIONS_A_YEAR: Final = 252
-FEWEST_FOR_A_YEAR: Final = 20
-"""Sessions below which nothing is stated by the year: it would be a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class ReturnFigures:
     sessions: int
     total_return: float
     annual_return: float
-    """Compounded."""
+    """Compounded; NaN under a year, which is not annualised (CFA Institute, Global Investment Performance Standards)."""
     annual_volatility: float
     """Sample standard deviation of daily returns times √252."""
     sharpe: float
@@ -74,13 +72,13 @@ def return_figures(returns: NDArray[np.float64]) -> ReturnFigures:
     spread = float(np.std(returns, ddof=1)) if n > 1 else np.nan
     mean = float(returns.mean()) if n else np.nan
     loss = float(np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2) / n)) if n else np.nan
-    year, long_enough = np.sqrt(SESSIONS_A_YEAR), n >= FEWEST_FOR_A_YEAR
+    year = np.sqrt(SESSIONS_A_YEAR)
     fall = drawdown(returns)
     moved = returns[returns != 0]
     return ReturnFigures(
         sessions=n,
         total_return=growth - 1.0,
-        annual_return=growth ** (SESSIONS_A_YEAR / n) - 1.0 if long_enough and growth > 0 else np.nan,
+        annual_return=growth ** (SESSIONS_A_YEAR / n) - 1.0 if n >= SESSIONS_A_YEAR and growth > 0 else np.nan,
         annual_volatility=spread * year,
         sharpe=sharpe.annual,
         sharpe_error=sharpe.annual_standard_error,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from live_services.backtest.figures import FEWEST_FOR_A_YEAR, ReturnFigures, TradeFigures, months_of
+from live_services.backtest.figures import SESSIONS_A_YEAR, ReturnFigures, TradeFigures, months_of
 from live_services.domain.account.charge_schedules import schedule_on
 from live_services.domain.account.charges import equity_segment
 from models_registry.refs import bars_in_words, named_thresholds
@@ -60,8 +60,8 @@ def tiles(result: Backtested) -> list[Tile]:
     """Give the headline figures, each with what it stands on."""
     returns, trades, cash = result.returns, result.trade_figures, result.account.starting_cash_inr
     net, paid = result.net_inr, float(result.charges.sum())
-    short = returns.sessions < FEWEST_FOR_A_YEAR
-    year = f"under {FEWEST_FOR_A_YEAR} sessions: nothing is stated by the year" if short else "compounded, 252 sessions"
+    whole_year = returns.sessions >= SESSIONS_A_YEAR
+    year = "compounded, 252 sessions" if whole_year else "under a year: not annualised"
     error = f"± {number(returns.sharpe_error)} standard error, daily × √252"
     within = f"{percent(result.deepest_within)} within sessions; longest {returns.longest_drawdown} sessions"
     a_session = f"{trades.trades / max(returns.sessions, 1):.1f} a session"

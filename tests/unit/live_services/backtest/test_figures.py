@@ -9,8 +9,8 @@ import pytest
 from live_services.backtest.figures import drawdown, months_of, return_figures, trade_figures
 from live_services.backtest.report import BacktestResult
 
-DATES = pd.bdate_range("2025-11-03", periods=120)
-RETURNS = pd.Series(np.random.default_rng(4).normal(0.0006, 0.011, 120), index=DATES)
+DATES = pd.bdate_range("2025-11-03", periods=300)
+RETURNS = pd.Series(np.random.default_rng(4).normal(0.0006, 0.011, 300), index=DATES)
 
 
 def test_figures_of_returns_are_those_of_quantstats_where_they_mean_the_same() -> None:
@@ -48,8 +48,8 @@ def test_a_drawdown_counts_from_the_beginning_and_its_length_in_sessions() -> No
     assert found.longest_drawdown == 2
 
 
-def test_nothing_is_stated_by_the_year_of_a_few_sessions_and_nothing_at_all_of_none() -> None:
-    assert np.isnan(return_figures(np.full(10, 0.01)).annual_return)
+def test_a_return_of_less_than_a_year_is_not_annualised_and_of_no_sessions_nothing_is_stated() -> None:
+    assert np.isnan(return_figures(np.full(251, 0.01)).annual_return)
     empty = return_figures(np.array([]))
     assert empty.total_return == 0.0
     assert np.isnan([empty.sharpe, empty.best, empty.annual_volatility]).all()
