@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from feature_store.market.clocks import BarClock
-from feature_store.market.types import SYNTHETIC, MarketDataError, Session, Universe
+from feature_store.market.types import SYNTHETIC, MarketDataError, Session, Universe, is_generated
 from live_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Desk:
         """
         market = self.settings.market
         # a run may have brought files in on a desk whose settings generate a market
-        generated = market.source == "synthetic" and (self.store.market() or SYNTHETIC).startswith(SYNTHETIC)
+        generated = market.source == "synthetic" and is_generated(self.store.market() or SYNTHETIC)
         if market.replay_session or not generated:
             return self.replayed_session() if market.replay_session else None
         ticked = self.store.sessions("ticks")

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from feature_store.labels.barrier_return import VOLATILITY
+from feature_store.market.types import is_generated
 from models_registry.sidecar import Sidecar
 from models_registry.specification import StrategySpec
 from models_registry.tables import Row, number_of
@@ -19,7 +20,7 @@ _PROPOSES: Final = "Propose "
 
 def market_in_words(sidecar: Sidecar) -> str:
     """Name the market: a generated one by that alone, since its parameters stand where its data is told."""
-    return "a SYNTHETIC market" if sidecar.market.startswith("SYNTHETIC") else sidecar.market
+    return "a SYNTHETIC market" if is_generated(sidecar.market) else sidecar.market
 
 
 def headline(sidecar: Sidecar) -> str:

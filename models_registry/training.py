@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from feature_store.labels.barrier_return import VOLATILITY, BarrierReturn
-from feature_store.market.types import SYNTHETIC, ist_day
+from feature_store.market.types import is_generated, ist_day
 from models_registry.estimators.families import FAMILIES
 from models_registry.flat import dump_arrays
 from models_registry.refs import FeatureDistribution, FoldResult
@@ -227,7 +227,7 @@ def train(frame: TrainingFrame, spec: StrategySpec, fitted: FitFacts) -> Trained
         training_end_ns=int(rows.label_end_ns.max()) + 1,
         data_digest=frame.digest,
         lineage=DataLineage(
-            generated=frame.market.startswith(SYNTHETIC),
+            generated=is_generated(frame.market),
             sessions=frame.sessions,
             manifests=frame.manifests,
             membership_digest=frame.membership_digest,

@@ -42,6 +42,11 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
 
+def is_generated(market: str | None) -> bool:
+    """Whether a market's name is that of a generated one; None, of a store without a market, is not."""
+    return market is not None and market.startswith(SYNTHETIC)
+
+
 def index_spelling(symbol: str) -> str:
     """Give one spelling of an index's name: capitals, without its exchange and what parts its words.
 
@@ -58,6 +63,8 @@ _Times = TypeVar("_Times", int, NDArray[np.int64])
 
 SYNTHETIC = "SYNTHETIC"
 """How the name of a generated market begins, wherever it shows."""
+GENERATED_MARKET = f"{SYNTHETIC} MARKET: generated data, not an exchange's"
+"""What every page of one says."""
 TICK_BARS = "ticks"
 """``bar_source`` of bars that our own builder made from ticks."""
 VENDOR_BARS = "vendor"

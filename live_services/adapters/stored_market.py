@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feature_store.market.types import Bars, MarketDataError, Session, Ticks, Universe
+from feature_store.market.types import Bars, MarketDataError, Session, Ticks, Universe, is_generated
 from feature_store.offline.store import Kind, OfflineStore
 from live_services.settings import Settings
 
@@ -24,6 +24,14 @@ class Replay:
     universe: Universe
     market: Ticks | Bars
     """Indexed by ``universe``."""
+
+
+def plays_generated_market(settings: Settings) -> bool:
+    """Whether what this home has stored was generated; not if its store says nothing, or cannot be read."""
+    try:
+        return is_generated(OfflineStore(settings.store_root).market())
+    except (OSError, MarketDataError, KeyError):
+        return False
 
 
 class StoredMarket:

@@ -25,7 +25,7 @@ class ReturnFigures:
     sessions: int
     total_return: float
     annual_return: float
-    """Compounded; NaN under a year, which is not annualised (CFA Institute, Global Investment Performance Standards)."""
+    """Compounded; NaN under a year, which is not annualised (CFA Institute, GIPS Standards for Firms)."""
     annual_volatility: float
     """Sample standard deviation of daily returns times √252."""
     sharpe: float

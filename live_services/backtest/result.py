@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.market.types import IST, MINUTE_NS, Session, Universe
+from feature_store.market.types import GENERATED_MARKET, IST, MINUTE_NS, Session, Universe, is_generated
 from live_services.backtest.figures import ReturnFigures, TradeFigures, return_figures, trade_figures
 from live_services.domain.account.charges import ChargeBook, equity_segment
 from live_services.domain.account.trades import Trade, round_trips
@@ -200,7 +200,7 @@ class Backtested:
         failed = [f"{name} on {one.rows:,} rows ({one.first})" for name, one in self.rule_failures.items()]
         said = [
             (known, f"IN SAMPLE: the models were trained on {known} of these {len(self.traded)} sessions"),
-            (self.market.startswith("SYNTHETIC"), "SYNTHETIC MARKET: generated data, not an exchange's"),
+            (is_generated(self.market), GENERATED_MARKET),
             (refused, f"REFUSED BY ITS GATE: {'; '.join(refused)}"),
             (failed, f"RULE FAILED: {'; '.join(failed)}"),
         ]

@@ -251,6 +251,8 @@ def trades(
 
     Example: `alpha-panda trades --json`
     """
+    from feature_store.market.types import GENERATED_MARKET
+    from live_services.adapters.stored_market import plays_generated_market
     from live_services.cli.log_view import log_backwards
     from live_services.cli.trades import read_trades, render, trade_record
 
@@ -264,6 +266,8 @@ def trades(
             err.print(found.disagreement, markup=False, soft_wrap=True)
     else:
         wide_enough(out).print(render(found))
+    if plays_generated_market(settings):
+        (err if as_json else out).print(GENERATED_MARKET, style="bold yellow")
 
 
 @topics_app.command("tail")

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from feature_store.market.types import SECOND_NS, ist_text
+from feature_store.market.types import GENERATED_MARKET, SECOND_NS, ist_text
 from live_services.cli import account_view
 from live_services.cli.ailments import ailments, is_over
 from live_services.cli.output import Document, Field, FittingTable, tell_json
@@ -71,6 +71,7 @@ def status_record(view: StatusView) -> Document:
     return {
         "home": str(view.home),
         "at_s": round(view.at_s, 3),
+        "generated_market": view.generated,
         "is_well": not alarms,
         "alarms": alarms,
         "processes": [
@@ -127,6 +128,8 @@ def _parts(view: StatusView, settings: Settings) -> Iterator[RenderableType]:
         yield trading_states_table(view.trading_states)
     for account in view.accounts:
         yield account_view.render(account, settings)
+    if view.generated:
+        yield Text(GENERATED_MARKET, style="bold yellow")
     for line in settings_that_wait(view.health):
         yield Text.assemble(("FROM THE NEXT SESSION ON: ", "bold yellow"), line)
     for alarm in ailments(view):

@@ -11,6 +11,7 @@ from typing import Final
 
 from live_services.adapters.letters import count_open
 from live_services.adapters.readiness import missing
+from live_services.adapters.stored_market import plays_generated_market
 from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
 from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
@@ -86,6 +87,8 @@ class StatusView:
     """Why the log could not be read; empty if it was."""
     open_letters: int = 0
     """Dead letters that nobody has decided on."""
+    generated: bool = False
+    """Whether its market was generated."""
     held_back: tuple[str, ...] = ()
     """Why preflight did not let the services start; empty while they run."""
 
@@ -146,6 +149,7 @@ def read_status(settings: Settings) -> StatusView:
         redis_problem=redis_problem,
         log_problem=log_problem,
         open_letters=desk.open_letters,
+        generated=plays_generated_market(settings),
         held_back=read_held_back(stack.home) if any(p.state == "STOPPED" for p in running) else (),
     )
 

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.market.types import SYNTHETIC
+from feature_store.market.types import is_generated
 from models_registry.agreement import label_difference, proposals_difference
 from models_registry.gates.evidence import NO_CHAMPION, ChampionComparison
 from models_registry.sidecar import DataLineage, Sidecar
@@ -105,7 +105,7 @@ def settled(
     if champion is None:
         return NO_CHAMPION
     who = f"champion v{version}"
-    generated = champion.lineage.generated if champion.lineage else champion.market.startswith(SYNTHETIC)
+    generated = champion.lineage.generated if champion.lineage else is_generated(champion.market)
     if lineage.generated and not generated:
         how = f"{who} was trained on real data; generated data does not replace it"
         return ChampionComparison(outcome="not_better", how=how)

@@ -11,6 +11,7 @@ import sys
 
 from rich.console import Console
 
+from feature_store.market.types import GENERATED_MARKET
 from live_services.cli.ailments import ailments
 from live_services.cli.status import processes_table, settings_that_wait, status_record, tasks_table
 from live_services.cli.status_view import read_desk
@@ -63,6 +64,12 @@ def test_a_process_that_was_brought_back_says_how_often_and_from_what() -> None:
     assert "started again 2 times, last after: terminated by SIGKILL" in " ".join(printed(seen).split())
     told = {one["name"]: (one["restarts"], one["last_error"]) for one in status_record(seen)["processes"]}
     assert (told["paper.account"], told["kafka"]) == ((2, "terminated by SIGKILL"), (0, None))
+
+
+def test_a_generated_market_is_named_on_the_page_and_in_the_record() -> None:
+    assert GENERATED_MARKET in printed(view(generated=True))
+    assert "SYNTHETIC" not in printed(view())
+    assert status_record(view(generated=True))["generated_market"] is True
 
 
 async def test_all_of_it_is_one_json_document_and_times_of_processes_are_ist() -> None:
