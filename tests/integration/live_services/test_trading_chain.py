@@ -170,6 +170,12 @@ async def test_prometheus_finds_a_desk_that_runs_and_answers_what_dashboards_and
             orders = [e for e in await everything(config, PAPER.orders_submitted.name) if isinstance(e, OrderSubmitted)]
             entries = sum(order.reason == "entry" for order in orders)
             await until_measured(prometheus, "alpha_panda_signal_to_order_seconds_count", entries)
+            for label, name, count in (
+                ("instance", "up", 3),
+                ("group", "alpha_panda_consumer_lag_records", len(groups)),
+                ("stage", "trading_last_activity_timestamp_unix", 5),
+            ):
+                await until_measured(prometheus, f"count by ({label}) ({name}) > bool 0", count)
             answers = await answers_of(prometheus)
             firing = await asyncio.to_thread(prometheus.alerts)
             stop.set()
