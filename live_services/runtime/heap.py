@@ -97,7 +97,11 @@ def give_back() -> None:
 
 def _unmap_pages_of_files(libc: ctypes.CDLL) -> None:
     """Let go of what is mapped of files and was never written to, in memory or in swap: nothing of it can be lost."""
-    for area in psutil.Process().memory_maps(grouped=False):
+    try:
+        areas = psutil.Process().memory_maps(grouped=False)
+    except (psutil.Error, OSError):  # a system that shows no process its own memory
+        return
+    for area in areas:
         written = "w" in area.perms or area.anonymous or area.swap
         if area.path.startswith("/") and area.rss and not written:
             start, end = (int(address, 16) for address in area.addr.split("-"))

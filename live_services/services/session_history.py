@@ -71,10 +71,8 @@ class Histories:
         """Read that of a session that was opened before."""
         if self._source is None:
             return None
-        if (kept := self.still_kept(opening, used)) is not None:
-            return kept
-        stored = self._source.of(opening.session, opening.universe, used.sessions)
-        return stored if stored.today_digest == used.today_stored else stored.as_it_was(used)
+        kept = self.still_kept(opening, used) or self._source.of(opening.session, opening.universe, used.sessions)
+        return kept.as_it_was(used)
 
     def still_kept(self, opening: Opening[Any], used: HistoryUsed) -> SessionHistory | None:
         """Read that of a session that was opened before, if it is kept on this machine."""
@@ -91,8 +89,7 @@ class Histories:
 
         def read() -> SessionHistory:
             history = self.as_used(opening, used) or SessionHistory(opening.universe)
-            same_today = used.broken or history.today_digest == used.today_stored
-            if history.digest != used.digest or not same_today:
+            if history.digest != used.digest:
                 raise changed(opening.task, opening.session, used_here(history), used)
             return history
 

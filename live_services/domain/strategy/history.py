@@ -83,8 +83,8 @@ class SessionHistory:
         return frozenset(np.unique(self.today.end_ns).tolist())
 
     def as_it_was(self, used: HistoryUsed) -> SessionHistory:
-        """Give what a logged run stood on: bars of the session that were stored after a gap found none are left out."""
-        if not used.broken:
+        """Give what a logged run stood on: of the session's own bars, if others are stored now, those that it took."""
+        if self.today_digest == used.today_stored:
             return self
         return replace(self, today=self.today[self.today.end_ns <= used.today_until_ns])
 
