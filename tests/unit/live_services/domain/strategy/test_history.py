@@ -18,7 +18,7 @@ from feature_store.market.types import Bars, Ticks
 from live_services.domain.events import MarketGap, SignalGenerated
 from live_services.domain.strategy.asked import Assignment
 from live_services.domain.strategy.desk import StrategyDesk
-from live_services.domain.strategy.history import SessionBars, SessionHistory
+from live_services.domain.strategy.history import HistoryUsed, SessionBars, SessionHistory
 from live_services.domain.strategy.loaded_model import LoadedModel
 from models_registry.specification import StrategySpec
 from tests.history_world import HISTORY, TODAY, gap
@@ -218,6 +218,18 @@ def test_what_is_warm_behind_a_gap_that_nothing_fills_is_what_a_full_history_say
     assert set(facts(signals)) <= set(whole)
     behind = facts(signals, after=gaps[-1][1])
     assert 0 < len(behind) < len([fact for fact in whole if fact[1] > OPEN + gaps[-1][1] * MINUTE])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_restart_has_the_bars_of_today_as_they_were_stored_at_the_open_or_of_others_those_that_were_taken(
+    *, broken: bool
+) -> None:
+    history = replace(HISTORY, today=TODAY)
+    until_ns, stored = OPEN + 3 * MINUTE, history.today_digest
+    used = HistoryUsed(history.sessions, history.digest, until_ns, broken=broken, today_stored=stored)
+    assert history.as_it_was(used).today_ends == history.today_ends
+    more = replace(HISTORY, today=TODAY[: len(TODAY) // 2]).as_it_was(used)
+    assert sorted(more.today_ends) == [OPEN + minute * MINUTE for minute in (1, 2, 3)]
 
 
 def test_a_gap_outside_the_session_takes_nothing() -> None:
