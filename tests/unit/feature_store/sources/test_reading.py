@@ -18,6 +18,7 @@ from feature_store.market.types import (
     ist_ns,
 )
 from feature_store.sources.reading import by_session, known_sessions, read_bars, read_ticks
+from tests.market_files import save
 
 DATE = dt.date(2026, 1, 5)
 OPEN = ist_ns(DATE, dt.time(9, 15))
@@ -33,14 +34,6 @@ def tick_frame(seconds: tuple[int, ...] = (0, 1, 1, 2)) -> pd.DataFrame:
     times = pd.Timestamp("2026-01-05 09:15", tz=IST) + pd.to_timedelta(seconds, unit="s")
     n = len(seconds)
     return pd.DataFrame({"timestamp": times, "symbol": "AAA", "ltp": 100.0 + np.arange(n), "volume": np.arange(n) * 5})
-
-
-def save(frame: pd.DataFrame, path: Path) -> Path:
-    if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
-    return path
 
 
 @pytest.fixture(params=["parquet", "csv", "csv.gz"])
