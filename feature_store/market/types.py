@@ -42,9 +42,9 @@ MARKET_INDEX_SYMBOLS = ("NIFTY 50", "NIFTY50", "NIFTY", "SYN INDEX")
 """What the index that stands for the whole market is called, by preference."""
 
 
-def is_generated(market: str | None) -> bool:
-    """Whether a market's name is that of a generated one; None, of a store without a market, is not."""
-    return market is not None and market.startswith(SYNTHETIC)
+def is_generated(market: str) -> bool:
+    """Whether a market's name is that of a generated one."""
+    return market.startswith(SYNTHETIC)
 
 
 def index_spelling(symbol: str) -> str:

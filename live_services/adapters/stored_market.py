@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feature_store.market.types import Bars, MarketDataError, Session, Ticks, Universe, is_generated
+from feature_store.market.types import Bars, MarketDataError, Session, Ticks, Universe
 from feature_store.offline.store import Kind, OfflineStore
 from live_services.settings import Settings
 
@@ -26,12 +26,12 @@ class Replay:
     """Indexed by ``universe``."""
 
 
-def plays_generated_market(settings: Settings) -> bool:
-    """Whether what this home has stored was generated; not if its store says nothing, or cannot be read."""
+def market_name(settings: Settings) -> str:
+    """Give what the store calls its market, a generated one SYNTHETIC; while it says nothing, what the settings do."""
     try:
-        return is_generated(OfflineStore(settings.store_root).market())
+        return OfflineStore(settings.store_root).market() or settings.market.name
     except (OSError, MarketDataError, KeyError):
-        return False
+        return settings.market.name
 
 
 class StoredMarket:

@@ -251,8 +251,8 @@ def trades(
 
     Example: `alpha-panda trades --json`
     """
-    from feature_store.market.types import GENERATED_MARKET
-    from live_services.adapters.stored_market import plays_generated_market
+    from feature_store.market.types import GENERATED_MARKET, is_generated
+    from live_services.adapters.stored_market import market_name
     from live_services.cli.log_view import log_backwards
     from live_services.cli.trades import read_trades, render, trade_record
 
@@ -266,7 +266,7 @@ def trades(
             err.print(found.disagreement, markup=False, soft_wrap=True)
     else:
         wide_enough(out).print(render(found))
-    if plays_generated_market(settings):
+    if is_generated(market_name(settings)):
         (err if as_json else out).print(GENERATED_MARKET, style="bold yellow")
 
 

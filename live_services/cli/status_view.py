@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from feature_store.market.types import is_generated
 from live_services.adapters.letters import count_open
 from live_services.adapters.readiness import missing
-from live_services.adapters.stored_market import plays_generated_market
+from live_services.adapters.stored_market import market_name
 from live_services.cli.account_view import AccountView, read_account
 from live_services.cli.log_view import LogBackwards, log_backwards
 from live_services.cli.strategy_states import StrategyRow, StrategyState, read_strategy_states, strategy_rows
@@ -149,7 +150,7 @@ def read_status(settings: Settings) -> StatusView:
         redis_problem=redis_problem,
         log_problem=log_problem,
         open_letters=desk.open_letters,
-        generated=plays_generated_market(settings),
+        generated=is_generated(market_name(settings)),
         held_back=read_held_back(stack.home) if any(p.state == "STOPPED" for p in running) else (),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from feature_store.market.calendar import exchange_in_words
 from feature_store.market.types import Session
-from live_services.adapters.stored_market import StoredMarket
+from live_services.adapters.stored_market import StoredMarket, market_name
 from live_services.domain.clock import session_end_ns, session_of
 from live_services.domain.events import FeedStarted, SessionOpened
 from live_services.domain.feeds import check_claim, feed_started
@@ -81,7 +81,7 @@ def who_feeds(settings: Settings, stored: tuple[Session, ...], at_ns: int = 0, t
         partitions=settings.kafka.market_partitions,
         plays=plays + (f", joined at {market.join_at}" if market.join_at else ""),
         last_session=chosen[-1].date.isoformat() if chosen else "",
-        market=market.name,
+        market=market_name(settings),
         calendar=exchange_in_words(),
         at_ns=at_ns,
         took_over=took_over,

@@ -47,7 +47,7 @@ class FeedStarted(Event):
     last_session: str
     """Date of the last session of that range; empty for a feed that follows: it never ends by itself."""
     market: str = ""
-    """``market.name``: which market the store holds."""
+    """Which market the store holds, by its own name; a generated one is SYNTHETIC."""
     calendar: str = ""
     """Which exchange's sessions these are, in words, and for which dates they are verified."""
     took_over: str = ""

@@ -8,7 +8,8 @@ import pytest
 
 from feature_store.market.types import Universe
 from feature_store.offline.store import OfflineStore
-from live_services.adapters.stored_market import Replay, SessionChanged, StoredMarket, plays_generated_market
+from live_services.adapters.stored_market import Replay, SessionChanged, StoredMarket, market_name
+from live_services.services.feed_plan import who_feeds
 from live_services.settings import MarketSettings, Settings
 from tests.stored_sessions import day_of_bars, day_of_ticks, rows_of
 
@@ -41,17 +42,17 @@ def test_a_session_is_given_as_it_was_stored(tmp_path: Path, feed: str) -> None:
         assert rows_of(replay.market, replay.universe) == rows_of(day.market, day.universe)
 
 
-def test_a_home_knows_whether_its_market_was_generated_and_a_store_that_says_nothing_is_no_reason_to_fail(
+def test_a_market_is_called_what_its_store_says_and_while_that_says_nothing_what_the_settings_do(
     tmp_path: Path,
 ) -> None:
     settings = Settings(alpha_panda_home=tmp_path)
-    assert not plays_generated_market(settings)
+    assert market_name(settings) == "NSE"
     store = OfflineStore(settings.store_root)
     bring(store, TICKS[0])
-    assert plays_generated_market(settings)
-    for damaged in ('{"market": "NSE"}', "{}", "no JSON"):
+    assert market_name(settings) == who_feeds(settings, store.sessions("ticks")).market == NAME
+    for damaged in ("{}", "no JSON"):
         (store.root / "market.json").write_text(damaged)
-        assert not plays_generated_market(settings)
+        assert market_name(settings) == "NSE"
 
 
 def test_a_later_listing_changes_nothing_of_an_earlier_session(tmp_path: Path) -> None:
