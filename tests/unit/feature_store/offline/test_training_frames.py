@@ -27,14 +27,6 @@ def market() -> SyntheticMarket:
     return synthetic_market(instruments=3, sessions=6, seed=1, index=False, quotes=False)
 
 
-@pytest.fixture
-def store(market: SyntheticMarket, tmp_path: Path) -> OfflineStore:
-    store = OfflineStore(tmp_path / "store")
-    for session, bars in zip(market.sessions, market.bars, strict=True):
-        store.write_bars(session, market.universe, bars, market.name, bar_source="ticks")
-    return store
-
-
 def whole(store: OfflineStore, schema=SCHEMA, label=LABEL, **more) -> TrainingFrame:
     sessions = store.sessions()
     return training_frame(store, None, sessions[0].date, sessions[-1].date, features=schema, label=label, **more)
