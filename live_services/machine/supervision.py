@@ -205,13 +205,14 @@ class Supervisor:
 
     def stop_group(self, group: str) -> None:
         """Stop all programs of a group and wait until they have ended; what is down there stays down."""
-        down = {s.name: float(s.since_s) for s in self.states() if s.group == group and s.state in _DEAD}
-        known = self._restarts(down)
-        if not any(known[name].state in {"running", "waiting"} for name in down):
-            self._call("stopProcessGroup", group, True)
-            return
-        self._call("stopProcessGroup", KEEPER, True)  # it would bring back what it waits to
         self._call("stopProcessGroup", group, True)
+        left = [state for state in self.states() if state.group == group and state.state != "STOPPED"]
+        known = self._restarts(state.name for state in left)
+        if all(state.state in _DEAD and known[state.name].state not in {"running", "waiting"} for state in left):
+            return
+        self._call("stopProcessGroup", KEEPER, True)  # it would bring back what it waits to, or has by now
+        self._call("stopProcessGroup", group, True)
+        down = {s.name: float(s.since_s) for s in self.states() if s.group == group and s.state in _DEAD}
         known = self._restarts(down)
         for name, died_at in down.items():  # with this death, or the keeper would take it for one that came later
             known[name] = replace(known[name], state="stopped", died_at=died_at, next_try=0.0, in_the_way="")
